@@ -1,0 +1,98 @@
+//! The contract between a kind of thing and the ledger: pure functions from state to decision.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use slipway_model::{Id, Timestamp};
+
+/// One kind of thing whose life is a sequence of events: a build, a change, a lane, an approval, a release.
+///
+/// Everything here is pure: no clock, no I/O, no await. The ledger calls [`decide`](Self::decide) with the time,
+/// appends the events, and asks the new state what must be going on now ([`effects`](Self::effects)), what it waits
+/// to learn ([`polls`](Self::polls)) and when it wants to be woken ([`wake_at`](Self::wake_at)). All three are
+/// derived from the state, so a crash at any point forgets nothing.
+pub trait Decider: Send + Sync + Sized + 'static {
+    /// The name of this kind in the database and in event types. Never changes.
+    const KIND: &'static str;
+    /// Raised whenever `State` or `evolve` changes its meaning: older states are folded again from their events.
+    const STATE_VERSION: u32;
+
+    type State: Default + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Command: fmt::Debug + Send + 'static;
+    /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten.
+    type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Effect: Clone + fmt::Debug + Send + 'static;
+    type Refusal: std::error::Error + Send + Sync + 'static;
+
+    /// What happens when `command` meets `state`. No events means: nothing to do, which is success.
+    ///
+    /// # Errors
+    /// The refusal, in words for whoever gave the command.
+    fn decide(id: &Id, state: &Self::State, command: Self::Command, now: Timestamp) -> Result<Vec<Self::Event>, Self::Refusal>;
+
+    /// Applies an event that was recorded at `at`. Total: an event that was appended once always applies.
+    fn evolve(state: &mut Self::State, event: &Self::Event, at: Timestamp);
+
+    /// What must be going on now. An effect that is missing is started, one that is no longer here is aborted.
+    fn effects(_id: &Id, _state: &Self::State) -> Vec<(EffectKey, Self::Effect)> {
+        Vec::new()
+    }
+
+    /// Reads of somebody else's truth that this state waits for: run when a hint arrives and every
+    /// [`poll_every`](Self::poll_every), jittered. A poll whose command decides to no events leaves no record.
+    fn polls(_id: &Id, _state: &Self::State) -> Vec<(EffectKey, Self::Effect)> {
+        Vec::new()
+    }
+
+    /// How long to wait between polls when no hint arrives.
+    fn poll_every(_state: &Self::State) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    /// When [`wake`](Self::wake) is to be decided next: retries, expiries, wait timers, deadlines.
+    fn wake_at(_state: &Self::State) -> Option<Timestamp> {
+        None
+    }
+
+    /// The command that a due timer stands for. It is decided with the time, and must move `wake_at`.
+    fn wake() -> Option<Self::Command> {
+        None
+    }
+
+    /// The columns by which lists are filtered.
+    fn index(state: &Self::State) -> Index;
+
+    /// Ends the watches of this thing: no more events unless someone asks for a retry.
+    fn is_final(state: &Self::State) -> bool;
+}
+
+/// Names one try of one step; the result of an older try changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EffectKey {
+    pub step: String,
+    pub attempt: u32,
+}
+
+impl EffectKey {
+    pub fn new(step: impl Into<String>, attempt: u32) -> Self {
+        Self { step: step.into(), attempt }
+    }
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.step, self.attempt)
+    }
+}
+
+/// What lists are filtered by. Empty texts where a thing has no such property.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    /// In lower case, as the API's filter takes it.
+    pub status: String,
+    pub service: String,
+    pub environment: String,
+    /// The opaque correlation id of the caller (a release's id), by which hints find their aggregate.
+    pub correlation: String,
+    pub labels: std::collections::BTreeMap<String, String>,
+}

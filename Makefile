@@ -1,0 +1,43 @@
+# Thin on purpose: each target is what one would type by hand, with the prerequisites seen to.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint fmt
+
+# Programs that the distribution lacks; every clone on the machine shares them.
+export SLIPWAY_TOOLS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/tools
+export PATH := $(SLIPWAY_TOOLS_DIR)/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## This list
+	@echo "Slipway takes a commit to a verified rollout. To see it happen on this machine: make demo"
+	@echo
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo
+	@echo "Each target installs what it lacks on Debian 12 and 13 (root or sudo) and says what is missing elsewhere."
+	@echo "Compiled output goes to CARGO_TARGET_DIR when that is set, downloaded tools to SLIPWAY_TOOLS_DIR"
+	@echo "($(SLIPWAY_TOOLS_DIR))."
+
+demo: ## Two releases through three environments on this machine: one succeeds, one is rolled back
+	@scripts/install-prerequisites demo
+	cargo build --locked -p slipway-cli
+	$(TARGET)/debug/slipway demo
+
+test: ## All tests, on real PostgreSQL, Redis, git, registry and buildah; TEST_FLAGS goes to cargo test
+	@scripts/install-prerequisites test
+	cargo test --workspace --locked $(TEST_FLAGS)
+
+bench: ## The figures of ARCHITECTURE.md, each beside this machine's floor
+	@scripts/install-prerequisites test
+	cargo build --release --workspace --locked
+	cargo run --release --locked -p slipway-tests --bin bench
+
+lint: ## Format, clippy, proto lint, and the dependencies' licences, bans, sources and advisories
+	@scripts/install-prerequisites lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	buf lint
+	@scripts/check-dependencies
+
+fmt: ## Format the Rust sources
+	cargo fmt --all

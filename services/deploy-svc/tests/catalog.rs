@@ -1,0 +1,379 @@
+//! The catalog: what it accepts, what it refuses and in which words, and how it is reloaded.
+
+use std::{fs, time::Duration};
+
+use deploy_svc::catalog::{Catalog, CatalogError, CatalogStore, CheckKind, Port, Supersede, WorkloadKind};
+use pretty_assertions::assert_eq;
+use tokio_util::sync::CancellationToken;
+
+const GOOD: &str = r#"
+environments: [dev, staging, prod]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    build: { context: app, args: { LOCALE: de }, builder: buildah, timeout: 20m }
+    branches:
+      - { pattern: "feature/*", environments: [dev] }
+      - { pattern: main, environments: [prod, dev, staging] }
+    environments:
+      - name: staging
+        policy: one-approver
+        gitops: { repository: platform, branch: main, path: apps/shop/overlays/staging, image: shop }
+        target: { cluster: local, namespace: staging, kind: Deployment, name: shop }
+      - name: dev
+        policy: none
+        gitops: { repository: platform, path: apps/shop/overlays/dev }
+        target: { cluster: local, namespace: dev, name: shop }
+        supersede: wait
+        timeout: { gate: 2h, deploy: 90s }
+        checks:
+          - name: health
+            http: { service: shop, port: http, path: /health, body_contains: ok, attempts: 5, interval: 250ms }
+          - name: number
+            http: { service: shop, port: 8080 }
+        verify: { fail_early: false, crash_loop_restarts: 7 }
+      - name: prod
+        policy: two-approvers
+        gitops: { repository: platform, path: apps/shop/overlays/prod }
+        target: { cluster: local, namespace: prod, name: shop }
+"#;
+
+fn parse(text: &str) -> Catalog {
+    Catalog::parse(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_good_catalog_has_defaults_and_the_order_of_promotion() {
+    let catalog = parse(GOOD);
+    assert!(catalog.hash().starts_with("sha256:"));
+    assert_eq!(catalog.hash().len(), 71);
+    let shop = catalog.service("shop").unwrap();
+    let order: Vec<&str> = shop.environments.iter().map(|e| e.name.as_str()).collect();
+    assert_eq!(order, ["dev", "staging", "prod"]);
+    assert_eq!(shop.build.dockerfile, "Dockerfile");
+    assert_eq!(shop.build.timeout, Duration::from_secs(1200));
+
+    let dev = shop.environment("dev").unwrap();
+    assert_eq!(dev.target.key(), "local/dev/Deployment/shop");
+    assert_eq!(dev.target.kind, WorkloadKind::Deployment);
+    assert_eq!(dev.supersede, Supersede::Wait);
+    assert_eq!(
+        dev.gitops.image, "registry.example/shop",
+        "the image's own name where none is given"
+    );
+    assert_eq!(dev.timeout.deploy, Duration::from_secs(90));
+    assert_eq!(dev.timeout.change, Duration::from_secs(600));
+    assert_eq!(
+        (
+            dev.verify.fail_early,
+            dev.verify.digest,
+            dev.verify.crash_loop_restarts
+        ),
+        (false, true, 7)
+    );
+    let CheckKind::Http(health) = &dev.checks[0].kind;
+    assert_eq!(
+        (health.attempts, health.expect_status, health.interval),
+        (5, 200, Duration::from_millis(250))
+    );
+    let CheckKind::Http(number) = &dev.checks[1].kind;
+    assert_eq!((&number.port, number.path.as_str()), (&Port::Number(8080), "/"));
+}
+
+#[test]
+fn branches_find_their_environments() {
+    let catalog = parse(GOOD);
+    let shop = catalog.service("shop").unwrap();
+    let of = |branch: &str| {
+        shop.environments_of(&branch.parse().unwrap()).map(|names| {
+            names
+                .iter()
+                .map(|name| name.as_str().to_owned())
+                .collect::<Vec<_>>()
+                .join(",")
+        })
+    };
+    assert_eq!(of("main").as_deref(), Some("dev,staging,prod"));
+    assert_eq!(of("feature/x").as_deref(), Some("dev"));
+    assert_eq!(of("feature/x/y"), None, "one * does not cross a /");
+    assert_eq!(of("mainline"), None);
+    let deep = parse(&GOOD.replace("feature/*", "feature/**"));
+    let branch = "feature/x/y".parse().unwrap();
+    assert!(deep.service("shop").unwrap().environments_of(&branch).is_some());
+}
+
+#[test]
+fn unknown_names_are_answered_with_those_there_are() {
+    let catalog = parse(GOOD);
+    assert_eq!(
+        catalog.service("shopp").unwrap_err().to_string(),
+        r#"no service "shopp" in the catalog: there are shop"#
+    );
+    assert_eq!(
+        catalog
+            .service("shop")
+            .unwrap()
+            .environment("test")
+            .unwrap_err()
+            .to_string(),
+        r#"no environment "test" of service shop in the catalog: there are dev, staging, prod"#
+    );
+}
+
+#[test]
+fn a_wrong_shape_is_named_by_line_and_key() {
+    for (from, to, line, path, words) in [
+        (
+            "supersede: wait",
+            "superseed: wait",
+            20,
+            "services[0].environments[1]",
+            "unknown field `superseed`",
+        ),
+        (
+            "supersede: wait",
+            "supersede: never",
+            20,
+            "services[0].environments[1].supersede",
+            "never",
+        ),
+        (
+            "policy: none",
+            "policy: No_ne",
+            17,
+            "services[0].environments[1].policy",
+            "RFC 1123",
+        ),
+        (
+            "timeout: 20m",
+            "timeout: soon",
+            7,
+            "services[0].build.timeout",
+            "write it like",
+        ),
+        (
+            "attempts: 5",
+            "attempts: many",
+            24,
+            "services[0].environments[1].checks[0].http.attempts",
+            "",
+        ),
+        (
+            "kind: Deployment",
+            "kind: Pod",
+            15,
+            "services[0].environments[0].target.kind",
+            "Deployment",
+        ),
+        (
+            "environments: [dev, staging, prod]\nservices",
+            "environments: [dev\nservices",
+            3,
+            "",
+            "",
+        ),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = Catalog::parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        let CatalogError::Shape {
+            line: at,
+            path: place,
+            message,
+            ..
+        } = &error
+        else {
+            panic!("{to}: {error}");
+        };
+        assert!(message.contains(words), "{to}: {error}");
+        assert!(place.starts_with(path), "{to}: {error}");
+        assert_eq!(*at, line, "{to}: {error}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_named_by_its_path() {
+    let dev = "services.shop.environments[1]";
+    for (from, to, path, words) in [
+        (
+            "[dev, staging, prod]",
+            "[dev, staging]",
+            "services.shop.environments[2].name",
+            "dev, staging",
+        ),
+        (
+            "[dev, staging, prod]",
+            "[dev, staging, prod, dev]",
+            "environments[3]",
+            "unique",
+        ),
+        (
+            "environments: [dev] }",
+            "environments: [test] }",
+            "services.shop.branches[0].environments[0]",
+            "staging, dev, prod",
+        ),
+        (
+            "\"feature/*\"",
+            "\"feature/..\"",
+            "services.shop.branches[0].pattern",
+            "branch name",
+        ),
+        (
+            "https://git.example",
+            "https://bot:secret@git.example",
+            "services.shop.repository",
+            "password",
+        ),
+        (
+            "context: app",
+            "context: ../app",
+            "services.shop.build.context",
+            "without ..",
+        ),
+        (
+            "timeout: 20m",
+            "timeout: 20h",
+            "services.shop.build.timeout",
+            "at most 21600 s",
+        ),
+        (
+            "overlays/dev ",
+            "../dev ",
+            &format!("{dev}.gitops.path"),
+            "without ..",
+        ),
+        (
+            "namespace: dev",
+            "namespace: staging",
+            &format!("{dev}.target"),
+            "environment staging",
+        ),
+        (
+            "path: /health",
+            "path: health",
+            &format!("{dev}.checks[0].http.path"),
+            "absolute",
+        ),
+        (
+            "name: number",
+            "name: health",
+            &format!("{dev}.checks[1]"),
+            "unique",
+        ),
+        (
+            "interval: 250ms",
+            "interval: 1h",
+            &format!("{dev}.checks[0].http"),
+            "one hour",
+        ),
+        (
+            "kind: Deployment",
+            "kind: StatefulSet",
+            "services.shop.environments[0].target.kind",
+            "not supported yet",
+        ),
+        (
+            "kind: Deployment",
+            "kind: Application",
+            "services.shop.environments[0].target.kind",
+            "not supported yet",
+        ),
+        (
+            "supersede: wait",
+            "gate: before_sync",
+            &format!("{dev}.gate"),
+            "not supported yet",
+        ),
+        (
+            "supersede: wait",
+            "bake: { minutes: 5 }",
+            &format!("{dev}.bake"),
+            "not supported yet",
+        ),
+        (
+            "path: apps/shop/overlays/dev",
+            "strategy: helm, path: x",
+            &format!("{dev}.gitops.strategy"),
+            "not supported yet",
+        ),
+        (
+            "path: apps/shop/overlays/dev",
+            "mode: pull_request, path: x",
+            &format!("{dev}.gitops.mode"),
+            "not supported yet",
+        ),
+        (
+            "http: { service: shop, port: 8080 }",
+            "grpc: { port: 1 }",
+            &format!("{dev}.checks[1].grpc"),
+            "not supported yet",
+        ),
+        (
+            "timeout: { gate: 2h",
+            "timeout: { gate: 0s",
+            &format!("{dev}.timeout.gate"),
+            "more than 0 s",
+        ),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = Catalog::parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        let CatalogError::Meaning(faults) = &error else {
+            panic!("{to}: {error}");
+        };
+        let fault = &faults[0];
+        assert_eq!(fault.path, path, "{to}: {error}");
+        assert!(fault.message.contains(words), "{to}: {error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let text = GOOD
+        .replace("context: app", "context: /app")
+        .replace("kind: Deployment", "kind: DaemonSet");
+    let CatalogError::Meaning(faults) = Catalog::parse(&text).unwrap_err() else {
+        panic!("expected faults");
+    };
+    assert_eq!(faults.len(), 2, "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_changed_file_comes_into_force_and_a_bad_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.yaml");
+    fs::write(&path, GOOD).unwrap();
+    let store = CatalogStore::open(&path).unwrap();
+    let first = store.current().hash().to_owned();
+
+    fs::write(&path, GOOD.replace("name: shop\n    repo", "nam: shop\n    repo")).unwrap();
+    let error = store.reload().unwrap_err().to_string();
+    assert!(
+        error.contains("catalog.yaml") && error.contains("line 4"),
+        "{error}"
+    );
+    assert_eq!(store.current().hash(), first);
+
+    // The same through the follower: it picks up the next good file by itself.
+    let shutdown = CancellationToken::new();
+    let follower = tokio::spawn(store.clone().follow(shutdown.clone()));
+    fs::write(&path, GOOD.replace("policy: none", "policy: one-approver")).unwrap();
+    let changed = async {
+        while store.current().hash() == first {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), changed)
+        .await
+        .expect("the new catalog comes into force");
+    shutdown.cancel();
+    follower.await.unwrap();
+
+    assert!(
+        CatalogStore::open(folder.path().join("absent.yaml"))
+            .unwrap_err()
+            .to_string()
+            .contains("cannot read")
+    );
+}

@@ -1,0 +1,248 @@
+//! Between the wire's messages and the words of `slipway-model`.
+
+use std::str::FromStr;
+
+use slipway_model::{Actor, Digest, ImageName, Name, Principal, Tag, Timestamp, TraceContext};
+use slipway_proto::common::v1 as proto;
+
+use crate::ApiError;
+
+/// A text field is at most this long unless its type says otherwise: enough for a sentence, too little for a file.
+pub const MAX_TEXT: usize = 4096;
+
+/// Parses a field into one of the model's types; empty counts as missing.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn field<T>(name: &str, text: &str) -> Result<T, ApiError>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() {
+        return Err(ApiError::invalid(name, "is required"));
+    }
+    text.parse()
+        .map_err(|error: T::Err| ApiError::invalid(name, error))
+}
+
+/// As [`field`], where empty means that it was not given.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn optional<T>(name: &str, text: &str) -> Result<Option<T>, ApiError>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        field(name, text).map(Some)
+    }
+}
+
+/// A message that must be there.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn message<T>(name: &str, message: Option<T>) -> Result<T, ApiError> {
+    message.ok_or_else(|| ApiError::invalid(name, "is required"))
+}
+
+/// Free text for people: bounded, without control characters other than tab and line break.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn text(name: &str, text: &str) -> Result<String, ApiError> {
+    if text.len() > MAX_TEXT {
+        return Err(ApiError::invalid(
+            name,
+            format!("is {} bytes long; at most {MAX_TEXT} are kept", text.len()),
+        ));
+    }
+    if text
+        .chars()
+        .any(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r'))
+    {
+        return Err(ApiError::invalid(
+            name,
+            "holds control characters; leave them out",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// An opaque key of the caller (request id, correlation id): up to 200 printable ASCII characters, or empty.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn key(name: &str, text: &str) -> Result<String, ApiError> {
+    if text.len() <= 200 && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err(ApiError::invalid(
+            name,
+            "use up to 200 printable ASCII characters without space",
+        ))
+    }
+}
+
+/// Labels: up to 32, keys and values up to 200 bytes without control characters.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming `labels`.
+pub fn labels(
+    labels: impl IntoIterator<Item = (String, String)>,
+) -> Result<std::collections::BTreeMap<String, String>, ApiError> {
+    let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
+    if labels.len() > 32 {
+        return Err(ApiError::invalid("labels", "give at most 32"));
+    }
+    for (key, value) in &labels {
+        let control = |text: &str| text.chars().any(char::is_control);
+        if key.is_empty() || key.len() > 200 || value.len() > 200 || control(key) || control(value) {
+            return Err(ApiError::invalid(
+                "labels",
+                "use keys of 1 to 200 and values of up to 200 bytes without control characters",
+            ));
+        }
+    }
+    Ok(labels)
+}
+
+/// A list's or watch's filter by name: empty means all.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn name_filter(name: &str, text: &str) -> Result<Option<Name>, ApiError> {
+    optional(name, text)
+}
+
+/// A time, to the microsecond.
+pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let micros = time.as_micros();
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        // At most 999,999,000: fits.
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0),
+    }
+}
+
+/// A time from the wire, cut to microseconds; `None` for one that this type does not allow.
+pub fn from_timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    let nanos = (0..1_000_000_000)
+        .contains(&time.nanos)
+        .then_some(i64::from(time.nanos))?;
+    let micros = time.seconds.checked_mul(1_000_000)?.checked_add(nanos / 1000)?;
+    Some(Timestamp::from_micros(micros))
+}
+
+/// Who did it.
+pub fn actor(actor: &Actor) -> proto::Actor {
+    proto::Actor {
+        principal: actor.principal.to_string(),
+        on_behalf_of: actor
+            .on_behalf_of
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    }
+}
+
+/// An actor that another of Slipway's services reported.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming the field.
+pub fn from_actor(name: &str, actor: &proto::Actor) -> Result<Actor, ApiError> {
+    Ok(Actor {
+        principal: field::<Principal>(&format!("{name}.principal"), &actor.principal)?,
+        on_behalf_of: optional(&format!("{name}.on_behalf_of"), &actor.on_behalf_of)?,
+    })
+}
+
+/// A pinned code and words for people.
+pub fn reason(code: impl Into<String>, message: impl Into<String>) -> proto::Reason {
+    proto::Reason {
+        code: code.into(),
+        message: message.into(),
+    }
+}
+
+/// What is waited for, and since when.
+pub fn waiting_on(
+    kind: proto::waiting_on::Kind,
+    reference: impl Into<String>,
+    since: Timestamp,
+    message: impl Into<String>,
+) -> proto::WaitingOn {
+    proto::WaitingOn {
+        kind: kind.into(),
+        r#ref: reference.into(),
+        since: Some(timestamp(since)),
+        message: message.into(),
+    }
+}
+
+/// Where more is to be seen.
+pub fn link(rel: impl Into<String>, href: impl Into<String>) -> proto::Link {
+    proto::Link {
+        rel: rel.into(),
+        href: href.into(),
+    }
+}
+
+/// An image; the tags may be empty.
+pub fn image(name: &ImageName, digest: &Digest, tags: &[Tag]) -> proto::Image {
+    proto::Image {
+        name: name.to_string(),
+        digest: digest.to_string(),
+        tags: tags.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The trace context that a request came with, if any: what the trace layer found, else the `traceparent` header.
+pub fn trace_context<T>(request: &tonic::Request<T>) -> Option<TraceContext> {
+    request.extensions().get::<TraceContext>().copied().or_else(|| {
+        request
+            .metadata()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_model::CommitSha;
+
+    use super::*;
+
+    #[test]
+    fn errors_name_the_field() {
+        let error = field::<CommitSha>("subject.commit", "main").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("subject.commit: commit \"main\" is not valid"),
+            "{error}"
+        );
+        assert_eq!(
+            field::<CommitSha>("commit", "").unwrap_err(),
+            ApiError::invalid("commit", "is required")
+        );
+        assert_eq!(optional::<CommitSha>("commit", ""), Ok(None));
+        assert!(text("comment", "bell\u{7}").is_err());
+        assert!(text("comment", &"x".repeat(MAX_TEXT + 1)).is_err());
+        assert!(key("request_id", "a b").is_err());
+        assert!(labels([(String::new(), String::new())]).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn times_go_and_come_back(micros in -62_135_596_800_000_000_i64..253_402_300_799_000_000) {
+            let time = Timestamp::from_micros(micros);
+            proptest::prop_assert_eq!(from_timestamp(&timestamp(time)), Some(time));
+        }
+    }
+}

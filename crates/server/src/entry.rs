@@ -1,0 +1,228 @@
+//! From the command line to a running service.
+
+use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc};
+
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use slipway_events::{Bus, MemoryBus, RedisBus};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{BusConfig, ConfigError, ServeError, ServerConfig};
+
+/// What a service's `run` is given besides its configuration: whatever a process with several services in it shares or
+/// makes for them.
+pub struct Wiring {
+    /// Already bound; the service serves gRPC on it.
+    pub listener: TcpListener,
+    /// Where facts go and come from.
+    pub bus: Arc<dyn Bus>,
+}
+
+impl std::fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wiring")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A service's whole configuration: what [`main`] needs of it.
+pub trait ServiceConfig: DeserializeOwned {
+    fn server(&self) -> &ServerConfig;
+    fn bus(&self) -> &BusConfig;
+
+    /// What the single values do not show. [`main`] has checked the sections above already.
+    ///
+    /// # Errors
+    /// Names the key and the remedy.
+    fn check(&self) -> Result<(), ConfigError>;
+}
+
+/// Why a service ended other than by its shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Anything else, in the service's own words.
+    #[error("{what}: {source}")]
+    Other {
+        what: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl RunError {
+    /// For `map_err`: says what was being done.
+    pub fn other<E: Into<Box<dyn Error + Send + Sync>>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        move |source| Self::Other {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+/// The whole of a service's `main`: reads the command line and the configuration, sets up the runtime, the signals
+/// (SIGTERM and SIGINT drain, a second one ends at once) and the bus, binds, runs, and says how it ended.
+///
+/// The program takes `--config FILE` (or `SLIPWAY_CONFIG`), and `--check` to read the configuration and stop.
+pub fn main<C, E>(
+    name: &'static str,
+    about: &'static str,
+    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
+) -> ExitCode
+where
+    C: ServiceConfig,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let arguments = command(name, about).get_matches();
+    let Some(path) = arguments.get_one::<PathBuf>("config") else {
+        // clap has refused that already.
+        return ExitCode::from(2);
+    };
+    let config = match crate::config::read::<C>(path).and_then(|config| {
+        config.server().check()?;
+        config.bus().redis_url()?;
+        config.check()?;
+        Ok(config)
+    }) {
+        Ok(config) => config,
+        Err(error) => {
+            let place = if matches!(error, ConfigError::Invalid { .. }) {
+                format!("{}: ", path.display())
+            } else {
+                String::new()
+            };
+            eprintln!("{name}: {place}{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.get_flag("check") {
+        println!("{}: ok", path.display());
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{name}: runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(start(name, config, run)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(service = name, %error, "ended");
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start<C, E>(
+    name: &'static str,
+    config: C,
+    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    C: ServiceConfig,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let listen = config.server().listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        ConfigError::invalid("server.listen", format!("cannot listen on {listen}: {error}"))
+    })?;
+    let bus = bus(config.bus())?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(signals(name, shutdown.clone())?);
+    run(config, Wiring { listener, bus }, shutdown)
+        .await
+        .map_err(Into::into)
+}
+
+/// The bus that a configuration asks for: Redis, or one within this process.
+///
+/// # Errors
+/// A URL that is none. Redis need not be there.
+pub fn bus(config: &BusConfig) -> Result<Arc<dyn Bus>, ConfigError> {
+    match config.redis_url()? {
+        Some(url) => {
+            let bus = RedisBus::connect(url.expose_secret())
+                .map_err(|error| ConfigError::invalid("bus.redis_url", error))?;
+            Ok(Arc::new(bus))
+        }
+        None => Ok(Arc::new(MemoryBus::new(slipway_events::BusConfig::default()))),
+    }
+}
+
+fn command(name: &'static str, about: &'static str) -> clap::Command {
+    clap::Command::new(name)
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(
+            clap::Arg::new("config")
+                .long("config")
+                .short('c')
+                .value_name("FILE")
+                .env("SLIPWAY_CONFIG")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("YAML configuration file; unknown keys are refused"),
+        )
+        .arg(
+            clap::Arg::new("check")
+                .long("check")
+                .action(clap::ArgAction::SetTrue)
+                .help("Read the configuration, say what is wrong with it, and stop"),
+        )
+        .after_help(
+            "Ends with 0 after a shutdown by SIGTERM or SIGINT, 2 when the configuration cannot be used, 1 otherwise.\n\
+             SIGTERM drains: health says NOT_SERVING, requests in flight finish; a second signal ends at once.\n\
+             RUST_LOG sets the log filter.",
+        )
+}
+
+/// Cancels `shutdown` at the first SIGTERM or SIGINT and ends the process at the second.
+fn signals(
+    name: &'static str,
+    shutdown: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for first in [true, false] {
+            let which = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if first {
+                tracing::info!(service = name, signal = which, "shutting down");
+                shutdown.cancel();
+            } else {
+                tracing::warn!(service = name, signal = which, "ending at once");
+                std::process::exit(130);
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::command("x-svc", "does x").debug_assert();
+        let help = super::command("x-svc", "does x").render_long_help().to_string();
+        for word in [
+            "does x",
+            "--config <FILE>",
+            "SLIPWAY_CONFIG",
+            "--check",
+            "SIGTERM",
+        ] {
+            assert!(help.contains(word), "{word}: {help}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What an RPC can answer instead of a result: one small set of errors, mapped once to gRPC status codes and
+//! `google.rpc` details (AIP-193).
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The domain of every `google.rpc.ErrorInfo` that Slipway sends.
+pub const DOMAIN: &str = "slipway.dev";
+
+/// Why a request was not done. The text of every variant is for the caller; what is not for the caller goes
+/// through [`ApiError::internal`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A field of the request is not well-formed: `INVALID_ARGUMENT` with the field's path.
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    /// There is no such thing: `NOT_FOUND`.
+    #[error("{kind} {id:?} does not exist")]
+    NotFound { kind: &'static str, id: String },
+    /// The request id was used for another request: `ALREADY_EXISTS`, reason `REQUEST_ID_REUSED`.
+    #[error("request_id {request_id:?} was used for another request; use a new one")]
+    AlreadyUsed { request_id: String },
+    /// The state of the thing forbids it: `FAILED_PRECONDITION` with a pinned reason in UPPER_SNAKE_CASE.
+    #[error("{message}")]
+    Precondition { reason: &'static str, message: String },
+    /// The caller lacks a role: `PERMISSION_DENIED`.
+    #[error("{message}")]
+    Denied { message: String },
+    /// No credential, or one that is not known: `UNAUTHENTICATED`.
+    #[error("{message}")]
+    Unauthenticated { message: String },
+    /// A limit was reached: `RESOURCE_EXHAUSTED`.
+    #[error("{message}")]
+    Exhausted { message: String },
+    /// Something that is needed cannot be reached now; trying again may help: `UNAVAILABLE`.
+    #[error("{message}")]
+    Unavailable { message: String },
+    /// Others changed the same thing too often meanwhile; trying again may help: `ABORTED`.
+    #[error("{message}")]
+    Conflict { message: String },
+    /// The deadline passed: `DEADLINE_EXCEEDED`.
+    #[error("{message}")]
+    Deadline { message: String },
+    /// A fault of ours: `INTERNAL`. The cause is in the log under this id and nowhere else.
+    #[error("internal error; the log has it under {log_id}")]
+    Internal { log_id: String },
+}
+
+impl ApiError {
+    /// A field that is not as it must be; `field` is its path in the request, such as `subject.commit`.
+    pub fn invalid(field: impl Into<String>, message: impl ToString) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            message: message.to_string(),
+        }
+    }
+
+    /// A thing that does not exist; `kind` in words, such as `build`.
+    pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
+        Self::NotFound {
+            kind,
+            id: id.to_string(),
+        }
+    }
+
+    /// A state that forbids the request; `reason` is pinned, `message` is for people.
+    pub fn precondition(reason: &'static str, message: impl ToString) -> Self {
+        Self::Precondition {
+            reason,
+            message: message.to_string(),
+        }
+    }
+
+    /// Something out of reach for now.
+    pub fn unavailable(message: impl ToString) -> Self {
+        Self::Unavailable {
+            message: message.to_string(),
+        }
+    }
+
+    /// Logs `cause` and its sources, and answers with nothing but the id under which the log has it.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let cause = cause.into();
+        let log_id = slipway_model::Id::generate("err").to_string();
+        let mut text = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        tracing::error!(log_id, error = text, "internal error");
+        Self::Internal { log_id }
+    }
+
+    /// The gRPC code of this error.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } => Code::InvalidArgument,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyUsed { .. } => Code::AlreadyExists,
+            Self::Precondition { .. } => Code::FailedPrecondition,
+            Self::Denied { .. } => Code::PermissionDenied,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::Exhausted { .. } => Code::ResourceExhausted,
+            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Conflict { .. } => Code::Aborted,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Internal { .. } => Code::Internal,
+        }
+    }
+
+    /// The pinned reason, as `google.rpc.ErrorInfo` carries it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "INVALID_FIELD",
+            Self::NotFound { .. } => "NOT_FOUND",
+            Self::AlreadyUsed { .. } => "REQUEST_ID_REUSED",
+            Self::Precondition { reason, .. } => reason,
+            Self::Denied { .. } => "PERMISSION_DENIED",
+            Self::Unauthenticated { .. } => "UNAUTHENTICATED",
+            Self::Exhausted { .. } => "LIMIT_EXCEEDED",
+            Self::Unavailable { .. } => "UNAVAILABLE",
+            Self::Conflict { .. } => "CONFLICT",
+            Self::Deadline { .. } => "DEADLINE_EXCEEDED",
+            Self::Internal { .. } => "INTERNAL",
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(error.reason(), DOMAIN, std::collections::HashMap::new());
+        match &error {
+            ApiError::Invalid { field, message } => {
+                details.add_bad_request_violation(field, message);
+            }
+            ApiError::NotFound { kind, id } => {
+                details.set_resource_info(*kind, id, "", error.to_string());
+            }
+            ApiError::AlreadyUsed { request_id } => {
+                details.set_resource_info("request", request_id, "", error.to_string());
+            }
+            ApiError::Precondition { reason, message } => {
+                details.add_precondition_failure_violation(*reason, "", message);
+            }
+            ApiError::Internal { log_id } => {
+                details.set_request_info(log_id, "");
+            }
+            ApiError::Unavailable { .. } | ApiError::Conflict { .. } => {
+                details.set_retry_info(Some(std::time::Duration::from_secs(1)));
+            }
+            ApiError::Denied { .. }
+            | ApiError::Unauthenticated { .. }
+            | ApiError::Exhausted { .. }
+            | ApiError::Deadline { .. } => {}
+        }
+        Status::with_error_details(error.code(), error.to_string(), details)
+    }
+}
+
+/// What a client reads from a `Status`: the other end of [`ApiError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorView {
+    pub code: Code,
+    pub message: String,
+    /// The pinned reason; empty when the status has no `ErrorInfo` of ours.
+    pub reason: String,
+    /// The field at fault of an `INVALID_ARGUMENT`; else empty.
+    pub field: String,
+    /// The name of the thing at fault: what was not found, the request id, the id in the log; else empty.
+    pub resource: String,
+}
+
+impl ErrorView {
+    /// Reads the code, the message and, where they are there, the details. Never fails: a status of somebody else
+    /// has empty details.
+    pub fn of(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let reason = details
+            .error_info()
+            .filter(|info| info.domain == DOMAIN)
+            .map(|info| info.reason.clone())
+            .unwrap_or_default();
+        let field = details
+            .bad_request()
+            .and_then(|bad| bad.field_violations.first())
+            .map(|violation| violation.field.clone())
+            .unwrap_or_default();
+        let resource = details
+            .resource_info()
+            .map(|info| info.resource_name.clone())
+            .or_else(|| details.request_info().map(|info| info.request_id.clone()))
+            .unwrap_or_default();
+        Self {
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason,
+            field,
+            resource,
+        }
+    }
+
+    /// Whether the same request may succeed later without a change.
+    pub fn retryable(&self) -> bool {
+        matches!(
+            self.code,
+            Code::Unavailable
+                | Code::Aborted
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::ResourceExhausted
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each variant; the match makes the compiler ask for a line here when one is added.
+    fn all() -> Vec<(ApiError, ErrorView)> {
+        let text = || "words".to_owned();
+        let errors = vec![
+            ApiError::invalid("subject.commit", "words"),
+            ApiError::not_found("build", "bld-1"),
+            ApiError::AlreadyUsed {
+                request_id: "r1".to_owned(),
+            },
+            ApiError::precondition("SELF_APPROVAL", "words"),
+            ApiError::Denied { message: text() },
+            ApiError::Unauthenticated { message: text() },
+            ApiError::Exhausted { message: text() },
+            ApiError::Unavailable { message: text() },
+            ApiError::Conflict { message: text() },
+            ApiError::Deadline { message: text() },
+            ApiError::Internal {
+                log_id: "err-1".to_owned(),
+            },
+        ];
+        errors
+            .into_iter()
+            .map(|error| {
+                let (code, reason, field, resource) = match &error {
+                    ApiError::Invalid { .. } => {
+                        (Code::InvalidArgument, "INVALID_FIELD", "subject.commit", "")
+                    }
+                    ApiError::NotFound { .. } => (Code::NotFound, "NOT_FOUND", "", "bld-1"),
+                    ApiError::AlreadyUsed { .. } => (Code::AlreadyExists, "REQUEST_ID_REUSED", "", "r1"),
+                    ApiError::Precondition { .. } => (Code::FailedPrecondition, "SELF_APPROVAL", "", ""),
+                    ApiError::Denied { .. } => (Code::PermissionDenied, "PERMISSION_DENIED", "", ""),
+                    ApiError::Unauthenticated { .. } => (Code::Unauthenticated, "UNAUTHENTICATED", "", ""),
+                    ApiError::Exhausted { .. } => (Code::ResourceExhausted, "LIMIT_EXCEEDED", "", ""),
+                    ApiError::Unavailable { .. } => (Code::Unavailable, "UNAVAILABLE", "", ""),
+                    ApiError::Conflict { .. } => (Code::Aborted, "CONFLICT", "", ""),
+                    ApiError::Deadline { .. } => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "", ""),
+                    ApiError::Internal { .. } => (Code::Internal, "INTERNAL", "", "err-1"),
+                };
+                let view = ErrorView {
+                    code,
+                    message: error.to_string(),
+                    reason: reason.to_owned(),
+                    field: field.to_owned(),
+                    resource: resource.to_owned(),
+                };
+                (error, view)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_error_reads_back_from_its_status() {
+        let all = all();
+        for (error, view) in &all {
+            let status = Status::from(error.clone());
+            // Through the wire's form: what the client's library sees are headers.
+            let headers = status.into_http::<tonic::body::Body>().into_parts().0.headers;
+            let status = Status::from_header_map(&headers).expect("a status");
+            assert_eq!(&ErrorView::of(&status), view);
+        }
+        let codes: std::collections::BTreeSet<i32> = all.iter().map(|(e, _)| i32::from(e.code())).collect();
+        assert_eq!(codes.len(), all.len(), "each error has its own code");
+    }
+
+    #[test]
+    fn internal_errors_do_not_show_their_cause() {
+        let error = ApiError::internal("password=hunter2");
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!format!("{status:?}").contains("hunter2"));
+    }
+}

@@ -167,7 +167,7 @@ where
                     cut: false,
                     left: LAST_MESSAGES,
                     ended: false,
-                    _permit: permit,
+                    permit,
                     _token: token,
                 })
             }))
@@ -215,7 +215,7 @@ struct Observed {
     cut: bool,
     left: u8,
     ended: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     _token: TaskTrackerToken,
 }
 
@@ -249,6 +249,8 @@ impl http_body::Body for Observed {
                         Some(Ok(frame)) => {
                             if let Some(trailers) = frame.trailers_ref() {
                                 self.record.status = code_of(trailers);
+                                // Given back before the caller can know that it is answered.
+                                self.permit = None;
                             }
                         }
                         Some(Err(status)) => self.record.status = Some(status.code()),

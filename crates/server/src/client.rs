@@ -160,18 +160,16 @@ impl Interceptor for Outgoing {
             .extensions()
             .get::<TraceContext>()
             .copied()
-            .or_else(current_context);
+            .or_else(slipway_telemetry::current_trace_context);
+        // One that the caller wrote itself stays.
         if let Some(context) = context
+            && !request.metadata().contains_key("traceparent")
             && let Ok(value) = context.to_string().parse()
         {
             request.metadata_mut().insert("traceparent", value);
         }
         Ok(request)
     }
-}
-
-fn current_context() -> Option<TraceContext> {
-    None
 }
 
 #[cfg(test)]

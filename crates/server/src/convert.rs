@@ -203,13 +203,7 @@ pub fn image(name: &ImageName, digest: &Digest, tags: &[Tag]) -> proto::Image {
 
 /// The trace context that a request came with, if any: what the trace layer found, else the `traceparent` header.
 pub fn trace_context<T>(request: &tonic::Request<T>) -> Option<TraceContext> {
-    request.extensions().get::<TraceContext>().copied().or_else(|| {
-        request
-            .metadata()
-            .get("traceparent")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.parse().ok())
-    })
+    slipway_telemetry::WithTraceContext::trace_context(request)
 }
 
 #[cfg(test)]

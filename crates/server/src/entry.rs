@@ -1,14 +1,18 @@
 //! From the command line to a running service.
 
-use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use slipway_events::{Bus, MemoryBus, RedisBus};
+use slipway_telemetry::{Service, TelemetryConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{BusConfig, ConfigError, ServeError, ServerConfig};
+
+/// How long the last spans may take to leave at the end.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// What a service's `run` is given besides its configuration: whatever a process with several services in it shares or
 /// makes for them.
@@ -17,6 +21,8 @@ pub struct Wiring {
     pub listener: TcpListener,
     /// Where facts go and come from.
     pub bus: Arc<dyn Bus>,
+    /// Where this service's spans and measurements go.
+    pub telemetry: Service,
 }
 
 impl std::fmt::Debug for Wiring {
@@ -31,6 +37,7 @@ impl std::fmt::Debug for Wiring {
 pub trait ServiceConfig: DeserializeOwned {
     fn server(&self) -> &ServerConfig;
     fn bus(&self) -> &BusConfig;
+    fn telemetry(&self) -> &TelemetryConfig;
 
     /// What the single values do not show. [`main`] has checked the sections above already.
     ///
@@ -114,7 +121,6 @@ where
     match runtime.block_on(start(name, config, run)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(service = name, %error, "ended");
             eprintln!("{name}: {error}");
             ExitCode::FAILURE
         }
@@ -130,6 +136,30 @@ where
     C: ServiceConfig,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    let mut telemetry = config.telemetry().clone();
+    if telemetry.service_name == TelemetryConfig::default().service_name {
+        telemetry.service_name = name.to_owned();
+    }
+    let telemetry =
+        slipway_telemetry::init(&telemetry).map_err(|error| ConfigError::invalid("telemetry", error))?;
+    let result = serve(name, config, telemetry.service(name)?, run).await;
+    if let Err(error) = &result {
+        tracing::error!(%error, "ended");
+    }
+    telemetry.shutdown(FLUSH).await;
+    result
+}
+
+async fn serve<C, E>(
+    name: &'static str,
+    config: C,
+    telemetry: Service,
+    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    C: ServiceConfig,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
     let listen = config.server().listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         ConfigError::invalid("server.listen", format!("cannot listen on {listen}: {error}"))
@@ -137,7 +167,13 @@ where
     let bus = bus(config.bus())?;
     let shutdown = CancellationToken::new();
     tokio::spawn(signals(name, shutdown.clone())?);
-    run(config, Wiring { listener, bus }, shutdown)
+    let wiring = Wiring {
+        listener,
+        bus,
+        telemetry: telemetry.clone(),
+    };
+    telemetry
+        .in_scope(run(config, wiring, shutdown))
         .await
         .map_err(Into::into)
 }
@@ -180,7 +216,7 @@ fn command(name: &'static str, about: &'static str) -> clap::Command {
         .after_help(
             "Ends with 0 after a shutdown by SIGTERM or SIGINT, 2 when the configuration cannot be used, 1 otherwise.\n\
              SIGTERM drains: health says NOT_SERVING, requests in flight finish; a second signal ends at once.\n\
-             RUST_LOG sets the log filter.",
+             Logs go to standard error as JSON lines; telemetry.log_filter in the configuration sets how much.",
         )
 }
 

@@ -22,3 +22,4 @@ pub use config::{
 pub use entry::{RunError, ServiceConfig, Wiring, bus, main};
 pub use error::{ApiError, DOMAIN, ErrorView};
 pub use server::{ServeError, Server, ServerBuilder};
+pub use slipway_telemetry::TelemetryConfig;

@@ -4,6 +4,7 @@ use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use slipway_telemetry::{Service, TraceServerLayer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -13,7 +14,6 @@ use tonic::{
     transport::{Identity, ServerTlsConfig, server::TcpIncoming},
 };
 use tonic_health::{ServingStatus, server::health_reporter};
-use tower::Service;
 
 use crate::{
     Authenticator, ConfigError, ServerConfig, authentication::AuthenticationLayer, gate::Gate,
@@ -83,6 +83,7 @@ impl Server {
             streaming,
             routes: Routes::default(),
             names: Vec::new(),
+            telemetry: Service::disabled(name),
         })
     }
 }
@@ -129,15 +130,23 @@ pub struct ServerBuilder {
     streaming: HashSet<String>,
     routes: Routes,
     names: Vec<&'static str>,
+    telemetry: Service,
 }
 
 impl ServerBuilder {
+    /// Where the spans and measurements of requests go; nowhere by default.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: &Service) -> Self {
+        self.telemetry = telemetry.clone();
+        self
+    }
+
     /// Adds a service as tonic generated it, such as `BuildServiceServer::new(…)`. Give it
     /// `.max_decoding_message_size(config.server.max_message_bytes)` where that is more than tonic's 4 MiB.
     #[must_use]
     pub fn service<S>(mut self, service: S) -> Self
     where
-        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
             + NamedService
             + Clone
             + Send
@@ -165,6 +174,7 @@ impl ServerBuilder {
             streaming,
             mut routes,
             names,
+            telemetry,
         } = self;
         let address = listener.local_addr().map_err(ServeError::Listener)?;
         // The listener may have been bound by somebody else, to another address than the configuration names.
@@ -205,6 +215,7 @@ impl ServerBuilder {
             server = server.tls_config(tls)?;
         }
         let mut server = server
+            .layer(TraceServerLayer::new(&telemetry))
             .layer(gate.clone())
             .layer(AuthenticationLayer(Authenticator::new(&config.principals)))
             .layer(LimitsLayer {

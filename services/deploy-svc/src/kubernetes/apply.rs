@@ -1,0 +1,291 @@
+//! Makes the cluster take one commit's manifests: server-side apply, fenced by the lane's epoch.
+//!
+//! Every object carries the epoch, the target whose lane gave it, the deployment and the commit. Before a write the
+//! live object is read; one that carries a higher epoch of the same target is never overwritten, and the write
+//! holds only for the version that was read, so that a writer who was asleep in between reads again. The target
+//! itself is looked at first and written last: where its epoch stands, everything else is done.
+
+pub mod manifests;
+
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+    discovery::{self, ApiResource, Scope},
+};
+use serde_json::{Value, json};
+use slipway_model::Id;
+
+use super::{
+    ApiFault, Kubernetes, call,
+    verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of},
+};
+use crate::catalog::Target;
+use manifests::Manifest;
+
+/// The field manager of everything that Slipway writes.
+pub const FIELD_MANAGER: &str = "slipway";
+/// How often a write is tried again on a newer version of the object: controllers write the status all the time.
+const RACES: u32 = 20;
+
+/// What is written and in whose name.
+#[derive(Debug, Clone)]
+pub struct Write<'a> {
+    pub deployment: &'a Id,
+    pub target: &'a Target,
+    pub epoch: u64,
+    pub commit: &'a str,
+}
+
+/// Why the cluster did not take it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A later turn of the lane has written the object.
+    #[error(
+        "{object} carries epoch {live}, written by {by}, which is later than this one's {ours}: left as it is"
+    )]
+    Superseded {
+        object: String,
+        live: u64,
+        ours: u64,
+        by: String,
+    },
+    /// The API server's answer is no.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be asked: try again.
+    #[error("{0}")]
+    Away(String),
+}
+
+impl From<ApiFault> for ApplyError {
+    fn from(fault: ApiFault) -> Self {
+        match fault {
+            ApiFault::Refused(words) => Self::Refused(words),
+            ApiFault::Away(words) => Self::Away(words),
+        }
+    }
+}
+
+/// Applies all of them, the target last, and says what became of the target.
+///
+/// # Errors
+/// [`ApplyError`]. What was written before an error stays; the same call again goes on.
+pub async fn apply(
+    cluster: &Kubernetes,
+    manifests: Vec<Manifest>,
+    write: &Write<'_>,
+) -> Result<Applied, ApplyError> {
+    let mut objects = Vec::with_capacity(manifests.len());
+    for manifest in manifests {
+        let api = resolve(cluster.client(), &manifest, write.target).await?;
+        objects.push((api, manifest));
+    }
+    if let Some((api, manifest)) = objects
+        .iter()
+        .find(|(_, manifest)| manifest.is_target(write.target))
+    {
+        read(api, manifest, write).await?;
+    }
+    objects.sort_by_key(|(_, manifest)| (manifest.is_target(write.target), manifest.rank()));
+    let mut applied = Applied::default();
+    for (api, manifest) in objects {
+        let is_target = manifest.is_target(write.target);
+        slipway_ledger::faults::point("deploy.apply.before");
+        let written = put(&api, &manifest, write).await?;
+        slipway_ledger::faults::point("deploy.apply.after");
+        if is_target {
+            applied = Applied {
+                uid: written.uid().unwrap_or_default(),
+                generation: written.metadata.generation.unwrap_or(0),
+                created_at: created(&written.metadata),
+            };
+        }
+    }
+    Ok(applied)
+}
+
+/// Where the object's kind lives in this cluster, by discovery.
+async fn resolve(
+    client: &Client,
+    manifest: &Manifest,
+    target: &Target,
+) -> Result<Api<DynamicObject>, ApplyError> {
+    let what = manifest.to_string();
+    let found = tokio::time::timeout(
+        super::CALL_TIMEOUT,
+        discovery::pinned_kind(client, &manifest.kind),
+    )
+    .await;
+    let (resource, capabilities): (ApiResource, _) = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(kube::Error::Discovery(_))) => {
+            return Err(ApplyError::Refused(format!(
+                "{what}: the cluster has no kind {} in {}; is its CRD installed?",
+                manifest.kind.kind,
+                manifest.kind.api_version()
+            )));
+        }
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            return Err(ApplyError::Refused(format!(
+                "{what}: the cluster has no API {}; is its CRD installed?",
+                manifest.kind.api_version()
+            )));
+        }
+        Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
+        Err(_) => return Err(ApplyError::Away(format!("{what}: discovery had no answer"))),
+    };
+    match (capabilities.scope, manifest.namespace.as_deref()) {
+        (Scope::Cluster, _) => Ok(Api::all_with(client.clone(), &resource)),
+        (Scope::Namespaced, Some(namespace)) if namespace != target.namespace.as_str() => {
+            Err(ApplyError::Refused(format!(
+                "{what} is meant for namespace {namespace}, and this target is in {}: other namespaces are not \
+                 supported yet",
+                target.namespace
+            )))
+        }
+        (Scope::Namespaced, _) => Ok(Api::namespaced_with(
+            client.clone(),
+            target.namespace.as_str(),
+            &resource,
+        )),
+    }
+}
+
+/// Reads the live object and refuses where a later epoch wrote it.
+async fn read(
+    api: &Api<DynamicObject>,
+    manifest: &Manifest,
+    write: &Write<'_>,
+) -> Result<Option<DynamicObject>, ApplyError> {
+    let live = call(&format!("read {manifest}"), api.get_opt(&manifest.name)).await?;
+    if let Some(live) = &live {
+        let meta = live.meta();
+        let epoch = epoch_of(meta);
+        // Epochs of another target's lane say nothing about ours: shared objects belong to who writes last.
+        let same_lane = annotation(meta, TARGET) == Some(write.target.key().as_str());
+        if same_lane && epoch > write.epoch {
+            return Err(ApplyError::Superseded {
+                object: manifest.to_string(),
+                live: epoch,
+                ours: write.epoch,
+                by: annotation(meta, DEPLOYMENT)
+                    .unwrap_or("another deployment")
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(live)
+}
+
+async fn put(
+    api: &Api<DynamicObject>,
+    manifest: &Manifest,
+    write: &Write<'_>,
+) -> Result<DynamicObject, ApplyError> {
+    let what = format!("apply {manifest}");
+    let mut body = manifest.object.clone();
+    annotate(&mut body, write);
+    for _ in 0..RACES {
+        let outcome = match read(api, manifest, write).await? {
+            Some(live) if created_by_us(&live).is_some() => {
+                adopt(api, &manifest.name, &live, &what).await?;
+                continue;
+            }
+            Some(live) => {
+                body["metadata"]["resourceVersion"] = json!(live.resource_version());
+                let parameters = PatchParams::apply(FIELD_MANAGER).force();
+                bounded(api.patch(&manifest.name, &parameters, &Patch::Apply(&body))).await
+            }
+            None => {
+                // An apply cannot say "only if it is not there"; a create can, and is turned into one by `adopt`.
+                let parameters = PostParams {
+                    field_manager: Some(FIELD_MANAGER.to_owned()),
+                    ..PostParams::default()
+                };
+                let object: DynamicObject = serde_json::from_value(body.clone())
+                    .map_err(|error| ApplyError::Refused(format!("{what}: {error}")))?;
+                bounded(api.create(&parameters, &object)).await
+            }
+        };
+        match outcome {
+            Ok(Ok(written)) if created_by_us(&written).is_some() => {
+                adopt(api, &manifest.name, &written, &what).await?;
+                return Ok(written);
+            }
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                tracing::debug!(object = %manifest, "written by someone in between: reading again");
+                // A short wait of random length, so that two writers do not keep meeting.
+                tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(1..=20))).await;
+            }
+            Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
+            Err(words) => return Err(ApplyError::Away(format!("{what}: {words}"))),
+        }
+        if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+        }
+    }
+    Err(ApplyError::Away(format!(
+        "{what}: lost the race for its version {RACES} times"
+    )))
+}
+
+async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, String> {
+    tokio::time::timeout(super::CALL_TIMEOUT, call)
+        .await
+        .map_err(|_| format!("no answer within {} s", super::CALL_TIMEOUT.as_secs()))
+}
+
+fn annotate(body: &mut Value, write: &Write<'_>) {
+    let annotations = &mut body["metadata"]["annotations"];
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[EPOCH] = json!(write.epoch.to_string());
+    annotations[TARGET] = json!(write.target.key());
+    annotations[DEPLOYMENT] = json!(write.deployment.as_str());
+    annotations[COMMIT] = json!(write.commit);
+}
+
+/// Where a create by us stands among the managed fields as an update. Fields owned so would outlive their removal
+/// from the manifests.
+fn created_by_us(object: &DynamicObject) -> Option<usize> {
+    object.metadata.managed_fields.iter().flatten().position(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.operation.as_deref() == Some("Update")
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    })
+}
+
+/// Turns our create into an apply, as `kubectl apply --server-side` does with what it finds (client-go's csaupgrade).
+async fn adopt(
+    api: &Api<DynamicObject>,
+    name: &str,
+    live: &DynamicObject,
+    what: &str,
+) -> Result<(), ApplyError> {
+    let Some(index) = created_by_us(live) else {
+        return Ok(());
+    };
+    let fields = live.metadata.managed_fields.clone().unwrap_or_default();
+    let applied_already = fields.iter().any(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    });
+    let at = format!("/metadata/managedFields/{index}");
+    let version =
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()});
+    let change = if applied_already {
+        json!({"op": "remove", "path": at})
+    } else {
+        json!({"op": "replace", "path": format!("{at}/operation"), "value": "Apply"})
+    };
+    let patch: json_patch::Patch = serde_json::from_value(json!([version, change]))
+        .map_err(|error| ApplyError::Refused(format!("{what}: {error}")))?;
+    match bounded(api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await {
+        Ok(Ok(_)) => Ok(()),
+        // Someone wrote in between: the next turn finds it again.
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(()),
+        Ok(Err(error)) => Err(ApiFault::of(what, &error).into()),
+        Err(words) => Err(ApplyError::Away(format!("{what}: {words}"))),
+    }
+}

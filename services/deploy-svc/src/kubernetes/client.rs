@@ -1,0 +1,51 @@
+//! Makes clients from configuration.
+
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use super::{Cluster, ClusterConfig, ClusterConfigError, Kubernetes};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
+    let name = || config.name.clone();
+    let sources = [config.kubeconfig.is_some(), config.in_cluster, config.pretend];
+    if sources.into_iter().filter(|given| *given).count() != 1 {
+        return Err(ClusterConfigError::Source(name()));
+    }
+    if config.context.is_some() && config.kubeconfig.is_none() {
+        return Err(ClusterConfigError::Context(name()));
+    }
+    if config.pretend {
+        return Ok(Cluster::Pretend);
+    }
+    let mut client = match &config.kubeconfig {
+        Some(path) => {
+            let wrong = |error| ClusterConfigError::Kubeconfig {
+                name: name(),
+                error: Box::new(error),
+            };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+            let options = KubeConfigOptions {
+                context: config.context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(wrong)?
+        }
+        None => kube::Config::incluster().map_err(|error| ClusterConfigError::InCluster {
+            name: name(),
+            error: Box::new(error),
+        })?,
+    };
+    client.connect_timeout = Some(CONNECT_TIMEOUT);
+    // Retries are ours: a check's 503 is an answer, and the ledger remembers when to try an apply again.
+    client.default_retry = false;
+    let client = kube::Client::try_from(client).map_err(|error| ClusterConfigError::Client {
+        name: name(),
+        error: Box::new(error),
+    })?;
+    Ok(Cluster::Kubernetes(Kubernetes::new(config.name.clone(), client)))
+}

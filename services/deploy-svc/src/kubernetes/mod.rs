@@ -1,0 +1,225 @@
+//! The clusters: who they are, how one is made to take a change, and how its answer is read.
+//!
+//! [`apply`] writes, [`watch`] holds one shared view per cluster and namespace, [`verdict`] judges what it shows
+//! without I/O, [`check`] asks the running service, and [`evidence`] collects what a person needs to see.
+
+pub mod apply;
+pub mod check;
+mod client;
+pub mod evidence;
+pub mod verdict;
+pub mod watch;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use slipway_model::Name;
+
+/// How long a call to an API server may take, watches excepted.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One entry of `clusters:` in the service's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The name that the catalog's targets use.
+    pub name: Name,
+    /// A kubeconfig file.
+    #[serde(default)]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of that file; left out, its current one.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// Uses the service account of the pod that this service runs in, instead of a file.
+    #[serde(default)]
+    pub in_cluster: bool,
+    /// For benchmarks only: there is no cluster, and every deployment succeeds at once.
+    #[serde(default)]
+    pub pretend: bool,
+}
+
+/// Why a configured cluster cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterConfigError {
+    #[error("clusters.{0}: give exactly one of kubeconfig, in_cluster and pretend")]
+    Source(Name),
+    #[error("clusters.{0}: context belongs to a kubeconfig")]
+    Context(Name),
+    #[error("clusters.{0}: named twice")]
+    Twice(Name),
+    #[error("clusters.{name}: {error}")]
+    Kubeconfig {
+        name: Name,
+        error: Box<kube::config::KubeconfigError>,
+    },
+    #[error("clusters.{name}: {error}")]
+    InCluster {
+        name: Name,
+        error: Box<kube::config::InClusterError>,
+    },
+    #[error("clusters.{name}: {error}")]
+    Client { name: Name, error: Box<kube::Error> },
+}
+
+/// The configured clusters by name. Cheap to clone; opening connects to none of them.
+#[derive(Debug, Clone, Default)]
+pub struct Clusters(Arc<BTreeMap<Name, Cluster>>);
+
+/// One cluster.
+#[derive(Debug, Clone)]
+pub enum Cluster {
+    Kubernetes(Kubernetes),
+    /// Answers everything at once, for benchmarks of the rest.
+    Pretend,
+}
+
+/// The client of one API server, and the shared watches on it.
+#[derive(Clone)]
+pub struct Kubernetes {
+    name: Name,
+    client: kube::Client,
+    watches: watch::Watches,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubernetes")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Around a client that exists already.
+    pub fn new(name: Name, client: kube::Client) -> Self {
+        Self {
+            name,
+            watches: watch::Watches::new(client.clone()),
+            client,
+        }
+    }
+
+    /// As the catalog's targets name it.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The client, for what this module does not do.
+    pub fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// Follows one Deployment through the watch that everyone shares.
+    pub fn follow(&self, namespace: &str, deployment: &str) -> watch::Subscription {
+        self.watches.follow(namespace, deployment)
+    }
+}
+
+impl Clusters {
+    /// Reads kubeconfigs and makes clients.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError`], naming the cluster.
+    pub async fn open(configs: &[ClusterConfig]) -> Result<Self, ClusterConfigError> {
+        let mut clusters = BTreeMap::new();
+        for config in configs {
+            let cluster = client::open(config).await?;
+            if clusters.insert(config.name.clone(), cluster).is_some() {
+                return Err(ClusterConfigError::Twice(config.name.clone()));
+            }
+        }
+        Ok(Self(Arc::new(clusters)))
+    }
+
+    /// Those given, for tests.
+    pub fn of(clusters: impl IntoIterator<Item = (Name, Cluster)>) -> Self {
+        Self(Arc::new(clusters.into_iter().collect()))
+    }
+
+    /// The cluster of that name.
+    ///
+    /// # Errors
+    /// [`UnknownCluster`], which lists those there are.
+    pub fn get(&self, name: &Name) -> Result<&Cluster, UnknownCluster> {
+        self.0.get(name).ok_or_else(|| UnknownCluster {
+            name: name.clone(),
+            known: self.0.keys().cloned().collect(),
+        })
+    }
+}
+
+/// A cluster that the configuration does not have, and those it has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no cluster {name} in this service's configuration; there are: {}", .known.iter().map(Name::as_str).collect::<Vec<_>>().join(", "))]
+pub struct UnknownCluster {
+    pub name: Name,
+    pub known: Vec<Name>,
+}
+
+/// What an API server said, as far as it matters for what happens next.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiFault {
+    /// The answer is no, and asking again will not change it.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be asked, or is busy: try again.
+    #[error("{0}")]
+    Away(String),
+}
+
+impl ApiFault {
+    /// Sorts a client's error. What the API server itself says in words is passed on.
+    pub(crate) fn of(what: &str, error: &kube::Error) -> Self {
+        match error {
+            // 401 heals when a token is renewed; 404 is an answer only where the caller says so.
+            kube::Error::Api(status) if !matches!(status.code, 401 | 408 | 409 | 429 | 500..) => {
+                Self::Refused(format!("{what}: {}", cut(&status.message)))
+            }
+            kube::Error::Api(status) => {
+                Self::Away(format!("{what}: {} ({})", cut(&status.message), status.code))
+            }
+            kube::Error::SerdeError(error) => Self::Refused(format!("{what}: unexpected answer: {error}")),
+            kube::Error::BuildRequest(error) => Self::Refused(format!("{what}: {error}")),
+            error => Self::Away(format!("{what}: {}", cut(&causes(error)))),
+        }
+    }
+}
+
+/// The error with what caused it: the client's own words alone say little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Far-side words are bounded before they are stored.
+pub(crate) fn cut(text: &str) -> String {
+    const LONGEST: usize = 600;
+    let mut kept: String = text.chars().take(LONGEST).collect();
+    if kept.len() < text.len() {
+        kept.push('…');
+    }
+    kept
+}
+
+/// Runs a call with the common time limit.
+pub(crate) async fn call<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApiFault> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(ApiFault::of(what, &error)),
+        Err(_) => Err(ApiFault::Away(format!(
+            "{what}: no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        ))),
+    }
+}

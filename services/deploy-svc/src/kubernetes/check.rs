@@ -1,7 +1,5 @@
 //! Asks the running service whether it works: HTTP through the API server's service proxy.
 
-use std::time::Duration;
-
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -15,8 +13,6 @@ use crate::catalog::{Check, CheckKind, HttpCheck};
 const MAX_BODY: usize = 64 * 1024;
 /// How much of it is kept for people, in characters.
 const SHOWN: usize = 200;
-/// Between tries while the API server itself is away; those do not count as attempts.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// One check's outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,32 +24,26 @@ pub struct CheckResult {
     pub last_answer: String,
 }
 
-/// Runs all checks at once, each to its end. Waits as long as the API server is away: bound it from outside.
-pub async fn run(cluster: &Kubernetes, namespace: &Name, checks: &[Check]) -> Vec<CheckResult> {
-    futures::future::join_all(checks.iter().map(|check| one(cluster, namespace, check))).await
+/// Runs all checks at once, each to its end.
+///
+/// # Errors
+/// When the API server is away; that says nothing about the service, and the checks are run again.
+pub async fn run(cluster: &Kubernetes, namespace: &Name, checks: &[Check]) -> Result<Vec<CheckResult>, ApiFault> {
+    futures::future::try_join_all(checks.iter().map(|check| one(cluster, namespace, check))).await
 }
 
-async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> CheckResult {
+async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<CheckResult, ApiFault> {
     let CheckKind::Http(http) = &check.kind;
     let mut attempts = 0;
     loop {
         let (passed, last_answer) = match ask(cluster, namespace, http).await {
             Ok(answer) => judge(http, &answer),
-            Err(ApiFault::Away(error)) => {
-                tracing::debug!(check = %check.name, error, "the API server is away");
-                tokio::time::sleep(AWAY).await;
-                continue;
-            }
             Err(ApiFault::Refused(error)) => (false, error),
+            Err(away) => return Err(away),
         };
         attempts += 1;
         if passed || attempts >= http.attempts {
-            return CheckResult {
-                name: check.name.clone(),
-                passed,
-                attempts,
-                last_answer,
-            };
+            return Ok(CheckResult { name: check.name.clone(), passed, attempts, last_answer });
         }
         tokio::time::sleep(http.interval).await;
     }

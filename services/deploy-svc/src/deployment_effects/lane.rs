@@ -1,0 +1,97 @@
+//! The turn in the target's lane of a deployment that belongs to no release: taken with the request, given back at
+//! the end.
+
+use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, TransactError, Tx};
+use slipway_model::{Actor, Id};
+
+use super::Run;
+use crate::{
+    catalog::Target,
+    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest},
+    drive::{self, DriveError},
+    lane::{Lane, LaneCommand, LaneRefusal},
+    release::{Release, ReleaseCommand},
+};
+
+/// Why a turn was not taken or not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    #[error("{target} belongs to {holder} now: wait until it is through, or cancel it")]
+    Busy { target: String, holder: Id },
+    #[error("target {target:?} cannot name a lane: {source}")]
+    Name { target: String, source: slipway_model::Invalid },
+    #[error(transparent)]
+    Lane(#[from] ExecuteError<LaneRefusal>),
+    #[error(transparent)]
+    Deployment(#[from] ExecuteError<DeploymentRefusal>),
+    #[error(transparent)]
+    Release(#[from] DriveError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Requests a deployment of its own: it takes the target's lane, whose new turn gives the epoch.
+///
+/// # Errors
+/// [`LaneError::Busy`] while somebody else holds the lane or waits for it: a lone deployment does not stand in line.
+pub async fn request(tx: &Tx, id: &Id, mut request: DeploymentRequest) -> Result<Snapshot<Deployment>, LaneError> {
+    let target = request.target.clone();
+    let lane = lane_of(&target)?;
+    let before = tx.get::<Lane>(&lane).await?.map(|snapshot| snapshot.state).unwrap_or_default();
+    let mut others = before.holder.iter().map(|turn| &turn.release).chain(before.waiting.iter().map(|one| &one.release));
+    if let Some(holder) = others.find(|release| *release != id) {
+        return Err(LaneError::Busy { target: target.key(), holder: holder.clone() });
+    }
+    // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction
+    // holds only if the lane is still as it was read.
+    request.epoch = before.epoch + 1;
+    request.holds_lane = true;
+    let snapshot = tx.decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request))).await?;
+    tx.decide::<Lane>(&lane, LaneCommand::Enter { release: id.clone(), yields: false }).await?;
+    // From here on a newer release waits instead of taking its place.
+    tx.decide::<Lane>(&lane, LaneCommand::Change { release: id.clone() }).await?;
+    Ok(snapshot)
+}
+
+/// Gives the turn back, and tells the release that has waited for it, all in one transaction.
+pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
+    let target = run.snapshot.state.request.as_ref()?.target.clone();
+    let meta = Meta::new(Actor::system("deploy"), run.traceparent);
+    let left = run.ledger.transact(&meta, None, |tx| give_back(tx, run.id.clone(), target.clone())).await;
+    match left {
+        Ok(()) => None,
+        Err(TransactError::Aborted(error)) => {
+            tracing::error!(deployment = %run.id, %error, "the lane was not given back, will be tried again");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(deployment = %run.id, %error, "the lane was not given back, will be tried again");
+            None
+        }
+    }
+}
+
+async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneError> {
+    let lane = lane_of(&target)?;
+    let after = tx.decide::<Lane>(&lane, LaneCommand::Leave { release: deployment.clone() }).await?.state;
+    tx.decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft).await?;
+    let Some(turn) = after.holder else {
+        return Ok(());
+    };
+    let Some(release) = tx.get::<Release>(&turn.release).await? else {
+        return Ok(());
+    };
+    let environment = release.state.lane().filter(|index| {
+        let planned = release.state.plan.as_ref().and_then(|plan| plan.environments.get(*index));
+        planned.is_some_and(|planned| planned.target == target)
+    });
+    if let Some(environment) = environment {
+        let granted = ReleaseCommand::LaneGranted { environment, epoch: turn.epoch };
+        drive::decide(tx, turn.release, granted).await?;
+    }
+    Ok(())
+}
+
+fn lane_of(target: &Target) -> Result<Id, LaneError> {
+    target.key().parse().map_err(|source| LaneError::Name { target: target.key(), source })
+}

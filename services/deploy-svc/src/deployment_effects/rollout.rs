@@ -1,0 +1,122 @@
+//! Follows one rollout through the shared watch until the verdict stands; records progress on the way.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1;
+use kube::Api;
+use slipway_ledger::Meta;
+use slipway_model::{Actor, Timestamp};
+use tokio::time::{Instant, sleep_until};
+
+use super::Run;
+use crate::{
+    deployment::{Deployment, DeploymentCommand, DeploymentRequest, Reason},
+    kubernetes::{
+        Kubernetes, call,
+        verdict::{self, Expected, Verdict},
+        watch::View,
+    },
+};
+
+/// Words about progress are recorded at most so often: each is an event for everyone who watches.
+const WORDS_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends with the verdict's command.
+pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
+    let state = &run.snapshot.state;
+    let expected = Expected {
+        image: request.image_ref(),
+        epoch: request.epoch,
+        applied: state.applied.clone().unwrap_or_default(),
+        verify: request.verify,
+    };
+    let target = &request.target;
+    let mut subscription = cluster.follow(target.namespace.as_str(), &target.name);
+    let mut words = Words { run, recorded: (state.progress.clone(), state.fault.is_some()), pending: None, next: Instant::now() };
+    loop {
+        let mut view = subscription.view();
+        if view.synced && view.observed.deployment.is_none() {
+            view.observed.gone = gone(cluster, request).await;
+        }
+        let (message, look_again) = match judge(&expected, &view) {
+            Verdict::Complete => return Some(DeploymentCommand::RolledOut { key: run.key.clone() }),
+            Verdict::Failed(failure) => {
+                let reason = Reason::new(failure.reason.code(), failure.message);
+                return Some(DeploymentCommand::Refused { key: run.key.clone(), reason });
+            }
+            Verdict::Progressing { message, look_again } => (message, look_again),
+        };
+        match &view.fault {
+            Some(fault) => words.say(format!("cluster {} cannot be watched: {fault}", cluster.name()), true).await,
+            None => words.say(message, false).await,
+        }
+        tokio::select! {
+            () = subscription.changed() => {}
+            () = until(look_again) => {}
+            () = words.due() => words.flush().await,
+        }
+    }
+}
+
+fn judge(expected: &Expected, view: &View) -> Verdict {
+    if view.synced {
+        verdict::deployment(expected, &view.observed, Timestamp::now())
+    } else {
+        Verdict::Progressing { message: "reading the cluster's state".to_owned(), look_again: None }
+    }
+}
+
+/// The watch does not show it: either it lags behind our own write, or the object is gone. The API server knows.
+async fn gone(cluster: &Kubernetes, request: &DeploymentRequest) -> bool {
+    let api: Api<v1::Deployment> = Api::namespaced(cluster.client().clone(), request.target.namespace.as_str());
+    matches!(call("read the Deployment", api.get_opt(&request.target.name)).await, Ok(None))
+}
+
+async fn until(time: Option<Timestamp>) {
+    match time {
+        Some(time) => tokio::time::sleep(time.since(Timestamp::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Records what is being waited for, without flooding.
+struct Words<'a> {
+    run: &'a Run,
+    recorded: (String, bool),
+    pending: Option<(String, bool)>,
+    next: Instant,
+}
+
+impl Words<'_> {
+    async fn say(&mut self, message: String, fault: bool) {
+        let words = (message, fault);
+        self.pending = (words != self.recorded).then_some(words);
+        if Instant::now() >= self.next {
+            self.flush().await;
+        }
+    }
+
+    /// Ends when something waits to be recorded and may be.
+    async fn due(&self) {
+        match self.pending {
+            Some(_) => sleep_until(self.next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn flush(&mut self) {
+        let Some((message, fault)) = self.pending.take() else {
+            return;
+        };
+        let key = self.run.key.clone();
+        let command =
+            || DeploymentCommand::Progress { key: key.clone(), message: message.clone(), fault };
+        let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
+        match self.run.ledger.execute::<Deployment>(&self.run.id, command, &meta).await {
+            Ok(_) => self.recorded = (message, fault),
+            // The verdict matters, the words do not.
+            Err(error) => tracing::debug!(deployment = %self.run.id, %error, "progress not recorded"),
+        }
+        self.next = Instant::now() + WORDS_EVERY;
+    }
+}

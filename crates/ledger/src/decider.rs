@@ -18,7 +18,8 @@ pub trait Decider: Send + Sync + Sized + 'static {
     const STATE_VERSION: u32;
 
     type State: Default + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
-    type Command: fmt::Debug + Send + 'static;
+    /// Cloned when it is decided again because somebody else wrote first.
+    type Command: Clone + fmt::Debug + Send + 'static;
     /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten.
     type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Effect: Clone + fmt::Debug + Send + 'static;
@@ -28,7 +29,12 @@ pub trait Decider: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// The refusal, in words for whoever gave the command.
-    fn decide(id: &Id, state: &Self::State, command: Self::Command, now: Timestamp) -> Result<Vec<Self::Event>, Self::Refusal>;
+    fn decide(
+        id: &Id,
+        state: &Self::State,
+        command: Self::Command,
+        now: Timestamp,
+    ) -> Result<Vec<Self::Event>, Self::Refusal>;
 
     /// Applies an event that was recorded at `at`. Total: an event that was appended once always applies.
     fn evolve(state: &mut Self::State, event: &Self::Event, at: Timestamp);
@@ -75,7 +81,10 @@ pub struct EffectKey {
 
 impl EffectKey {
     pub fn new(step: impl Into<String>, attempt: u32) -> Self {
-        Self { step: step.into(), attempt }
+        Self {
+            step: step.into(),
+            attempt,
+        }
     }
 }
 

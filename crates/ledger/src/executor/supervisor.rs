@@ -1,0 +1,584 @@
+//! One task for each aggregate that is held: compares what is going on with what the state says must be going on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use slipway_model::{Timestamp, TraceContext};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Core, EffectRun, Effects, Held};
+use crate::{
+    Decider, EffectKey, ExecuteError, Ledger, LedgerError, Meta, Snapshot,
+    cache::Cached,
+    decision,
+    ledger::{Outcome, Read},
+    types::Key,
+};
+
+/// How long an effect may take to end after it was cancelled because of a lost lease or a shutdown.
+const GRACE: Duration = Duration::from_secs(10);
+/// The pause between tries to write an outcome while the database is away.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest reason that is kept for a failure, in characters.
+const REASON: usize = 2000;
+
+/// A registered kind, whatever its type.
+#[async_trait]
+pub(super) trait Kind: fmt::Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+    fn version(&self) -> u32;
+    async fn refold(&self, ledger: &Ledger) -> Result<u64, LedgerError>;
+    /// Runs until the aggregate is not held any more.
+    async fn supervise(&self, core: &Arc<Core>, key: &Key, held: &Held);
+}
+
+pub(super) struct Runner<D: Decider> {
+    pub(super) handler: Arc<dyn Effects<D>>,
+}
+
+impl<D: Decider> fmt::Debug for Runner<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("kind", &D::KIND)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<D: Decider> Kind for Runner<D> {
+    fn name(&self) -> &'static str {
+        D::KIND
+    }
+
+    fn version(&self) -> u32 {
+        D::STATE_VERSION
+    }
+
+    async fn refold(&self, ledger: &Ledger) -> Result<u64, LedgerError> {
+        ledger.refold::<D>().await
+    }
+
+    async fn supervise(&self, core: &Arc<Core>, key: &Key, held: &Held) {
+        let mut supervisor = Supervisor::<D> {
+            core,
+            key,
+            held,
+            handler: &self.handler,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            failed: BTreeMap::new(),
+            round: None,
+            served: None,
+            poll_next: None,
+            poll_now: false,
+            stopping: None,
+        };
+        loop {
+            if let Err(error) = supervisor.run().await {
+                supervisor.give_up(&error).await;
+            }
+            // Under the lock, so that whoever brings news finds either this supervisor or none.
+            let mut all = core.held();
+            if held.may_end() || core.stop.is_cancelled() {
+                all.remove(key);
+                break;
+            }
+        }
+        if held.leftover_hint()
+            && !core.stop.is_cancelled()
+            && let Err(error) = core.ledger.hint(&key.kind, &key.id).await
+        {
+            tracing::warn!(kind = %key.kind, id = %key.id, %error, "a hint was lost");
+        }
+    }
+}
+
+/// Effects and polls are named apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Work {
+    Effect(EffectKey),
+    Poll(EffectKey),
+    Wake,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Effect(key) => write!(f, "effect {key}"),
+            Self::Poll(key) => write!(f, "poll {key}"),
+            Self::Wake => f.write_str("timer"),
+        }
+    }
+}
+
+struct Ended<D: Decider> {
+    work: Work,
+    traceparent: Option<TraceContext>,
+    /// `Err` when it panicked.
+    outcome: Result<Option<D::Command>, String>,
+}
+
+struct Supervisor<'a, D: Decider> {
+    core: &'a Arc<Core>,
+    key: &'a Key,
+    held: &'a Held,
+    handler: &'a Arc<dyn Effects<D>>,
+    tasks: JoinSet<Ended<D>>,
+    running: HashMap<Work, CancellationToken>,
+    /// What went wrong under this lease, and is not started again under it.
+    failed: BTreeMap<Work, String>,
+    /// When the polls that run now began.
+    round: Option<Timestamp>,
+    /// When the last polls began that are through but not yet recorded as such.
+    served: Option<Timestamp>,
+    poll_next: Option<Instant>,
+    /// A hint came, or it was claimed: poll without waiting.
+    poll_now: bool,
+    /// Since when everything is being cancelled.
+    stopping: Option<Instant>,
+}
+
+impl<D: Decider> Supervisor<'_, D> {
+    /// Until there is nothing to hold, or the lease is lost, or the service stops.
+    async fn run(&mut self) -> Result<(), LedgerError> {
+        loop {
+            let news = self.held.take();
+            self.poll_now |= news.claimed || news.hinted;
+            let stop = self.core.stop.is_cancelled();
+            if stop || news.lost || !news.leased {
+                self.cancel(|_| true);
+                if self.tasks.is_empty() {
+                    if stop && news.leased && !news.lost {
+                        self.core
+                            .ledger
+                            .shared
+                            .store
+                            .release(std::slice::from_ref(self.key))
+                            .await?;
+                    }
+                    return Ok(());
+                }
+                self.wait_for_the_cancelled(stop || news.lost).await;
+                continue;
+            }
+            self.stopping = None;
+            if news.attempts > self.core.max_claims {
+                self.failed.entry(Work::Wake).or_insert_with(|| {
+                    format!(
+                        "claimed {} times without progress: the process ended each time",
+                        news.attempts - 1
+                    )
+                });
+                return self.hand_back_failed(news.attempts).await;
+            }
+            let read = if news.claimed {
+                Read::Fresh
+            } else {
+                Read::Cached(0)
+            };
+            let (Some(loaded), _) = self.core.ledger.load::<D>(self.key, read).await? else {
+                return Ok(());
+            };
+            let state = loaded.state::<D>();
+            self.compare(&loaded, &state);
+
+            let due = D::wake_at(&state).filter(|at| *at <= self.core.ledger.now());
+            if due.is_some() && !self.failed.contains_key(&Work::Wake) {
+                self.wake(due).await?;
+                continue;
+            }
+            if self.tasks.is_empty() || self.served.is_some() {
+                let idle = self.tasks.is_empty();
+                if idle && !self.failed.is_empty() {
+                    self.hand_back_failed(news.attempts).await?;
+                } else {
+                    self.settle(&loaded, &state, idle).await?;
+                }
+                continue;
+            }
+            self.wait(&state).await?;
+        }
+    }
+
+    /// Aborts what the state does not want, and starts what it wants.
+    fn compare(&mut self, loaded: &Arc<Cached>, state: &Arc<D::State>) {
+        let effects = D::effects(&self.key.id, state)
+            .into_iter()
+            .map(|(key, effect)| (Work::Effect(key), effect));
+        let polls = D::polls(&self.key.id, state)
+            .into_iter()
+            .map(|(key, effect)| (Work::Poll(key), effect));
+        let mut wanted: BTreeMap<Work, D::Effect> = effects.chain(polls).collect();
+        self.cancel(|work| !wanted.contains_key(work));
+        self.failed
+            .retain(|work, _| *work == Work::Wake || wanted.contains_key(work));
+
+        let any_poll = wanted.keys().any(|work| matches!(work, Work::Poll(_)));
+        if !any_poll {
+            (self.poll_next, self.poll_now) = (None, false);
+        } else if self.poll_next.is_none() {
+            self.poll_next = Some(Instant::now() + D::poll_every(state));
+        }
+        let poll = any_poll
+            && self.round.is_none()
+            && (self.poll_now || self.poll_next.is_some_and(|next| next <= Instant::now()));
+        if poll {
+            self.round = Some(self.core.ledger.now());
+            self.poll_now = false;
+            self.poll_next = Some(Instant::now() + D::poll_every(state));
+        }
+        wanted.retain(|work, _| {
+            !self.running.contains_key(work)
+                && !self.failed.contains_key(work)
+                && (poll || matches!(work, Work::Effect(_)))
+        });
+        for (work, effect) in wanted {
+            self.start(work, effect, loaded.snapshot(self.key));
+        }
+        self.count_polls();
+    }
+
+    fn start(&mut self, work: Work, effect: D::Effect, snapshot: Snapshot<D>) {
+        let (Work::Effect(key) | Work::Poll(key)) = work.clone() else {
+            return;
+        };
+        let cancelled = CancellationToken::new();
+        self.running.insert(work.clone(), cancelled.clone());
+        let traceparent = snapshot.traceparent;
+        let run = EffectRun {
+            ledger: self.core.ledger.clone(),
+            id: self.key.id.clone(),
+            snapshot,
+            key,
+            effect,
+            cancelled,
+            traceparent,
+        };
+        let handler = Arc::clone(self.handler);
+        self.tasks.spawn(async move {
+            let outcome = AssertUnwindSafe(handler.perform(run))
+                .catch_unwind()
+                .await
+                .map_err(|panic| {
+                    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                    text.or_else(|| panic.downcast_ref::<String>().cloned())
+                        .unwrap_or_else(|| "no message".to_owned())
+                });
+            Ended {
+                work,
+                traceparent,
+                outcome,
+            }
+        });
+    }
+
+    fn cancel(&self, unwanted: impl Fn(&Work) -> bool) {
+        for (work, token) in &self.running {
+            if unwanted(work) {
+                token.cancel();
+            }
+        }
+    }
+
+    /// Tells the others how many polls run; the round is over when none does.
+    fn count_polls(&mut self) {
+        let polls = self
+            .running
+            .keys()
+            .filter(|work| matches!(work, Work::Poll(_)))
+            .count();
+        self.held.set_polls(polls);
+        if polls == 0
+            && let Some(began) = self.round.take()
+        {
+            self.served = Some(began);
+        }
+    }
+
+    async fn wait(&mut self, state: &D::State) -> Result<(), LedgerError> {
+        let timer = D::wake_at(state).filter(|_| !self.failed.contains_key(&Work::Wake));
+        let mut pause = timer.map(|at| {
+            self.core
+                .ledger
+                .shared
+                .clock
+                .until(at)
+                .max(Duration::from_millis(1))
+        });
+        if self.round.is_none()
+            && let Some(next) = self.poll_next
+        {
+            let next = next.saturating_duration_since(Instant::now());
+            pause = Some(pause.map_or(next, |pause| pause.min(next)));
+        }
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok(ended) => self.ended(ended).await?,
+                // Only aborted tasks end so: panics are caught inside.
+                Err(error) => tracing::debug!(%error, "an effect was aborted"),
+            },
+            () = self.held.changed() => {}
+            () = self.core.stop.cancelled() => {}
+            () = tokio::time::sleep(pause.unwrap_or(Duration::from_secs(3600))) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits for something that was cancelled to end. Whatever it has to say is still heard; what does not listen is
+    /// dropped after a while, when `limited`.
+    async fn wait_for_the_cancelled(&mut self, limited: bool) {
+        let since = *self.stopping.get_or_insert_with(Instant::now);
+        let left = if limited {
+            GRACE.saturating_sub(since.elapsed())
+        } else {
+            Duration::from_secs(3600)
+        };
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => if let Ok(ended) = ended
+                && let Err(error) = self.ended(ended).await
+            {
+                tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "an outcome was lost");
+            },
+            () = self.held.changed() => {}
+            () = tokio::time::sleep(left) => {
+                tracing::warn!(kind = %self.key.kind, id = %self.key.id, "an effect did not heed its cancellation");
+                self.tasks.shutdown().await;
+                self.running.clear();
+                self.round = None;
+                self.held.set_polls(0);
+            }
+        }
+    }
+
+    /// Decides what an effect has to say.
+    async fn ended(&mut self, ended: Ended<D>) -> Result<(), LedgerError> {
+        let Ended {
+            work,
+            traceparent,
+            outcome,
+        } = ended;
+        let cancelled = self
+            .running
+            .remove(&work)
+            .is_some_and(|token| token.is_cancelled());
+        let poll = matches!(work, Work::Poll(_));
+        let began = self.round;
+        self.count_polls();
+        let failure = match outcome {
+            Err(panic) => Some(format!("panicked: {panic}")),
+            Ok(None) => {
+                let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
+                (wanted && !cancelled && !poll).then(|| "said nothing and is still wanted".to_owned())
+            }
+            Ok(Some(command)) => {
+                let polled = if poll { began } else { None };
+                let meta = Meta {
+                    actor: self.handler.actor(),
+                    traceparent,
+                };
+                match self.decide(command, &meta, polled).await {
+                    Ok(Outcome::Done { appended: true, .. }) => {
+                        // The append recorded that the polls are served, unless others of the round still run.
+                        if poll && self.round.is_none() {
+                            self.served = None;
+                        }
+                        None
+                    }
+                    Ok(Outcome::Done { snapshot, .. }) => {
+                        (!poll && !cancelled && self.wants(&work, &snapshot.state))
+                            .then(|| "its outcome changed nothing and it is still wanted".to_owned())
+                    }
+                    Ok(Outcome::RequestTaken) => None,
+                    Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
+                    Err(error) => Some(format!("its outcome was refused: {error}")),
+                }
+            }
+        };
+        if let Some(reason) = failure {
+            tracing::warn!(kind = %self.key.kind, id = %self.key.id, %work, %reason, "an effect failed");
+            self.failed.insert(work, reason);
+        }
+        Ok(())
+    }
+
+    fn wants(&self, work: &Work, state: &D::State) -> bool {
+        match work {
+            Work::Effect(wanted) => D::effects(&self.key.id, state)
+                .iter()
+                .any(|(key, _)| key == wanted),
+            Work::Poll(wanted) => D::polls(&self.key.id, state).iter().any(|(key, _)| key == wanted),
+            Work::Wake => false,
+        }
+    }
+
+    /// Carries out the command; while the database is away, for as long as the lease lasts.
+    async fn decide(
+        &self,
+        command: D::Command,
+        meta: &Meta,
+        polled: Option<Timestamp>,
+    ) -> Result<Outcome<D>, ExecuteError<D::Refusal>> {
+        let since = Instant::now();
+        let mut command_fn = move || command.clone();
+        loop {
+            let result = self
+                .core
+                .ledger
+                .carry_out::<D>(&self.key.id, &mut command_fn, meta, None, polled)
+                .await;
+            match result {
+                Err(ExecuteError::Ledger(LedgerError::Database { transient: true, .. }))
+                    if since.elapsed() < self.core.claimant.lease =>
+                {
+                    tokio::time::sleep(RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Fires a due timer.
+    async fn wake(&mut self, due: Option<Timestamp>) -> Result<(), LedgerError> {
+        let Some(command) = D::wake() else {
+            self.failed.insert(
+                Work::Wake,
+                "wake_at is due but there is no wake command".to_owned(),
+            );
+            return Ok(());
+        };
+        let meta = Meta {
+            actor: self.handler.actor(),
+            traceparent: None,
+        };
+        let reason = match self.decide(command, &meta, None).await {
+            // Moved, by this or by somebody else.
+            Ok(Outcome::Done { snapshot, .. }) if D::wake_at(&snapshot.state) != due => return Ok(()),
+            Ok(_) => "the timer fired and wake_at did not move".to_owned(),
+            Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
+            Err(error) => format!("the timer's command was refused: {error}"),
+        };
+        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %reason, "a timer failed");
+        self.failed.insert(Work::Wake, reason);
+        Ok(())
+    }
+
+    /// Records that polls are served and, when nothing runs, gives the lease back.
+    async fn settle(&mut self, loaded: &Cached, state: &D::State, release: bool) -> Result<(), LedgerError> {
+        let version = if release {
+            self.held.begin_release()
+        } else {
+            Some(0)
+        };
+        let Some(version) = version else {
+            return Ok(());
+        };
+        let schedule = decision::schedule::<D>(self.key, state, self.served);
+        let settled = self
+            .core
+            .ledger
+            .shared
+            .store
+            .settle(self.key, loaded.seq, &schedule, release)
+            .await;
+        match settled {
+            Ok(Some(settled)) => {
+                self.served = None;
+                if let Some(at) = settled.due_at.filter(|_| release) {
+                    super::Hook::due(&**self.core, at);
+                }
+                Ok(())
+            }
+            Ok(None) => {
+                if release {
+                    self.held.undo_release(version);
+                }
+                // Somebody appended what we have not heard of yet; if not, the lease is not ours.
+                self.core.ledger.shared.cache.remove(self.key);
+                let (now, _) = self.core.ledger.load::<D>(self.key, Read::Fresh).await?;
+                if now.is_none_or(|now| now.seq == loaded.seq)
+                    && let Some(version) = self.held.renewable()
+                {
+                    self.held.lose(version);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if release {
+                    self.held.undo_release(version);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the aggregate back with the reasons: it comes again after a pause, or is set aside.
+    async fn hand_back_failed(&mut self, attempts: u32) -> Result<(), LedgerError> {
+        let reasons: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(work, reason)| format!("{work}: {reason}"))
+            .collect();
+        let reason: String = reasons.join("; ").chars().take(REASON).collect();
+        let Some(version) = self.held.begin_release() else {
+            return Ok(());
+        };
+        let pause = self.core.pause(attempts);
+        match self
+            .core
+            .ledger
+            .shared
+            .store
+            .fail(self.key, &reason, pause, self.core.max_claims)
+            .await
+        {
+            Ok(set_aside) => {
+                self.failed.clear();
+                if set_aside {
+                    self.core.ledger.shared.cache.remove(self.key);
+                    tracing::error!(kind = %self.key.kind, id = %self.key.id, %reason, "set aside until somebody resumes it");
+                } else {
+                    super::Hook::due(&**self.core, self.core.ledger.now() + pause);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.held.undo_release(version);
+                Err(error)
+            }
+        }
+    }
+
+    /// The ledger itself failed: stop everything and hand the aggregate back, if that can be written.
+    async fn give_up(&mut self, error: &LedgerError) {
+        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "gave up an aggregate for now");
+        self.cancel(|_| true);
+        let deadline = Instant::now() + GRACE;
+        while let Ok(Some(_)) = tokio::time::timeout(
+            deadline.saturating_duration_since(Instant::now()),
+            self.tasks.join_next(),
+        )
+        .await
+        {}
+        self.tasks.shutdown().await;
+        self.running.clear();
+        self.round = None;
+        self.held.set_polls(0);
+        let attempts = self.held.take().attempts;
+        self.failed.insert(Work::Wake, error.to_string());
+        if self.hand_back_failed(attempts).await.is_err()
+            && let Some(version) = self.held.renewable()
+        {
+            // It comes again when the lease has lapsed.
+            self.held.lose(version);
+        }
+    }
+}

@@ -1,0 +1,599 @@
+//! The handle: open, read, and carry out commands.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use slipway_model::{Actor, Id, Timestamp, TraceContext};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    Committed, Decider, ExecuteError, Executed, LedgerConfig, LedgerError, Meta, Recorded, Request, SetAside,
+    Snapshot,
+    cache::{Cache, Cached},
+    chain::{self, ChainError},
+    clock::Clock,
+    commit::{self, Failure, Job},
+    decision::Decision,
+    executor::Hook,
+    hub::Hub,
+    store::{Append, Batch, Clash, EventRow, Hinted, Remote, Result, Store},
+    turns::Turns,
+    types::Key,
+};
+
+/// How often a command is decided again because somebody else was faster.
+pub(crate) const TRIES: u32 = 40;
+/// Events read at once when a history is read.
+const HISTORY_PAGE: u32 = 1000;
+
+/// The durable core of one service: one database, any number of replicas. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pub(crate) shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// What the handle and its background tasks have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Cache,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) clock: Clock,
+    pub(crate) config: LedgerConfig,
+    /// SQLite: one transaction at a time.
+    pub(crate) single_writer: bool,
+    turns: Turns,
+    hook: RwLock<Option<Weak<dyn Hook>>>,
+}
+
+#[derive(Debug)]
+struct Tasks {
+    /// `None` once closed.
+    queue: RwLock<Option<mpsc::Sender<Job>>>,
+    committer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        // The committer ends by itself when its queue is gone, after writing what is in it.
+        self.listener.abort();
+    }
+}
+
+impl Shared {
+    pub(crate) fn hook(&self) -> Option<Arc<dyn Hook>> {
+        self.hook
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .and_then(Weak::upgrade)
+    }
+}
+
+/// Whether what is in memory may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// When it is at least at this seq.
+    Cached(u64),
+    Fresh,
+}
+
+impl Ledger {
+    /// Connects, brings the tables up to date under a lock, and starts the committer and the listener.
+    ///
+    /// # Errors
+    /// [`LedgerError::Config`] for an URL that is neither PostgreSQL nor SQLite, [`LedgerError::Database`] otherwise.
+    pub async fn open(config: LedgerConfig) -> Result<Self> {
+        // The owner of leases is this very process: its successor under the same name is somebody else.
+        let owner = format!("{}/{}", config.replica, uuid::Uuid::now_v7());
+        let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
+        let (store, single_writer): (Arc<dyn Store>, bool) = match scheme {
+            "postgres" | "postgresql" => (
+                Arc::new(crate::postgres::Postgres::open(&config, owner).await?),
+                false,
+            ),
+            "sqlite" => (Arc::new(crate::sqlite::Sqlite::open(&config, owner).await?), true),
+            _ => {
+                return Err(LedgerError::Config(
+                    "the url must begin with postgres:// or sqlite://".to_owned(),
+                ));
+            }
+        };
+        let shared = Arc::new(Shared {
+            cache: Cache::new(config.cache_entries),
+            hub: Arc::new(Hub::new()),
+            clock: Clock::new(store.now().await?),
+            turns: Turns::default(),
+            hook: RwLock::new(None),
+            store,
+            single_writer,
+            config,
+        });
+        let (queue, jobs) = mpsc::channel(commit::QUEUE);
+        let committer = tokio::spawn(commit::run(Arc::clone(&shared), jobs, shared.config.group_size));
+        let remote = shared.store.remote().await?;
+        let listener = tokio::spawn(listen(Arc::clone(&shared), remote));
+        Ok(Self {
+            shared,
+            tasks: Arc::new(Tasks {
+                queue: RwLock::new(Some(queue)),
+                committer: tokio::sync::Mutex::new(Some(committer)),
+                listener,
+            }),
+        })
+    }
+
+    /// Writes what is queued, then disconnects. Later calls fail with [`LedgerError::Closed`].
+    pub async fn close(&self) {
+        drop(
+            self.tasks
+                .queue
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        if let Some(committer) = self.tasks.committer.lock().await.take()
+            && let Err(error) = committer.await
+        {
+            tracing::error!(%error, "the committer failed");
+        }
+        self.tasks.listener.abort();
+        self.shared.store.close().await;
+    }
+
+    /// The producing service's name.
+    pub fn origin(&self) -> &str {
+        &self.shared.config.origin
+    }
+
+    /// The database's time, estimated (see the clock module): what commands are decided with.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The aggregate as the database has it now.
+    ///
+    /// # Errors
+    /// When the database cannot be read or this binary does not understand what is there.
+    pub async fn get<D: Decider>(&self, id: &Id) -> Result<Option<Snapshot<D>>> {
+        let key = Key::of::<D>(id);
+        Ok(self
+            .load::<D>(&key, Read::Fresh)
+            .await?
+            .0
+            .map(|loaded| loaded.snapshot(&key)))
+    }
+
+    /// Loads (from memory where possible), decides, appends. When somebody else was faster, loads and decides again;
+    /// a refusal or an empty decision on a state from memory is taken again on the state in the database.
+    ///
+    /// # Errors
+    /// The decider's refusal, and those of [`ExecuteError`].
+    pub async fn execute<D: Decider>(
+        &self,
+        id: &Id,
+        mut command_fn: impl FnMut() -> D::Command + Send,
+        meta: &Meta,
+    ) -> Result<Snapshot<D>, ExecuteError<D::Refusal>> {
+        match self.carry_out::<D>(id, &mut command_fn, meta, None, None).await? {
+            Outcome::Done { snapshot, .. } => Ok(snapshot),
+            Outcome::RequestTaken => Err(LedgerError::Closed.into()),
+        }
+    }
+
+    /// As [`execute`](Self::execute), at most once for each `request`. The same key with the same command gives the
+    /// aggregate as it is now, under the id of the first time; a command that was refused or did nothing is not
+    /// remembered.
+    ///
+    /// # Errors
+    /// [`ExecuteError::RequestIdReused`] for the same key with another command, and those of `execute`.
+    pub async fn execute_once<D: Decider>(
+        &self,
+        request: &Request,
+        id: &Id,
+        mut command_fn: impl FnMut() -> D::Command + Send,
+        meta: &Meta,
+    ) -> Result<Executed<D>, ExecuteError<D::Refusal>> {
+        if request.request_id.is_empty() {
+            let snapshot = self.execute::<D>(id, command_fn, meta).await?;
+            return Ok(Executed {
+                snapshot,
+                replayed: false,
+            });
+        }
+        loop {
+            if let Some(known) = self.shared.store.request(request).await? {
+                if known.fingerprint != request.fingerprint || known.kind != D::KIND {
+                    return Err(ExecuteError::RequestIdReused {
+                        request_id: request.request_id.clone(),
+                    });
+                }
+                // Archived since: as if it had never been.
+                if let Some(snapshot) = self.get::<D>(&known.id).await? {
+                    return Ok(Executed {
+                        snapshot,
+                        replayed: true,
+                    });
+                }
+            }
+            match self
+                .carry_out::<D>(id, &mut command_fn, meta, Some(request), None)
+                .await?
+            {
+                Outcome::Done { snapshot, .. } => {
+                    return Ok(Executed {
+                        snapshot,
+                        replayed: false,
+                    });
+                }
+                // The same request came twice at the same time, and the other one was first.
+                Outcome::RequestTaken => {}
+            }
+        }
+    }
+
+    /// The one way in which a command on one aggregate is carried out.
+    pub(crate) async fn carry_out<D: Decider>(
+        &self,
+        id: &Id,
+        command_fn: &mut (impl FnMut() -> D::Command + Send),
+        meta: &Meta,
+        request: Option<&Request>,
+        polled: Option<Timestamp>,
+    ) -> Result<Outcome<D>, ExecuteError<D::Refusal>> {
+        let key = Key::of::<D>(id);
+        let limit = self.shared.config.max_event_bytes;
+        let _turn = self.shared.turns.take(&key).await;
+        let mut read = Read::Cached(0);
+        for round in 0..TRIES {
+            let (loaded, cached) = self.load::<D>(&key, read).await?;
+            read = Read::Fresh;
+            let mut decision = Decision::<D>::on(key.clone(), loaded);
+            match decision.decide(command_fn(), self.now(), meta, limit) {
+                Err(ExecuteError::Refused(_)) | Ok(0) if cached => continue,
+                Err(error) => return Err(error),
+                Ok(0) => {
+                    return Ok(Outcome::Done {
+                        snapshot: decision.snapshot(),
+                        appended: false,
+                    });
+                }
+                Ok(_) => {}
+            }
+            let snapshot = decision.snapshot();
+            let append = decision.append(polled)?;
+            let request = request.map(|request| (request.clone(), key.clone()));
+            match self
+                .append(Batch {
+                    appends: vec![append],
+                    request,
+                })
+                .await
+            {
+                Ok(()) => {
+                    return Ok(Outcome::Done {
+                        snapshot,
+                        appended: true,
+                    });
+                }
+                Err(Failure::Clash(Clash::Request)) => return Ok(Outcome::RequestTaken),
+                Err(Failure::Clash(Clash::Seq)) => {
+                    self.shared.cache.remove(&key);
+                    breathe(round).await;
+                }
+                Err(Failure::Ledger(error)) => return Err(error.into()),
+            }
+        }
+        Err(ExecuteError::Conflict {
+            kind: D::KIND.to_owned(),
+            id: id.clone(),
+        })
+    }
+
+    /// Hands a batch to the committer and waits until it is durable.
+    pub(crate) async fn append(&self, mut batch: Batch) -> Result<(), Failure> {
+        let hook = self.shared.hook();
+        let permits = batch
+            .appends
+            .iter_mut()
+            .map(|append| {
+                let hook = hook.as_ref().filter(|_| append.writes())?;
+                let (wish, permit) = hook.wish(&append.key, &append.schedule);
+                append.wish = wish;
+                permit
+            })
+            .collect();
+        let queue = self
+            .tasks
+            .queue
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (reply, answer) = oneshot::channel();
+        let closed = || Failure::Ledger(LedgerError::Closed);
+        queue
+            .ok_or_else(closed)?
+            .send(Job {
+                batch,
+                permits,
+                reply,
+            })
+            .await
+            .map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// The aggregate with its typed state, and whether it came from memory.
+    pub(crate) async fn load<D: Decider>(
+        &self,
+        key: &Key,
+        read: Read,
+    ) -> Result<(Option<Arc<Cached>>, bool)> {
+        let known = self.shared.cache.get(key);
+        if let (Some(known), Read::Cached(seq)) = (&known, read)
+            && known.seq >= seq
+        {
+            return Ok((Some(Arc::clone(known)), true));
+        }
+        let known_seq = known
+            .as_ref()
+            .filter(|known| known.newer.is_none())
+            .map_or(0, |known| known.seq);
+        let Some(row) = self.shared.store.load(key, known_seq).await? else {
+            return Ok((None, false));
+        };
+        let (state, newer): (Arc<dyn std::any::Any + Send + Sync>, Option<u32>) = match (&row.state, known) {
+            (None, Some(known)) if known.seq == row.seq => (Arc::clone(&known.state), None),
+            (Some(text), _) if row.state_version == D::STATE_VERSION => {
+                let state: D::State =
+                    serde_json::from_str(text).map_err(|source| decode(key, row.seq, source))?;
+                (Arc::new(state), None)
+            }
+            _ => {
+                let newer = (row.state_version > D::STATE_VERSION).then_some(row.state_version);
+                let state = self
+                    .fold::<D>(key, row.seq)
+                    .await
+                    .map_err(|error| match (error, newer) {
+                        // Events that only a newer binary knows.
+                        (LedgerError::Decode { kind, id, .. }, Some(found)) => LedgerError::NewerVersion {
+                            kind,
+                            id,
+                            found,
+                            known: D::STATE_VERSION,
+                        },
+                        (error, _) => error,
+                    })?;
+                (Arc::new(state), newer)
+            }
+        };
+        let loaded = Arc::new(Cached {
+            seq: row.seq,
+            head: row.head,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            set_aside: row.set_aside,
+            traceparent: row.traceparent.and_then(|text| text.parse().ok()),
+            newer,
+            state,
+        });
+        self.shared.cache.put(key, &loaded);
+        Ok((Some(loaded), false))
+    }
+
+    /// The state at `seq`, made from the events.
+    async fn fold<D: Decider>(&self, key: &Key, seq: u64) -> Result<D::State> {
+        let mut state = D::State::default();
+        for row in self.rows(key, 0).await?.iter().take_while(|row| row.seq <= seq) {
+            let event: D::Event =
+                serde_json::from_str(&row.data).map_err(|source| decode(key, row.seq, source))?;
+            D::evolve(&mut state, &event, row.at);
+        }
+        Ok(state)
+    }
+
+    async fn rows(&self, key: &Key, after_seq: u64) -> Result<Vec<EventRow>> {
+        let mut rows: Vec<EventRow> = Vec::new();
+        loop {
+            let after = rows.last().map_or(after_seq, |row| row.seq);
+            let page = self.shared.store.events(key, after, HISTORY_PAGE).await?;
+            let last = page.len() < HISTORY_PAGE as usize;
+            rows.extend(page);
+            if last {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// The events after `after_seq`, oldest first. Empty for an unknown id.
+    ///
+    /// # Errors
+    /// When the database cannot be read or an event is not known to this binary.
+    pub async fn history<D: Decider>(&self, id: &Id, after_seq: u64) -> Result<Vec<Recorded<D::Event>>> {
+        let key = Key::of::<D>(id);
+        let rows = self.rows(&key, after_seq).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Recorded {
+                    event: serde_json::from_str(&row.data).map_err(|source| decode(&key, row.seq, source))?,
+                    actor: actor(&key, &row)?,
+                    traceparent: traceparent(&row),
+                    seq: row.seq,
+                    at: row.at,
+                })
+            })
+            .collect()
+    }
+
+    /// Checks the hash chain of one aggregate from its first event to its recorded head. `Ok(None)` for an unknown id.
+    ///
+    /// # Errors
+    /// When the database cannot be read; what is wrong with the chain is the inner result.
+    pub async fn verify(&self, kind: &str, id: &Id) -> Result<Option<std::result::Result<u64, ChainError>>> {
+        let key = Key::new(kind, id);
+        let Some(row) = self.shared.store.load(&key, 0).await? else {
+            return Ok(None);
+        };
+        let mut rows = self.rows(&key, 0).await?;
+        // What was appended between the two reads is not part of the question.
+        rows.retain(|event| event.seq <= row.seq);
+        Ok(Some(
+            chain::verify(kind, id.as_str(), &rows, &row.head).map(|()| row.seq),
+        ))
+    }
+
+    /// Makes the aggregate due now, so that what it polls is asked at once. Not an event: nothing is recorded but the
+    /// time. Unknown ids are ignored.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn hint(&self, kind: &str, id: &Id) -> Result<()> {
+        let key = Key::new(kind, id);
+        let hook = self.shared.hook();
+        if hook.as_ref().is_some_and(|hook| hook.hint(&key)) {
+            return Ok(());
+        }
+        let room = hook.as_ref().and_then(|hook| hook.room(&key));
+        let claimant = room.as_ref().map(|(claimant, _)| claimant);
+        if let Hinted::Claimed { now, attempts } = self.shared.store.hint(&key, claimant).await?
+            && let (Some(hook), Some((_, permit))) = (hook, room)
+        {
+            self.shared.clock.told(now);
+            hook.claimed(key, attempts, permit);
+        }
+        Ok(())
+    }
+
+    /// What the executor gave up on, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
+        self.shared.store.set_aside_list().await
+    }
+
+    /// Gives what was set aside another chance: it is due now. False when it was not set aside.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn resume(&self, kind: &str, id: &Id) -> Result<bool> {
+        let key = Key::new(kind, id);
+        let resumed = self.shared.store.resume(&key).await?;
+        self.shared.cache.remove(&key);
+        if let Some(hook) = self.shared.hook() {
+            hook.due(self.now());
+        }
+        Ok(resumed)
+    }
+
+    /// Appends of this process and, as far as they are heard of, of other replicas: for hints, not for state.
+    pub fn subscribe_commits(&self) -> broadcast::Receiver<Committed> {
+        self.shared.hub.subscribe()
+    }
+
+    /// Folds aggregates that were written with an older state version again, and writes their state. Done for every
+    /// registered kind when an executor starts; what is not reached yet is folded when it is loaded.
+    ///
+    /// # Errors
+    /// When the database fails or an event cannot be read.
+    pub async fn refold<D: Decider>(&self) -> Result<u64> {
+        let (mut after, mut rewritten) = (None, 0);
+        loop {
+            let ids = self
+                .shared
+                .store
+                .outdated(D::KIND, D::STATE_VERSION, after.as_ref(), HISTORY_PAGE)
+                .await?;
+            let Some(last) = ids.last().cloned() else {
+                return Ok(rewritten);
+            };
+            for id in ids {
+                let key = Key::of::<D>(&id);
+                if let (Some(loaded), _) = self.load::<D>(&key, Read::Fresh).await? {
+                    let append: Append = Decision::<D>::on(key, Some(loaded)).append(None)?;
+                    rewritten += u64::from(self.shared.store.rewrite(&append).await?);
+                }
+            }
+            after = Some(last);
+        }
+    }
+
+    pub(crate) fn set_hook(&self, hook: Weak<dyn Hook>) {
+        *self.shared.hook.write().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
+    }
+}
+
+/// What became of a command.
+pub(crate) enum Outcome<D: Decider> {
+    Done {
+        snapshot: Snapshot<D>,
+        appended: bool,
+    },
+    /// Its idempotency key was taken in the meantime.
+    RequestTaken,
+}
+
+/// After a lost race against another replica: the more often, the longer, up to 20 ms.
+pub(crate) async fn breathe(round: u32) {
+    if round > 0 {
+        let most = Duration::from_millis(u64::from(round.min(20)));
+        tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+    }
+}
+
+pub(crate) fn decode(key: &Key, seq: u64, source: serde_json::Error) -> LedgerError {
+    LedgerError::Decode {
+        kind: key.kind.clone().into_owned(),
+        id: key.id.clone(),
+        seq,
+        source,
+    }
+}
+
+pub(crate) fn actor(key: &Key, row: &EventRow) -> Result<Actor> {
+    serde_json::from_str(&row.actor).map_err(|source| decode(key, row.seq, source))
+}
+
+pub(crate) fn traceparent(row: &EventRow) -> Option<TraceContext> {
+    row.traceparent.as_deref().and_then(|text| text.parse().ok())
+}
+
+/// Passes on what other replicas say.
+async fn listen(shared: Arc<Shared>, mut remote: mpsc::Receiver<Remote>) {
+    while let Some(message) = remote.recv().await {
+        match message {
+            Remote::Committed { kind, id, seq } => {
+                let key = Key::new(&kind, &id);
+                shared.cache.outdated(&key, seq);
+                if let Some(hook) = shared.hook() {
+                    hook.remote(&key);
+                }
+                shared.hub.publish(&key, seq);
+                shared.hub.tick();
+            }
+            Remote::Due(at) => {
+                if let Some(hook) = shared.hook() {
+                    hook.due(at);
+                }
+            }
+            Remote::Resync => {
+                shared.cache.clear();
+                shared.hub.tick();
+                if let Some(hook) = shared.hook() {
+                    hook.due(shared.clock.now());
+                }
+            }
+        }
+    }
+}

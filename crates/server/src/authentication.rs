@@ -197,10 +197,11 @@ fn allows(roles: &[RoleConfig], action: Action, service: &str, environment: &str
     })
 }
 
-/// `*` stands for any text, also an empty one. Greedy with one step back, so linear in practice and never exponential.
-fn matches(pattern: &str, text: &str) -> bool {
+/// Whether a scope's pattern covers a name: `*` stands for any text, also an empty one.
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
+    // Greedy, with one star to go back to: never exponential.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if p < pattern.len() && pattern[p] == b'*' {

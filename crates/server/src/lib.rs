@@ -9,7 +9,9 @@ pub mod config;
 pub mod convert;
 mod entry;
 mod error;
+pub mod events;
 mod gate;
+pub mod ledger;
 mod limits;
 pub mod page;
 mod server;
@@ -21,5 +23,6 @@ pub use config::{
 };
 pub use entry::{RunError, ServiceConfig, Wiring, bus, main};
 pub use error::{ApiError, DOMAIN, ErrorView};
+pub use events::{spawn_relay, stream_events, stream_events_to};
 pub use server::{ServeError, Server, ServerBuilder};
 pub use slipway_telemetry::TelemetryConfig;

@@ -1,0 +1,158 @@
+//! From the ledger's answers to those of an RPC, and from a service's configuration to its ledger.
+
+use secrecy::ExposeSecret;
+use slipway_ledger::{ExecuteError, Ledger, LedgerConfig, LedgerError, Page, TransactError};
+
+use crate::{ApiError, DatabaseConfig, RunError, page};
+
+/// Opens a service's database. `origin` is the service's name in events, such as `build`; `replica` this process' name
+/// among its replicas.
+///
+/// # Errors
+/// A configuration without a URL, and a database that cannot be opened or brought up to date.
+pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Result<Ledger, RunError> {
+    let mut config = LedgerConfig::new(database.url()?.expose_secret())
+        .origin(origin)
+        .replica(replica);
+    if let Some(connections) = database.max_connections {
+        config = config.max_connections(connections);
+    }
+    Ledger::open(config).await.map_err(RunError::other("ledger"))
+}
+
+/// The page that a list request asks for.
+///
+/// # Errors
+/// A negative `page_size`. A token that does not fit is found by the ledger.
+pub fn list_page(page_size: i32, page_token: &str) -> Result<Page, ApiError> {
+    Ok(Page {
+        size: page::size(page_size)?,
+        token: page_token.to_owned(),
+    })
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::PageToken => ApiError::invalid(
+                "page_token",
+                "does not belong to this list and filter; ask for the first page again",
+            ),
+            LedgerError::Cursor(_) => ApiError::invalid(
+                "cursor",
+                "is not one of this service's; use one that an event carried, empty for the beginning, or now",
+            ),
+            error if error.is_transient() => {
+                tracing::warn!(%error, "a request failed on the database");
+                ApiError::unavailable("the database cannot be reached now; ask again")
+            }
+            error => ApiError::internal(error),
+        }
+    }
+}
+
+impl<R: std::error::Error + Into<ApiError> + 'static> From<ExecuteError<R>> for ApiError {
+    fn from(error: ExecuteError<R>) -> Self {
+        match error {
+            ExecuteError::Refused(refusal) => refusal.into(),
+            ExecuteError::RequestIdReused { request_id } => ApiError::AlreadyUsed { request_id },
+            ExecuteError::Conflict { .. } => ApiError::Conflict {
+                message: error.to_string(),
+            },
+            ExecuteError::TooLarge { .. } => ApiError::Exhausted {
+                message: error.to_string(),
+            },
+            ExecuteError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+/// [`TransactError::Replayed`] is for the handler to answer with what there is; here it is a conflict.
+impl<E: std::fmt::Display + Into<ApiError>> From<TransactError<E>> for ApiError {
+    fn from(error: TransactError<E>) -> Self {
+        match error {
+            TransactError::Aborted(error) => error.into(),
+            TransactError::RequestIdReused { request_id } => ApiError::AlreadyUsed { request_id },
+            TransactError::Replayed { .. } | TransactError::Conflict => ApiError::Conflict {
+                message: error.to_string(),
+            },
+            TransactError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no")]
+    struct No;
+
+    impl From<No> for ApiError {
+        fn from(no: No) -> Self {
+            ApiError::precondition("NO", no)
+        }
+    }
+
+    fn database(transient: bool) -> LedgerError {
+        LedgerError::Database {
+            doing: "reading",
+            transient,
+            source: "password=hunter2".into(),
+        }
+    }
+
+    #[test]
+    fn the_ledgers_errors_have_their_codes() {
+        let request_id = || "r".to_owned();
+        for (error, reason) in [
+            (ApiError::from(ExecuteError::Refused(No)), "NO"),
+            (
+                ExecuteError::<No>::RequestIdReused {
+                    request_id: request_id(),
+                }
+                .into(),
+                "REQUEST_ID_REUSED",
+            ),
+            (
+                ExecuteError::<No>::Conflict {
+                    kind: "k".into(),
+                    id: "i".parse().unwrap(),
+                }
+                .into(),
+                "CONFLICT",
+            ),
+            (
+                ExecuteError::<No>::TooLarge {
+                    kind: "k".into(),
+                    id: "i".parse().unwrap(),
+                    size: 2,
+                    limit: 1,
+                }
+                .into(),
+                "LIMIT_EXCEEDED",
+            ),
+            (
+                ExecuteError::<No>::Ledger(LedgerError::PageToken).into(),
+                "INVALID_FIELD",
+            ),
+            (TransactError::Aborted(No).into(), "NO"),
+            (
+                TransactError::<No>::RequestIdReused {
+                    request_id: request_id(),
+                }
+                .into(),
+                "REQUEST_ID_REUSED",
+            ),
+            (TransactError::<No>::Conflict.into(), "CONFLICT"),
+            (LedgerError::Cursor("x".into()).into(), "INVALID_FIELD"),
+            (LedgerError::Closed.into(), "UNAVAILABLE"),
+            (database(true).into(), "UNAVAILABLE"),
+            (database(false).into(), "INTERNAL"),
+        ] {
+            assert_eq!(error.reason(), reason, "{error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Server-side apply: merging what a manager wants into the live object, by ownership of fields.
+//!
+//! After `sigs.k8s.io/structured-merge-diff`: a field that another manager owns with another value is a conflict;
+//! a field that this manager owned and no longer names goes, unless somebody else owns it too.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::fields::{self, FieldSet, Manager, Step};
+use crate::api::schema::{ListShape, is_atomic_map, list_shape};
+use crate::object;
+
+/// Who applies, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) manager: &'a str,
+    /// Take over the fields in conflict.
+    pub(crate) force: bool,
+    /// Empty, or `status`.
+    pub(crate) subresource: &'a str,
+    pub(crate) now: Timestamp,
+}
+
+/// The fields in conflict: who owns each, and its path.
+pub(crate) type Conflicts = Vec<(String, String)>;
+
+/// Merges `applied` into `live` (null when the object is new).
+///
+/// # Errors
+/// The conflicts, when there are any and `force` is off.
+pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Result<Value, Conflicts> {
+    let mut applied = applied.clone();
+    object::metadata(&mut applied).remove("managedFields");
+    let api_version = object::text(&applied, &["apiVersion"]).to_owned();
+    let mut own = Manager::new(request.manager, "Apply", request.subresource, &api_version, request.now);
+    own.fields = fields::of_object(&applied, request.subresource);
+
+    let mut new = if live.is_null() { json!({}) } else { live.clone() };
+    for (field, value) in applied.as_object().into_iter().flatten() {
+        let wanted = match field.as_str() {
+            "status" => request.subresource == "status",
+            "metadata" => true,
+            _ => request.subresource != "status",
+        };
+        if wanted {
+            let old = object::as_map(&mut new).remove(field).unwrap_or(Value::Null);
+            object::as_map(&mut new).insert(field.clone(), merge(old, value, &mut vec![field.as_str()]));
+        }
+    }
+
+    let mut managers = fields::managers(live);
+    let before = managers.iter().position(|m| m.is(&own)).map(|index| managers.remove(index));
+    let mut conflicts = Vec::new();
+    for other in &mut managers {
+        let taken: FieldSet = other
+            .fields
+            .intersection(&own.fields)
+            .filter(|path| {
+                !matches!(path.last(), Some(Step::Item(_))) && fields::get(live, path) != fields::get(&new, path)
+            })
+            .cloned()
+            .collect();
+        conflicts.extend(taken.iter().map(|path| (other.display(), fields::display(path))));
+        other.fields.retain(|path| !taken.contains(path));
+    }
+    if !conflicts.is_empty() && !request.force {
+        return Err(conflicts);
+    }
+
+    if let Some(before) = &before {
+        prune(&mut new, before, &own, &managers);
+    }
+    // Applying the same again changes nothing, not even the time.
+    if let Some(before) = &before {
+        let mut plain = (live.clone(), new.clone());
+        object::metadata(&mut plain.0).remove("managedFields");
+        object::metadata(&mut plain.1).remove("managedFields");
+        if before.fields == own.fields && plain.0 == plain.1 {
+            own.time.clone_from(&before.time);
+        }
+    }
+    managers.insert(0, own);
+    fields::set_managers(&mut new, &managers);
+    Ok(new)
+}
+
+/// Removes what this manager had and no longer wants.
+fn prune(new: &mut Value, before: &Manager, own: &Manager, others: &[Manager]) {
+    let held = |path: &[Step]| {
+        let within = |set: &FieldSet| set.iter().any(|p| p.starts_with(path));
+        within(&own.fields) || others.iter().any(|other| within(&other.fields))
+    };
+    // Items before their fields, so that an item that goes takes its key fields along.
+    for path in before.fields.difference(&own.fields) {
+        if !held(path) && !fields::is_key_field(path) {
+            fields::remove(new, path);
+        }
+    }
+}
+
+fn merge<'a>(live: Value, applied: &'a Value, path: &mut Vec<&'a str>) -> Value {
+    match (live, applied) {
+        (live, Value::Null) => live,
+        (Value::Object(mut map), Value::Object(wanted)) if !is_atomic_map(path) => {
+            for (field, value) in wanted {
+                path.push(field);
+                let old = map.remove(field).unwrap_or(Value::Null);
+                let value = merge(old, value, path);
+                path.pop();
+                if !value.is_null() {
+                    map.insert(field.clone(), value);
+                }
+            }
+            Value::Object(map)
+        }
+        (Value::Null, Value::Object(wanted)) if !is_atomic_map(path) => {
+            // Nothing there yet: the same walk, to drop nulls.
+            let empty = Value::Object(serde_json::Map::new());
+            if wanted.is_empty() { empty } else { merge(empty, applied, path) }
+        }
+        (Value::Array(mut items), Value::Array(wanted)) => match list_shape(path) {
+            ListShape::Atomic => applied.clone(),
+            ListShape::Set => {
+                let missing: Vec<Value> = wanted.iter().filter(|w| !items.contains(w)).cloned().collect();
+                items.extend(missing);
+                Value::Array(items)
+            }
+            ListShape::Keyed(keys) => {
+                for want in wanted {
+                    let key = fields::item_key(want, keys);
+                    match items.iter_mut().find(|item| fields::item_key(item, keys) == key) {
+                        Some(item) => *item = merge(item.take(), want, path),
+                        None => items.push(want.clone()),
+                    }
+                }
+                Value::Array(items)
+            }
+        },
+        (_, applied) => applied.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(manager: &str, force: bool) -> Request<'_> {
+        Request { manager, force, subresource: "", now: Timestamp::UNIX_EPOCH }
+    }
+
+    fn deployment(replicas: Option<i64>, image: &str, env: &Value) -> Value {
+        let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "annotations": {"a": "1"}},
+            "spec": {"template": {"spec": {"containers": [{"name": "app", "image": image, "env": env}]}}}});
+        if let Some(replicas) = replicas {
+            object["spec"]["replicas"] = json!(replicas);
+        }
+        object
+    }
+
+    #[test]
+    fn a_field_of_another_manager_is_a_conflict_until_forced() {
+        let live = apply(&Value::Null, &deployment(Some(1), "a:1", &json!([])), request("one", false)).unwrap();
+        let other = deployment(Some(3), "a:1", &json!([]));
+        let conflicts = apply(&live, &other, request("two", false)).unwrap_err();
+        assert_eq!(conflicts, [("\"one\"".to_owned(), ".spec.replicas".to_owned())]);
+
+        let forced = apply(&live, &other, request("two", true)).unwrap();
+        assert_eq!(forced["spec"]["replicas"], 3);
+        // The first manager lost the field, so leaving it out does not remove it.
+        let again = apply(&forced, &deployment(None, "a:1", &json!([])), request("one", false)).unwrap();
+        assert_eq!(again["spec"]["replicas"], 3);
+        // The second still owns it: now leaving it out does.
+        let gone = apply(&again, &deployment(None, "a:1", &json!([])), request("two", false)).unwrap();
+        assert_eq!(gone["spec"]["replicas"], Value::Null);
+    }
+
+    #[test]
+    fn the_same_value_is_shared_and_no_conflict() {
+        let object = deployment(Some(1), "a:1", &json!([]));
+        let live = apply(&Value::Null, &object, request("one", false)).unwrap();
+        let shared = apply(&live, &object, request("two", false)).unwrap();
+        let left = apply(&shared, &deployment(None, "a:1", &json!([])), request("two", false)).unwrap();
+        assert_eq!(left["spec"]["replicas"], 1);
+    }
+
+    #[test]
+    fn items_and_fields_no_longer_named_go() {
+        let env = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
+        let mut live = apply(&Value::Null, &deployment(Some(1), "a:1", &env), request("one", false)).unwrap();
+        // Somebody else adds an item of their own.
+        live["spec"]["template"]["spec"]["containers"][0]["env"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "C", "value": "3"}));
+        let mut wanted = deployment(Some(1), "a:1", &json!([{"name": "B", "value": "2"}]));
+        wanted["metadata"].as_object_mut().unwrap().remove("annotations");
+        let new = apply(&live, &wanted, request("one", false)).unwrap();
+        assert_eq!(
+            new["spec"]["template"]["spec"]["containers"][0]["env"],
+            json!([{"name": "B", "value": "2"}, {"name": "C", "value": "3"}])
+        );
+        assert_eq!(new["metadata"].get("annotations"), None);
+    }
+
+    #[test]
+    fn defaults_filled_in_by_the_server_belong_to_nobody() {
+        let mut live =
+            apply(&Value::Null, &deployment(None, "a:1", &json!([])), request("one", false)).unwrap();
+        live["spec"]["replicas"] = json!(1);
+        let scaled = apply(&live, &deployment(Some(2), "a:1", &json!([])), request("two", false)).unwrap();
+        assert_eq!(scaled["spec"]["replicas"], 2);
+    }
+
+    #[test]
+    fn applying_the_same_again_changes_nothing() {
+        let object = deployment(Some(1), "a:1", &json!([{"name": "A", "value": "1"}]));
+        let live = apply(&Value::Null, &object, request("one", false)).unwrap();
+        let later = Request { now: Timestamp::from_second(100).unwrap(), ..request("one", false) };
+        assert_eq!(apply(&live, &object, later).unwrap(), live);
+        let changed =
+            apply(&live, &deployment(Some(1), "a:2", &json!([{"name": "A", "value": "1"}])), later).unwrap();
+        assert_eq!(changed["metadata"]["managedFields"][0]["time"], "1970-01-01T00:01:40Z");
+        assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn atomic_parts_are_replaced() {
+        let service = |selector: Value| {
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+                   "spec": {"selector": selector, "ports": [{"port": 80, "targetPort": 1}]}})
+        };
+        let live = apply(&Value::Null, &service(json!({"app": "a", "v": "1"})), request("one", false)).unwrap();
+        let new = apply(&live, &service(json!({"app": "b"})), request("one", false)).unwrap();
+        assert_eq!(new["spec"]["selector"], json!({"app": "b"}));
+        assert_eq!(new["spec"]["ports"].as_array().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,66 @@
+//! The scale subresource of workloads, which `kubectl scale` writes.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::api::App;
+use crate::api::request::{Answer, Request, json as answer};
+use crate::api::route::ObjectPath;
+use crate::api::{patch, write};
+use crate::object;
+use crate::status::{ApiError, ApiResult};
+
+fn scale_of(object: &Value) -> Value {
+    let labels = object["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+    let selector: Vec<String> =
+        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    let metadata = &object["metadata"];
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+                     "resourceVersion": metadata["resourceVersion"],
+                     "creationTimestamp": metadata["creationTimestamp"]},
+        "spec": {"replicas": object["spec"]["replicas"]},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector.join(",")},
+    })
+}
+
+pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
+    let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
+    let live =
+        app.store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+    if request.method == Method::GET {
+        return Ok(answer(200, &scale_of(&live)));
+    }
+    let body = request.value()?;
+    let dry_run = request.dry_run()?;
+    let change = |old: &Value| {
+        let scale = scale_of(old);
+        let wanted = match (request.method.as_str(), request.content_type()) {
+            ("PUT", _) => body.clone(),
+            ("PATCH", "application/json-patch+json") => patch::json(&scale, &body)?,
+            ("PATCH", _) => patch::merge(&scale, &body),
+            _ => return Err(ApiError::method_not_allowed("scale takes GET, PUT and PATCH")),
+        };
+        let version = object::text(&wanted, &["metadata", "resourceVersion"]);
+        if !version.is_empty() && version != object::text(old, &["metadata", "resourceVersion"]) {
+            return Err(ApiError::modified(resource, name));
+        }
+        let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            return Err(ApiError::bad_request("spec.replicas: must be greater than or equal to 0"));
+        }
+        let mut new = old.clone();
+        new["spec"]["replicas"] = json!(replicas);
+        write::bump_generation(resource, old, &mut new);
+        write::track(resource, old, &mut new, "scale", request);
+        Ok(new)
+    };
+    let stored = if dry_run {
+        change(&live)?
+    } else {
+        Value::clone(app.store.update(resource, namespace, name, change)?.as_ref())
+    };
+    app.store.durable(object::resource_version(&stored)).await?;
+    Ok(answer(200, &scale_of(&stored)))
+}

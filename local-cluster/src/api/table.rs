@@ -1,0 +1,326 @@
+//! The server-side Table format: the columns that `kubectl get` prints.
+//!
+//! Columns and cells follow `k8s.io/kubernetes/pkg/printers/internalversion`.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::object::{self, at, list, number, text};
+use crate::resources::Resource;
+
+/// How much of each object a row carries (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Include {
+    #[default]
+    Metadata,
+    Object,
+    Nothing,
+}
+
+/// Name, type and whether it shows without `-o wide`.
+type Column = (&'static str, &'static str, bool);
+
+fn columns(resource: &Resource) -> &'static [Column] {
+    match resource.kind {
+        "Pod" => &[
+            ("Name", "string", true),
+            ("Ready", "string", true),
+            ("Status", "string", true),
+            ("Restarts", "string", true),
+            ("Age", "string", true),
+            ("IP", "string", false),
+            ("Node", "string", false),
+            ("Nominated Node", "string", false),
+            ("Readiness Gates", "string", false),
+        ],
+        "Deployment" => &[
+            ("Name", "string", true),
+            ("Ready", "string", true),
+            ("Up-to-date", "string", true),
+            ("Available", "string", true),
+            ("Age", "string", true),
+            ("Containers", "string", false),
+            ("Images", "string", false),
+            ("Selector", "string", false),
+        ],
+        "ReplicaSet" => &[
+            ("Name", "string", true),
+            ("Desired", "integer", true),
+            ("Current", "integer", true),
+            ("Ready", "integer", true),
+            ("Age", "string", true),
+            ("Containers", "string", false),
+            ("Images", "string", false),
+            ("Selector", "string", false),
+        ],
+        "Service" => &[
+            ("Name", "string", true),
+            ("Type", "string", true),
+            ("Cluster-IP", "string", true),
+            ("External-IP", "string", true),
+            ("Port(s)", "string", true),
+            ("Age", "string", true),
+            ("Selector", "string", false),
+        ],
+        "Namespace" => &[("Name", "string", true), ("Status", "string", true), ("Age", "string", true)],
+        "ConfigMap" => &[("Name", "string", true), ("Data", "string", true), ("Age", "string", true)],
+        "Event" => &[
+            ("Last Seen", "string", true),
+            ("Type", "string", true),
+            ("Reason", "string", true),
+            ("Object", "string", true),
+            ("Subobject", "string", false),
+            ("Source", "string", false),
+            ("Message", "string", true),
+            ("First Seen", "string", false),
+            ("Count", "string", false),
+            ("Name", "string", false),
+        ],
+        _ => &[("Name", "string", true), ("Age", "string", true)],
+    }
+}
+
+/// How long something is, as kubectl prints ages (`duration.HumanDuration`).
+fn human(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |big: i64, unit: &str, small: i64, small_unit: &str| {
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+    };
+    match seconds {
+        ..=-2 => "<invalid>".to_owned(),
+        ..=0 => "0s".to_owned(),
+        ..120 => format!("{seconds}s"),
+        ..600 => pair(minutes, "m", seconds % 60, "s"),
+        ..10_800 => format!("{minutes}m"),
+        ..28_800 => pair(hours, "h", minutes % 60, "m"),
+        ..172_800 => format!("{hours}h"),
+        ..691_200 => pair(days, "d", hours % 24, "h"),
+        ..63_072_000 => format!("{days}d"),
+        _ => pair(days / 365, "y", days % 365, "d"),
+    }
+}
+
+fn since(time: Option<Timestamp>, now: Timestamp) -> String {
+    time.map_or_else(|| "<unknown>".to_owned(), |t| human(now.duration_since(t).as_secs()))
+}
+
+fn labels(map: &Value) -> String {
+    let pairs: Vec<String> = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+        .collect();
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+}
+
+fn containers(spec: &Value, field: &str) -> String {
+    let values: Vec<&str> = list(spec, &["containers"]).iter().map(|c| text(c, &[field])).collect();
+    values.join(",")
+}
+
+fn or_none(value: &str) -> &str {
+    if value.is_empty() { "<none>" } else { value }
+}
+
+/// One row's cells, in the order of the columns.
+fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
+    let name = json!(object::name(object));
+    let age = json!(since(object::created(object), now));
+    let count = |path: &[&str]| number(object, path).unwrap_or(0);
+    let template = at(object, &["spec", "template", "spec"]);
+    let selector = || json!(labels(at(object, &["spec", "selector", "matchLabels"])));
+    match resource.kind {
+        "Pod" => pod(object, name, age, now),
+        "Deployment" => vec![
+            name,
+            json!(format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]))),
+            json!(count(&["status", "updatedReplicas"])),
+            json!(count(&["status", "availableReplicas"])),
+            age,
+            json!(containers(template, "name")),
+            json!(containers(template, "image")),
+            selector(),
+        ],
+        "ReplicaSet" => vec![
+            name,
+            json!(count(&["spec", "replicas"])),
+            json!(count(&["status", "replicas"])),
+            json!(count(&["status", "readyReplicas"])),
+            age,
+            json!(containers(template, "name")),
+            json!(containers(template, "image")),
+            selector(),
+        ],
+        "Service" => {
+            let port = |p: &Value| {
+                format!("{}/{}", number(p, &["port"]).unwrap_or(0), text(p, &["protocol"]))
+            };
+            let ports: Vec<String> = list(object, &["spec", "ports"]).iter().map(port).collect();
+            vec![
+                name,
+                json!(text(object, &["spec", "type"])),
+                json!(or_none(text(object, &["spec", "clusterIP"]))),
+                json!("<none>"),
+                json!(or_none(&ports.join(","))),
+                age,
+                json!(labels(at(object, &["spec", "selector"]))),
+            ]
+        }
+        "Namespace" => vec![name, json!(text(object, &["status", "phase"])), age],
+        "ConfigMap" => {
+            let size = |field: &str| object[field].as_object().map_or(0, serde_json::Map::len);
+            vec![name, json!(size("data") + size("binaryData")), age]
+        }
+        "Event" => event(object, now),
+        _ => vec![name, age],
+    }
+}
+
+/// What `kubectl get pods` prints under STATUS.
+pub(crate) fn pod_status(pod: &Value) -> String {
+    let mut status = match text(pod, &["status", "reason"]) {
+        "" => text(pod, &["status", "phase"]),
+        reason => reason,
+    }
+    .to_owned();
+    let mut running_ready = false;
+    for container in list(pod, &["status", "containerStatuses"]).iter().rev() {
+        let waiting = text(container, &["state", "waiting", "reason"]);
+        let terminated = at(container, &["state", "terminated"]);
+        if !waiting.is_empty() {
+            waiting.clone_into(&mut status);
+        } else if terminated.is_object() {
+            status = match (text(terminated, &["reason"]), number(terminated, &["signal"])) {
+                ("", Some(signal)) if signal != 0 => format!("Signal:{signal}"),
+                ("", _) => format!("ExitCode:{}", number(terminated, &["exitCode"]).unwrap_or(0)),
+                (reason, _) => reason.to_owned(),
+            };
+        } else if container["ready"] == true {
+            running_ready = true;
+        }
+    }
+    if status == "Completed" && running_ready {
+        status = if object::is_ready(pod) { "Running" } else { "NotReady" }.to_owned();
+    }
+    if object::is_deleting(pod) { "Terminating".to_owned() } else { status }
+}
+
+fn pod(object: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
+    let statuses = list(object, &["status", "containerStatuses"]);
+    let ready = statuses.iter().filter(|c| c["ready"] == true).count();
+    let total = list(object, &["spec", "containers"]).len();
+    let restarts: i64 = statuses.iter().filter_map(|c| number(c, &["restartCount"])).sum();
+    let last = statuses
+        .iter()
+        .filter_map(|c| object::time(c, &["lastState", "terminated", "finishedAt"]))
+        .max();
+    let restarts = match last {
+        Some(last) if restarts > 0 => format!("{restarts} ({} ago)", human(now.duration_since(last).as_secs())),
+        _ => restarts.to_string(),
+    };
+    vec![
+        name,
+        json!(format!("{ready}/{total}")),
+        json!(pod_status(object)),
+        json!(restarts),
+        age,
+        json!(or_none(text(object, &["status", "podIP"]))),
+        json!(or_none(text(object, &["spec", "nodeName"]))),
+        json!("<none>"),
+        json!("<none>"),
+    ]
+}
+
+fn event(object: &Value, now: Timestamp) -> Vec<Value> {
+    let first = object::time(object, &["firstTimestamp"]).or_else(|| object::created(object));
+    let last = object::time(object, &["lastTimestamp"]).or(first);
+    let about = &object["involvedObject"];
+    vec![
+        json!(since(last, now)),
+        json!(text(object, &["type"])),
+        json!(text(object, &["reason"])),
+        json!(format!("{}/{}", text(about, &["kind"]).to_lowercase(), text(about, &["name"]))),
+        json!(text(about, &["fieldPath"])),
+        json!(text(object, &["source", "component"])),
+        json!(text(object, &["message"]).trim()),
+        json!(since(first, now)),
+        json!(number(object, &["count"]).unwrap_or(1)),
+        json!(object::name(object)),
+    ]
+}
+
+/// The `PartialObjectMetadata` of an object.
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+           "metadata": object["metadata"]})
+}
+
+/// A Table of the objects; `metadata` is the list's.
+pub(crate) fn table(
+    resource: &Resource,
+    objects: &[&Value],
+    metadata: &Value,
+    version: &str,
+    include: Include,
+    now: Timestamp,
+) -> Value {
+    let definitions: Vec<Value> = columns(resource)
+        .iter()
+        .map(|(name, kind, shown)| {
+            let format = if *name == "Name" { "name" } else { "" };
+            json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(!shown)})
+        })
+        .collect();
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let carried = match include {
+                Include::Metadata => partial(object, version),
+                Include::Object => Value::clone(object),
+                Include::Nothing => Value::Null,
+            };
+            json!({"cells": cells(resource, object, now), "object": carried})
+        })
+        .collect();
+    json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+           "columnDefinitions": definitions, "rows": rows})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_as_kubectl_prints_them() {
+        let table = [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (3600, "60m"),
+            (11_000, "3h3m"),
+            (100_000, "27h"),
+            (200_000, "2d7h"),
+            (864_000, "10d"),
+        ];
+        for (seconds, expected) in table {
+            assert_eq!(human(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn a_pods_status_is_its_worst_container() {
+        let pod = |state: Value| json!({"status": {"phase": "Running", "containerStatuses": [{"state": state}]}});
+        let table = [
+            (pod(json!({"running": {}})), "Running"),
+            (pod(json!({"waiting": {"reason": "CrashLoopBackOff"}})), "CrashLoopBackOff"),
+            (pod(json!({"terminated": {"exitCode": 1, "reason": "Error"}})), "Error"),
+            (pod(json!({"terminated": {"exitCode": 7}})), "ExitCode:7"),
+            (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), "Terminating"),
+        ];
+        for (pod, expected) in table {
+            assert_eq!(pod_status(&pod), expected, "{pod}");
+        }
+    }
+}

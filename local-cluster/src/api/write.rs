@@ -1,0 +1,406 @@
+//! Create, update and patch: what the API server does to an object before it is stored.
+
+use std::sync::Arc;
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::App;
+use crate::api::fields::{self, Manager};
+use crate::api::read::represent;
+use crate::api::request::{Answer, Request, json as answer, warn};
+use crate::api::route::ObjectPath;
+use crate::api::{apply, patch};
+use crate::object::{self, text};
+use crate::resources::Resource;
+use crate::status::{ApiError, ApiResult};
+use crate::{defaults, validate};
+
+/// What is to be done with fields that the API does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+fn unknown_fields(request: &Request) -> ApiResult<Unknown> {
+    match request.param("fieldValidation") {
+        "Ignore" => Ok(Unknown::Ignore),
+        "" | "Warn" => Ok(Unknown::Warn),
+        "Strict" => Ok(Unknown::Strict),
+        other => Err(ApiError::bad_request(format!(
+            "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Warn\", \"Strict\""
+        ))),
+    }
+}
+
+/// Whose generation counts the changes of its spec.
+fn has_generation(resource: &Resource) -> bool {
+    matches!(resource.kind, "Deployment" | "ReplicaSet")
+}
+
+/// Checks that the body is an object of this kind for this place, and fills in what the path says.
+fn address(path: &ObjectPath, object: &mut Value) -> ApiResult<()> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the body is not an object"));
+    }
+    for (field, expected, what) in [
+        ("kind", path.resource.kind.to_owned(), "kind"),
+        ("apiVersion", path.resource.api_version(), "API version"),
+    ] {
+        match text(object, &[field]) {
+            "" => object[field] = Value::from(expected),
+            given if given == expected => {}
+            given => {
+                return Err(ApiError::bad_request(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({expected})"
+                )));
+            }
+        }
+    }
+    if let Some(namespace) = &path.namespace {
+        if !matches!(object::namespace(object), given if given.is_empty() || given == namespace) {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        object::metadata(object).insert("namespace".to_owned(), Value::from(namespace.as_str()));
+    } else {
+        object::metadata(object).remove("namespace");
+    }
+    if let Some(name) = &path.name {
+        let given = object::name(object).to_owned();
+        if !given.is_empty() && given != *name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+        object::metadata(object).insert("name".to_owned(), Value::from(name.as_str()));
+    }
+    Ok(())
+}
+
+/// Removes and reports the fields that the API does not have.
+fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> ApiResult<Vec<String>> {
+    let found = validate::shape(resource, object)?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let text: Vec<String> = found.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    if unknown == Unknown::Strict {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+            text.join(", "),
+            kind = resource.kind,
+            version = resource.version,
+        )));
+    }
+    validate::drop_unknown(resource, object);
+    Ok(if unknown == Unknown::Warn { text } else { Vec::new() })
+}
+
+fn initial_status(resource: &Resource, object: &mut Value) {
+    let status = match resource.kind {
+        "Deployment" => json!({}),
+        "ReplicaSet" => json!({"replicas": 0}),
+        "Pod" => json!({"phase": "Pending", "qosClass": quality_of_service(object)}),
+        _ => {
+            if let Value::Object(map) = object
+                && resource.status
+            {
+                map.remove("status");
+            }
+            return;
+        }
+    };
+    object["status"] = status;
+}
+
+/// `BestEffort` without any request or limit, else `Burstable`; nothing is enforced here.
+fn quality_of_service(pod: &Value) -> &'static str {
+    let any = object::list(pod, &["spec", "containers"]).iter().any(|container| {
+        let resources = &container["resources"];
+        ["limits", "requests"].iter().any(|k| resources[k].as_object().is_some_and(|m| !m.is_empty()))
+    });
+    if any { "Burstable" } else { "BestEffort" }
+}
+
+/// Makes a new object ready to be stored: metadata, defaults, checks. Used by controllers, too.
+///
+/// # Errors
+/// 400 and 422 when the object is not right.
+pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestamp) -> ApiResult<()> {
+    let metadata = object::metadata(object);
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"] {
+        metadata.remove(field);
+    }
+    let generate = metadata.get("generateName").and_then(Value::as_str).unwrap_or("").to_owned();
+    if metadata.get("name").and_then(Value::as_str).unwrap_or("").is_empty() && !generate.is_empty() {
+        // Room for the suffix, as the real server leaves it.
+        let base: String = generate.chars().take(58).collect();
+        metadata.insert("name".to_owned(), Value::from(format!("{base}{}", object::name_suffix())));
+    }
+    metadata.insert("uid".to_owned(), Value::from(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".to_owned(), Value::from(object::stamp(now)));
+    if has_generation(resource) {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    initial_status(resource, object);
+    defaults::apply(resource, object);
+    validate::object(resource, object, None)
+}
+
+pub(crate) async fn create(app: &App, path: &ObjectPath, request: &Request) -> ApiResult<Answer> {
+    let resource = path.resource;
+    let mut object = request.value()?;
+    address(path, &mut object)?;
+    if resource.namespaced && path.namespace.is_none() {
+        return Err(ApiError::method_not_allowed("POST to a collection needs a namespace in the path"));
+    }
+    if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    object::metadata(&mut object).remove("managedFields");
+    let warnings = check_shape(resource, &mut object, unknown_fields(request)?)?;
+    let now = Timestamp::now();
+    prepare_new(resource, &mut object, now)?;
+    let manager = Manager::new(&request.manager(), "Update", "", &resource.api_version(), now);
+    fields::track_update(None, &mut object, manager);
+    let stored = if request.dry_run()? { Arc::new(object) } else { app.store.create(resource, object)? };
+    finish(app, resource, &stored, request, 201, &warnings).await
+}
+
+async fn finish(
+    app: &App,
+    resource: &Resource,
+    stored: &Value,
+    request: &Request,
+    code: u16,
+    warnings: &[String],
+) -> ApiResult<Answer> {
+    if !request.dry_run()? {
+        app.store.durable(object::resource_version(stored)).await?;
+    }
+    let mut answer = answer(code, &represent(resource, stored, &request.representation()));
+    warn(&mut answer, warnings);
+    Ok(answer)
+}
+
+/// Refuses when the client's idea of the object is not the stored one.
+fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()> {
+    let name = object::name(old);
+    let version = text(new, &["metadata", "resourceVersion"]);
+    if !version.is_empty() && version != "0" && version != text(old, &["metadata", "resourceVersion"]) {
+        return Err(ApiError::modified(resource, name));
+    }
+    let uid = object::uid(new);
+    if !uid.is_empty() && uid != object::uid(old) {
+        return Err(ApiError::conflict(
+            resource,
+            name,
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old)),
+        ));
+    }
+    Ok(())
+}
+
+/// Turns what a client sent into what may be stored over `old`.
+fn prepare_update(
+    resource: &Resource,
+    old: &Value,
+    mut new: Value,
+    subresource: &str,
+    unknown: Unknown,
+) -> ApiResult<(Value, Vec<String>)> {
+    preconditions(resource, old, &new)?;
+    let warnings = check_shape(resource, &mut new, unknown)?;
+    if subresource == "status" {
+        // Beside the status only the annotations are taken: controllers keep the revision there.
+        let mut merged = old.clone();
+        object::as_map(&mut merged).insert("status".to_owned(), new["status"].clone());
+        for field in ["annotations", "managedFields"] {
+            match new["metadata"].get(field) {
+                Some(value) => object::metadata(&mut merged).insert(field.to_owned(), value.clone()),
+                None => object::metadata(&mut merged).remove(field),
+            };
+        }
+        return Ok((merged, warnings));
+    }
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "resourceVersion",
+    ] {
+        match old["metadata"].get(field) {
+            Some(value) => object::metadata(&mut new).insert(field.to_owned(), value.clone()),
+            None => object::metadata(&mut new).remove(field),
+        };
+    }
+    if resource.status {
+        match old.get("status") {
+            Some(status) => object::as_map(&mut new).insert("status".to_owned(), status.clone()),
+            None => object::as_map(&mut new).remove("status"),
+        };
+    }
+    defaults::apply(resource, &mut new);
+    validate::object(resource, &new, Some(old))?;
+    bump_generation(resource, old, &mut new);
+    Ok((new, warnings))
+}
+
+/// One more when the spec changed; for a Deployment also when its annotations did, as in the real registry
+/// (`pkg/registry/apps/deployment/strategy.go`).
+pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value) {
+    if !has_generation(resource) {
+        return;
+    }
+    let annotations = |o: &Value| o["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({}));
+    let changed = old["spec"] != new["spec"]
+        || (resource.kind == "Deployment" && annotations(old) != annotations(new));
+    if changed {
+        object::metadata(new).insert("generation".to_owned(), json!(object::generation(old) + 1));
+    }
+}
+
+pub(crate) async fn update(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
+    let mut object = request.value()?;
+    address(path, &mut object)?;
+    let subresource = path.subresource.clone().unwrap_or_default();
+    let unknown = unknown_fields(request)?;
+    write(app, path, name, request, |old| {
+        let (mut new, warnings) = prepare_update(path.resource, old, object, &subresource, unknown)?;
+        track(path.resource, old, &mut new, &subresource, request);
+        Ok((new, warnings))
+    })
+    .await
+}
+
+pub(crate) fn track(resource: &Resource, old: &Value, new: &mut Value, subresource: &str, request: &Request) {
+    let manager =
+        Manager::new(&request.manager(), "Update", subresource, &resource.api_version(), Timestamp::now());
+    fields::track_update(Some(old), new, manager);
+}
+
+/// Changes a stored object, or only says what it would become when this is a dry run.
+async fn write(
+    app: &App,
+    path: &ObjectPath,
+    name: &str,
+    request: &Request,
+    change: impl FnOnce(&Value) -> ApiResult<(Value, Vec<String>)>,
+) -> ApiResult<Answer> {
+    let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
+    let mut warnings = Vec::new();
+    let stored = if request.dry_run()? {
+        let old =
+            app.store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+        Arc::new(change(&old)?.0)
+    } else {
+        app.store.update(resource, namespace, name, |old| {
+            let (new, found) = change(old)?;
+            warnings = found;
+            Ok(new)
+        })?
+    };
+    finish(app, resource, &stored, request, 200, &warnings).await
+}
+
+pub(crate) async fn patch(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
+    debug_assert_eq!(request.method, Method::PATCH);
+    let kind = request.content_type();
+    if matches!(kind, "application/apply-patch+yaml" | "application/apply-patch+json") {
+        return server_side_apply(app, path, name, request).await;
+    }
+    let body = request.value()?;
+    let merge: fn(&Value, &Value) -> ApiResult<Value> = match kind {
+        "application/json-patch+json" => patch::json,
+        "application/merge-patch+json" => |object, body| Ok(patch::merge(object, body)),
+        "application/strategic-merge-patch+json" => patch::strategic,
+        other => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; got {other}"
+            )));
+        }
+    };
+    let subresource = path.subresource.clone().unwrap_or_default();
+    let unknown = unknown_fields(request)?;
+    write(app, path, name, request, |old| {
+        let mut new = merge(old, &body)?;
+        address(path, &mut new)?;
+        let (mut new, warnings) = prepare_update(path.resource, old, new, &subresource, unknown)?;
+        track(path.resource, old, &mut new, &subresource, request);
+        Ok((new, warnings))
+    })
+    .await
+}
+
+async fn server_side_apply(
+    app: &App,
+    path: &ObjectPath,
+    name: &str,
+    request: &Request,
+) -> ApiResult<Answer> {
+    let resource = path.resource;
+    let manager = request.param("fieldManager").to_owned();
+    if manager.is_empty() {
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
+    }
+    let mut applied = request.value()?;
+    address(path, &mut applied)?;
+    if !object::list(&applied, &["metadata", "managedFields"]).is_empty() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    if let Some(first) = validate::shape(resource, &applied)?.first() {
+        return Err(ApiError::bad_request(format!(
+            "failed to create typed patch object ({}/{name}; {}, Kind={}): .{first}: field not declared in schema",
+            path.namespace.as_deref().unwrap_or(""),
+            resource.api_version(),
+            resource.kind,
+        )));
+    }
+    let subresource = path.subresource.clone().unwrap_or_default();
+    let force = request.flag("force");
+    let merge = |live: &Value| {
+        let request = apply::Request { manager: &manager, force, subresource: &subresource, now: Timestamp::now() };
+        apply::apply(live, &applied, request).map_err(|conflicts| ApiError::apply_conflict(&conflicts))
+    };
+    let namespace = path.namespace.as_deref().unwrap_or("");
+    if app.store.get(resource, namespace, name).is_none() && subresource.is_empty() {
+        let wanted = text(&applied, &["metadata", "resourceVersion"]);
+        if !wanted.is_empty() && wanted != "0" || !object::uid(&applied).is_empty() {
+            return Err(ApiError::not_found(resource, name));
+        }
+        let mut object = merge(&Value::Null)?;
+        prepare_new(resource, &mut object, Timestamp::now())?;
+        let created =
+            if request.dry_run()? { Ok(Arc::new(object)) } else { app.store.create(resource, object) };
+        match created {
+            Ok(stored) => return finish(app, resource, &stored, request, 201, &[]).await,
+            // Somebody was faster: what was to be created is now to be changed.
+            Err(error) if error.reason == "AlreadyExists" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    write(app, path, name, request, |old| {
+        preconditions(resource, old, &applied)?;
+        let merged = merge(old)?;
+        let managed = merged["metadata"].get("managedFields").cloned();
+        let (mut new, warnings) = prepare_update(resource, old, merged, &subresource, Unknown::Ignore)?;
+        match managed {
+            Some(managed) => object::metadata(&mut new).insert("managedFields".to_owned(), managed),
+            None => object::metadata(&mut new).remove("managedFields"),
+        };
+        Ok((new, warnings))
+    })
+    .await
+}

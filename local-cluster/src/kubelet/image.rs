@@ -1,0 +1,236 @@
+//! Images: found in OCI layouts or pulled from a registry on loopback, checked by digest, unpacked once.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::kubelet::reference::{Reference, checked_digest};
+use crate::kubelet::{registry, unpack};
+
+/// A manifest, index or configuration is never near this large.
+pub(crate) const MAX_JSON: u64 = 4 * 1024 * 1024;
+
+/// Why a container has no image, as its waiting reason tells.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImageError {
+    /// The reference cannot be read.
+    #[error("Failed to apply default image tag \"{0}\": couldn't parse image name \"{0}\": invalid reference format")]
+    InvalidName(String),
+    /// No such image, or it cannot be had. The message is containerd's.
+    #[error("{0}")]
+    Pull(String),
+}
+
+impl ImageError {
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidName(_) => "InvalidImageName",
+            Self::Pull(_) => "ErrImagePull",
+        }
+    }
+}
+
+fn not_found(image: &str) -> ImageError {
+    ImageError::Pull(format!(
+        "rpc error: code = NotFound desc = failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": {image}: not found"
+    ))
+}
+
+fn broken(image: &str, why: impl std::fmt::Display) -> ImageError {
+    ImageError::Pull(format!(
+        "rpc error: code = Unknown desc = failed to pull and unpack image \"{image}\": {why}"
+    ))
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    #[serde(default)]
+    pub(crate) size: u64,
+    #[serde(default)]
+    annotations: std::collections::HashMap<String, String>,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+/// An image manifest or an index of them: both have what the other lacks.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Manifest {
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+    pub(crate) config: Option<Descriptor>,
+    #[serde(default)]
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+impl Manifest {
+    /// The manifest for this machine, when this is an index.
+    pub(crate) fn for_this_machine(&self) -> Option<&Descriptor> {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let fits = |d: &&Descriptor| {
+            d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture)
+        };
+        match self.manifests.as_slice() {
+            [only] => Some(only),
+            all => all.iter().find(fits),
+        }
+    }
+}
+
+/// The part of an image's configuration that says what to run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Run {
+    pub(crate) entrypoint: Option<Vec<String>>,
+    pub(crate) cmd: Option<Vec<String>>,
+    pub(crate) env: Option<Vec<String>>,
+    pub(crate) working_dir: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    #[serde(default)]
+    config: Option<Run>,
+}
+
+/// An image that can be run.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// `NAME@sha256:…`, of what the reference names: the manifest, or the index it was chosen from.
+    pub(crate) id: String,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) run: Run,
+}
+
+/// Where images come from and where they are unpacked.
+#[derive(Debug)]
+pub(crate) struct Images {
+    layouts: Vec<PathBuf>,
+    cache: PathBuf,
+    /// One image at a time is pulled and unpacked, so that none is unpacked twice.
+    busy: tokio::sync::Mutex<()>,
+}
+
+impl Images {
+    pub(crate) fn new(layouts: Vec<PathBuf>, cache: PathBuf) -> Self {
+        Self { layouts, cache, busy: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The image behind a reference, unpacked.
+    ///
+    /// # Errors
+    /// When the reference is wrong, or there is no such image, or it is not what its digests say.
+    pub(crate) async fn get(&self, image: &str) -> Result<Arc<Image>, ImageError> {
+        let reference = Reference::parse(image).ok_or_else(|| ImageError::InvalidName(image.to_owned()))?;
+        let _busy = self.busy.lock().await;
+        let (layout, digest) = match self.find(image, &reference)? {
+            Some(found) => found,
+            None if reference.registry.as_deref().is_some_and(registry::is_loopback) => {
+                let layout = self.cache.join("pulled");
+                let digest = registry::pull(&reference, &layout).await.map_err(|why| match why {
+                    registry::PullError::NotFound => not_found(image),
+                    registry::PullError::Failed(why) => broken(image, why),
+                })?;
+                (layout, digest)
+            }
+            None => return Err(not_found(image)),
+        };
+        let (cache, name, image) = (self.cache.clone(), reference.name(), image.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || {
+            prepare(&layout, &digest, &cache, &name).map_err(|why| broken(&image, why))
+        });
+        prepared.await.unwrap_or_else(|error| Err(ImageError::Pull(error.to_string())))
+    }
+
+    /// The layout that has the image, and the digest of what the reference names.
+    fn find(&self, image: &str, reference: &Reference) -> Result<Option<(PathBuf, String)>, ImageError> {
+        for root in &self.layouts {
+            let layout = root.join(&reference.path);
+            let index = layout.join("index.json");
+            if !index.is_file() {
+                continue;
+            }
+            let index: Manifest = read_json(&index).map_err(|why| broken(image, why))?;
+            if let Some(digest) = &reference.digest {
+                let listed = index.manifests.iter().any(|d| d.digest == *digest);
+                if listed || blob_path(&layout, digest).is_some_and(|path| path.is_file()) {
+                    return Ok(Some((layout, digest.clone())));
+                }
+            } else if let Some(tag) = &reference.tag {
+                let full = format!("{}:{tag}", reference.name());
+                let named = index.manifests.iter().rev().find(|d| {
+                    d.annotations
+                        .get("org.opencontainers.image.ref.name")
+                        .is_some_and(|name| name == tag || *name == full)
+                });
+                if let Some(descriptor) = named {
+                    return Ok(Some((layout, descriptor.digest.clone())));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+pub(crate) fn blob_path(layout: &Path, digest: &str) -> Option<PathBuf> {
+    let hex = checked_digest(digest)?.strip_prefix("sha256:")?;
+    Some(layout.join("blobs").join("sha256").join(hex))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_JSON).read_to_end(&mut bytes))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The file of a blob, after its content was found to be what the digest says.
+pub(crate) fn checked_blob(layout: &Path, digest: &str) -> Result<PathBuf, String> {
+    let path = blob_path(layout, digest).ok_or_else(|| format!("digest {digest} is not a sha256 digest"))?;
+    let mut file = File::open(&path).map_err(|error| format!("blob {digest}: {error}"))?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file, &mut hash).map_err(|error| format!("blob {digest}: {error}"))?;
+    let actual = format!("sha256:{}", hex::encode(hash.finalize()));
+    if actual == digest { Ok(path) } else { Err(format!("blob {digest} has the content of {actual}")) }
+}
+
+fn prepare(layout: &Path, digest: &str, cache: &Path, name: &str) -> Result<Arc<Image>, String> {
+    let mut manifest: Manifest = read_json(&checked_blob(layout, digest)?)?;
+    let mut chosen = digest.to_owned();
+    if !manifest.manifests.is_empty() {
+        let descriptor =
+            manifest.for_this_machine().ok_or("no manifest for linux on this machine's architecture")?;
+        chosen = descriptor.digest.clone();
+        manifest = read_json(&checked_blob(layout, &chosen)?)?;
+    }
+    let config = manifest.config.as_ref().ok_or("the manifest has no config")?;
+    let config: Configuration = read_json(&checked_blob(layout, &config.digest)?)?;
+    let dir = cache.join(chosen.replace(':', "-"));
+    if !dir.is_dir() {
+        unpack::unpack(layout, &manifest.layers, &dir)?;
+    }
+    Ok(Arc::new(Image {
+        id: format!("{name}@{digest}"),
+        rootfs: dir,
+        run: config.config.unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,386 @@
+//! From an image and a container's spec to the program that is run: its path, arguments, environment, directory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::kubelet::image::Image;
+use crate::object::{self, at, list, text};
+use crate::shim::Program;
+
+/// As many links as the kernel follows.
+const MAX_LINKS: u32 = 40;
+
+/// Why a container cannot be made, as its waiting reason tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// `CreateContainerError` or `CreateContainerConfigError`.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+fn refuse(message: impl Into<String>) -> Refusal {
+    Refusal { reason: "CreateContainerError", message: message.into() }
+}
+
+fn misconfigured(message: impl Into<String>) -> Refusal {
+    Refusal { reason: "CreateContainerConfigError", message: message.into() }
+}
+
+/// Puts the program together. `config_map` looks one up in the pod's namespace.
+///
+/// # Errors
+/// When there is nothing to run, the program is none that can be run here, or a ConfigMap is missing.
+pub(crate) fn program(
+    image: &Image,
+    pod: &Value,
+    container: &Value,
+    ports: &Value,
+    config_map: impl Fn(&str) -> Option<Value>,
+) -> Result<Program, Refusal> {
+    let env = environment(image, pod, container, ports, config_map)?;
+    let own = |field: &str| -> Option<Vec<String>> {
+        let values = container[field].as_array().filter(|a| !a.is_empty())?;
+        Some(values.iter().map(|v| expand(v.as_str().unwrap_or(""), &env)).collect())
+    };
+    let (command, args) = (own("command"), own("args"));
+    let mut line = match &command {
+        Some(command) => command.clone(),
+        None => image.run.entrypoint.clone().unwrap_or_default(),
+    };
+    line.extend(match (args, &command) {
+        (Some(args), _) => args,
+        (None, None) => image.run.cmd.clone().unwrap_or_default(),
+        (None, Some(_)) => Vec::new(),
+    });
+    let mut line = line.into_iter();
+    let Some(first) = line.next().filter(|first| !first.is_empty()) else {
+        return Err(refuse("no command specified: the image has neither Entrypoint nor Cmd"));
+    };
+    let working_dir = match text(container, &["workingDir"]) {
+        "" => image.run.working_dir.clone().unwrap_or_default(),
+        dir => dir.to_owned(),
+    };
+    let dir = resolve(&image.rootfs, Path::new("/"), Path::new(&working_dir))
+        .filter(|dir| dir.is_dir())
+        .ok_or_else(|| refuse(format!("working directory {working_dir:?} is not in the image")))?;
+    let path = find_program(image, &env, &first, &working_dir)
+        .ok_or_else(|| refuse(format!("exec: {first:?}: no such file in the image")))?;
+    check_executable(&path, &first)?;
+    Ok(Program { path, args: line.collect(), env: env.into_iter().collect(), dir })
+}
+
+fn find_program(
+    image: &Image,
+    env: &BTreeMap<String, String>,
+    program: &str,
+    working_dir: &str,
+) -> Option<PathBuf> {
+    let root = &image.rootfs;
+    let is_file = |path: &PathBuf| path.is_file();
+    if program.contains('/') {
+        return resolve(root, Path::new(working_dir), Path::new(program)).filter(is_file);
+    }
+    let path = env.get("PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", String::as_str);
+    path.split(':').find_map(|dir| resolve(root, Path::new(dir), Path::new(program)).filter(is_file))
+}
+
+/// The real place of an image's path: links are followed as if `root` were `/`, so none leads out of it.
+fn resolve(root: &Path, base: &Path, path: &Path) -> Option<PathBuf> {
+    let mut waiting: Vec<std::ffi::OsString> = Vec::new();
+    let push = |waiting: &mut Vec<std::ffi::OsString>, path: &Path| {
+        for part in path.components().rev() {
+            match part {
+                Component::Normal(name) => waiting.push(name.to_owned()),
+                Component::ParentDir => waiting.push("..".into()),
+                _ => {}
+            }
+        }
+    };
+    push(&mut waiting, path);
+    if !path.is_absolute() {
+        push(&mut waiting, base);
+    }
+    let (mut inside, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = waiting.pop() {
+        if part == ".." {
+            inside.pop();
+            continue;
+        }
+        let candidate = root.join(&inside).join(&part);
+        let is_link = std::fs::symlink_metadata(&candidate).is_ok_and(|found| found.is_symlink());
+        if !is_link {
+            inside.push(part);
+            continue;
+        }
+        links += 1;
+        if links > MAX_LINKS {
+            return None;
+        }
+        let target = std::fs::read_link(&candidate).ok()?;
+        if target.is_absolute() {
+            inside = PathBuf::new();
+        }
+        push(&mut waiting, &target);
+    }
+    let found = root.join(inside);
+    found.exists().then_some(found)
+}
+
+/// Refuses what cannot run without the image's own file system around it.
+fn check_executable(path: &Path, name: &str) -> Result<(), Refusal> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error: std::io::Error| refuse(format!("exec: {name:?}: {error}"));
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+    if mode & 0o111 == 0 {
+        return Err(refuse(format!("exec: {name:?}: permission denied")));
+    }
+    let mut head = Vec::new();
+    // Program headers follow the header closely in every executable that linkers make.
+    File::open(path).and_then(|file| file.take(64 * 1024).read_to_end(&mut head)).map_err(failed)?;
+    if head.starts_with(b"#!") {
+        return Err(refuse(format!(
+            "{name} is a script; local-cluster runs static binaries only, since it gives containers no file system of their own"
+        )));
+    }
+    match has_interpreter(&head) {
+        None => Err(refuse(format!("exec: {name:?}: exec format error: not a 64-bit little-endian ELF program"))),
+        Some(true) => Err(refuse(format!(
+            "{name} is dynamically linked (it has a program interpreter); local-cluster runs static binaries only, build it with musl or -static"
+        ))),
+        Some(false) => Ok(()),
+    }
+}
+
+/// Whether an ELF file asks for a program interpreter (`PT_INTERP`); `None` when it is not one we can read.
+fn has_interpreter(head: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    let u16_at = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
+    let u32_at = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
+    if !head.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let table = usize::try_from(u64_at(32)?).ok()?;
+    let (size, count) = (usize::from(u16_at(54)?), usize::from(u16_at(56)?));
+    for index in 0..count {
+        if u32_at(table.checked_add(index * size)?)? == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+fn environment(
+    image: &Image,
+    pod: &Value,
+    container: &Value,
+    ports: &Value,
+    config_map: impl Fn(&str) -> Option<Value>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut env = BTreeMap::new();
+    for variable in image.run.env.iter().flatten() {
+        if let Some((name, value)) = variable.split_once('=') {
+            env.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    env.insert("HOSTNAME".to_owned(), object::name(pod).to_owned());
+    let lookup = |source: &Value| -> Result<Option<Value>, Refusal> {
+        let name = text(source, &["name"]);
+        match config_map(name) {
+            Some(map) => Ok(Some(map)),
+            None if source["optional"] == true => Ok(None),
+            None => Err(misconfigured(format!("configmap \"{name}\" not found"))),
+        }
+    };
+    for source in list(container, &["envFrom"]) {
+        let prefix = text(source, &["prefix"]);
+        let Some(map) = lookup(&source["configMapRef"])? else { continue };
+        for (key, value) in map["data"].as_object().into_iter().flatten() {
+            env.insert(format!("{prefix}{key}"), value.as_str().unwrap_or("").to_owned());
+        }
+    }
+    for variable in list(container, &["env"]) {
+        let name = text(variable, &["name"]).to_owned();
+        let source = &variable["valueFrom"];
+        let value = if source["configMapKeyRef"].is_object() {
+            let reference = &source["configMapKeyRef"];
+            let key = text(reference, &["key"]);
+            let Some(map) = lookup(reference)? else { continue };
+            match map["data"][key].as_str() {
+                Some(value) => value.to_owned(),
+                None if reference["optional"] == true => continue,
+                None => {
+                    let (namespace, map) = (object::namespace(pod), text(reference, &["name"]));
+                    return Err(misconfigured(format!("couldn't find key {key} in ConfigMap {namespace}/{map}")));
+                }
+            }
+        } else if source["fieldRef"].is_object() {
+            field(pod, text(source, &["fieldRef", "fieldPath"]))?
+        } else {
+            expand(text(variable, &["value"]), &env)
+        };
+        env.insert(name, value);
+    }
+    // Last, since the port is not the manifest's to choose. `PORT_NAME` tells further ports apart.
+    for port in list(container, &["ports"]) {
+        let name = text(port, &["name"]).to_ascii_uppercase().replace('-', "_");
+        if let Some(local) = ports[port["containerPort"].to_string()].as_u64()
+            && !name.is_empty()
+        {
+            env.insert(format!("PORT_{name}"), local.to_string());
+        }
+    }
+    if let Some(port) = ports["PORT"].as_u64() {
+        env.insert("PORT".to_owned(), port.to_string());
+    }
+    Ok(env)
+}
+
+/// The downward API's fields.
+fn field(pod: &Value, path: &str) -> Result<String, Refusal> {
+    let quoted = |kind: &str| {
+        path.strip_prefix(kind).and_then(|rest| rest.strip_prefix("['")).and_then(|rest| rest.strip_suffix("']"))
+    };
+    if let Some(key) = quoted("metadata.labels") {
+        return Ok(object::label(pod, key).to_owned());
+    }
+    if let Some(key) = quoted("metadata.annotations") {
+        return Ok(object::annotation(pod, key).to_owned());
+    }
+    match path {
+        "metadata.name" | "metadata.namespace" | "metadata.uid" | "spec.nodeName" | "spec.serviceAccountName" => {
+            Ok(at(pod, &path.split('.').collect::<Vec<_>>()).as_str().unwrap_or("").to_owned())
+        }
+        "status.podIP" | "status.hostIP" => Ok("127.0.0.1".to_owned()),
+        other => Err(misconfigured(format!("fieldPath {other} is not supported"))),
+    }
+}
+
+/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign, what is unknown stays.
+fn expand(value: &str, env: &BTreeMap<String, String>) -> String {
+    let (mut text, mut rest) = (String::new(), value);
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("$$") {
+            text.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|r| r.split_once(')'))
+            && let Some(value) = env.get(name)
+        {
+            text.push_str(value);
+            rest = after;
+        } else {
+            text.push('$');
+            rest = &rest[1..];
+        }
+    }
+    text + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::image::Run;
+    use serde_json::json;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn elf(segment: u32) -> Vec<u8> {
+        let mut bytes = vec![0_u8; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64..68].copy_from_slice(&segment.to_le_bytes());
+        bytes
+    }
+
+    fn image(program: &[u8]) -> (tempfile::TempDir, Image) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bin/app");
+        std::fs::create_dir_all(dir.path().join("bin")).unwrap();
+        std::fs::write(&path, program).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let run = Run {
+            entrypoint: Some(vec!["/bin/app".to_owned()]),
+            cmd: Some(vec!["serve".to_owned()]),
+            env: Some(vec!["PATH=/bin".to_owned(), "A=image".to_owned()]),
+            working_dir: None,
+        };
+        let image = Image { id: String::new(), rootfs: dir.path().to_owned(), run };
+        (dir, image)
+    }
+
+    fn run(image: &Image, container: &Value) -> Result<Program, Refusal> {
+        let pod = json!({"metadata": {"name": "web-1", "namespace": "dev", "labels": {"app": "web"}}});
+        let map = |name: &str| (name == "settings").then(|| json!({"data": {"mode": "fast"}}));
+        program(image, &pod, container, &json!({"PORT": 20_001}), map)
+    }
+
+    #[test]
+    fn command_and_args_override_the_images() {
+        let (_dir, image) = image(&elf(1));
+        let table = [
+            (json!({}), vec!["serve"]),
+            (json!({"args": ["x"]}), vec!["x"]),
+            (json!({"command": ["app"]}), vec![]),
+            (json!({"command": ["/bin/app", "$(PORT)", "$$(PORT)", "$(NONE)"]}), vec!["20001", "$(PORT)", "$(NONE)"]),
+        ];
+        for (container, args) in table {
+            assert_eq!(run(&image, &container).unwrap().args, args, "{container}");
+        }
+    }
+
+    #[test]
+    fn the_environment_comes_from_image_config_maps_and_pod() {
+        let (_dir, image) = image(&elf(1));
+        let container = json!({"envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "P_"}], "env": [
+            {"name": "A", "value": "pod"}, {"name": "B", "value": "$(A)!"},
+            {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}}]});
+        let env: BTreeMap<String, String> = run(&image, &container).unwrap().env.into_iter().collect();
+        let table = [("A", "pod"), ("B", "pod!"), ("MODE", "fast"), ("P_mode", "fast"), ("POD", "web-1"),
+            ("APP", "web"), ("PORT", "20001"), ("PATH", "/bin")];
+        for (name, expected) in table {
+            assert_eq!(env.get(name).map(String::as_str), Some(expected), "{name}");
+        }
+        let missing = json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]});
+        assert_eq!(run(&image, &missing).unwrap_err(), misconfigured("configmap \"no\" not found"));
+    }
+
+    #[test]
+    fn what_needs_more_than_a_process_is_refused() {
+        let table: [(Vec<u8>, &str); 3] = [
+            (elf(3), "dynamically linked"),
+            (b"#!/bin/sh\n".to_vec(), "is a script"),
+            (b"hello".to_vec(), "exec format error"),
+        ];
+        for (bytes, expected) in table {
+            let (_dir, image) = image(&bytes);
+            let refusal = run(&image, &json!({})).unwrap_err();
+            assert!(refusal.message.contains(expected), "{}", refusal.message);
+            assert_eq!(refusal.reason, "CreateContainerError");
+        }
+        let (_dir, image) = image(&elf(1));
+        assert!(run(&image, &json!({"command": ["/no"]})).unwrap_err().message.contains("no such file"));
+        assert!(run(&image, &json!({"workingDir": "/no"})).unwrap_err().message.contains("not in the image"));
+    }
+
+    #[test]
+    fn links_never_lead_out_of_the_image() {
+        let (dir, image) = image(&elf(1));
+        symlink("/bin/app", dir.path().join("absolute")).unwrap();
+        symlink("../../../../bin/app", dir.path().join("upward")).unwrap();
+        symlink("loop", dir.path().join("loop")).unwrap();
+        symlink("/etc/passwd", dir.path().join("host")).unwrap();
+        let real = dir.path().join("bin/app");
+        for (path, expected) in [("/absolute", Some(&real)), ("/upward", Some(&real)), ("/loop", None), ("/host", None)] {
+            assert_eq!(resolve(&image.rootfs, Path::new("/"), Path::new(path)).as_ref(), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The objects, their versions and their changes: what etcd and the watch cache are to a real API server.
+//!
+//! One lock guards everything; changes are numbered by one counter, the resourceVersion. A change becomes visible
+//! to watchers only when it is on disk, so nobody ever sees what a crash could take back. Writers are batched: one
+//! flush carries every change made while the last flush was running.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::journal::{Journal, JournalError, Record};
+use crate::object;
+use crate::resources::{self, Resource};
+use crate::status::{ApiError, ApiResult};
+
+/// How many changes a watch can go back; older ones are answered with 410 Gone.
+const HISTORY: usize = 16_384;
+/// The journal is rewritten when it is larger than this and several times what it would be rewritten to.
+const COMPACT_AT: u64 = 8 * 1024 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChangeKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One change of one object.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) rv: u64,
+    pub(crate) resource: &'static Resource,
+    pub(crate) kind: ChangeKind,
+    /// The object after the change; for a deletion the last state, with the version of the deletion.
+    pub(crate) object: Arc<Value>,
+    /// The object before, so that a selector can tell who left its set.
+    pub(crate) previous: Option<Arc<Value>>,
+}
+
+type Key = (&'static str, String, String);
+
+#[derive(Debug)]
+struct Inner {
+    objects: BTreeMap<Key, Arc<Value>>,
+    rv: u64,
+    history: VecDeque<Change>,
+    /// Changes up to and with this version are forgotten.
+    floor: u64,
+    queue: Option<mpsc::Sender<Record>>,
+}
+
+/// How far the disk is.
+#[derive(Debug, Clone, Default)]
+struct Durable {
+    rv: u64,
+    failed: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    inner: Mutex<Inner>,
+    durable: watch::Receiver<Durable>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the journal and starts the writer.
+    ///
+    /// # Errors
+    /// When the journal cannot be used; see [`JournalError`].
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>, JournalError> {
+        let (journal, records) = Journal::open(path)?;
+        let mut inner =
+            Inner { objects: BTreeMap::new(), rv: 1, history: VecDeque::new(), floor: 1, queue: None };
+        for record in records {
+            inner.replay(record);
+        }
+        let (queue, receiver) = mpsc::channel();
+        inner.queue = Some(queue);
+        let (progress, durable) = watch::channel(Durable { rv: inner.rv, failed: None });
+        let store = Arc::new(Self { inner: Mutex::new(inner), durable, writer: Mutex::new(None) });
+        let weak = Arc::downgrade(&store);
+        let snapshot = move || weak.upgrade().map(|store| store.snapshot());
+        let writer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || write_loop(journal, &receiver, &progress, &snapshot))
+            .map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+        *store.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        Ok(store)
+    }
+
+    /// Writes what is waiting and stops the writer; later changes fail.
+    pub(crate) fn close(&self) {
+        self.lock().queue = None;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the journal's writer panicked");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> (u64, Vec<Arc<Value>>) {
+        let inner = self.lock();
+        (inner.rv, inner.objects.values().cloned().collect())
+    }
+
+    /// Waits until everything up to `rv` is on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) async fn durable(&self, rv: u64) -> ApiResult<()> {
+        let mut durable = self.durable.clone();
+        let state = durable
+            .wait_for(|d| d.rv >= rv || d.failed.is_some())
+            .await
+            .map_err(|_| ApiError::unavailable("the cluster is shutting down"))?;
+        match &state.failed {
+            Some(why) if state.rv < rv => Err(ApiError::internal(format!("the journal cannot be written: {why}"))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.lock().objects.get(&(resource.plural, namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The objects of one kind, by namespace and name, and the version they are of.
+    pub(crate) fn list(&self, resource: &Resource, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
+        let inner = self.lock();
+        let start = (resource.plural, namespace.unwrap_or("").to_owned(), String::new());
+        let objects = inner
+            .objects
+            .range(start..)
+            .take_while(|((plural, ns, _), _)| {
+                *plural == resource.plural && namespace.is_none_or(|wanted| ns == wanted)
+            })
+            .map(|(_, object)| Arc::clone(object))
+            .collect();
+        (objects, inner.rv)
+    }
+
+    /// Every object that `wanted` accepts, of whatever kind.
+    pub(crate) fn find(&self, wanted: impl Fn(&Value) -> bool) -> Vec<(&'static Resource, Arc<Value>)> {
+        let inner = self.lock();
+        let found = inner.objects.iter().filter(|(_, object)| wanted(object));
+        found
+            .filter_map(|((plural, ..), object)| {
+                let resource = resources::ALL.into_iter().find(|r| r.plural == *plural)?;
+                Some((resource, Arc::clone(object)))
+            })
+            .collect()
+    }
+
+    /// Stores a new object; the caller has filled in its metadata.
+    ///
+    /// # Errors
+    /// 409 when the name is taken; 404 or 403 when the namespace is missing or ending.
+    pub(crate) fn create(&self, resource: &'static Resource, object: Value) -> ApiResult<Arc<Value>> {
+        let mut inner = self.lock();
+        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+        if resource.namespaced {
+            let key = (resources::NAMESPACES.plural, String::new(), namespace.clone());
+            let Some(parent) = inner.objects.get(&key) else {
+                return Err(ApiError::not_found(&resources::NAMESPACES, &namespace));
+            };
+            if object::is_deleting(parent) && resource.plural != resources::EVENTS.plural {
+                return Err(ApiError::forbidden(format!(
+                    "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+                    resource.qualified()
+                )));
+            }
+        }
+        let key = (resource.plural, namespace, name);
+        if inner.objects.contains_key(&key) {
+            return Err(ApiError::already_exists(resource, &key.2));
+        }
+        inner.put(resource, key, object, None)
+    }
+
+    /// Changes an object under the lock. `change` gets the stored object and returns the new one; when they are
+    /// equal nothing happens. An object that is being deleted and waits for nothing more is removed.
+    ///
+    /// # Errors
+    /// 404 when there is no such object, and what `change` returns.
+    pub(crate) fn update(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&Value) -> ApiResult<Value>,
+    ) -> ApiResult<Arc<Value>> {
+        let mut inner = self.lock();
+        let key = (resource.plural, namespace.to_owned(), name.to_owned());
+        let Some(old) = inner.objects.get(&key).cloned() else {
+            return Err(ApiError::not_found(resource, name));
+        };
+        let mut new = change(&old)?;
+        let version = object::at(&old, &["metadata", "resourceVersion"]).clone();
+        object::metadata(&mut new).insert("resourceVersion".to_owned(), version);
+        if new == *old {
+            return Ok(old);
+        }
+        let grace = object::number(&new, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
+        let finalizers = object::list(&new, &["metadata", "finalizers"]);
+        let namespace_content = object::list(&new, &["spec", "finalizers"]);
+        if object::is_deleting(&new) && grace == 0 && finalizers.is_empty() && namespace_content.is_empty() {
+            return inner.remove(resource, &key, new);
+        }
+        inner.put(resource, key, new, Some(old))
+    }
+
+    /// Removes an object at once, whatever it waits for.
+    ///
+    /// # Errors
+    /// 404 when there is no such object, and what `check` returns.
+    pub(crate) fn remove(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+        check: impl FnOnce(&Value) -> ApiResult<()>,
+    ) -> ApiResult<Arc<Value>> {
+        let mut inner = self.lock();
+        let key = (resource.plural, namespace.to_owned(), name.to_owned());
+        let Some(old) = inner.objects.get(&key).cloned() else {
+            return Err(ApiError::not_found(resource, name));
+        };
+        check(&old)?;
+        inner.remove(resource, &key, Value::clone(&old))
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.lock().rv
+    }
+
+    /// A feed of the changes after `since`.
+    pub(crate) fn watch(self: &Arc<Self>, since: u64) -> Feed {
+        Feed { store: Arc::clone(self), cursor: since, durable: self.durable.clone() }
+    }
+
+    fn changes(&self, after: u64, until: u64) -> ApiResult<Vec<Change>> {
+        let inner = self.lock();
+        if after < inner.floor {
+            return Err(ApiError::gone(after, inner.floor));
+        }
+        let start = inner.history.partition_point(|c| c.rv <= after);
+        Ok(inner.history.range(start..).take_while(|c| c.rv <= until).cloned().collect())
+    }
+}
+
+/// Follows the store from a version on.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    store: Arc<Store>,
+    cursor: u64,
+    durable: watch::Receiver<Durable>,
+}
+
+impl Feed {
+    /// Waits for the next changes; they come in order, none is left out.
+    ///
+    /// # Errors
+    /// 410 when the feed is further behind than the store remembers; 503 when the store is closed.
+    pub(crate) async fn next(&mut self) -> ApiResult<Vec<Change>> {
+        loop {
+            let until = self.durable.borrow_and_update().rv;
+            if until > self.cursor {
+                let changes = self.store.changes(self.cursor, until)?;
+                self.cursor = until;
+                if !changes.is_empty() {
+                    return Ok(changes);
+                }
+            }
+            self.durable
+                .changed()
+                .await
+                .map_err(|_| ApiError::unavailable("the cluster is shutting down"))?;
+        }
+    }
+
+    /// The version up to which everything was delivered.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whether the feed can start where it was asked to.
+    ///
+    /// # Errors
+    /// 410 when it cannot.
+    pub(crate) fn check(&self) -> ApiResult<()> {
+        self.store.changes(self.cursor, self.cursor).map(|_| ())
+    }
+}
+
+impl Inner {
+    fn put(
+        &mut self,
+        resource: &'static Resource,
+        key: Key,
+        mut object: Value,
+        previous: Option<Arc<Value>>,
+    ) -> ApiResult<Arc<Value>> {
+        let rv = self.rv + 1;
+        object::metadata(&mut object).insert("resourceVersion".to_owned(), Value::from(rv.to_string()));
+        self.enqueue(Record::Put { rv, object: object.clone() })?;
+        self.rv = rv;
+        let object = Arc::new(object);
+        self.objects.insert(key, Arc::clone(&object));
+        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        self.remember(Change { rv, resource, kind, object: Arc::clone(&object), previous });
+        Ok(object)
+    }
+
+    fn remove(&mut self, resource: &'static Resource, key: &Key, mut last: Value) -> ApiResult<Arc<Value>> {
+        let rv = self.rv + 1;
+        object::metadata(&mut last).insert("resourceVersion".to_owned(), Value::from(rv.to_string()));
+        self.enqueue(Record::Delete { rv, object: last.clone() })?;
+        self.rv = rv;
+        let previous = self.objects.remove(key);
+        let object = Arc::new(last);
+        let kind = ChangeKind::Deleted;
+        self.remember(Change { rv, resource, kind, object: Arc::clone(&object), previous });
+        Ok(object)
+    }
+
+    fn enqueue(&self, record: Record) -> ApiResult<()> {
+        let closed = || ApiError::unavailable("the cluster is shutting down");
+        self.queue.as_ref().ok_or_else(closed)?.send(record).map_err(|_| closed())
+    }
+
+    fn remember(&mut self, change: Change) {
+        self.history.push_back(change);
+        if self.history.len() > HISTORY
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.floor = oldest.rv;
+        }
+    }
+
+    fn replay(&mut self, record: Record) {
+        match record {
+            Record::Base { rv, .. } => {
+                self.rv = self.rv.max(rv);
+                self.floor = self.rv;
+            }
+            Record::Put { rv, object } => {
+                let Some((resource, key)) = identify(&object) else { return };
+                let object = Arc::new(object);
+                let previous = self.objects.insert(key, Arc::clone(&object));
+                if rv > self.floor {
+                    let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                    self.remember(Change { rv, resource, kind, object, previous });
+                }
+                self.rv = self.rv.max(rv);
+            }
+            Record::Delete { rv, object } => {
+                let Some((resource, key)) = identify(&object) else { return };
+                let previous = self.objects.remove(&key);
+                let kind = ChangeKind::Deleted;
+                self.remember(Change { rv, resource, kind, object: Arc::new(object), previous });
+                self.rv = self.rv.max(rv);
+            }
+        }
+    }
+}
+
+fn identify(object: &Value) -> Option<(&'static Resource, Key)> {
+    let resource =
+        resources::by_kind(object::text(object, &["apiVersion"]), object::text(object, &["kind"]))?;
+    let key = (resource.plural, object::namespace(object).to_owned(), object::name(object).to_owned());
+    Some((resource, key))
+}
+
+/// Takes all that waits, writes it with one flush, tells how far it got.
+fn write_loop(
+    mut journal: Journal,
+    queue: &mpsc::Receiver<Record>,
+    progress: &watch::Sender<Durable>,
+    snapshot: &dyn Fn() -> Option<(u64, Vec<Arc<Value>>)>,
+) {
+    let (mut base_size, mut base_rv) = (journal.size, 0);
+    while let Ok(first) = queue.recv() {
+        let mut batch = vec![first];
+        batch.extend(queue.try_iter());
+        batch.retain(|record| version(record) > base_rv);
+        let Some(last) = batch.last().map(version) else { continue };
+        if let Err(error) = journal.append(&batch) {
+            tracing::error!(path = %journal.path().display(), %error, "the journal cannot be written");
+            progress.send_modify(|d| d.failed = Some(error.to_string()));
+            return;
+        }
+        progress.send_modify(|d| d.rv = last);
+        if journal.size > COMPACT_AT.max(base_size * 4)
+            && let Some((rv, objects)) = snapshot()
+        {
+            match Journal::rewrite(journal.path(), rv, &objects) {
+                Ok(rewritten) => {
+                    journal = rewritten;
+                    (base_size, base_rv) = (journal.size, rv);
+                    progress.send_modify(|d| d.rv = rv);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the journal could not be compacted, it goes on growing");
+                    base_size = journal.size;
+                }
+            }
+        }
+    }
+}
+
+fn version(record: &Record) -> u64 {
+    match record {
+        Record::Base { rv, .. } | Record::Put { rv, .. } | Record::Delete { rv, .. } => *rv,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::{CONFIG_MAPS, NAMESPACES};
+    use serde_json::json;
+    use std::io::Write;
+
+    fn config_map(name: &str, value: i64) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"},
+               "data": {"v": value.to_string()}})
+    }
+
+    fn namespace() -> Value {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+    }
+
+    #[tokio::test]
+    async fn objects_and_versions_outlive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objects.journal");
+        let store = Store::open(&path).unwrap();
+        store.create(&NAMESPACES, namespace()).unwrap();
+        store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
+        let changed = store.update(&CONFIG_MAPS, "default", "a", |_| Ok(config_map("a", 2))).unwrap();
+        store.create(&CONFIG_MAPS, config_map("b", 1)).unwrap();
+        store.remove(&CONFIG_MAPS, "default", "b", |_| Ok(())).unwrap();
+        let version = store.version();
+        store.durable(version).await.unwrap();
+        store.close();
+        // A torn last line is what a power cut leaves.
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"00000000 {\"op\"").unwrap();
+
+        let again = Store::open(&path).unwrap();
+        assert_eq!(again.version(), version);
+        assert_eq!(again.get(&CONFIG_MAPS, "default", "a").unwrap(), changed);
+        assert!(again.get(&CONFIG_MAPS, "default", "b").is_none());
+        let changes = again.watch(object::resource_version(&changed)).next().await.unwrap();
+        let kinds: Vec<ChangeKind> = changes.iter().map(|c| c.kind).collect();
+        assert_eq!(kinds, [ChangeKind::Added, ChangeKind::Deleted]);
+        again.close();
+    }
+
+    #[test]
+    fn damage_before_the_last_line_refuses_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objects.journal");
+        let store = Store::open(&path).unwrap();
+        store.create(&NAMESPACES, namespace()).unwrap();
+        store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
+        store.close();
+        let text = std::fs::read_to_string(&path).unwrap().replacen("Namespace", "Namespice", 1);
+        std::fs::write(&path, text).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { line: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_compacted_journal_holds_the_same_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objects.journal");
+        let store = Store::open(&path).unwrap();
+        store.create(&NAMESPACES, namespace()).unwrap();
+        let mut big = config_map("a", 0);
+        big["data"]["fill"] = Value::from("x".repeat(256 * 1024));
+        store.create(&CONFIG_MAPS, big.clone()).unwrap();
+        for n in 0..100 {
+            let mut next = big.clone();
+            next["data"]["v"] = Value::from(n.to_string());
+            store.update(&CONFIG_MAPS, "default", "a", |_| Ok(next)).unwrap();
+        }
+        let version = store.version();
+        store.close();
+        assert!(std::fs::metadata(&path).unwrap().len() < COMPACT_AT * 2);
+        let again = Store::open(&path).unwrap();
+        assert_eq!(again.version(), version);
+        assert_eq!(again.get(&CONFIG_MAPS, "default", "a").unwrap()["data"]["v"], "99");
+        again.close();
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_is_too_old_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("objects.journal")).unwrap();
+        assert_eq!(store.watch(0).check().unwrap_err().code, 410);
+        store.create(&NAMESPACES, namespace()).unwrap();
+        assert!(store.watch(1).check().is_ok());
+        store.close();
+    }
+
+    #[test]
+    fn equal_updates_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("objects.journal")).unwrap();
+        store.create(&NAMESPACES, namespace()).unwrap();
+        let first = store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
+        let second = store.update(&CONFIG_MAPS, "default", "a", |old| Ok(old.clone())).unwrap();
+        assert_eq!(first, second);
+        store.close();
+    }
+}

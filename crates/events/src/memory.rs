@@ -333,6 +333,8 @@ impl Bus for MemoryBus {
                 }
             };
             tokio::select! {
+                // Nothing begins after shutdown.
+                biased;
                 () = shutdown.cancelled() => break,
                 Some(outcome) = dispatcher.next() => shared.settle(group, outcome),
                 // The sender lives as long as `shared`.

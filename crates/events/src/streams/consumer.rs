@@ -186,7 +186,13 @@ impl<'a> Consumer<'a> {
             let settle = sleep_until(self.settle_at);
             let retry = sleep_until(self.next_retry());
             tokio::select! {
+                // In this order: nothing begins after shutdown, and what has its time is not starved by a busy stream.
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
+                () = settle => self.settle(commands).await?,
+                () = retry => self.redeliver(commands).await?,
+                _ = upkeep.tick() => self.upkeep(commands).await?,
+                Some(outcome) = self.dispatcher.next() => self.judge(outcome),
                 reply = reading => {
                     read = None;
                     match reply {
@@ -198,10 +204,6 @@ impl<'a> Consumer<'a> {
                         Err(error) => return Err(error),
                     }
                 }
-                Some(outcome) = self.dispatcher.next() => self.judge(outcome),
-                () = settle => self.settle(commands).await?,
-                () = retry => self.redeliver(commands).await?,
-                _ = upkeep.tick() => self.upkeep(commands).await?,
             }
             if self.settled.len() >= SETTLE_BATCH {
                 self.settle(commands).await?;
@@ -266,45 +268,30 @@ impl<'a> Consumer<'a> {
     }
 
     /// Takes up what this consumer's name had pending: from before a restart, or read just before the connection broke.
+    /// By claiming, since reading one's history would count a delivery also for what is being handled right now.
     async fn recover_own(&mut self, commands: &mut MultiplexedConnection) -> Result<(), RedisError> {
         for stream in 0..self.keys.len() {
-            let mut after = "0".to_owned();
+            let mut start = "-".to_owned();
             loop {
-                let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
-                    .arg("GROUP")
-                    .arg(&self.group)
-                    .arg(&self.name)
-                    .arg("COUNT")
-                    .arg(CLAIM_BATCH)
-                    .arg("STREAMS")
+                let page: StreamPendingCountReply = redis::cmd("XPENDING")
                     .arg(&self.keys[stream])
-                    .arg(&after)
+                    .arg(&self.group)
+                    .arg(&start)
+                    .arg("+")
+                    .arg(CLAIM_BATCH)
+                    .arg(&self.name)
                     .query_async(commands)
                     .await?;
-                let entries: Vec<StreamId> = reply
-                    .unwrap_or_default()
-                    .keys
+                let Some(last) = page.ids.last() else { break };
+                start = format!("({}", last.id);
+                let left: Vec<String> = page
+                    .ids
                     .into_iter()
-                    .flat_map(|key| key.ids)
+                    .map(|pending| pending.id)
+                    .filter(|id| id.parse().is_ok_and(|id| !self.held.contains(&(stream, id))))
                     .collect();
-                let Some(last) = entries.last() else { break };
-                after.clone_from(&last.id);
-                let mut own = Vec::new();
-                for entry in &entries {
-                    let Ok(id) = entry.id.parse::<EntryId>() else {
-                        continue;
-                    };
-                    if self.held.contains(&(stream, id)) {
-                        continue;
-                    }
-                    if entry.map.is_empty() {
-                        // Trimmed meanwhile. Acknowledge, there is nothing left to handle.
-                        self.note(stream, id, Settled::Done);
-                    } else {
-                        own.push(entry.id.clone());
-                    }
-                }
-                let entries = self.claim_back(commands, stream, &own).await?;
+                // Redis drops from its pending list what was trimmed meanwhile.
+                let entries = self.claim_back(commands, stream, &left).await?;
                 self.take_over(commands, stream, entries).await?;
             }
         }

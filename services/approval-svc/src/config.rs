@@ -1,0 +1,246 @@
+//! The configuration: the sections of every service, and here alone the policies and who is who.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use slipway_model::{Name, Principal};
+use slipway_server::{
+    BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig, TelemetryConfig,
+    authentication::matches, config::duration,
+};
+
+use crate::policy::Policy;
+
+/// A request waits this long when its policy does not say: over a weekend.
+const EXPIRE_AFTER: Duration = Duration::from_secs(72 * 3600);
+/// The longest that a request may wait.
+const MAX_EXPIRE_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default)]
+    pub server: ServerConfig,
+    pub database: DatabaseConfig,
+    #[serde(default)]
+    pub bus: BusConfig,
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// Policies by name. They are here and nowhere else, so that no caller can weaken them.
+    pub policies: BTreeMap<Name, PolicyConfig>,
+    /// Which principal an e-mail address in a commit belongs to.
+    #[serde(default)]
+    pub people: BTreeMap<String, Principal>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// How many different people must approve; 0 approves at once and says so.
+    pub required: u32,
+    /// Who may decide, such as `token/alice`; empty leaves it to everyone with the approve role in scope.
+    #[serde(default)]
+    pub approvers: Vec<Principal>,
+    /// Whoever asked may not decide.
+    #[serde(default = "yes")]
+    pub exclude_requester: bool,
+    /// Authors of the commit may not decide.
+    #[serde(default = "yes")]
+    pub exclude_authors: bool,
+    /// How long a request waits for decisions.
+    #[serde(default = "expire_after", with = "duration")]
+    pub expire_after: Duration,
+    /// Services that may be asked for under this policy; patterns in which `*` stands for any text.
+    #[serde(default = "everything")]
+    pub services: Vec<String>,
+    /// Environments that may be asked for under this policy, so that a caller cannot take the one for dev to prod.
+    #[serde(default = "everything")]
+    pub environments: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn expire_after() -> Duration {
+    EXPIRE_AFTER
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+impl PolicyConfig {
+    /// Whether a request for this service and environment may name the policy.
+    pub fn covers(&self, service: &Name, environment: &Name) -> bool {
+        self.services
+            .iter()
+            .any(|pattern| matches(pattern, service.as_str()))
+            && self
+                .environments
+                .iter()
+                .any(|pattern| matches(pattern, environment.as_str()))
+    }
+
+    /// The policy as an approval keeps it.
+    pub fn policy(&self, name: &Name) -> Policy {
+        Policy {
+            name: name.clone(),
+            required: self.required,
+            approvers: self.approvers.iter().cloned().collect(),
+            exclude_requester: self.exclude_requester,
+            exclude_authors: self.exclude_authors,
+            expire_after_seconds: self.expire_after.as_secs(),
+        }
+    }
+
+    fn check(&self, key: &str) -> Result<(), ConfigError> {
+        let distinct: BTreeSet<&Principal> = self.approvers.iter().collect();
+        if distinct.len() < self.approvers.len() {
+            return Err(ConfigError::invalid(
+                format!("{key}.approvers"),
+                "names somebody twice; name each once",
+            ));
+        }
+        if !distinct.is_empty()
+            && usize::try_from(self.required).map_or(true, |required| required > distinct.len())
+        {
+            return Err(ConfigError::invalid(
+                format!("{key}.required"),
+                format!(
+                    "is {}, but only {} approvers are listed; list more or require fewer",
+                    self.required,
+                    distinct.len()
+                ),
+            ));
+        }
+        if self.expire_after < Duration::from_secs(1) || self.expire_after > MAX_EXPIRE_AFTER {
+            return Err(ConfigError::invalid(
+                format!("{key}.expire_after"),
+                "must be between 1s and 365 days (8760h)",
+            ));
+        }
+        for (name, patterns) in [("services", &self.services), ("environments", &self.environments)] {
+            if patterns.is_empty() {
+                return Err(ConfigError::invalid(
+                    format!("{key}.{name}"),
+                    "is empty; leave it out for all",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ServiceConfig for Config {
+    fn server(&self) -> &ServerConfig {
+        &self.server
+    }
+
+    fn bus(&self) -> &BusConfig {
+        &self.bus
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.database.url()?;
+        for (name, policy) in &self.policies {
+            policy.check(&format!("policies.{name}"))?;
+        }
+        let mut seen = BTreeSet::new();
+        for email in self.people.keys() {
+            if !email.contains('@') || email.len() > crate::people::MAX_AUTHOR {
+                return Err(ConfigError::invalid(
+                    format!("people.{email}"),
+                    "is no e-mail address",
+                ));
+            }
+            if !seen.insert(crate::people::normal(email)) {
+                return Err(ConfigError::invalid(
+                    format!("people.{email}"),
+                    "is listed twice (upper and lower case are the same); keep one",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let config: Config = slipway_server::config::parse("approval.yaml", text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The example in the README is one that works.
+    #[test]
+    fn the_example_is_valid() {
+        let config = parse(include_str!("../example.yaml")).unwrap();
+        let prod: Name = "prod".parse().unwrap();
+        assert_eq!(config.policies[&prod].required, 2);
+        assert!(config.policies[&prod].covers(&"shop".parse().unwrap(), &prod));
+        assert!(!config.policies[&"automatic".parse().unwrap()].covers(&"shop".parse().unwrap(), &prod));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let with = |policies: &str| format!("database: {{url: 'sqlite:///x'}}\n{policies}\n");
+        for (text, says) in [
+            (
+                with("policies: {a: {required: 1, approver: []}}"),
+                "approval.yaml:2:27: policies.a.approver: unknown field",
+            ),
+            (with("policies: {A_b: {required: 1}}"), "approval.yaml:2"),
+            (with("policies: {a: {}}"), "required"),
+            (
+                with("policies: {a: {required: 2, approvers: [token/b]}}"),
+                "policies.a.required: is 2, but only 1",
+            ),
+            (
+                with("policies: {a: {required: 1, approvers: [token/b, token/b]}}"),
+                "policies.a.approvers: names somebody twice",
+            ),
+            (
+                with("policies: {a: {required: 1, approvers: [bob]}}"),
+                "write it issuer/subject",
+            ),
+            (
+                with("policies: {a: {required: 1, expire_after: 0s}}"),
+                "policies.a.expire_after: must be between",
+            ),
+            (
+                with("policies: {a: {required: 1, expire_after: 9000h}}"),
+                "policies.a.expire_after: must be between",
+            ),
+            (
+                with("policies: {a: {required: 1, environments: []}}"),
+                "policies.a.environments: is empty",
+            ),
+            (
+                with("policies: {}\npeople: {bob: token/bob}"),
+                "people.bob: is no e-mail",
+            ),
+            (
+                with("policies: {}\npeople: {B@x: token/b, b@x: token/b}"),
+                "is listed twice",
+            ),
+            (
+                "database: {}\npolicies: {}".to_owned(),
+                "database.url: is required",
+            ),
+        ] {
+            let error = parse(&text).expect_err(&text).to_string();
+            assert!(error.contains(says), "{text}\n{error}");
+        }
+    }
+}

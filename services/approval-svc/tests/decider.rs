@@ -1,0 +1,699 @@
+//! The decider of approvals: tables, golden files and properties.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use approval_svc::{
+    approval::{Approval, Asked, Command, Decision, Event, Reason, Refusal, Request, State, Status, Verdict},
+    policy::{Policy, Subject, binding},
+};
+use pretty_assertions::assert_eq;
+use proptest::prelude::*;
+use slipway_ledger::Decider;
+use slipway_model::{Actor, Id, Principal, Timestamp};
+
+const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+fn who(name: &str) -> Principal {
+    Principal::new("token", name)
+}
+
+fn actor(text: &str) -> Actor {
+    match text.split_once(" for ") {
+        Some((bot, person)) => Actor {
+            principal: who(bot),
+            on_behalf_of: Some(who(person)),
+        },
+        None => Actor::direct(who(text)),
+    }
+}
+
+fn policy(required: u32, approvers: &[&str]) -> Policy {
+    Policy {
+        name: "prod".parse().unwrap(),
+        required,
+        approvers: approvers.iter().map(|name| who(name)).collect(),
+        exclude_requester: true,
+        exclude_authors: true,
+        expire_after_seconds: 60,
+    }
+}
+
+fn subject() -> Subject {
+    Subject {
+        service: "shop".parse().unwrap(),
+        environment: "prod".parse().unwrap(),
+        target: "prod/shop/Deployment/web".to_owned(),
+        digest: Some(format!("sha256:{}", "ab".repeat(32)).parse().unwrap()),
+        plan_hash: "plan-1".to_owned(),
+        commit: Some("1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap()),
+        summary: "shop 1a2b3c4 to prod".to_owned(),
+    }
+}
+
+/// Asked for by alice, written by dave.
+fn request(policy: Policy) -> Request {
+    Request {
+        subject: subject(),
+        policy,
+        requested_by: actor("alice"),
+        authors: BTreeSet::from([who("dave")]),
+        unmapped_authors: BTreeSet::new(),
+        correlation: "rel-1".to_owned(),
+        labels: [("team".to_owned(), "shop".to_owned())].into(),
+    }
+}
+
+fn id() -> Id {
+    "apr-1".parse().unwrap()
+}
+
+fn seconds(n: u64) -> Timestamp {
+    NOW + Duration::from_secs(n)
+}
+
+/// Decides and applies.
+fn apply(state: &mut State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    let events = Approval::decide(&id(), state, command, now)?;
+    for event in &events {
+        Approval::evolve(state, event, now);
+    }
+    Ok(events)
+}
+
+fn asked_for(request: Request) -> State {
+    let mut state = State::default();
+    apply(&mut state, Command::Request(Box::new(request)), NOW).unwrap();
+    state
+}
+
+fn word(state: &State, verdict: Verdict, by: &str) -> Command {
+    let binding = state
+        .asked
+        .as_ref()
+        .map(|asked| asked.binding.clone())
+        .unwrap_or_default();
+    Command::Decide {
+        verdict,
+        binding,
+        by: actor(by),
+        comment: String::new(),
+    }
+}
+
+fn approve(state: &mut State, by: &str) -> Result<Status, Refusal> {
+    let command = word(state, Verdict::Approve, by);
+    apply(state, command, seconds(1)).map(|_| state.status)
+}
+
+fn reject(state: &mut State, by: &str) -> Result<Status, Refusal> {
+    let command = word(state, Verdict::Reject, by);
+    apply(state, command, seconds(1)).map(|_| state.status)
+}
+
+fn code(state: &State) -> &str {
+    state.reason.as_ref().map_or("", |reason| &reason.code)
+}
+
+#[test]
+fn n_different_people_approve() {
+    let mut state = asked_for(request(policy(2, &["bob", "carol", "erin"])));
+    assert_eq!(state.status, Status::Pending);
+    assert_eq!(
+        state.waits_for().unwrap(),
+        "0 of 2 approvals; 2 more by bob, carol, erin"
+    );
+    assert_eq!(approve(&mut state, "bob"), Ok(Status::Pending));
+    assert_eq!(
+        state.waits_for().unwrap(),
+        "1 of 2 approvals; 1 more by carol, erin"
+    );
+    assert_eq!(
+        approve(&mut state, "bob"),
+        Err(Refusal::AlreadyDecided(who("bob")))
+    );
+    assert_eq!(
+        reject(&mut state, "bob"),
+        Err(Refusal::AlreadyDecided(who("bob")))
+    );
+    assert_eq!(
+        approve(&mut state, "bot for bob"),
+        Err(Refusal::AlreadyDecided(who("bob")))
+    );
+    assert_eq!(approve(&mut state, "carol"), Ok(Status::Approved));
+    assert_eq!(code(&state), "ENOUGH_APPROVALS");
+    assert_eq!(
+        state.reason.as_ref().unwrap().message,
+        "approved by token/bob, token/carol"
+    );
+    assert_eq!(state.ended_at, Some(seconds(1)));
+    assert_eq!(state.waits_for(), None);
+    assert_eq!(approve(&mut state, "erin"), Err(Refusal::Final(Status::Approved)));
+}
+
+#[test]
+fn who_may_decide() {
+    let listed = || request(policy(1, &["alice", "bob", "carol", "dave"]));
+    let through_bot = || Request {
+        requested_by: actor("deployer for alice"),
+        ..listed()
+    };
+    let name = || "prod".to_owned();
+    let not_an_approver = |name: &str| Refusal::NotAnApprover {
+        who: who(name),
+        policy: "prod".to_owned(),
+        approvers: "token/alice, token/bob, token/carol, token/dave".to_owned(),
+    };
+    for (request, by, refusal) in [
+        (listed(), "bob", None),
+        (listed(), "bot for bob", None),
+        (
+            listed(),
+            "alice",
+            Some(Refusal::SelfApproval(who("alice"), name())),
+        ),
+        // Neither through a bot, nor as the bot of somebody who may.
+        (
+            listed(),
+            "bot for alice",
+            Some(Refusal::SelfApproval(who("alice"), name())),
+        ),
+        (
+            listed(),
+            "alice for bob",
+            Some(Refusal::SelfApproval(who("alice"), name())),
+        ),
+        (
+            through_bot(),
+            "alice",
+            Some(Refusal::SelfApproval(who("alice"), name())),
+        ),
+        (
+            through_bot(),
+            "deployer for bob",
+            Some(Refusal::SelfApproval(who("deployer"), name())),
+        ),
+        (through_bot(), "bob", None),
+        (
+            listed(),
+            "dave",
+            Some(Refusal::AuthorApproval(who("dave"), name())),
+        ),
+        (
+            listed(),
+            "bot for dave",
+            Some(Refusal::AuthorApproval(who("dave"), name())),
+        ),
+        (
+            listed(),
+            "dave for bob",
+            Some(Refusal::AuthorApproval(who("dave"), name())),
+        ),
+        (listed(), "mallory", Some(not_an_approver("mallory"))),
+        (listed(), "bot for mallory", Some(not_an_approver("mallory"))),
+        // The bot is no approver itself, whoever it speaks for otherwise.
+        (listed(), "bot", Some(not_an_approver("bot"))),
+    ] {
+        for verdict in [Verdict::Approve, Verdict::Reject] {
+            let mut state = asked_for(request.clone());
+            let before = state.clone();
+            let command = word(&state, verdict, by);
+            let result = apply(&mut state, command, seconds(1));
+            assert_eq!(result.err(), refusal, "{by} {verdict:?}");
+            assert_eq!(state == before, refusal.is_some(), "a refusal changes nothing");
+        }
+    }
+}
+
+#[test]
+fn rules_that_are_off_do_not_exclude() {
+    let lax = Policy {
+        exclude_requester: false,
+        exclude_authors: false,
+        ..policy(1, &["alice", "dave"])
+    };
+    for by in ["alice", "dave"] {
+        assert_eq!(
+            approve(&mut asked_for(request(lax.clone())), by),
+            Ok(Status::Approved),
+            "{by}"
+        );
+    }
+}
+
+#[test]
+fn without_a_list_the_roles_decide() {
+    let mut state = asked_for(request(policy(1, &[])));
+    assert_eq!(
+        state.waits_for().unwrap(),
+        "0 of 1 approvals; 1 more by anyone with the approve role"
+    );
+    assert!(matches!(
+        approve(&mut state, "alice"),
+        Err(Refusal::SelfApproval(..))
+    ));
+    assert_eq!(approve(&mut state, "whoever"), Ok(Status::Approved));
+}
+
+#[test]
+fn one_no_ends_it() {
+    let mut state = asked_for(request(policy(2, &["bob", "carol"])));
+    approve(&mut state, "bob").unwrap();
+    let Command::Decide { binding, .. } = word(&state, Verdict::Reject, "carol") else {
+        unreachable!()
+    };
+    let comment = "not on a friday".to_owned();
+    let command = Command::Decide {
+        verdict: Verdict::Reject,
+        binding,
+        by: actor("carol"),
+        comment,
+    };
+    apply(&mut state, command, seconds(2)).unwrap();
+    assert_eq!((state.status, code(&state)), (Status::Rejected, "REJECTED"));
+    assert_eq!(
+        state.reason.as_ref().unwrap().message,
+        "rejected by token/carol: not on a friday"
+    );
+    assert_eq!(approve(&mut state, "erin"), Err(Refusal::Final(Status::Rejected)));
+}
+
+#[test]
+fn a_policy_that_asks_nobody_approves_at_once() {
+    // Also when the author is unknown: there is nobody whose word could be doubted.
+    let nobody = Request {
+        authors: BTreeSet::new(),
+        ..request(policy(0, &[]))
+    };
+    let state = asked_for(nobody);
+    assert_eq!(
+        (state.status, code(&state)),
+        (Status::Approved, "POLICY_REQUIRES_NOBODY")
+    );
+    assert_eq!(Approval::wake_at(&state), None);
+}
+
+#[test]
+fn a_decision_holds_for_what_it_names() {
+    let mut state = asked_for(request(policy(1, &["bob"])));
+    let elsewhere = Subject {
+        plan_hash: "plan-2".to_owned(),
+        ..subject()
+    };
+    for other in [
+        binding(&elsewhere, &policy(1, &["bob"])),
+        binding(&subject(), &policy(2, &["bob"])),
+        String::new(),
+    ] {
+        let command = Command::Decide {
+            verdict: Verdict::Approve,
+            binding: other,
+            by: actor("bob"),
+            comment: String::new(),
+        };
+        assert_eq!(
+            apply(&mut state, command, seconds(1)),
+            Err(Refusal::BindingMismatch)
+        );
+    }
+    assert_eq!(approve(&mut state, "bob"), Ok(Status::Approved));
+}
+
+#[test]
+fn time_runs_out() {
+    let mut state = asked_for(request(policy(1, &["bob"])));
+    assert_eq!(Approval::wake_at(&state), Some(seconds(60)));
+    // A timer that fires early does nothing; the last moment before still counts.
+    assert_eq!(apply(&mut state, Command::Expire, seconds(59)), Ok(vec![]));
+    let mut in_time = state.clone();
+    let command = word(&state, Verdict::Approve, "bob");
+    apply(&mut in_time, command, seconds(59)).unwrap();
+    assert_eq!(in_time.status, Status::Approved);
+    assert_eq!(apply(&mut in_time, Command::Expire, seconds(60)), Ok(vec![]));
+
+    // A decision that comes before the timer does, but after the time, is too late.
+    let command = word(&state, Verdict::Approve, "bob");
+    assert_eq!(
+        apply(&mut state, command, seconds(60)),
+        Err(Refusal::Expired(seconds(60)))
+    );
+    apply(&mut state, Command::Expire, seconds(61)).unwrap();
+    assert_eq!((state.status, code(&state)), (Status::Expired, "EXPIRED"));
+    assert_eq!(Approval::wake_at(&state), None);
+    let command = word(&state, Verdict::Approve, "bob");
+    assert_eq!(
+        apply(&mut state, command, seconds(62)),
+        Err(Refusal::Expired(seconds(60)))
+    );
+    assert_eq!(apply(&mut state, Command::Expire, seconds(62)), Ok(vec![]));
+}
+
+#[test]
+fn cancelling() {
+    let cancel = || Command::Cancel {
+        by: actor("alice"),
+        comment: "superseded".to_owned(),
+    };
+    let mut state = asked_for(request(policy(1, &["bob"])));
+    apply(&mut state, cancel(), seconds(1)).unwrap();
+    assert_eq!((state.status, code(&state)), (Status::Cancelled, "CANCELLED"));
+    assert_eq!(
+        apply(&mut state, cancel(), seconds(2)),
+        Ok(vec![]),
+        "a second time changes nothing"
+    );
+    assert_eq!(approve(&mut state, "bob"), Err(Refusal::Final(Status::Cancelled)));
+
+    let mut late = asked_for(request(policy(1, &["bob"])));
+    apply(&mut late, cancel(), seconds(60)).unwrap();
+    assert_eq!(
+        late.status,
+        Status::Expired,
+        "after its time it is not cancelled but expired"
+    );
+
+    assert_eq!(apply(&mut State::default(), cancel(), NOW), Err(Refusal::Absent));
+    assert_eq!(approve(&mut State::default(), "bob"), Err(Refusal::Absent));
+    let again = Command::Request(Box::new(request(policy(1, &["bob"]))));
+    assert_eq!(apply(&mut state, again, NOW), Err(Refusal::Exists));
+}
+
+/// Somebody who is not known here could be any of the approvers; with one more approval than the policy asks for, enough
+/// others said yes even then.
+#[test]
+fn an_author_who_is_nobody_known_costs_one_more_approval() {
+    let unmapped = |authors: &[&str], unmapped: &[&str], policy| Request {
+        authors: authors.iter().map(|name| who(name)).collect(),
+        unmapped_authors: unmapped.iter().map(|&author| author.to_owned()).collect(),
+        ..request(policy)
+    };
+    let three = policy(1, &["bob", "carol", "erin"]);
+    for (request, required) in [
+        (unmapped(&["dave"], &[], three.clone()), 1),
+        (unmapped(&["dave"], &["x@y"], three.clone()), 2),
+        (unmapped(&[], &["x@y", "z@y"], three.clone()), 3),
+        // Nobody named at all is one author unknown: leaving authors out does not weaken the policy.
+        (unmapped(&[], &[], three.clone()), 2),
+        (
+            unmapped(
+                &[],
+                &["x@y"],
+                Policy {
+                    exclude_authors: false,
+                    ..three.clone()
+                },
+            ),
+            1,
+        ),
+        (unmapped(&[], &["x@y", "z@y"], policy(1, &[])), 3),
+    ] {
+        let state = asked_for(request.clone());
+        assert_eq!(state.asked.unwrap().required, required, "{request:?}");
+    }
+
+    let mut state = asked_for(unmapped(&[], &["x@y"], three));
+    assert_eq!(
+        state.waits_for().unwrap(),
+        "0 of 2 approvals; 2 more by bob, carol, erin (policy prod asks for 1; authors who map to nobody: x@y)"
+    );
+    assert_eq!(approve(&mut state, "bob"), Ok(Status::Pending));
+    assert_eq!(approve(&mut state, "carol"), Ok(Status::Approved));
+}
+
+#[test]
+fn what_nobody_could_grant_is_refused_at_once() {
+    let ask =
+        |request: Request| apply(&mut State::default(), Command::Request(Box::new(request)), NOW).map(|_| ());
+    let refused = |required, eligible, words: &str, result: Result<(), Refusal>| {
+        let Err(refusal) = result else {
+            panic!("was not refused")
+        };
+        let Refusal::NotEnoughApprovers {
+            required: r,
+            eligible: e,
+            ..
+        } = &refusal
+        else {
+            panic!("{refusal}")
+        };
+        assert_eq!((*r, *e), (required, eligible));
+        assert!(refusal.to_string().contains(words), "{refusal}");
+    };
+    // alice asks, dave wrote it.
+    refused(
+        1,
+        0,
+        "somebody else ask",
+        ask(request(policy(1, &["alice", "dave"]))),
+    );
+    refused(
+        2,
+        1,
+        "somebody else ask",
+        ask(request(policy(2, &["alice", "bob"]))),
+    );
+    let unmapped = Request {
+        unmapped_authors: BTreeSet::from(["x@y".to_owned()]),
+        ..request(policy(2, &["bob", "carol"]))
+    };
+    refused(3, 2, "not mapped: x@y", ask(unmapped));
+    assert_eq!(ask(request(policy(2, &["alice", "bob", "carol"]))), Ok(()));
+}
+
+#[test]
+fn lists_find_it() {
+    let index = Approval::index(&asked_for(request(policy(1, &["bob"]))));
+    assert_eq!(
+        (
+            index.status.as_str(),
+            index.service.as_str(),
+            index.environment.as_str(),
+            index.correlation.as_str()
+        ),
+        ("pending", "shop", "prod", "rel-1")
+    );
+    assert_eq!(index.labels["team"], "shop");
+}
+
+/// The wire form of each event: others read it, and old ones are read for ever.
+#[test]
+fn events_keep_their_wire_form() {
+    let reason = |code: &str, message: &str| Reason {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    };
+    let policy = policy(2, &["bob", "carol", "erin"]);
+    let events = [
+        (
+            "requested",
+            Event::Requested(Asked {
+                subject: subject(),
+                binding: "b1".to_owned(),
+                policy,
+                requested_by: actor("deployer for alice"),
+                authors: BTreeSet::from([who("dave")]),
+                unmapped_authors: BTreeSet::from(["x@y".to_owned()]),
+                required: 3,
+                expires_at: seconds(60),
+                correlation: "rel-1".to_owned(),
+                labels: [("team".to_owned(), "shop".to_owned())].into(),
+            }),
+        ),
+        (
+            "decided",
+            Event::Decided {
+                verdict: Verdict::Approve,
+                by: actor("bot for bob"),
+                comment: "looks good".to_owned(),
+            },
+        ),
+        (
+            "approved",
+            Event::Approved {
+                reason: reason("ENOUGH_APPROVALS", "approved by token/bob, token/carol"),
+            },
+        ),
+        (
+            "rejected",
+            Event::Rejected {
+                reason: reason("REJECTED", "rejected by token/carol"),
+            },
+        ),
+        (
+            "expired",
+            Event::Expired {
+                reason: reason("EXPIRED", "nobody decided in time"),
+            },
+        ),
+        (
+            "cancelled",
+            Event::Cancelled {
+                by: actor("alice"),
+                reason: reason("CANCELLED", "superseded"),
+            },
+        ),
+    ];
+    for (name, event) in events {
+        let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let golden: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).unwrap();
+        let written = serde_json::to_value(&event).unwrap();
+        assert_eq!(
+            written,
+            golden,
+            "{name} is now {}",
+            serde_json::to_string_pretty(&written).unwrap()
+        );
+        assert_eq!(written["type"], name);
+        assert_eq!(serde_json::from_value::<Event>(golden).unwrap(), event);
+    }
+}
+
+const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "dave", "erin", "frank", "bot"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Word {
+        verdict: Verdict,
+        by: usize,
+        for_: Option<usize>,
+        right: bool,
+    },
+    Cancel(usize),
+    Expire,
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let verdict = prop_oneof![4 => Just(Verdict::Approve), 1 => Just(Verdict::Reject)];
+    let person = 0..PEOPLE.len();
+    let step = prop_oneof![
+        12 => (verdict, person.clone(), proptest::option::weighted(0.3, person.clone()), proptest::bool::weighted(0.95))
+            .prop_map(|(verdict, by, for_, right)| Step::Word { verdict, by, for_, right }),
+        1 => person.prop_map(Step::Cancel),
+        1 => Just(Step::Expire),
+        3 => (0_u64..25).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 0..25)
+}
+
+fn some(people: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = BTreeSet<Principal>> {
+    people.prop_map(|people| people.into_iter().map(|at| who(PEOPLE[at])).collect())
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    let people = |most| proptest::collection::vec(0..PEOPLE.len(), 0..=most);
+    (
+        0_u32..4,
+        some(people(6)),
+        any::<bool>(),
+        any::<bool>(),
+        some(people(2)),
+        0..PEOPLE.len(),
+        any::<bool>(),
+        0_usize..3,
+    )
+        .prop_map(
+            |(required, approvers, exclude_requester, exclude_authors, authors, asker, bot, unmapped)| {
+                Request {
+                    policy: Policy {
+                        approvers,
+                        exclude_requester,
+                        exclude_authors,
+                        ..policy(required, &[])
+                    },
+                    requested_by: Actor {
+                        principal: who(if bot { "bot" } else { PEOPLE[asker] }),
+                        on_behalf_of: bot.then(|| who(PEOPLE[asker])),
+                    },
+                    authors,
+                    unmapped_authors: (0..unmapped).map(|n| format!("{n}@x")).collect(),
+                    ..request(policy(0, &[]))
+                }
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever is tried in whatever order, nobody gets past the gate.
+    #[test]
+    fn the_gate_holds(request in requests(), steps in steps()) {
+        let (mut state, mut now, mut log) = (State::default(), NOW, Vec::new());
+        let asked = apply(&mut state, Command::Request(Box::new(request.clone())), now);
+        prop_assume!(asked.is_ok());
+        log.extend(asked.unwrap().into_iter().map(|event| (event, now)));
+        for step in steps {
+            let before = state.clone();
+            let command = match step {
+                Step::Pass(n) => {
+                    now = now + Duration::from_secs(n);
+                    continue;
+                }
+                Step::Word { verdict, by, for_, right } => {
+                    let mut binding = state.asked.as_ref().unwrap().binding.clone();
+                    if !right { binding.push('0') }
+                    let by = Actor { principal: who(PEOPLE[by]), on_behalf_of: for_.map(|at| who(PEOPLE[at])) };
+                    Command::Decide { verdict, binding, by, comment: String::new() }
+                }
+                Step::Cancel(by) => Command::Cancel { by: actor(PEOPLE[by]), comment: String::new() },
+                Step::Expire => Command::Expire,
+            };
+            if let Ok(events) = apply(&mut state, command, now) {
+                log.extend(events.into_iter().map(|event| (event, now)));
+            }
+            if before.status.is_final() {
+                prop_assert_eq!(&state, &before, "what is final stays as it is");
+            }
+        }
+        let asked = state.asked.clone().unwrap();
+        let yes: Vec<&Decision> = state.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve).collect();
+
+        // Each decision is by somebody entitled, once, in time.
+        let persons: BTreeSet<&Principal> = state.decisions.iter().map(|decision| decision.by.effective()).collect();
+        prop_assert_eq!(persons.len(), state.decisions.len());
+        for decision in &state.decisions {
+            let involved: Vec<&Principal> =
+                std::iter::once(&decision.by.principal).chain(decision.by.on_behalf_of.as_ref()).collect();
+            for person in involved {
+                if request.policy.exclude_requester {
+                    prop_assert_ne!(person, &request.requested_by.principal);
+                    prop_assert_ne!(Some(person), request.requested_by.on_behalf_of.as_ref());
+                }
+                prop_assert!(!(request.policy.exclude_authors && request.authors.contains(person)));
+            }
+            let approvers = &request.policy.approvers;
+            prop_assert!(approvers.is_empty() || approvers.contains(decision.by.effective()));
+            prop_assert!(decision.at < asked.expires_at);
+        }
+        // Approved when, and only when, enough said yes and nobody no. Were each unknown author one of those who said
+        // yes, the policy's number would still be left.
+        let enough = yes.len() as u32 >= asked.required;
+        match state.status {
+            Status::Approved => {
+                prop_assert!(enough && yes.len() == state.decisions.len());
+                let doubtful = if request.policy.exclude_authors { request.unmapped_authors.len() as u32 } else { 0 };
+                if request.policy.required > 0 {
+                    prop_assert!(yes.len() as u32 - doubtful >= request.policy.required);
+                }
+            }
+            Status::Rejected => prop_assert!(yes.len() < state.decisions.len()),
+            Status::Pending => {
+                prop_assert!(!enough && yes.len() == state.decisions.len());
+                prop_assert!(state.waits_for().is_some());
+                prop_assert_eq!(Approval::wake_at(&state), Some(asked.expires_at));
+            }
+            Status::Expired | Status::Cancelled => prop_assert!(!enough),
+            Status::Absent => prop_assert!(false, "it was asked for"),
+        }
+        // The events alone make the same state, also after a trip through JSON.
+        let mut folded = State::default();
+        for (event, at) in &log {
+            let event: Event = serde_json::from_str(&serde_json::to_string(event).unwrap()).unwrap();
+            Approval::evolve(&mut folded, &event, *at);
+        }
+        prop_assert_eq!(&folded, &state);
+        let stored: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        prop_assert_eq!(&stored, &state);
+    }
+}

@@ -1,1 +1,63 @@
-fn main() {}
+//! `slipway`: the command line of all four services, and all of them in one process for development.
+
+mod args;
+mod commands;
+mod context;
+mod failure;
+mod json;
+mod waterfall;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    args::{Cli, Command},
+    context::Context,
+    failure::Failure,
+};
+
+fn main() -> ExitCode {
+    // The cluster of `slipway dev` starts this program again as the guard of each pod.
+    local_cluster::shim::run_if_requested();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(Outcome::Happened) => ExitCode::SUCCESS,
+        Ok(Outcome::DidNot) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the thing asked for happened. Errors are a third case: it is not known, or was not tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Happened,
+    DidNot,
+}
+
+async fn run(cli: Cli) -> Result<Outcome, Failure> {
+    let globals = cli.globals;
+    match cli.command {
+        Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
+        Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
+        Command::Release(command) => commands::release::run(&Context::load(&globals)?, globals.output, command).await,
+        Command::Approval(command) => commands::approval::run(&Context::load(&globals)?, globals.output, command).await,
+        Command::Build(command) => commands::build::run(&Context::load(&globals)?, command).await,
+        Command::Events(command) => commands::events::run(&Context::load(&globals)?, globals.output, command).await,
+        Command::Config(command) => commands::config::run(command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut std::io::stdout());
+            Ok(Outcome::Happened)
+        }
+    }
+}

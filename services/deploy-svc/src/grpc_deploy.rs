@@ -9,7 +9,7 @@ use slipway_proto::{
     common::v1::waiting_on::Kind,
     deploy::v1::{self as proto, deploy_service_server::DeployService},
 };
-use slipway_server::{Action, ApiError, Caller, convert, list_page, stream_events_to};
+use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
 use tonic::{Request, Response, Status};
 
 use crate::{

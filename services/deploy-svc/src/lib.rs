@@ -1,1 +1,129 @@
-//! placeholder
+//! deploy-svc: takes commits to verified rollouts. Releases go through their environments, lanes keep them apart,
+//! deployments make a cluster take a commit and find out whether it runs.
+
+pub mod catalog;
+pub mod config;
+pub mod deployment;
+pub mod deployment_effects;
+pub mod drive;
+pub mod effects;
+pub mod grpc_deploy;
+pub mod grpc_release;
+pub mod hints;
+pub mod kubernetes;
+pub mod lane;
+pub mod owners;
+pub mod plan;
+pub mod release;
+pub mod spans;
+
+use std::{sync::Arc, time::Duration};
+
+use slipway_ledger::{Executor, Relay, RelayConfig};
+use slipway_proto::{
+    deploy::v1::deploy_service_server::DeployServiceServer, release::v1::release_service_server::ReleaseServiceServer,
+};
+use slipway_server::{RunError, Server, ServiceConfig, Wiring};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+use crate::{
+    catalog::CatalogStore,
+    deployment::Deployment,
+    deployment_effects::DeploymentEffects,
+    effects::ReleaseEffects,
+    grpc_deploy::DeployApi,
+    grpc_release::ReleaseApi,
+    kubernetes::Clusters,
+    owners::{Approvals, Builds, Changes, Deployments},
+    release::Release,
+    spans::SpanSink,
+};
+
+/// How long a replica that vanished keeps its releases and deployments from the others.
+const LEASE: Duration = Duration::from_secs(10);
+/// How often the catalog's file is looked at.
+const CATALOG_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs the service until `shutdown`, then drains. What is under way when it ends is taken up again by another
+/// replica, or at the next start.
+///
+/// # Errors
+/// What keeps the service from starting, and what ends it other than `shutdown`.
+pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
+    config.check()?;
+    let catalog = Arc::new(CatalogStore::open(&config.catalog).map_err(RunError::other("catalog"))?);
+    let clusters = Clusters::open(&config.clusters).await.map_err(RunError::other("clusters"))?;
+    let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "deploy-svc".to_owned());
+    let ledger = slipway_server::ledger::open(&config.database, "deploy", &replica).await?;
+    let changes = Changes::new(config.gitops.connect("gitops")?);
+    let releases = ReleaseEffects {
+        ledger: ledger.clone(),
+        builds: Arc::new(Builds::new(config.build.connect("build")?)),
+        approvals: Arc::new(Approvals::new(config.approval.connect("approval")?)),
+        changes: Arc::new(changes.clone()),
+        deployments: Arc::new(Deployments::new(ledger.clone())),
+    };
+    let deployments = DeploymentEffects { clusters, manifests: Arc::new(changes) };
+
+    let executor = Executor::builder(ledger.clone())
+        .concurrency(config.concurrency)
+        .lease(LEASE)
+        .register::<Release>(Arc::new(releases))
+        .register::<Deployment>(Arc::new(deployments))
+        .spawn(shutdown.clone());
+    let relay = slipway_server::spawn_relay(&ledger, wiring.bus.clone(), shutdown.clone());
+    let spans = SpanSink { ledger: ledger.clone(), spans: wiring.telemetry.step_spans() };
+    let spans_config = RelayConfig { name: "spans".to_owned(), ..RelayConfig::default() };
+    let spans = Relay::spawn(ledger.clone(), Arc::new(spans), spans_config, shutdown.clone());
+    let hints = tokio::spawn(hints::listen(ledger.clone(), wiring.bus, replica, shutdown.clone()));
+    let reload = tokio::spawn(reload(catalog.clone(), shutdown.clone()));
+
+    let limit = config.server.max_message_bytes;
+    let release_api = ReleaseApi { ledger: ledger.clone(), catalog: catalog.clone() };
+    let deploy_api = DeployApi { ledger: ledger.clone(), catalog };
+    let served = match Server::builder("deploy-svc", &config.server, slipway_proto::DESCRIPTORS) {
+        Ok(server) => {
+            let server = server
+                .telemetry(&wiring.telemetry)
+                .service(ReleaseServiceServer::new(release_api).max_decoding_message_size(limit))
+                .service(DeployServiceServer::new(deploy_api).max_decoding_message_size(limit));
+            server.serve(wiring.listener, shutdown.clone()).await
+        }
+        Err(error) => Err(error),
+    };
+    // Also when the server could not serve.
+    shutdown.cancel();
+    executor.drain().await;
+    relay.drain().await;
+    spans.drain().await;
+    for task in [hints, reload] {
+        if let Err(error) = task.await {
+            tracing::warn!(%error, "a background task ended badly");
+        }
+    }
+    ledger.close().await;
+    served.map_err(Into::into)
+}
+
+/// Takes up changes of the catalog; a bad one is told about and the old one stays.
+async fn reload(catalog: Arc<CatalogStore>, shutdown: CancellationToken) {
+    let mut told = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(CATALOG_EVERY) => {}
+        }
+        match catalog.reload() {
+            Ok(true) => tracing::info!(hash = catalog.current().hash(), "catalog reloaded"),
+            Ok(false) => told = None,
+            Err(problem) => {
+                let problem = problem.to_string();
+                if told.as_ref() != Some(&problem) {
+                    tracing::error!(%problem, "catalog not reloaded, the old one stays");
+                    told = Some(problem);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `slipway demo`: the whole path once, as a newcomer would walk it, with every claim checked on the way.
+
+mod scene;
+mod shell;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use scene::{SERVICE, Scene};
+use serde_json::Value;
+use shell::{Shell, say};
+
+use super::dev::{Home, Options, Repository};
+use crate::{Outcome, args::DemoArgs, failure::Failure};
+
+/// `slipway dev` prints this when everything serves.
+pub const READY: &str = "ready";
+/// Longer than this and something hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
+    let folder = match args.data {
+        Some(folder) => folder,
+        None => std::env::temp_dir().join(format!("slipway-demo-{}", std::process::id())),
+    };
+    // Blocking work all the way: it waits for programs.
+    let done = tokio::task::spawn_blocking(move || play(&folder)).await.map_err(Failure::new)?;
+    done.map(|()| Outcome::Happened)
+}
+
+fn play(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder)?;
+    let folder = folder.canonicalize()?;
+    let data = folder.join("slipway");
+    let slipway = std::env::current_exe()?;
+    let shell = Shell { slipway, context: data.join("context.yaml") };
+
+    title("An application with two commits: A works, B fails its health check");
+    scene::compile(&shell, &folder.join("binaries"))?;
+    let began = Instant::now();
+    let scene = scene::make(&shell, &folder, &folder.join("binaries"))?;
+    say(&format!("application  {}", scene.app.display()));
+    say(&format!("gitops       {}  overlays dev, staging, prod", scene.gitops.display()));
+
+    title("All four services, a Kubernetes and an image store in one process");
+    let options = Options {
+        port: 0,
+        catalog: Some(scene::catalog(&scene.app)),
+        repositories: vec![Repository { name: "platform".to_owned(), url: format!("file://{}", scene.gitops.display()) }],
+    };
+    Home::open(&data, &options)?;
+    let dev = Dev::start(&shell, &data, &folder.join("dev.log"))?;
+
+    let outcome = tell(&shell, &scene, &data);
+    let left = dev.stop(&folder);
+    outcome?;
+    left?;
+
+    title("Done");
+    say(&format!("took {:.1} s after compilation; everything lies in {}", began.elapsed().as_secs_f64(), folder.display()));
+    say(&format!("start it again with: slipway dev --data {}", data.display()));
+    Ok(())
+}
+
+fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
+    title("Release A: built once, dev at once, staging after one yes, prod after two");
+    let release = Releasing::start(shell, &scene.good)?;
+    // alice asked for the release, so her own yes must not count.
+    let staging = wait_for_approval(shell, "staging")?;
+    let refused = shell.show("alice", &["approval", "approve", &staging])?;
+    ensure(!refused.status.success(), "alice may not approve what she asked for")?;
+    approve(shell, "bob", &staging)?;
+    let prod = wait_for_approval(shell, "prod")?;
+    approve(shell, "bob", &prod)?;
+    approve(shell, "carol", &prod)?;
+    let (succeeded, good) = release.wait()?;
+    ensure(succeeded && text(&good, "status") == "STATUS_SUCCEEDED", &format!("release A succeeds: {good}"))?;
+    for (environment, _) in scene::ENVIRONMENTS {
+        ensure(curl(data, environment, "version")? == "A", &format!("{environment} serves A"))?;
+    }
+    let digests = one_digest(&scene.gitops, shell)?;
+    ensure(digests == 1, "the same digest runs everywhere: it was built once")?;
+
+    title("Release B: its /health fails, so dev refuses it and serves A again");
+    let (succeeded, bad) = Releasing::start(shell, &scene.bad)?.wait()?;
+    ensure(!succeeded, "the exit code says that it did not succeed")?;
+    ensure(text(&bad, "status") == "STATUS_ROLLED_BACK", &format!("release B is rolled back: {bad}"))?;
+    let said = bad["evidence"].to_string();
+    ensure(said.contains("cannot reach the database"), "the pod's last log lines are in the release")?;
+    ensure(curl(data, "dev", "version")? == "A", "dev serves A again")?;
+    shell.show("alice", &["release", "get", &text(&bad, "id")])?;
+
+    title("What the GitOps repository says");
+    let log = shell.git(&scene.gitops, &["log", "--format=%h %an  %s", "main"])?;
+    log.lines().for_each(|line| say(&format!("  {line}")));
+    ensure(log.lines().count() == 6, "one commit for each environment, one revert, and the first")?;
+
+    title("Where the time of release A went");
+    shell.show("alice", &["release", "get", &text(&good, "id")])?;
+    say(&format!("trace {}", text(&good, "traceId")));
+    Ok(())
+}
+
+/// A release that is being followed by a process of its own.
+struct Releasing {
+    child: Child,
+}
+
+impl Releasing {
+    fn start(shell: &Shell, commit: &str) -> Result<Self, Failure> {
+        let arguments = ["release", "start", SERVICE, "--commit", commit, "--branch", "main", "--wait"];
+        say(&format!("$ slipway --as alice {} -o json", arguments.join(" ")));
+        let mut command = shell.slipway("alice", &arguments);
+        command.args(["-o", "json"]).stdout(Stdio::piped());
+        Ok(Self { child: command.spawn()? })
+    }
+
+    fn wait(self) -> Result<(bool, Value), Failure> {
+        let output = self.child.wait_with_output()?;
+        let value = serde_json::from_slice(&output.stdout).map_err(Failure::new)?;
+        Ok((output.status.success(), value))
+    }
+}
+
+/// `slipway dev` as a child; killed when the demo fails half-way.
+struct Dev {
+    child: Option<Child>,
+}
+
+impl Dev {
+    fn start(shell: &Shell, data: &Path, log: &Path) -> Result<Self, Failure> {
+        say(&format!("$ slipway dev --data {}", data.display()));
+        let mut command = shell.command(&shell.slipway, &["dev", "--data"]);
+        command.arg(data).stdout(Stdio::piped()).stderr(fs::File::create(log)?);
+        let mut child = command.spawn()?;
+        let out = child.stdout.take();
+        let dev = Self { child: Some(child) };
+        for line in out.into_iter().flat_map(|out| BufReader::new(out).lines()) {
+            let line = line?;
+            if line == READY {
+                return Ok(dev);
+            }
+            say(&format!("  {line}"));
+        }
+        Err(Failure::new("slipway dev ended before it was ready").next(format!("look into {}", log.display())))
+    }
+
+    /// Stops it and looks for anything that it left running.
+    fn stop(mut self, folder: &Path) -> Result<(), Failure> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        kill(pid, Signal::SIGTERM).map_err(Failure::new)?;
+        let status = child.wait()?;
+        ensure(status.success(), "slipway dev ends well when asked to")?;
+        let left = processes_of(folder)?;
+        ensure(left.is_empty(), &format!("nothing is left running: {left:?}"))
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Nothing to tell if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn wait_for_approval(shell: &Shell, environment: &str) -> Result<String, Failure> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        let (_, listed) = shell.json("bob", &["approval", "list"])?;
+        let approvals = listed["approvals"].as_array().cloned().unwrap_or_default();
+        let wanted = approvals.iter().find(|approval| approval["subject"]["environment"] == environment);
+        if let Some(approval) = wanted {
+            return Ok(text(approval, "id"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(Failure::new(format!("no approval for {environment} was asked for")))
+}
+
+fn approve(shell: &Shell, person: &str, approval: &str) -> Result<(), Failure> {
+    let output = shell.show(person, &["approval", "approve", approval, "--comment", "looks good"])?;
+    ensure(output.status.success(), &format!("{person} approves"))
+}
+
+/// Asks an environment through the cluster's service proxy, as curl would be typed.
+fn curl(data: &Path, environment: &str, path: &str) -> Result<String, Failure> {
+    let proxy = format!("/api/v1/namespaces/{environment}/services/{SERVICE}:http/proxy/{path}");
+    let mut command = std::process::Command::new("kubectl");
+    command.arg("--kubeconfig").arg(data.join("kubeconfig")).args(["get", "--raw", &proxy]);
+    let output = command.output().map_err(|error| {
+        Failure::new(format!("cannot run kubectl: {error}")).next("scripts/install-prerequisites demo")
+    })?;
+    let body = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    say(&format!("$ kubectl get --raw {proxy}\n  {body}"));
+    Ok(body)
+}
+
+/// How many different digests the environments ask for.
+fn one_digest(gitops: &Path, shell: &Shell) -> Result<usize, Failure> {
+    let mut digests = std::collections::BTreeSet::new();
+    for (environment, _) in scene::ENVIRONMENTS {
+        let file = format!("main:apps/shop/overlays/{environment}/kustomization.yaml");
+        let text = shell.git(gitops, &["show", &file])?;
+        ensure(text.contains("# written by Slipway; comments stay"), "comments stay where they are")?;
+        let digest = text.lines().find(|line| line.contains("digest:")).unwrap_or_default().trim().to_owned();
+        digests.insert(digest);
+    }
+    Ok(digests.len())
+}
+
+/// Processes, other than this one, that run from or name the demo's folder.
+fn processes_of(folder: &Path) -> Result<Vec<String>, Failure> {
+    let folder = folder.display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.bytes().all(|b| b.is_ascii_digit()) || name == std::process::id().to_string() {
+            continue;
+        }
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        // Shells that run the demo name the folder too; what it started lives in it.
+        if program.starts_with(&folder) || (command.contains(&folder) && command.contains("slipway dev")) {
+            found.push(command);
+        }
+    }
+    Ok(found)
+}
+
+fn ensure(holds: bool, claim: &str) -> Result<(), Failure> {
+    if holds {
+        say(&format!("✓ {}", claim.lines().next().unwrap_or_default().chars().take(120).collect::<String>()));
+        Ok(())
+    } else {
+        Err(Failure::new(format!("not so: {claim}")))
+    }
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn title(line: &str) {
+    println!("\n== {line}");
+}

@@ -1,0 +1,152 @@
+//! `slipway dev`: all four services, a Kubernetes of their own and an image store in one process. The same code as
+//! in production, over SQLite files and a bus within the process.
+
+mod configs;
+mod home;
+
+use std::{fs::File, net::SocketAddr, path::Path, sync::Arc};
+
+pub use configs::Repository;
+pub use home::{Home, Options};
+use local_cluster::Cluster;
+use slipway_events::{Bus, MemoryBus};
+use slipway_server::{RunError, ServiceConfig, Wiring};
+use slipway_telemetry::TelemetryConfig;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Outcome, args::DevArgs, failure::Failure};
+
+pub async fn run(args: DevArgs) -> Result<Outcome, Failure> {
+    let options = Options { port: args.port, ..Options::default() };
+    let home = Home::open(&args.data, &options)?;
+    let _lock = lock(&home)?;
+    let telemetry = TelemetryConfig {
+        service_name: "slipway".to_owned(),
+        otlp_endpoint: args.otlp_endpoint.clone(),
+        log_filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        ..TelemetryConfig::default()
+    };
+    let telemetry = slipway_telemetry::init(&telemetry).map_err(Failure::new)?;
+    let cluster = match &args.kube_context {
+        Some(context) => {
+            home.use_kube_context(context)?;
+            None
+        }
+        None => Some(start_cluster(&home).await?),
+    };
+
+    let shutdown = CancellationToken::new();
+    let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(slipway_events::BusConfig::default()));
+    let mut services = JoinSet::new();
+    macro_rules! spawn {
+        ($service:ident, $name:literal) => {{
+            let config: $service::Config = configured(&home.config($name))?;
+            let listener = bind(config.server.listen, &home.config($name)).await?;
+            let service = telemetry.service(concat!($name, "-svc")).map_err(Failure::new)?;
+            let wiring = Wiring { listener, bus: bus.clone(), telemetry: service };
+            let shutdown = shutdown.clone();
+            services.spawn(async move { ($name, Box::pin($service::run(config, wiring, shutdown)).await) });
+        }};
+    }
+    spawn!(build_svc, "build");
+    spawn!(gitops_svc, "gitops");
+    spawn!(approval_svc, "approval");
+    spawn!(deploy_svc, "deploy");
+
+    greet(&home, cluster.as_ref())?;
+    let ended = tokio::select! {
+        () = stop_signal() => Ok(()),
+        ended = services.join_next() => Err(why(ended)),
+    };
+    shutdown.cancel();
+    while services.join_next().await.is_some() {}
+    if let Some(cluster) = cluster {
+        cluster.shutdown().await;
+    }
+    telemetry.shutdown(std::time::Duration::from_secs(2)).await;
+    ended.map(|()| Outcome::Happened)
+}
+
+/// One process per folder: two would write the same databases.
+fn lock(home: &Home) -> Result<File, Failure> {
+    let file = File::create(home.path("lock"))?;
+    file.try_lock().map_err(|_| {
+        Failure::new(format!("another slipway dev runs in {}", home.folder().display()))
+            .next("stop it, or choose another folder with --data")
+    })?;
+    Ok(file)
+}
+
+async fn start_cluster(home: &Home) -> Result<Cluster, Failure> {
+    let config = local_cluster::Config {
+        data_dir: home.path("cluster"),
+        image_layouts: vec![home.path("images")],
+        ..local_cluster::Config::default()
+    };
+    let cluster = Cluster::start(config).await.map_err(Failure::new)?;
+    std::fs::copy(cluster.kubeconfig_path(), home.path("kubeconfig"))?;
+    Ok(cluster)
+}
+
+fn configured<C: ServiceConfig>(path: &Path) -> Result<C, Failure> {
+    let config: C = slipway_server::config::read(path).map_err(Failure::new)?;
+    let checked = config.server().check().and_then(|()| config.check());
+    checked.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    Ok(config)
+}
+
+async fn bind(address: SocketAddr, config: &Path) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {address}: {error}"))
+            .next(format!("free the port, or change server.listen in {} and the URL in context.yaml", config.display()))
+    })
+}
+
+fn why(ended: Option<Result<(&'static str, Result<(), RunError>), tokio::task::JoinError>>) -> Failure {
+    match ended {
+        Some(Ok((name, Err(error)))) => Failure::new(format!("{name}-svc ended: {error}")),
+        Some(Ok((name, Ok(())))) => Failure::new(format!("{name}-svc ended")),
+        Some(Err(error)) => Failure::new(error),
+        None => Failure::new("no service runs"),
+    }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
+    let context = home.context()?;
+    println!("Slipway runs in {}", home.folder().display());
+    for (name, url) in [
+        ("build-svc", &context.build),
+        ("gitops-svc", &context.gitops),
+        ("approval-svc", &context.approval),
+        ("deploy-svc", &context.deploy),
+    ] {
+        println!("  {name:13} {url}");
+    }
+    if let Some(cluster) = cluster {
+        println!("  {:13} https://{}  KUBECONFIG={}", "kubernetes", cluster.address(), home.path("kubeconfig").display());
+    }
+    println!("  {:13} {}", "catalog", home.path("catalog.yaml").display());
+    println!("  {:13} {}  (yours to edit; read at the next start)", "configuration", home.path("config").display());
+    let people: Vec<&str> = context.token_files.keys().map(String::as_str).collect();
+    println!("  {:13} {} in {}", "tokens of", people.join(", "), home.path("tokens").display());
+    println!();
+    println!("Type next, in another terminal:");
+    println!("  export SLIPWAY_CONTEXT={}", home.path("context.yaml").display());
+    println!("  slipway release plan SERVICE --commit $(git rev-parse HEAD)");
+    println!("  slipway release start SERVICE --commit $(git rev-parse HEAD) --wait");
+    println!("  slipway --as bob approval list");
+    println!("{}", super::demo::READY);
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The folder of `slipway dev`: certificates, tokens, configuration, databases, images. Made once, kept from then on.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    net::TcpListener,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use slipway_server::TokenHash;
+
+use super::configs::{self, Place, Repository};
+use crate::{args::Globals, context::Context, failure::Failure};
+
+/// Who is who in a new folder, and what they may do.
+pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
+    ("alice", &["read", "start", "cancel", "rollback", "approve"]),
+    ("bob", &["read", "approve", "cancel"]),
+    ("carol", &["read", "approve", "cancel"]),
+    ("ci", &["read", "start"]),
+];
+/// deploy-svc, as the other services know it.
+pub(super) const DRIVER: &str = "deploy-svc";
+
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Ports from this one on; 0 takes free ones.
+    pub port: u16,
+    /// The catalog to begin with; a commented example when there is none.
+    pub catalog: Option<String>,
+    /// GitOps repositories to begin with.
+    pub repositories: Vec<Repository>,
+}
+
+#[derive(Debug)]
+pub struct Home {
+    folder: PathBuf,
+}
+
+impl Home {
+    /// Opens the folder, and makes what is missing of it.
+    pub fn open(folder: &Path, options: &Options) -> Result<Self, Failure> {
+        private_folder(folder)?;
+        let home = Self { folder: folder.canonicalize()? };
+        for name in ["tokens", "config", "images", "git"] {
+            private_folder(&home.path(name))?;
+        }
+        home.certificates()?;
+        let mut hashes = BTreeMap::new();
+        for name in PEOPLE.iter().map(|(name, _)| *name).chain([DRIVER]) {
+            hashes.insert(name, home.token(name)?);
+        }
+        if !home.path("context.yaml").exists() {
+            home.configure(options, &hashes)?;
+        }
+        Ok(home)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The configuration file of a service.
+    pub fn config(&self, service: &str) -> PathBuf {
+        self.folder.join("config").join(format!("{service}.yaml"))
+    }
+
+    pub fn context(&self) -> Result<Context, Failure> {
+        let output = crate::args::Output::Table;
+        Context::load(&Globals { context: Some(self.path("context.yaml")), user: None, output })
+    }
+
+    /// Takes a context of the user's own kubeconfig for the cluster `local`.
+    pub fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
+        let mut command = std::process::Command::new("kubectl");
+        let output = command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Failure::new(format!("kubectl cannot read context {context:?}: {said}")));
+        }
+        write_private(&self.path("kubeconfig"), &output.stdout)?;
+        Ok(())
+    }
+
+    /// A certificate authority of this folder's own, and one certificate for loopback.
+    fn certificates(&self) -> Result<(), Failure> {
+        if self.path("tls.key").exists() {
+            return Ok(());
+        }
+        let made = (|| {
+            let authority_key = rcgen::KeyPair::generate()?;
+            let mut authority = rcgen::CertificateParams::new(Vec::<String>::new())?;
+            authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            authority.distinguished_name.push(rcgen::DnType::CommonName, "slipway dev");
+            let authority_certificate = authority.self_signed(&authority_key)?;
+            let issuer = rcgen::Issuer::new(authority, authority_key);
+            let key = rcgen::KeyPair::generate()?;
+            let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+            let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+            Ok::<_, rcgen::Error>((authority_certificate.pem(), certificate.pem(), key.serialize_pem()))
+        })();
+        let (authority, certificate, key) = made.map_err(Failure::new)?;
+        write_private(&self.path("ca.pem"), authority.as_bytes())?;
+        write_private(&self.path("tls.pem"), certificate.as_bytes())?;
+        // Last: it says that all is there.
+        write_private(&self.path("tls.key"), key.as_bytes())
+    }
+
+    /// The hash of a person's token, which is made when there is none.
+    fn token(&self, name: &str) -> Result<String, Failure> {
+        let path = self.path("tokens").join(name);
+        if !path.exists() {
+            let token = format!("slipway_{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+            write_private(&path, token.as_bytes())?;
+        }
+        let token = fs::read_to_string(path)?;
+        Ok(TokenHash::of(token.trim()).to_string())
+    }
+
+    /// Writes the catalog, the four configurations and, last, the context.
+    fn configure(&self, options: &Options, hashes: &BTreeMap<&str, String>) -> Result<(), Failure> {
+        let ports = ports(options.port)?;
+        let place = Place { folder: &self.folder, ports, hashes, repositories: &options.repositories };
+        let catalog = options.catalog.as_deref().unwrap_or(configs::EXAMPLE_CATALOG);
+        write_private(&self.path("catalog.yaml"), catalog.as_bytes())?;
+        for (service, text) in place.all() {
+            write_private(&self.config(service), text.as_bytes())?;
+        }
+        let urls = ports.map(|port| format!("https://127.0.0.1:{port}"));
+        let token_files = PEOPLE.iter().map(|(name, _)| ((*name).to_owned(), Path::new("tokens").join(name))).collect();
+        let context = Context::new(urls, "alice", token_files, Some("ca.pem".into()));
+        let text = serde_saphyr::to_string(&context).map_err(Failure::new)?;
+        write_private(&self.path("context.yaml"), text.as_bytes())
+    }
+}
+
+/// Four ports from `first` on, or four free ones.
+fn ports(first: u16) -> Result<[u16; 4], Failure> {
+    if first != 0 {
+        return Ok([0, 1, 2, 3].map(|offset| first.saturating_add(offset)));
+    }
+    // Held until all four are known, so that they differ.
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(TcpListener::bind("127.0.0.1:0")?);
+    }
+    let mut ports = [0; 4];
+    for (port, listener) in ports.iter_mut().zip(&held) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+fn private_folder(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    Ok(())
+}
+
+/// Whole or not at all, readable by nobody else.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    Ok(())
+}

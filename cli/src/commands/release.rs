@@ -1,0 +1,229 @@
+//! `slipway release …`
+
+use std::{io::IsTerminal, time::Duration};
+
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use slipway_model::Timestamp;
+use slipway_proto::release::v1::{
+    CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release, StartReleaseRequest,
+    WatchReleaseRequest, release::Status, step,
+};
+
+use super::{present, request_id, table};
+use crate::{
+    Outcome,
+    args::{Output, ReleaseCommand, StartArgs, WantedArgs},
+    context::Context,
+    failure::Failure,
+    json, waterfall,
+};
+
+const RELEASE: &str = "slipway.release.v1.Release";
+/// The wait before a watch that broke is taken up again.
+const RESUME: Duration = Duration::from_millis(500);
+/// How often a watch that breaks is taken up again without news in between.
+const RESUMES: u32 = 120;
+
+pub async fn run(context: &Context, output: Output, command: ReleaseCommand) -> Result<Outcome, Failure> {
+    match command {
+        ReleaseCommand::Plan(wanted) => plan(context, output, wanted).await,
+        ReleaseCommand::Start(args) => start(context, output, args).await,
+        ReleaseCommand::List { service, limit } => list(context, output, service, limit).await,
+        ReleaseCommand::Get { id } => {
+            let release = get(context, id).await?;
+            show(output, &release)?;
+            Ok(Outcome::Happened)
+        }
+        ReleaseCommand::Watch { id } => {
+            let release = follow(context, output, get(context, id).await?).await?;
+            finish(output, &release)
+        }
+        ReleaseCommand::Cancel { id, reason, wait } => {
+            let answer = context.releases()?.cancel_release(CancelReleaseRequest { id, reason }).await?;
+            let mut release = present(answer.into_inner().release)?;
+            if wait {
+                release = follow(context, output, release).await?;
+            }
+            show(output, &release)?;
+            let stopped = release.cancelling || matches!(release.status(), Status::Cancelled);
+            Ok(if stopped { Outcome::Happened } else { Outcome::DidNot })
+        }
+    }
+}
+
+async fn plan(context: &Context, output: Output, wanted: WantedArgs) -> Result<Outcome, Failure> {
+    let request = PlanReleaseRequest {
+        service: wanted.service,
+        commit: wanted.commit,
+        branch: wanted.branch,
+        environments: wanted.environments,
+    };
+    let plan = present(context.releases()?.plan_release(request).await?.into_inner().plan)?;
+    match output {
+        Output::Json => println!("{}", json::render("slipway.release.v1.Plan", &plan)?),
+        Output::Table => print!("{}", planned(&plan)),
+    }
+    Ok(Outcome::Happened)
+}
+
+fn planned(plan: &Plan) -> String {
+    let mut rows = table(&["ENVIRONMENT", "POLICY", "WRITES", "DEPLOYS"]);
+    for environment in &plan.environments {
+        let branch = if environment.gitops_branch.is_empty() { "default branch" } else { &environment.gitops_branch };
+        let target = environment.target.clone().unwrap_or_default();
+        rows.add_row([
+            environment.name.clone(),
+            environment.policy.clone(),
+            format!("{} ({branch}) {}", environment.gitops_repository, environment.gitops_path),
+            format!("{}/{}/{}/{}", target.cluster, target.namespace, target.kind, target.name),
+        ]);
+    }
+    format!(
+        "{} {} → {}\n{rows}\nplan {}\n",
+        plan.service,
+        waterfall::short(&plan.commit),
+        plan.image_name,
+        plan.hash
+    )
+}
+
+async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Outcome, Failure> {
+    let request = StartReleaseRequest {
+        request_id: args.request_id.unwrap_or_else(request_id),
+        service: args.wanted.service,
+        commit: args.wanted.commit,
+        branch: args.wanted.branch,
+        environments: args.wanted.environments,
+        plan_hash: args.plan_hash,
+        on_behalf_of: String::new(),
+        labels: args.labels.into_iter().collect(),
+        image: None,
+    };
+    let release = present(context.releases()?.start_release(request).await?.into_inner().release)?;
+    if args.wait {
+        if output == Output::Table {
+            eprintln!("release {}", release.id);
+        }
+        let release = follow(context, output, release).await?;
+        return finish(output, &release);
+    }
+    match output {
+        Output::Json => println!("{}", json::render(RELEASE, &release)?),
+        Output::Table => {
+            println!("{}", release.id);
+            eprintln!("follow it with: slipway release watch {}", release.id);
+        }
+    }
+    Ok(Outcome::Happened)
+}
+
+async fn list(context: &Context, output: Output, service: Option<String>, limit: i32) -> Result<Outcome, Failure> {
+    let request = ListReleasesRequest {
+        page_size: limit,
+        service: service.unwrap_or_default(),
+        ..ListReleasesRequest::default()
+    };
+    let answer = context.releases()?.list_releases(request).await?.into_inner();
+    if output == Output::Json {
+        println!("{}", json::render("slipway.release.v1.ListReleasesResponse", &answer)?);
+        return Ok(Outcome::Happened);
+    }
+    let mut rows = table(&["RELEASE", "SERVICE", "COMMIT", "STATUS", "STEP", "AGE", "BY"]);
+    let now = Timestamp::now().as_micros();
+    for release in answer.releases {
+        let plan = release.plan.clone().unwrap_or_default();
+        let step = release.steps.last().map(|step| step.name.clone()).unwrap_or_default();
+        let age = now - waterfall::micros(release.create_time.as_ref()).unwrap_or(now);
+        rows.add_row([
+            release.id.clone(),
+            plan.service,
+            waterfall::short(&plan.commit).to_owned(),
+            waterfall::status(release.status()).to_owned(),
+            step,
+            waterfall::seconds(age),
+            release.requested_by.map(|actor| actor.principal).unwrap_or_default(),
+        ]);
+    }
+    println!("{rows}");
+    Ok(Outcome::Happened)
+}
+
+async fn get(context: &Context, id: String) -> Result<Release, Failure> {
+    present(context.releases()?.get_release(GetReleaseRequest { id }).await?.into_inner().release)
+}
+
+/// Watches until the end, through restarts of the service. Shows each step as it ends, where a person looks on.
+async fn follow(context: &Context, output: Output, mut release: Release) -> Result<Release, Failure> {
+    let bar = progress(output);
+    let mut shown = 0;
+    let mut broken = 0;
+    while !is_final(&release) {
+        let request = WatchReleaseRequest { id: release.id.clone(), etag: String::new() };
+        match context.releases()?.watch_release(request).await {
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                while let Some(Ok(next)) = stream.next().await {
+                    broken = 0;
+                    release = present(next.release)?;
+                    shown = tell(&bar, &release, shown);
+                }
+            }
+            Err(status) if status.code() != tonic::Code::Unavailable || broken >= RESUMES => return Err(status.into()),
+            Err(_) => {}
+        }
+        if !is_final(&release) {
+            broken += 1;
+            if broken >= RESUMES {
+                return Err(Failure::new(format!("lost sight of release {}", release.id))
+                    .next(format!("it goes on by itself; look again with: slipway release watch {}", release.id)));
+            }
+            tokio::time::sleep(RESUME).await;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(release)
+}
+
+fn progress(output: Output) -> ProgressBar {
+    if output == Output::Json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {
+    while let Some(step) = release.steps.get(shown).filter(|step| step.end_time.is_some()) {
+        let mark = if step.status() == step::Status::Succeeded { '✓' } else { '✗' };
+        bar.println(format!("{mark} {}  {}", step.name, step.result));
+        shown += 1;
+    }
+    if let Some(step) = release.steps.get(shown) {
+        let waiting = release.waiting_on.as_ref().map(|waiting| waiting.message.clone()).unwrap_or_default();
+        bar.set_message(format!("{}  {waiting}", step.name));
+    }
+    shown
+}
+
+fn is_final(release: &Release) -> bool {
+    !matches!(release.status(), Status::Running | Status::Unspecified)
+}
+
+fn show(output: Output, release: &Release) -> Result<(), Failure> {
+    match output {
+        Output::Json => println!("{}", json::render(RELEASE, release)?),
+        Output::Table => print!("{}", waterfall::draw(release, Timestamp::now().as_micros())),
+    }
+    Ok(())
+}
+
+/// Shows a release that was waited for; only success is what was asked.
+fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
+    show(output, release)?;
+    Ok(if release.status() == Status::Succeeded { Outcome::Happened } else { Outcome::DidNot })
+}

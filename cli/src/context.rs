@@ -1,0 +1,96 @@
+//! Where the services are, and who is asking.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use slipway_proto::{
+    approval::v1::approval_service_client::ApprovalServiceClient, build::v1::build_service_client::BuildServiceClient,
+    deploy::v1::deploy_service_client::DeployServiceClient, gitops::v1::git_ops_service_client::GitOpsServiceClient,
+    release::v1::release_service_client::ReleaseServiceClient,
+};
+use slipway_server::{Channel, ClientConfig};
+
+use crate::{args::Globals, failure::Failure};
+
+/// Where `slipway dev` writes it by default.
+const DEFAULT: &str = ".slipway/context.yaml";
+
+/// The context file. Paths in it are relative to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// URLs of the services.
+    pub build: String,
+    pub gitops: String,
+    pub approval: String,
+    pub deploy: String,
+    /// Trusted certificates, when they are not the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Whose token is used when `--as` does not say.
+    pub user: String,
+    /// A file with the bearer token of each person.
+    pub token_files: BTreeMap<String, PathBuf>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+impl Context {
+    pub fn new(urls: [String; 4], user: &str, token_files: BTreeMap<String, PathBuf>, ca_file: Option<PathBuf>) -> Self {
+        let [build, gitops, approval, deploy] = urls;
+        Self { build, gitops, approval, deploy, ca_file, user: user.to_owned(), token_files, folder: PathBuf::new() }
+    }
+
+    /// Reads the context that the command line names.
+    pub fn load(globals: &Globals) -> Result<Self, Failure> {
+        let path = globals.context.clone().unwrap_or_else(|| DEFAULT.into());
+        if !path.exists() {
+            let message = format!("there is no context file {}", path.display());
+            return Err(Failure::new(message).next("start `slipway dev` in this folder, or name one with --context"));
+        }
+        let mut context: Self = slipway_server::config::read(&path).map_err(Failure::new)?;
+        context.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+        if let Some(user) = &globals.user {
+            context.user.clone_from(user);
+        }
+        Ok(context)
+    }
+
+    fn channel(&self, key: &str, url: &str) -> Result<Channel, Failure> {
+        let token_file = self.token_files.get(&self.user).ok_or_else(|| {
+            let known: Vec<&str> = self.token_files.keys().map(String::as_str).collect();
+            Failure::new(format!("no token for {:?} in the context file", self.user))
+                .next(format!("use --as with one of: {}", known.join(", ")))
+        })?;
+        let config = ClientConfig {
+            token: None,
+            token_file: Some(self.folder.join(token_file)),
+            ca_file: self.ca_file.as_ref().map(|file| self.folder.join(file)),
+            ..ClientConfig::new(url, "")
+        };
+        config.connect(key).map_err(Failure::new)
+    }
+
+    pub fn builds(&self) -> Result<BuildServiceClient<Channel>, Failure> {
+        Ok(BuildServiceClient::new(self.channel("build", &self.build)?))
+    }
+
+    pub fn gitops(&self) -> Result<GitOpsServiceClient<Channel>, Failure> {
+        Ok(GitOpsServiceClient::new(self.channel("gitops", &self.gitops)?))
+    }
+
+    pub fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
+        Ok(ApprovalServiceClient::new(self.channel("approval", &self.approval)?))
+    }
+
+    pub fn deployments(&self) -> Result<DeployServiceClient<Channel>, Failure> {
+        Ok(DeployServiceClient::new(self.channel("deploy", &self.deploy)?))
+    }
+
+    pub fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {
+        Ok(ReleaseServiceClient::new(self.channel("deploy", &self.deploy)?))
+    }
+}

@@ -1,0 +1,178 @@
+//! A release as a waterfall: each step, when it ran, what it waited for, and where the time went. Pure: text out.
+
+use std::fmt::Write;
+
+use slipway_proto::{
+    common::v1::waiting_on,
+    release::v1::{Release, Step, release, step},
+};
+
+/// Columns of the bars.
+const WIDTH: usize = 36;
+
+/// Draws `release` as it stood at `now` (microseconds since 1970).
+pub fn draw(release: &Release, now: i64) -> String {
+    let mut out = String::new();
+    let plan = release.plan.clone().unwrap_or_default();
+    let begin = micros(release.create_time.as_ref()).unwrap_or(now);
+    let end = micros(release.end_time.as_ref()).unwrap_or(now).max(begin + 1);
+    let _ = writeln!(
+        out,
+        "{}  {} {}  {}  {}",
+        release.id,
+        plan.service,
+        short(&plan.commit),
+        status(release.status()),
+        seconds(end - begin)
+    );
+    if let Some(image) = &release.image {
+        let _ = writeln!(out, "image  {}@{}", image.name, image.digest);
+    }
+    let _ = writeln!(out, "trace  {}", release.trace_id);
+    let _ = writeln!(out);
+    let name_width = release.steps.iter().map(|step| step.name.len()).max().unwrap_or(4).max(4);
+    for step in &release.steps {
+        let from = micros(step.queue_time.as_ref()).unwrap_or(begin);
+        let to = micros(step.end_time.as_ref()).unwrap_or(end);
+        let bar = bar(begin, end, from, to, glyph(step));
+        let _ = writeln!(
+            out,
+            "{} {:name_width$}  {bar}  {:>8}  {:7}  {}",
+            mark(step.status()),
+            step.name,
+            seconds(to - from),
+            party(step),
+            detail(step)
+        );
+    }
+    let _ = writeln!(out);
+    if let Some(spent) = &release.time_spent {
+        let part = |duration: &Option<prost_types::Duration>| {
+            seconds(duration.as_ref().map_or(0, |d| d.seconds * 1_000_000 + i64::from(d.nanos) / 1000))
+        };
+        let _ = writeln!(
+            out,
+            "total {} = machine {} + human {} + lane {}",
+            part(&spent.total),
+            part(&spent.machine),
+            part(&spent.human),
+            part(&spent.lane)
+        );
+    }
+    if let Some(reason) = &release.reason {
+        let _ = writeln!(out, "reason  {}: {}", reason.code, reason.message);
+    }
+    if let Some(waiting) = &release.waiting_on {
+        let _ = writeln!(out, "waits for {} {}  {}", waiting_kind(waiting.kind()), waiting.r#ref, waiting.message);
+    }
+    for pod in &release.evidence {
+        let exit = pod.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        let _ = writeln!(out, "pod {} container {}: {}{exit}", pod.pod, pod.container, pod.state);
+        for line in &pod.log_tail {
+            let _ = writeln!(out, "  | {line}");
+        }
+        for event in &pod.events {
+            let _ = writeln!(out, "  * {event}");
+        }
+    }
+    out
+}
+
+fn bar(begin: i64, end: i64, from: i64, to: i64, glyph: char) -> String {
+    let column = |time: i64| {
+        let share = (time - begin).clamp(0, end - begin) as f64 / (end - begin) as f64;
+        (share * WIDTH as f64).round() as usize
+    };
+    let left = column(from).min(WIDTH - 1);
+    let right = column(to).clamp(left + 1, WIDTH);
+    let mut bar = " ".repeat(left);
+    bar.extend(std::iter::repeat_n(glyph, right - left));
+    bar.extend(std::iter::repeat_n(' ', WIDTH - right));
+    bar
+}
+
+fn glyph(step: &Step) -> char {
+    match step.kind() {
+        step::Kind::Gate => '░',
+        step::Kind::Lane => '·',
+        _ => '█',
+    }
+}
+
+fn party(step: &Step) -> &'static str {
+    match step.kind() {
+        step::Kind::Gate => "human",
+        step::Kind::Lane => "lane",
+        _ => "machine",
+    }
+}
+
+fn detail(step: &Step) -> String {
+    let said = match (&step.waiting_on, &step.reason) {
+        (Some(waiting), _) if !waiting.message.is_empty() => waiting.message.clone(),
+        (_, Some(reason)) if step.status() != step::Status::Succeeded => format!("{}: {}", reason.code, reason.message),
+        _ => step.result.clone(),
+    };
+    let line = said.lines().next().unwrap_or_default();
+    let cut: String = line.chars().take(100).collect();
+    if cut.len() < line.len() { format!("{cut}…") } else { cut }
+}
+
+fn mark(status: step::Status) -> char {
+    match status {
+        step::Status::Succeeded => '✓',
+        step::Status::Failed | step::Status::Errored => '✗',
+        step::Status::Cancelled => '-',
+        step::Status::Running | step::Status::Queued => '…',
+        step::Status::Skipped | step::Status::Unspecified => ' ',
+    }
+}
+
+/// A status as people read it: `ROLLED_BACK`.
+pub fn status(status: release::Status) -> &'static str {
+    status.as_str_name().trim_start_matches("STATUS_")
+}
+
+fn waiting_kind(kind: waiting_on::Kind) -> String {
+    kind.as_str_name().trim_start_matches("KIND_").to_lowercase()
+}
+
+/// Microseconds since 1970.
+pub fn micros(time: Option<&prost_types::Timestamp>) -> Option<i64> {
+    time.map(|time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+}
+
+/// A duration in microseconds as people read it: `350ms`, `4.2s`, `3m05s`, `2h10m`.
+pub fn seconds(micros: i64) -> String {
+    let millis = micros.max(0) / 1000;
+    match millis {
+        0..1_000 => format!("{millis}ms"),
+        1_000..60_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
+        60_000..3_600_000 => format!("{}m{:02}s", millis / 60_000, millis % 60_000 / 1000),
+        _ => format!("{}h{:02}m", millis / 3_600_000, millis % 3_600_000 / 60_000),
+    }
+}
+
+/// The first seven digits of a commit id.
+pub fn short(commit: &str) -> &str {
+    commit.get(..7).unwrap_or(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        for (micros, text) in [(0, "0ms"), (999_999, "999ms"), (4_250_000, "4.2s"), (185_000_000, "3m05s"), (7_800_000_000, "2h10m")] {
+            assert_eq!(seconds(micros), text);
+        }
+    }
+
+    #[test]
+    fn bars_stay_within_their_columns_and_are_never_empty() {
+        assert_eq!(bar(0, 100, 0, 100, '#'), "#".repeat(WIDTH));
+        assert_eq!(bar(0, 100, 100, 100, '#').trim(), "#");
+        assert_eq!(bar(0, 100, 0, 0, '#').chars().count(), WIDTH);
+    }
+}

@@ -1,0 +1,116 @@
+//! Carries out what releases say must happen: orders, reads and stops at the owners of their steps.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, TransactError};
+use slipway_model::Actor;
+use tracing::{debug, warn};
+
+use crate::{
+    drive::{self, DriveError},
+    owners::{CallError, Order, Owner},
+    release::{Observation, Reason, Release, ReleaseCommand, ReleaseEffect, StepKind},
+};
+
+/// The principal in whose name releases move on.
+pub fn actor() -> Actor {
+    Actor::system("deploy")
+}
+
+/// The owners of all kinds of steps.
+#[derive(Clone)]
+pub struct ReleaseEffects {
+    pub ledger: Ledger,
+    pub builds: Arc<dyn Owner>,
+    pub approvals: Arc<dyn Owner>,
+    pub changes: Arc<dyn Owner>,
+    pub deployments: Arc<dyn Owner>,
+}
+
+impl std::fmt::Debug for ReleaseEffects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReleaseEffects").finish_non_exhaustive()
+    }
+}
+
+impl ReleaseEffects {
+    fn owner(&self, kind: StepKind) -> &dyn Owner {
+        match kind {
+            StepKind::Build => &*self.builds,
+            // Lanes have no effects; whatever asks would be answered by the ledger.
+            StepKind::Gate => &*self.approvals,
+            StepKind::Change | StepKind::Revert => &*self.changes,
+            StepKind::Lane | StepKind::Deploy | StepKind::Redeploy => &*self.deployments,
+        }
+    }
+
+    async fn call(&self, run: &EffectRun<Release>) -> Result<Option<ReleaseCommand>, CallError> {
+        let Some(order) = Order::of(&run.id, &run.snapshot.state) else { return Ok(None) };
+        let owner = self.owner(order.step.kind);
+        let key = run.key.clone();
+        Ok(Some(match &run.effect {
+            ReleaseEffect::Start => {
+                if order.step.kind == StepKind::Change && !self.may_change(run).await? {
+                    return Ok(None);
+                }
+                let taken = owner.start(order).await?;
+                ReleaseCommand::Started { key, reference: taken.reference, observation: taken.observation }
+            }
+            ReleaseEffect::Observe { reference } => {
+                ReleaseCommand::Observed { key, observation: owner.observe(order, reference).await? }
+            }
+            ReleaseEffect::Stop { reference } => {
+                ReleaseCommand::Observed { key, observation: owner.stop(order, reference).await? }
+            }
+            ReleaseEffect::GiveUp => ReleaseCommand::GiveUp { key },
+        }))
+    }
+
+    /// Marks the lane before the first write of a turn; from then on no newer release takes it away.
+    async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, CallError> {
+        let meta = Meta::new(actor(), run.traceparent);
+        drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta).await.map_err(passing)
+    }
+}
+
+fn passing(error: impl std::fmt::Display) -> CallError {
+    CallError::Passing(Reason::new("LEDGER", error.to_string()))
+}
+
+#[async_trait]
+impl Effects<Release> for ReleaseEffects {
+    async fn perform(&self, run: EffectRun<Release>) -> Option<ReleaseCommand> {
+        let called = tokio::select! {
+            called = self.call(&run) => called,
+            () = run.cancelled.cancelled() => return None,
+        };
+        let command = match called {
+            Ok(command) => command?,
+            Err(CallError::Refused(reason)) => {
+                ReleaseCommand::Observed { key: run.key.clone(), observation: Observation::Failed(reason) }
+            }
+            Err(CallError::Passing(reason)) => {
+                warn!(release = %run.id, step = %run.key, code = %reason.code, error = %reason.message, "call failed, will try again");
+                // A poll that could not be made is made again by itself.
+                if matches!(run.effect, ReleaseEffect::Observe { .. }) {
+                    return None;
+                }
+                ReleaseCommand::Stumbled { key: run.key.clone(), reason }
+            }
+        };
+        let meta = Meta::new(actor(), run.traceparent);
+        match drive::execute(&self.ledger, &run.id, command, &meta).await {
+            Ok(_) => {}
+            Err(TransactError::Aborted(DriveError::Release(ExecuteError::Refused(refusal)))) => {
+                debug!(release = %run.id, %refusal, "came too late");
+            }
+            Err(error) => warn!(release = %run.id, step = %run.key, error = %error, "outcome not recorded, will be done again"),
+        }
+        None
+    }
+
+    fn actor(&self) -> Actor {
+        actor()
+    }
+}

@@ -1,0 +1,123 @@
+//! The owners of what a release's steps stand for: build-svc, gitops-svc, approval-svc, and this service's own
+//! deployments. An owner takes an order once, however often it is given, and answers how its thing stands.
+
+mod approvals;
+mod builds;
+mod calls;
+mod changes;
+mod deployments;
+
+pub use approvals::Approvals;
+use async_trait::async_trait;
+pub use builds::Builds;
+pub use changes::Changes;
+pub use deployments::Deployments;
+use slipway_model::{Id, SpanId, TraceContext, TraceId};
+
+use crate::{
+    plan::{Plan, PlannedEnvironment},
+    release::{BuiltImage, ChangeMade, Observation, Reason, ReleaseState, Step},
+};
+
+/// A step of a release as its owner needs to see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub release: &'a Id,
+    pub state: &'a ReleaseState,
+    pub plan: &'a Plan,
+    pub step: &'a Step,
+    pub environment: Option<(usize, &'a PlannedEnvironment)>,
+}
+
+/// What an owner says when it takes an order.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Its id for the thing.
+    pub reference: Id,
+    pub observation: Observation,
+}
+
+/// Why an owner gave no answer about its thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// It refused the order: the step has failed.
+    Refused(Reason),
+    /// It could not be asked, or could not answer: ask again.
+    Passing(Reason),
+}
+
+/// One owner.
+#[async_trait]
+pub trait Owner: Send + Sync {
+    /// Gives the order; the same order given again is the same thing.
+    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError>;
+    /// How the thing stands.
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError>;
+    /// Asks for the thing to be stopped. It may end otherwise all the same.
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError>;
+}
+
+impl<'a> Order<'a> {
+    /// The order for the active step; none when the release has none.
+    pub fn of(release: &'a Id, state: &'a ReleaseState) -> Option<Self> {
+        let plan = state.plan.as_ref()?;
+        let step = state.active_step()?;
+        Some(Self { release, state, plan, step, environment: state.environment_of(step) })
+    }
+
+    /// The idempotency key of this order.
+    pub fn request_id(&self) -> String {
+        format!("{}/{}/{}", self.release, self.step.name, self.step.attempt)
+    }
+
+    /// The step's span, as the parent of whatever the owner does.
+    pub fn trace(&self) -> TraceContext {
+        step_trace(self.release, &self.step.name, self.step.attempt)
+    }
+
+    fn planned(&self) -> Result<&'a PlannedEnvironment, CallError> {
+        self.environment.map(|(_, planned)| planned).ok_or_else(|| missing("an environment"))
+    }
+
+    fn image(&self) -> Result<&'a BuiltImage, CallError> {
+        self.state.image.as_ref().ok_or_else(|| missing("an image"))
+    }
+
+    fn change(&self) -> Result<&'a ChangeMade, CallError> {
+        let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
+        self.state.environments.get(index).and_then(|progress| progress.change.as_ref()).ok_or_else(|| missing("a change"))
+    }
+
+    fn revert(&self) -> Result<&'a ChangeMade, CallError> {
+        let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
+        self.state.environments.get(index).and_then(|progress| progress.revert.as_ref()).ok_or_else(|| missing("a revert"))
+    }
+
+    fn epoch(&self) -> Result<u64, CallError> {
+        let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
+        self.state.environments.get(index).and_then(|progress| progress.epoch).ok_or_else(|| missing("an epoch"))
+    }
+}
+
+/// The trace of a release: the same after every restart.
+pub fn release_trace(release: &Id) -> TraceId {
+    TraceId::derived(&["release", release.as_str()])
+}
+
+/// The root span of a release.
+pub fn root_span(release: &Id) -> SpanId {
+    SpanId::derived(&["release", release.as_str()])
+}
+
+/// The span of one attempt of one step.
+pub fn step_trace(release: &Id, step: &str, attempt: u32) -> TraceContext {
+    TraceContext {
+        trace_id: release_trace(release),
+        span_id: SpanId::derived(&["release", release.as_str(), step, &attempt.to_string()]),
+        sampled: true,
+    }
+}
+
+fn missing(what: &str) -> CallError {
+    CallError::Refused(Reason::new("INTERNAL", format!("the release has no {what} for this step; this is a defect")))
+}

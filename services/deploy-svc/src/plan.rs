@@ -1,0 +1,163 @@
+//! The plan of a release: everything it will do, made from the catalog when it starts and fixed from then on.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use slipway_model::{BranchName, CommitSha, Id, ImageName, Name};
+
+use crate::{
+    catalog::{Build, Catalog, Check, Environment, GitOps, Service, Supersede, Target, Timeouts, UnknownName, Verify},
+    release::StepKind,
+};
+
+/// The policy that asks nobody.
+pub const NO_POLICY: &str = "none";
+/// A release that waits longer than this for its deploy target gives up.
+const LANE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a step may take beyond the time that its owner was given, for queueing and transport.
+const MARGIN: Duration = Duration::from_secs(120);
+/// Builds may stand in line behind others before their own time begins.
+const BUILD_QUEUE_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub service: Name,
+    pub commit: CommitSha,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchName>,
+    pub repository_url: String,
+    pub image_name: ImageName,
+    pub build: Build,
+    /// In the order of promotion; at least one.
+    pub environments: Vec<PlannedEnvironment>,
+    pub catalog_hash: String,
+    /// SHA-256 over all of the above: `sha256:` and 64 hexadecimal digits.
+    pub hash: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedEnvironment {
+    pub name: Name,
+    pub policy: Name,
+    pub gitops: GitOps,
+    pub target: Target,
+    /// A newer release may take this one's place while it has changed nothing here.
+    pub yields: bool,
+    pub timeout: Timeouts,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
+    pub verify: Verify,
+}
+
+/// What someone wants released.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Wanted {
+    pub service: String,
+    pub commit: CommitSha,
+    pub branch: Option<BranchName>,
+    /// Empty: those of the branch, or all when no branch is given.
+    pub environments: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Unknown(#[from] UnknownName),
+    #[error("branch {branch:?} matches none of the branches of service {service:?} in the catalog: name the environments, or add a pattern")]
+    BranchReleasesNothing { service: Name, branch: BranchName },
+    #[error("service {0:?} has no environments in the catalog")]
+    NoEnvironments(Name),
+}
+
+impl Plan {
+    /// Plans `wanted` by `catalog`.
+    ///
+    /// # Errors
+    /// A service or environment that the catalog does not have, or a branch that releases nowhere.
+    pub fn make(catalog: &Catalog, wanted: &Wanted) -> Result<Self, PlanError> {
+        let service = catalog.service(&wanted.service)?;
+        let environments: Vec<PlannedEnvironment> = chosen(service, wanted)?.into_iter().map(planned).collect();
+        if environments.is_empty() {
+            return Err(PlanError::NoEnvironments(service.name.clone()));
+        }
+        let plan = Self {
+            service: service.name.clone(),
+            commit: wanted.commit.clone(),
+            branch: wanted.branch.clone(),
+            repository_url: service.repository.clone(),
+            image_name: service.image.clone(),
+            build: service.build.clone(),
+            environments,
+            catalog_hash: catalog.hash().to_owned(),
+            hash: String::new(),
+        };
+        Ok(plan.hashed())
+    }
+
+    fn hashed(mut self) -> Self {
+        // Field order and map order are fixed, so the text is canonical for this type.
+        let text = serde_json::to_vec(&self).unwrap_or_default();
+        self.hash = format!("sha256:{}", hex::encode(Sha256::digest(text)));
+        self
+    }
+
+    /// How long a step of this plan may take from the moment it is queued.
+    pub fn limit(&self, kind: StepKind, environment: Option<usize>) -> Duration {
+        let timeout = environment.and_then(|index| self.environments.get(index)).map(|planned| planned.timeout);
+        let timeout = timeout.unwrap_or_default();
+        match kind {
+            StepKind::Build => self.build.timeout + BUILD_QUEUE_LIMIT + MARGIN,
+            StepKind::Lane => LANE_LIMIT,
+            StepKind::Gate => timeout.gate + MARGIN,
+            StepKind::Change | StepKind::Revert => timeout.change + MARGIN,
+            StepKind::Deploy | StepKind::Redeploy => timeout.deploy + MARGIN,
+        }
+    }
+}
+
+impl PlannedEnvironment {
+    /// The id of the lane that guards this environment's target.
+    ///
+    /// # Errors
+    /// A target whose names are too long for an id, which the catalog does not let through.
+    pub fn lane(&self) -> Result<Id, slipway_model::Invalid> {
+        self.target.key().parse()
+    }
+
+    /// Whether nobody is asked.
+    pub fn asks_nobody(&self) -> bool {
+        self.policy.as_str() == NO_POLICY
+    }
+}
+
+fn chosen<'a>(service: &'a Service, wanted: &Wanted) -> Result<Vec<&'a Environment>, PlanError> {
+    let mut names: Vec<String> = wanted.environments.clone();
+    if names.is_empty()
+        && let Some(branch) = &wanted.branch
+    {
+        let of_branch = service.environments_of(branch).ok_or_else(|| PlanError::BranchReleasesNothing {
+            service: service.name.clone(),
+            branch: branch.clone(),
+        })?;
+        names = of_branch.iter().map(ToString::to_string).collect();
+    }
+    for name in &names {
+        service.environment(name)?;
+    }
+    let is_wanted = |environment: &&Environment| names.is_empty() || names.iter().any(|name| *name == environment.name.as_str());
+    Ok(service.environments.iter().filter(is_wanted).collect())
+}
+
+fn planned(environment: &Environment) -> PlannedEnvironment {
+    PlannedEnvironment {
+        name: environment.name.clone(),
+        policy: environment.policy.clone(),
+        gitops: environment.gitops.clone(),
+        target: environment.target.clone(),
+        yields: environment.supersede == Supersede::Newest,
+        timeout: environment.timeout,
+        checks: environment.checks.clone(),
+        verify: environment.verify,
+    }
+}

@@ -1,0 +1,61 @@
+//! Where the time of a release went.
+
+use std::time::Duration;
+
+use slipway_model::Timestamp;
+
+use super::{ReleaseState, Step, StepKind};
+
+/// Whom a step's time is spent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    Machine,
+    Human,
+    Lane,
+}
+
+impl Party {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Human => "human",
+            Self::Lane => "lane",
+        }
+    }
+}
+
+impl Step {
+    pub fn party(&self) -> Party {
+        match self.kind {
+            StepKind::Lane => Party::Lane,
+            StepKind::Gate => Party::Human,
+            _ => Party::Machine,
+        }
+    }
+}
+
+/// The parts sum to the whole, since each step is queued at the moment when the one before it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TimeSpent {
+    pub total: Duration,
+    pub machine: Duration,
+    pub human: Duration,
+    pub lane: Duration,
+}
+
+impl ReleaseState {
+    /// The time spent until the release ended, or until `now`.
+    pub fn time_spent(&self, now: Timestamp) -> TimeSpent {
+        let mut spent = TimeSpent::default();
+        for step in &self.steps {
+            let duration = step.ended_at.unwrap_or(now).since(step.queued_at);
+            spent.total += duration;
+            match step.party() {
+                Party::Machine => spent.machine += duration,
+                Party::Human => spent.human += duration,
+                Party::Lane => spent.lane += duration,
+            }
+        }
+        spent
+    }
+}

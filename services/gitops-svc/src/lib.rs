@@ -1,1 +1,79 @@
-//! placeholder
+//! gitops-svc: writes the wanted images into GitOps repositories, one commit for each change, many changes in one push.
+//!
+//! Where to look: [`edit`] changes the text of a file; [`change`] and [`branch`] decide; `effects` carries a round of
+//! a branch out; `repository` is the mirror and the remote; `render` runs kustomize; `grpc` is the API.
+
+pub mod branch;
+pub mod change;
+pub mod config;
+pub mod edit;
+mod effects;
+mod grpc;
+mod message;
+mod process;
+mod render;
+mod repository;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use slipway_ledger::Executor;
+use slipway_server::{RunError, Server, ServiceConfig as _, Wiring};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+use crate::{branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer, repository::Repository};
+
+/// Runs the service until `shutdown`, then drains. A round that is under way is taken up again by another replica, or
+/// at the next start.
+///
+/// # Errors
+/// What keeps the service from starting, and what ends it other than `shutdown`.
+pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
+    config.check()?;
+    std::fs::create_dir_all(&config.data_dir).map_err(RunError::other("data_dir"))?;
+    let repositories: BTreeMap<String, Arc<Repository>> = config
+        .repositories
+        .iter()
+        .map(|(name, repository)| {
+            let repository = Repository::new(name, repository.clone(), &config.author, &config.data_dir);
+            (name.clone(), Arc::new(repository))
+        })
+        .collect();
+    for repository in repositories.values() {
+        repository.recover();
+    }
+    let renderer = Renderer::new(config.kustomize.clone(), &config.data_dir);
+    renderer.recover();
+    let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "gitops-svc".to_owned());
+    let ledger = slipway_server::ledger::open(&config.database, "gitops", &replica).await?;
+
+    let worker = Arc::new(Worker {
+        repositories: repositories.clone(),
+        max_batch: config.max_batch,
+        telemetry: wiring.telemetry.clone(),
+    });
+    let executor = Executor::builder(ledger.clone())
+        .register::<Change>(worker.clone())
+        .register::<Branch>(worker)
+        .spawn(shutdown.clone());
+    let relay = slipway_server::spawn_relay(&ledger, wiring.bus, shutdown.clone());
+    let grpc = GitOpsGrpc {
+        ledger: ledger.clone(),
+        repositories,
+        renderer,
+        push_deadline: config.push_deadline,
+    };
+    let served = match Server::builder("gitops-svc", &config.server, slipway_proto::DESCRIPTORS) {
+        Ok(server) => {
+            let grpc = grpc.into_server(config.server.max_message_bytes);
+            server.telemetry(&wiring.telemetry).service(grpc).serve(wiring.listener, shutdown.clone()).await
+        }
+        Err(error) => Err(error),
+    };
+    // Also when the server could not serve.
+    shutdown.cancel();
+    executor.drain().await;
+    relay.drain().await;
+    ledger.close().await;
+    served.map_err(Into::into)
+}

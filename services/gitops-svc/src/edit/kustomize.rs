@@ -1,0 +1,608 @@
+//! The `images` of a kustomization: read, and set as a splice of the text.
+
+use std::{fmt, ops::Range};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Refusal,
+    yaml::{self, Kind, Node, Stream, Style, needs_quotes},
+};
+
+const BOM: &str = "\u{feff}";
+/// The fields that we set, in the order in which kustomize writes them after `name`.
+const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
+
+/// A value as it means and as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scalar {
+    pub value: String,
+    /// With its quotes, when it had some.
+    pub written: String,
+}
+
+/// One entry of `images`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_name: Option<Scalar>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_tag: Option<Scalar>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Scalar>,
+}
+
+impl Entry {
+    fn get(&self, field: usize) -> Option<&Scalar> {
+        [&self.new_name, &self.new_tag, &self.digest][field].as_ref()
+    }
+
+    /// Whether both name the same image, however they are written.
+    pub fn means(&self, other: &Self) -> bool {
+        self.name == other.name
+            && (0..FIELDS.len()).all(|field| {
+                self.get(field).map(|scalar| &scalar.value) == other.get(field).map(|scalar| &scalar.value)
+            })
+    }
+}
+
+/// The image as one reference: `newName:newTag@digest`.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.new_name.as_ref().map_or(&self.name, |name| &name.value))?;
+        if let Some(tag) = &self.new_tag {
+            write!(f, ":{}", tag.value)?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{}", digest.value)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is to become of one field of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field {
+    Keep,
+    Remove,
+    /// Written in the style that stands there, quoted where the text alone would not be a string.
+    Set(String),
+    /// Written to the letter.
+    Restore(Scalar),
+}
+
+/// What is to become of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub new_name: Field,
+    pub new_tag: Field,
+    pub digest: Field,
+}
+
+/// An edit that was done, and what it was done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited {
+    /// The whole text. Equal to the one before when nothing had to be changed.
+    pub text: String,
+    pub before: Entry,
+    pub after: Entry,
+}
+
+/// The entries of `images`, in order. None where there is no such key.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    let stream = parse(text)?;
+    let Some(root) = root(&stream)? else {
+        return Ok(Vec::new());
+    };
+    images(root)?
+        .iter()
+        .filter_map(|node| Some(entry(text, node, name_of(node)?)))
+        .collect()
+}
+
+/// Sets the fields of the entry `name` of `images`, and touches nothing else.
+///
+/// # Errors
+/// The image is not there, or the edit could not be done without touching something else.
+pub fn set_image(whole: &str, name: &str, wanted: &Wanted) -> Result<Edited, Refusal> {
+    let (bom, text) = match whole.strip_prefix(BOM) {
+        Some(text) => (BOM, text),
+        None => ("", whole),
+    };
+    let stream = parse(text)?;
+    let (index, node) = find(&stream, name)?;
+    let before = entry(text, node, name)?;
+
+    let plan = Plan::new(text, &stream, node, wanted)?;
+    if plan.splices.is_empty() {
+        return Ok(Edited {
+            text: whole.to_owned(),
+            after: before.clone(),
+            before,
+        });
+    }
+    let edited = plan.splice(text);
+    let after = verify(&stream, &edited, name, index, &before, wanted, node.line)?;
+    Ok(Edited {
+        text: format!("{bom}{edited}"),
+        before,
+        after,
+    })
+}
+
+fn parse(text: &str) -> Result<Stream, Refusal> {
+    yaml::parse(text).map_err(|error| Refusal::NotYaml {
+        line: error.line,
+        message: error.message,
+    })
+}
+
+fn refuse(line: usize, reason: impl Into<String>) -> Refusal {
+    Refusal::Unsafe {
+        line,
+        reason: reason.into(),
+    }
+}
+
+/// The one document's mapping.
+fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
+    let mut roots = stream.documents.iter().filter_map(|(_, root)| root.as_ref());
+    let Some(root) = roots.next() else {
+        return Ok(None);
+    };
+    if let Some(second) = roots.next() {
+        return Err(refuse(
+            second.line,
+            "a second document begins here, and kustomize reads one",
+        ));
+    }
+    match root.kind {
+        Kind::Mapping { .. } => Ok(Some(root)),
+        _ => Err(refuse(root.line, "a kustomization is a mapping")),
+    }
+}
+
+/// The items of `images`.
+fn images(root: &Node) -> Result<&[Node], Refusal> {
+    let mut found = root.fields("images");
+    let Some((_, images)) = found.next() else {
+        return Ok(&[]);
+    };
+    if let Some((second, _)) = found.next() {
+        return Err(refuse(second.line, "`images` stands here a second time"));
+    }
+    match &images.kind {
+        Kind::Sequence { items, .. } => Ok(items),
+        _ if images.is_null() => Ok(&[]),
+        Kind::Alias(_) => Err(refuse(images.line, "`images` is an alias")),
+        _ => Err(refuse(images.line, "`images` is not a list")),
+    }
+}
+
+fn name_of(node: &Node) -> Option<&str> {
+    node.fields("name").next().and_then(|(_, value)| value.scalar())
+}
+
+/// The entry that manifests' name `name` means, and its place in the list.
+fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
+    let none = |present| Refusal::ImageNotFound {
+        name: name.to_owned(),
+        present,
+    };
+    let Some(root) = root(stream)? else {
+        return Err(none(Vec::new()));
+    };
+    let items = images(root)?;
+    let mut matching = items
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| name_of(node) == Some(name));
+    let Some((index, node)) = matching.next() else {
+        return Err(none(items.iter().filter_map(name_of).map(str::to_owned).collect()));
+    };
+    if let Some((_, second)) = matching.next() {
+        return Err(refuse(
+            second.line,
+            format!("image {name:?} is listed at line {} and again here", node.line),
+        ));
+    }
+    // An alias elsewhere would change its meaning along with ours.
+    let images = root.fields("images").next().map(|(_, value)| value);
+    for shared in [Some(root), images, Some(node)].into_iter().flatten() {
+        if shared.anchor != 0 && root.points_to(shared.anchor) {
+            return Err(refuse(
+                shared.line,
+                "an anchor stands here that an alias elsewhere uses",
+            ));
+        }
+    }
+    Ok((index, node))
+}
+
+/// The field's key and value, when the entry has it once.
+fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node)>, Refusal> {
+    let mut found = node.fields(key);
+    let first = found.next();
+    match found.next() {
+        Some((second, _)) => Err(refuse(second.line, format!("`{key}` stands here a second time"))),
+        None => Ok(first),
+    }
+}
+
+fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
+    if let Some((key, _)) = node.fields("<<").next() {
+        return Err(refuse(key.line, "the entry takes fields over from an alias (`<<`)"));
+    }
+    field(node, "name")?;
+    let scalar = |key: &'static str| -> Result<Option<Scalar>, Refusal> {
+        match field(node, key)? {
+            Some((_, value)) if value.is_null() => Ok(None),
+            Some((_, value)) => match value.scalar() {
+                Some(scalar) => Ok(Some(Scalar {
+                    value: scalar.to_owned(),
+                    written: text[value.span.clone()].to_owned(),
+                })),
+                None => Err(refuse(value.line, format!("`{key}` is not a plain value"))),
+            },
+            None => Ok(None),
+        }
+    };
+    Ok(Entry {
+        name: name.to_owned(),
+        new_name: scalar(FIELDS[0])?,
+        new_tag: scalar(FIELDS[1])?,
+        digest: scalar(FIELDS[2])?,
+    })
+}
+
+/// The splices that an edit comes to.
+struct Plan<'a> {
+    text: &'a str,
+    stream: &'a Stream,
+    entries: &'a [(Node, Node)],
+    flow: bool,
+    splices: Vec<(Range<usize>, String)>,
+}
+
+/// A field's own place in the entry.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    index: usize,
+    key: &'a Node,
+    value: &'a Node,
+}
+
+impl<'a> Plan<'a> {
+    fn new(text: &'a str, stream: &'a Stream, node: &'a Node, wanted: &Wanted) -> Result<Self, Refusal> {
+        let Kind::Mapping { flow, entries } = &node.kind else {
+            return Err(refuse(node.line, "the entry is not a mapping"));
+        };
+        let mut plan = Self {
+            text,
+            stream,
+            entries,
+            flow: *flow,
+            splices: Vec::new(),
+        };
+        let (mut remove, mut add) = (Vec::new(), Vec::new());
+        for (number, wanted) in [&wanted.new_name, &wanted.new_tag, &wanted.digest].into_iter().enumerate() {
+            match (plan.place(FIELDS[number]), wanted) {
+                (_, Field::Keep) | (None, Field::Remove) => {}
+                (Some(place), Field::Remove) => remove.push((number, place)),
+                (None, wanted) => add.push((number, wanted)),
+                (Some(place), wanted) => plan.replace(place, wanted)?,
+            }
+        }
+        // A tag that gives way to a digest, or the other way round, keeps its line and the comment on it.
+        if let (Some(at), Some(with)) = (
+            remove.iter().position(|(number, _)| *number > 0),
+            add.iter().position(|(number, _)| *number > 0),
+        ) {
+            let ((_, place), (number, wanted)) = (remove.remove(at), add.remove(with));
+            plan.rename(place, FIELDS[number])?;
+            plan.replace(place, wanted)?;
+        }
+        for (number, wanted) in &add {
+            plan.insert(*number, wanted, &remove)?;
+        }
+        for (_, place) in &remove {
+            plan.delete(*place)?;
+        }
+        // Stable, so that fields that are added behind the same line keep their order.
+        plan.splices.sort_by_key(|(range, _)| (range.start, range.end));
+        Ok(plan)
+    }
+
+    fn splice(&self, text: &str) -> String {
+        let mut edited = String::with_capacity(text.len() + 128);
+        let mut done = 0;
+        for (range, with) in &self.splices {
+            edited.push_str(text.get(done..range.start).unwrap_or_default());
+            edited.push_str(with);
+            done = range.end;
+        }
+        edited.push_str(&text[done..]);
+        edited
+    }
+
+    fn place(&self, key: &str) -> Option<Place<'a>> {
+        self.entries
+            .iter()
+            .enumerate()
+            .find(|(_, (name, _))| name.scalar() == Some(key))
+            .map(|(index, (key, value))| Place { index, key, value })
+    }
+
+    /// Puts another value where one stands.
+    fn replace(&mut self, place: Place<'_>, wanted: &Field) -> Result<(), Refusal> {
+        let value = place.value;
+        let Kind::Scalar { value: now, style } = &value.kind else {
+            return Err(refuse(value.line, "an alias or a collection stands where the value is expected"));
+        };
+        if value.anchor != 0 {
+            return Err(refuse(value.line, "the value has an anchor"));
+        }
+        let stands = &self.text[value.span.clone()];
+        if *style == Style::Block || stands.contains('\n') {
+            return Err(refuse(place.key.line, "the value is written over several lines"));
+        }
+        let with = match wanted {
+            Field::Set(wanted) => {
+                if wanted == now && !(*style == Style::Plain && needs_quotes(now)) {
+                    return Ok(());
+                }
+                match style {
+                    Style::Single => format!("'{}'", wanted.replace('\'', "''")),
+                    Style::Double => double_quoted(wanted),
+                    _ => written(wanted),
+                }
+            }
+            Field::Restore(scalar) if scalar.written == stands => return Ok(()),
+            Field::Restore(scalar) => scalar.written.clone(),
+            Field::Keep | Field::Remove => return Ok(()),
+        };
+        if value.span.is_empty() {
+            let colon = self.colon(place)?;
+            self.splices.push((colon..colon, format!(" {with}")));
+        } else {
+            self.splices.push((value.span.clone(), with));
+        }
+        Ok(())
+    }
+
+    /// Behind the colon of a key.
+    fn colon(&self, place: Place<'_>) -> Result<usize, Refusal> {
+        let rest = &self.text[place.key.span.end..];
+        let spaces = rest.len() - rest.trim_start_matches(' ').len();
+        if rest[spaces..].starts_with(':') {
+            Ok(place.key.span.end + spaces + 1)
+        } else {
+            Err(refuse(place.key.line, "the key and its colon stand apart"))
+        }
+    }
+
+    fn rename(&mut self, place: Place<'_>, key: &str) -> Result<(), Refusal> {
+        self.colon(place)?;
+        let with = match place.key.kind {
+            Kind::Scalar { style: Style::Single, .. } => format!("'{key}'"),
+            Kind::Scalar { style: Style::Double, .. } => format!("\"{key}\""),
+            _ => key.to_owned(),
+        };
+        self.splices.push((place.key.span.clone(), with));
+        Ok(())
+    }
+
+    /// Adds a field behind the last one that comes before it and stays.
+    fn insert(&mut self, number: usize, wanted: &Field, removed: &[(usize, Place<'_>)]) -> Result<(), Refusal> {
+        let with = match wanted {
+            Field::Set(value) => written(value),
+            Field::Restore(scalar) => scalar.written.clone(),
+            Field::Keep | Field::Remove => return Ok(()),
+        };
+        let before = FIELDS[..number]
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(number, _)| removed.iter().all(|(gone, _)| gone != number))
+            .find_map(|(_, key)| self.place(key));
+        let Some(before) = before.or_else(|| self.place("name")) else {
+            return Err(refuse(0, "the entry has no name"));
+        };
+        let line = before.value.line;
+        self.colon(before)?;
+        if before.value.span.is_empty() || self.text[before.value.span.clone()].contains('\n') {
+            return Err(refuse(line, "there is no single line to add a field behind"));
+        }
+        let key = FIELDS[number];
+        if self.flow {
+            let end = before.value.span.end;
+            self.splices.push((end..end, format!(", {key}: {with}")));
+            return Ok(());
+        }
+        let start = self.line_start(before.key.span.start);
+        let indent = " ".repeat(self.text[start..before.key.span.start].chars().count());
+        let (end, eol) = self.line_end(before.value.span.end);
+        self.splices.push((end..end, format!("{eol}{indent}{key}: {with}")));
+        Ok(())
+    }
+
+    /// Takes a field out, and leaves a comment that stands behind it.
+    fn delete(&mut self, place: Place<'_>) -> Result<(), Refusal> {
+        self.colon(place)?;
+        let (key, value) = (&place.key.span, &place.value.span);
+        let line = place.key.line;
+        if value.is_empty() || place.value.anchor != 0 || self.text[value.clone()].contains('\n') {
+            return Err(refuse(line, "the field cannot be taken out by itself"));
+        }
+        let next = self.entries.get(place.index + 1).map(|(key, _)| key.span.start);
+        let start = self.line_start(key.start);
+        let first_of_line = self.text[start..key.start].bytes().all(|b| b == b' ');
+        let range = if !self.flow && first_of_line && start > 0 {
+            let (end, _) = self.line_end(value.end);
+            match self.comment_between(value.end, end) {
+                Some(comment) => key.start..comment,
+                None => {
+                    // With the line break before it, so that a last line without one stays without one.
+                    let before = &self.text[..start - 1];
+                    before.strip_suffix('\r').unwrap_or(before).len()..end
+                }
+            }
+        } else if place.index > 0 && self.flow {
+            self.entries[place.index - 1].1.span.end..value.end
+        } else if let Some(next) = next {
+            key.start..next
+        } else {
+            return Err(refuse(line, "the field cannot be taken out by itself"));
+        };
+        let whole_line = !self.flow && first_of_line;
+        if !whole_line && self.comment_between(range.start, range.end).is_some() {
+            return Err(refuse(line, "a comment stands beside the field that has to go"));
+        }
+        self.splices.push((range, String::new()));
+        Ok(())
+    }
+
+    fn comment_between(&self, from: usize, to: usize) -> Option<usize> {
+        self.stream
+            .comment_starts
+            .0
+            .iter()
+            .copied()
+            .find(|start| (from..to).contains(start))
+    }
+
+    fn line_start(&self, at: usize) -> usize {
+        self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
+    }
+
+    /// Where the line ends, before its line break, and the line break to use there.
+    fn line_end(&self, at: usize) -> (usize, &'static str) {
+        let end = self.text[at..].find('\n').map(|newline| at + newline);
+        match end {
+            Some(end) if self.text[..end].ends_with('\r') => (end - 1, "\r\n"),
+            Some(end) => (end, "\n"),
+            // The last line has none: the one before it tells.
+            None if self.text.contains("\r\n") => (self.text.len(), "\r\n"),
+            None => (self.text.len(), "\n"),
+        }
+    }
+}
+
+fn double_quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A value where none stood.
+fn written(value: &str) -> String {
+    if needs_quotes(value) {
+        double_quoted(value)
+    } else {
+        value.to_owned()
+    }
+}
+
+/// Reads the edited text and compares: only the fields that were meant may differ, and as they were meant.
+fn verify(
+    before: &Stream,
+    edited: &str,
+    name: &str,
+    index: usize,
+    stood: &Entry,
+    wanted: &Wanted,
+    line: usize,
+) -> Result<Entry, Refusal> {
+    let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
+    let after = yaml::parse(edited).map_err(|error| differs(&format!("the file into no YAML ({})", error.message)))?;
+    if after.comments != before.comments {
+        return Err(differs("a comment"));
+    }
+    let (Some(old_root), Some(new_root)) = (root(before)?, root(&after)?) else {
+        return Err(differs("the document"));
+    };
+    let (old, new) = (images(old_root)?, images(new_root)?);
+    if !same_but(&before.documents, &after.documents, old, new, index) {
+        return Err(differs("something else"));
+    }
+    let stands = entry(edited, &new[index], name)?;
+    for (number, wanted) in [&wanted.new_name, &wanted.new_tag, &wanted.digest].into_iter().enumerate() {
+        let expected = match wanted {
+            Field::Keep => stood.get(number).map(|scalar| scalar.value.as_str()),
+            Field::Remove => None,
+            Field::Set(value) => Some(value.as_str()),
+            Field::Restore(scalar) => Some(scalar.value.as_str()),
+        };
+        if stands.get(number).map(|scalar| scalar.value.as_str()) != expected {
+            return Err(differs("the value into another one"));
+        }
+    }
+    Ok(stands)
+}
+
+/// Whether the streams are the same but for our fields of entry `index` of `images`.
+fn same_but(
+    before: &[(bool, Option<Node>)],
+    after: &[(bool, Option<Node>)],
+    old: &[Node],
+    new: &[Node],
+    index: usize,
+) -> bool {
+    let rest = |node: &Node| -> Option<Vec<(Node, Node)>> {
+        let Kind::Mapping { entries, .. } = &node.kind else {
+            return None;
+        };
+        let ours = |key: &Node| key.scalar().is_some_and(|key| FIELDS.contains(&key));
+        Some(entries.iter().filter(|(key, _)| !ours(key)).cloned().collect())
+    };
+    let shape = |node: &Node| match &node.kind {
+        Kind::Mapping { flow, .. } => (Some(*flow), node.anchor, node.tag.clone()),
+        _ => (None, node.anchor, node.tag.clone()),
+    };
+    let items = old.len() == new.len()
+        && old.iter().zip(new).enumerate().all(|(at, (old, new))| {
+            if at == index {
+                shape(old) == shape(new) && rest(old) == rest(new)
+            } else {
+                old == new
+            }
+        });
+    items
+        && before.len() == after.len()
+        && before.iter().zip(after).all(|((marked, old), (marks, new))| {
+            marked == marks
+                && match (old, new) {
+                    (Some(old), Some(new)) => same_root(old, new),
+                    (old, new) => old == new,
+                }
+        })
+}
+
+/// Whether the roots are the same but for `images`' items, which are compared apart.
+fn same_root(old: &Node, new: &Node) -> bool {
+    let (Kind::Mapping { flow: old_flow, entries: olds }, Kind::Mapping { flow: new_flow, entries: news }) =
+        (&old.kind, &new.kind)
+    else {
+        return old == new;
+    };
+    let images = |old: &Node, new: &Node| {
+        matches!((&old.kind, &new.kind), (Kind::Sequence { flow: a, .. }, Kind::Sequence { flow: b, .. }) if a == b)
+            && old.anchor == new.anchor
+            && old.tag == new.tag
+    };
+    old_flow == new_flow
+        && old.anchor == new.anchor
+        && old.tag == new.tag
+        && olds.len() == news.len()
+        && olds.iter().zip(news).all(|((old_key, old), (new_key, new))| {
+            old_key == new_key
+                && if old_key.scalar() == Some("images") {
+                    images(old, new)
+                } else {
+                    old == new
+                }
+        })
+}

@@ -1,0 +1,354 @@
+//! YAML as a tree that knows where each node stands in the text, so that an edit can be a splice.
+//!
+//! The parser is granit-parser, the one below serde-saphyr: it gives byte spans for every node and comment. Of the
+//! crates that edit YAML, yamlpatch prints replaced values anew (an existing quoting style is lost) and cannot add
+//! to a multi-line flow mapping; yaml-edit changes its tree in place, where what else changed cannot be compared.
+
+use std::ops::Range;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
+
+/// The collections that may stand in one another: deeper than any manifest, shallow enough for the stack.
+const MAX_DEPTH: usize = 100;
+
+/// How a scalar is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Plain,
+    Single,
+    Double,
+    /// `|` or `>`.
+    Block,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Scalar { value: String, style: Style },
+    Sequence { flow: bool, items: Vec<Node> },
+    Mapping { flow: bool, entries: Vec<(Node, Node)> },
+    /// The number of the anchor that is pointed to.
+    Alias(usize),
+}
+
+/// One node and its place. Spans of collections are not used: they end where the parser noticed their end.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    /// Bytes in the text; meaningful for scalars and aliases.
+    pub(super) span: Range<usize>,
+    /// Counted from 1.
+    pub(super) line: usize,
+    /// The number of this node's anchor; 0 for none.
+    pub(super) anchor: usize,
+    pub(super) tag: Option<Tag>,
+}
+
+/// Equal in meaning and style, wherever it stands.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.anchor == other.anchor && self.tag == other.tag
+    }
+}
+
+impl Node {
+    pub(super) fn scalar(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The value of `key` and its key, each time it occurs in this mapping.
+    pub(super) fn fields<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a (Node, Node)> {
+        let entries = match &self.kind {
+            Kind::Mapping { entries, .. } => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().filter(move |(name, _)| name.scalar() == Some(key))
+    }
+
+    /// An absent value, as YAML 1.2 writes it.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { value, style: Style::Plain } if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// Whether this node or one below points to the anchor.
+    pub(super) fn points_to(&self, anchor: usize) -> bool {
+        match &self.kind {
+            Kind::Scalar { .. } => false,
+            Kind::Alias(to) => *to == anchor,
+            Kind::Sequence { items, .. } => items.iter().any(|item| item.points_to(anchor)),
+            Kind::Mapping { entries, .. } => entries
+                .iter()
+                .any(|(key, value)| key.points_to(anchor) || value.points_to(anchor)),
+        }
+    }
+}
+
+/// Everything in a text that an edit must account for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stream {
+    /// Whether `---` stands before it, and the document unless it is empty.
+    pub(super) documents: Vec<(bool, Option<Node>)>,
+    /// The comments' texts, in order.
+    pub(super) comments: Vec<String>,
+    /// Where each comment starts, in bytes.
+    pub(super) comment_starts: Positions,
+}
+
+/// Positions are no part of what two texts have in common.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Positions(pub(super) Vec<usize>);
+
+impl PartialEq for Positions {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Why a text is not YAML that we read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+/// Reads a whole text. A byte order mark must have been taken off.
+pub(super) fn parse(text: &str) -> Result<Stream, Unreadable> {
+    let mut stream = Stream {
+        documents: Vec::new(),
+        comments: Vec::new(),
+        comment_starts: Positions::default(),
+    };
+    let options = granit_parser::options! { max_buffered_comment_events: 100_000 };
+    let mut reader = Reader {
+        parser: Parser::new_from_str_with_options(text, options),
+        stream: &mut stream,
+    };
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamEnd => return Ok(stream),
+            Event::DocumentStart(explicit, _) => {
+                let root = reader.document()?;
+                stream_push(reader.stream, explicit, root);
+            }
+            Event::StreamStart | Event::DocumentEnd => {}
+            _ => {
+                return Err(Unreadable {
+                    line: span.start.line(),
+                    message: "content outside a document".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn stream_push(stream: &mut Stream, explicit: bool, root: Option<Node>) {
+    let root = root.filter(|node| !(node.is_null() && node.anchor == 0));
+    stream.documents.push((explicit, root));
+}
+
+struct Reader<'text, 'stream> {
+    parser: Parser<'text, granit_parser::StrInput<'text>>,
+    stream: &'stream mut Stream,
+}
+
+impl<'text> Reader<'text, '_> {
+    /// The next event that is not a comment.
+    fn next(&mut self) -> Result<(Event<'text>, Span), Unreadable> {
+        loop {
+            match self.parser.next() {
+                Some(Ok((Event::Comment(text, _), span))) => {
+                    self.stream.comments.push(text.into_owned());
+                    let start = offset(&span)?.start;
+                    self.stream.comment_starts.0.push(start);
+                }
+                Some(Ok(next)) => return Ok(next),
+                Some(Err(error)) => {
+                    return Err(Unreadable {
+                        line: error.marker().line(),
+                        message: error.info().to_owned(),
+                    });
+                }
+                None => {
+                    return Err(Unreadable {
+                        line: 0,
+                        message: "the text ends too early".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn document(&mut self) -> Result<Option<Node>, Unreadable> {
+        let (event, span) = self.next()?;
+        match event {
+            Event::DocumentEnd => Ok(None),
+            event => self.node(event, &span, 0).map(Some),
+        }
+    }
+
+    fn node(&mut self, event: Event<'text>, span: &Span, depth: usize) -> Result<Node, Unreadable> {
+        let line = span.start.line();
+        if depth > MAX_DEPTH {
+            return Err(Unreadable {
+                line,
+                message: format!("collections stand more than {MAX_DEPTH} deep in one another"),
+            });
+        }
+        let (kind, anchor, tag) = match event {
+            Event::Scalar(value, style, anchor, tag) => {
+                let style = match style {
+                    ScalarStyle::Plain => Style::Plain,
+                    ScalarStyle::SingleQuoted => Style::Single,
+                    ScalarStyle::DoubleQuoted => Style::Double,
+                    ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+                };
+                (Kind::Scalar { value: value.into_owned(), style }, anchor, tag)
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break,
+                        (event, span) => items.push(self.node(event, &span, depth + 1)?),
+                    }
+                }
+                let flow = style == StructureStyle::Flow;
+                (Kind::Sequence { flow, items }, anchor, tag)
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                let mut entries = Vec::new();
+                loop {
+                    let (event, span) = self.next()?;
+                    if event == Event::MappingEnd {
+                        break;
+                    }
+                    let key = self.node(event, &span, depth + 1)?;
+                    let (event, span) = self.next()?;
+                    entries.push((key, self.node(event, &span, depth + 1)?));
+                }
+                let flow = style == StructureStyle::Flow;
+                (Kind::Mapping { flow, entries }, anchor, tag)
+            }
+            Event::Alias(to) => (Kind::Alias(to), 0, None),
+            _ => {
+                return Err(Unreadable {
+                    line,
+                    message: "a node is missing".to_owned(),
+                });
+            }
+        };
+        Ok(Node {
+            kind,
+            span: offset(span)?,
+            line,
+            anchor,
+            tag: tag.map(std::borrow::Cow::into_owned),
+        })
+    }
+}
+
+fn offset(span: &Span) -> Result<Range<usize>, Unreadable> {
+    span.byte_range().ok_or_else(|| Unreadable {
+        line: span.start.line(),
+        message: "no byte position".to_owned(),
+    })
+}
+
+/// Whether a plain scalar of this text would be read as something other than a string, by the rules of YAML 1.1
+/// (which kustomize's parser keeps for the words) or of YAML 1.2, or not as one scalar at all.
+pub(super) fn needs_quotes(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let word = matches!(
+        lower.as_str(),
+        "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
+    );
+    word || is_number(&lower) || is_date(text) || !is_plain(text)
+}
+
+/// The characters that need no thought in a plain scalar, in block and in flow; `:` only inside a word.
+fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-+/@:".contains(b))
+        && bytes.first().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'/')
+        && bytes.last() != Some(&b':')
+}
+
+/// Integers (also `0x`, `0o`, `0b`, with `_`), floats, base 60, infinity and NaN.
+fn is_number(lower: &str) -> bool {
+    let digits = lower.strip_prefix(['+', '-']).unwrap_or(lower);
+    if matches!(digits, ".inf" | ".nan" | "inf" | "nan" | "infinity") {
+        return true;
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(rest) = digits.strip_prefix(prefix) {
+            return !rest.is_empty() && rest.chars().all(|c| c == '_' || c.is_digit(radix));
+        }
+    }
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return false;
+    }
+    if digits.contains(':') {
+        return digits
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b":._".contains(&b));
+    }
+    let (mantissa, exponent) = digits.split_once('e').unwrap_or((digits, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    mantissa.bytes().any(|b| b.is_ascii_digit())
+        && mantissa
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b == b'_' || b == b'.')
+        && mantissa.matches('.').count() <= 1
+        && !exponent.is_empty()
+        && exponent.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Anything that begins like `2026-01-31`.
+fn is_date(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let number = |part: Option<&str>, lengths: std::ops::RangeInclusive<usize>| {
+        part.is_some_and(|part| lengths.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    number(parts.next(), 4..=4)
+        && number(parts.next(), 1..=2)
+        && parts
+            .next()
+            .is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{needs_quotes, parse};
+
+    #[test]
+    fn what_is_not_a_string_is_quoted() {
+        for text in [
+            "1234567", "12e4567", "0123456", "1.0", "1_000", "0x1f", "0o17", "0b1", "1e5", "1.", "2026-01-31",
+            "2026-1-1", "2026-01-31T10-00", "true", "No", "y", "null", "~", "", "-x", "a b", "a: b", "a:", "#x", "&a", "*a",
+            "!x", "%x", "@x", "`x", "a#b", "[x", "{x", "x,y", "1:30", "é",
+        ] {
+            assert!(needs_quotes(text), "{text}");
+        }
+        for text in [
+            "1a2b3c4", "1.44.0", "v1", "latest", "main-1a2b3c4", "0a", "12e45g", "ex", "20260131120000-x", "0xg", "sha256:00aa",
+            "r.example:5000/team/app", "_x", "e12", "1.2.3-rc1", "on-call",
+        ] {
+            assert!(!needs_quotes(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn comments_and_markers_count() {
+        let stream = parse("# a\n---\nx: 1 # b\n...\n").unwrap();
+        assert_eq!(stream.comments, [" a", " b"]);
+        assert_eq!(stream.documents.len(), 1);
+        assert!(stream.documents[0].0);
+        assert!(parse("a: [").is_err());
+        assert!(parse(&"[".repeat(200)).is_err());
+    }
+}

@@ -1,0 +1,402 @@
+//! Edits of kustomizations: what changes, what stays, what is refused; on tables, on real files, on generated ones.
+
+use std::path::{Path, PathBuf};
+
+use gitops_svc::edit::{Edit, Entry, Field, KUSTOMIZATION_NAMES, KustomizeImage, Refusal, RestoreImage, Wanted, kustomize};
+use pretty_assertions::assert_eq;
+use proptest::prelude::*;
+
+const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+fn edit(name: &str, new_name: &str, new_tag: &str, digest: &str) -> Edit {
+    Edit::KustomizeImage(KustomizeImage::new("app", name, new_name, new_tag, digest).unwrap())
+}
+
+/// Applies an edit, checks that putting the entry back gives the first bytes again, and returns the edited text.
+fn apply(text: &str, edit: &Edit) -> Result<String, Refusal> {
+    let edited = edit.apply(text)?;
+    let restore = Edit::RestoreImage(RestoreImage {
+        path: "app".parse().unwrap(),
+        entry: edited.before.clone(),
+        written: Some(edited.after.clone()),
+    });
+    assert_eq!(restore.apply(&edited.text)?.text, text, "putting it back");
+    assert_eq!(edit.apply(&edited.text)?.text, edited.text, "a second time changes nothing");
+    Ok(edited.text)
+}
+
+#[test]
+fn only_the_value_changes() {
+    let tag = edit("app", "", "v2", "");
+    for (before, after) in [
+        ("images:\n- name: app\n  newTag: v1\n", "images:\n- name: app\n  newTag: v2\n"),
+        // Quoting, comments, trailing spaces.
+        ("images:\n  - name: app\n    newTag: \"v1\"   # {\"$imagepolicy\": \"x\"}\n", "images:\n  - name: app\n    newTag: \"v2\"   # {\"$imagepolicy\": \"x\"}\n"),
+        ("images:\n- name: 'app'\n  newTag: 'v1'", "images:\n- name: 'app'\n  newTag: 'v2'"),
+        // Line ends, byte order mark, no newline at the end, markers.
+        ("\u{feff}---\r\nimages:\r\n- name: app\r\n  newTag: v1\r\n...\r\n", "\u{feff}---\r\nimages:\r\n- name: app\r\n  newTag: v2\r\n...\r\n"),
+        ("# top\n\n---\n\nimages:   \n\n- newTag: v1\n\n  name: app # it\n\n\nresources: [a]", "# top\n\n---\n\nimages:   \n\n- newTag: v2\n\n  name: app # it\n\n\nresources: [a]"),
+        // Flow.
+        ("images: [{name: app, newTag: v1}, {name: b, newTag: v1}]\n", "images: [{name: app, newTag: v2}, {name: b, newTag: v1}]\n"),
+        ("{images: [{name: app, newTag: 'v1'}]}", "{images: [{name: app, newTag: 'v2'}]}"),
+        // Added where it is missing.
+        ("images:\n- name: app\n", "images:\n- name: app\n  newTag: v2\n"),
+        ("images:\n- name: app", "images:\n- name: app\n  newTag: v2"),
+        ("images:\r\n  -   name: app # x\r\n      newName: r/app # y\r\nz: 1\r\n", "images:\r\n  -   name: app # x\r\n      newName: r/app # y\r\n      newTag: v2\r\nz: 1\r\n"),
+        ("images: [{name: app}]\n", "images: [{name: app, newTag: v2}]\n"),
+        // Anchors elsewhere, and anchors that nobody points to.
+        ("x: &a 1\ny: *a\nimages: &unused\n- name: app\n  newTag: v1\n", "x: &a 1\ny: *a\nimages: &unused\n- name: app\n  newTag: v2\n"),
+        // A digest would win over the tag, so it gives way to it, on its line.
+        (&format!("images:\n- name: app\n  digest: {DIGEST} # pinned\n"), "images:\n- name: app\n  newTag: v2 # pinned\n"),
+        // What another tool added to the entry stays.
+        ("images:\n- name: app\n  tagSuffix: -x\n  newTag: v1\n", "images:\n- name: app\n  tagSuffix: -x\n  newTag: v2\n"),
+        // No value at all.
+        ("images:\n- name: app\n  newTag: # later\n", "images:\n- name: app\n  newTag: v2 # later\n"),
+    ] {
+        let edited = tag.apply(before).unwrap_or_else(|error| panic!("{before}: {error}"));
+        assert_eq!(edited.text, after);
+        if !before.contains("# later") {
+            apply(before, &tag).unwrap();
+        }
+    }
+}
+
+#[test]
+fn tag_and_digest_are_one_thing() {
+    let both = "images:\n- name: app\n  newName: r/app\n  newTag: v1\n  digest: sha256:1\n";
+    // Both given: both set.
+    assert_eq!(
+        apply(both, &edit("app", "", "v2", DIGEST)).unwrap(),
+        format!("images:\n- name: app\n  newName: r/app\n  newTag: v2\n  digest: {DIGEST}\n")
+    );
+    // One given: the other goes.
+    assert_eq!(
+        apply(both, &edit("app", "", "v2", "")).unwrap(),
+        "images:\n- name: app\n  newName: r/app\n  newTag: v2\n"
+    );
+    assert_eq!(
+        apply(both, &edit("app", "", "", DIGEST)).unwrap(),
+        format!("images:\n- name: app\n  newName: r/app\n  digest: {DIGEST}\n")
+    );
+    // Only the name: both stay.
+    assert_eq!(
+        apply(both, &edit("app", "q/app", "", "")).unwrap(),
+        "images:\n- name: app\n  newName: q/app\n  newTag: v1\n  digest: sha256:1\n"
+    );
+    // All three where there was nothing, in kustomize's order.
+    assert_eq!(
+        apply("images:\n- name: app\n- name: b\n", &edit("app", "q/app", "v2", DIGEST)).unwrap(),
+        format!("images:\n- name: app\n  newName: q/app\n  newTag: v2\n  digest: {DIGEST}\n- name: b\n")
+    );
+    assert_eq!(
+        apply("images: [{name: app, newTag: v1}]", &edit("app", "q/app", "", DIGEST)).unwrap(),
+        format!("images: [{{name: app, newName: q/app, digest: {DIGEST}}}]")
+    );
+    // The comment on a line that goes stays.
+    let commented = "images:\n- name: app\n  newTag: v1\n  digest: sha256:1 # why\n";
+    assert_eq!(
+        edit("app", "", "v2", "").apply(commented).unwrap().text,
+        "images:\n- name: app\n  newTag: v2\n  # why\n"
+    );
+}
+
+#[test]
+fn tags_that_are_no_strings_are_quoted() {
+    for tag in ["1234567", "12e4567", "0123456", "1.0", "2026-01-31", "true", "null", "0x12", "1_000"] {
+        let edit = edit("app", "", tag, "");
+        assert_eq!(
+            apply("images:\n- name: app\n  newTag: v1\n", &edit).unwrap(),
+            format!("images:\n- name: app\n  newTag: \"{tag}\"\n")
+        );
+        assert_eq!(
+            apply("images:\n- name: app\n  newTag: 'v1'\n", &edit).unwrap(),
+            format!("images:\n- name: app\n  newTag: '{tag}'\n")
+        );
+        assert_eq!(apply("images:\n- name: app\n", &edit).unwrap(), format!("images:\n- name: app\n  newTag: \"{tag}\"\n"));
+        if tag == "null" {
+            continue;
+        }
+        // The same text without quotes means something else, so it is no reason to change nothing.
+        assert_eq!(
+            apply(&format!("images:\n- name: app\n  newTag: {tag}\n"), &edit).unwrap(),
+            format!("images:\n- name: app\n  newTag: \"{tag}\"\n")
+        );
+    }
+}
+
+#[test]
+fn an_image_that_is_not_listed_is_refused_with_those_that_are() {
+    let text = "images:\n- name: r.example/a\n- name: b\n  newName: c\n";
+    let error = edit("c", "", "v2", "").apply(text).unwrap_err();
+    assert_eq!(error.to_string(), "no image \"c\" in `images`; the names that are there: r.example/a, b");
+    for none in ["", "---\n", "images: []\n", "images:\n", "resources: [x]\n"] {
+        let error = edit("app", "", "v2", "").apply(none).unwrap_err();
+        assert_eq!(error.to_string(), "no image \"app\" in `images`, which has no entries", "{none:?}");
+    }
+}
+
+#[test]
+fn what_is_not_safe_is_refused_with_line_and_reason() {
+    for (text, wanted) in [
+        ("images:\n- name: app\n  newTag: &t v1\nx: *t\n", "line 3: the value has an anchor"),
+        ("t: &t v1\nimages:\n- name: app\n  newTag: *t\n", "line 4: `newTag` is not a plain value"),
+        ("images:\n- &e\n  name: app\n  newTag: v1\nx: *e\n", "line 3: an anchor stands here that an alias elsewhere uses"),
+        ("x: &x {newTag: v1}\nimages:\n- name: app\n  <<: *x\n", "line 4: the entry takes fields over from an alias (`<<`)"),
+        ("images:\n- name: app\n  newTag: |\n    v1\n", "line 3: the value is written over several lines"),
+        ("images:\n- name: app\n  newTag: \"v\n    1\"\n", "line 3: the value is written over several lines"),
+        ("images:\n- name: app\n  newTag: v1\n  newTag: v3\n", "line 4: `newTag` stands here a second time"),
+        ("images:\n- name: app\n- name: app\n", "line 3: image \"app\" is listed at line 2 and again here"),
+        ("images:\n- name: app\nimages: []\n", "line 3: `images` stands here a second time"),
+        ("images:\n- name: app\n---\nx: 1\n", "line 4: a second document begins here, and kustomize reads one"),
+        ("images: {app: v1}\n", "line 1: `images` is not a list"),
+        ("- a\n", "line 1: a kustomization is a mapping"),
+    ] {
+        let error = edit("app", "", "v2", "").apply(text).unwrap_err();
+        assert_eq!(error.to_string(), wanted, "{text}");
+    }
+    for text in ["images: [", "a: b: c", "images:\n- name: app\n  newTag: *nowhere\n"] {
+        let error = edit("app", "", "v2", "").apply(text).unwrap_err();
+        assert!(matches!(error, Refusal::NotYaml { .. }), "{text}: {error}");
+    }
+}
+
+#[test]
+fn putting_back_is_refused_when_somebody_changed_it_since() {
+    let before = "images:\n- name: app\n  newTag: 1.10 # as it was\n";
+    let done = edit("app", "", "v2", "").apply(before).unwrap();
+    let undo = |written: Option<Entry>| {
+        Edit::RestoreImage(RestoreImage { path: "app".parse().unwrap(), entry: done.before.clone(), written })
+    };
+    assert_eq!(undo(Some(done.after.clone())).apply(&done.text).unwrap().text, before, "to the letter");
+    let since = done.text.replace("v2", "v3");
+    let error = undo(Some(done.after.clone())).apply(&since).unwrap_err();
+    assert!(matches!(&error, Refusal::ChangedSince { now, .. } if now == "app:v3"), "{error}");
+    assert_eq!(undo(None).apply(&since).unwrap().text, before, "unless told to");
+    assert_eq!(undo(Some(done.after.clone())).apply(before).unwrap().text, before, "nothing left to do");
+}
+
+fn corpus() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        let mut entries: Vec<_> = std::fs::read_dir(folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.file_name().is_some_and(|name| KUSTOMIZATION_NAMES.iter().any(|known| name == *known)) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"), &mut found);
+    found
+}
+
+/// The lines that are not in both texts, in order.
+fn different_lines<'a>(before: &'a str, after: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (a, b): (Vec<_>, Vec<_>) = (before.split('\n').collect(), after.split('\n').collect());
+    let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let tail = a[head..].iter().rev().zip(b[head..].iter().rev()).take_while(|(a, b)| a == b).count();
+    (a[head..a.len() - tail].to_vec(), b[head..b.len() - tail].to_vec())
+}
+
+#[test]
+fn real_kustomizations_change_by_the_lines_that_had_to() {
+    let (mut files, mut images) = (0, 0);
+    for (path, text) in corpus() {
+        files += 1;
+        let entries = kustomize::read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for entry in entries {
+            images += 1;
+            for (new_name, new_tag, digest) in [
+                ("", "1a2b3c4", ""),
+                ("", "1234567", ""),
+                ("", "", DIGEST),
+                ("", "v2", DIGEST),
+                ("r.example/x", "v2", ""),
+                ("r.example/x", "", ""),
+            ] {
+                let edit = edit(&entry.name, new_name, new_tag, digest);
+                let after = apply(&text, &edit).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let (gone, come) = different_lines(&text, &after);
+                let fields = ["newName:", "newTag:", "digest:"];
+                let ours = |line: &&str| fields.iter().any(|field| line.trim_start_matches([' ', '-']).starts_with(field));
+                assert!(come.iter().all(ours), "{}: {come:?}", path.display());
+                assert!(gone.iter().all(ours), "{}: {gone:?}", path.display());
+                assert!(come.len() <= 3 && gone.len() <= 3, "{}: {gone:?} {come:?}", path.display());
+                // An independent reader sees the same.
+                let (was, is): (serde_json::Value, serde_json::Value) =
+                    (serde_saphyr::from_str(&text).unwrap(), serde_saphyr::from_str(&after).unwrap());
+                assert_eq!(without_our_fields(was, &entry.name), without_our_fields(is.clone(), &entry.name));
+                let list = is["images"].as_array().unwrap();
+                let now = list.iter().find(|item| item["name"] == entry.name.as_str()).unwrap();
+                for (field, value) in [("newName", new_name), ("newTag", new_tag), ("digest", digest)] {
+                    if !value.is_empty() {
+                        assert_eq!(now[field], value, "{}: {field}", path.display());
+                    }
+                }
+            }
+        }
+    }
+    println!("{files} kustomizations, {images} images");
+    assert_eq!((files, images), (50, 35));
+}
+
+fn without_our_fields(mut value: serde_json::Value, name: &str) -> serde_json::Value {
+    if let Some(list) = value["images"].as_array_mut() {
+        for item in list.iter_mut().filter(|item| item["name"] == name) {
+            for field in ["newName", "newTag", "digest"] {
+                item.as_object_mut().unwrap().remove(field);
+            }
+        }
+    }
+    value
+}
+
+/// One way to write a value.
+fn scalar(text: &str, style: u8) -> String {
+    match style % 3 {
+        0 => text.to_owned(),
+        1 => format!("'{text}'"),
+        _ => format!("\"{text}\""),
+    }
+}
+
+prop_compose! {
+    /// An entry with its fields in any order and style, comments and blank lines among them.
+    fn generated_entry(number: usize)(
+        indent in 1_usize..5,
+        order in Just([0_usize, 1, 2, 3]).prop_shuffle(),
+        present in proptest::array::uniform4(any::<bool>()),
+        styles in proptest::array::uniform4(any::<u8>()),
+        tag in "[a-z][a-z0-9.-]{0,8}",
+        comments in proptest::array::uniform4(prop_oneof![Just(""), Just("  # c: 'x' [1]"), Just(" #")]),
+        blanks in proptest::array::uniform4(0_usize..2),
+    ) -> (String, String) {
+        let name = format!("r.example:5000/team/app-{number}");
+        let values = [name.clone(), "other/name".to_owned(), tag, "sha256:abc".to_owned()];
+        let keys = ["name", "newName", "newTag", "digest"];
+        let mut text = String::new();
+        let mut first = true;
+        for field in order {
+            if field != 0 && !present[field] {
+                continue;
+            }
+            let lead = if first { format!("-{}", " ".repeat(indent)) } else { " ".repeat(indent + 1) };
+            first = false;
+            text.push_str(&format!("{lead}{}: {}{}\n", keys[field], scalar(&values[field], styles[field]), comments[field]));
+            text.push_str(&"\n".repeat(blanks[field]));
+        }
+        (name, text)
+    }
+}
+
+prop_compose! {
+    fn generated()(
+        entries in (generated_entry(0), generated_entry(1), generated_entry(2)),
+        indent in 0_usize..4,
+        crlf in any::<bool>(),
+        bom in any::<bool>(),
+        marker in any::<bool>(),
+        newline in any::<bool>(),
+        before in prop_oneof![Just(""), Just("# head\n"), Just("resources:\n- a # x\n\n"), Just("namePrefix: &p x-\nnameSuffix: *p\n")],
+        after in prop_oneof![Just(""), Just("# tail\n"), Just("commonLabels: {a: 'b'}\n")],
+    ) -> (Vec<String>, String) {
+        let mut text = String::new();
+        if marker {
+            text.push_str("---\n");
+        }
+        text.push_str(before);
+        text.push_str("images:\n");
+        let mut names = Vec::new();
+        for (name, entry) in [entries.0, entries.1, entries.2] {
+            names.push(name);
+            for line in entry.lines() {
+                if !line.is_empty() {
+                    text.push_str(&" ".repeat(indent));
+                }
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text.push_str(after);
+        if !newline {
+            text.truncate(text.trim_end_matches('\n').len());
+        }
+        if crlf {
+            text = text.replace('\n', "\r\n");
+        }
+        (names, if bom { format!("\u{feff}{text}") } else { text })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn generated_kustomizations_keep_everything_else(
+        (names, text) in generated(),
+        which in 0_usize..3,
+        new_name in prop_oneof![Just(""), Just("r.example/new")],
+        new_tag in prop_oneof![Just("".to_owned()), "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,20}"],
+        digest in prop_oneof![Just(""), Just(DIGEST)],
+    ) {
+        prop_assume!(!(new_name.is_empty() && new_tag.is_empty() && digest.is_empty()));
+        let edit = edit(&names[which], new_name, &new_tag, digest);
+        let edited = match edit.apply(&text) {
+            Ok(edited) => edited,
+            // A field that goes and stands first, with a comment beside it: refused, never reformatted.
+            Err(Refusal::Unsafe { .. }) => return Ok(()),
+            Err(error) => return Err(TestCaseError::fail(error.to_string())),
+        };
+        // An independent reader sees our change and no other.
+        let plain = text.trim_start_matches('\u{feff}');
+        let was: serde_json::Value = serde_saphyr::from_str(plain).unwrap();
+        let is: serde_json::Value = serde_saphyr::from_str(edited.text.trim_start_matches('\u{feff}')).unwrap();
+        prop_assert_eq!(without_our_fields(was, &names[which]), without_our_fields(is.clone(), &names[which]));
+        let now = is["images"].as_array().unwrap().iter().find(|item| item["name"] == names[which].as_str()).unwrap().clone();
+        for (field, value) in [("newName", new_name), ("newTag", &new_tag), ("digest", digest)] {
+            if !value.is_empty() {
+                prop_assert_eq!(&now[field], value);
+            }
+        }
+        // Bytes: the same line ends, the same comments, and never a line of others.
+        prop_assert_eq!(text.starts_with('\u{feff}'), edited.text.starts_with('\u{feff}'));
+        if edited.text.lines().count() >= text.lines().count() {
+            // Else the last line went, and the line break of a blank one before it stays.
+            prop_assert_eq!(text.ends_with('\n'), edited.text.ends_with('\n'));
+        }
+        prop_assert_eq!(edited.text.matches('\n').count() == edited.text.matches("\r\n").count(), text.matches('\n').count() == text.matches("\r\n").count());
+        prop_assert_eq!(text.matches('#').count(), edited.text.matches('#').count());
+        // The same again changes nothing.
+        prop_assert_eq!(&edit.apply(&edited.text).unwrap().text, &edited.text);
+        // And back: to the letter, unless a field had to move to another line.
+        let restore = Edit::RestoreImage(RestoreImage {
+            path: "app".parse().unwrap(),
+            entry: edited.before.clone(),
+            written: Some(edited.after.clone()),
+        });
+        if let Ok(back) = restore.apply(&edited.text) {
+            prop_assert!(back.after.means(&edited.before));
+            let (was, is) = (&edited.before, &edited.after);
+            let gone = [(&was.new_name, &is.new_name), (&was.new_tag, &is.new_tag), (&was.digest, &is.digest)]
+                .iter()
+                .filter(|(was, is)| was.is_some() && is.is_none())
+                .count();
+            let swapped = was.new_tag.is_some() != was.digest.is_some() && is.new_tag.is_some() != is.digest.is_some();
+            if gone == 0 || (gone == 1 && swapped) {
+                prop_assert_eq!(&back.text, &text);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,200}", name in "[a-z]{1,5}") {
+        let wanted = Wanted { new_name: Field::Keep, new_tag: Field::Set("v1".to_owned()), digest: Field::Remove };
+        let _ = kustomize::set_image(&text, &name, &wanted);
+    }
+}

@@ -1,0 +1,55 @@
+//! What makes an image of a checkout. One file per builder.
+
+use std::{collections::BTreeMap, path::Path};
+
+use async_trait::async_trait;
+use slipway_model::{Digest, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::{logs::Log, workspace::Attempt};
+
+pub(crate) mod buildah;
+pub(crate) mod pretend;
+
+/// What a builder is to make.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    /// The build context: a folder of the checkout.
+    pub(crate) context: &'a Path,
+    /// The Dockerfile, somewhere in the checkout.
+    pub(crate) dockerfile: &'a Path,
+    /// The stage; empty is the last.
+    pub(crate) target: &'a str,
+    pub(crate) arguments: &'a BTreeMap<String, String>,
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    /// The time of everything in the image, so that a second run makes the same one.
+    pub(crate) created: Timestamp,
+    /// Where the image goes: an OCI image layout that does not exist yet.
+    pub(crate) image: &'a Path,
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) log: &'a Log,
+    pub(crate) cancelled: &'a CancellationToken,
+}
+
+/// A program or service that builds.
+#[async_trait]
+pub(crate) trait Builder: Send + Sync + std::fmt::Debug {
+    /// Builds, and leaves the image in `job.image`.
+    async fn build(&self, job: Job<'_>) -> Result<Digest, BuildError>;
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    /// The Dockerfile, or what it runs, fails.
+    #[error("{0}")]
+    Failed(String),
+    /// An image that the Dockerfile begins from could not be had; may pass.
+    #[error("base image: {0}")]
+    BaseImage(String),
+    /// The builder itself does not work; may pass.
+    #[error("builder: {0}")]
+    Unavailable(String),
+    #[error("stopped")]
+    Cancelled,
+}

@@ -1,0 +1,476 @@
+//! The service's configuration file, typed and checked.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
+use slipway_telemetry::TelemetryConfig;
+
+use crate::{
+    build::Limits,
+    builders::{
+        Builder,
+        buildah::{Buildah, Secret},
+    },
+    git::{Git, GitCredential, Ssh},
+    redact::Redactor,
+    registries::{
+        Registries, Registry,
+        oci::{Oci, Transport},
+        oci_layout::OciLayout,
+    },
+    spec::RepositoryPattern,
+};
+
+/// The longest time that a build may take, whatever a caller asks for.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default)]
+    pub server: ServerConfig,
+    pub database: DatabaseConfig,
+    #[serde(default)]
+    pub bus: BusConfig,
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// Scratch space on this machine: checkouts, the builders' storage, images that are not pushed yet. No `:` in the path.
+    pub work_directory: PathBuf,
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    pub logs: LogsConfig,
+    /// Where commits may be fetched from: URLs in which `*` in the path stands for any text. Empty: from nowhere.
+    #[serde(default)]
+    pub repositories: Vec<RepositoryPattern>,
+    #[serde(default)]
+    pub git: GitConfig,
+    /// The first one is the default.
+    pub builders: Vec<BuilderConfig>,
+    /// Where images may be pushed to. Empty: nowhere.
+    #[serde(default)]
+    pub registries: Vec<RegistryConfig>,
+}
+
+/// `limits:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Builds that this replica runs at once; others wait, or run on another replica.
+    pub concurrency: usize,
+    /// How long a build may take from its first start to its end, when its request does not say.
+    #[serde(with = "slipway_server::config::duration")]
+    pub timeout: Duration,
+    /// Tries in all before a fault that may pass ends the build.
+    pub attempts: u32,
+    /// Wait before the second try; doubles with each further one, up to five minutes.
+    #[serde(with = "slipway_server::config::duration")]
+    pub backoff: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { concurrency: 2, timeout: Duration::from_secs(30 * 60), attempts: 4, backoff: Duration::from_secs(2) }
+    }
+}
+
+impl LimitsConfig {
+    /// The limits of one build.
+    pub fn of_build(&self, timeout: Option<Duration>) -> Limits {
+        Limits {
+            timeout_s: timeout.unwrap_or(self.timeout).as_secs().max(1),
+            attempts: self.attempts,
+            backoff_ms: u64::try_from(self.backoff.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// `logs:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogsConfig {
+    /// A folder that all replicas share.
+    pub directory: PathBuf,
+    /// The longest log of one build, in bytes; what comes after is dropped and the log marked as cut.
+    #[serde(default = "max_log")]
+    pub max_bytes: u64,
+}
+
+fn max_log() -> u64 {
+    8 << 20
+}
+
+/// `git:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GitConfig {
+    /// For `https` repositories that are not open.
+    pub credentials: Vec<GitCredentialConfig>,
+    /// For `ssh` repositories.
+    pub ssh: Option<SshConfig>,
+}
+
+/// One of `git.credentials:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitCredentialConfig {
+    /// The beginning of the URLs that it is for, up to a slash: `https://git.example/team/`.
+    pub prefix: String,
+    pub username: String,
+    /// A file that holds the password or token and nothing else.
+    pub password_file: PathBuf,
+}
+
+/// `git.ssh:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshConfig {
+    pub key_file: PathBuf,
+    pub known_hosts_file: PathBuf,
+}
+
+/// One of `builders:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuilderConfig {
+    /// What requests call it.
+    pub name: String,
+    pub kind: BuilderKind,
+    /// `buildah`: the program, on PATH or by its path.
+    #[serde(default)]
+    pub program: Option<String>,
+    /// `buildah`: `chroot` (default), `rootless` or `oci`.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
+    /// `buildah`: `vfs` (default) or `overlay`.
+    #[serde(default)]
+    pub storage_driver: Option<StorageDriver>,
+    /// `buildah`: where short names such as `rust:1` come from; `docker.io` when left out.
+    #[serde(default)]
+    pub search_registries: Option<Vec<String>>,
+}
+
+/// What kind of builder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuilderKind {
+    Buildah,
+    /// Answers at once with a digest derived from the commit: for benchmarks of the suite, builds nothing.
+    Pretend,
+    /// Not supported yet.
+    Docker,
+    /// Not supported yet.
+    Kubernetes,
+    /// Not supported yet.
+    GithubActions,
+    /// Not supported yet.
+    Command,
+}
+
+/// How buildah runs what a Dockerfile says.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    Chroot,
+    Rootless,
+    Oci,
+}
+
+/// Where buildah keeps layers.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageDriver {
+    Vfs,
+    Overlay,
+}
+
+/// One of `registries:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// The beginning of the names of its images, host first: `registry.example/team`. The longest that fits wins. Empty:
+    /// names without a host.
+    #[serde(default)]
+    pub prefix: String,
+    pub kind: RegistryKind,
+    /// `oci_layout`: the folder; `DIRECTORY/<repository>/` is then an OCI image layout.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// `oci`: how it is reached; `verify` when left out.
+    #[serde(default)]
+    pub tls: Option<TlsMode>,
+    /// `oci`: PEM certificates to trust besides the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// `oci`: for pushing, and for base images from there.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// `oci`: a file that holds the password or token and nothing else.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+}
+
+/// What kind of registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryKind {
+    Oci,
+    OciLayout,
+    /// Not supported yet.
+    Ecr,
+}
+
+/// How a registry's certificate is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsMode {
+    Verify,
+    /// TLS with any certificate.
+    Insecure,
+    /// No TLS at all.
+    Plaintext,
+}
+
+impl ServiceConfig for Config {
+    fn server(&self) -> &ServerConfig {
+        &self.server
+    }
+
+    fn bus(&self) -> &BusConfig {
+        &self.bus
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.database.url()?;
+        if self.work_directory.to_string_lossy().contains([':', '\n']) {
+            return Err(ConfigError::invalid("work_directory", "must not hold a colon"));
+        }
+        for (key, zero) in [
+            ("limits.concurrency", self.limits.concurrency == 0),
+            ("limits.attempts", self.limits.attempts == 0),
+            ("limits.timeout", self.limits.timeout.as_secs() == 0),
+            ("logs.max_bytes", self.logs.max_bytes == 0),
+        ] {
+            if zero {
+                return Err(ConfigError::invalid(key, "must be more than 0; leave it out for the default"));
+            }
+        }
+        if self.limits.timeout > MAX_TIMEOUT {
+            return Err(ConfigError::invalid("limits.timeout", "must be at most 6h"));
+        }
+        self.check_builders()?;
+        self.check_registries()?;
+        self.backends().map(drop)
+    }
+}
+
+/// What a builder does with a build.
+#[derive(Debug, Clone)]
+pub(crate) enum BuilderEntry {
+    Real(Arc<dyn Builder>),
+    Pretend,
+}
+
+/// Everything outside that the service talks to, made from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Backends {
+    pub(crate) git: Git,
+    pub(crate) registries: Registries,
+    pub(crate) builders: BTreeMap<String, BuilderEntry>,
+    pub(crate) redactor: Redactor,
+}
+
+impl Config {
+    /// The name of the builder that is used when a request names none.
+    pub(crate) fn default_builder(&self) -> &str {
+        self.builders.first().map_or("", |builder| builder.name.as_str())
+    }
+
+    fn check_builders(&self) -> Result<(), ConfigError> {
+        if self.builders.is_empty() {
+            return Err(ConfigError::invalid("builders", "name at least one, such as {name: default, kind: buildah}"));
+        }
+        for (at, builder) in self.builders.iter().enumerate() {
+            let invalid = |key: &str, message: String| Err(ConfigError::invalid(format!("builders[{at}].{key}"), message));
+            if builder.name.is_empty() {
+                return invalid("name", "must not be empty".into());
+            }
+            if self.builders[..at].iter().any(|other| other.name == builder.name) {
+                return invalid("name", format!("{:?} is another builder's too", builder.name));
+            }
+            match builder.kind {
+                BuilderKind::Buildah => {}
+                BuilderKind::Pretend
+                    if builder.program.is_some()
+                        || builder.isolation.is_some()
+                        || builder.storage_driver.is_some()
+                        || builder.search_registries.is_some() =>
+                {
+                    return invalid("kind", "pretend takes a name and nothing else".into());
+                }
+                BuilderKind::Pretend => {}
+                later => return invalid("kind", format!("{later:?} is not supported yet; use buildah")),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_registries(&self) -> Result<(), ConfigError> {
+        for (at, registry) in self.registries.iter().enumerate() {
+            let invalid = |key: &str, message: &str| Err(ConfigError::invalid(format!("registries[{at}].{key}"), message));
+            if self.registries[..at].iter().any(|other| other.prefix == registry.prefix) {
+                return invalid("prefix", "is another registry's too");
+            }
+            if registry.prefix.ends_with('/') {
+                return invalid("prefix", "must not end with a slash");
+            }
+            match registry.kind {
+                RegistryKind::Oci => {
+                    if format!("{}/x", registry.prefix).parse().ok().and_then(|name: slipway_model::ImageName| name.registry().map(drop)).is_none() {
+                        return invalid("prefix", "must begin with the registry's host, such as registry.example or 127.0.0.1:5000");
+                    }
+                    if registry.directory.is_some() {
+                        return invalid("directory", "is for kind oci_layout only");
+                    }
+                    if registry.username.is_some() != registry.password_file.is_some() {
+                        return invalid("username", "and password_file belong together; give both or none");
+                    }
+                }
+                RegistryKind::OciLayout => {
+                    if registry.directory.is_none() {
+                        return invalid("directory", "is required for kind oci_layout");
+                    }
+                    if registry.tls.is_some() || registry.ca_file.is_some() || registry.username.is_some() || registry.password_file.is_some() {
+                        return invalid("kind", "oci_layout takes prefix and directory only");
+                    }
+                }
+                RegistryKind::Ecr => return invalid("kind", "ecr is not supported yet; use oci with a user name and password"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the secrets' files and makes the backends.
+    pub(crate) fn backends(&self) -> Result<Backends, ConfigError> {
+        let mut secrets = Vec::new();
+        let git = self.git(&mut secrets)?;
+        let mut entries: Vec<(String, Arc<dyn Registry>)> = Vec::new();
+        let mut auths = serde_json::Map::new();
+        let mut insecure = Vec::new();
+        for (at, config) in self.registries.iter().enumerate() {
+            let registry: Arc<dyn Registry> = match (config.kind, &config.directory) {
+                (RegistryKind::OciLayout, Some(directory)) => Arc::new(OciLayout::new(directory.clone())),
+                _ => {
+                    let mut credential = None;
+                    if let (Some(user), Some(file)) = (&config.username, &config.password_file) {
+                        let password = secret_file(&format!("registries[{at}].password_file"), file)?;
+                        let basic = STANDARD.encode(format!("{user}:{password}"));
+                        secrets.extend([password.clone(), basic.clone()]);
+                        auths.insert(config.prefix.clone(), serde_json::json!({ "auth": basic }));
+                        credential = Some((user.clone(), password));
+                    }
+                    let transport = match config.tls.unwrap_or(TlsMode::Verify) {
+                        TlsMode::Verify => Transport::Https,
+                        TlsMode::Insecure => Transport::InsecureHttps,
+                        TlsMode::Plaintext => Transport::Http,
+                    };
+                    if transport != Transport::Https {
+                        insecure.push(config.prefix.clone());
+                    }
+                    let oci = Oci::new(transport, config.ca_file.as_ref(), credential)
+                        .map_err(|message| ConfigError::invalid(format!("registries[{at}].ca_file"), message))?;
+                    Arc::new(oci)
+                }
+            };
+            entries.push((config.prefix.clone(), registry));
+        }
+        let auth = Secret(serde_json::json!({ "auths": auths }).to_string());
+        let builders = self
+            .builders
+            .iter()
+            .map(|config| {
+                let entry = match config.kind {
+                    BuilderKind::Pretend => BuilderEntry::Pretend,
+                    _ => BuilderEntry::Real(Arc::new(buildah(config, auth.clone(), insecure.clone()))),
+                };
+                (config.name.clone(), entry)
+            })
+            .collect();
+        Ok(Backends { git, registries: Registries::new(entries), builders, redactor: Redactor::new(secrets) })
+    }
+
+    fn git(&self, secrets: &mut Vec<String>) -> Result<Git, ConfigError> {
+        let mut credentials = Vec::new();
+        for (at, config) in self.git.credentials.iter().enumerate() {
+            // Without the slash, the credential for https://git.example would also go to https://git.example.elsewhere.
+            let whole = config.prefix.strip_prefix("https://").is_some_and(|rest| rest.len() > 1 && rest.ends_with('/'));
+            if !whole {
+                let message = "must begin with https:// and end with a slash, such as https://git.example/team/";
+                return Err(ConfigError::invalid(format!("git.credentials[{at}].prefix"), message));
+            }
+            let password = secret_file(&format!("git.credentials[{at}].password_file"), &config.password_file)?;
+            secrets.push(password.clone());
+            secrets.push(STANDARD.encode(format!("{}:{password}", config.username)));
+            credentials.push(GitCredential { prefix: config.prefix.clone(), username: config.username.clone(), password });
+        }
+        let ssh = match &self.git.ssh {
+            None => None,
+            Some(config) => {
+                for (key, path) in [("key_file", &config.key_file), ("known_hosts_file", &config.known_hosts_file)] {
+                    // Git hands these to a shell.
+                    let plain = path.to_string_lossy().chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+                    if !plain || !path.is_absolute() {
+                        return Err(ConfigError::invalid(format!("git.ssh.{key}"), "must be an absolute path of letters, digits, /, ., _ and -"));
+                    }
+                }
+                Some(Ssh { key_file: config.key_file.clone(), known_hosts_file: config.known_hosts_file.clone() })
+            }
+        };
+        Ok(Git { credentials, ssh })
+    }
+}
+
+fn buildah(config: &BuilderConfig, auth: Secret, insecure: Vec<String>) -> Buildah {
+    Buildah {
+        program: config.program.clone().unwrap_or_else(|| "buildah".to_owned()),
+        isolation: match config.isolation.unwrap_or(Isolation::Chroot) {
+            Isolation::Chroot => "chroot",
+            Isolation::Rootless => "rootless",
+            Isolation::Oci => "oci",
+        }
+        .to_owned(),
+        storage_driver: match config.storage_driver.unwrap_or(StorageDriver::Vfs) {
+            StorageDriver::Vfs => "vfs",
+            StorageDriver::Overlay => "overlay",
+        }
+        .to_owned(),
+        search_registries: config.search_registries.clone().unwrap_or_else(|| vec!["docker.io".to_owned()]),
+        auth,
+        insecure,
+    }
+}
+
+/// The one line of a file that holds a secret.
+fn secret_file(key: &str, path: &Path) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::invalid(key, format!("{}: {error}", path.display())))?;
+    match text.trim() {
+        "" => Err(ConfigError::invalid(key, format!("{}: is empty", path.display()))),
+        secret if secret.contains('\n') => Err(ConfigError::invalid(key, format!("{}: has more than one line", path.display()))),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

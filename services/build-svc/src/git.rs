@@ -1,0 +1,252 @@
+//! Fetches exactly one commit with the `git` program: shallow, by its id, without hooks, without anybody's configuration.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use slipway_model::CommitSha;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    logs::Log,
+    process::{self, ProcessError, Program},
+    spec::RepositoryUrl,
+    workspace::Attempt,
+};
+
+/// How git reaches repositories that need a credential.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Git {
+    /// For `https` URLs that begin with a prefix; the longest prefix wins.
+    pub(crate) credentials: Vec<GitCredential>,
+    pub(crate) ssh: Option<Ssh>,
+}
+
+/// A user name and password, or token, for one prefix of URLs.
+#[derive(Clone)]
+pub(crate) struct GitCredential {
+    pub(crate) prefix: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for GitCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GitCredential({:?}, {:?})", self.prefix, self.username)
+    }
+}
+
+/// Key and known hosts for `ssh` URLs.
+#[derive(Debug, Clone)]
+pub(crate) struct Ssh {
+    pub(crate) key_file: PathBuf,
+    pub(crate) known_hosts_file: PathBuf,
+}
+
+/// Why there is no checkout.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("the repository has no commit {0}")]
+    CommitNotFound(CommitSha),
+    #[error("the repository refuses: {0}")]
+    Refused(String),
+    #[error("the repository cannot be reached: {0}")]
+    Unavailable(String),
+    #[error("scratch space: {0}")]
+    Scratch(#[from] io::Error),
+    #[error("stopped")]
+    Cancelled,
+}
+
+impl Git {
+    /// Fetches `commit` into the try's folder and checks that what was checked out is that commit. The tree is without
+    /// `.git`; submodules and large files (LFS) are not fetched.
+    pub(crate) async fn fetch(
+        &self,
+        repository: &RepositoryUrl,
+        commit: &CommitSha,
+        attempt: &Attempt,
+        log: &Log,
+        cancelled: &CancellationToken,
+    ) -> Result<PathBuf, FetchError> {
+        let (store, tree) = (attempt.path().join("git"), attempt.folder("tree")?);
+        let config = attempt.path().join("gitconfig");
+        write_private(&config, &self.config(repository, &store)?)?;
+        let git = GitRun { attempt, config: &config, log, cancelled, commit };
+
+        let format = if commit.as_str().len() == 64 { "sha256" } else { "sha1" };
+        let format = format!("--object-format={format}");
+        git.run(&["init", "--quiet", "--bare", "--template=", &format, "--", &text(&store)]).await?;
+        let git_dir = format!("--git-dir={}", text(&store));
+        let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--"];
+        let mut arguments = vec![git_dir.as_str()];
+        arguments.extend(fetch);
+        arguments.extend([repository.as_str(), commit.as_str()]);
+        git.run(&arguments).await?;
+
+        let work_tree = format!("--work-tree={}", text(&tree));
+        git.run(&[&git_dir, &work_tree, "-c", "core.bare=false", "checkout", "--quiet", "--force", "--detach", commit.as_str()]).await?;
+        let head = git.run(&[&git_dir, "rev-parse", "--verify", "HEAD"]).await?;
+        if head.trim() != commit.as_str() {
+            // An annotated tag's id, for instance, peels to another commit.
+            return Err(FetchError::CommitNotFound(commit.clone()));
+        }
+        fs::remove_file(&config)?;
+        Ok(tree)
+    }
+
+    /// The only configuration that git sees.
+    fn config(&self, repository: &RepositoryUrl, store: &Path) -> Result<String, FetchError> {
+        use std::fmt::Write as _;
+        let mut config = String::from(
+            "[protocol]\n\tversion = 2\n\tallow = never\n[protocol \"https\"]\n\tallow = always\n[protocol \"ssh\"]\n\tallow = always\n\
+             [protocol \"file\"]\n\tallow = always\n[core]\n\thooksPath = /dev/null\n\tfsmonitor = false\n\
+             [http]\n\tfollowRedirects = false\n\tlowSpeedLimit = 1000\n\tlowSpeedTime = 60\n[gc]\n\tauto = 0\n\
+             [advice]\n\tdetachedHead = false\n[fetch]\n\tfsckObjects = true\n",
+        );
+        // A local repository on the allow-list may belong to another user, and need not allow commits that no branch
+        // points to: with a file URL, the other end is a child of ours that reads this same configuration.
+        if let Some(path) = repository.local_path() {
+            let _ = write!(config, "[safe]\n\tdirectory = {}\n\tdirectory = {}\n", quoted(path), quoted(&format!("{path}/.git")));
+            config.push_str("[uploadpack]\n\tallowAnySHA1InWant = true\n");
+        }
+        let _ = write!(config, "[safe]\n\tdirectory = {}\n", quoted(&text(store)));
+        let credential = self
+            .credentials
+            .iter()
+            .filter(|credential| repository.as_str().starts_with(&credential.prefix))
+            .max_by_key(|credential| credential.prefix.len());
+        if let Some(GitCredential { username, password, .. }) = credential {
+            let basic = STANDARD.encode(format!("{username}:{password}"));
+            let _ = write!(
+                config,
+                "[http {}]\n\textraHeader = {}\n",
+                quoted(repository.as_str()),
+                quoted(&format!("Authorization: Basic {basic}"))
+            );
+        }
+        if let Some(ssh) = &self.ssh {
+            let command = format!(
+                "ssh -F /dev/null -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=20 -o UserKnownHostsFile={} -i {}",
+                ssh.known_hosts_file.display(),
+                ssh.key_file.display()
+            );
+            let _ = write!(config, "[core]\n\tsshCommand = {}\n", quoted(&command));
+        }
+        Ok(config)
+    }
+}
+
+struct GitRun<'a> {
+    attempt: &'a Attempt,
+    config: &'a Path,
+    log: &'a Log,
+    cancelled: &'a CancellationToken,
+    commit: &'a CommitSha,
+}
+
+impl GitRun<'_> {
+    async fn run(&self, arguments: &[&str]) -> Result<String, FetchError> {
+        let mut program = Program::new("git", self.attempt.path())
+            .args(arguments.iter().copied())
+            .env("HOME", self.attempt.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", self.config)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "/bin/false")
+            .env("GIT_LFS_SKIP_SMUDGE", "1")
+            .env("LC_ALL", "C");
+        program.group_file = Some(self.attempt.group_file());
+        for key in ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"] {
+            if let Some(value) = std::env::var_os(key) {
+                program = program.env(key, value);
+            }
+        }
+        let mut output = String::new();
+        let status = process::run(&program, self.cancelled, &mut |line| {
+            // `rev-parse` answers in one line; what else git says is for people.
+            if line.text.trim() != self.commit.as_str() {
+                self.log.write(&line);
+            }
+            if output.len() < 16 * 1024 {
+                output.push_str(&line.text);
+                output.push('\n');
+            }
+        })
+        .await;
+        match status {
+            Ok(status) if status.success() => Ok(output),
+            Ok(_) => Err(classify(&output, self.commit)),
+            Err(ProcessError::Cancelled) => Err(FetchError::Cancelled),
+            Err(error) => Err(FetchError::Scratch(io::Error::other(error))),
+        }
+    }
+}
+
+/// What git's words mean. What is not known to be an answer counts as a fault that may pass.
+fn classify(output: &str, commit: &CommitSha) -> FetchError {
+    let lower = output.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let absent = [
+        "not our ref",
+        "unadvertised object",
+        "couldn't find remote ref",
+        "no such remote ref",
+        "reference is not a tree",
+        "cannot be peeled",
+        "not a commit",
+        "invalid object",
+    ];
+    let refused = [
+        "authentication failed",
+        "could not read username",
+        "could not read password",
+        "permission denied",
+        "host key verification failed",
+        "does not appear to be a git repository",
+        "repository not found",
+        "not found",
+        "does not exist",
+        "dubious ownership",
+        "error: 401",
+        "error: 403",
+        "error: 404",
+        "access denied",
+        "transport 'ext' not allowed",
+        "unable to update url base from redirection",
+        "error: 301",
+        "error: 302",
+    ];
+    let last = output.lines().rev().find(|line| line.contains("fatal:") || line.contains("error:")).unwrap_or("git failed");
+    let last: String = last.chars().take(500).collect();
+    if has(&absent) {
+        FetchError::CommitNotFound(commit.clone())
+    } else if has(&refused) {
+        FetchError::Refused(last)
+    } else {
+        FetchError::Unavailable(last)
+    }
+}
+
+/// As git's configuration quotes a value.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Writes a file that only we can read.
+pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content.as_bytes())
+}
+
+#[cfg(test)]
+#[path = "git_tests.rs"]
+mod tests;

@@ -186,17 +186,19 @@ async fn persistently(
     group: &[Batch],
 ) -> Result<Vec<Result<Vec<Written>, Clash>>, LedgerError> {
     let mut pause = Duration::from_millis(50);
+    let mut again = false;
     for _ in 1..TRIES {
-        match shared.store.commit(group).await {
+        match shared.store.commit(group, again).await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, batches = group.len(), "an append failed and is tried again");
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause *= 2;
+                again = true;
             }
             result => return result,
         }
     }
-    shared.store.commit(group).await
+    shared.store.commit(group, again).await
 }
 
 fn publish(shared: &Shared, batch: &Batch, written: &[Written], permits: Vec<Option<OwnedSemaphorePermit>>) {

@@ -1,7 +1,400 @@
-use crate::{LedgerConfig, LedgerError};
-pub(crate) struct Postgres;
+//! The ledger on PostgreSQL 13 or later.
+//!
+//! Appends have two connections of their own, whose commits wait for the disk. Everything else is read, or may be lost
+//! in a crash of the database because it would only be done again (leases, hints, polls), and goes through a pool
+//! with `synchronous_commit=off`.
+
+use std::{str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use slipway_model::{Id, Timestamp};
+use sqlx::{
+    PgPool, Row,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    LedgerConfig, LedgerError, ListFilter, Request, SetAside,
+    page::After,
+    store::{
+        AggregateRow, Append, Batch, Clash, Claimant, Claims, EventRow, FeedRow, Hinted, Position, Remote,
+        RequestRow, Result, Schedule, Settled, Start, Store, Written,
+    },
+    types::Key,
+};
+
+mod append;
+mod feed;
+mod time;
+mod work;
+
+use time::PgTime;
+
+/// Where replicas tell each other what they appended.
+const CHANNEL: &str = "slipway_ledger";
+
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    pool: PgPool,
+    committers: PgPool,
+    owner: String,
+}
+
 impl Postgres {
-    pub(crate) async fn open(_c: &LedgerConfig, _o: String) -> Result<crate::sqlite::Sqlite, LedgerError> {
-        Err(LedgerError::Config("not yet".into()))
+    pub(crate) async fn open(config: &LedgerConfig, owner: String) -> Result<Self> {
+        let options = PgConnectOptions::from_str(&config.url)
+            .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?
+            .application_name(&format!("slipway-{}", config.origin));
+        let opening = LedgerError::database("connecting to the database");
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections.max(2))
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options.clone().options([("synchronous_commit", "off")]))
+            .await
+            .map_err(&opening)?;
+        // Rows are always found by their keys: a plan made while a table was small must not scan it when it is large.
+        let plans = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+        let committers = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options.options(plans));
+        let mut migrator = sqlx::migrate!("migrations/postgres");
+        // A newer replica's tables are its own business: state versions decide what may be written.
+        migrator.set_ignore_missing(true);
+        migrator.run(&pool).await.map_err(|error| LedgerError::Database {
+            doing: "migrating the database",
+            transient: false,
+            source: Box::new(error),
+        })?;
+        let store = Self { pool, committers, owner };
+        feed::adopt(&store).await.map_err(&opening)?;
+        sqlx::query("DELETE FROM requests WHERE created_at < now() - $1 * interval '1 microsecond'")
+            .bind(crate::store::micros(config.request_retention))
+            .execute(&store.pool)
+            .await
+            .map_err(&opening)?;
+        Ok(store)
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn now(&self) -> Result<Timestamp> {
+        sqlx::query_scalar("SELECT now()")
+            .fetch_one(&self.pool)
+            .await
+            .map(|PgTime(now)| now)
+            .map_err(LedgerError::database("asking for the time"))
+    }
+
+    async fn load(&self, key: &Key, known: u64) -> Result<Option<AggregateRow>> {
+        sqlx::query(
+            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash,
+                    CASE WHEN seq = $3 THEN NULL ELSE state END AS state
+             FROM aggregates WHERE kind = $1 AND id = $2",
+        )
+        .bind(&*key.kind)
+        .bind(key.id.as_str())
+        .bind(known.cast_signed())
+        .fetch_optional(&self.pool)
+        .await
+        .and_then(|row| row.as_ref().map(aggregate).transpose())
+        .map_err(LedgerError::database("reading an aggregate"))
+    }
+
+    async fn events(&self, key: &Key, after: u64, limit: u32) -> Result<Vec<EventRow>> {
+        sqlx::query(
+            "SELECT seq, type, data, actor, traceparent, at, prev_hash, hash FROM events
+             WHERE kind = $1 AND id = $2 AND seq > $3 ORDER BY seq LIMIT $4",
+        )
+        .bind(&*key.kind)
+        .bind(key.id.as_str())
+        .bind(after.cast_signed())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .and_then(|rows| rows.iter().map(event).collect())
+        .map_err(LedgerError::database("reading a history"))
+    }
+
+    async fn list(
+        &self,
+        kind: &str,
+        filter: &ListFilter,
+        after: Option<&After>,
+        limit: u32,
+    ) -> Result<Vec<AggregateRow>> {
+        sqlx::query(
+            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash, state
+             FROM aggregates
+             WHERE kind = $1
+               AND ($2::text[] = '{}' OR status = ANY ($2))
+               AND ($3::text IS NULL OR service = $3 AND service <> '')
+               AND ($4::text IS NULL OR environment = $4)
+               AND ($5::text IS NULL OR correlation = $5 AND correlation <> '')
+               AND (NOT $6 OR NOT final)
+               AND ($7 = '{}' OR labels @> $7::jsonb AND labels <> '{}')
+               AND ($8::timestamptz IS NULL OR (created_at, id) < ($8, $9))
+             ORDER BY created_at DESC, id DESC LIMIT $10",
+        )
+        .bind(kind)
+        .bind(&filter.status)
+        .bind(filter.service.as_deref())
+        .bind(filter.environment.as_deref())
+        .bind(filter.correlation.as_deref())
+        .bind(filter.not_final)
+        .bind(serde_json::to_string(&filter.labels).unwrap_or_default())
+        .bind(after.map(|after| PgTime(after.created_at)))
+        .bind(after.map(|after| after.id.as_str()))
+        .bind(i64::from(limit))
+        // Planned with its values each time: which index is right depends on which filters are set.
+        .persistent(false)
+        .fetch_all(&self.pool)
+        .await
+        .and_then(|rows| rows.iter().map(aggregate).collect())
+        .map_err(LedgerError::database("listing"))
+    }
+
+    async fn request(&self, request: &Request) -> Result<Option<RequestRow>> {
+        sqlx::query(
+            "SELECT fingerprint, kind, id FROM requests WHERE principal = $1 AND method = $2 AND request_id = $3",
+        )
+        .bind(&request.principal)
+        .bind(&request.method)
+        .bind(&request.request_id)
+        .fetch_optional(&self.pool)
+        .await
+        .and_then(|row| {
+            row.map(|row| {
+                Ok(RequestRow { fingerprint: row.try_get(0)?, kind: row.try_get(1)?, id: id(&row, "id")? })
+            })
+            .transpose()
+        })
+        .map_err(LedgerError::database("looking up a request"))
+    }
+
+    async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<Result<Vec<Written>, Clash>>> {
+        append::commit(self, group, again).await.map_err(LedgerError::database("appending"))
+    }
+
+    async fn feed(&self, after: Position, limit: u32) -> Result<Vec<FeedRow>> {
+        feed::read(self, after, limit).await.map_err(LedgerError::database("reading the feed"))
+    }
+
+    async fn feed_start(&self, start: Start) -> Result<Position> {
+        feed::start(self, start).await.map_err(LedgerError::database("finding a place in the feed"))
+    }
+
+    async fn feed_resume(&self, position: Position) -> Result<Position> {
+        feed::resume(self, position).await.map_err(LedgerError::database("finding a place in the feed"))
+    }
+
+    async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims> {
+        work::claim(self, claimant, limit).await.map_err(LedgerError::database("claiming what is due"))
+    }
+
+    async fn renew(&self, keys: &[Key], lease: Duration) -> Result<Vec<Key>> {
+        work::renew(self, keys, lease).await.map_err(LedgerError::database("renewing leases"))
+    }
+
+    async fn settle(&self, key: &Key, seq: u64, schedule: &Schedule, release: bool) -> Result<Option<Settled>> {
+        work::settle(self, key, seq, schedule, release).await.map_err(LedgerError::database("settling"))
+    }
+
+    async fn fail(&self, key: &Key, reason: &str, backoff: Duration, limit: u32) -> Result<bool> {
+        work::fail(self, key, reason, backoff, limit)
+            .await
+            .map_err(LedgerError::database("recording a failure"))
+    }
+
+    async fn release(&self, keys: &[Key]) -> Result<()> {
+        work::release(self, keys).await.map_err(LedgerError::database("releasing leases"))
+    }
+
+    async fn hint(&self, key: &Key, claimant: Option<&Claimant>) -> Result<Hinted> {
+        work::hint(self, key, claimant).await.map_err(LedgerError::database("storing a hint"))
+    }
+
+    async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
+        sqlx::query(
+            "SELECT kind, id, seq, set_aside, attempts FROM aggregates WHERE set_aside IS NOT NULL ORDER BY updated_at",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .and_then(|rows| {
+            rows.iter()
+                .map(|row| {
+                    Ok(SetAside {
+                        kind: row.try_get("kind")?,
+                        id: id(row, "id")?,
+                        seq: unsigned(row, "seq")?,
+                        reason: row.try_get("set_aside")?,
+                        attempts: row.try_get::<i32, _>("attempts")?.cast_unsigned(),
+                    })
+                })
+                .collect()
+        })
+        .map_err(LedgerError::database("listing what was set aside"))
+    }
+
+    async fn resume(&self, key: &Key) -> Result<bool> {
+        work::resume(self, key).await.map_err(LedgerError::database("resuming"))
+    }
+
+    async fn outdated(&self, kind: &str, version: u32, after: Option<&Id>, limit: u32) -> Result<Vec<Id>> {
+        sqlx::query(
+            "SELECT id FROM aggregates WHERE kind = $1 AND state_version < $2 AND id > $3 ORDER BY id LIMIT $4",
+        )
+        .bind(kind)
+        .bind(version.cast_signed())
+        .bind(after.map_or("", Id::as_str))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .and_then(|rows| rows.iter().map(|row| id(row, "id")).collect())
+        .map_err(LedgerError::database("looking for older state versions"))
+    }
+
+    async fn rewrite(&self, append: &Append) -> Result<bool> {
+        append::rewrite(self, append).await.map_err(LedgerError::database("writing a state again"))
+    }
+
+    async fn lease(&self, name: &str, ttl: Duration) -> Result<bool> {
+        work::lease(self, name, ttl).await.map_err(LedgerError::database("taking a lease"))
+    }
+
+    async fn unlease(&self, name: &str) -> Result<()> {
+        work::unlease(self, name).await.map_err(LedgerError::database("giving back a lease"))
+    }
+
+    async fn relay(&self, name: &str) -> Result<Option<(Position, Option<String>)>> {
+        feed::relay(self, name).await.map_err(LedgerError::database("reading the relay's cursor"))
+    }
+
+    async fn save_relay(&self, name: &str, position: Position, last_entry: Option<&str>) -> Result<bool> {
+        feed::save_relay(self, name, position, last_entry)
+            .await
+            .map_err(LedgerError::database("saving the relay's cursor"))
+    }
+
+    async fn remote(&self) -> Result<mpsc::Receiver<Remote>> {
+        let listening = LedgerError::database("listening");
+        let mut listener = PgListener::connect_with(&self.pool).await.map_err(&listening)?;
+        listener.listen(CHANNEL).await.map_err(&listening)?;
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(listen(listener, self.owner.clone(), sender));
+        Ok(receiver)
+    }
+
+    async fn close(&self) {
+        self.committers.close().await;
+        self.pool.close().await;
+    }
+}
+
+async fn listen(mut listener: PgListener, owner: String, sender: mpsc::Sender<Remote>) {
+    loop {
+        let received = tokio::select! {
+            received = listener.try_recv() => received,
+            () = sender.closed() => return,
+        };
+        let messages = match received {
+            Ok(Some(notification)) => told(notification.payload(), &owner),
+            // The connection was lost and made again: nobody knows what was missed.
+            Ok(None) => vec![Remote::Resync],
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen to other replicas");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = sender.closed() => return,
+                }
+                vec![Remote::Resync]
+            }
+        };
+        for message in messages {
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Lines of a notification: who says it; the earliest due time, in microseconds, of what it left for anybody to claim;
+/// then `kind id seq` of each aggregate. What we said ourselves, and what we do not understand, says nothing.
+fn told(payload: &str, owner: &str) -> Vec<Remote> {
+    let mut lines = payload.lines();
+    if lines.next().is_none_or(|from| from == owner) {
+        return Vec::new();
+    }
+    let due = lines.next().and_then(|due| due.parse().ok()).map(|due| Remote::Due(Timestamp::from_micros(due)));
+    let commits = lines.filter_map(|line| {
+        let mut words = line.split(' ');
+        let (kind, id, seq) = (words.next()?, words.next()?, words.next()?);
+        Some(Remote::Committed { kind: kind.to_owned(), id: id.parse().ok()?, seq: seq.parse().ok()? })
+    });
+    commits.chain(due).collect()
+}
+
+fn unsigned(row: &PgRow, column: &str) -> sqlx::Result<u64> {
+    row.try_get::<i64, _>(column).map(i64::cast_unsigned)
+}
+
+fn time(row: &PgRow, column: &str) -> sqlx::Result<Timestamp> {
+    row.try_get::<PgTime, _>(column).map(|PgTime(time)| time)
+}
+
+fn id(row: &PgRow, column: &str) -> sqlx::Result<Id> {
+    row.try_get::<&str, _>(column)?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+fn hash(row: &PgRow, column: &str) -> sqlx::Result<[u8; 32]> {
+    row.try_get::<&[u8], _>(column)?.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+fn aggregate(row: &PgRow) -> sqlx::Result<AggregateRow> {
+    Ok(AggregateRow {
+        id: id(row, "id")?,
+        seq: unsigned(row, "seq")?,
+        state_version: row.try_get::<i32, _>("state_version")?.cast_unsigned(),
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+        set_aside: row.try_get("set_aside")?,
+        traceparent: row.try_get("traceparent")?,
+        head: hash(row, "head_hash")?,
+        state: row.try_get("state")?,
+    })
+}
+
+fn event(row: &PgRow) -> sqlx::Result<EventRow> {
+    Ok(EventRow {
+        seq: unsigned(row, "seq")?,
+        event_type: row.try_get("type")?,
+        data: row.try_get("data")?,
+        actor: row.try_get("actor")?,
+        traceparent: row.try_get("traceparent")?,
+        at: time(row, "at")?,
+        prev_hash: hash(row, "prev_hash")?,
+        hash: hash(row, "hash")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+    use crate::store::Remote;
+
+    #[test]
+    fn notifications_of_others_are_read() {
+        let payload = "web-1/x\n1700000000000000\nbuild b-1 3\nchange c-1 1";
+        assert!(told(payload, "web-1/x").is_empty());
+        let messages = told(payload, "web-2/y");
+        assert!(matches!(&messages[..], [
+            Remote::Committed { seq: 3, .. },
+            Remote::Committed { seq: 1, .. },
+            Remote::Due(at),
+        ] if at.as_micros() == 1_700_000_000_000_000));
+        assert_eq!(told("a\n\nbuild b-1 3", "b").len(), 1);
+        assert!(told("rubbish", "b").is_empty());
     }
 }

@@ -241,8 +241,8 @@ impl Store for Sqlite {
         .map_err(LedgerError::database("looking up a request"))
     }
 
-    async fn commit(&self, group: &[Batch]) -> Result<Vec<std::result::Result<Vec<Written>, Clash>>> {
-        append::commit(self, group)
+    async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<Result<Vec<Written>, Clash>>> {
+        append::commit(self, group, again)
             .await
             .map_err(LedgerError::database("appending"))
     }

@@ -249,8 +249,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     async fn request(&self, request: &Request) -> Result<Option<RequestRow>>;
 
     /// Writes what it can of a group in one transaction. `Err` means that nothing, or nobody knows what, was
-    /// written: the same group may be given again, and what was written already counts as written.
-    async fn commit(&self, group: &[Batch]) -> Result<Vec<std::result::Result<Vec<Written>, Clash>>>;
+    /// written: the same group may be given `again`, and what is there already then counts as written.
+    async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<std::result::Result<Vec<Written>, Clash>>>;
 
     async fn feed(&self, after: Position, limit: u32) -> Result<Vec<FeedRow>>;
     async fn feed_start(&self, start: Start) -> Result<Position>;

@@ -2,8 +2,6 @@
 //!
 //! There is one writer at a time, so the transaction compares each batch with what is there and writes it, in order.
 
-use std::collections::HashSet;
-
 use slipway_model::Timestamp;
 use sqlx::{Connection, Row, SqliteConnection};
 
@@ -15,38 +13,29 @@ use crate::{
 
 type Outcome = Result<Vec<Written>, Clash>;
 
-pub(super) async fn commit(store: &Sqlite, group: &[Batch]) -> sqlx::Result<Vec<Outcome>> {
+pub(super) async fn commit(store: &Sqlite, group: &[Batch], again: bool) -> sqlx::Result<Vec<Outcome>> {
     let mut writer = store.writer.lock().await;
     let mut tx = writer.durable(true).await?.begin_with("BEGIN IMMEDIATE").await?;
     let now = Timestamp::now();
     let mut outcomes = Vec::with_capacity(group.len());
     for batch in group {
-        outcomes.push(one(&mut tx, batch, now, &store.owner).await?);
+        outcomes.push(one(&mut tx, batch, again, now, &store.owner).await?);
     }
     tx.commit().await?;
     Ok(outcomes)
 }
 
-async fn one(conn: &mut SqliteConnection, batch: &Batch, now: Timestamp, me: &str) -> sqlx::Result<Outcome> {
-    let mut done: HashSet<&Key> = HashSet::new();
+async fn one(conn: &mut SqliteConnection, batch: &Batch, again: bool, now: Timestamp, me: &str) -> sqlx::Result<Outcome> {
     for append in &batch.appends {
-        let (seq, head) = current(conn, &append.key).await?;
-        if append.writes() && seq == append.next.seq && head == append.next.head {
-            // Written before, and the answer was lost.
-            done.insert(&append.key);
-        } else if seq != append.expected {
-            return Ok(Err(Clash::Seq));
+        let seq = current(conn, &append.key).await?;
+        if seq == append.expected {
+            continue;
         }
-    }
-    if !done.is_empty() {
-        return Ok(Ok(batch
-            .appends
-            .iter()
-            .map(|_| Written {
-                mine: false,
-                due_at: None,
-            })
-            .collect()));
+        // Written before, and the answer was lost?
+        if again && append.writes() && written_before(conn, append).await? {
+            return Ok(Ok(vec![Written { mine: false, due_at: None }; batch.appends.len()]));
+        }
+        return Ok(Err(Clash::Seq));
     }
     if let Some((request, key)) = &batch.request {
         let taken = sqlx::query(
@@ -85,16 +74,25 @@ async fn one(conn: &mut SqliteConnection, batch: &Batch, now: Timestamp, me: &st
     Ok(Ok(written))
 }
 
-async fn current(conn: &mut SqliteConnection, key: &Key) -> sqlx::Result<(u64, [u8; 32])> {
-    let row = sqlx::query("SELECT seq, head_hash FROM aggregates WHERE kind = ?1 AND id = ?2")
+async fn current(conn: &mut SqliteConnection, key: &Key) -> sqlx::Result<u64> {
+    let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM aggregates WHERE kind = ?1 AND id = ?2")
         .bind(&*key.kind)
         .bind(key.id.as_str())
         .fetch_optional(conn)
         .await?;
-    match row {
-        Some(row) => Ok((super::unsigned(&row, "seq")?, super::hash(&row, "head_hash")?)),
-        None => Ok((0, crate::chain::GENESIS)),
-    }
+    Ok(seq.map_or(0, i64::cast_unsigned))
+}
+
+/// Whether the last event of this very append is there.
+async fn written_before(conn: &mut SqliteConnection, append: &Append) -> sqlx::Result<bool> {
+    let hash: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT hash FROM events WHERE kind = ?1 AND id = ?2 AND seq = ?3")
+            .bind(&*append.key.kind)
+            .bind(append.key.id.as_str())
+            .bind(append.next.seq.cast_signed())
+            .fetch_optional(conn)
+            .await?;
+    Ok(hash.is_some_and(|hash| hash == append.next.head))
 }
 
 async fn insert_event(conn: &mut SqliteConnection, key: &Key, row: &EventRow) -> sqlx::Result<()> {

@@ -1,0 +1,28 @@
+//! One suite over both databases: everything the ledger promises, on real PostgreSQL and on SQLite files.
+
+/// Runs each test on both databases.
+macro_rules! conformance {
+    ($($name:ident),* $(,)?) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::Database::postgres().await).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::Database::sqlite()).await;
+            })*
+        }
+    };
+}
+
+mod appends;
+mod evolution;
+mod executor;
+mod feeds;
+mod polls;
+mod relays;
+mod requests;
+mod support;

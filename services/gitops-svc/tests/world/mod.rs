@@ -1,0 +1,248 @@
+//! A running service, its remote, and a client: shared by the tests.
+#![allow(dead_code)] // each test file uses a part
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use gitops_svc::Config;
+use slipway_events::{BusConfig, MemoryBus};
+use slipway_proto::{
+    common::v1::Image,
+    gitops::v1::{
+        ApplyChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage, WatchChangeRequest, change::Status,
+        edit, git_ops_service_client::GitOpsServiceClient,
+    },
+};
+use slipway_server::{Channel, ClientConfig, TokenHash, Wiring, config};
+use slipway_testbed::{GitRepo, TestDir, tool};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+
+/// A kustomization with everything that an edit must not touch.
+pub(crate) fn overlay(service: &str) -> String {
+    format!(
+        "# The overlay of {service}.\r\nresources:\r\n- ../../base # shared\r\n\r\nimages:\r\n- name: app\r\n  newName: r.example/{service}   # ours\r\n  newTag: 'old'"
+    )
+}
+
+pub(crate) const BASE: &str = "resources: [deployment.yaml]\n";
+pub(crate) const DEPLOYMENT: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: app\nspec:\n  selector:\n    matchLabels: {app: app}\n  template:\n    metadata:\n      labels: {app: app}\n    spec:\n      containers:\n      - name: app\n        image: app:placeholder\n";
+
+/// The folder of a service's overlay.
+pub(crate) fn folder(service: &str) -> String {
+    format!("apps/{service}/dev")
+}
+
+pub(crate) struct World {
+    pub(crate) dir: TestDir,
+    pub(crate) remote: GitRepo,
+}
+
+impl World {
+    /// A remote with an overlay for each service.
+    pub(crate) fn new(name: &str, services: &[&str]) -> Self {
+        let dir = TestDir::new(name).unwrap();
+        let remote = GitRepo::bare(dir.path().join("remote.git")).unwrap();
+        let overlays: Vec<(String, String)> = services
+            .iter()
+            .map(|service| (format!("{}/kustomization.yaml", folder(service)), overlay(service)))
+            .collect();
+        let mut files: Vec<(&str, &[u8])> =
+            overlays.iter().map(|(path, text)| (path.as_str(), text.as_bytes())).collect();
+        files.push(("apps/base/kustomization.yaml", BASE.as_bytes()));
+        files.push(("apps/base/deployment.yaml", DEPLOYMENT.as_bytes()));
+        remote.commit("main", "begin", &files).unwrap();
+        Self { dir, remote }
+    }
+
+    pub(crate) fn sqlite(&self) -> String {
+        format!("sqlite://{}", self.dir.path().join("ledger.db").display())
+    }
+
+    /// A configuration file for one replica.
+    pub(crate) fn config(&self, database: &str, replica: &str, listen: &str) -> String {
+        let dir = self.dir.path().display();
+        let kustomize = tool("kustomize").map_or_else(|_| "kustomize".into(), |path| path.display().to_string());
+        let hash = |token: &str| String::from(TokenHash::of(token));
+        format!(
+            "server:\n  listen: {listen}\n  principals:\n\
+             \x20 - {{subject: alice, token_sha256: {}, roles: [{{actions: [read, start, cancel, rollback]}}]}}\n\
+             \x20 - {{subject: reader, token_sha256: {}, roles: [{{actions: [read]}}]}}\n\
+             \x20 - {{subject: other, token_sha256: {}, roles: [{{actions: [read, start], services: [other]}}]}}\n\
+             database: {{url: '{database}'}}\n\
+             data_dir: {dir}/data-{replica}\n\
+             kustomize: {{path: {kustomize}}}\n\
+             author: {{name: Robot, email: robot@example.com}}\n\
+             repositories:\n\
+             \x20 shop: {{url: {dir}/remote.git}}\n\
+             \x20 gone: {{url: {dir}/no-such-repository.git}}\n\
+             \x20 nothing: {{pretend: true}}\n",
+            hash("alice-token"),
+            hash("reader-token"),
+            hash("other-token"),
+        )
+    }
+
+    /// Starts a replica in this process.
+    pub(crate) async fn start(&self, database: &str, replica: &str) -> Running {
+        let text = self.config(database, replica, "127.0.0.1:0");
+        let config: Config = config::parse("test.yaml", &text).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let wiring = Wiring {
+            listener,
+            bus: Arc::new(MemoryBus::new(BusConfig::default())),
+            telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
+        };
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { gitops_svc::run(config, wiring, stop).await.unwrap() });
+        Running { url: format!("http://{address}"), shutdown, task }
+    }
+
+    /// Starts the program, armed to kill itself.
+    pub(crate) fn spawn(&self, port: u16, fault: Option<&str>) -> Process {
+        let file = self.dir.path().join("config.yaml");
+        std::fs::write(&file, self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
+        command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(fault) = fault {
+            command.env("SLIPWAY_FAULT_KILL_AT", fault);
+        }
+        Process { child: command.spawn().unwrap(), url: format!("http://127.0.0.1:{port}") }
+    }
+
+    pub(crate) fn file(&self, service: &str) -> String {
+        let path = format!("{}/kustomization.yaml", folder(service));
+        String::from_utf8(self.remote.read("main", &path).unwrap()).unwrap()
+    }
+
+    /// The commits whose message has the line.
+    pub(crate) fn commits_with(&self, line: &str) -> usize {
+        let log = self.remote.log("main").unwrap();
+        log.iter().filter(|commit| commit.message.lines().any(|text| text == line)).count()
+    }
+
+    /// Puts a hook into the remote.
+    pub(crate) fn hook(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = self.remote.path().join("hooks").join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// A replica in this process.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn client(&self) -> GitOpsServiceClient<Channel> {
+        client(&self.url, "alice-token")
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// The program; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Process {
+    /// Waits until it has ended by itself.
+    pub(crate) async fn died(&mut self) {
+        while self.child.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn client(url: &str, token: &str) -> GitOpsServiceClient<Channel> {
+    GitOpsServiceClient::new(ClientConfig::new(url, token).connect("gitops").unwrap())
+}
+
+/// Sets the tag of a service's image.
+pub(crate) fn set_tag(service: &str, tag: &str) -> ApplyChangeRequest {
+    ApplyChangeRequest {
+        request_id: format!("{service}-{tag}"),
+        repository: "shop".to_owned(),
+        service: service.to_owned(),
+        environment: "dev".to_owned(),
+        edits: vec![Edit {
+            edit: Some(edit::Edit::KustomizeImage(KustomizeImage {
+                path: folder(service),
+                name: "app".to_owned(),
+                new_tag: tag.to_owned(),
+                ..KustomizeImage::default()
+            })),
+        }],
+        source_commit: SHA.to_owned(),
+        image: Some(Image { name: format!("r.example/{service}"), tags: vec![tag.to_owned()], ..Image::default() }),
+        correlation_id: "rel-1".to_owned(),
+        ..ApplyChangeRequest::default()
+    }
+}
+
+/// Asks until the service answers.
+pub(crate) async fn apply(client: &mut GitOpsServiceClient<Channel>, request: &ApplyChangeRequest) -> Change {
+    client.apply_change(request.clone()).await.unwrap().into_inner().change.unwrap()
+}
+
+/// Follows a change to its end.
+pub(crate) async fn finished(client: &mut GitOpsServiceClient<Channel>, id: &str) -> Change {
+    let request = WatchChangeRequest { id: id.to_owned(), etag: String::new() };
+    let mut watch = client.watch_change(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(next) = watch.next().await {
+        last = next.unwrap().change;
+    }
+    last.unwrap()
+}
+
+pub(crate) async fn applied(client: &mut GitOpsServiceClient<Channel>, request: &ApplyChangeRequest) -> Change {
+    let change = apply(client, request).await;
+    finished(client, &change.id).await
+}
+
+pub(crate) async fn get(client: &mut GitOpsServiceClient<Channel>, id: &str) -> Change {
+    let request = GetChangeRequest { id: id.to_owned() };
+    client.get_change(request).await.unwrap().into_inner().change.unwrap()
+}
+
+pub(crate) fn assert_status(change: &Change, status: Status) {
+    assert_eq!(change.status(), status, "{change:?}");
+}
+
+/// Waits for a file to be there.
+pub(crate) async fn appears(path: &Path) {
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

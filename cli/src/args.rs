@@ -9,34 +9,34 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Exit codes: 0 the thing asked for happened; 1 it did not; 2 the command line is wrong.
 #[derive(Debug, Parser)]
 #[command(name = "slipway", version, propagate_version = true, arg_required_else_help = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub globals: Globals,
+    pub(crate) globals: Globals,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct Globals {
+pub(crate) struct Globals {
     /// File that says where the services are and who you are [default: .slipway/context.yaml].
     #[arg(long, global = true, env = "SLIPWAY_CONTEXT", value_name = "FILE")]
-    pub context: Option<PathBuf>,
+    pub(crate) context: Option<PathBuf>,
     /// Speak as this person of the context file, instead of its `user`.
     #[arg(long = "as", global = true, env = "SLIPWAY_USER", value_name = "NAME")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Tables for people, or protobuf JSON for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     Table,
     Json,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run all four services, a Kubernetes of their own and an image store in this process.
     Dev(DevArgs),
     /// Show the whole path once: two commits, three environments, one rollback. Leaves nothing running.
@@ -61,30 +61,30 @@ pub enum Command {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     /// Everything lives here, and is there again at the next start.
     #[arg(long, default_value = ".slipway", value_name = "DIR")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Ports from this one on, when the folder is new; 0 takes free ones.
     #[arg(long, default_value_t = 7701, value_name = "PORT")]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Deploy to this context of your kubeconfig instead of the cluster in this process.
     #[arg(long, value_name = "CONTEXT")]
-    pub kube_context: Option<String>,
+    pub(crate) kube_context: Option<String>,
     /// Send traces to this OTLP collector, such as http://127.0.0.1:4317.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Where to put everything [default: a new folder in the temporary directory].
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ReleaseCommand {
+pub(crate) enum ReleaseCommand {
     /// Show what a release would do, without doing anything.
     Plan(WantedArgs),
     /// Start a release.
@@ -115,40 +115,40 @@ pub enum ReleaseCommand {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct WantedArgs {
+pub(crate) struct WantedArgs {
     /// A service of the catalog.
-    pub service: String,
+    pub(crate) service: String,
     /// The full commit id.
     #[arg(long, value_name = "SHA")]
-    pub commit: String,
+    pub(crate) commit: String,
     /// The branch the commit came by; chooses the environments where none are named.
     #[arg(long, default_value = "", value_name = "BRANCH")]
-    pub branch: String,
+    pub(crate) branch: String,
     /// Only these environments; may be given several times.
     #[arg(long = "env", value_name = "NAME")]
-    pub environments: Vec<String>,
+    pub(crate) environments: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct StartArgs {
+pub(crate) struct StartArgs {
     #[command(flatten)]
-    pub wanted: WantedArgs,
+    pub(crate) wanted: WantedArgs,
     /// Follow it to its end; the exit code says whether it succeeded.
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
     /// Idempotency key: the same key starts the same release once [default: a new one].
     #[arg(long, value_name = "KEY")]
-    pub request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// Refuse to start when the plan is not this one (see `slipway release plan`).
     #[arg(long, default_value = "", value_name = "HASH")]
-    pub plan_hash: String,
+    pub(crate) plan_hash: String,
     /// A label as NAME=VALUE; may be given several times.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
-    pub labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ApprovalCommand {
+pub(crate) enum ApprovalCommand {
     /// Approvals, newest first: those that wait, or all.
     List {
         /// Also those that are decided.
@@ -169,18 +169,18 @@ pub enum ApprovalCommand {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct DecideArgs {
-    pub id: String,
+pub(crate) struct DecideArgs {
+    pub(crate) id: String,
     /// For the record.
     #[arg(long, default_value = "")]
-    pub comment: String,
+    pub(crate) comment: String,
     /// What you have seen: the `binding` of the approval [default: as it is now, shown before deciding].
     #[arg(long, value_name = "HASH")]
-    pub binding: Option<String>,
+    pub(crate) binding: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum BuildCommand {
+pub(crate) enum BuildCommand {
     /// The log of a build; ends with the build when followed.
     Log {
         id: String,
@@ -191,7 +191,7 @@ pub enum BuildCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum EventsCommand {
+pub(crate) enum EventsCommand {
     /// Facts of all services as they happen.
     Tail {
         /// Only of this release.
@@ -204,7 +204,7 @@ pub enum EventsCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Read a catalog, and a service's configuration, and say what is wrong with them.
     Validate {
         /// Catalog files.

@@ -1,12 +1,12 @@
 //! One file for each of the command line's nouns.
 
-pub mod approval;
-pub mod build;
-pub mod config;
-pub mod demo;
-pub mod dev;
-pub mod events;
-pub mod release;
+pub(crate) mod approval;
+pub(crate) mod build;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod events;
+pub(crate) mod release;
 
 /// An idempotency key for one run of a command.
 fn request_id() -> String {

@@ -21,31 +21,31 @@ const DEFAULT: &str = ".slipway/context.yaml";
 /// The context file. Paths in it are relative to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Context {
+pub(crate) struct Context {
     /// URLs of the services.
-    pub build: String,
-    pub gitops: String,
-    pub approval: String,
-    pub deploy: String,
+    pub(crate) build: String,
+    pub(crate) gitops: String,
+    pub(crate) approval: String,
+    pub(crate) deploy: String,
     /// Trusted certificates, when they are not the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Whose token is used when `--as` does not say.
-    pub user: String,
+    pub(crate) user: String,
     /// A file with the bearer token of each person.
-    pub token_files: BTreeMap<String, PathBuf>,
+    pub(crate) token_files: BTreeMap<String, PathBuf>,
     #[serde(skip)]
     folder: PathBuf,
 }
 
 impl Context {
-    pub fn new(urls: [String; 4], user: &str, token_files: BTreeMap<String, PathBuf>, ca_file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(urls: [String; 4], user: &str, token_files: BTreeMap<String, PathBuf>, ca_file: Option<PathBuf>) -> Self {
         let [build, gitops, approval, deploy] = urls;
         Self { build, gitops, approval, deploy, ca_file, user: user.to_owned(), token_files, folder: PathBuf::new() }
     }
 
     /// Reads the context that the command line names.
-    pub fn load(globals: &Globals) -> Result<Self, Failure> {
+    pub(crate) fn load(globals: &Globals) -> Result<Self, Failure> {
         let path = globals.context.clone().unwrap_or_else(|| DEFAULT.into());
         if !path.exists() {
             let message = format!("there is no context file {}", path.display());
@@ -74,23 +74,20 @@ impl Context {
         config.connect(key).map_err(Failure::new)
     }
 
-    pub fn builds(&self) -> Result<BuildServiceClient<Channel>, Failure> {
+    pub(crate) fn builds(&self) -> Result<BuildServiceClient<Channel>, Failure> {
         Ok(BuildServiceClient::new(self.channel("build", &self.build)?))
     }
 
-    pub fn gitops(&self) -> Result<GitOpsServiceClient<Channel>, Failure> {
+    pub(crate) fn gitops(&self) -> Result<GitOpsServiceClient<Channel>, Failure> {
         Ok(GitOpsServiceClient::new(self.channel("gitops", &self.gitops)?))
     }
 
-    pub fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
+    pub(crate) fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
         Ok(ApprovalServiceClient::new(self.channel("approval", &self.approval)?))
     }
 
-    pub fn deployments(&self) -> Result<DeployServiceClient<Channel>, Failure> {
-        Ok(DeployServiceClient::new(self.channel("deploy", &self.deploy)?))
-    }
 
-    pub fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {
+    pub(crate) fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {
         Ok(ReleaseServiceClient::new(self.channel("deploy", &self.deploy)?))
     }
 }

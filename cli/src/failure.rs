@@ -6,18 +6,18 @@ use slipway_server::ErrorView;
 use tonic::{Code, Status};
 
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     next: Option<String>,
 }
 
 impl Failure {
-    pub fn new(message: impl fmt::Display) -> Self {
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), next: None }
     }
 
     /// What the person may do about it.
-    pub fn next(mut self, next: impl Into<String>) -> Self {
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
     }

@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use crate::failure::Failure;
 
 /// Renders `message`, whose full name is `name`, such as `slipway.release.v1.Release`.
-pub fn render(name: &str, message: &impl Message) -> Result<String, Failure> {
+pub(crate) fn render(name: &str, message: &impl Message) -> Result<String, Failure> {
     let pool = DescriptorPool::decode(slipway_proto::DESCRIPTORS).map_err(Failure::new)?;
     let descriptor = pool.get_message_by_name(name);
     let descriptor = descriptor.ok_or_else(|| Failure::new(format!("no message {name} in the descriptor set")))?;

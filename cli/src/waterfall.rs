@@ -11,7 +11,7 @@ use slipway_proto::{
 const WIDTH: usize = 36;
 
 /// Draws `release` as it stood at `now` (microseconds since 1970).
-pub fn draw(release: &Release, now: i64) -> String {
+pub(crate) fn draw(release: &Release, now: i64) -> String {
     let mut out = String::new();
     let plan = release.plan.clone().unwrap_or_default();
     let begin = micros(release.create_time.as_ref()).unwrap_or(now);
@@ -129,7 +129,7 @@ fn mark(status: step::Status) -> char {
 }
 
 /// A status as people read it: `ROLLED_BACK`.
-pub fn status(status: release::Status) -> &'static str {
+pub(crate) fn status(status: release::Status) -> &'static str {
     status.as_str_name().trim_start_matches("STATUS_")
 }
 
@@ -138,12 +138,12 @@ fn waiting_kind(kind: waiting_on::Kind) -> String {
 }
 
 /// Microseconds since 1970.
-pub fn micros(time: Option<&prost_types::Timestamp>) -> Option<i64> {
+pub(crate) fn micros(time: Option<&prost_types::Timestamp>) -> Option<i64> {
     time.map(|time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
 }
 
 /// A duration in microseconds as people read it: `350ms`, `4.2s`, `3m05s`, `2h10m`.
-pub fn seconds(micros: i64) -> String {
+pub(crate) fn seconds(micros: i64) -> String {
     let millis = micros.max(0) / 1000;
     match millis {
         0..1_000 => format!("{millis}ms"),
@@ -154,7 +154,7 @@ pub fn seconds(micros: i64) -> String {
 }
 
 /// The first seven digits of a commit id.
-pub fn short(commit: &str) -> &str {
+pub(crate) fn short(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 const APPROVAL: &str = "slipway.approval.v1.Approval";
 
-pub async fn run(context: &Context, output: Output, command: ApprovalCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(context: &Context, output: Output, command: ApprovalCommand) -> Result<Outcome, Failure> {
     match command {
         ApprovalCommand::List { all, service, limit } => list(context, output, all, service, limit).await,
         ApprovalCommand::Get { id } => {

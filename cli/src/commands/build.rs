@@ -7,7 +7,7 @@ use slipway_proto::build::v1::TailLogRequest;
 
 use crate::{Outcome, args::BuildCommand, context::Context, failure::Failure};
 
-pub async fn run(context: &Context, command: BuildCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(context: &Context, command: BuildCommand) -> Result<Outcome, Failure> {
     match command {
         BuildCommand::Log { id, follow } => {
             let request = TailLogRequest { id, offset: 0, follow };

@@ -6,7 +6,7 @@ use slipway_server::ServiceConfig;
 
 use crate::{Outcome, args::ConfigCommand, failure::Failure};
 
-pub fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
+pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     let ConfigCommand::Validate { catalog, configs } = command;
     if catalog.is_empty() && configs.is_empty() {
         return Err(Failure::new("nothing to validate").next("give --catalog FILE or --config SERVICE=FILE"));

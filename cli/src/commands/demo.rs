@@ -23,11 +23,11 @@ use super::dev::{Home, Options, Repository};
 use crate::{Outcome, args::DemoArgs, failure::Failure};
 
 /// `slipway dev` prints this when everything serves.
-pub const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 /// Longer than this and something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
     let folder = match args.data {
         Some(folder) => folder,
         None => std::env::temp_dir().join(format!("slipway-demo-{}", std::process::id())),

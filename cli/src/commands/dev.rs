@@ -6,18 +6,22 @@ mod home;
 
 use std::{fs::File, net::SocketAddr, path::Path, sync::Arc};
 
-pub use configs::Repository;
-pub use home::{Home, Options};
+pub(crate) use configs::Repository;
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+pub(crate) use home::{Home, Options};
 use local_cluster::Cluster;
 use slipway_events::{Bus, MemoryBus};
 use slipway_server::{RunError, ServiceConfig, Wiring};
 use slipway_telemetry::TelemetryConfig;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Outcome, args::DevArgs, failure::Failure};
 
-pub async fn run(args: DevArgs) -> Result<Outcome, Failure> {
+/// A service's name, and how it ended.
+type Ended = (&'static str, Result<(), RunError>);
+
+pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
     let options = Options { port: args.port, ..Options::default() };
     let home = Home::open(&args.data, &options)?;
     let _lock = lock(&home)?;
@@ -38,7 +42,7 @@ pub async fn run(args: DevArgs) -> Result<Outcome, Failure> {
 
     let shutdown = CancellationToken::new();
     let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(slipway_events::BusConfig::default()));
-    let mut services = JoinSet::new();
+    let mut services: FuturesUnordered<LocalBoxFuture<'_, Ended>> = FuturesUnordered::new();
     macro_rules! spawn {
         ($service:ident, $name:literal) => {{
             let config: $service::Config = configured(&home.config($name))?;
@@ -46,7 +50,7 @@ pub async fn run(args: DevArgs) -> Result<Outcome, Failure> {
             let service = telemetry.service(concat!($name, "-svc")).map_err(Failure::new)?;
             let wiring = Wiring { listener, bus: bus.clone(), telemetry: service };
             let shutdown = shutdown.clone();
-            services.spawn(async move { ($name, Box::pin($service::run(config, wiring, shutdown)).await) });
+            services.push(async move { ($name, $service::run(config, wiring, shutdown).await) }.boxed_local());
         }};
     }
     spawn!(build_svc, "build");
@@ -57,10 +61,10 @@ pub async fn run(args: DevArgs) -> Result<Outcome, Failure> {
     greet(&home, cluster.as_ref())?;
     let ended = tokio::select! {
         () = stop_signal() => Ok(()),
-        ended = services.join_next() => Err(why(ended)),
+        ended = services.next() => Err(why(ended)),
     };
     shutdown.cancel();
-    while services.join_next().await.is_some() {}
+    while services.next().await.is_some() {}
     if let Some(cluster) = cluster {
         cluster.shutdown().await;
     }
@@ -80,9 +84,8 @@ fn lock(home: &Home) -> Result<File, Failure> {
 
 async fn start_cluster(home: &Home) -> Result<Cluster, Failure> {
     let config = local_cluster::Config {
-        data_dir: home.path("cluster"),
         image_layouts: vec![home.path("images")],
-        ..local_cluster::Config::default()
+        ..local_cluster::Config::new(home.path("cluster"))
     };
     let cluster = Cluster::start(config).await.map_err(Failure::new)?;
     std::fs::copy(cluster.kubeconfig_path(), home.path("kubeconfig"))?;
@@ -103,11 +106,10 @@ async fn bind(address: SocketAddr, config: &Path) -> Result<TcpListener, Failure
     })
 }
 
-fn why(ended: Option<Result<(&'static str, Result<(), RunError>), tokio::task::JoinError>>) -> Failure {
+fn why(ended: Option<Ended>) -> Failure {
     match ended {
-        Some(Ok((name, Err(error)))) => Failure::new(format!("{name}-svc ended: {error}")),
-        Some(Ok((name, Ok(())))) => Failure::new(format!("{name}-svc ended")),
-        Some(Err(error)) => Failure::new(error),
+        Some((name, Err(error))) => Failure::new(format!("{name}-svc ended: {error}")),
+        Some((name, Ok(()))) => Failure::new(format!("{name}-svc ended")),
         None => Failure::new("no service runs"),
     }
 }

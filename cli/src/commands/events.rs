@@ -16,7 +16,7 @@ use crate::{
 
 type Events = Pin<Box<dyn Stream<Item = Result<Option<Event>, Status>> + Send>>;
 
-pub async fn run(context: &Context, output: Output, command: EventsCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(context: &Context, output: Output, command: EventsCommand) -> Result<Outcome, Failure> {
     let EventsCommand::Tail { release, all } = command;
     let cursor = if all { "" } else { "now" };
     let mut events = stream::select_all(open(context, cursor, &release).await?);

@@ -25,7 +25,7 @@ const RESUME: Duration = Duration::from_millis(500);
 /// How often a watch that breaks is taken up again without news in between.
 const RESUMES: u32 = 120;
 
-pub async fn run(context: &Context, output: Output, command: ReleaseCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(context: &Context, output: Output, command: ReleaseCommand) -> Result<Outcome, Failure> {
     match command {
         ReleaseCommand::Plan(wanted) => plan(context, output, wanted).await,
         ReleaseCommand::Start(args) => start(context, output, args).await,

@@ -9,9 +9,9 @@ use super::shell::Shell;
 use crate::failure::Failure;
 
 /// The environments of the demo, in the order of promotion, with the policy of each.
-pub const ENVIRONMENTS: [(&str, &str); 3] = [("dev", "none"), ("staging", "one"), ("prod", "two")];
+pub(crate) const ENVIRONMENTS: [(&str, &str); 3] = [("dev", "none"), ("staging", "one"), ("prod", "two")];
 /// The service of the demo.
-pub const SERVICE: &str = "shop";
+pub(crate) const SERVICE: &str = "shop";
 
 const APP: &str = include_str!("app.rs");
 const DOCKERFILE: &str = "\
@@ -23,18 +23,18 @@ EXPOSE 8080
 ENTRYPOINT [\"/server\"]
 ";
 
-pub struct Scene {
+pub(crate) struct Scene {
     /// The application's repository.
-    pub app: PathBuf,
+    pub(crate) app: PathBuf,
     /// The GitOps repository, bare.
-    pub gitops: PathBuf,
+    pub(crate) gitops: PathBuf,
     /// A good commit and one whose `/health` fails.
-    pub good: String,
-    pub bad: String,
+    pub(crate) good: String,
+    pub(crate) bad: String,
 }
 
 /// Compiles both versions of the application. Slow the first time, so it comes before the clock is started.
-pub fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
+pub(crate) fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     let source = folder.join("app.rs");
     fs::write(&source, APP)?;
@@ -50,7 +50,7 @@ pub fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
 }
 
 /// Makes both repositories under `folder`, from the binaries in `binaries`.
-pub fn make(shell: &Shell, folder: &Path, binaries: &Path) -> Result<Scene, Failure> {
+pub(crate) fn make(shell: &Shell, folder: &Path, binaries: &Path) -> Result<Scene, Failure> {
     let app = folder.join("app");
     fs::create_dir_all(&app)?;
     let git = |arguments: &[&str]| shell.git(&app, arguments);
@@ -93,7 +93,7 @@ fn make_gitops(shell: &Shell, folder: &Path, bare: &Path) -> Result<(), Failure>
 }
 
 /// The catalog of the demo.
-pub fn catalog(scene_app: &Path) -> String {
+pub(crate) fn catalog(scene_app: &Path) -> String {
     let mut text = format!(
         "# Services and environments, in the order of promotion. `slipway config validate --catalog` checks it.\n\
          environments: [dev, staging, prod]\n\

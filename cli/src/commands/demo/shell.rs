@@ -8,16 +8,16 @@ use std::{
 use crate::failure::Failure;
 
 /// How the demo calls programs.
-pub struct Shell {
+pub(crate) struct Shell {
     /// This program.
-    pub slipway: PathBuf,
+    pub(crate) slipway: PathBuf,
     /// The context file of the running `slipway dev`.
-    pub context: PathBuf,
+    pub(crate) context: PathBuf,
 }
 
 impl Shell {
     /// A program with nothing of the caller's git or slipway settings around it.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
         for name in ["SLIPWAY_CONTEXT", "SLIPWAY_USER", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "RUSTFLAGS"] {
@@ -27,7 +27,7 @@ impl Shell {
     }
 
     /// Runs to the end, and fails with what it said.
-    pub fn quiet(&self, mut command: Command) -> Result<String, Failure> {
+    pub(crate) fn quiet(&self, mut command: Command) -> Result<String, Failure> {
         let output = command.output().map_err(|error| missing(&command, &error))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -37,7 +37,7 @@ impl Shell {
     }
 
     /// git as alice, who wrote everything.
-    pub fn git(&self, folder: &Path, arguments: &[&str]) -> Result<String, Failure> {
+    pub(crate) fn git(&self, folder: &Path, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = self.command("git", arguments);
         command.current_dir(folder);
         for role in ["AUTHOR", "COMMITTER"] {
@@ -48,14 +48,14 @@ impl Shell {
     }
 
     /// `slipway …` as one of the people, shown as they would type it.
-    pub fn slipway(&self, person: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn slipway(&self, person: &str, arguments: &[&str]) -> Command {
         let mut command = self.command(&self.slipway, &["--as", person]);
         command.arg("--context").arg(&self.context).args(arguments);
         command
     }
 
     /// Prints and runs `slipway …`; both its streams are shown.
-    pub fn show(&self, person: &str, arguments: &[&str]) -> Result<Output, Failure> {
+    pub(crate) fn show(&self, person: &str, arguments: &[&str]) -> Result<Output, Failure> {
         say(&format!("$ slipway --as {person} {}", arguments.join(" ")));
         let mut command = self.slipway(person, arguments);
         let output = command.output().map_err(|error| missing(&command, &error))?;
@@ -68,7 +68,7 @@ impl Shell {
     }
 
     /// Runs `slipway … -o json` and reads what it printed.
-    pub fn json(&self, person: &str, arguments: &[&str]) -> Result<(bool, serde_json::Value), Failure> {
+    pub(crate) fn json(&self, person: &str, arguments: &[&str]) -> Result<(bool, serde_json::Value), Failure> {
         let mut command = self.slipway(person, arguments);
         let output = command.args(["-o", "json"]).output().map_err(|error| missing(&command, &error))?;
         let value = serde_json::from_slice(&output.stdout).map_err(|error| {
@@ -80,7 +80,7 @@ impl Shell {
 }
 
 /// A line of the demo.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 

@@ -6,23 +6,23 @@ use super::home::{DRIVER, PEOPLE};
 
 /// A GitOps repository.
 #[derive(Debug, Clone)]
-pub struct Repository {
-    pub name: String,
+pub(crate) struct Repository {
+    pub(crate) name: String,
     /// A path or URL.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 /// What the files say about this folder.
-pub struct Place<'a> {
-    pub folder: &'a Path,
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
     /// Of build-svc, gitops-svc, approval-svc, deploy-svc.
-    pub ports: [u16; 4],
-    pub hashes: &'a BTreeMap<&'a str, String>,
-    pub repositories: &'a [Repository],
+    pub(crate) ports: [u16; 4],
+    pub(crate) hashes: &'a BTreeMap<&'a str, String>,
+    pub(crate) repositories: &'a [Repository],
 }
 
 /// Replaced by the person's first service.
-pub const EXAMPLE_CATALOG: &str = "\
+pub(crate) const EXAMPLE_CATALOG: &str = "\
 # Services and environments, in the order of promotion. Read again whenever it changes;
 # `slipway config validate --catalog` checks it.
 environments: [dev, staging, prod]
@@ -44,7 +44,7 @@ services: []
 
 impl Place<'_> {
     /// Each service's file.
-    pub fn all(&self) -> [(&'static str, String); 4] {
+    pub(crate) fn all(&self) -> [(&'static str, String); 4] {
         [
             ("build", self.build()),
             ("gitops", self.gitops()),
@@ -60,7 +60,7 @@ impl Place<'_> {
                 "work_directory: {folder}/builds\n\
                  logs: {{ directory: {folder}/logs }}\n\
                  # Which source repositories may be built: patterns, * stands for anything.\n\
-                 repositories: [\"file:///*\", \"https://*\"]\n\
+                 repositories: [\"file:///*\"]  # such as \"https://git.example/team/*\"\n\
                  builders: [{{ name: buildah, kind: buildah }}]\n\
                  # Image names without a host go to this folder, from where the local cluster runs them.\n\
                  registries: [{{ prefix: \"\", kind: oci_layout, directory: {folder}/images }}]\n"
@@ -84,11 +84,12 @@ impl Place<'_> {
         let mut text = self.common("approval", self.ports[2]);
         text += "policies:\n\
                  \x20 # How many must say yes; never who asked for the release, never who wrote the commit.\n\
-                 \x20 - { name: one, required: 1, exclude_requester: true, exclude_authors: true, expire_after: 24h }\n\
-                 \x20 - { name: two, required: 2, exclude_requester: true, exclude_authors: true, expire_after: 24h }\n\
+                 \x20 one: { required: 1, exclude_requester: true, exclude_authors: true, expire_after: 24h }\n\
+                 \x20 two: { required: 2, exclude_requester: true, exclude_authors: true, expire_after: 24h }\n\
+                 # Whose commits are whose: an author who is not here may be anyone, so one more must say yes.\n\
                  people:\n";
         for (name, _) in PEOPLE {
-            let _ = writeln!(text, "  - {{ principal: token/{name}, emails: [\"{name}@example.com\"] }}");
+            let _ = writeln!(text, "  {name}@example.com: token/{name}");
         }
         text
     }

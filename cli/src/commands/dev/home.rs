@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use slipway_server::TokenHash;
+use sha2::{Digest, Sha256};
 
 use super::configs::{self, Place, Repository};
 use crate::{args::Globals, context::Context, failure::Failure};
@@ -25,23 +25,23 @@ pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
 pub(super) const DRIVER: &str = "deploy-svc";
 
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Ports from this one on; 0 takes free ones.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The catalog to begin with; a commented example when there is none.
-    pub catalog: Option<String>,
+    pub(crate) catalog: Option<String>,
     /// GitOps repositories to begin with.
-    pub repositories: Vec<Repository>,
+    pub(crate) repositories: Vec<Repository>,
 }
 
 #[derive(Debug)]
-pub struct Home {
+pub(crate) struct Home {
     folder: PathBuf,
 }
 
 impl Home {
     /// Opens the folder, and makes what is missing of it.
-    pub fn open(folder: &Path, options: &Options) -> Result<Self, Failure> {
+    pub(crate) fn open(folder: &Path, options: &Options) -> Result<Self, Failure> {
         private_folder(folder)?;
         let home = Self { folder: folder.canonicalize()? };
         for name in ["tokens", "config", "images", "git"] {
@@ -58,26 +58,26 @@ impl Home {
         Ok(home)
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// The configuration file of a service.
-    pub fn config(&self, service: &str) -> PathBuf {
+    pub(crate) fn config(&self, service: &str) -> PathBuf {
         self.folder.join("config").join(format!("{service}.yaml"))
     }
 
-    pub fn context(&self) -> Result<Context, Failure> {
+    pub(crate) fn context(&self) -> Result<Context, Failure> {
         let output = crate::args::Output::Table;
         Context::load(&Globals { context: Some(self.path("context.yaml")), user: None, output })
     }
 
     /// Takes a context of the user's own kubeconfig for the cluster `local`.
-    pub fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
+    pub(crate) fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
         let mut command = std::process::Command::new("kubectl");
         let output = command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]).output()?;
         if !output.status.success() {
@@ -120,7 +120,7 @@ impl Home {
             write_private(&path, token.as_bytes())?;
         }
         let token = fs::read_to_string(path)?;
-        Ok(TokenHash::of(token.trim()).to_string())
+        Ok(hex::encode(Sha256::digest(token.trim())))
     }
 
     /// Writes the catalog, the four configurations and, last, the context.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -32,8 +33,12 @@ pub(crate) struct Credentials {
 /// Writes a file that only its owner can read, all of it or nothing.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)
@@ -67,7 +72,9 @@ impl Credentials {
     fn make() -> Result<Self, rcgen::Error> {
         let authority_key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "local-cluster authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "local-cluster authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority = params.self_signed(&authority_key)?;
@@ -75,14 +82,25 @@ impl Credentials {
 
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(NAMES.map(str::to_owned).to_vec())?;
-        params.distinguished_name.push(DnType::CommonName, "local-cluster");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "local-cluster");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &issuer)?;
         // Two random UUIDs hold 244 random bits.
-        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let token = format!(
+            "{}{}",
+            uuid::Uuid::new_v4().simple(),
+            uuid::Uuid::new_v4().simple()
+        );
         // The authority's key is thrown away: nothing else is ever to be signed with it.
-        Ok(Self { token, authority: authority.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Self {
+            token,
+            authority: authority.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     /// What the server speaks TLS with.

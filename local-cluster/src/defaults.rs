@@ -68,7 +68,9 @@ fn pod_spec(spec: &mut Map<String, Value>) {
         spec.insert("serviceAccount".to_owned(), account);
     }
     for field in ["containers", "initContainers"] {
-        let Some(Value::Array(containers)) = spec.get_mut(field) else { continue };
+        let Some(Value::Array(containers)) = spec.get_mut(field) else {
+            continue;
+        };
         for item in containers.iter_mut().filter(|c| c.is_object()) {
             container(as_map(item));
         }
@@ -76,10 +78,16 @@ fn pod_spec(spec: &mut Map<String, Value>) {
 }
 
 fn container(container: &mut Map<String, Value>) {
-    default(container, "terminationMessagePath", || json!("/dev/termination-log"));
+    default(container, "terminationMessagePath", || {
+        json!("/dev/termination-log")
+    });
     default(container, "terminationMessagePolicy", || json!("File"));
     default(container, "resources", || json!({}));
-    let image = container.get("image").and_then(Value::as_str).unwrap_or("").to_owned();
+    let image = container
+        .get("image")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
     default(container, "imagePullPolicy", || json!(pull_policy(&image)));
     if let Some(Value::Array(ports)) = container.get_mut("ports") {
         for port in ports.iter_mut().filter(|p| p.is_object()) {
@@ -87,7 +95,9 @@ fn container(container: &mut Map<String, Value>) {
         }
     }
     for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
-        let Some(probe) = container.get_mut(field).filter(|p| p.is_object()) else { continue };
+        let Some(probe) = container.get_mut(field).filter(|p| p.is_object()) else {
+            continue;
+        };
         let probe = as_map(probe);
         default(probe, "timeoutSeconds", || json!(1));
         default(probe, "periodSeconds", || json!(10));
@@ -102,7 +112,9 @@ fn container(container: &mut Map<String, Value>) {
     // Quantities may be written as numbers; they are kept as text.
     if let Some(resources) = container.get_mut("resources").filter(|r| r.is_object()) {
         for kind in ["limits", "requests"] {
-            let Some(Value::Object(quantities)) = resources.get_mut(kind) else { continue };
+            let Some(Value::Object(quantities)) = resources.get_mut(kind) else {
+                continue;
+            };
             for quantity in quantities.values_mut().filter(|q| q.is_number()) {
                 *quantity = Value::from(quantity.to_string());
             }
@@ -141,7 +153,9 @@ fn service(object: &mut Value) {
             default(port, "targetPort", || number);
         }
     }
-    entry(object, "status").entry("loadBalancer").or_insert_with(|| json!({}));
+    entry(object, "status")
+        .entry("loadBalancer")
+        .or_insert_with(|| json!({}));
 }
 
 fn namespace(object: &mut Value) {
@@ -151,7 +165,9 @@ fn namespace(object: &mut Value) {
     labels.insert("kubernetes.io/metadata.name".to_owned(), Value::from(name));
     let spec = entry(object, "spec");
     default(spec, "finalizers", || json!(["kubernetes"]));
-    entry(object, "status").entry("phase").or_insert_with(|| json!("Active"));
+    entry(object, "status")
+        .entry("phase")
+        .or_insert_with(|| json!("Active"));
 }
 
 #[cfg(test)]

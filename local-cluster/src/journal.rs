@@ -33,7 +33,9 @@ pub(crate) enum JournalError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: line {line} is damaged; move the file away to start with an empty cluster")]
     Damaged { path: PathBuf, line: usize },
-    #[error("{path}: written in format {format}, this build reads format {FORMAT}; use the build that wrote it")]
+    #[error(
+        "{path}: written in format {format}, this build reads format {FORMAT}; use the build that wrote it"
+    )]
     Format { path: PathBuf, format: u32 },
 }
 
@@ -67,7 +69,10 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read, is damaged before its last line, or has another format.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), JournalError> {
-        let failed = |source| JournalError::Io { path: path.to_owned(), source };
+        let failed = |source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if !path.exists() {
             let journal = Self::rewrite(path, 0, &[]).map_err(failed)?;
             return Ok((journal, Vec::new()));
@@ -84,18 +89,33 @@ impl Journal {
             number += 1;
             match decode(&line) {
                 Some(Record::Base { format, .. }) if format != FORMAT => {
-                    return Err(JournalError::Format { path: path.to_owned(), format });
+                    return Err(JournalError::Format {
+                        path: path.to_owned(),
+                        format,
+                    });
                 }
                 Some(record) => records.push(record),
                 None if reader.fill_buf().map_err(failed)?.is_empty() => break,
-                None => return Err(JournalError::Damaged { path: path.to_owned(), line: number }),
+                None => {
+                    return Err(JournalError::Damaged {
+                        path: path.to_owned(),
+                        line: number,
+                    });
+                }
             }
             good += read as u64;
         }
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
         file.set_len(good).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        Ok((Self { path: path.to_owned(), file, size: good }, records))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                file,
+                size: good,
+            },
+            records,
+        ))
     }
 
     /// Replaces the file at once by one that holds `objects` as of `rv`.
@@ -110,7 +130,10 @@ impl Journal {
         };
         put(&Record::Base { format: FORMAT, rv })?;
         for object in objects {
-            put(&Record::Put { rv: crate::object::resource_version(object), object: Value::clone(object) })?;
+            put(&Record::Put {
+                rv: crate::object::resource_version(object),
+                object: Value::clone(object),
+            })?;
         }
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
@@ -119,7 +142,11 @@ impl Journal {
             File::open(parent)?.sync_all()?;
         }
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file, size })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+        })
     }
 
     /// Appends the records with one write and one flush to the disk.

@@ -112,7 +112,9 @@ pub enum Error {
     #[error("data_dir {}: in use by another cluster; stop that one or choose another directory", .0.display())]
     InUse(PathBuf),
     /// The address is not on loopback.
-    #[error("listen {0}: not a loopback address; this cluster runs programs for whoever reaches it, use 127.0.0.1")]
+    #[error(
+        "listen {0}: not a loopback address; this cluster runs programs for whoever reaches it, use 127.0.0.1"
+    )]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
     #[error("listen {address}: {source}; choose another port, or 0")]
@@ -126,7 +128,9 @@ pub enum Error {
     #[error("stored objects: {0}")]
     Journal(String),
     /// Certificates or keys cannot be made or used.
-    #[error("tls: {0}; remove the files token, authority.crt, server.crt and server.key to have new ones made")]
+    #[error(
+        "tls: {0}; remove the files token, authority.crt, server.crt and server.key to have new ones made"
+    )]
     Tls(String),
     /// The executable does not become a shim.
     #[error("shim {}: {why}; call local_cluster::shim::run_if_requested() first in its main, or set Config::shim", path.display())]
@@ -140,7 +144,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -173,7 +180,10 @@ impl Cluster {
         };
         if config.pretend_pods.is_none() {
             let checked = kubelet::process::check_shim(&shim).await;
-            checked.map_err(|why| Error::Shim { path: shim.clone(), why })?;
+            checked.map_err(|why| Error::Shim {
+                path: shim.clone(),
+                why,
+            })?;
         }
         let credentials = credentials::Credentials::open(&dir)?;
         let tls = TlsAcceptor::from(Arc::new(credentials.tls()?));
@@ -214,7 +224,15 @@ impl Cluster {
         tasks.close();
         tracing::info!(%address, data = %dir.display(), "cluster started");
         let stop_on_drop = shutdown.clone().drop_guard();
-        Ok(Self { address, kubeconfig, store, shutdown, tasks, _stop_on_drop: stop_on_drop, _lock: lock })
+        Ok(Self {
+            address,
+            kubeconfig,
+            store,
+            shutdown,
+            tasks,
+            _stop_on_drop: stop_on_drop,
+            _lock: lock,
+        })
     }
 
     /// A kubeconfig for this cluster, readable by its owner alone.
@@ -257,15 +275,23 @@ fn lock(dir: &Path) -> Result<Flock<File>, Error> {
 /// Listens, on the port of the last time when any will do, so that kubeconfigs handed out stay right.
 async fn listen(address: SocketAddr, dir: &Path) -> Result<TcpListener, Error> {
     let path = dir.join("port");
-    let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u16>().ok());
+    let before = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.trim().parse::<u16>().ok());
     if let (0, Some(port)) = (address.port(), before)
         && let Ok(listener) = TcpListener::bind((address.ip(), port)).await
     {
         return Ok(listener);
     }
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let port = listener.local_addr().map_err(|source| Error::Listen { address, source })?.port();
-    credentials::write_private(&path, port.to_string().as_bytes()).map_err(|error| Error::io(&path, error))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
+    let port = listener
+        .local_addr()
+        .map_err(|source| Error::Listen { address, source })?
+        .port();
+    credentials::write_private(&path, port.to_string().as_bytes())
+        .map_err(|error| Error::io(&path, error))?;
     Ok(listener)
 }
 

@@ -12,7 +12,9 @@ use tracing_subscriber::EnvFilter;
 
 /// A Kubernetes API on loopback that runs pods as local processes. For development and tests only.
 #[derive(Debug, Parser)]
-#[command(version, after_long_help = "\
+#[command(
+    version,
+    after_long_help = "\
 Images are OCI image layouts, one directory per repository below --images: the image
 registry.example.com/team/web:1 is looked for in IMAGES/team/web (index.json, blobs/sha256). Images named
 127.0.0.1:PORT/… or localhost:PORT/… are pulled from that registry. An image must hold a static binary; it gets
@@ -27,7 +29,8 @@ Try:
   kubectl get --raw /api/v1/namespaces/default/services/web/proxy/
 
 Served: Deployments, ReplicaSets, Pods, Services, Namespaces, ConfigMaps, Events. Everything else is refused with
-a reason. RUST_LOG=local_cluster=debug shows every request.")]
+a reason. RUST_LOG=local_cluster=debug shows every request."
+)]
 struct Arguments {
     /// Directory for objects, keys, logs and unpacked images; made when missing
     #[arg(long, value_name = "DIR")]
@@ -47,7 +50,10 @@ fn main() -> ExitCode {
     local_cluster::shim::run_if_requested();
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("local_cluster=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),
@@ -66,8 +72,9 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let mut config = Config::new(arguments.data);
     config.listen = arguments.listen;
     config.image_layouts = arguments.images;
-    config.pretend_pods =
-        arguments.pretend_pods.map(|ms| PretendPods { ready_after: Duration::from_millis(ms) });
+    config.pretend_pods = arguments.pretend_pods.map(|ms| PretendPods {
+        ready_after: Duration::from_millis(ms),
+    });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let cluster = Cluster::start(config).await.map_err(|error| error.to_string())?;
     println!("export KUBECONFIG={}", cluster.kubeconfig_path().display());

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 /// The value at a path of field names; `Null` where there is none.
 pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter().fold(object, |value, field| value.get(field).unwrap_or(&Value::Null))
+    path.iter()
+        .fold(object, |value, field| value.get(field).unwrap_or(&Value::Null))
 }
 
 pub(crate) fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
@@ -45,7 +46,9 @@ pub(crate) fn generation(object: &Value) -> i64 {
 }
 
 pub(crate) fn resource_version(object: &Value) -> u64 {
-    text(object, &["metadata", "resourceVersion"]).parse().unwrap_or(0)
+    text(object, &["metadata", "resourceVersion"])
+        .parse()
+        .unwrap_or(0)
 }
 
 pub(crate) fn is_deleting(object: &Value) -> bool {
@@ -101,7 +104,13 @@ pub(crate) fn controller(object: &Value) -> Option<(&str, &str, &str)> {
     list(object, &["metadata", "ownerReferences"])
         .iter()
         .find(|owner| owner["controller"] == Value::Bool(true))
-        .map(|owner| (text(owner, &["uid"]), text(owner, &["kind"]), text(owner, &["name"])))
+        .map(|owner| {
+            (
+                text(owner, &["uid"]),
+                text(owner, &["kind"]),
+                text(owner, &["name"]),
+            )
+        })
 }
 
 /// An owner reference that makes `owner` the controller.
@@ -114,7 +123,9 @@ pub(crate) fn controller_reference(owner: &Value) -> Value {
 
 /// The status condition of that type.
 pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    list(object, &["status", "conditions"]).iter().find(|c| c["type"] == kind)
+    list(object, &["status", "conditions"])
+        .iter()
+        .find(|c| c["type"] == kind)
 }
 
 pub(crate) fn is_ready(pod: &Value) -> bool {
@@ -126,12 +137,16 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Five random characters, as `generateName` appends.
 pub(crate) fn name_suffix() -> String {
-    (0..5).map(|_| char::from(ALPHABET[fastrand::usize(..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[fastrand::usize(..ALPHABET.len())]))
+        .collect()
 }
 
 /// Digits written in the alphabet of generated names, so that no word comes out (`rand.SafeEncodeString`).
 pub(crate) fn safe_encode(text: &str) -> String {
-    text.bytes().map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).collect()
+    text.bytes()
+        .map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()]))
+        .collect()
 }
 
 /// JSON text with sorted keys: equal values have equal text.
@@ -140,8 +155,10 @@ pub(crate) fn canonical(value: &Value) -> String {
         Value::Object(map) => {
             let mut keys: Vec<&String> = map.keys().collect();
             keys.sort_unstable();
-            let fields: Vec<String> =
-                keys.into_iter().map(|k| format!("{}:{}", Value::from(k.as_str()), canonical(&map[k]))).collect();
+            let fields: Vec<String> = keys
+                .into_iter()
+                .map(|k| format!("{}:{}", Value::from(k.as_str()), canonical(&map[k])))
+                .collect();
             format!("{{{}}}", fields.join(","))
         }
         Value::Array(items) => {

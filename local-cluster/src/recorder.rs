@@ -39,8 +39,11 @@ impl Recorder {
             namespace => namespace,
         };
         // The name is derived from what makes two events the same one.
-        let identity =
-            format!("{}\n{}\n{kind}\n{reason}\n{message}", object::uid(about), self.component);
+        let identity = format!(
+            "{}\n{}\n{kind}\n{reason}\n{message}",
+            object::uid(about),
+            self.component
+        );
         let name = format!("{}.{:016x}", object::name(about), fingerprint(&identity));
         let seen = self.store.update(&EVENTS, namespace, &name, |old| {
             let mut event = old.clone();
@@ -85,7 +88,9 @@ pub(crate) fn expire(store: &Store, now: Timestamp) -> usize {
     for event in &events {
         let last = object::time(event, &["lastTimestamp"]).or_else(|| object::created(event));
         if last.is_none_or(|last| now.duration_since(last) > KEEP)
-            && store.remove(&EVENTS, object::namespace(event), object::name(event), |_| Ok(())).is_ok()
+            && store
+                .remove(&EVENTS, object::namespace(event), object::name(event), |_| Ok(()))
+                .is_ok()
         {
             left -= 1;
         }

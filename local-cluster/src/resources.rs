@@ -24,12 +24,20 @@ pub(crate) struct Resource {
 impl Resource {
     /// `apps/v1`, or `v1` for the core group.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `deployments.apps`, or `pods`: how error messages name the resource.
     pub(crate) fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 }
 
@@ -85,7 +93,10 @@ pub(crate) static PODS: Resource = Resource {
     namespaced: true,
     status: true,
     scale: false,
-    extra: &[("log", "Pod", &["get"]), ("proxy", "PodProxyOptions", PROXY_VERBS)],
+    extra: &[
+        ("log", "Pod", &["get"]),
+        ("proxy", "PodProxyOptions", PROXY_VERBS),
+    ],
 };
 pub(crate) static SERVICES: Resource = Resource {
     group: "",
@@ -128,17 +139,26 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
 };
 
 /// Every kind served, in the order of discovery.
-pub(crate) static ALL: [&Resource; 7] =
-    [&CONFIG_MAPS, &EVENTS, &NAMESPACES, &PODS, &SERVICES, &DEPLOYMENTS, &REPLICA_SETS];
+pub(crate) static ALL: [&Resource; 7] = [
+    &CONFIG_MAPS,
+    &EVENTS,
+    &NAMESPACES,
+    &PODS,
+    &SERVICES,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
+];
 
 /// The kind behind a path's group, version and plural.
 pub(crate) fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    ALL.into_iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    ALL.into_iter()
+        .find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
 /// The kind behind an object's own `apiVersion` and `kind`.
 pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
-    ALL.into_iter().find(|r| r.kind == kind && r.api_version() == api_version)
+    ALL.into_iter()
+        .find(|r| r.kind == kind && r.api_version() == api_version)
 }
 
 /// Groups other than the core group, each once.

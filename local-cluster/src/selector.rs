@@ -32,7 +32,9 @@ impl LabelSelector {
                 continue;
             }
             requirements.push(requirement(part).ok_or_else(|| {
-                ApiError::bad_request(format!("unable to parse requirement: \"{part}\" in labelSelector"))
+                ApiError::bad_request(format!(
+                    "unable to parse requirement: \"{part}\" in labelSelector"
+                ))
             })?);
         }
         Ok(Self { requirements })
@@ -107,7 +109,10 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 }
 
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
 fn requirement(part: &str) -> Option<(String, Operator)> {
@@ -183,7 +188,9 @@ impl FieldSelector {
                 )));
             };
             if !SELECTABLE.contains(&field) {
-                return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+                return Err(ApiError::bad_request(format!(
+                    "field label not supported: {field}"
+                )));
             }
             terms.push((field.to_owned(), value.to_owned(), equal));
         }
@@ -207,7 +214,10 @@ impl FieldSelector {
 
     /// The one name asked for, where there is one: a `get` in the clothes of a list.
     pub(crate) fn name(&self) -> Option<&str> {
-        self.terms.iter().find(|(f, _, equal)| f == "metadata.name" && *equal).map(|(_, v, _)| v.as_str())
+        self.terms
+            .iter()
+            .find(|(f, _, equal)| f == "metadata.name" && *equal)
+            .map(|(_, v, _)| v.as_str())
     }
 }
 
@@ -235,7 +245,11 @@ mod tests {
             ("slipway.dev/lane=a", true),
         ];
         for (text, expected) in table {
-            assert_eq!(LabelSelector::parse(text).unwrap().matches(&labels), expected, "{text}");
+            assert_eq!(
+                LabelSelector::parse(text).unwrap().matches(&labels),
+                expected,
+                "{text}"
+            );
         }
         for bad in ["app in web", "app like (x)", "a b", "(x)"] {
             assert_eq!(LabelSelector::parse(bad).unwrap_err().code, 400, "{bad}");
@@ -257,8 +271,16 @@ mod tests {
     #[test]
     fn field_selectors_know_their_fields() {
         let event = json!({"metadata": {"name": "e"}, "involvedObject": {"name": "web", "uid": "1"}});
-        assert!(FieldSelector::parse("involvedObject.name=web,involvedObject.uid==1").unwrap().matches(&event));
-        assert!(!FieldSelector::parse("involvedObject.name!=web").unwrap().matches(&event));
+        assert!(
+            FieldSelector::parse("involvedObject.name=web,involvedObject.uid==1")
+                .unwrap()
+                .matches(&event)
+        );
+        assert!(
+            !FieldSelector::parse("involvedObject.name!=web")
+                .unwrap()
+                .matches(&event)
+        );
         assert_eq!(FieldSelector::parse("metadata.name=e").unwrap().name(), Some("e"));
         assert_eq!(
             FieldSelector::parse("spec.foo=1").unwrap_err().message,

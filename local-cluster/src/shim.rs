@@ -105,7 +105,9 @@ fn shim() -> i32 {
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     std::thread::spawn(move || follow_orders(group));
     let code = match child.wait() {
-        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        Ok(status) => status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         Err(error) => fail("the program's end was not seen", error),
     };
     clean_up(group);
@@ -137,9 +139,12 @@ fn clean_up(group: Pid) {
     let _ = killpg(group, Signal::SIGKILL);
     let own = std::process::id();
     for _ in 0..100 {
-        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-        let children: Vec<Pid> =
-            children.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect();
+        let children =
+            std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let children: Vec<Pid> = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
+            .collect();
         if children.is_empty() {
             return;
         }
@@ -159,8 +164,13 @@ fn clean_up(group: Pid) {
 /// Arguments: the shim's process id, the program, its arguments. Ties the program's life to the shim's.
 fn exec(args: Vec<OsString>) -> ! {
     let mut args = args.into_iter();
-    let shim = args.next().and_then(|arg| arg.to_str()?.parse().ok()).map(Pid::from_raw);
-    let Some(program) = args.next() else { std::process::exit(NOT_STARTED) };
+    let shim = args
+        .next()
+        .and_then(|arg| arg.to_str()?.parse().ok())
+        .map(Pid::from_raw);
+    let Some(program) = args.next() else {
+        std::process::exit(NOT_STARTED)
+    };
     let tied = prctl::set_pdeathsig(Signal::SIGKILL);
     // The shim may have died before the line above.
     if tied.is_err() || shim != Some(getppid()) {

@@ -30,7 +30,12 @@ pub(crate) struct Cause {
 
 impl ApiError {
     pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: json!({}) }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: json!({}),
+        }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -54,7 +59,12 @@ impl ApiError {
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified())).about(resource, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} \"{name}\" not found", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// No such path, with a hint that says what this cluster is.
@@ -67,8 +77,12 @@ impl ApiError {
     }
 
     pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} \"{name}\" already exists", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// The object changed since it was read (a `resourceVersion` that is not the stored one).
@@ -84,7 +98,10 @@ impl ApiError {
         Self::new(
             409,
             "Conflict",
-            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified()),
+            format!(
+                "Operation cannot be fulfilled on {} \"{name}\": {why}",
+                resource.qualified()
+            ),
         )
         .about(resource, name)
     }
@@ -130,7 +147,11 @@ impl ApiError {
 
     /// The watch starts before what is remembered: the client must list again.
     pub(crate) fn gone(asked: u64, oldest: u64) -> Self {
-        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
+        Self::new(
+            410,
+            "Expired",
+            format!("too old resource version: {asked} ({oldest})"),
+        )
     }
 
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
@@ -142,8 +163,15 @@ impl ApiError {
     }
 
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let text: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-        let text = if let [only] = text.as_slice() { only.clone() } else { format!("[{}]", text.join(", ")) };
+        let text: Vec<String> = causes
+            .iter()
+            .map(|c| format!("{}: {}", c.field, c.message))
+            .collect();
+        let text = if let [only] = text.as_slice() {
+            only.clone()
+        } else {
+            format!("[{}]", text.join(", "))
+        };
         let kind = if resource.group.is_empty() {
             resource.kind.to_owned()
         } else {

@@ -73,21 +73,36 @@ impl Store {
     /// When the journal cannot be used; see [`JournalError`].
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>, JournalError> {
         let (journal, records) = Journal::open(path)?;
-        let mut inner =
-            Inner { objects: BTreeMap::new(), rv: 1, history: VecDeque::new(), floor: 1, queue: None };
+        let mut inner = Inner {
+            objects: BTreeMap::new(),
+            rv: 1,
+            history: VecDeque::new(),
+            floor: 1,
+            queue: None,
+        };
         for record in records {
             inner.replay(record);
         }
         let (queue, receiver) = mpsc::channel();
         inner.queue = Some(queue);
-        let (progress, durable) = watch::channel(Durable { rv: inner.rv, failed: None });
-        let store = Arc::new(Self { inner: Mutex::new(inner), durable, writer: Mutex::new(None) });
+        let (progress, durable) = watch::channel(Durable {
+            rv: inner.rv,
+            failed: None,
+        });
+        let store = Arc::new(Self {
+            inner: Mutex::new(inner),
+            durable,
+            writer: Mutex::new(None),
+        });
         let weak = Arc::downgrade(&store);
         let snapshot = move || weak.upgrade().map(|store| store.snapshot());
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || write_loop(journal, &receiver, &progress, &snapshot))
-            .map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+            .map_err(|source| JournalError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
         *store.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
         Ok(store)
     }
@@ -123,13 +138,18 @@ impl Store {
             .await
             .map_err(|_| ApiError::unavailable("the cluster is shutting down"))?;
         match &state.failed {
-            Some(why) if state.rv < rv => Err(ApiError::internal(format!("the journal cannot be written: {why}"))),
+            Some(why) if state.rv < rv => Err(ApiError::internal(format!(
+                "the journal cannot be written: {why}"
+            ))),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().objects.get(&(resource.plural, namespace.to_owned(), name.to_owned())).cloned()
+        self.lock()
+            .objects
+            .get(&(resource.plural, namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// The objects of one kind, by namespace and name, and the version they are of.
@@ -165,7 +185,10 @@ impl Store {
     /// 409 when the name is taken; 404 or 403 when the namespace is missing or ending.
     pub(crate) fn create(&self, resource: &'static Resource, object: Value) -> ApiResult<Arc<Value>> {
         let mut inner = self.lock();
-        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+        let (namespace, name) = (
+            object::namespace(&object).to_owned(),
+            object::name(&object).to_owned(),
+        );
         if resource.namespaced {
             let key = (resources::NAMESPACES.plural, String::new(), namespace.clone());
             let Some(parent) = inner.objects.get(&key) else {
@@ -243,7 +266,11 @@ impl Store {
 
     /// A feed of the changes after `since`.
     pub(crate) fn watch(self: &Arc<Self>, since: u64) -> Feed {
-        Feed { store: Arc::clone(self), cursor: since, durable: self.durable.clone() }
+        Feed {
+            store: Arc::clone(self),
+            cursor: since,
+            durable: self.durable.clone(),
+        }
     }
 
     fn changes(&self, after: u64, until: u64) -> ApiResult<Vec<Change>> {
@@ -252,7 +279,12 @@ impl Store {
             return Err(ApiError::gone(after, inner.floor));
         }
         let start = inner.history.partition_point(|c| c.rv <= after);
-        Ok(inner.history.range(start..).take_while(|c| c.rv <= until).cloned().collect())
+        Ok(inner
+            .history
+            .range(start..)
+            .take_while(|c| c.rv <= until)
+            .cloned()
+            .collect())
     }
 }
 
@@ -310,30 +342,56 @@ impl Inner {
     ) -> ApiResult<Arc<Value>> {
         let rv = self.rv + 1;
         object::metadata(&mut object).insert("resourceVersion".to_owned(), Value::from(rv.to_string()));
-        self.enqueue(Record::Put { rv, object: object.clone() })?;
+        self.enqueue(Record::Put {
+            rv,
+            object: object.clone(),
+        })?;
         self.rv = rv;
         let object = Arc::new(object);
         self.objects.insert(key, Arc::clone(&object));
-        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-        self.remember(Change { rv, resource, kind, object: Arc::clone(&object), previous });
+        let kind = if previous.is_some() {
+            ChangeKind::Modified
+        } else {
+            ChangeKind::Added
+        };
+        self.remember(Change {
+            rv,
+            resource,
+            kind,
+            object: Arc::clone(&object),
+            previous,
+        });
         Ok(object)
     }
 
     fn remove(&mut self, resource: &'static Resource, key: &Key, mut last: Value) -> ApiResult<Arc<Value>> {
         let rv = self.rv + 1;
         object::metadata(&mut last).insert("resourceVersion".to_owned(), Value::from(rv.to_string()));
-        self.enqueue(Record::Delete { rv, object: last.clone() })?;
+        self.enqueue(Record::Delete {
+            rv,
+            object: last.clone(),
+        })?;
         self.rv = rv;
         let previous = self.objects.remove(key);
         let object = Arc::new(last);
         let kind = ChangeKind::Deleted;
-        self.remember(Change { rv, resource, kind, object: Arc::clone(&object), previous });
+        self.remember(Change {
+            rv,
+            resource,
+            kind,
+            object: Arc::clone(&object),
+            previous,
+        });
         Ok(object)
     }
 
     fn enqueue(&self, record: Record) -> ApiResult<()> {
         let closed = || ApiError::unavailable("the cluster is shutting down");
-        self.queue.as_ref().ok_or_else(closed)?.send(record).map_err(|_| closed())
+        self.queue
+            .as_ref()
+            .ok_or_else(closed)?
+            .send(record)
+            .map_err(|_| closed())
     }
 
     fn remember(&mut self, change: Change) {
@@ -352,20 +410,40 @@ impl Inner {
                 self.floor = self.rv;
             }
             Record::Put { rv, object } => {
-                let Some((resource, key)) = identify(&object) else { return };
+                let Some((resource, key)) = identify(&object) else {
+                    return;
+                };
                 let object = Arc::new(object);
                 let previous = self.objects.insert(key, Arc::clone(&object));
                 if rv > self.floor {
-                    let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-                    self.remember(Change { rv, resource, kind, object, previous });
+                    let kind = if previous.is_some() {
+                        ChangeKind::Modified
+                    } else {
+                        ChangeKind::Added
+                    };
+                    self.remember(Change {
+                        rv,
+                        resource,
+                        kind,
+                        object,
+                        previous,
+                    });
                 }
                 self.rv = self.rv.max(rv);
             }
             Record::Delete { rv, object } => {
-                let Some((resource, key)) = identify(&object) else { return };
+                let Some((resource, key)) = identify(&object) else {
+                    return;
+                };
                 let previous = self.objects.remove(&key);
                 let kind = ChangeKind::Deleted;
-                self.remember(Change { rv, resource, kind, object: Arc::new(object), previous });
+                self.remember(Change {
+                    rv,
+                    resource,
+                    kind,
+                    object: Arc::new(object),
+                    previous,
+                });
                 self.rv = self.rv.max(rv);
             }
         }
@@ -373,9 +451,15 @@ impl Inner {
 }
 
 fn identify(object: &Value) -> Option<(&'static Resource, Key)> {
-    let resource =
-        resources::by_kind(object::text(object, &["apiVersion"]), object::text(object, &["kind"]))?;
-    let key = (resource.plural, object::namespace(object).to_owned(), object::name(object).to_owned());
+    let resource = resources::by_kind(
+        object::text(object, &["apiVersion"]),
+        object::text(object, &["kind"]),
+    )?;
+    let key = (
+        resource.plural,
+        object::namespace(object).to_owned(),
+        object::name(object).to_owned(),
+    );
     Some((resource, key))
 }
 
@@ -391,7 +475,9 @@ fn write_loop(
         let mut batch = vec![first];
         batch.extend(queue.try_iter());
         batch.retain(|record| version(record) > base_rv);
-        let Some(last) = batch.last().map(version) else { continue };
+        let Some(last) = batch.last().map(version) else {
+            continue;
+        };
         if let Err(error) = journal.append(&batch) {
             tracing::error!(path = %journal.path().display(), %error, "the journal cannot be written");
             progress.send_modify(|d| d.failed = Some(error.to_string()));
@@ -423,102 +509,5 @@ fn version(record: &Record) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resources::{CONFIG_MAPS, NAMESPACES};
-    use serde_json::json;
-    use std::io::Write;
-
-    fn config_map(name: &str, value: i64) -> Value {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"},
-               "data": {"v": value.to_string()}})
-    }
-
-    fn namespace() -> Value {
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
-    }
-
-    #[tokio::test]
-    async fn objects_and_versions_outlive_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("objects.journal");
-        let store = Store::open(&path).unwrap();
-        store.create(&NAMESPACES, namespace()).unwrap();
-        store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
-        let changed = store.update(&CONFIG_MAPS, "default", "a", |_| Ok(config_map("a", 2))).unwrap();
-        store.create(&CONFIG_MAPS, config_map("b", 1)).unwrap();
-        store.remove(&CONFIG_MAPS, "default", "b", |_| Ok(())).unwrap();
-        let version = store.version();
-        store.durable(version).await.unwrap();
-        store.close();
-        // A torn last line is what a power cut leaves.
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"00000000 {\"op\"").unwrap();
-
-        let again = Store::open(&path).unwrap();
-        assert_eq!(again.version(), version);
-        assert_eq!(again.get(&CONFIG_MAPS, "default", "a").unwrap(), changed);
-        assert!(again.get(&CONFIG_MAPS, "default", "b").is_none());
-        let changes = again.watch(object::resource_version(&changed)).next().await.unwrap();
-        let kinds: Vec<ChangeKind> = changes.iter().map(|c| c.kind).collect();
-        assert_eq!(kinds, [ChangeKind::Added, ChangeKind::Deleted]);
-        again.close();
-    }
-
-    #[test]
-    fn damage_before_the_last_line_refuses_the_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("objects.journal");
-        let store = Store::open(&path).unwrap();
-        store.create(&NAMESPACES, namespace()).unwrap();
-        store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
-        store.close();
-        let text = std::fs::read_to_string(&path).unwrap().replacen("Namespace", "Namespice", 1);
-        std::fs::write(&path, text).unwrap();
-        let error = Store::open(&path).unwrap_err();
-        assert!(matches!(error, JournalError::Damaged { line: 2, .. }), "{error}");
-    }
-
-    #[test]
-    fn a_compacted_journal_holds_the_same_objects() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("objects.journal");
-        let store = Store::open(&path).unwrap();
-        store.create(&NAMESPACES, namespace()).unwrap();
-        let mut big = config_map("a", 0);
-        big["data"]["fill"] = Value::from("x".repeat(256 * 1024));
-        store.create(&CONFIG_MAPS, big.clone()).unwrap();
-        for n in 0..100 {
-            let mut next = big.clone();
-            next["data"]["v"] = Value::from(n.to_string());
-            store.update(&CONFIG_MAPS, "default", "a", |_| Ok(next)).unwrap();
-        }
-        let version = store.version();
-        store.close();
-        assert!(std::fs::metadata(&path).unwrap().len() < COMPACT_AT * 2);
-        let again = Store::open(&path).unwrap();
-        assert_eq!(again.version(), version);
-        assert_eq!(again.get(&CONFIG_MAPS, "default", "a").unwrap()["data"]["v"], "99");
-        again.close();
-    }
-
-    #[tokio::test]
-    async fn a_feed_that_is_too_old_is_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("objects.journal")).unwrap();
-        assert_eq!(store.watch(0).check().unwrap_err().code, 410);
-        store.create(&NAMESPACES, namespace()).unwrap();
-        assert!(store.watch(1).check().is_ok());
-        store.close();
-    }
-
-    #[test]
-    fn equal_updates_change_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("objects.journal")).unwrap();
-        store.create(&NAMESPACES, namespace()).unwrap();
-        let first = store.create(&CONFIG_MAPS, config_map("a", 1)).unwrap();
-        let second = store.update(&CONFIG_MAPS, "default", "a", |old| Ok(old.clone())).unwrap();
-        assert_eq!(first, second);
-        store.close();
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

@@ -82,7 +82,10 @@ pub(crate) fn drop_unknown(resource: &Resource, object: &mut Value) {
                 }
             }
             (Value::Array(input), Value::Array(decoded)) => {
-                input.iter_mut().zip(decoded).for_each(|(value, other)| cut(value, other));
+                input
+                    .iter_mut()
+                    .zip(decoded)
+                    .for_each(|(value, other)| cut(value, other));
             }
             _ => {}
         }
@@ -96,7 +99,11 @@ fn missing_from(input: &Value, decoded: &Value, path: &str, unknown: &mut Vec<St
     match (input, decoded) {
         (Value::Object(input), Value::Object(decoded)) => {
             for (key, value) in input {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 match decoded.get(key) {
                     Some(other) => missing_from(value, other, &path, unknown),
                     None if is_empty(value) => {}
@@ -127,24 +134,44 @@ struct Causes(Vec<Cause>);
 
 impl Causes {
     fn required(&mut self, field: impl Into<String>, what: &str) {
-        let message = if what.is_empty() { "Required value".to_owned() } else { format!("Required value: {what}") };
-        self.0.push(Cause { reason: "FieldValueRequired", message, field: field.into() });
+        let message = if what.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {what}")
+        };
+        self.0.push(Cause {
+            reason: "FieldValueRequired",
+            message,
+            field: field.into(),
+        });
     }
 
     fn invalid(&mut self, field: impl Into<String>, value: &Value, why: &str) {
         let message = format!("Invalid value: {value}: {why}");
-        self.0.push(Cause { reason: "FieldValueInvalid", message, field: field.into() });
+        self.0.push(Cause {
+            reason: "FieldValueInvalid",
+            message,
+            field: field.into(),
+        });
     }
 
     fn unsupported(&mut self, field: impl Into<String>, value: &Value, supported: &str) {
         let message = format!("Unsupported value: {value}: supported values: {supported}");
-        self.0.push(Cause { reason: "FieldValueNotSupported", message, field: field.into() });
+        self.0.push(Cause {
+            reason: "FieldValueNotSupported",
+            message,
+            field: field.into(),
+        });
     }
 
     /// Something real clusters do and this one does not.
     fn refused(&mut self, field: impl Into<String>, why: &str) {
         let message = format!("Forbidden: {why} (local-cluster is a development tool, see its README)");
-        self.0.push(Cause { reason: "FieldValueForbidden", message, field: field.into() });
+        self.0.push(Cause {
+            reason: "FieldValueForbidden",
+            message,
+            field: field.into(),
+        });
     }
 }
 
@@ -172,7 +199,10 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
         "Pod" => {
             pod_spec(&object["spec"], "spec", &mut causes);
             if old.is_some_and(|old| old["spec"] != object["spec"]) {
-                causes.refused("spec", "a pod's spec cannot be changed; change the Deployment's template");
+                causes.refused(
+                    "spec",
+                    "a pod's spec cannot be changed; change the Deployment's template",
+                );
             }
         }
         "Service" => service(object, &mut causes),
@@ -184,13 +214,19 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
         return Err(ApiError::invalid(resource, name, &causes.0));
     }
     let size = object.to_string().len();
-    if size > MAX_OBJECT_BYTES { Err(ApiError::too_large(MAX_OBJECT_BYTES)) } else { Ok(()) }
+    if size > MAX_OBJECT_BYTES {
+        Err(ApiError::too_large(MAX_OBJECT_BYTES))
+    } else {
+        Ok(())
+    }
 }
 
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -198,16 +234,27 @@ fn is_label(text: &str) -> bool {
 fn is_subdomain(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(|part| {
-            let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            let inner = part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             !part.is_empty() && inner && !part.starts_with('-') && !part.ends_with('-')
         })
 }
 
 fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+    for field in [
+        "replicas",
+        "minReadySeconds",
+        "revisionHistoryLimit",
+        "progressDeadlineSeconds",
+    ] {
         if spec[field].as_i64().is_some_and(|n| n < 0) {
-            causes.invalid(format!("spec.{field}"), &spec[field], "must be greater than or equal to 0");
+            causes.invalid(
+                format!("spec.{field}"),
+                &spec[field],
+                "must be greater than or equal to 0",
+            );
         }
     }
     let selector = LabelSelector::from_object(&spec["selector"]);
@@ -215,7 +262,11 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     if spec["selector"].is_null() {
         causes.required("spec.selector", "");
     } else if selector.is_empty() {
-        causes.invalid("spec.selector", &spec["selector"], "empty selector is invalid for deployment");
+        causes.invalid(
+            "spec.selector",
+            &spec["selector"],
+            "empty selector is invalid for deployment",
+        );
     } else if !selector.matches(labels) {
         causes.invalid(
             "spec.template.metadata.labels",
@@ -233,7 +284,11 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
         let ready = spec["minReadySeconds"].as_i64().unwrap_or(0);
         let deadline = &spec["progressDeadlineSeconds"];
         if deadline.as_i64().is_some_and(|d| d <= ready) {
-            causes.invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds");
+            causes.invalid(
+                "spec.progressDeadlineSeconds",
+                deadline,
+                "must be greater than minReadySeconds",
+            );
         }
     }
     let restart = at(spec, &["template", "spec", "restartPolicy"]);
@@ -257,9 +312,7 @@ fn strategy(strategy: &Value, causes: &mut Causes) {
             for field in ["maxSurge", "maxUnavailable"] {
                 let value = at(strategy, &["rollingUpdate", field]);
                 let valid = match value {
-                    Value::String(text) => {
-                        text.strip_suffix('%').is_some_and(|n| n.parse::<u32>().is_ok())
-                    }
+                    Value::String(text) => text.strip_suffix('%').is_some_and(|n| n.parse::<u32>().is_ok()),
                     Value::Number(number) => number.as_u64().is_some(),
                     Value::Null => true,
                     _ => false,
@@ -276,7 +329,11 @@ fn strategy(strategy: &Value, causes: &mut Causes) {
                 causes.invalid("spec.strategy.rollingUpdate.maxUnavailable", value, why);
             }
         }
-        _ => causes.unsupported("spec.strategy.type", &strategy["type"], "\"Recreate\", \"RollingUpdate\""),
+        _ => causes.unsupported(
+            "spec.strategy.type",
+            &strategy["type"],
+            "\"Recreate\", \"RollingUpdate\"",
+        ),
     }
 }
 
@@ -303,10 +360,18 @@ fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
         if name.is_empty() {
             causes.required(format!("{path}.name"), "");
         } else if !is_label(name) {
-            causes.invalid(format!("{path}.name"), &container["name"], "a lowercase RFC 1123 label is wanted");
+            causes.invalid(
+                format!("{path}.name"),
+                &container["name"],
+                "a lowercase RFC 1123 label is wanted",
+            );
         } else if names.contains(&name) {
             let message = format!("Duplicate value: \"{name}\"");
-            causes.0.push(Cause { reason: "FieldValueDuplicate", message, field: format!("{path}.name") });
+            causes.0.push(Cause {
+                reason: "FieldValueDuplicate",
+                message,
+                field: format!("{path}.name"),
+            });
         }
         names.push(name);
         if text(container, &["image"]).is_empty() {
@@ -314,9 +379,16 @@ fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
         }
         refused_in_container(container, &path, causes);
         for (index, port) in list(container, &["ports"]).iter().enumerate() {
-            if !port["containerPort"].as_i64().is_some_and(|p| (1..=65535).contains(&p)) {
+            if !port["containerPort"]
+                .as_i64()
+                .is_some_and(|p| (1..=65535).contains(&p))
+            {
                 let field = format!("{path}.ports[{index}].containerPort");
-                causes.invalid(field, &port["containerPort"], "must be between 1 and 65535, inclusive");
+                causes.invalid(
+                    field,
+                    &port["containerPort"],
+                    "must be between 1 and 65535, inclusive",
+                );
             }
         }
     }
@@ -339,7 +411,11 @@ fn refused_in_container(container: &Value, path: &str, causes: &mut Causes) {
                 causes.refused(format!("{path}.{probe}.{action}"), "use httpGet or tcpSocket");
             }
         }
-        if value["httpGet"].is_null() && value["tcpSocket"].is_null() && value["exec"].is_null() && value["grpc"].is_null() {
+        if value["httpGet"].is_null()
+            && value["tcpSocket"].is_null()
+            && value["exec"].is_null()
+            && value["grpc"].is_null()
+        {
             causes.required(format!("{path}.{probe}"), "must specify a handler type");
         }
         if text(value, &["httpGet", "scheme"]) == "HTTPS" {
@@ -367,7 +443,10 @@ fn service(object: &Value, causes: &mut Causes) {
         causes.refused("spec.type", "only ClusterIP is served, through the service proxy");
     }
     if spec["clusterIP"] != "None" && spec["clusterIP"] != "" {
-        causes.refused("spec.clusterIP", "no addresses are handed out, leave it out or say None");
+        causes.refused(
+            "spec.clusterIP",
+            "no addresses are handed out, leave it out or say None",
+        );
     }
     for (index, port) in list(spec, &["ports"]).iter().enumerate() {
         if !port["port"].as_i64().is_some_and(|p| (1..=65535).contains(&p)) {
@@ -386,11 +465,17 @@ fn service(object: &Value, causes: &mut Causes) {
 fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let sizes = |field: &str| -> usize {
         let values = object[field].as_object().into_iter().flatten();
-        values.map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum()
+        values
+            .map(|(k, v)| k.len() + v.as_str().map_or(0, str::len))
+            .sum()
     };
     if sizes("data") + sizes("binaryData") > MAX_CONFIG_MAP_BYTES {
         let message = "Too long: may not be more than 1048576 bytes".to_owned();
-        causes.0.push(Cause { reason: "FieldValueTooLong", message, field: "data".to_owned() });
+        causes.0.push(Cause {
+            reason: "FieldValueTooLong",
+            message,
+            field: "data".to_owned(),
+        });
     }
     if let Some(old) = old
         && old["immutable"] == true
@@ -422,14 +507,26 @@ mod tests {
     fn what_cannot_be_run_is_refused_with_the_field_and_the_remedy() {
         let app = |extra: Value| {
             let mut container = json!({"name": "app", "image": "a:1"});
-            container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(extra.as_object().unwrap().clone());
             deployment(&container)
         };
         assert!(super::object(&DEPLOYMENTS, &app(json!({})), None).is_ok());
         let table = [
-            (json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]}), "containers[0].volumeMounts: Forbidden"),
-            (json!({"readinessProbe": {"exec": {"command": ["x"]}}}), "readinessProbe.exec: Forbidden: use httpGet"),
-            (json!({"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}), "secretKeyRef"),
+            (
+                json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
+                "containers[0].volumeMounts: Forbidden",
+            ),
+            (
+                json!({"readinessProbe": {"exec": {"command": ["x"]}}}),
+                "readinessProbe.exec: Forbidden: use httpGet",
+            ),
+            (
+                json!({"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
+                "secretKeyRef",
+            ),
             (json!({"image": ""}), "containers[0].image: Required value"),
             (json!({"name": "Bad_Name"}), "containers[0].name: Invalid value"),
         ];
@@ -456,13 +553,16 @@ mod tests {
         object["spec"]["replicas"] = json!("three");
         let error = shape(&DEPLOYMENTS, &object).unwrap_err();
         assert_eq!(error.code, 400);
-        assert!(error.message.starts_with("Deployment in version \"v1\" cannot be handled as a Deployment:"));
+        assert!(
+            error
+                .message
+                .starts_with("Deployment in version \"v1\" cannot be handled as a Deployment:")
+        );
     }
 
     #[test]
     fn quantities_may_be_numbers() {
-        let object =
-            deployment(&json!({"name": "app", "image": "a:1", "resources": {"limits": {"cpu": 1}}}));
+        let object = deployment(&json!({"name": "app", "image": "a:1", "resources": {"limits": {"cpu": 1}}}));
         assert_eq!(shape(&DEPLOYMENTS, &object).unwrap(), Vec::<String>::new());
     }
 
@@ -472,6 +572,10 @@ mod tests {
             "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
         crate::defaults::apply(&SERVICES, &mut object);
         let error = super::object(&SERVICES, &object, None).unwrap_err();
-        assert!(error.message.contains("spec.type: Forbidden"), "{}", error.message);
+        assert!(
+            error.message.contains("spec.type: Forbidden"),
+            "{}",
+            error.message
+        );
     }
 }

@@ -20,7 +20,9 @@ fn program(place: &Place) -> Child {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     assert!(line.starts_with("export KUBECONFIG="), "{line}");
     child
 }
@@ -28,10 +30,17 @@ fn program(place: &Place) -> Child {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_minus_nine_leaves_nothing_and_loses_nothing() {
     let place = Place::new();
-    add_image(&place.images(), "web", "1", &[("VERSION", "one"), ("BEHAVIOUR", "child")]);
+    add_image(
+        &place.images(),
+        "web",
+        "1",
+        &[("VERSION", "one"), ("BEHAVIOUR", "child")],
+    );
     let mut cluster = program(&place);
     place.apply(&web("web:1", 1, &BTreeMap::new())).await;
-    place.run(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    place
+        .run(&["rollout", "status", "deployment/web", "--timeout=60s"])
+        .await;
     let pid = place.ask("web", "/pid").await;
     let pod = place.get(&["pods"]).await["items"][0].clone();
     let kubeconfig = std::fs::read(place.dir.path().join("data/kubeconfig")).unwrap();
@@ -40,7 +49,10 @@ async fn kill_minus_nine_leaves_nothing_and_loses_nothing() {
     gone(&pid).await;
 
     let mut cluster = program(&place);
-    assert_eq!(std::fs::read(place.dir.path().join("data/kubeconfig")).unwrap(), kubeconfig);
+    assert_eq!(
+        std::fs::read(place.dir.path().join("data/kubeconfig")).unwrap(),
+        kubeconfig
+    );
     let again = place
         .until(&["pods"], |pods| {
             let status = &pods["items"][0]["status"]["containerStatuses"][0];
@@ -50,8 +62,13 @@ async fn kill_minus_nine_leaves_nothing_and_loses_nothing() {
         .clone();
     assert_eq!(again["metadata"]["uid"], pod["metadata"]["uid"]);
     let last = &again["status"]["containerStatuses"][0]["lastState"]["terminated"];
-    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(255), &json!("Unknown")));
-    place.run(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    assert_eq!(
+        (&last["exitCode"], &last["reason"]),
+        (&json!(255), &json!("Unknown"))
+    );
+    place
+        .run(&["rollout", "status", "deployment/web", "--timeout=60s"])
+        .await;
     assert_eq!(place.ask("web", "/version").await, "one");
     let next = place.ask("web", "/pid").await;
     assert!(is_alive(&next));
@@ -76,7 +93,10 @@ async fn a_directory_belongs_to_one_cluster() {
     cluster.shutdown().await;
     let cluster = place.start().await;
     assert_eq!(cluster.address(), address);
-    assert_eq!(place.get(&["namespace", "default"]).await["metadata"]["resourceVersion"], version);
+    assert_eq!(
+        place.get(&["namespace", "default"]).await["metadata"]["resourceVersion"],
+        version
+    );
     cluster.shutdown().await;
 }
 
@@ -104,12 +124,23 @@ async fn images_are_pulled_from_a_registry_on_loopback() {
     let cluster = place.start().await;
     let image = format!("127.0.0.1:{port}/team/web@{digest}");
     place.apply(&web(&image, 1, &BTreeMap::new())).await;
-    place.run(&["rollout", "status", "deployment/web", "--timeout=60s"]).await;
+    place
+        .run(&["rollout", "status", "deployment/web", "--timeout=60s"])
+        .await;
     assert_eq!(place.ask("web", "/version").await, "pulled");
     let pods = place.get(&["pods"]).await;
-    assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["imageID"], image);
+    assert_eq!(
+        pods["items"][0]["status"]["containerStatuses"][0]["imageID"],
+        image
+    );
 
-    place.apply(&web(&format!("127.0.0.1:{port}/team/web:none"), 1, &BTreeMap::new())).await;
+    place
+        .apply(&web(
+            &format!("127.0.0.1:{port}/team/web:none"),
+            1,
+            &BTreeMap::new(),
+        ))
+        .await;
     place
         .until(&["pods"], |pods| pods.to_string().contains("ImagePullBackOff"))
         .await;
@@ -119,7 +150,11 @@ async fn images_are_pulled_from_a_registry_on_loopback() {
 }
 
 fn registry(place: &Place) -> (Child, u16) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let config = json!({"version": 0.1, "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": place.dir.path().join("registry")}},
         "http": {"addr": format!("127.0.0.1:{port}")}});
@@ -138,13 +173,27 @@ fn registry(place: &Place) -> (Child, u16) {
 /// Pushes a layout's image with the client that the cluster pulls with.
 async fn push(layout: &std::path::Path, port: u16, digest: &str) {
     use oci_client::client::{ClientConfig, ClientProtocol};
-    let client = oci_client::Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
+    let client = oci_client::Client::new(ClientConfig {
+        protocol: ClientProtocol::Http,
+        ..ClientConfig::default()
+    });
     let blob = |digest: &str| std::fs::read(layout.join("blobs/sha256").join(&digest[7..])).unwrap();
     let reference: oci_client::Reference = format!("127.0.0.1:{port}/team/web:1").parse().unwrap();
-    client.store_auth_if_needed(reference.resolve_registry(), &oci_client::secrets::RegistryAuth::Anonymous).await;
+    client
+        .store_auth_if_needed(
+            reference.resolve_registry(),
+            &oci_client::secrets::RegistryAuth::Anonymous,
+        )
+        .await;
     let manifest: serde_json::Value = serde_json::from_slice(&blob(digest)).unwrap();
     let mut blobs = vec![manifest["config"]["digest"].as_str().unwrap().to_owned()];
-    blobs.extend(manifest["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap().to_owned()));
+    blobs.extend(
+        manifest["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| l["digest"].as_str().unwrap().to_owned()),
+    );
     let begun = std::time::Instant::now();
     for digest in blobs {
         while let Err(error) = client.push_blob(&reference, blob(&digest), &digest).await {
@@ -154,5 +203,8 @@ async fn push(layout: &std::path::Path, port: u16, digest: &str) {
         }
     }
     let media_type = "application/vnd.oci.image.manifest.v1+json".parse().unwrap();
-    client.push_manifest_raw(&reference, blob(digest), media_type).await.unwrap();
+    client
+        .push_manifest_raw(&reference, blob(digest), media_type)
+        .await
+        .unwrap();
 }

@@ -32,7 +32,13 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
     let mut applied = applied.clone();
     object::metadata(&mut applied).remove("managedFields");
     let api_version = object::text(&applied, &["apiVersion"]).to_owned();
-    let mut own = Manager::new(request.manager, "Apply", request.subresource, &api_version, request.now);
+    let mut own = Manager::new(
+        request.manager,
+        "Apply",
+        request.subresource,
+        &api_version,
+        request.now,
+    );
     own.fields = fields::of_object(&applied, request.subresource);
 
     let mut new = if live.is_null() { json!({}) } else { live.clone() };
@@ -49,14 +55,18 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
     }
 
     let mut managers = fields::managers(live);
-    let before = managers.iter().position(|m| m.is(&own)).map(|index| managers.remove(index));
+    let before = managers
+        .iter()
+        .position(|m| m.is(&own))
+        .map(|index| managers.remove(index));
     let mut conflicts = Vec::new();
     for other in &mut managers {
         let taken: FieldSet = other
             .fields
             .intersection(&own.fields)
             .filter(|path| {
-                !matches!(path.last(), Some(Step::Item(_))) && fields::get(live, path) != fields::get(&new, path)
+                !matches!(path.last(), Some(Step::Item(_)))
+                    && fields::get(live, path) != fields::get(&new, path)
             })
             .cloned()
             .collect();
@@ -116,7 +126,11 @@ fn merge<'a>(live: Value, applied: &'a Value, path: &mut Vec<&'a str>) -> Value 
         (Value::Null, Value::Object(wanted)) if !is_atomic_map(path) => {
             // Nothing there yet: the same walk, to drop nulls.
             let empty = Value::Object(serde_json::Map::new());
-            if wanted.is_empty() { empty } else { merge(empty, applied, path) }
+            if wanted.is_empty() {
+                empty
+            } else {
+                merge(empty, applied, path)
+            }
         }
         (Value::Array(mut items), Value::Array(wanted)) => match list_shape(path) {
             ListShape::Atomic => applied.clone(),
@@ -145,7 +159,12 @@ mod tests {
     use super::*;
 
     fn request(manager: &str, force: bool) -> Request<'_> {
-        Request { manager, force, subresource: "", now: Timestamp::UNIX_EPOCH }
+        Request {
+            manager,
+            force,
+            subresource: "",
+            now: Timestamp::UNIX_EPOCH,
+        }
     }
 
     fn deployment(replicas: Option<i64>, image: &str, env: &Value) -> Value {
@@ -160,7 +179,12 @@ mod tests {
 
     #[test]
     fn a_field_of_another_manager_is_a_conflict_until_forced() {
-        let live = apply(&Value::Null, &deployment(Some(1), "a:1", &json!([])), request("one", false)).unwrap();
+        let live = apply(
+            &Value::Null,
+            &deployment(Some(1), "a:1", &json!([])),
+            request("one", false),
+        )
+        .unwrap();
         let other = deployment(Some(3), "a:1", &json!([]));
         let conflicts = apply(&live, &other, request("two", false)).unwrap_err();
         assert_eq!(conflicts, [("\"one\"".to_owned(), ".spec.replicas".to_owned())]);
@@ -168,10 +192,20 @@ mod tests {
         let forced = apply(&live, &other, request("two", true)).unwrap();
         assert_eq!(forced["spec"]["replicas"], 3);
         // The first manager lost the field, so leaving it out does not remove it.
-        let again = apply(&forced, &deployment(None, "a:1", &json!([])), request("one", false)).unwrap();
+        let again = apply(
+            &forced,
+            &deployment(None, "a:1", &json!([])),
+            request("one", false),
+        )
+        .unwrap();
         assert_eq!(again["spec"]["replicas"], 3);
         // The second still owns it: now leaving it out does.
-        let gone = apply(&again, &deployment(None, "a:1", &json!([])), request("two", false)).unwrap();
+        let gone = apply(
+            &again,
+            &deployment(None, "a:1", &json!([])),
+            request("two", false),
+        )
+        .unwrap();
         assert_eq!(gone["spec"]["replicas"], Value::Null);
     }
 
@@ -180,14 +214,24 @@ mod tests {
         let object = deployment(Some(1), "a:1", &json!([]));
         let live = apply(&Value::Null, &object, request("one", false)).unwrap();
         let shared = apply(&live, &object, request("two", false)).unwrap();
-        let left = apply(&shared, &deployment(None, "a:1", &json!([])), request("two", false)).unwrap();
+        let left = apply(
+            &shared,
+            &deployment(None, "a:1", &json!([])),
+            request("two", false),
+        )
+        .unwrap();
         assert_eq!(left["spec"]["replicas"], 1);
     }
 
     #[test]
     fn items_and_fields_no_longer_named_go() {
         let env = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
-        let mut live = apply(&Value::Null, &deployment(Some(1), "a:1", &env), request("one", false)).unwrap();
+        let mut live = apply(
+            &Value::Null,
+            &deployment(Some(1), "a:1", &env),
+            request("one", false),
+        )
+        .unwrap();
         // Somebody else adds an item of their own.
         live["spec"]["template"]["spec"]["containers"][0]["env"]
             .as_array_mut()
@@ -205,10 +249,19 @@ mod tests {
 
     #[test]
     fn defaults_filled_in_by_the_server_belong_to_nobody() {
-        let mut live =
-            apply(&Value::Null, &deployment(None, "a:1", &json!([])), request("one", false)).unwrap();
+        let mut live = apply(
+            &Value::Null,
+            &deployment(None, "a:1", &json!([])),
+            request("one", false),
+        )
+        .unwrap();
         live["spec"]["replicas"] = json!(1);
-        let scaled = apply(&live, &deployment(Some(2), "a:1", &json!([])), request("two", false)).unwrap();
+        let scaled = apply(
+            &live,
+            &deployment(Some(2), "a:1", &json!([])),
+            request("two", false),
+        )
+        .unwrap();
         assert_eq!(scaled["spec"]["replicas"], 2);
     }
 
@@ -216,12 +269,28 @@ mod tests {
     fn applying_the_same_again_changes_nothing() {
         let object = deployment(Some(1), "a:1", &json!([{"name": "A", "value": "1"}]));
         let live = apply(&Value::Null, &object, request("one", false)).unwrap();
-        let later = Request { now: Timestamp::from_second(100).unwrap(), ..request("one", false) };
+        let later = Request {
+            now: Timestamp::from_second(100).unwrap(),
+            ..request("one", false)
+        };
         assert_eq!(apply(&live, &object, later).unwrap(), live);
-        let changed =
-            apply(&live, &deployment(Some(1), "a:2", &json!([{"name": "A", "value": "1"}])), later).unwrap();
-        assert_eq!(changed["metadata"]["managedFields"][0]["time"], "1970-01-01T00:01:40Z");
-        assert_eq!(changed["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+        let changed = apply(
+            &live,
+            &deployment(Some(1), "a:2", &json!([{"name": "A", "value": "1"}])),
+            later,
+        )
+        .unwrap();
+        assert_eq!(
+            changed["metadata"]["managedFields"][0]["time"],
+            "1970-01-01T00:01:40Z"
+        );
+        assert_eq!(
+            changed["spec"]["template"]["spec"]["containers"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -230,7 +299,12 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
                    "spec": {"selector": selector, "ports": [{"port": 80, "targetPort": 1}]}})
         };
-        let live = apply(&Value::Null, &service(json!({"app": "a", "v": "1"})), request("one", false)).unwrap();
+        let live = apply(
+            &Value::Null,
+            &service(json!({"app": "a", "v": "1"})),
+            request("one", false),
+        )
+        .unwrap();
         let new = apply(&live, &service(json!({"app": "b"})), request("one", false)).unwrap();
         assert_eq!(new["spec"]["selector"], json!({"app": "b"}));
         assert_eq!(new["spec"]["ports"].as_array().unwrap().len(), 1);

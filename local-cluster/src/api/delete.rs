@@ -36,7 +36,11 @@ pub(crate) enum Policy {
 
 impl Options {
     fn read(request: &Request) -> ApiResult<Self> {
-        let body = if request.body.is_empty() { json!({}) } else { request.value()? };
+        let body = if request.body.is_empty() {
+            json!({})
+        } else {
+            request.value()?
+        };
         let from = |field: &str| match request.param(field) {
             "" => text(&body, &[field]).to_owned(),
             value => value.to_owned(),
@@ -54,7 +58,11 @@ impl Options {
         };
         let grace = match request.param("gracePeriodSeconds") {
             "" => body["gracePeriodSeconds"].as_i64(),
-            given => Some(given.parse().map_err(|_| ApiError::bad_request("gracePeriodSeconds: must be a whole number"))?),
+            given => Some(
+                given
+                    .parse()
+                    .map_err(|_| ApiError::bad_request("gracePeriodSeconds: must be a whole number"))?,
+            ),
         };
         Ok(Self {
             grace,
@@ -66,7 +74,10 @@ impl Options {
 
     fn check(&self, resource: &Resource, object: &Value) -> ApiResult<()> {
         let name = object::name(object);
-        let (uid, version) = (object::uid(object), text(object, &["metadata", "resourceVersion"]));
+        let (uid, version) = (
+            object::uid(object),
+            text(object, &["metadata", "resourceVersion"]),
+        );
         let unlike = |what: &str, wanted: &str, is: &str| {
             ApiError::conflict(
                 resource,
@@ -92,12 +103,20 @@ fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) ->
             let scheduled = !text(old, &["spec", "nodeName"]).is_empty();
             let over = matches!(text(old, &["status", "phase"]), "Succeeded" | "Failed");
             let own = object::number(old, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(30);
-            if scheduled && !over { options.grace.unwrap_or(own).max(0) } else { 0 }
+            if scheduled && !over {
+                options.grace.unwrap_or(own).max(0)
+            } else {
+                0
+            }
         }
         _ => 0,
     };
     let metadata = object::metadata(&mut new);
-    let mut finalizers = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut finalizers = metadata
+        .get("finalizers")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     if options.policy == Policy::Foreground && matches!(resource.kind, "Deployment" | "ReplicaSet") {
         let foreground = json!("foregroundDeletion");
         if !finalizers.contains(&foreground) {
@@ -138,13 +157,17 @@ pub(crate) fn delete_object(
     options: &Options,
 ) -> ApiResult<(std::sync::Arc<Value>, bool)> {
     let now = Timestamp::now();
-    let old = store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+    let old = store
+        .get(resource, namespace, name)
+        .ok_or_else(|| ApiError::not_found(resource, name))?;
     options.check(resource, &old)?;
     if options.policy == Policy::Orphan {
         orphan(store, object::uid(&old));
     }
     if begin(resource, &old, options, now).is_none() {
-        let last = store.remove(resource, namespace, name, |object| options.check(resource, object))?;
+        let last = store.remove(resource, namespace, name, |object| {
+            options.check(resource, object)
+        })?;
         return Ok((last, true));
     }
     let marked = store.update(resource, namespace, name, |old| {
@@ -172,15 +195,19 @@ fn orphan(store: &Store, owner: &str) {
 }
 
 pub(crate) fn is_owned_by(object: &Value, owner: &str) -> bool {
-    object::list(object, &["metadata", "ownerReferences"]).iter().any(|reference| reference["uid"] == owner)
+    object::list(object, &["metadata", "ownerReferences"])
+        .iter()
+        .any(|reference| reference["uid"] == owner)
 }
 
 pub(crate) async fn delete(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
     let options = Options::read(request)?;
     if request.dry_run()? {
-        let object =
-            app.store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+        let object = app
+            .store
+            .get(resource, namespace, name)
+            .ok_or_else(|| ApiError::not_found(resource, name))?;
         options.check(resource, &object)?;
         return Ok(answer(200, &object));
     }
@@ -206,7 +233,13 @@ pub(crate) async fn delete_collection(app: &App, path: &ObjectPath, request: &Re
             deleted.push(Value::clone(object));
             continue;
         }
-        match delete_object(&app.store, path.resource, object::namespace(object), object::name(object), &options) {
+        match delete_object(
+            &app.store,
+            path.resource,
+            object::namespace(object),
+            object::name(object),
+            &options,
+        ) {
             Ok((object, _)) => deleted.push(Value::clone(&object)),
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),

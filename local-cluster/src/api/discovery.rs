@@ -14,7 +14,16 @@ pub(crate) fn version() -> Value {
     })
 }
 
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 fn subresources(resource: &Resource) -> Vec<(&'static str, &'static str, &'static [&'static str])> {
@@ -58,7 +67,10 @@ pub(crate) fn api_group(name: &str) -> Option<Value> {
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub(crate) fn resource_list(group: &str, version: &str) -> Option<Value> {
     let mut found = Vec::new();
-    for resource in resources::ALL.into_iter().filter(|r| r.group == group && r.version == version) {
+    for resource in resources::ALL
+        .into_iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
         let mut entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": VERBS,
@@ -82,7 +94,11 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Option<Value> {
             found.push(entry);
         }
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     (!found.is_empty()).then(|| {
         json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": found})
     })
@@ -94,9 +110,16 @@ pub(crate) fn aggregated(core: bool, version: &str) -> Value {
     let items: Vec<Value> = names
         .into_iter()
         .map(|name| {
-            let found: Vec<Value> =
-                resources::ALL.into_iter().filter(|r| r.group == name).map(aggregated_resource).collect();
-            let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+            let found: Vec<Value> = resources::ALL
+                .into_iter()
+                .filter(|r| r.group == name)
+                .map(aggregated_resource)
+                .collect();
+            let metadata = if name.is_empty() {
+                json!({})
+            } else {
+                json!({"name": name})
+            };
             json!({"metadata": metadata,
                    "versions": [{"version": "v1", "freshness": "Current", "resources": found}]})
         })
@@ -123,7 +146,10 @@ fn aggregated_resource(resource: &Resource) -> Value {
         "responseKind": response(resource.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" }, "verbs": VERBS,
     });
-    for (field, values) in [("shortNames", resource.short_names), ("categories", resource.categories)] {
+    for (field, values) in [
+        ("shortNames", resource.short_names),
+        ("categories", resource.categories),
+    ] {
         if !values.is_empty() {
             entry[field] = json!(values);
         }
@@ -148,13 +174,25 @@ pub(crate) fn openapi_index() -> Value {
 /// server validates fields itself and has dry run. There are no schemas, so `kubectl explain` has nothing to show.
 pub(crate) fn openapi(group: &str, version: &str) -> Option<Value> {
     let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
-    let parameters: Vec<Value> =
-        ["dryRun", "fieldManager", "fieldValidation", "force"].into_iter().map(parameter).collect();
+    let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation", "force"]
+        .into_iter()
+        .map(parameter)
+        .collect();
     let mut paths = json!({});
-    for resource in resources::ALL.into_iter().filter(|r| r.group == group && r.version == version) {
-        let prefix =
-            if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    for resource in resources::ALL
+        .into_iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
+        let prefix = if group.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let scope = if resource.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
         let operation = |action: &str, success: &str| {
             json!({
                 "operationId": format!("{action}{}", resource.kind), "parameters": parameters,
@@ -186,6 +224,16 @@ pub(crate) fn root() -> Value {
         paths.push(format!("/apis/{group}"));
         paths.push(format!("/apis/{group}/v1"));
     }
-    paths.extend(["/healthz", "/livez", "/readyz", "/openapi/v2", "/openapi/v3", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/readyz",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     json!({"paths": paths})
 }

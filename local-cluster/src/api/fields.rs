@@ -128,10 +128,18 @@ pub(crate) fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
         value = match step {
             Step::Field(name) => value.get(name)?,
             Step::Item(key) => {
-                let ListShape::Keyed(keys) = list_shape(&names(&path[..index])) else { return None };
-                value.as_array()?.iter().find(|item| item_key(item, keys) == *key)?
+                let ListShape::Keyed(keys) = list_shape(&names(&path[..index])) else {
+                    return None;
+                };
+                value
+                    .as_array()?
+                    .iter()
+                    .find(|item| item_key(item, keys) == *key)?
             }
-            Step::Member(text) => value.as_array()?.iter().find(|item| object::canonical(item) == *text)?,
+            Step::Member(text) => value
+                .as_array()?
+                .iter()
+                .find(|item| object::canonical(item) == *text)?,
         };
     }
     Some(value)
@@ -143,7 +151,9 @@ pub(crate) fn remove(object: &mut Value, path: &[Step]) {
 }
 
 fn remove_at(value: &mut Value, path: &[Step], above: &mut Path) {
-    let Some((first, rest)) = path.split_first() else { return };
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
     match (first, value) {
         (Step::Field(name), Value::Object(map)) => {
             if !rest.is_empty() {
@@ -162,7 +172,9 @@ fn remove_at(value: &mut Value, path: &[Step], above: &mut Path) {
             }
         }
         (Step::Item(key), Value::Array(items)) => {
-            let ListShape::Keyed(keys) = list_shape(&names(above)) else { return };
+            let ListShape::Keyed(keys) = list_shape(&names(above)) else {
+                return;
+            };
             if rest.is_empty() {
                 items.retain(|item| item_key(item, keys) != *key);
             } else if let Some(item) = items.iter_mut().find(|item| item_key(item, keys) == *key) {
@@ -192,8 +204,12 @@ pub(crate) fn display(path: &[Step]) -> String {
             Step::Field(name) => text.push_str(&format!(".{name}")),
             Step::Item(key) => {
                 let key: Value = serde_json::from_str(key).unwrap_or_default();
-                let fields: Vec<String> =
-                    key.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+                let fields: Vec<String> = key
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(k, v)| format!("{k}={v}"))
+                    .collect();
                 text.push_str(&format!("[{}]", fields.join(",")));
             }
             Step::Member(value) => text.push_str(&format!("[={value}]")),
@@ -271,7 +287,13 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub(crate) fn new(name: &str, operation: &str, subresource: &str, api_version: &str, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        operation: &str,
+        subresource: &str,
+        api_version: &str,
+        now: Timestamp,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             operation: operation.to_owned(),
@@ -346,10 +368,16 @@ pub(crate) fn set_managers(object: &mut Value, managers: &[Manager]) {
 /// no longer do.
 pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Manager) {
     let after = of_object(new, &manager.subresource);
-    let before = old.map(|old| of_object(old, &manager.subresource)).unwrap_or_default();
+    let before = old
+        .map(|old| of_object(old, &manager.subresource))
+        .unwrap_or_default();
     let changed: FieldSet = after
         .iter()
-        .filter(|path| old.is_none_or(|old| get(old, path) != get(new, path) && !is_container(new, path) || !before.contains(*path)))
+        .filter(|path| {
+            old.is_none_or(|old| {
+                get(old, path) != get(new, path) && !is_container(new, path) || !before.contains(*path)
+            })
+        })
         .cloned()
         .collect();
     let removed: FieldSet = before.difference(&after).cloned().collect();
@@ -361,7 +389,9 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Ma
     for other in &mut all {
         other.fields.retain(|path| !removed.contains(path));
         if !other.is(&manager) {
-            other.fields.retain(|path| !changed.contains(path) || is_container(new, path));
+            other
+                .fields
+                .retain(|path| !changed.contains(path) || is_container(new, path));
         }
     }
     match all.iter_mut().find(|other| other.is(&manager)) {
@@ -413,14 +443,21 @@ mod tests {
         let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
         track_update(None, &mut first, Manager::new("one", "Update", "", "v1", now));
         let mut second = json!({"metadata": {"name": "a"}, "data": {"x": "2", "y": "1"}});
-        track_update(Some(&first), &mut second, Manager::new("two", "Update", "", "v1", now));
+        track_update(
+            Some(&first),
+            &mut second,
+            Manager::new("two", "Update", "", "v1", now),
+        );
         let owned: Vec<(String, Vec<String>)> = managers(&second)
             .into_iter()
             .map(|m| (m.name, m.fields.iter().map(|p| display(p)).collect()))
             .collect();
         assert_eq!(
             owned,
-            [("one".to_owned(), vec![".data.y".to_owned()]), ("two".to_owned(), vec![".data.x".to_owned()])]
+            [
+                ("one".to_owned(), vec![".data.y".to_owned()]),
+                ("two".to_owned(), vec![".data.x".to_owned()])
+            ]
         );
     }
 }

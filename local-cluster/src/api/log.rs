@@ -29,29 +29,36 @@ struct Wanted {
 /// The container meant: the one named, or the only one.
 fn container<'a>(pod: &'a Value, asked: &str) -> ApiResult<&'a str> {
     let name = object::name(pod);
-    let names: Vec<&str> =
-        list(pod, &["spec", "containers"]).iter().map(|c| text(c, &["name"])).collect();
+    let names: Vec<&str> = list(pod, &["spec", "containers"])
+        .iter()
+        .map(|c| text(c, &["name"]))
+        .collect();
     match (asked, names.as_slice()) {
         ("", [only]) => Ok(only),
         ("", names) => Err(ApiError::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             names.join(" ")
         ))),
-        (asked, names) => names
-            .iter()
-            .find(|n| **n == asked)
-            .copied()
-            .ok_or_else(|| ApiError::bad_request(format!("container {asked} is not valid for pod {name}"))),
+        (asked, names) => {
+            names.iter().find(|n| **n == asked).copied().ok_or_else(|| {
+                ApiError::bad_request(format!("container {asked} is not valid for pod {name}"))
+            })
+        }
     }
 }
 
 pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let namespace = path.namespace.as_deref().unwrap_or("");
-    let pod = app.store.get(&PODS, namespace, name).ok_or_else(|| ApiError::not_found(&PODS, name))?;
+    let pod = app
+        .store
+        .get(&PODS, namespace, name)
+        .ok_or_else(|| ApiError::not_found(&PODS, name))?;
     let container = container(&pod, request.param("container"))?;
     let previous = request.flag("previous");
     let size = |name: &str| -> ApiResult<Option<usize>> {
-        Ok(request.number(name)?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+        Ok(request
+            .number(name)?
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
     };
     let since = match (request.param("sinceTime"), request.number("sinceSeconds")?) {
         ("", None) => None,
@@ -59,9 +66,10 @@ pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Requ
             let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
             Timestamp::now().checked_sub(seconds).ok()
         }
-        (time, _) => {
-            Some(time.parse().map_err(|_| ApiError::bad_request("sinceTime: must be a time in RFC 3339"))?)
-        }
+        (time, _) => Some(
+            time.parse()
+                .map_err(|_| ApiError::bad_request("sinceTime: must be a time in RFC 3339"))?,
+        ),
     };
     let wanted = Wanted {
         tail: size("tailLines")?,
@@ -73,9 +81,15 @@ pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Requ
         return Err(ApiError::bad_request(if previous {
             format!("previous terminated container \"{container}\" in pod \"{name}\" not found")
         } else {
-            let status = list(&pod, &["status", "containerStatuses"]).iter().find(|s| s["name"] == container);
+            let status = list(&pod, &["status", "containerStatuses"])
+                .iter()
+                .find(|s| s["name"] == container);
             let reason = status.map_or("", |s| text(s, &["state", "waiting", "reason"]));
-            let reason = if reason.is_empty() { "ContainerCreating" } else { reason };
+            let reason = if reason.is_empty() {
+                "ContainerCreating"
+            } else {
+                reason
+            };
             format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}")
         }));
     };
@@ -89,7 +103,11 @@ pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Requ
                 () = shutdown.cancelled() => None,
                 bytes = feed.next() => bytes,
             }?;
-            let rest = if feed.wanted.limit == Some(0) { None } else { Some(feed) };
+            let rest = if feed.wanted.limit == Some(0) {
+                None
+            } else {
+                Some(feed)
+            };
             Some((Ok::<_, std::io::Error>(bytes), rest))
         }
     });
@@ -105,7 +123,12 @@ struct Feed {
 
 impl Feed {
     fn new(reader: Reader, wanted: Wanted, follow: bool) -> Self {
-        Self { reader, wanted, follow, started: false }
+        Self {
+            reader,
+            wanted,
+            follow,
+            started: false,
+        }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -119,8 +142,10 @@ impl Feed {
                 self.started = true;
                 let lines = self.reader.read();
                 let since = self.wanted.since;
-                let mut lines: VecDeque<Line> =
-                    lines.into_iter().filter(|l| since.is_none_or(|since| l.time >= since)).collect();
+                let mut lines: VecDeque<Line> = lines
+                    .into_iter()
+                    .filter(|l| since.is_none_or(|since| l.time >= since))
+                    .collect();
                 if let Some(tail) = self.wanted.tail {
                     lines.drain(..lines.len().saturating_sub(tail));
                 }

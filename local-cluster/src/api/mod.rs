@@ -107,7 +107,10 @@ async fn answer(app: &App, incoming: http::Request<Incoming>) -> Answer {
 }
 
 fn authorize(app: &App, headers: &HeaderMap) -> ApiResult<()> {
-    let given = headers.get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let given = headers
+        .get(http::header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     let given = given.strip_prefix("Bearer ").unwrap_or("").trim();
     if bool::from(given.as_bytes().ct_eq(app.token.as_bytes())) {
         Ok(())
@@ -138,7 +141,11 @@ async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Ans
     };
     let discovery = |core: bool, version: &str| {
         let kind = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        Ok(request::body(200, &kind, discovery::aggregated(core, version).to_string().into()))
+        Ok(request::body(
+            200,
+            &kind,
+            discovery::aggregated(core, version).to_string().into(),
+        ))
     };
     match (target, aggregated) {
         (Target::Health, _) => Ok(request::body(200, "text/plain", "ok".into())),
@@ -163,9 +170,14 @@ async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Ans
 
 /// Old clients ask for the document as protobuf. Empty bytes are an empty document: nothing to validate against.
 fn openapi_v2(request: &Request) -> Answer {
-    let accept = request.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let accept = request
+        .headers
+        .get(http::header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     if accept.contains("protobuf") && !accept.contains("application/json") {
-        let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        // Asked for with an `@`, which no media type may hold; answered without, as the real server does.
+        let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
         return request::body(200, kind, axum::body::Body::empty());
     }
     request::json(200, &discovery::openapi_v2())

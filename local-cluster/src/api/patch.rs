@@ -22,7 +22,11 @@ pub(crate) fn json(object: &Value, patch: &Value) -> ApiResult<Value> {
     }
     let mut new = object.clone();
     json_patch::patch(&mut new, &patch).map_err(|error| {
-        ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {error}"))
+        ApiError::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {error}"),
+        )
     })?;
     Ok(new)
 }
@@ -46,7 +50,11 @@ pub(crate) fn strategic(object: &Value, patch: &Value) -> ApiResult<Value> {
 fn merge_value<'a>(old: Value, patch: &'a Value, path: &mut Vec<&'a str>) -> ApiResult<Value> {
     match (old, patch) {
         (old, Value::Object(patch)) => {
-            let map = if let Value::Object(map) = old { map } else { Map::new() };
+            let map = if let Value::Object(map) = old {
+                map
+            } else {
+                Map::new()
+            };
             merge_map(map, patch, path)
         }
         (Value::Array(items), Value::Array(patch)) => merge_list(items, patch, path),
@@ -111,7 +119,9 @@ fn merge_key(keys: &'static [&'static str]) -> &'static [&'static str] {
 }
 
 fn merge_list<'a>(mut items: Vec<Value>, patch: &'a [Value], path: &mut Vec<&'a str>) -> ApiResult<Value> {
-    let replace = patch.iter().any(|p| p["$patch"] == "replace" && p.as_object().is_some_and(|m| m.len() == 1));
+    let replace = patch
+        .iter()
+        .any(|p| p["$patch"] == "replace" && p.as_object().is_some_and(|m| m.len() == 1));
     if replace {
         let kept = patch.iter().filter(|p| p.get("$patch").is_none());
         return Ok(Value::Array(kept.cloned().collect()));
@@ -131,7 +141,10 @@ fn merge_list<'a>(mut items: Vec<Value>, patch: &'a [Value], path: &mut Vec<&'a 
             for item in patch {
                 if item.get(keys[0]).is_none() {
                     let at = path.join(".");
-                    return Err(ApiError::bad_request(format!("map: {at} does not contain declared merge key: {}", keys[0])));
+                    return Err(ApiError::bad_request(format!(
+                        "map: {at} does not contain declared merge key: {}",
+                        keys[0]
+                    )));
                 }
                 let key = item_key(item, keys);
                 let position = items.iter().position(|old| item_key(old, keys) == key);
@@ -206,7 +219,12 @@ mod tests {
             json!({"spec": {"strategy": {"type": "Recreate"}},
                    "metadata": {"annotations": {"b": "2", "c": "3"}, "finalizers": ["y"]}})
         );
-        assert_eq!(strategic(&object, &json!({"spec": {"$patch": "x"}})).unwrap_err().code, 400);
+        assert_eq!(
+            strategic(&object, &json!({"spec": {"$patch": "x"}}))
+                .unwrap_err()
+                .code,
+            400
+        );
     }
 
     #[test]

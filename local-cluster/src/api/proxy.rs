@@ -12,6 +12,7 @@ use crate::api::App;
 use crate::api::request::{Answer, Request};
 use crate::api::route::ObjectPath;
 use crate::kubelet::ports;
+use crate::kubelet::probe::root_cause;
 use crate::object::{self, list, text};
 use crate::resources::{PODS, SERVICES};
 use crate::selector::LabelSelector;
@@ -20,8 +21,15 @@ use crate::status::{ApiError, ApiResult};
 pub(crate) type HttpClient = Client<HttpConnector, Full<bytes::Bytes>>;
 
 /// Headers that belong to one connection, and the cluster's own token.
-const NOT_FORWARDED: &[HeaderName] =
-    &[CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, HOST, AUTHORIZATION];
+const NOT_FORWARDED: &[HeaderName] = &[
+    CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HOST,
+    AUTHORIZATION,
+];
 
 /// `[scheme:]name[:port]`, taken apart: scheme, name, port.
 fn split_name(name: &str) -> Option<(&str, &str, &str)> {
@@ -49,10 +57,14 @@ fn service_port<'a>(service: &'a Value, asked: &str) -> Option<&'a Value> {
 }
 
 fn service_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResult<u16> {
-    let service =
-        app.store.get(&SERVICES, namespace, name).ok_or_else(|| ApiError::not_found(&SERVICES, name))?;
+    let service = app
+        .store
+        .get(&SERVICES, namespace, name)
+        .ok_or_else(|| ApiError::not_found(&SERVICES, name))?;
     let Some(found) = service_port(&service, port) else {
-        return Err(ApiError::unavailable(format!("no service port \"{port}\" found for service \"{name}\"")));
+        return Err(ApiError::unavailable(format!(
+            "no service port \"{port}\" found for service \"{name}\""
+        )));
     };
     let selector = &service["spec"]["selector"];
     let selector = LabelSelector::from_map(selector);
@@ -68,17 +80,27 @@ fn service_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResu
         .filter_map(|pod| ports::resolve(pod, &found["targetPort"]))
         .collect();
     if targets.is_empty() {
-        return Err(ApiError::unavailable(format!("no endpoints available for service \"{name}\"")));
+        return Err(ApiError::unavailable(format!(
+            "no endpoints available for service \"{name}\""
+        )));
     }
     Ok(targets[fastrand::usize(..targets.len())])
 }
 
 fn pod_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResult<u16> {
-    let pod = app.store.get(&PODS, namespace, name).ok_or_else(|| ApiError::not_found(&PODS, name))?;
+    let pod = app
+        .store
+        .get(&PODS, namespace, name)
+        .ok_or_else(|| ApiError::not_found(&PODS, name))?;
     let port = match (port, port.parse::<u16>()) {
-        ("", _) => object::at(list(&pod, &["spec", "containers"]).first().unwrap_or(&Value::Null), &["ports"])
-            .get(0)
-            .map_or(Value::Null, |p| p["containerPort"].clone()),
+        ("", _) => object::at(
+            list(&pod, &["spec", "containers"])
+                .first()
+                .unwrap_or(&Value::Null),
+            &["ports"],
+        )
+        .get(0)
+        .map_or(Value::Null, |p| p["containerPort"].clone()),
         (_, Ok(number)) => json!(number),
         (named, Err(_)) => json!(named),
     };
@@ -88,20 +110,28 @@ fn pod_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResult<u
 
 pub(crate) async fn proxy(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let namespace = path.namespace.as_deref().unwrap_or("");
-    let (scheme, name, port) = split_name(name)
-        .ok_or_else(|| ApiError::bad_request(format!("invalid {} request \"{name}\"", path.resource.singular)))?;
+    let (scheme, name, port) = split_name(name).ok_or_else(|| {
+        ApiError::bad_request(format!("invalid {} request \"{name}\"", path.resource.singular))
+    })?;
     if scheme == "https" {
-        return Err(ApiError::bad_request("local-cluster proxies plain HTTP only; leave the https: out"));
+        return Err(ApiError::bad_request(
+            "local-cluster proxies plain HTTP only; leave the https: out",
+        ));
     }
     if request.headers.contains_key(UPGRADE) {
-        return Err(ApiError::bad_request("local-cluster does not proxy upgraded connections"));
+        return Err(ApiError::bad_request(
+            "local-cluster does not proxy upgraded connections",
+        ));
     }
     let target = if path.resource == &SERVICES {
         service_target(app, namespace, name, port)?
     } else {
         pod_target(app, namespace, name, port)?
     };
-    let query = request.uri.query().map_or(String::new(), |query| format!("?{query}"));
+    let query = request
+        .uri
+        .query()
+        .map_or(String::new(), |query| format!("?{query}"));
     let uri: Uri = format!("http://127.0.0.1:{target}{}{query}", path.rest)
         .parse()
         .map_err(|error| ApiError::bad_request(format!("the path cannot be proxied: {error}")))?;
@@ -113,10 +143,14 @@ pub(crate) async fn proxy(app: &App, path: &ObjectPath, name: &str, request: &Re
             forwarded.headers_mut().append(header.clone(), value.clone());
         }
     }
-    forwarded.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("127.0.0.1"));
+    forwarded
+        .headers_mut()
+        .insert("x-forwarded-for", HeaderValue::from_static("127.0.0.1"));
     let response = app.http.request(forwarded).await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        ApiError::unavailable(format!("error trying to reach service: dial tcp 127.0.0.1:{target}: {cause}"))
+        let cause = root_cause(&error);
+        ApiError::unavailable(format!(
+            "error trying to reach service: dial tcp 127.0.0.1:{target}: {cause}"
+        ))
     })?;
     let (mut parts, body) = response.into_parts();
     for header in NOT_FORWARDED {

@@ -41,7 +41,9 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        self.namespace.as_ref().is_none_or(|ns| object::namespace(object) == ns)
+        self.namespace
+            .as_ref()
+            .is_none_or(|ns| object::namespace(object) == ns)
             && self.name.as_ref().is_none_or(|name| object::name(object) == name)
             && self.labels.matches(&object["metadata"]["labels"])
             && self.fields.matches(object)
@@ -55,17 +57,29 @@ pub(crate) fn represent(resource: &Resource, object: &Value, form: &Representati
         Representation::Partial { version } => table::partial(object, version),
         Representation::Table { version, include } => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table::table(resource, &[object], &metadata, version, *include, Timestamp::now())
+            table::table(
+                resource,
+                &[object],
+                &metadata,
+                version,
+                *include,
+                Timestamp::now(),
+            )
         }
     }
 }
 
 pub(crate) async fn get(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let namespace = path.namespace.as_deref().unwrap_or("");
-    let object =
-        app.store.get(path.resource, namespace, name).ok_or_else(|| ApiError::not_found(path.resource, name))?;
+    let object = app
+        .store
+        .get(path.resource, namespace, name)
+        .ok_or_else(|| ApiError::not_found(path.resource, name))?;
     app.store.durable(object::resource_version(&object)).await?;
-    Ok(answer(200, &represent(path.resource, &object, &request.representation())))
+    Ok(answer(
+        200,
+        &represent(path.resource, &object, &request.representation()),
+    ))
 }
 
 /// Where the next page starts: after this namespace and name.
@@ -86,10 +100,17 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
     let asked = request.number("resourceVersion")?.unwrap_or(0);
     let (objects, rv) = app.store.list(path.resource, filter.namespace.as_deref());
     if asked > rv {
-        return Err(ApiError::new(504, "Timeout", format!("Too large resource version: {asked}, current: {rv}")));
+        return Err(ApiError::new(
+            504,
+            "Timeout",
+            format!("Too large resource version: {asked}, current: {rv}"),
+        ));
     }
     app.store.durable(rv).await?;
-    let mut found: Vec<Arc<Value>> = objects.into_iter().filter(|object| filter.matches(object)).collect();
+    let mut found: Vec<Arc<Value>> = objects
+        .into_iter()
+        .filter(|object| filter.matches(object))
+        .collect();
     if let Some((namespace, name)) = after {
         found.retain(|o| (object::namespace(o), object::name(o)) > (namespace.as_str(), name.as_str()));
     }
@@ -102,7 +123,10 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
             metadata["continue"] = json!(BASE64.encode(position));
         }
     }
-    Ok(answer(200, &list_value(path.resource, &found, &metadata, &request.representation())))
+    Ok(answer(
+        200,
+        &list_value(path.resource, &found, &metadata, &request.representation()),
+    ))
 }
 
 fn list_value(resource: &Resource, found: &[Arc<Value>], metadata: &Value, form: &Representation) -> Value {

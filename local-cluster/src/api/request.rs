@@ -48,7 +48,13 @@ impl Request {
                 }
             })?
             .to_bytes();
-        Ok(Self { method: parts.method, uri: parts.uri, headers: parts.headers, query, body })
+        Ok(Self {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            query,
+            body,
+        })
     }
 
     pub(crate) fn param(&self, name: &str) -> &str {
@@ -66,16 +72,21 @@ impl Request {
     pub(crate) fn number(&self, name: &str) -> ApiResult<Option<u64>> {
         match self.param(name) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("{name}: Invalid value: \"{text}\": must be a whole number"))),
+            text => text.parse().map(Some).map_err(|_| {
+                ApiError::bad_request(format!(
+                    "{name}: Invalid value: \"{text}\": must be a whole number"
+                ))
+            }),
         }
     }
 
     /// The content type without its parameters.
     pub(crate) fn content_type(&self) -> &str {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let value = self
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("");
         value.split(';').next().unwrap_or("").trim()
     }
 
@@ -103,7 +114,11 @@ impl Request {
 
     /// Who writes: the `fieldManager` parameter, else what the user agent calls itself.
     pub(crate) fn manager(&self) -> String {
-        let agent = self.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let agent = self
+            .headers
+            .get(USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("unknown");
         let name = match self.param("fieldManager") {
             "" => agent.split('/').next().unwrap_or("unknown"),
             name => name,
@@ -119,14 +134,23 @@ impl Request {
         match self.param("dryRun") {
             "" => Ok(false),
             "All" => Ok(true),
-            other => Err(ApiError::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
+            other => Err(ApiError::bad_request(format!(
+                "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
+            ))),
         }
     }
 
     /// The representation the client likes best among those we have.
     pub(crate) fn representation(&self) -> Representation {
-        let accept = self.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-        accept.split(',').find_map(|item| self.represent(item)).unwrap_or(Representation::Plain)
+        let accept = self
+            .headers
+            .get(ACCEPT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("*/*");
+        accept
+            .split(',')
+            .find_map(|item| self.represent(item))
+            .unwrap_or(Representation::Plain)
     }
 
     fn represent(&self, item: &str) -> Option<Representation> {
@@ -149,11 +173,16 @@ impl Request {
         };
         match kind {
             "" => Some(Representation::Plain),
-            "Table" => Some(Representation::Table { version: version.to_owned(), include }),
-            "PartialObjectMetadata" | "PartialObjectMetadataList" => {
-                Some(Representation::Partial { version: version.to_owned() })
-            }
-            "APIGroupDiscoveryList" => Some(Representation::Discovery { version: version.to_owned() }),
+            "Table" => Some(Representation::Table {
+                version: version.to_owned(),
+                include,
+            }),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Representation::Partial {
+                version: version.to_owned(),
+            }),
+            "APIGroupDiscoveryList" => Some(Representation::Discovery {
+                version: version.to_owned(),
+            }),
             _ => None,
         }
     }
@@ -178,7 +207,10 @@ pub(crate) fn body(code: u16, content_type: &str, body: Body) -> Answer {
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain"));
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    answer.headers_mut().insert(
+        http::header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
     answer
 }
 

@@ -62,16 +62,24 @@ pub(crate) fn parse(path: &str) -> ApiResult<Target> {
         ["api"] => Target::Api,
         ["apis"] => Target::Apis,
         ["apis", group] => Target::Group(owned(group)),
-        ["api", version] => Target::Resources { group: String::new(), version: owned(version) },
-        ["apis", group, version] => Target::Resources { group: owned(group), version: owned(version) },
+        ["api", version] => Target::Resources {
+            group: String::new(),
+            version: owned(version),
+        },
+        ["apis", group, version] => Target::Resources {
+            group: owned(group),
+            version: owned(version),
+        },
         ["openapi", "v2"] => Target::OpenApiV2,
         ["openapi", "v3"] => Target::OpenApiIndex,
-        ["openapi", "v3", "api", version] => {
-            Target::OpenApi { group: String::new(), version: owned(version) }
-        }
-        ["openapi", "v3", "apis", group, version] => {
-            Target::OpenApi { group: owned(group), version: owned(version) }
-        }
+        ["openapi", "v3", "api", version] => Target::OpenApi {
+            group: String::new(),
+            version: owned(version),
+        },
+        ["openapi", "v3", "apis", group, version] => Target::OpenApi {
+            group: owned(group),
+            version: owned(version),
+        },
         ["api", version, rest @ ..] => Target::Object(object(path, "", version, rest)?),
         ["apis", group, version, rest @ ..] => Target::Object(object(path, group, version, rest)?),
         _ => return Err(unknown(path)),
@@ -80,7 +88,9 @@ pub(crate) fn parse(path: &str) -> ApiResult<Target> {
 }
 
 fn unknown(path: &str) -> ApiError {
-    ApiError::unknown_path(format!("the server could not find the requested resource: no such path {path}"))
+    ApiError::unknown_path(format!(
+        "the server could not find the requested resource: no such path {path}"
+    ))
 }
 
 fn object(path: &str, group: &str, version: &str, segments: &[&str]) -> ApiResult<ObjectPath> {
@@ -95,7 +105,11 @@ fn object(path: &str, group: &str, version: &str, segments: &[&str]) -> ApiResul
     let (plural, below) = segments.split_first().ok_or_else(|| unknown(path))?;
     let Some(resource) = resources::by_path(group, version, plural) else {
         let served: Vec<String> = resources::ALL.iter().map(|r| r.qualified()).collect();
-        let asked = if group.is_empty() { (*plural).to_owned() } else { format!("{plural}.{group}") };
+        let asked = if group.is_empty() {
+            (*plural).to_owned()
+        } else {
+            format!("{plural}.{group}")
+        };
         return Err(ApiError::unknown_path(format!(
             "the server could not find the requested resource: local-cluster does not serve {asked} ({version}); it serves {}",
             served.join(", ")
@@ -109,14 +123,28 @@ fn object(path: &str, group: &str, version: &str, segments: &[&str]) -> ApiResul
         [] => (None, None, String::new()),
         [name] => (Some(text(name)?), None, String::new()),
         [name, "proxy", rest @ ..] => {
-            let slash = if path.ends_with('/') && !rest.is_empty() { "/" } else { "" };
-            (Some(text(name)?), Some("proxy".to_owned()), format!("/{}{slash}", rest.join("/")))
+            let slash = if path.ends_with('/') && !rest.is_empty() {
+                "/"
+            } else {
+                ""
+            };
+            (
+                Some(text(name)?),
+                Some("proxy".to_owned()),
+                format!("/{}{slash}", rest.join("/")),
+            )
         }
         [name, subresource] => (Some(text(name)?), Some(text(subresource)?), String::new()),
         _ => return Err(unknown(path)),
     };
     let namespace = namespace.map(text).transpose()?;
-    Ok(ObjectPath { resource, namespace, name, subresource, rest })
+    Ok(ObjectPath {
+        resource,
+        namespace,
+        name,
+        subresource,
+        rest,
+    })
 }
 
 #[cfg(test)]
@@ -141,9 +169,15 @@ mod tests {
         assert_eq!(status.name.as_deref(), Some("web"));
         assert_eq!(status.subresource.as_deref(), Some("status"));
         let namespace = path("/api/v1/namespaces/dev");
-        assert_eq!((namespace.resource, namespace.name.as_deref()), (&NAMESPACES, Some("dev")));
+        assert_eq!(
+            (namespace.resource, namespace.name.as_deref()),
+            (&NAMESPACES, Some("dev"))
+        );
         let proxy = path("/api/v1/namespaces/dev/services/http%3Aweb:80/proxy/a/b/");
-        assert_eq!((proxy.resource, proxy.name.as_deref()), (&SERVICES, Some("http:web:80")));
+        assert_eq!(
+            (proxy.resource, proxy.name.as_deref()),
+            (&SERVICES, Some("http:web:80"))
+        );
         assert_eq!(proxy.rest, "/a/b/");
         assert_eq!(path("/api/v1/namespaces/dev/services/web/proxy").rest, "/");
     }
@@ -152,7 +186,11 @@ mod tests {
     fn what_is_not_served_is_refused_with_what_is() {
         let error = parse("/apis/apps/v1/namespaces/dev/statefulsets").unwrap_err();
         assert_eq!(error.code, 404);
-        assert!(error.message.contains("does not serve statefulsets.apps"), "{}", error.message);
+        assert!(
+            error.message.contains("does not serve statefulsets.apps"),
+            "{}",
+            error.message
+        );
         for bad in ["/foo", "/api/v1/pods/x", "/api/v1/namespaces/dev/pods/x/y/z"] {
             assert_eq!(parse(bad).unwrap_err().code, 404, "{bad}");
         }

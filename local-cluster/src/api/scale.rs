@@ -11,9 +11,14 @@ use crate::object;
 use crate::status::{ApiError, ApiResult};
 
 fn scale_of(object: &Value) -> Value {
-    let labels = object["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
-    let selector: Vec<String> =
-        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    let labels = object["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let selector: Vec<String> = labels
+        .iter()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+        .collect();
     let metadata = &object["metadata"];
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
@@ -27,8 +32,10 @@ fn scale_of(object: &Value) -> Value {
 
 pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
-    let live =
-        app.store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+    let live = app
+        .store
+        .get(resource, namespace, name)
+        .ok_or_else(|| ApiError::not_found(resource, name))?;
     if request.method == Method::GET {
         return Ok(answer(200, &scale_of(&live)));
     }
@@ -48,7 +55,9 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
         }
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
-            return Err(ApiError::bad_request("spec.replicas: must be greater than or equal to 0"));
+            return Err(ApiError::bad_request(
+                "spec.replicas: must be greater than or equal to 0",
+            ));
         }
         let mut new = old.clone();
         new["spec"]["replicas"] = json!(replicas);

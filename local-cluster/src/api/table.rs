@@ -62,8 +62,16 @@ fn columns(resource: &Resource) -> &'static [Column] {
             ("Age", "string", true),
             ("Selector", "string", false),
         ],
-        "Namespace" => &[("Name", "string", true), ("Status", "string", true), ("Age", "string", true)],
-        "ConfigMap" => &[("Name", "string", true), ("Data", "string", true), ("Age", "string", true)],
+        "Namespace" => &[
+            ("Name", "string", true),
+            ("Status", "string", true),
+            ("Age", "string", true),
+        ],
+        "ConfigMap" => &[
+            ("Name", "string", true),
+            ("Data", "string", true),
+            ("Age", "string", true),
+        ],
         "Event" => &[
             ("Last Seen", "string", true),
             ("Type", "string", true),
@@ -84,7 +92,11 @@ fn columns(resource: &Resource) -> &'static [Column] {
 fn human(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |big: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{small_unit}")
+        }
     };
     match seconds {
         ..=-2 => "<invalid>".to_owned(),
@@ -101,7 +113,10 @@ fn human(seconds: i64) -> String {
 }
 
 fn since(time: Option<Timestamp>, now: Timestamp) -> String {
-    time.map_or_else(|| "<unknown>".to_owned(), |t| human(now.duration_since(t).as_secs()))
+    time.map_or_else(
+        || "<unknown>".to_owned(),
+        |t| human(now.duration_since(t).as_secs()),
+    )
 }
 
 fn labels(map: &Value) -> String {
@@ -111,11 +126,18 @@ fn labels(map: &Value) -> String {
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
         .collect();
-    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+    if pairs.is_empty() {
+        "<none>".to_owned()
+    } else {
+        pairs.join(",")
+    }
 }
 
 fn containers(spec: &Value, field: &str) -> String {
-    let values: Vec<&str> = list(spec, &["containers"]).iter().map(|c| text(c, &[field])).collect();
+    let values: Vec<&str> = list(spec, &["containers"])
+        .iter()
+        .map(|c| text(c, &[field]))
+        .collect();
     values.join(",")
 }
 
@@ -134,7 +156,11 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
         "Pod" => pod(object, name, age, now),
         "Deployment" => vec![
             name,
-            json!(format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]))),
+            json!(format!(
+                "{}/{}",
+                count(&["status", "readyReplicas"]),
+                count(&["spec", "replicas"])
+            )),
             json!(count(&["status", "updatedReplicas"])),
             json!(count(&["status", "availableReplicas"])),
             age,
@@ -153,9 +179,8 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             selector(),
         ],
         "Service" => {
-            let port = |p: &Value| {
-                format!("{}/{}", number(p, &["port"]).unwrap_or(0), text(p, &["protocol"]))
-            };
+            let port =
+                |p: &Value| format!("{}/{}", number(p, &["port"]).unwrap_or(0), text(p, &["protocol"]));
             let ports: Vec<String> = list(object, &["spec", "ports"]).iter().map(port).collect();
             vec![
                 name,
@@ -201,9 +226,18 @@ pub(crate) fn pod_status(pod: &Value) -> String {
         }
     }
     if status == "Completed" && running_ready {
-        status = if object::is_ready(pod) { "Running" } else { "NotReady" }.to_owned();
+        status = if object::is_ready(pod) {
+            "Running"
+        } else {
+            "NotReady"
+        }
+        .to_owned();
     }
-    if object::is_deleting(pod) { "Terminating".to_owned() } else { status }
+    if object::is_deleting(pod) {
+        "Terminating".to_owned()
+    } else {
+        status
+    }
 }
 
 fn pod(object: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
@@ -216,7 +250,9 @@ fn pod(object: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
         .filter_map(|c| object::time(c, &["lastState", "terminated", "finishedAt"]))
         .max();
     let restarts = match last {
-        Some(last) if restarts > 0 => format!("{restarts} ({} ago)", human(now.duration_since(last).as_secs())),
+        Some(last) if restarts > 0 => {
+            format!("{restarts} ({} ago)", human(now.duration_since(last).as_secs()))
+        }
         _ => restarts.to_string(),
     };
     vec![
@@ -240,7 +276,11 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
         json!(since(last, now)),
         json!(text(object, &["type"])),
         json!(text(object, &["reason"])),
-        json!(format!("{}/{}", text(about, &["kind"]).to_lowercase(), text(about, &["name"]))),
+        json!(format!(
+            "{}/{}",
+            text(about, &["kind"]).to_lowercase(),
+            text(about, &["name"])
+        )),
         json!(text(about, &["fieldPath"])),
         json!(text(object, &["source", "component"])),
         json!(text(object, &["message"]).trim()),
@@ -311,13 +351,23 @@ mod tests {
 
     #[test]
     fn a_pods_status_is_its_worst_container() {
-        let pod = |state: Value| json!({"status": {"phase": "Running", "containerStatuses": [{"state": state}]}});
+        let pod =
+            |state: Value| json!({"status": {"phase": "Running", "containerStatuses": [{"state": state}]}});
         let table = [
             (pod(json!({"running": {}})), "Running"),
-            (pod(json!({"waiting": {"reason": "CrashLoopBackOff"}})), "CrashLoopBackOff"),
-            (pod(json!({"terminated": {"exitCode": 1, "reason": "Error"}})), "Error"),
+            (
+                pod(json!({"waiting": {"reason": "CrashLoopBackOff"}})),
+                "CrashLoopBackOff",
+            ),
+            (
+                pod(json!({"terminated": {"exitCode": 1, "reason": "Error"}})),
+                "Error",
+            ),
             (pod(json!({"terminated": {"exitCode": 7}})), "ExitCode:7"),
-            (json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), "Terminating"),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+                "Terminating",
+            ),
         ];
         for (pod, expected) in table {
             assert_eq!(pod_status(&pod), expected, "{pod}");

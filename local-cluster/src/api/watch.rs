@@ -41,7 +41,9 @@ struct Watch {
 pub(crate) async fn watch(app: &App, path: &ObjectPath, request: &Request) -> ApiResult<Answer> {
     let filter = Filter::of(path, request)?;
     let form = request.representation();
-    let timeout = request.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = request
+        .number("timeoutSeconds")?
+        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let asked = request.number("resourceVersion")?.unwrap_or(0);
     let initial = request.flag("sendInitialEvents");
     let now = Instant::now();
@@ -110,7 +112,8 @@ impl Watch {
                     self.over = Instant::now() >= self.ends;
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     if self.bookmarks {
-                        self.waiting.push_back(bookmark(self.resource, self.feed.cursor(), false));
+                        self.waiting
+                            .push_back(bookmark(self.resource, self.feed.cursor(), false));
                     }
                 }
             }
@@ -122,7 +125,10 @@ impl Watch {
         if change.resource != self.resource {
             return None;
         }
-        let matched = change.previous.as_ref().is_some_and(|previous| self.filter.matches(previous));
+        let matched = change
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.filter.matches(previous));
         let matches = self.filter.matches(&change.object);
         let kind = match (change.kind, matched, matches) {
             (ChangeKind::Deleted, true, _) | (ChangeKind::Modified, true, false) => "DELETED",

@@ -88,7 +88,10 @@ fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> Api
     if found.is_empty() {
         return Ok(found);
     }
-    let text: Vec<String> = found.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    let text: Vec<String> = found
+        .iter()
+        .map(|field| format!("unknown field \"{field}\""))
+        .collect();
     if unknown == Unknown::Strict {
         return Err(ApiError::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
@@ -98,7 +101,11 @@ fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> Api
         )));
     }
     validate::drop_unknown(resource, object);
-    Ok(if unknown == Unknown::Warn { text } else { Vec::new() })
+    Ok(if unknown == Unknown::Warn {
+        text
+    } else {
+        Vec::new()
+    })
 }
 
 fn initial_status(resource: &Resource, object: &mut Value) {
@@ -120,10 +127,14 @@ fn initial_status(resource: &Resource, object: &mut Value) {
 
 /// `BestEffort` without any request or limit, else `Burstable`; nothing is enforced here.
 fn quality_of_service(pod: &Value) -> &'static str {
-    let any = object::list(pod, &["spec", "containers"]).iter().any(|container| {
-        let resources = &container["resources"];
-        ["limits", "requests"].iter().any(|k| resources[k].as_object().is_some_and(|m| !m.is_empty()))
-    });
+    let any = object::list(pod, &["spec", "containers"])
+        .iter()
+        .any(|container| {
+            let resources = &container["resources"];
+            ["limits", "requests"]
+                .iter()
+                .any(|k| resources[k].as_object().is_some_and(|m| !m.is_empty()))
+        });
     if any { "Burstable" } else { "BestEffort" }
 }
 
@@ -133,14 +144,33 @@ fn quality_of_service(pod: &Value) -> &'static str {
 /// 400 and 422 when the object is not right.
 pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestamp) -> ApiResult<()> {
     let metadata = object::metadata(object);
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "generation"] {
+    for field in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "generation",
+    ] {
         metadata.remove(field);
     }
-    let generate = metadata.get("generateName").and_then(Value::as_str).unwrap_or("").to_owned();
-    if metadata.get("name").and_then(Value::as_str).unwrap_or("").is_empty() && !generate.is_empty() {
+    let generate = metadata
+        .get("generateName")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .to_owned();
+    if metadata
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .is_empty()
+        && !generate.is_empty()
+    {
         // Room for the suffix, as the real server leaves it.
         let base: String = generate.chars().take(58).collect();
-        metadata.insert("name".to_owned(), Value::from(format!("{base}{}", object::name_suffix())));
+        metadata.insert(
+            "name".to_owned(),
+            Value::from(format!("{base}{}", object::name_suffix())),
+        );
     }
     metadata.insert("uid".to_owned(), Value::from(uuid::Uuid::new_v4().to_string()));
     metadata.insert("creationTimestamp".to_owned(), Value::from(object::stamp(now)));
@@ -157,10 +187,14 @@ pub(crate) async fn create(app: &App, path: &ObjectPath, request: &Request) -> A
     let mut object = request.value()?;
     address(path, &mut object)?;
     if resource.namespaced && path.namespace.is_none() {
-        return Err(ApiError::method_not_allowed("POST to a collection needs a namespace in the path"));
+        return Err(ApiError::method_not_allowed(
+            "POST to a collection needs a namespace in the path",
+        ));
     }
     if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     object::metadata(&mut object).remove("managedFields");
     let warnings = check_shape(resource, &mut object, unknown_fields(request)?)?;
@@ -168,7 +202,11 @@ pub(crate) async fn create(app: &App, path: &ObjectPath, request: &Request) -> A
     prepare_new(resource, &mut object, now)?;
     let manager = Manager::new(&request.manager(), "Update", "", &resource.api_version(), now);
     fields::track_update(None, &mut object, manager);
-    let stored = if request.dry_run()? { Arc::new(object) } else { app.store.create(resource, object)? };
+    let stored = if request.dry_run()? {
+        Arc::new(object)
+    } else {
+        app.store.create(resource, object)?
+    };
     finish(app, resource, &stored, request, 201, &warnings).await
 }
 
@@ -200,7 +238,10 @@ fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()>
         return Err(ApiError::conflict(
             resource,
             name,
-            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(old)),
+            format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                object::uid(old)
+            ),
         ));
     }
     Ok(())
@@ -260,9 +301,14 @@ pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value)
     if !has_generation(resource) {
         return;
     }
-    let annotations = |o: &Value| o["metadata"].get("annotations").cloned().unwrap_or_else(|| json!({}));
-    let changed = old["spec"] != new["spec"]
-        || (resource.kind == "Deployment" && annotations(old) != annotations(new));
+    let annotations = |o: &Value| {
+        o["metadata"]
+            .get("annotations")
+            .cloned()
+            .unwrap_or_else(|| json!({}))
+    };
+    let changed =
+        old["spec"] != new["spec"] || (resource.kind == "Deployment" && annotations(old) != annotations(new));
     if changed {
         object::metadata(new).insert("generation".to_owned(), json!(object::generation(old) + 1));
     }
@@ -282,8 +328,13 @@ pub(crate) async fn update(app: &App, path: &ObjectPath, name: &str, request: &R
 }
 
 pub(crate) fn track(resource: &Resource, old: &Value, new: &mut Value, subresource: &str, request: &Request) {
-    let manager =
-        Manager::new(&request.manager(), "Update", subresource, &resource.api_version(), Timestamp::now());
+    let manager = Manager::new(
+        &request.manager(),
+        "Update",
+        subresource,
+        &resource.api_version(),
+        Timestamp::now(),
+    );
     fields::track_update(Some(old), new, manager);
 }
 
@@ -298,8 +349,10 @@ async fn write(
     let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
     let mut warnings = Vec::new();
     let stored = if request.dry_run()? {
-        let old =
-            app.store.get(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))?;
+        let old = app
+            .store
+            .get(resource, namespace, name)
+            .ok_or_else(|| ApiError::not_found(resource, name))?;
         Arc::new(change(&old)?.0)
     } else {
         app.store.update(resource, namespace, name, |old| {
@@ -314,7 +367,10 @@ async fn write(
 pub(crate) async fn patch(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     debug_assert_eq!(request.method, Method::PATCH);
     let kind = request.content_type();
-    if matches!(kind, "application/apply-patch+yaml" | "application/apply-patch+json") {
+    if matches!(
+        kind,
+        "application/apply-patch+yaml" | "application/apply-patch+json"
+    ) {
         return server_side_apply(app, path, name, request).await;
     }
     let body = request.value()?;
@@ -340,12 +396,7 @@ pub(crate) async fn patch(app: &App, path: &ObjectPath, name: &str, request: &Re
     .await
 }
 
-async fn server_side_apply(
-    app: &App,
-    path: &ObjectPath,
-    name: &str,
-    request: &Request,
-) -> ApiResult<Answer> {
+async fn server_side_apply(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {
     let resource = path.resource;
     let manager = request.param("fieldManager").to_owned();
     if manager.is_empty() {
@@ -371,7 +422,12 @@ async fn server_side_apply(
     let subresource = path.subresource.clone().unwrap_or_default();
     let force = request.flag("force");
     let merge = |live: &Value| {
-        let request = apply::Request { manager: &manager, force, subresource: &subresource, now: Timestamp::now() };
+        let request = apply::Request {
+            manager: &manager,
+            force,
+            subresource: &subresource,
+            now: Timestamp::now(),
+        };
         apply::apply(live, &applied, request).map_err(|conflicts| ApiError::apply_conflict(&conflicts))
     };
     let namespace = path.namespace.as_deref().unwrap_or("");
@@ -382,8 +438,11 @@ async fn server_side_apply(
         }
         let mut object = merge(&Value::Null)?;
         prepare_new(resource, &mut object, Timestamp::now())?;
-        let created =
-            if request.dry_run()? { Ok(Arc::new(object)) } else { app.store.create(resource, object) };
+        let created = if request.dry_run()? {
+            Ok(Arc::new(object))
+        } else {
+            app.store.create(resource, object)
+        };
         match created {
             Ok(stored) => return finish(app, resource, &stored, request, 201, &[]).await,
             // Somebody was faster: what was to be created is now to be changed.

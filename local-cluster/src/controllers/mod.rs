@@ -73,7 +73,12 @@ impl Controllers {
                 },
             }
             let now = Timestamp::now();
-            let due: Vec<Key> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
+            let due: Vec<Key> = self
+                .timers
+                .iter()
+                .filter(|(_, at)| **at <= now)
+                .map(|(k, _)| k.clone())
+                .collect();
             for key in due {
                 self.timers.remove(&key);
                 self.dirty.insert(key);
@@ -95,7 +100,8 @@ impl Controllers {
     }
 
     fn mark(&mut self, resource: &Resource, namespace: &str, name: &str) {
-        self.dirty.insert((resource.plural, namespace.to_owned(), name.to_owned()));
+        self.dirty
+            .insert((resource.plural, namespace.to_owned(), name.to_owned()));
     }
 
     /// Looks at everything, as after a start.
@@ -105,8 +111,12 @@ impl Controllers {
                 self.mark(resource, object::namespace(&object), object::name(&object));
             }
         }
-        let uids: BTreeSet<String> =
-            self.store.find(|_| true).iter().map(|(_, object)| object::uid(object).to_owned()).collect();
+        let uids: BTreeSet<String> = self
+            .store
+            .find(|_| true)
+            .iter()
+            .map(|(_, object)| object::uid(object).to_owned())
+            .collect();
         let owners = |object: &Value| -> Vec<String> {
             object::list(object, &["metadata", "ownerReferences"])
                 .iter()
@@ -146,7 +156,11 @@ impl Controllers {
             }
         }
         if change.kind == ChangeKind::Deleted {
-            self.timers.remove(&(resource.plural, namespace.clone(), object::name(object).to_owned()));
+            self.timers.remove(&(
+                resource.plural,
+                namespace.clone(),
+                object::name(object).to_owned(),
+            ));
             let owner = object::uid(object);
             for (resource, dependent) in self.store.find(|other| is_owned_by(other, owner)) {
                 self.collect(resource, &dependent);
@@ -162,10 +176,12 @@ impl Controllers {
 
     /// Deletes an object whose owners are gone.
     fn collect(&self, resource: &'static Resource, object: &Value) {
-        let alive = object::list(object, &["metadata", "ownerReferences"]).iter().any(|owner| {
-            let uid = object::text(owner, &["uid"]);
-            !self.store.find(|other| object::uid(other) == uid).is_empty()
-        });
+        let alive = object::list(object, &["metadata", "ownerReferences"])
+            .iter()
+            .any(|owner| {
+                let uid = object::text(owner, &["uid"]);
+                !self.store.find(|other| object::uid(other) == uid).is_empty()
+            });
         if !alive {
             self.delete(resource, object, &Options::default());
         }
@@ -183,13 +199,20 @@ impl Controllers {
         let waiting = self.store.find(|object| {
             object::uid(object) == uid
                 && object::is_deleting(object)
-                && object::list(object, &["metadata", "finalizers"]).iter().any(|f| f == "foregroundDeletion")
+                && object::list(object, &["metadata", "finalizers"])
+                    .iter()
+                    .any(|f| f == "foregroundDeletion")
         });
-        let Some((resource, object)) = waiting.into_iter().next() else { return };
+        let Some((resource, object)) = waiting.into_iter().next() else {
+            return;
+        };
         let dependents = self.store.find(|other| is_owned_by(other, uid));
         for (resource, dependent) in &dependents {
             if !object::is_deleting(dependent) {
-                let options = Options { policy: delete::Policy::Foreground, ..Options::default() };
+                let options = Options {
+                    policy: delete::Policy::Foreground,
+                    ..Options::default()
+                };
                 self.delete(resource, dependent, &options);
             }
         }
@@ -246,7 +269,10 @@ impl Controllers {
     fn deployment(&self, namespace: &str, name: &str) -> Option<Timestamp> {
         let deployment = self.store.get(&DEPLOYMENTS, namespace, name)?;
         let sets = self.controlled_by(&REPLICA_SETS, &deployment);
-        let pods: Vec<Arc<Value>> = sets.iter().flat_map(|set| self.controlled_by(&PODS, set)).collect();
+        let pods: Vec<Arc<Value>> = sets
+            .iter()
+            .flat_map(|set| self.controlled_by(&PODS, set))
+            .collect();
         let decision = deployment::reconcile(&deployment, &sets, &pods, Timestamp::now());
         let mut status = decision.status;
         if let Some(mut set) = decision.create {
@@ -310,7 +336,8 @@ impl Controllers {
         }
         for pod in &decision.delete {
             if delete::delete_object(&self.store, &PODS, namespace, pod, &Options::default()).is_ok() {
-                self.replica_sets.normal(&set, "SuccessfulDelete", &format!("Deleted pod: {pod}"));
+                self.replica_sets
+                    .normal(&set, "SuccessfulDelete", &format!("Deleted pod: {pod}"));
             }
         }
         self.change(&REPLICA_SETS, &set, |new| new["status"] = decision.status);
@@ -319,7 +346,9 @@ impl Controllers {
 
     /// Empties a namespace that is being deleted, and lets it go when it is empty.
     fn namespace(&self, name: &str) {
-        let Some(namespace) = self.store.get(&NAMESPACES, "", name) else { return };
+        let Some(namespace) = self.store.get(&NAMESPACES, "", name) else {
+            return;
+        };
         if !object::is_deleting(&namespace) {
             return;
         }
@@ -329,11 +358,11 @@ impl Controllers {
                 self.delete(resource, object, &Options::default());
             }
         }
-        content.retain(|(resource, object)| {
-            self.store.get(resource, name, object::name(object)).is_some()
-        });
+        content.retain(|(resource, object)| self.store.get(resource, name, object::name(object)).is_some());
         if content.is_empty() {
-            self.change(&NAMESPACES, &namespace, |new| new["spec"]["finalizers"] = json!([]));
+            self.change(&NAMESPACES, &namespace, |new| {
+                new["spec"]["finalizers"] = json!([])
+            });
         }
     }
 }

@@ -39,7 +39,11 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
         let excess = active.len().saturating_sub(wanted).min(BURST);
         let mut order = active.clone();
         order.sort_by_key(|pod| worth(pod));
-        delete = order.into_iter().take(excess).map(|pod| object::name(pod).to_owned()).collect();
+        delete = order
+            .into_iter()
+            .take(excess)
+            .map(|pod| object::name(pod).to_owned())
+            .collect();
     }
 
     let min_ready = SignedDuration::from_secs(number(set, &["spec", "minReadySeconds"]).unwrap_or(0));
@@ -59,18 +63,27 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
         })
         .count();
     let template = LabelSelector::from_map(&set["spec"]["template"]["metadata"]["labels"]);
-    let labelled = active.iter().filter(|pod| template.matches(&pod["metadata"]["labels"])).count();
+    let labelled = active
+        .iter()
+        .filter(|pod| template.matches(&pod["metadata"]["labels"]))
+        .count();
     let ready = active.iter().filter(|pod| object::is_ready(pod)).count();
-    let mut status =
-        json!({"replicas": active.len(), "observedGeneration": object::generation(set)});
-    for (field, value) in
-        [("fullyLabeledReplicas", labelled), ("readyReplicas", ready), ("availableReplicas", available)]
-    {
+    let mut status = json!({"replicas": active.len(), "observedGeneration": object::generation(set)});
+    for (field, value) in [
+        ("fullyLabeledReplicas", labelled),
+        ("readyReplicas", ready),
+        ("availableReplicas", available),
+    ] {
         if value > 0 {
             status[field] = json!(value);
         }
     }
-    Decision { create, delete, status, look_again }
+    Decision {
+        create,
+        delete,
+        status,
+        look_again,
+    }
 }
 
 fn ready_since(pod: &Value) -> Option<Timestamp> {
@@ -92,7 +105,14 @@ fn worth(pod: &Value) -> impl Ord + use<> {
         .filter_map(|status| number(status, &["restartCount"]))
         .max()
         .unwrap_or(0);
-    (assigned, phase, object::is_ready(pod), Reverse(ready_since(pod)), Reverse(restarts), Reverse(object::created(pod)))
+    (
+        assigned,
+        phase,
+        object::is_ready(pod),
+        Reverse(ready_since(pod)),
+        Reverse(restarts),
+        Reverse(object::created(pod)),
+    )
 }
 
 /// A pod made from the ReplicaSet's template.
@@ -137,12 +157,19 @@ mod tests {
 
     #[test]
     fn pods_are_made_and_the_least_useful_deleted() {
-        let pods = [pod("a", "Running", Some(50)), pod("b", "Pending", None), pod("c", "Running", Some(90))];
+        let pods = [
+            pod("a", "Running", Some(50)),
+            pod("b", "Pending", None),
+            pod("c", "Running", Some(90)),
+        ];
         let table: [(i64, usize, &[&str]); 4] =
             [(5, 2, &[]), (3, 0, &[]), (2, 0, &["b"]), (1, 0, &["b", "c"])];
         for (replicas, create, delete) in table {
             let decision = reconcile(&set(replicas, 0), &pods, at(100));
-            assert_eq!((decision.create, decision.delete), (create, delete.iter().map(|s| (*s).to_owned()).collect()));
+            assert_eq!(
+                (decision.create, decision.delete),
+                (create, delete.iter().map(|s| (*s).to_owned()).collect())
+            );
         }
     }
 

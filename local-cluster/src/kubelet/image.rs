@@ -19,7 +19,9 @@ pub(crate) const MAX_JSON: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ImageError {
     /// The reference cannot be read.
-    #[error("Failed to apply default image tag \"{0}\": couldn't parse image name \"{0}\": invalid reference format")]
+    #[error(
+        "Failed to apply default image tag \"{0}\": couldn't parse image name \"{0}\": invalid reference format"
+    )]
     InvalidName(String),
     /// No such image, or it cannot be had. The message is containerd's.
     #[error("{0}")]
@@ -86,7 +88,9 @@ impl Manifest {
             other => other,
         };
         let fits = |d: &&Descriptor| {
-            d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture)
+            d.platform
+                .as_ref()
+                .is_some_and(|p| p.os == "linux" && p.architecture == architecture)
         };
         match self.manifests.as_slice() {
             [only] => Some(only),
@@ -131,7 +135,11 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn new(layouts: Vec<PathBuf>, cache: PathBuf) -> Self {
-        Self { layouts, cache, busy: tokio::sync::Mutex::new(()) }
+        Self {
+            layouts,
+            cache,
+            busy: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// The image behind a reference, unpacked.
@@ -145,10 +153,12 @@ impl Images {
             Some(found) => found,
             None if reference.registry.as_deref().is_some_and(registry::is_loopback) => {
                 let layout = self.cache.join("pulled");
-                let digest = registry::pull(&reference, &layout).await.map_err(|why| match why {
-                    registry::PullError::NotFound => not_found(image),
-                    registry::PullError::Failed(why) => broken(image, why),
-                })?;
+                let digest = registry::pull(&reference, &layout)
+                    .await
+                    .map_err(|why| match why {
+                        registry::PullError::NotFound => not_found(image),
+                        registry::PullError::Failed(why) => broken(image, why),
+                    })?;
                 (layout, digest)
             }
             None => return Err(not_found(image)),
@@ -157,7 +167,9 @@ impl Images {
         let prepared = tokio::task::spawn_blocking(move || {
             prepare(&layout, &digest, &cache, &name).map_err(|why| broken(&image, why))
         });
-        prepared.await.unwrap_or_else(|error| Err(ImageError::Pull(error.to_string())))
+        prepared
+            .await
+            .unwrap_or_else(|error| Err(ImageError::Pull(error.to_string())))
     }
 
     /// The layout that has the image, and the digest of what the reference names.
@@ -210,15 +222,20 @@ pub(crate) fn checked_blob(layout: &Path, digest: &str) -> Result<PathBuf, Strin
     let mut hash = Sha256::new();
     std::io::copy(&mut file, &mut hash).map_err(|error| format!("blob {digest}: {error}"))?;
     let actual = format!("sha256:{}", hex::encode(hash.finalize()));
-    if actual == digest { Ok(path) } else { Err(format!("blob {digest} has the content of {actual}")) }
+    if actual == digest {
+        Ok(path)
+    } else {
+        Err(format!("blob {digest} has the content of {actual}"))
+    }
 }
 
 fn prepare(layout: &Path, digest: &str, cache: &Path, name: &str) -> Result<Arc<Image>, String> {
     let mut manifest: Manifest = read_json(&checked_blob(layout, digest)?)?;
     let mut chosen = digest.to_owned();
     if !manifest.manifests.is_empty() {
-        let descriptor =
-            manifest.for_this_machine().ok_or("no manifest for linux on this machine's architecture")?;
+        let descriptor = manifest
+            .for_this_machine()
+            .ok_or("no manifest for linux on this machine's architecture")?;
         chosen = descriptor.digest.clone();
         manifest = read_json(&checked_blob(layout, &chosen)?)?;
     }

@@ -58,7 +58,10 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new(root: PathBuf) -> Arc<Self> {
-        Arc::new(Self { root, running: Mutex::new(HashMap::new()) })
+        Arc::new(Self {
+            root,
+            running: Mutex::new(HashMap::new()),
+        })
     }
 
     fn dir(&self, uid: &str, container: &str) -> PathBuf {
@@ -72,7 +75,10 @@ impl Logs {
     pub(crate) fn start(&self, uid: &str, container: &str) -> io::Result<Writer> {
         let dir = self.dir(uid, container);
         fs::create_dir_all(&dir)?;
-        for (from, to) in [("current.log", "previous.log"), ("current.log.1", "previous.log.1")] {
+        for (from, to) in [
+            ("current.log", "previous.log"),
+            ("current.log.1", "previous.log.1"),
+        ] {
             let (from, to) = (dir.join(from), dir.join(to));
             if from.exists() {
                 fs::rename(from, to)?;
@@ -81,15 +87,27 @@ impl Logs {
             }
         }
         let file = File::create(dir.join("current.log"))?;
-        let (progress, receiver) = watch::channel(Progress { file: 0, size: 0, closed: false });
+        let (progress, receiver) = watch::channel(Progress {
+            file: 0,
+            size: 0,
+            closed: false,
+        });
         let key = (uid.to_owned(), container.to_owned());
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(key, receiver);
-        Ok(Writer { inner: Arc::new(Mutex::new(WriterFile { dir, file, progress })) })
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, receiver);
+        Ok(Writer {
+            inner: Arc::new(Mutex::new(WriterFile { dir, file, progress })),
+        })
     }
 
     /// Removes the logs of a pod that is gone.
     pub(crate) fn remove(&self, uid: &str) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(pod, _), _| pod != uid);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(pod, _), _| pod != uid);
         if let Err(error) = fs::remove_dir_all(self.root.join(uid))
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -102,12 +120,23 @@ impl Logs {
         let dir = self.dir(uid, container);
         let name = if previous { "previous.log" } else { "current.log" };
         let key = (uid.to_owned(), container.to_owned());
-        let progress = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let progress = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         let progress = progress.filter(|_| !previous);
         let file_number = progress.as_ref().map_or(0, |p| p.borrow().file);
         let file = BufReader::new(File::open(dir.join(name)).ok()?);
         let rotated = File::open(dir.join(format!("{name}.1"))).ok().map(BufReader::new);
-        Some(Reader { dir, rotated, file, file_number, progress })
+        Some(Reader {
+            dir,
+            rotated,
+            file,
+            file_number,
+            progress,
+        })
     }
 }
 
@@ -130,7 +159,9 @@ impl Writer {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ");
         let mut record = Vec::with_capacity(bytes.len() + 64);
         for line in bytes.split_inclusive(|b| *b == b'\n') {
-            let (text, whole) = line.strip_suffix(b"\n").map_or((line, false), |text| (text, true));
+            let (text, whole) = line
+                .strip_suffix(b"\n")
+                .map_or((line, false), |text| (text, true));
             record.extend_from_slice(format!("{now} {stream} {} ", if whole { 'F' } else { 'P' }).as_bytes());
             record.extend_from_slice(text);
             record.push(b'\n');
@@ -157,8 +188,15 @@ impl Writer {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
             }
-            let whole = buffer.iter().rposition(|b| *b == b'\n').map_or(0, |index| index + 1);
-            let ready = if whole == 0 && buffer.len() >= MAX_LINE { buffer.len() } else { whole };
+            let whole = buffer
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |index| index + 1);
+            let ready = if whole == 0 && buffer.len() >= MAX_LINE {
+                buffer.len()
+            } else {
+                whole
+            };
             if ready > 0 {
                 self.write(stream, &buffer[..ready]);
                 buffer.drain(..ready);
@@ -257,7 +295,10 @@ mod tests {
     use super::*;
 
     fn text(lines: &[Line]) -> String {
-        lines.iter().map(|line| String::from_utf8_lossy(&line.text)).collect()
+        lines
+            .iter()
+            .map(|line| String::from_utf8_lossy(&line.text))
+            .collect()
     }
 
     #[tokio::test]
@@ -277,7 +318,10 @@ mod tests {
             seen.extend(lines);
         }
         assert!(text(&seen).ends_with("two\nthree\n"));
-        assert_eq!(text(&logs.open("uid", "app", false).unwrap().read()).len(), 4 + filler.len() + 10);
+        assert_eq!(
+            text(&logs.open("uid", "app", false).unwrap().read()).len(),
+            4 + filler.len() + 10
+        );
     }
 
     #[test]

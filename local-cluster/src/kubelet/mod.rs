@@ -23,7 +23,7 @@ pub(crate) mod image;
 pub(crate) mod logs;
 mod pod;
 pub(crate) mod ports;
-mod probe;
+pub(crate) mod probe;
 pub(crate) mod process;
 mod program;
 mod reference;
@@ -61,7 +61,11 @@ pub(crate) struct Kubelet {
 
 impl Kubelet {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context: Arc::new(context), pods: HashMap::new(), tasks: JoinSet::new() }
+        Self {
+            context: Arc::new(context),
+            pods: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Runs pods until the shutdown, and stops them then.
@@ -80,7 +84,10 @@ impl Kubelet {
                 changes = feed.next() => changes,
             };
             match changes {
-                Ok(changes) => changes.iter().filter(|c| c.resource == &PODS).for_each(|c| self.notice(c)),
+                Ok(changes) => changes
+                    .iter()
+                    .filter(|c| c.resource == &PODS)
+                    .for_each(|c| self.notice(c)),
                 Err(error) if error.code == 410 => {
                     feed = self.context.store.watch(self.context.store.version());
                     self.look_at_all();
@@ -89,7 +96,10 @@ impl Kubelet {
             }
         }
         for stop in self.pods.values() {
-            stop.send_replace(Some(Stop { grace: SHUTDOWN_GRACE, shutdown: true }));
+            stop.send_replace(Some(Stop {
+                grace: SHUTDOWN_GRACE,
+                shutdown: true,
+            }));
         }
         while self.tasks.join_next().await.is_some() {}
     }
@@ -99,7 +109,10 @@ impl Kubelet {
         let alive: Vec<&str> = pods.iter().map(|pod| object::uid(pod)).collect();
         for (uid, stop) in &self.pods {
             if !alive.contains(&uid.as_str()) {
-                stop.send_replace(Some(Stop { grace: Duration::ZERO, shutdown: false }));
+                stop.send_replace(Some(Stop {
+                    grace: Duration::ZERO,
+                    shutdown: false,
+                }));
             }
         }
         for pod in &pods {
@@ -111,7 +124,10 @@ impl Kubelet {
         if change.kind == ChangeKind::Deleted {
             match self.pods.get(object::uid(&change.object)) {
                 Some(stop) => {
-                    stop.send_replace(Some(Stop { grace: Duration::ZERO, shutdown: false }));
+                    stop.send_replace(Some(Stop {
+                        grace: Duration::ZERO,
+                        shutdown: false,
+                    }));
                 }
                 None => self.context.logs.remove(object::uid(&change.object)),
             }
@@ -124,7 +140,10 @@ impl Kubelet {
         let uid = object::uid(pod);
         let grace = number(pod, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
         let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        let stop = object::is_deleting(pod).then_some(Stop { grace, shutdown: false });
+        let stop = object::is_deleting(pod).then_some(Stop {
+            grace,
+            shutdown: false,
+        });
         if let Some(sender) = self.pods.get(uid) {
             if stop.is_some() {
                 sender.send_if_modified(|current| {

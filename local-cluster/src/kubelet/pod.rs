@@ -40,9 +40,15 @@ pub(crate) type Stops = watch::Receiver<Option<Stop>>;
 /// Waits until the pod is to stop.
 async fn stopped(stops: &mut Stops) -> Stop {
     match stops.wait_for(Option::is_some).await {
-        Ok(stop) => stop.unwrap_or(Stop { grace: Duration::ZERO, shutdown: true }),
+        Ok(stop) => stop.unwrap_or(Stop {
+            grace: Duration::ZERO,
+            shutdown: true,
+        }),
         // The kubelet is gone.
-        Err(_) => Stop { grace: Duration::ZERO, shutdown: true },
+        Err(_) => Stop {
+            grace: Duration::ZERO,
+            shutdown: true,
+        },
     }
 }
 
@@ -79,7 +85,10 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Value>, mut stops: Stops
     let (namespace, name) = (object::namespace(&worker.pod), object::name(&worker.pod));
     if is_new {
         let message = format!("Successfully assigned {namespace}/{name} to {}", status::NODE);
-        worker.context.scheduler.normal(&worker.pod, "Scheduled", &message);
+        worker
+            .context
+            .scheduler
+            .normal(&worker.pod, "Scheduled", &message);
     }
     worker.publish();
     if let Some(after) = worker.context.pretend {
@@ -104,24 +113,43 @@ impl Pod {
     }
 
     fn spec(&self, index: usize) -> &Value {
-        list(&self.pod, &["spec", "containers"]).get(index).unwrap_or(&Value::Null)
+        list(&self.pod, &["spec", "containers"])
+            .get(index)
+            .unwrap_or(&Value::Null)
     }
 
     /// Changes a container's status and writes the pod's.
     fn set(&self, index: usize, change: impl FnOnce(&mut ContainerStatus)) {
-        if let Some(status) = self.containers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+        if let Some(status) = self
+            .containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(index)
+        {
             change(status);
         }
         self.publish();
     }
 
     fn status(&self, index: usize) -> Option<ContainerStatus> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(index)
+            .cloned()
     }
 
     fn publish(&self) {
-        let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner).to_string();
+        let containers = self
+            .containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let ports = self
+            .ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .to_string();
         let (namespace, name) = (object::namespace(&self.pod), object::name(&self.pod));
         let result = self.context.store.update(&PODS, namespace, name, |old| {
             if object::uid(old) != self.uid() {
@@ -159,7 +187,11 @@ impl Pod {
         if pause(stops, after).await {
             return;
         }
-        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut containers = self
+            .containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for container in &mut containers {
             container.state = json!({"running": {"startedAt": object::stamp(Timestamp::now())}});
             (container.ready, container.started) = (true, true);
@@ -173,12 +205,16 @@ impl Pod {
     /// Runs one container, again and again, until the pod stops or the restart policy says that it is done.
     async fn container(self: Arc<Self>, index: usize, mut stops: Stops) {
         let mut back_off = BackOff::new(self.context.back_off);
-        let mut is_restart = self.status(index).is_some_and(|s| s.last_state["terminated"].is_object());
+        let mut is_restart = self
+            .status(index)
+            .is_some_and(|s| s.last_state["terminated"].is_object());
         loop {
             if stops.borrow().is_some() {
                 return;
             }
-            let Some((process, started, probes)) = self.start(index, &mut stops).await else { return };
+            let Some((process, started, probes)) = self.start(index, &mut stops).await else {
+                return;
+            };
             let code = self.watch(index, process, probes, &mut stops).await;
             let now = Timestamp::now();
             self.set(index, |status| {
@@ -213,7 +249,10 @@ impl Pod {
                     status.last_state = status.state.clone();
                     status.state = waiting("CrashLoopBackOff", &message);
                 });
-                let event = format!("Back-off restarting failed container {container} in pod {}", object::name(&self.pod));
+                let event = format!(
+                    "Back-off restarting failed container {container} in pod {}",
+                    object::name(&self.pod)
+                );
                 self.context.kubelet.warning(&self.pod, "BackOff", &event);
                 if pause(&mut stops, wait).await {
                     return;
@@ -225,7 +264,12 @@ impl Pod {
                 });
             }
             is_restart = true;
-            if let Some(status) = self.containers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+            if let Some(status) = self
+                .containers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(index)
+            {
                 status.restarts += 1;
             }
         }
@@ -248,13 +292,19 @@ impl Pod {
                 Err(error) => {
                     let message = error.to_string();
                     self.set(index, |status| status.state = waiting(error.reason(), &message));
-                    kubelet.warning(&self.pod, "Failed", &format!("Failed to pull image \"{reference}\": {message}"));
+                    kubelet.warning(
+                        &self.pod,
+                        "Failed",
+                        &format!("Failed to pull image \"{reference}\": {message}"),
+                    );
                     if pause(stops, PULL_ERROR_SHOWN).await {
                         return None;
                     }
                     if error.reason() == "ErrImagePull" {
                         let message = format!("Back-off pulling image \"{reference}\"");
-                        self.set(index, |status| status.state = waiting("ImagePullBackOff", &message));
+                        self.set(index, |status| {
+                            status.state = waiting("ImagePullBackOff", &message)
+                        });
                         kubelet.normal(&self.pod, "BackOff", &message);
                     }
                     if pause(stops, back_off.next()).await {
@@ -266,7 +316,11 @@ impl Pod {
             self.set_image(index, &image.id);
             match self.create(&container, &image).await {
                 Ok((process, probes)) => {
-                    kubelet.normal(&self.pod, "Pulled", &format!("Container image \"{reference}\" already present on machine"));
+                    kubelet.normal(
+                        &self.pod,
+                        "Pulled",
+                        &format!("Container image \"{reference}\" already present on machine"),
+                    );
                     kubelet.normal(&self.pod, "Created", &format!("Created container: {name}"));
                     kubelet.normal(&self.pod, "Started", &format!("Started container {name}"));
                     let has = |kind: &str| container[kind].is_object();
@@ -280,7 +334,9 @@ impl Pod {
                     return Some((process, Instant::now(), probes));
                 }
                 Err(refusal) => {
-                    self.set(index, |status| status.state = waiting(refusal.reason, &refusal.message));
+                    self.set(index, |status| {
+                        status.state = waiting(refusal.reason, &refusal.message)
+                    });
                     kubelet.warning(&self.pod, "Failed", &format!("Error: {}", refusal.message));
                     if pause(stops, back_off.next()).await {
                         return None;
@@ -291,7 +347,12 @@ impl Pod {
     }
 
     fn set_image(&self, index: usize, id: &str) {
-        if let Some(status) = self.containers.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+        if let Some(status) = self
+            .containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(index)
+        {
             id.clone_into(&mut status.image_id);
         }
     }
@@ -301,18 +362,31 @@ impl Pod {
         container: &Value,
         image: &crate::kubelet::image::Image,
     ) -> Result<(Process, Vec<Probe>), program::Refusal> {
-        let refuse = |message: String| program::Refusal { reason: "CreateContainerError", message };
-        let ports = self.assign_ports(container).ok_or_else(|| refuse("no free local port is left".to_owned()))?;
+        let refuse = |message: String| program::Refusal {
+            reason: "CreateContainerError",
+            message,
+        };
+        let ports = self
+            .assign_ports(container)
+            .ok_or_else(|| refuse("no free local port is left".to_owned()))?;
         let namespace = object::namespace(&self.pod);
-        let config_map =
-            |name: &str| self.context.store.get(&CONFIG_MAPS, namespace, name).map(|map| Value::clone(&map));
+        let config_map = |name: &str| {
+            self.context
+                .store
+                .get(&CONFIG_MAPS, namespace, name)
+                .map(|map| Value::clone(&map))
+        };
         let program = program::program(image, &self.pod, container, &ports, config_map)?;
         let mut probes = Vec::new();
         for kind in [Kind::Startup, Kind::Liveness, Kind::Readiness] {
             probes.extend(Probe::read(container, kind, &ports).map_err(refuse)?);
         }
         let name = text(container, &["name"]);
-        let log = self.context.logs.start(self.uid(), name).map_err(|error| refuse(format!("log: {error}")))?;
+        let log = self
+            .context
+            .logs
+            .start(self.uid(), name)
+            .map_err(|error| refuse(format!("log: {error}")))?;
         let process = Process::start(&self.context.shim, &program, log).await;
         let process = process.map_err(|error| program::Refusal {
             reason: "RunContainerError",
@@ -340,9 +414,14 @@ impl Pod {
     async fn watch(&self, index: usize, mut process: Process, probes: Vec<Probe>, stops: &mut Stops) -> i32 {
         let (sender, mut reports) = mpsc::channel(16);
         let mut running = JoinSet::new();
-        let (startup, mut later): (Vec<Probe>, Vec<Probe>) = probes.into_iter().partition(|p| p.kind() == Kind::Startup);
+        let (startup, mut later): (Vec<Probe>, Vec<Probe>) =
+            probes.into_iter().partition(|p| p.kind() == Kind::Startup);
         let is_starting = !startup.is_empty();
-        for probe in if is_starting { startup } else { std::mem::take(&mut later) } {
+        for probe in if is_starting {
+            startup
+        } else {
+            std::mem::take(&mut later)
+        } {
             running.spawn(probe.run(sender.clone()));
         }
         let has_readiness = self.spec(index)["readinessProbe"].is_object();
@@ -365,8 +444,14 @@ impl Pod {
                     let message = format!("{} probe failed: {message}", kind.name());
                     kubelet.warning(&self.pod, "Unhealthy", &message);
                 }
-                Report::Verdict { kind: Kind::Readiness, good } => self.set(index, |status| status.ready = good),
-                Report::Verdict { kind: Kind::Startup, good: true } => {
+                Report::Verdict {
+                    kind: Kind::Readiness,
+                    good,
+                } => self.set(index, |status| status.ready = good),
+                Report::Verdict {
+                    kind: Kind::Startup,
+                    good: true,
+                } => {
                     self.set(index, |status| {
                         status.started = true;
                         status.ready = !has_readiness;
@@ -381,7 +466,8 @@ impl Pod {
                     let message = format!("Container {name} failed {kind} probe, will be restarted");
                     kubelet.normal(&self.pod, "Killing", &message);
                     running.abort_all();
-                    let grace = object::number(&self.pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(30);
+                    let grace =
+                        object::number(&self.pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(30);
                     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
                     return end(&mut process, grace, stops).await;
                 }
@@ -426,7 +512,9 @@ async fn end(process: &mut Process, grace: Duration, stops: &mut Stops) -> i32 {
 
 fn numbers(ports: &Value) -> Vec<u16> {
     let values = ports.as_object().into_iter().flatten();
-    values.filter_map(|(_, port)| u16::try_from(port.as_u64()?).ok()).collect()
+    values
+        .filter_map(|(_, port)| u16::try_from(port.as_u64()?).ok())
+        .collect()
 }
 
 /// What an image that is not there would be called: the digest of the reference, or one made from its text.
@@ -485,7 +573,10 @@ mod tests {
     #[test]
     fn a_pretended_image_has_the_digest_it_was_asked_for_by() {
         let digest = format!("sha256:{}", "b".repeat(64));
-        assert_eq!(pretended_id(&format!("host:1/web:1@{digest}")), format!("host:1/web@{digest}"));
+        assert_eq!(
+            pretended_id(&format!("host:1/web:1@{digest}")),
+            format!("host:1/web@{digest}")
+        );
         assert!(pretended_id("web:1").starts_with("web@sha256:"));
     }
 }

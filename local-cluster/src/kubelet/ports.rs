@@ -79,7 +79,11 @@ pub(crate) fn resolve_in(container: &Value, ports: &Value, port: &Value) -> Opti
     };
     let mapped = &ports[number.to_string()];
     // A container that declares nothing still listens on PORT: every number means that.
-    let mapped = if mapped.is_null() && declared.is_empty() { &ports["PORT"] } else { mapped };
+    let mapped = if mapped.is_null() && declared.is_empty() {
+        &ports["PORT"]
+    } else {
+        mapped
+    };
     mapped.as_u64().and_then(|port| u16::try_from(port).ok())
 }
 
@@ -100,8 +104,14 @@ mod tests {
         let annotation = json!({"app": {"PORT": 20_001, "8080": 20_001, "9090": 20_002}}).to_string();
         let pod = json!({"metadata": {"annotations": {ANNOTATION: annotation}}, "spec": {"containers": [
             {"name": "app", "ports": [{"containerPort": 8080, "name": "http"}, {"containerPort": 9090}]}]}});
-        let table = [(json!(8080), Some(20_001)), (json!("http"), Some(20_001)), (json!(9090), Some(20_002)),
-            (json!("9090"), Some(20_002)), (json!("none"), None), (json!(1), None)];
+        let table = [
+            (json!(8080), Some(20_001)),
+            (json!("http"), Some(20_001)),
+            (json!(9090), Some(20_002)),
+            (json!("9090"), Some(20_002)),
+            (json!("none"), None),
+            (json!(1), None),
+        ];
         for (port, expected) in table {
             assert_eq!(resolve(&pod, &port), expected, "{port}");
         }

@@ -17,8 +17,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::kubelet::ports;
 use crate::object::{list, number, text};
 
-/// How soon a container that has never answered well is asked again, whatever its period.
+/// How soon a container that has never answered well is asked again, whatever its period: at first after this,
+/// then after twice as long each time, up to `EAGER`.
+const EAGER_FIRST: Duration = Duration::from_millis(10);
 const EAGER: Duration = Duration::from_millis(100);
+/// A program that does not listen yet is nothing to report in the first moments of its life.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 /// For how long after its first question a container is asked eagerly.
 const EAGER_FOR: Duration = Duration::from_secs(10);
 
@@ -61,8 +65,14 @@ pub(crate) struct Probe {
 
 #[derive(Debug, Clone)]
 enum Question {
-    Http { port: u16, uri: Uri, headers: Vec<(HeaderName, HeaderValue)> },
-    Tcp { port: u16 },
+    Http {
+        port: u16,
+        uri: Uri,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+    Tcp {
+        port: u16,
+    },
 }
 
 impl Probe {
@@ -80,7 +90,11 @@ impl Probe {
             return Ok(None);
         }
         let http = &spec["httpGet"];
-        let wanted = if http.is_object() { &http["port"] } else { &spec["tcpSocket"]["port"] };
+        let wanted = if http.is_object() {
+            &http["port"]
+        } else {
+            &spec["tcpSocket"]["port"]
+        };
         let port = ports::resolve_in(container, local, wanted).ok_or_else(|| {
             format!(
                 "{} probe: port {wanted} is not a containerPort of container {:?}; declare it",
@@ -92,11 +106,20 @@ impl Probe {
             let path = text(http, &["path"]);
             let slash = if path.starts_with('/') { "" } else { "/" };
             let uri = format!("http://127.0.0.1:{port}{slash}{path}");
-            let uri = uri.parse().map_err(|error| format!("{} probe: path {path:?}: {error}", kind.name()))?;
+            let uri = uri
+                .parse()
+                .map_err(|error| format!("{} probe: path {path:?}: {error}", kind.name()))?;
             let headers = list(http, &["httpHeaders"]).iter().filter_map(|header| {
-                Some((text(header, &["name"]).parse().ok()?, text(header, &["value"]).parse().ok()?))
+                Some((
+                    text(header, &["name"]).parse().ok()?,
+                    text(header, &["value"]).parse().ok()?,
+                ))
             });
-            Question::Http { port, uri, headers: headers.collect() }
+            Question::Http {
+                port,
+                uri,
+                headers: headers.collect(),
+            }
         } else {
             Question::Tcp { port }
         };
@@ -122,22 +145,38 @@ impl Probe {
     /// Asks until the receiver is gone.
     pub(crate) async fn run(self, reports: mpsc::Sender<Report>) {
         sleep(self.initial_delay).await;
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build_http();
         let started = Instant::now();
-        let (mut tally, mut last_bad) = (Tally::new(&self), None::<Instant>);
+        let (mut tally, mut last_bad, mut eager) = (Tally::new(&self), None::<Instant>, EAGER_FIRST);
         loop {
             let answer = self.ask(&client).await;
             let verdict = tally.count(answer.is_ok());
-            if let Err(message) = answer
+            if let Err(Bad { message, is_closed }) = answer
+                && !(is_closed && started.elapsed() < SILENT_FOR)
                 && last_bad.is_none_or(|last| last.elapsed() >= self.period)
             {
                 last_bad = Some(Instant::now());
-                if reports.send(Report::Bad { kind: self.kind, message }).await.is_err() {
+                if reports
+                    .send(Report::Bad {
+                        kind: self.kind,
+                        message,
+                    })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
             if let Some(good) = verdict
-                && reports.send(Report::Verdict { kind: self.kind, good }).await.is_err()
+                && reports
+                    .send(Report::Verdict {
+                        kind: self.kind,
+                        good,
+                    })
+                    .await
+                    .is_err()
             {
                 return;
             }
@@ -146,45 +185,82 @@ impl Probe {
             }
             // Only what waits for a first success is asked eagerly: there, a failure has no consequence, except
             // that a startup probe's failures count; so these keep their period.
-            let eager = self.kind == Kind::Readiness && !tally.ever_good && started.elapsed() < EAGER_FOR;
-            sleep(if eager { EAGER.min(self.period) } else { self.period }).await;
+            if self.kind == Kind::Readiness && !tally.ever_good && started.elapsed() < EAGER_FOR {
+                sleep(eager).await;
+                eager = (eager * 2).min(EAGER);
+            } else {
+                sleep(self.period).await;
+            }
         }
     }
 
-    async fn ask(&self, client: &Client<HttpConnector, Full<Bytes>>) -> Result<(), String> {
+    async fn ask(&self, client: &Client<HttpConnector, Full<Bytes>>) -> Result<(), Bad> {
+        let bad = |message: String| {
+            Err(Bad {
+                message,
+                is_closed: false,
+            })
+        };
         match &self.question {
             Question::Tcp { port } => {
                 match timeout(self.timeout, TcpStream::connect((Ipv4Addr::LOCALHOST, *port))).await {
                     Ok(Ok(_)) => Ok(()),
-                    Ok(Err(error)) => Err(format!("dial tcp 127.0.0.1:{port}: {error}")),
-                    Err(_) => Err(format!("dial tcp 127.0.0.1:{port}: i/o timeout")),
+                    Ok(Err(error)) => Err(Bad {
+                        message: format!("dial tcp 127.0.0.1:{port}: {error}"),
+                        is_closed: true,
+                    }),
+                    Err(_) => bad(format!("dial tcp 127.0.0.1:{port}: i/o timeout")),
                 }
             }
             Question::Http { port, uri, headers } => {
                 let mut request = Request::new(Full::new(Bytes::new()));
                 *request.uri_mut() = uri.clone();
-                request.headers_mut().insert("user-agent", HeaderValue::from_static("kube-probe/1.33"));
-                request.headers_mut().insert("accept", HeaderValue::from_static("*/*"));
+                request
+                    .headers_mut()
+                    .insert("user-agent", HeaderValue::from_static("kube-probe/1.33"));
+                request
+                    .headers_mut()
+                    .insert("accept", HeaderValue::from_static("*/*"));
                 for (name, value) in headers {
                     request.headers_mut().insert(name.clone(), value.clone());
                 }
                 match timeout(self.timeout, client.request(request)).await {
                     Ok(Ok(response)) if response.status().as_u16() < 400 => Ok(()),
-                    Ok(Ok(response)) => {
-                        Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16()))
-                    }
+                    Ok(Ok(response)) => bad(format!(
+                        "HTTP probe failed with statuscode: {}",
+                        response.status().as_u16()
+                    )),
                     Ok(Err(error)) => {
-                        let cause = std::error::Error::source(&error);
-                        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
-                        Err(format!("Get \"{uri}\": dial tcp 127.0.0.1:{port}: {cause}"))
+                        let message =
+                            format!("Get \"{uri}\": dial tcp 127.0.0.1:{port}: {}", root_cause(&error));
+                        Err(Bad {
+                            message,
+                            is_closed: error.is_connect(),
+                        })
                     }
-                    Err(_) => Err(format!(
+                    Err(_) => bad(format!(
                         "Get \"{uri}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
                     )),
                 }
             }
         }
     }
+}
+
+/// A bad answer, or none.
+struct Bad {
+    message: String,
+    /// Nobody listens on the port.
+    is_closed: bool,
+}
+
+/// What is at the bottom of an error: "connection refused" rather than "client error".
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Counts answers against the thresholds.
@@ -200,7 +276,13 @@ struct Tally {
 
 impl Tally {
     fn new(probe: &Probe) -> Self {
-        Self { success: probe.success, failure: probe.failure, run: 0, verdict: None, ever_good: false }
+        Self {
+            success: probe.success,
+            failure: probe.failure,
+            run: 0,
+            verdict: None,
+            ever_good: false,
+        }
     }
 
     /// The new verdict, when this answer changes it.
@@ -209,7 +291,11 @@ impl Tally {
             (true, run) => run.max(0) + 1,
             (false, run) => run.min(0) - 1,
         };
-        let crossed = if good { self.run >= self.success } else { -self.run >= self.failure };
+        let crossed = if good {
+            self.run >= self.success
+        } else {
+            -self.run >= self.failure
+        };
         if !crossed || self.verdict == Some(good) {
             return None;
         }
@@ -225,11 +311,30 @@ mod tests {
 
     #[test]
     fn verdicts_change_at_the_thresholds() {
-        let mut tally = Tally { success: 2, failure: 3, run: 0, verdict: None, ever_good: false };
-        let answers = [true, true, true, false, false, true, false, false, false, false, true, true];
+        let mut tally = Tally {
+            success: 2,
+            failure: 3,
+            run: 0,
+            verdict: None,
+            ever_good: false,
+        };
+        let answers = [
+            true, true, true, false, false, true, false, false, false, false, true, true,
+        ];
         let verdicts: Vec<Option<bool>> = answers.into_iter().map(|good| tally.count(good)).collect();
         let expected = [
-            None, Some(true), None, None, None, None, None, None, Some(false), None, None, Some(true),
+            None,
+            Some(true),
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            Some(false),
+            None,
+            None,
+            Some(true),
         ];
         assert_eq!(verdicts, expected);
     }

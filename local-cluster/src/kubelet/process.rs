@@ -50,14 +50,21 @@ impl Process {
             tokio::spawn(log.clone().copy("stdout", stdout)),
             tokio::spawn(log.clone().copy("stderr", stderr)),
         ];
-        Ok(Self { child, orders, log, copies })
+        Ok(Self {
+            child,
+            orders,
+            log,
+            copies,
+        })
     }
 
     /// Waits for the end. Returns the exit code, 128 + the signal's number when a signal ended it.
     pub(crate) async fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let code = match self.child.wait().await {
-            Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            Ok(status) => status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             Err(error) => {
                 tracing::warn!(%error, "a container's end was not seen");
                 255
@@ -99,5 +106,9 @@ pub(crate) async fn check_shim(path: &Path) -> Result<(), String> {
         .map_err(|_| "it did not answer in time".to_owned())?
         .map_err(|error| error.to_string())?;
     let answer = String::from_utf8_lossy(&output.stdout);
-    if answer.trim() == shim::CHECK_ANSWER { Ok(()) } else { Err("it is not a pod shim".to_owned()) }
+    if answer.trim() == shim::CHECK_ANSWER {
+        Ok(())
+    } else {
+        Err("it is not a pod shim".to_owned())
+    }
 }

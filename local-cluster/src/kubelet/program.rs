@@ -23,11 +23,17 @@ pub(crate) struct Refusal {
 }
 
 fn refuse(message: impl Into<String>) -> Refusal {
-    Refusal { reason: "CreateContainerError", message: message.into() }
+    Refusal {
+        reason: "CreateContainerError",
+        message: message.into(),
+    }
 }
 
 fn misconfigured(message: impl Into<String>) -> Refusal {
-    Refusal { reason: "CreateContainerConfigError", message: message.into() }
+    Refusal {
+        reason: "CreateContainerConfigError",
+        message: message.into(),
+    }
 }
 
 /// Puts the program together. `config_map` looks one up in the pod's namespace.
@@ -44,7 +50,12 @@ pub(crate) fn program(
     let env = environment(image, pod, container, ports, config_map)?;
     let own = |field: &str| -> Option<Vec<String>> {
         let values = container[field].as_array().filter(|a| !a.is_empty())?;
-        Some(values.iter().map(|v| expand(v.as_str().unwrap_or(""), &env)).collect())
+        Some(
+            values
+                .iter()
+                .map(|v| expand(v.as_str().unwrap_or(""), &env))
+                .collect(),
+        )
     };
     let (command, args) = (own("command"), own("args"));
     let mut line = match &command {
@@ -58,7 +69,9 @@ pub(crate) fn program(
     });
     let mut line = line.into_iter();
     let Some(first) = line.next().filter(|first| !first.is_empty()) else {
-        return Err(refuse("no command specified: the image has neither Entrypoint nor Cmd"));
+        return Err(refuse(
+            "no command specified: the image has neither Entrypoint nor Cmd",
+        ));
     };
     let working_dir = match text(container, &["workingDir"]) {
         "" => image.run.working_dir.clone().unwrap_or_default(),
@@ -70,7 +83,12 @@ pub(crate) fn program(
     let path = find_program(image, &env, &first, &working_dir)
         .ok_or_else(|| refuse(format!("exec: {first:?}: no such file in the image")))?;
     check_executable(&path, &first)?;
-    Ok(Program { path, args: line.collect(), env: env.into_iter().collect(), dir })
+    Ok(Program {
+        path,
+        args: line.collect(),
+        env: env.into_iter().collect(),
+        dir,
+    })
 }
 
 fn find_program(
@@ -84,8 +102,12 @@ fn find_program(
     if program.contains('/') {
         return resolve(root, Path::new(working_dir), Path::new(program)).filter(is_file);
     }
-    let path = env.get("PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", String::as_str);
-    path.split(':').find_map(|dir| resolve(root, Path::new(dir), Path::new(program)).filter(is_file))
+    let path = env.get("PATH").map_or(
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        String::as_str,
+    );
+    path.split(':')
+        .find_map(|dir| resolve(root, Path::new(dir), Path::new(program)).filter(is_file))
 }
 
 /// The real place of an image's path: links are followed as if `root` were `/`, so none leads out of it.
@@ -140,14 +162,18 @@ fn check_executable(path: &Path, name: &str) -> Result<(), Refusal> {
     }
     let mut head = Vec::new();
     // Program headers follow the header closely in every executable that linkers make.
-    File::open(path).and_then(|file| file.take(64 * 1024).read_to_end(&mut head)).map_err(failed)?;
+    File::open(path)
+        .and_then(|file| file.take(64 * 1024).read_to_end(&mut head))
+        .map_err(failed)?;
     if head.starts_with(b"#!") {
         return Err(refuse(format!(
             "{name} is a script; local-cluster runs static binaries only, since it gives containers no file system of their own"
         )));
     }
     match has_interpreter(&head) {
-        None => Err(refuse(format!("exec: {name:?}: exec format error: not a 64-bit little-endian ELF program"))),
+        None => Err(refuse(format!(
+            "exec: {name:?}: exec format error: not a 64-bit little-endian ELF program"
+        ))),
         Some(true) => Err(refuse(format!(
             "{name} is dynamically linked (it has a program interpreter); local-cluster runs static binaries only, build it with musl or -static"
         ))),
@@ -198,7 +224,9 @@ fn environment(
     };
     for source in list(container, &["envFrom"]) {
         let prefix = text(source, &["prefix"]);
-        let Some(map) = lookup(&source["configMapRef"])? else { continue };
+        let Some(map) = lookup(&source["configMapRef"])? else {
+            continue;
+        };
         for (key, value) in map["data"].as_object().into_iter().flatten() {
             env.insert(format!("{prefix}{key}"), value.as_str().unwrap_or("").to_owned());
         }
@@ -215,7 +243,9 @@ fn environment(
                 None if reference["optional"] == true => continue,
                 None => {
                     let (namespace, map) = (object::namespace(pod), text(reference, &["name"]));
-                    return Err(misconfigured(format!("couldn't find key {key} in ConfigMap {namespace}/{map}")));
+                    return Err(misconfigured(format!(
+                        "couldn't find key {key} in ConfigMap {namespace}/{map}"
+                    )));
                 }
             }
         } else if source["fieldRef"].is_object() {
@@ -243,7 +273,9 @@ fn environment(
 /// The downward API's fields.
 fn field(pod: &Value, path: &str) -> Result<String, Refusal> {
     let quoted = |kind: &str| {
-        path.strip_prefix(kind).and_then(|rest| rest.strip_prefix("['")).and_then(|rest| rest.strip_suffix("']"))
+        path.strip_prefix(kind)
+            .and_then(|rest| rest.strip_prefix("['"))
+            .and_then(|rest| rest.strip_suffix("']"))
     };
     if let Some(key) = quoted("metadata.labels") {
         return Ok(object::label(pod, key).to_owned());
@@ -252,9 +284,14 @@ fn field(pod: &Value, path: &str) -> Result<String, Refusal> {
         return Ok(object::annotation(pod, key).to_owned());
     }
     match path {
-        "metadata.name" | "metadata.namespace" | "metadata.uid" | "spec.nodeName" | "spec.serviceAccountName" => {
-            Ok(at(pod, &path.split('.').collect::<Vec<_>>()).as_str().unwrap_or("").to_owned())
-        }
+        "metadata.name"
+        | "metadata.namespace"
+        | "metadata.uid"
+        | "spec.nodeName"
+        | "spec.serviceAccountName" => Ok(at(pod, &path.split('.').collect::<Vec<_>>())
+            .as_str()
+            .unwrap_or("")
+            .to_owned()),
         "status.podIP" | "status.hostIP" => Ok("127.0.0.1".to_owned()),
         other => Err(misconfigured(format!("fieldPath {other} is not supported"))),
     }
@@ -311,7 +348,11 @@ mod tests {
             env: Some(vec!["PATH=/bin".to_owned(), "A=image".to_owned()]),
             working_dir: None,
         };
-        let image = Image { id: String::new(), rootfs: dir.path().to_owned(), run };
+        let image = Image {
+            id: String::new(),
+            rootfs: dir.path().to_owned(),
+            run,
+        };
         (dir, image)
     }
 
@@ -328,7 +369,10 @@ mod tests {
             (json!({}), vec!["serve"]),
             (json!({"args": ["x"]}), vec!["x"]),
             (json!({"command": ["app"]}), vec![]),
-            (json!({"command": ["/bin/app", "$(PORT)", "$$(PORT)", "$(NONE)"]}), vec!["20001", "$(PORT)", "$(NONE)"]),
+            (
+                json!({"command": ["/bin/app", "$(PORT)", "$$(PORT)", "$(NONE)"]}),
+                vec!["20001", "$(PORT)", "$(NONE)"],
+            ),
         ];
         for (container, args) in table {
             assert_eq!(run(&image, &container).unwrap().args, args, "{container}");
@@ -344,13 +388,25 @@ mod tests {
             {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}}]});
         let env: BTreeMap<String, String> = run(&image, &container).unwrap().env.into_iter().collect();
-        let table = [("A", "pod"), ("B", "pod!"), ("MODE", "fast"), ("P_mode", "fast"), ("POD", "web-1"),
-            ("APP", "web"), ("PORT", "20001"), ("PATH", "/bin")];
+        let table = [
+            ("A", "pod"),
+            ("B", "pod!"),
+            ("MODE", "fast"),
+            ("P_mode", "fast"),
+            ("POD", "web-1"),
+            ("APP", "web"),
+            ("PORT", "20001"),
+            ("PATH", "/bin"),
+        ];
         for (name, expected) in table {
             assert_eq!(env.get(name).map(String::as_str), Some(expected), "{name}");
         }
-        let missing = json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]});
-        assert_eq!(run(&image, &missing).unwrap_err(), misconfigured("configmap \"no\" not found"));
+        let missing =
+            json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]});
+        assert_eq!(
+            run(&image, &missing).unwrap_err(),
+            misconfigured("configmap \"no\" not found")
+        );
     }
 
     #[test]
@@ -367,8 +423,18 @@ mod tests {
             assert_eq!(refusal.reason, "CreateContainerError");
         }
         let (_dir, image) = image(&elf(1));
-        assert!(run(&image, &json!({"command": ["/no"]})).unwrap_err().message.contains("no such file"));
-        assert!(run(&image, &json!({"workingDir": "/no"})).unwrap_err().message.contains("not in the image"));
+        assert!(
+            run(&image, &json!({"command": ["/no"]}))
+                .unwrap_err()
+                .message
+                .contains("no such file")
+        );
+        assert!(
+            run(&image, &json!({"workingDir": "/no"}))
+                .unwrap_err()
+                .message
+                .contains("not in the image")
+        );
     }
 
     #[test]
@@ -379,8 +445,17 @@ mod tests {
         symlink("loop", dir.path().join("loop")).unwrap();
         symlink("/etc/passwd", dir.path().join("host")).unwrap();
         let real = dir.path().join("bin/app");
-        for (path, expected) in [("/absolute", Some(&real)), ("/upward", Some(&real)), ("/loop", None), ("/host", None)] {
-            assert_eq!(resolve(&image.rootfs, Path::new("/"), Path::new(path)).as_ref(), expected, "{path}");
+        for (path, expected) in [
+            ("/absolute", Some(&real)),
+            ("/upward", Some(&real)),
+            ("/loop", None),
+            ("/host", None),
+        ] {
+            assert_eq!(
+                resolve(&image.rootfs, Path::new("/"), Path::new(path)).as_ref(),
+                expected,
+                "{path}"
+            );
         }
     }
 }

@@ -27,7 +27,9 @@ impl Reference {
             !tag.is_empty()
                 && tag.len() <= 128
                 && !tag.starts_with(['.', '-'])
-                && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+                && tag
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return None;
@@ -38,6 +40,15 @@ impl Reference {
             }
             _ => (None, name),
         };
+        let is_host = |host: &str| {
+            host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+        };
+        if registry.as_deref().is_some_and(|host| !is_host(host)) {
+            return None;
+        }
         let is_part = |part: &str| {
             let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
             !part.is_empty() && part.bytes().all(allowed) && part.as_bytes()[0].is_ascii_alphanumeric()
@@ -50,7 +61,12 @@ impl Reference {
             (None, Some(_)) => None,
             (None, None) => Some("latest".to_owned()),
         };
-        Some(Self { registry, path: path.to_owned(), tag, digest })
+        Some(Self {
+            registry,
+            path: path.to_owned(),
+            tag,
+            digest,
+        })
     }
 
     /// The name without tag and digest.
@@ -65,7 +81,10 @@ impl Reference {
 /// A SHA-256 digest in its one right form, so that it can be part of a file's name.
 pub(crate) fn checked_digest(digest: &str) -> Option<&str> {
     let hex = digest.strip_prefix("sha256:")?;
-    let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let valid = hex.len() == 64
+        && hex
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     valid.then_some(digest)
 }
 
@@ -80,9 +99,23 @@ mod tests {
         let table = [
             ("web", Some((None, "web", Some("latest"), None))),
             ("team/web:1", Some((None, "team/web", Some("1"), None))),
-            ("registry.example.com/web:a-1", Some((Some("registry.example.com"), "web", Some("a-1"), None))),
-            ("localhost:5000/web", Some((Some("localhost:5000"), "web", Some("latest"), None))),
-            (with_digest.as_str(), Some((Some("127.0.0.1:5000"), "team/web", Some("1"), Some(digest.as_str())))),
+            (
+                "registry.example.com/web:a-1",
+                Some((Some("registry.example.com"), "web", Some("a-1"), None)),
+            ),
+            (
+                "localhost:5000/web",
+                Some((Some("localhost:5000"), "web", Some("latest"), None)),
+            ),
+            (
+                with_digest.as_str(),
+                Some((
+                    Some("127.0.0.1:5000"),
+                    "team/web",
+                    Some("1"),
+                    Some(digest.as_str()),
+                )),
+            ),
             ("", None),
             ("../web", None),
             ("a/../b", None),
@@ -95,7 +128,12 @@ mod tests {
         for (text, expected) in table {
             let found = Reference::parse(text);
             let found = found.as_ref().map(|r| {
-                (r.registry.as_deref(), r.path.as_str(), r.tag.as_deref(), r.digest.as_deref())
+                (
+                    r.registry.as_deref(),
+                    r.path.as_str(),
+                    r.tag.as_deref(),
+                    r.digest.as_deref(),
+                )
             });
             assert_eq!(found, expected, "{text}");
         }

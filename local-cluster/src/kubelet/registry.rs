@@ -47,7 +47,9 @@ pub(crate) fn is_loopback(registry: &str) -> bool {
 
 /// Pulls what the reference names into `layout`. Returns its digest.
 pub(crate) async fn pull(reference: &Reference, layout: &Path) -> Result<String, PullError> {
-    tokio::fs::create_dir_all(layout.join("blobs").join("sha256")).await.map_err(failed)?;
+    tokio::fs::create_dir_all(layout.join("blobs").join("sha256"))
+        .await
+        .map_err(failed)?;
     let registry = reference.registry.clone().unwrap_or_default();
     let config = ClientConfig {
         protocol: ClientProtocol::HttpsExcept(vec![registry.clone()]),
@@ -61,7 +63,9 @@ pub(crate) async fn pull(reference: &Reference, layout: &Path) -> Result<String,
     };
     let first = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => name(digest),
-        (None, Some(tag)) => oci_client::Reference::with_tag(registry.clone(), reference.path.clone(), tag.clone()),
+        (None, Some(tag)) => {
+            oci_client::Reference::with_tag(registry.clone(), reference.path.clone(), tag.clone())
+        }
         (None, None) => return Err(PullError::NotFound),
     };
     let mut top = None;
@@ -127,15 +131,22 @@ async fn fetch(
     blob: &Descriptor,
     layout: &Path,
 ) -> Result<(), PullError> {
-    let path =
-        blob_path(layout, &blob.digest).ok_or_else(|| failed(format!("{} is not a sha256 digest", blob.digest)))?;
+    let path = blob_path(layout, &blob.digest)
+        .ok_or_else(|| failed(format!("{} is not a sha256 digest", blob.digest)))?;
     if path.is_file() && check(layout, &blob.digest).await.is_ok() {
         return Ok(());
     }
     if blob.size > MAX_BLOB {
-        return Err(failed(format!("blob {} is larger than {MAX_BLOB} bytes", blob.digest)));
+        return Err(failed(format!(
+            "blob {} is larger than {MAX_BLOB} bytes",
+            blob.digest
+        )));
     }
-    let mut stream = client.pull_blob_stream(image, blob.digest.as_str()).await.map_err(failed)?.stream;
+    let mut stream = client
+        .pull_blob_stream(image, blob.digest.as_str())
+        .await
+        .map_err(failed)?
+        .stream;
     let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
     let mut left = blob.size;
     while let Some(chunk) = stream.next().await {

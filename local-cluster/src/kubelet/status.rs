@@ -41,7 +41,9 @@ impl ContainerStatus {
     /// How a container begins: anew, or after what the stored status says of it before a restart of the cluster.
     pub(crate) fn begin(container: &Value, pod: &Value, now: Timestamp) -> Self {
         let name = text(container, &["name"]);
-        let stored = list(pod, &["status", "containerStatuses"]).iter().find(|status| status["name"] == name);
+        let stored = list(pod, &["status", "containerStatuses"])
+            .iter()
+            .find(|status| status["name"] == name);
         let stored = stored.unwrap_or(&Value::Null);
         let mut restarts = stored["restartCount"].as_i64().unwrap_or(0);
         let mut last_state = stored.get("lastState").cloned().unwrap_or_else(|| json!({}));
@@ -107,16 +109,21 @@ fn phase(containers: &[ContainerStatus], restart_policy: &str) -> &'static str {
 pub(crate) fn write(pod: &Value, containers: &[ContainerStatus], now: Timestamp) -> Value {
     let mut new = pod.clone();
     let phase = phase(containers, text(pod, &["spec", "restartPolicy"]));
-    let unready: Vec<&str> =
-        containers.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+    let unready: Vec<&str> = containers
+        .iter()
+        .filter(|c| !c.ready)
+        .map(|c| c.name.as_str())
+        .collect();
     let stamp = object::stamp(now);
     let is_over = phase == "Succeeded";
     let (ready, reason, message) = match (unready.is_empty(), is_over) {
         (true, _) => ("True", None, String::new()),
         (false, true) => ("False", Some("PodCompleted"), String::new()),
-        (false, false) => {
-            ("False", Some("ContainersNotReady"), format!("containers with unready status: [{}]", unready.join(" ")))
-        }
+        (false, false) => (
+            "False",
+            Some("ContainersNotReady"),
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        ),
     };
     let conditions: Vec<Value> = [
         ("Initialized", "True", None),
@@ -184,7 +191,11 @@ mod tests {
             (over(1), json!({}), "OnFailure", "Running"),
         ];
         for (state, last, policy, expected) in table {
-            assert_eq!(phase(&[container(state.clone(), last)], policy), expected, "{state} {policy}");
+            assert_eq!(
+                phase(&[container(state.clone(), last)], policy),
+                expected,
+                "{state} {policy}"
+            );
         }
     }
 
@@ -198,17 +209,34 @@ mod tests {
         assert_eq!(first, second);
         app.ready = true;
         let third = write(&second, &[app], at(3));
-        assert_eq!(condition(&third, "Ready").unwrap()["lastTransitionTime"], "1970-01-01T00:00:03Z");
-        assert_eq!(condition(&third, "PodScheduled").unwrap()["lastTransitionTime"], "1970-01-01T00:00:01Z");
+        assert_eq!(
+            condition(&third, "Ready").unwrap()["lastTransitionTime"],
+            "1970-01-01T00:00:03Z"
+        );
+        assert_eq!(
+            condition(&third, "PodScheduled").unwrap()["lastTransitionTime"],
+            "1970-01-01T00:00:01Z"
+        );
     }
 
     #[test]
     fn a_container_that_ran_when_the_cluster_ended_was_restarted() {
         let stored = json!({"status": {"containerStatuses": [{"name": "app", "restartCount": 2, "imageID": "i",
             "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, "lastState": {}}]}});
-        let status = ContainerStatus::begin(&json!({"name": "app", "image": "a"}), &stored, Timestamp::UNIX_EPOCH);
-        assert_eq!((status.restarts, &status.last_state["terminated"]["exitCode"]), (3, &json!(255)));
-        let fresh = ContainerStatus::begin(&json!({"name": "app", "image": "a"}), &json!({}), Timestamp::UNIX_EPOCH);
+        let status = ContainerStatus::begin(
+            &json!({"name": "app", "image": "a"}),
+            &stored,
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(
+            (status.restarts, &status.last_state["terminated"]["exitCode"]),
+            (3, &json!(255))
+        );
+        let fresh = ContainerStatus::begin(
+            &json!({"name": "app", "image": "a"}),
+            &json!({}),
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!((fresh.restarts, fresh.last_state), (0, json!({})));
     }
 }

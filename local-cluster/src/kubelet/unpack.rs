@@ -26,7 +26,10 @@ pub(crate) fn unpack(layout: &Path, layers: &[Descriptor], dir: &Path) -> Result
         .prefix("unpacking-")
         .tempdir_in(parent)
         .map_err(|error| format!("the image cache cannot be written: {error}"))?;
-    let root = temporary.path().canonicalize().map_err(|error| error.to_string())?;
+    let root = temporary
+        .path()
+        .canonicalize()
+        .map_err(|error| error.to_string())?;
     let (mut bytes, mut entries) = (MAX_BYTES, MAX_ENTRIES);
     for layer in layers {
         let path = checked_blob(layout, &layer.digest)?;
@@ -37,10 +40,14 @@ pub(crate) fn unpack(layout: &Path, layers: &[Descriptor], dir: &Path) -> Result
         } else if kind.ends_with(".tar") || kind.is_empty() {
             Box::new(file)
         } else {
-            return Err(format!("layer {}: media type {kind} is not supported, use tar or tar+gzip", layer.digest));
+            return Err(format!(
+                "layer {}: media type {kind} is not supported, use tar or tar+gzip",
+                layer.digest
+            ));
         };
         let mut content = content.take(bytes);
-        apply(&root, &mut content, &mut entries).map_err(|error| format!("layer {}: {error}", layer.digest))?;
+        apply(&root, &mut content, &mut entries)
+            .map_err(|error| format!("layer {}: {error}", layer.digest))?;
         bytes = content.limit();
         if bytes == 0 {
             return Err(format!("the image is larger than {MAX_BYTES} bytes"));
@@ -58,7 +65,12 @@ fn plain(path: &Path) -> io::Result<PathBuf> {
         match part {
             Component::Normal(part) => plain.push(part),
             Component::CurDir => {}
-            _ => return Err(io::Error::other(format!("entry {} leaves the image's root", path.display()))),
+            _ => {
+                return Err(io::Error::other(format!(
+                    "entry {} leaves the image's root",
+                    path.display()
+                )));
+            }
         }
     }
     Ok(plain)
@@ -68,10 +80,15 @@ fn plain(path: &Path) -> io::Result<PathBuf> {
 /// such parent, and so nothing to remove.
 fn confined(root: &Path, relative: &Path) -> io::Result<Option<PathBuf>> {
     let target = root.join(relative);
-    let Some(parent) = target.parent() else { return Ok(None) };
+    let Some(parent) = target.parent() else {
+        return Ok(None);
+    };
     match parent.canonicalize() {
         Ok(parent) if parent.starts_with(root) => Ok(Some(target)),
-        Ok(_) => Err(io::Error::other(format!("entry {} leaves the image's root by a link", relative.display()))),
+        Ok(_) => Err(io::Error::other(format!(
+            "entry {} leaves the image's root by a link",
+            relative.display()
+        ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -90,12 +107,16 @@ fn apply(root: &Path, content: &mut dyn Read, entries: &mut u32) -> io::Result<(
     let mut archive = Archive::new(content);
     for entry in archive.entries()? {
         let mut entry = entry?;
-        *entries = entries.checked_sub(1).ok_or_else(|| io::Error::other("too many files"))?;
+        *entries = entries
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::other("too many files"))?;
         let path = plain(&entry.path()?)?;
         let Some(name) = path.file_name() else { continue };
         if let Some(hidden) = name.to_str().and_then(|name| name.strip_prefix(".wh.")) {
             if hidden == ".wh..opq" {
-                let Some(marker) = confined(root, &path)? else { continue };
+                let Some(marker) = confined(root, &path)? else {
+                    continue;
+                };
                 for child in marker.parent().into_iter().flat_map(fs::read_dir).flatten() {
                     remove(&child?.path())?;
                 }
@@ -119,7 +140,10 @@ fn apply(root: &Path, content: &mut dyn Read, entries: &mut u32) -> io::Result<(
             }
         }
         if !entry.unpack_in(root)? {
-            return Err(io::Error::other(format!("entry {} leaves the image's root", path.display())));
+            return Err(io::Error::other(format!(
+                "entry {} leaves the image's root",
+                path.display()
+            )));
         }
         if kind.is_dir() {
             // So that what follows can be written, and the cache be removed, by whoever runs this.
@@ -183,14 +207,25 @@ mod tests {
     #[test]
     fn whiteouts_remove_what_lower_layers_have() {
         let dir = run(&[
-            layer(&[Entry::Dir("a"), Entry::File("a/one", "1"), Entry::File("a/two", "2"), Entry::File("b", "3")]),
+            layer(&[
+                Entry::Dir("a"),
+                Entry::File("a/one", "1"),
+                Entry::File("a/two", "2"),
+                Entry::File("b", "3"),
+            ]),
             layer(&[Entry::File(".wh.b", ""), Entry::File("a/.wh.one", "")]),
             layer(&[Entry::Dir("c"), Entry::File("c/x", "4")]),
             layer(&[Entry::File("c/.wh..wh..opq", ""), Entry::File("c/y", "5")]),
         ])
         .unwrap();
         let there = |path: &str| dir.path().join("root").join(path).exists();
-        let table = [("a/one", false), ("a/two", true), ("b", false), ("c/x", false), ("c/y", true)];
+        let table = [
+            ("a/one", false),
+            ("a/two", true),
+            ("b", false),
+            ("c/x", false),
+            ("c/y", true),
+        ];
         for (path, expected) in table {
             assert_eq!(there(path), expected, "{path}");
         }

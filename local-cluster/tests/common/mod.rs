@@ -1,5 +1,10 @@
 //! What the tests share: a cluster of their own, images made on the spot, kubectl.
-#![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "each test file uses its part"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +28,14 @@ pub fn server() -> &'static [u8] {
         let dir = tempfile::tempdir().unwrap();
         let binary = dir.path().join("server");
         let status = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
-            .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "relocation-model=static"])
+            .args([
+                "--edition",
+                "2024",
+                "-C",
+                "target-feature=+crt-static",
+                "-C",
+                "relocation-model=static",
+            ])
             .args(["-C", "strip=symbols", "-o"])
             .arg(&binary)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/server.rs"))
@@ -43,7 +55,13 @@ pub fn add_image(root: &Path, repository: &str, tag: &str, env: &[(&str, &str)])
     add_image_with(root, repository, tag, env, server())
 }
 
-pub fn add_image_with(root: &Path, repository: &str, tag: &str, env: &[(&str, &str)], program: &[u8]) -> String {
+pub fn add_image_with(
+    root: &Path,
+    repository: &str,
+    tag: &str,
+    env: &[(&str, &str)],
+    program: &[u8],
+) -> String {
     let layout = root.join(repository);
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
@@ -53,7 +71,10 @@ pub fn add_image_with(root: &Path, repository: &str, tag: &str, env: &[(&str, &s
         fs::write(blobs.join(&digest[7..]), bytes).unwrap();
         (digest, bytes.len())
     };
-    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::fast(),
+    ));
     let mut header = tar::Header::new_gnu();
     header.set_size(program.len() as u64);
     header.set_mode(0o755);
@@ -86,7 +107,9 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn images(&self) -> PathBuf {
@@ -120,32 +143,51 @@ impl Place {
     /// Runs kubectl, which must succeed. Returns what it printed.
     pub async fn run(&self, args: &[&str]) -> String {
         let output = self.output(args).await;
-        assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "kubectl {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs kubectl, which must fail. Returns its complaint.
     pub async fn fail(&self, args: &[&str]) -> String {
         let output = self.output(args).await;
-        assert!(!output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            !output.status.success(),
+            "kubectl {args:?}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8(output.stderr).unwrap()
     }
 
     pub async fn output(&self, args: &[&str]) -> Output {
         let mut command = self.kubectl(args);
-        tokio::task::spawn_blocking(move || command.output().expect("kubectl is needed for these tests")).await.unwrap()
+        tokio::task::spawn_blocking(move || command.output().expect("kubectl is needed for these tests"))
+            .await
+            .unwrap()
     }
 
     /// Server-side apply of objects by kubectl.
     pub async fn apply(&self, objects: &Value) -> String {
         let path = self.dir.path().join("applied.json");
-        fs::File::create(&path).unwrap().write_all(objects.to_string().as_bytes()).unwrap();
-        self.run(&["apply", "--server-side", "-f", path.to_str().unwrap()]).await
+        fs::File::create(&path)
+            .unwrap()
+            .write_all(objects.to_string().as_bytes())
+            .unwrap();
+        self.run(&["apply", "--server-side", "-f", path.to_str().unwrap()])
+            .await
     }
 
     /// Asks a service through the API server's proxy.
     pub async fn ask(&self, service: &str, path: &str) -> String {
-        self.run(&["get", "--raw", &format!("/api/v1/namespaces/default/services/{service}/proxy{path}")]).await
+        self.run(&[
+            "get",
+            "--raw",
+            &format!("/api/v1/namespaces/default/services/{service}/proxy{path}"),
+        ])
+        .await
     }
 
     pub async fn get(&self, args: &[&str]) -> Value {

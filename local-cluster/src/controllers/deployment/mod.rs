@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::controllers::conditions::{self, Condition};
 use crate::object::{self, annotation, at, label, number, text};
+
+mod scale;
+mod status;
 
 pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -17,7 +20,13 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 /// Annotations of the Deployment that its ReplicaSets do not get.
-const NOT_COPIED: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED, MAX];
+const NOT_COPIED: &[&str] = &[
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED,
+    MAX,
+];
 
 /// What is to be done, and what the status then is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -118,12 +127,23 @@ impl<'a> Pass<'a> {
     fn new(deployment: &'a Value, replica_sets: &[Arc<Value>], now: Timestamp) -> Self {
         let mut sets: Vec<ReplicaSet> = replica_sets
             .iter()
-            .map(|object| ReplicaSet { object: Value::clone(object), changed: false })
+            .map(|object| ReplicaSet {
+                object: Value::clone(object),
+                changed: false,
+            })
             .collect();
         sets.sort_by(|a, b| a.created().cmp(&b.created()));
         let conditions = conditions::read(deployment);
         let decision = Decision::default();
-        Self { deployment, now, sets, new: None, is_created: false, conditions, decision }
+        Self {
+            deployment,
+            now,
+            sets,
+            new: None,
+            is_created: false,
+            conditions,
+            decision,
+        }
     }
 
     // ----- the Deployment's spec -----
@@ -145,7 +165,11 @@ impl<'a> Pass<'a> {
         let rolling = at(self.deployment, &["spec", "strategy", "rollingUpdate"]);
         let surge = scaled(&rolling["maxSurge"], replicas, true);
         let unavailable = scaled(&rolling["maxUnavailable"], replicas, false);
-        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(replicas)) }
+        if surge == 0 && unavailable == 0 {
+            (0, 1)
+        } else {
+            (surge, unavailable.min(replicas))
+        }
     }
 
     /// Seconds; `None` when there is no deadline.
@@ -164,7 +188,9 @@ impl<'a> Pass<'a> {
     }
 
     fn old(&self) -> Vec<usize> {
-        (0..self.sets.len()).filter(|index| Some(*index) != self.new).collect()
+        (0..self.sets.len())
+            .filter(|index| Some(*index) != self.new)
+            .collect()
     }
 
     /// How large the new ReplicaSet may be now.
@@ -174,7 +200,11 @@ impl<'a> Pass<'a> {
             return replicas;
         }
         let room = replicas + self.fences().0 - self.total();
-        if room <= 0 { current } else { current + room.min(replicas - current) }
+        if room <= 0 {
+            current
+        } else {
+            current + room.min(replicas - current)
+        }
     }
 
     /// Finds the ReplicaSet of the template, or makes it, and brings the revision up to date.
@@ -184,8 +214,12 @@ impl<'a> Pass<'a> {
             .sets
             .iter()
             .position(|set| without_hash(at(&set.object, &["spec", "template"])) == wanted);
-        let newest_old =
-            self.old().into_iter().map(|index| self.sets[index].revision()).max().unwrap_or(0);
+        let newest_old = self
+            .old()
+            .into_iter()
+            .map(|index| self.sets[index].revision())
+            .max()
+            .unwrap_or(0);
         let revision = newest_old + 1;
         if let Some(index) = self.new {
             self.annotate_new(index, revision);
@@ -205,7 +239,11 @@ impl<'a> Pass<'a> {
     }
 
     fn annotate_new(&mut self, index: usize, revision: i64) {
-        for (key, value) in at(self.deployment, &["metadata", "annotations"]).as_object().into_iter().flatten() {
+        for (key, value) in at(self.deployment, &["metadata", "annotations"])
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             if !NOT_COPIED.contains(&key.as_str()) {
                 self.sets[index].annotate(key, value.as_str().unwrap_or(""));
             }
@@ -231,8 +269,12 @@ impl<'a> Pass<'a> {
         let hash = template_hash(template, collisions);
         let name = format!("{}-{hash}", object::name(deployment));
         let mut template = template.clone();
-        object::as_map(object::metadata(&mut template).entry("labels").or_insert_with(|| json!({})))
-            .insert(HASH_LABEL.to_owned(), json!(hash));
+        object::as_map(
+            object::metadata(&mut template)
+                .entry("labels")
+                .or_insert_with(|| json!({})),
+        )
+        .insert(HASH_LABEL.to_owned(), json!(hash));
         let mut selector = at(deployment, &["spec", "selector"]).clone();
         object::entry(&mut selector, "matchLabels").insert(HASH_LABEL.to_owned(), json!(hash));
         let mut created = json!({
@@ -247,7 +289,10 @@ impl<'a> Pass<'a> {
         }
         let size = self.new_size(0);
         created["spec"]["replicas"] = json!(size);
-        self.sets.push(ReplicaSet { object: created, changed: false });
+        self.sets.push(ReplicaSet {
+            object: created,
+            changed: false,
+        });
         let index = self.sets.len() - 1;
         self.new = Some(index);
         self.is_created = true;
@@ -255,10 +300,17 @@ impl<'a> Pass<'a> {
         self.mark_size(index);
         self.decision.revision = Some(revision.to_string());
         if size > 0 {
-            self.decision.events.push(format!("Scaled up replica set {name} from 0 to {size}"));
+            self.decision
+                .events
+                .push(format!("Scaled up replica set {name} from 0 to {size}"));
         }
         if self.deadline().is_some() {
-            self.set("Progressing", "True", "NewReplicaSetCreated", &format!("Created new replica set \"{name}\""));
+            self.set(
+                "Progressing",
+                "True",
+                "NewReplicaSetCreated",
+                &format!("Created new replica set \"{name}\""),
+            );
         }
     }
 
@@ -277,7 +329,9 @@ impl<'a> Pass<'a> {
         }
         let verb = if size > before { "up" } else { "down" };
         let name = self.sets[index].name();
-        self.decision.events.push(format!("Scaled {verb} replica set {name} from {before} to {size}"));
+        self.decision.events.push(format!(
+            "Scaled {verb} replica set {name} from {before} to {size}"
+        ));
         self.sets[index].object["spec"]["replicas"] = json!(size);
         self.sets[index].changed = true;
         true
@@ -321,7 +375,10 @@ impl<'a> Pass<'a> {
         let mut shrunk = false;
         // Pods that do not work go first: they hold nothing up.
         for &index in &old {
-            let (size, available) = (self.sets[index].replicas(), self.sets[index].status("availableReplicas"));
+            let (size, available) = (
+                self.sets[index].replicas(),
+                self.sets[index].status("availableReplicas"),
+            );
             let count = room.min(size - available);
             if count > 0 {
                 room -= count;
@@ -366,95 +423,20 @@ impl<'a> Pass<'a> {
 
     fn old_pods_run(&self, pods: &[Arc<Value>]) -> bool {
         let new = self.new.map(|index| object::uid(&self.sets[index].object));
-        self.old().into_iter().any(|index| self.sets[index].status("replicas") > 0)
+        self.old()
+            .into_iter()
+            .any(|index| self.sets[index].status("replicas") > 0)
             || pods.iter().any(|pod| {
                 object::controller(pod).map(|(uid, ..)| uid) != new
                     && !matches!(text(pod, &["status", "phase"]), "Failed" | "Succeeded")
             })
     }
 
-    // ----- scaling without a rollout -----
-
-    /// Whether only the number of replicas changed since the ReplicaSets were sized.
-    fn is_scaling(&self) -> bool {
-        self.sets.iter().any(|set| {
-            set.replicas() > 0
-                && annotation(&set.object, DESIRED)
-                    .parse::<i64>()
-                    .is_ok_and(|desired| desired != self.replicas())
-        })
-    }
-
-    fn scale(&mut self) {
-        let replicas = self.replicas();
-        let active: Vec<usize> =
-            (0..self.sets.len()).filter(|i| self.sets[*i].replicas() > 0).collect();
-        let single = match active.as_slice() {
-            [] => self.new.or_else(|| self.sets.len().checked_sub(1)),
-            [only] => Some(*only),
-            _ => None,
-        };
-        if let Some(single) = single {
-            self.resize(single, replicas);
-            return;
-        }
-        if let Some(new) = self.new
-            && self.is_saturated(new)
-        {
-            for index in self.old() {
-                if self.sets[index].replicas() > 0 {
-                    self.resize(index, 0);
-                }
-            }
-            return;
-        }
-        if self.is_rolling() {
-            self.scale_in_proportion(&active);
-        }
-    }
-
-    fn is_saturated(&self, index: usize) -> bool {
-        let (set, replicas) = (&self.sets[index], self.replicas());
-        annotation(&set.object, DESIRED) == replicas.to_string()
-            && set.replicas() == replicas
-            && set.status("availableReplicas") == replicas
-    }
-
-    /// Grows or shrinks every active ReplicaSet by its share, the larger and newer ones first.
-    fn scale_in_proportion(&mut self, active: &[usize]) {
-        let total = self.total();
-        let allowed = if self.replicas() > 0 { self.replicas() + self.fences().0 } else { 0 };
-        let to_add = allowed - total;
-        let mut order = active.to_vec();
-        order.sort_by(|a, b| {
-            let (a, b) = (&self.sets[*a], &self.sets[*b]);
-            let newer = if to_add > 0 { b.created().cmp(&a.created()) } else { a.created().cmp(&b.created()) };
-            b.replicas().cmp(&a.replicas()).then(newer)
-        });
-        let mut added = 0;
-        let mut sizes: Vec<(usize, i64)> = Vec::new();
-        for index in order {
-            let set = &self.sets[index];
-            let size = set.replicas();
-            let max = annotation(&set.object, MAX).parse::<i64>().ok().filter(|m| *m > 0).unwrap_or(total.max(1));
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "numbers of pods are small")]
-            let share = ((size * allowed) as f64 / max as f64).round() as i64 - size;
-            let left = to_add - added;
-            let share = if to_add > 0 { share.clamp(0, left) } else { share.clamp(left, 0) };
-            added += share;
-            sizes.push((index, size + share));
-        }
-        if let Some(first) = sizes.first_mut() {
-            first.1 = (first.1 + to_add - added).max(0);
-        }
-        for (index, size) in sizes {
-            self.resize(index, size);
-        }
-    }
-
     /// Deletes the oldest empty ReplicaSets beyond `revisionHistoryLimit`.
     fn clean_up(&mut self) {
-        let Some(limit) = number(self.deployment, &["spec", "revisionHistoryLimit"]) else { return };
+        let Some(limit) = number(self.deployment, &["spec", "revisionHistoryLimit"]) else {
+            return;
+        };
         let mut old: Vec<&ReplicaSet> = self
             .old()
             .into_iter()
@@ -462,136 +444,15 @@ impl<'a> Pass<'a> {
             .filter(|set| !object::is_deleting(&set.object))
             .collect();
         old.sort_by_key(|set| set.revision());
-        let excess = old.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+        let excess = old
+            .len()
+            .saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
         let gone = old.into_iter().take(excess).filter(|set| {
             set.status("replicas") == 0
                 && set.replicas() == 0
                 && object::generation(&set.object) <= set.status("observedGeneration")
         });
         self.decision.delete = gone.map(|set| set.name().to_owned()).collect();
-    }
-
-    // ----- status -----
-
-    fn set(&mut self, kind: &str, status: &str, reason: &str, message: &str) {
-        conditions::set(&mut self.conditions, Condition::new(kind, status, reason, message, self.now));
-    }
-
-    fn check_paused(&mut self) {
-        if self.deadline().is_none() {
-            return;
-        }
-        let reason = conditions::find(&self.conditions, "Progressing").map_or("", |c| c.reason.as_str()).to_owned();
-        if reason == "ProgressDeadlineExceeded" {
-            return;
-        }
-        let paused = at(self.deployment, &["spec", "paused"]) == true;
-        if paused && reason != "DeploymentPaused" {
-            self.set("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused");
-        } else if !paused && reason == "DeploymentPaused" {
-            self.set("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed");
-        }
-    }
-
-    fn counts(&self) -> Counts {
-        let available = self.sum("availableReplicas");
-        Counts {
-            replicas: self.sum("replicas"),
-            updated: self.new.map_or(0, |index| self.sets[index].status("replicas")),
-            ready: self.sum("readyReplicas"),
-            available,
-            unavailable: (self.total() - available).max(0),
-        }
-    }
-
-    /// Whether the rollout is over. (The status written by this pass is for the current generation.)
-    fn is_complete(&self, counts: &Counts) -> bool {
-        let replicas = self.replicas();
-        counts.updated == replicas && counts.replicas == replicas && counts.available == replicas
-    }
-
-    /// The numbers and the Available condition.
-    fn plain_status(&mut self) {
-        let counts = self.counts();
-        let least = self.replicas() - self.fences().1;
-        if counts.available >= least {
-            let message = "Deployment has minimum availability.";
-            self.set("Available", "True", "MinimumReplicasAvailable", message);
-        } else {
-            let message = "Deployment does not have minimum availability.";
-            self.set("Available", "False", "MinimumReplicasUnavailable", message);
-        }
-        let mut status = json!({"observedGeneration": object::generation(self.deployment)});
-        for (field, value) in [
-            ("replicas", counts.replicas),
-            ("updatedReplicas", counts.updated),
-            ("readyReplicas", counts.ready),
-            ("availableReplicas", counts.available),
-            ("unavailableReplicas", counts.unavailable),
-        ] {
-            if value != 0 {
-                status[field] = json!(value);
-            }
-        }
-        let collisions = at(self.deployment, &["status", "collisionCount"]);
-        if !collisions.is_null() {
-            status["collisionCount"] = collisions.clone();
-        }
-        self.decision.status = status;
-    }
-
-    /// The status with the Progressing condition, as a rollout goes on, ends or stalls.
-    fn rollout_status(&mut self) {
-        self.plain_status();
-        let counts = self.counts();
-        let before = |field: &str| number(self.deployment, &["status", field]).unwrap_or(0);
-        let current = conditions::find(&self.conditions, "Progressing").cloned();
-        let Some(deadline) = self.deadline() else {
-            conditions::remove(&mut self.conditions, "Progressing");
-            return;
-        };
-        let is_done = counts.replicas == counts.updated
-            && current.as_ref().is_some_and(|c| c.reason == "NewReplicaSetAvailable");
-        let what = match self.new {
-            Some(index) => format!("ReplicaSet \"{}\"", self.sets[index].name()),
-            None => format!("Deployment \"{}\"", object::name(self.deployment)),
-        };
-        let progressing = counts.updated > before("updatedReplicas")
-            || counts.replicas - counts.updated < before("replicas") - before("updatedReplicas")
-            || counts.ready > before("readyReplicas")
-            || counts.available > before("availableReplicas");
-        if !is_done {
-            if self.is_complete(&counts) {
-                let message = format!("{what} has successfully progressed.");
-                self.set("Progressing", "True", "NewReplicaSetAvailable", &message);
-            } else if progressing {
-                let message = format!("{what} is progressing.");
-                let mut condition =
-                    Condition::new("Progressing", "True", "ReplicaSetUpdated", &message, self.now);
-                if let Some(current) = current.filter(|c| c.status == "True") {
-                    condition.last_transition = current.last_transition;
-                }
-                // Set anew even when it reads the same: its update time is what the deadline counts from.
-                conditions::remove(&mut self.conditions, "Progressing");
-                conditions::set(&mut self.conditions, condition);
-            } else if self.has_timed_out(deadline) {
-                let message = format!("{what} has timed out progressing.");
-                self.set("Progressing", "False", "ProgressDeadlineExceeded", &message);
-            }
-        }
-        self.decision.look_again = conditions::find(&self.conditions, "Progressing")
-            .filter(|c| !matches!(c.reason.as_str(), "NewReplicaSetAvailable" | "ProgressDeadlineExceeded"))
-            .and_then(|c| c.last_update.checked_add(SignedDuration::from_secs(deadline + 1)).ok());
-    }
-
-    fn has_timed_out(&self, deadline: i64) -> bool {
-        conditions::find(&self.conditions, "Progressing").is_some_and(|condition| {
-            match condition.reason.as_str() {
-                "NewReplicaSetAvailable" => false,
-                "ProgressDeadlineExceeded" => true,
-                _ => self.now.duration_since(condition.last_update) > SignedDuration::from_secs(deadline),
-            }
-        })
     }
 
     fn finish(mut self) -> Decision {
@@ -613,21 +474,17 @@ impl<'a> Pass<'a> {
     }
 }
 
-struct Counts {
-    replicas: i64,
-    updated: i64,
-    ready: i64,
-    available: i64,
-    unavailable: i64,
-}
-
 /// A number of pods, or a percentage of `total`.
 fn scaled(value: &Value, total: i64, round_up: bool) -> i64 {
     match value {
         Value::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
             let product = percent * total;
-            if round_up { (product + 99) / 100 } else { product / 100 }
+            if round_up {
+                (product + 99) / 100
+            } else {
+                product / 100
+            }
         }
         value => value.as_i64().unwrap_or(0),
     }
@@ -655,10 +512,11 @@ pub(crate) fn template_hash(template: &Value, collisions: i64) -> String {
     if collisions > 0 {
         text.push_str(&collisions.to_string());
     }
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     object::safe_encode(&hash.to_string())
 }
 
 #[cfg(test)]
-#[path = "deployment_tests.rs"]
 mod tests;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use slipway_ledger::{Decider, ExecuteError, Ledger, ListFilter, Meta, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{Decider, ExecuteError, Ledger, ListFilter, Meta, Page, Request as Once, Snapshot, TransactError};
 use slipway_model::{Actor, CommitSha, Digest, Id, ImageName};
 use slipway_proto::{
     common::v1::waiting_on::Kind,
     deploy::v1::{self as proto, deploy_service_server::DeployService},
 };
-use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
+use slipway_server::{Action, ApiError, Caller, convert, page, stream_events_to};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -69,7 +69,7 @@ impl DeployService for DeployApi {
             status => vec![status.as_str_name().trim_start_matches("STATUS_").to_ascii_lowercase()],
         };
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
-        let page = list_page(message.page_size, &message.page_token)?;
+        let page = Page { size: page::size(message.page_size)?, token: message.page_token };
         let filter = ListFilter {
             status,
             service: given(message.service),

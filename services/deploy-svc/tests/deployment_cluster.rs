@@ -122,8 +122,9 @@ impl World {
 
     async fn cluster(&self) -> (Clusters, Kubernetes) {
         let name: Name = "test".parse().unwrap();
-        let config = serde_json::from_value(json!({"name": "test", "kubeconfig": self.kubeconfig}));
-        let clusters = Clusters::open(&[config.unwrap() as ClusterConfig]).await.unwrap();
+        let config = json!({"name": "test", "kubeconfig": self.kubeconfig});
+        let config: ClusterConfig = serde_json::from_value(config).unwrap();
+        let clusters = Clusters::open(&[config]).await.unwrap();
         let Cluster::Kubernetes(cluster) = clusters.get(&name).unwrap().clone() else { panic!("a real one") };
         (clusters, cluster)
     }

@@ -12,7 +12,7 @@ use super::Run;
 use crate::{
     deployment::{Deployment, DeploymentCommand, DeploymentRequest, Reason},
     kubernetes::{
-        Kubernetes, call,
+        ApiFault, Kubernetes, call,
         verdict::{self, Expected, Verdict},
         watch::View,
     },
@@ -20,6 +20,11 @@ use crate::{
 
 /// Words about progress are recorded at most so often: each is an event for everyone who watches.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
+
+/// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
+const QUIET: Duration = Duration::from_secs(30);
+/// The same after the watch was interrupted, since taking it up again makes no sound.
+const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
 
 /// Ends with the verdict's command.
 pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
@@ -33,6 +38,8 @@ pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &Deployment
     let target = &request.target;
     let mut subscription = cluster.follow(target.namespace.as_str(), &target.name);
     let mut words = Words { run, recorded: (state.progress.clone(), state.fault.is_some()), pending: None, next: Instant::now() };
+    // The last time that the API server was asked, and whether it answered.
+    let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
         let mut view = subscription.view();
         if view.synced && view.observed.deployment.is_none() {
@@ -46,13 +53,24 @@ pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &Deployment
             }
             Verdict::Progressing { message, look_again } => (message, look_again),
         };
-        match &view.fault {
+        let fault = match (&view.fault, &asked) {
+            (Some(fault), Some((at, Ok(())))) if fault.at < *at => None,
+            (Some(fault), _) => Some(fault.words.as_str()),
+            (None, Some((_, Err(words)))) => Some(words.as_str()),
+            (None, _) => None,
+        };
+        let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
+        match fault {
             Some(fault) => words.say(format!("cluster {} cannot be watched: {fault}", cluster.name()), true).await,
             None => words.say(message, false).await,
         }
         tokio::select! {
-            () = subscription.changed() => {}
+            () = subscription.changed() => asked = asked.filter(|(_, answer)| answer.is_ok()),
             () = until(look_again) => {}
+            () = tokio::time::sleep(quiet) => {
+                let answer = live(cluster, request).await.map(drop).map_err(|fault| fault.to_string());
+                asked = Some((Instant::now(), answer));
+            }
             () = words.due() => words.flush().await,
         }
     }
@@ -68,8 +86,12 @@ fn judge(expected: &Expected, view: &View) -> Verdict {
 
 /// The watch does not show it: either it lags behind our own write, or the object is gone. The API server knows.
 async fn gone(cluster: &Kubernetes, request: &DeploymentRequest) -> bool {
+    matches!(live(cluster, request).await, Ok(None))
+}
+
+async fn live(cluster: &Kubernetes, request: &DeploymentRequest) -> Result<Option<v1::Deployment>, ApiFault> {
     let api: Api<v1::Deployment> = Api::namespaced(cluster.client().clone(), request.target.namespace.as_str());
-    matches!(call("read the Deployment", api.get_opt(&request.target.name)).await, Ok(None))
+    call("read the Deployment", api.get_opt(&request.target.name)).await
 }
 
 async fn until(time: Option<Timestamp>) {

@@ -7,9 +7,16 @@
 
 pub mod manifests;
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DynamicObject, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
     discovery::{self, ApiResource, Scope},
 };
 use serde_json::{Value, json};
@@ -34,6 +41,20 @@ pub struct Write<'a> {
     pub target: &'a Target,
     pub epoch: u64,
     pub commit: &'a str,
+}
+
+/// Where kinds live in a cluster, as discovery told. What the cluster has, it keeps; only finds are remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds(Arc<Mutex<HashMap<GroupVersionKind, (ApiResource, Scope)>>>);
+
+impl Kinds {
+    fn known(&self, kind: &GroupVersionKind) -> Option<(ApiResource, Scope)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+    }
+
+    fn remember(&self, kind: &GroupVersionKind, found: (ApiResource, Scope)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone(), found);
+    }
 }
 
 /// Why the cluster did not take it.
@@ -77,7 +98,7 @@ pub async fn apply(
 ) -> Result<Applied, ApplyError> {
     let mut objects = Vec::with_capacity(manifests.len());
     for manifest in manifests {
-        let api = resolve(cluster.client(), &manifest, write.target).await?;
+        let api = resolve(cluster, &manifest, write.target).await?;
         objects.push((api, manifest));
     }
     if let Some((api, manifest)) = objects
@@ -104,50 +125,45 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// Where the object's kind lives in this cluster, by discovery.
+/// Where the object goes.
 async fn resolve(
-    client: &Client,
+    cluster: &Kubernetes,
     manifest: &Manifest,
     target: &Target,
 ) -> Result<Api<DynamicObject>, ApplyError> {
-    let what = manifest.to_string();
-    let found = tokio::time::timeout(
-        super::CALL_TIMEOUT,
-        discovery::pinned_kind(client, &manifest.kind),
-    )
-    .await;
-    let (resource, capabilities): (ApiResource, _) = match found {
-        Ok(Ok(found)) => found,
-        Ok(Err(kube::Error::Discovery(_))) => {
-            return Err(ApplyError::Refused(format!(
-                "{what}: the cluster has no kind {} in {}; is its CRD installed?",
-                manifest.kind.kind,
-                manifest.kind.api_version()
-            )));
+    let (resource, scope) = match cluster.kinds.known(&manifest.kind) {
+        Some(known) => known,
+        None => {
+            let found = discover(cluster.client(), manifest).await?;
+            cluster.kinds.remember(&manifest.kind, found.clone());
+            found
         }
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            return Err(ApplyError::Refused(format!(
-                "{what}: the cluster has no API {}; is its CRD installed?",
-                manifest.kind.api_version()
-            )));
-        }
-        Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
-        Err(_) => return Err(ApplyError::Away(format!("{what}: discovery had no answer"))),
     };
-    match (capabilities.scope, manifest.namespace.as_deref()) {
-        (Scope::Cluster, _) => Ok(Api::all_with(client.clone(), &resource)),
+    let client = cluster.client().clone();
+    match (scope, manifest.namespace.as_deref()) {
+        (Scope::Cluster, _) => Ok(Api::all_with(client, &resource)),
         (Scope::Namespaced, Some(namespace)) if namespace != target.namespace.as_str() => {
             Err(ApplyError::Refused(format!(
-                "{what} is meant for namespace {namespace}, and this target is in {}: other namespaces are not \
+                "{manifest} is meant for namespace {namespace}, and this target is in {}: other namespaces are not \
                  supported yet",
                 target.namespace
             )))
         }
-        (Scope::Namespaced, _) => Ok(Api::namespaced_with(
-            client.clone(),
-            target.namespace.as_str(),
-            &resource,
-        )),
+        (Scope::Namespaced, _) => Ok(Api::namespaced_with(client, target.namespace.as_str(), &resource)),
+    }
+}
+
+async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, Scope), ApplyError> {
+    let absent = || {
+        let (kind, version) = (&manifest.kind.kind, manifest.kind.api_version());
+        ApplyError::Refused(format!("{manifest}: the cluster has no kind {kind} in {version}; is its CRD installed?"))
+    };
+    match bounded(discovery::pinned_kind(client, &manifest.kind)).await {
+        Ok(Ok((resource, capabilities))) => Ok((resource, capabilities.scope)),
+        Ok(Err(kube::Error::Discovery(_))) => Err(absent()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(absent()),
+        Ok(Err(error)) => Err(ApiFault::of(&manifest.to_string(), &error).into()),
+        Err(words) => Err(ApplyError::Away(format!("{manifest}: {words}"))),
     }
 }
 
@@ -216,7 +232,7 @@ async fn put(
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                 tracing::debug!(object = %manifest, "written by someone in between: reading again");
                 // A short wait of random length, so that two writers do not keep meeting.
-                tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(1..=20))).await;
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
             }
             Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
             Err(words) => return Err(ApplyError::Away(format!("{what}: {words}"))),

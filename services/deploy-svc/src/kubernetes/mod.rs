@@ -79,6 +79,7 @@ pub struct Kubernetes {
     name: Name,
     client: kube::Client,
     watches: watch::Watches,
+    kinds: apply::Kinds,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -96,6 +97,7 @@ impl Kubernetes {
             name,
             watches: watch::Watches::new(client.clone()),
             client,
+            kinds: apply::Kinds::default(),
         }
     }
 

@@ -26,7 +26,10 @@ use kube::{
         watcher::{self, Event, ExponentialBackoff},
     },
 };
-use tokio::sync::watch::{Receiver, Sender};
+use tokio::{
+    sync::watch::{Receiver, Sender},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{cut, verdict::Observed};
@@ -70,8 +73,17 @@ pub struct View {
     /// All three lists have arrived at least once; before that, absence means nothing.
     pub synced: bool,
     pub observed: Observed,
-    /// Why the view may be behind: the API server cannot be watched at present.
-    pub fault: Option<String>,
+    /// Why the view may be behind. A watch that is quiet after it was taken up again clears nothing: ask the API
+    /// server.
+    pub fault: Option<Fault>,
+}
+
+/// A watch that was interrupted.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    pub words: String,
+    /// When it was tried last.
+    pub at: Instant,
 }
 
 /// Follows one Deployment until dropped.

@@ -11,7 +11,9 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, runtime::watcher::Event};
 
-use super::{Concerns, View};
+use tokio::time::Instant;
+
+use super::{Concerns, Fault, View};
 use crate::kubernetes::verdict::Observed;
 
 #[derive(Default)]
@@ -19,8 +21,8 @@ pub(super) struct Stores {
     deployments: Store<Deployment>,
     replica_sets: Store<ReplicaSet>,
     pods: Store<Pod>,
-    /// Watches that are interrupted now, by kind.
-    faults: BTreeMap<String, String>,
+    /// Watches that were interrupted and have shown nothing since, by kind.
+    faults: BTreeMap<String, Fault>,
 }
 
 impl Stores {
@@ -40,7 +42,7 @@ impl Stores {
                 replica_sets,
                 pods,
             },
-            fault: self.faults.values().next().cloned(),
+            fault: self.faults.values().max_by_key(|fault| fault.at).cloned(),
         }
     }
 
@@ -86,7 +88,7 @@ impl Stores {
 
     /// Notes that a kind cannot be watched now.
     pub(super) fn fail(&mut self, kind: &str, words: String) -> Concerns {
-        match self.faults.insert(kind.to_owned(), words) {
+        match self.faults.insert(kind.to_owned(), Fault { words, at: Instant::now() }) {
             None => Concerns::Everybody,
             Some(_) => Concerns::Nobody,
         }

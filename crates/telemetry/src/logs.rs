@@ -180,3 +180,119 @@ impl Visit for Fields {
         self.add(field, Value::String(value.to_string()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use serde_json::{Value, json};
+    use slipway_model::{Timestamp, TraceContext};
+    use tracing::{dispatcher, info, info_span, warn};
+    use tracing_subscriber::{
+        Layer,
+        filter::LevelFilter,
+        fmt::{MakeWriter, format::JsonFields},
+        layer::SubscriberExt,
+        registry::Registry,
+    };
+
+    use super::JsonLines;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn read(&self) -> Vec<Value> {
+            let bytes = self.0.lock().unwrap();
+            let text = std::str::from_utf8(&bytes).unwrap();
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The process's layers, except that lines go to memory.
+    fn logging(run: impl FnOnce(&crate::Service, TraceContext)) -> Vec<Value> {
+        use opentelemetry::trace::TracerProvider as _;
+        let lines = Lines::default();
+        let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(lines.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLines {
+                service: "slipway".into(),
+            });
+        let subscriber = Registry::default()
+            .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")))
+            .with(layer.with_filter(LevelFilter::INFO));
+        let service = crate::Service::disabled("build-svc");
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let dispatch = tracing::Dispatch::new(subscriber);
+        dispatcher::with_default(&dispatch, || run(&service, parent.parse().unwrap()));
+        lines.read()
+    }
+
+    #[test]
+    fn a_line_has_the_trace_and_the_service_of_its_span() {
+        let lines = logging(|service, parent| {
+            let span = info_span!("fetch", repository = "app", attempt = 2);
+            service.adopt(&span, Some(parent));
+            let _entered = span.enter();
+            info!(commit = "1a2b3c4", bytes = 10_u64, "fetched");
+        });
+        let line = &lines[0];
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "fetched");
+        assert_eq!(line["service.name"], "build-svc");
+        assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(line["span_id"].as_str().unwrap().len(), 16);
+        assert_ne!(
+            line["span_id"], "b7ad6b7169203331",
+            "its own span's, not the caller's"
+        );
+        assert_eq!(line["commit"], "1a2b3c4");
+        assert_eq!(line["bytes"], 10);
+        assert_eq!(
+            line["spans"],
+            json!([{ "name": "fetch", "repository": "app", "attempt": 2 }])
+        );
+        assert!(line["timestamp"].as_str().unwrap().parse::<Timestamp>().is_ok());
+    }
+
+    #[test]
+    fn outside_of_spans_there_is_no_trace_and_hostile_text_stays_inside_its_field() {
+        let lines = logging(|_, _| {
+            warn!(error = "a\n{\"level\":\"FAKE\"}", level = "mine", "line\nbreak");
+        });
+        assert_eq!(lines.len(), 1);
+        let line = &lines[0];
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["field.level"], "mine");
+        assert_eq!(line["message"], "line\nbreak");
+        assert_eq!(line["error"], "a\n{\"level\":\"FAKE\"}");
+        assert_eq!(line["service.name"], "slipway");
+        assert!(line.get("trace_id").is_none() && line.get("spans").is_none());
+    }
+}

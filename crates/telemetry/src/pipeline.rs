@@ -248,7 +248,7 @@ impl Worker {
                         warn!(service = self.service, %error, "telemetry collector is away, spans wait");
                     }
                     self.failures += 1;
-                    if self.failures % GIVE_UP == 0 {
+                    if self.failures.is_multiple_of(GIVE_UP) {
                         warn!(service = self.service, dropped = count, %error, "spans are given up");
                         self.held.drain(..count);
                     }

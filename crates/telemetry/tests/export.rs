@@ -11,8 +11,8 @@ use opentelemetry_proto::tonic::{
 };
 use slipway_model::{SpanId, Timestamp, TraceContext, TraceId};
 use slipway_telemetry::{
-    KeyValue, RunResult, SpanKind, SpanRecord, Status, Telemetry, TelemetryConfig, TelemetryError, WaitKind, build,
-    names,
+    KeyValue, RunResult, SpanKind, SpanRecord, Status, Telemetry, TelemetryConfig, TelemetryError, WaitKind,
+    build, names,
 };
 use tracing::{Dispatch, dispatcher, info_span};
 
@@ -47,7 +47,9 @@ fn gate() -> SpanRecord {
 }
 
 fn caller() -> TraceContext {
-    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()
+    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -73,8 +75,14 @@ async fn a_step_span_arrives_with_its_own_ids_and_times() {
     assert_eq!(span.kind, WireKind::Internal as i32);
     assert_eq!(span.start_time_unix_nano, 1_700_000_000_000_001_000);
     assert_eq!(span.end_time_unix_nano, 1_700_014_400_000_002_000);
-    assert_eq!(attribute(&span.attributes, "cicd.pipeline.task.name").as_deref(), Some("gate"));
-    assert_eq!(attribute(&span.attributes, "slipway.step.attempt").as_deref(), Some("1"));
+    assert_eq!(
+        attribute(&span.attributes, "cicd.pipeline.task.name").as_deref(),
+        Some("gate")
+    );
+    assert_eq!(
+        attribute(&span.attributes, "slipway.step.attempt").as_deref(),
+        Some("1")
+    );
     assert_eq!(span.links.len(), 1);
     assert_eq!(span.links[0].trace_id, caller().trace_id.0);
     assert_eq!(span.links[0].span_id, caller().span_id.0);
@@ -195,7 +203,12 @@ async fn metrics_arrive_without_ids_of_runs() {
     let (telemetry, _dispatch) = exporting_to(&collector);
     let metrics = telemetry.service("deploy-svc").unwrap().metrics().clone();
     metrics.run_ended("ms-identity", RunResult::Success, Duration::from_secs(90), None);
-    metrics.run_ended("ms-identity", RunResult::Failure, Duration::from_secs(3), Some("unhealthy"));
+    metrics.run_ended(
+        "ms-identity",
+        RunResult::Failure,
+        Duration::from_secs(3),
+        Some("unhealthy"),
+    );
     metrics.step_ended("gate", "staging", RunResult::Success, Duration::from_secs(14_400));
     metrics.steps_waiting("gate", WaitKind::Human, 3);
     metrics.runs_active("ms-identity", 1);
@@ -216,12 +229,18 @@ async fn metrics_arrive_without_ids_of_runs() {
     };
     assert_eq!(histogram.data_points.len(), 2);
     for point in &histogram.data_points {
-        assert_eq!(attribute(&point.attributes, "cicd.pipeline.name").as_deref(), Some("ms-identity"));
+        assert_eq!(
+            attribute(&point.attributes, "cicd.pipeline.name").as_deref(),
+            Some("ms-identity")
+        );
         assert_eq!(attribute(&point.attributes, "cicd.pipeline.run.id"), None);
         match attribute(&point.attributes, "cicd.pipeline.result").as_deref() {
             Some("success") => assert_eq!(point.sum, Some(90.0)),
             Some("failure") => {
-                assert_eq!(attribute(&point.attributes, "error.type").as_deref(), Some("unhealthy"));
+                assert_eq!(
+                    attribute(&point.attributes, "error.type").as_deref(),
+                    Some("unhealthy")
+                );
             }
             other => panic!("{other:?}"),
         }
@@ -229,7 +248,10 @@ async fn metrics_arrive_without_ids_of_runs() {
     let Some(Data::Gauge(waiting)) = find("slipway.steps.waiting").1.data else {
         panic!("not a gauge")
     };
-    assert_eq!(attribute(&waiting.data_points[0].attributes, "slipway.wait.kind").as_deref(), Some("human"));
+    assert_eq!(
+        attribute(&waiting.data_points[0].attributes, "slipway.wait.kind").as_deref(),
+        Some("human")
+    );
     for name in [
         "slipway.step.duration",
         "cicd.pipeline.run.active",
@@ -292,7 +314,10 @@ async fn wrong_settings_name_the_field() {
             otlp_endpoint: Some(endpoint.to_owned()),
             ..TelemetryConfig::default()
         });
-        assert!(message.starts_with(&format!("otlp_endpoint {endpoint:?}")), "{message}");
+        assert!(
+            message.starts_with(&format!("otlp_endpoint {endpoint:?}")),
+            "{message}"
+        );
     }
     let message = wrong(TelemetryConfig {
         log_filter: "info,a=b=c".to_owned(),

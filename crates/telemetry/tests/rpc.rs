@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -12,8 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use slipway_model::TraceContext;
 use slipway_telemetry::{
-    Capture, SpanKind, Status as SpanStatus, TelemetryConfig, TraceClient, TraceClientLayer, TraceServerLayer,
-    WithTraceContext, capture, current_trace_context,
+    Capture, SpanKind, Status as SpanStatus, TelemetryConfig, TraceClient, TraceClientLayer,
+    TraceServerLayer, WithTraceContext, capture, current_trace_context,
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -114,6 +115,19 @@ impl Rig {
         *self.probe.seen.lock().unwrap().last().unwrap()
     }
 
+    /// Once so many spans have ended.
+    async fn ended(&self, count: usize) -> Vec<(String, opentelemetry_sdk::trace::SpanData)> {
+        let wait = async {
+            while self.captured.spans().len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait)
+            .await
+            .expect("the spans did not end");
+        self.captured.spans()
+    }
+
     /// After the server has finished with every call.
     async fn spans(self) -> Vec<(String, opentelemetry_sdk::trace::SpanData)> {
         drop((self.client, self.channel));
@@ -125,11 +139,16 @@ impl Rig {
 }
 
 fn release() -> TraceContext {
-    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()
+    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        .parse()
+        .unwrap()
 }
 
 fn text(span: &opentelemetry_sdk::trace::SpanData, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == key)?;
+    let found = span
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key.as_str() == key)?;
     Some(found.value.to_string())
 }
 
@@ -191,7 +210,9 @@ async fn a_call_without_or_with_a_malformed_context_begins_a_trace() {
     assert_eq!(first.given, first.current);
 
     let mut request = Request::new(ExportTraceServiceRequest::default());
-    request.metadata_mut().insert("traceparent", "00-nonsense-01".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("traceparent", "00-nonsense-01".parse().unwrap());
     rig.client.export(request).await.unwrap();
     let second = rig.seen();
     assert_eq!(second.given, second.current);
@@ -202,15 +223,17 @@ async fn a_call_without_or_with_a_malformed_context_begins_a_trace() {
 #[tokio::test]
 async fn the_status_decides_whose_error_it_is() {
     let (mut rig, _guard) = Rig::start().await;
-    for (code, name, ours) in [
+    let statuses = [
         (Code::NotFound, "NOT_FOUND", false),
         (Code::FailedPrecondition, "FAILED_PRECONDITION", false),
         (Code::Internal, "INTERNAL", true),
         (Code::Unavailable, "UNAVAILABLE", true),
-    ] {
+    ];
+    for (count, (code, name, ours)) in (1..).zip(statuses) {
         *rig.probe.answer.lock().unwrap() = Some(Status::new(code, "told so"));
         assert_eq!(rig.call(None).await.unwrap_err().code(), code);
-        let spans = rig.captured.spans();
+        // The span ends once the answer is sent, which the client may see first.
+        let spans = rig.ended(count).await;
         let (_, span) = spans.last().unwrap();
         assert_eq!(text(span, "rpc.response.status_code").as_deref(), Some(name));
         assert_eq!(matches!(span.status, SpanStatus::Error { .. }), ours, "{name}");
@@ -233,5 +256,8 @@ async fn a_method_that_is_not_there_is_seen() {
     rig.call(None).await.unwrap();
     drop(grpc);
     let spans = rig.spans().await;
-    assert_eq!(text(&spans[0].1, "rpc.response.status_code").as_deref(), Some("UNIMPLEMENTED"));
+    assert_eq!(
+        text(&spans[0].1, "rpc.response.status_code").as_deref(),
+        Some("UNIMPLEMENTED")
+    );
 }

@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::{
     metrics::v1::Metric,
     trace::v1::Span,
 };
-use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::Notify};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
@@ -35,7 +35,8 @@ pub(crate) struct Received {
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     pub(crate) received: Received,
-    server: JoinHandle<()>,
+    /// Its own, so that its connections can be ended too.
+    runtime: Option<Runtime>,
 }
 
 impl Collector {
@@ -44,19 +45,27 @@ impl Collector {
     }
 
     pub(crate) async fn start_at(address: SocketAddr, received: Received) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = Server::builder()
-            .add_service(TraceServiceServer::new(received.clone()))
-            .add_service(MetricsServiceServer::new(received.clone()))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        let server = tokio::spawn(async move {
-            server.await.unwrap();
-        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let services = received.clone();
+        let serve = async move {
+            let listener = TcpListener::bind(address).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = Server::builder()
+                .add_service(TraceServiceServer::new(services.clone()))
+                .add_service(MetricsServiceServer::new(services))
+                .serve_with_incoming(TcpListenerStream::new(listener));
+            tokio::spawn(async move { server.await.unwrap() });
+            address
+        };
+        let address = runtime.spawn(serve).await.unwrap();
         Self {
             address,
             received,
-            server,
+            runtime: Some(runtime),
         }
     }
 
@@ -65,10 +74,20 @@ impl Collector {
     }
 
     /// Ends it, connections included.
-    pub(crate) async fn stop(self) -> (SocketAddr, Received) {
-        self.server.abort();
-        let _ = self.server.await;
-        (self.address, self.received)
+    pub(crate) async fn stop(mut self) -> (SocketAddr, Received) {
+        let runtime = self.runtime.take().unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(10)))
+            .await
+            .unwrap();
+        (self.address, self.received.clone())
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

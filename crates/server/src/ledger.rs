@@ -11,13 +11,17 @@ use crate::{ApiError, DatabaseConfig, RunError, page};
 /// # Errors
 /// A configuration without a URL, and a database that cannot be opened or brought up to date.
 pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Result<Ledger, RunError> {
-    let mut config = LedgerConfig::new(database.url()?.expose_secret())
-        .origin(origin)
-        .replica(replica);
+    let mut config = LedgerConfig::new(database.url()?.expose_secret()).origin(origin).replica(replica);
     if let Some(connections) = database.max_connections {
         config = config.max_connections(connections);
     }
-    Ledger::open(config).await.map_err(RunError::other("ledger"))
+    // The compiler cannot see that a future is Send in which migrations run, and services are spawned. So this one is
+    // driven where it need not be.
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(Ledger::open(config)))
+        .await
+        .map_err(RunError::other("ledger"))?
+        .map_err(RunError::other("ledger"))
 }
 
 /// The page that a list request asks for.

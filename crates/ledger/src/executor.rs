@@ -54,7 +54,6 @@ pub trait Effects<D: Decider>: Send + Sync {
 }
 
 /// One run of one effect (or poll).
-#[derive(Debug)]
 pub struct EffectRun<D: Decider> {
     pub ledger: Ledger,
     pub id: Id,
@@ -66,6 +65,17 @@ pub struct EffectRun<D: Decider> {
     pub cancelled: CancellationToken,
     /// The trace of the latest event.
     pub traceparent: Option<TraceContext>,
+}
+
+impl<D: Decider> fmt::Debug for EffectRun<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EffectRun")
+            .field("kind", &D::KIND)
+            .field("id", &self.id)
+            .field("key", &self.key)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the ledger tells the executor of its own process.

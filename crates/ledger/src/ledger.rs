@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use slipway_model::{Actor, Id, Timestamp, TraceContext};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -21,6 +22,8 @@ use crate::{
     decision::Decision,
     executor::Hook,
     hub::Hub,
+    postgres::Postgres,
+    sqlite::Sqlite,
     store::{Append, Batch, Clash, EventRow, Hinted, Remote, Result, Store},
     turns::Turns,
     types::Key,
@@ -95,15 +98,16 @@ impl Ledger {
         let owner = format!("{}/{}", config.replica, uuid::Uuid::now_v7());
         let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
         let (store, single_writer): (Arc<dyn Store>, bool) = match scheme {
-            "postgres" | "postgresql" => (
-                Arc::new(crate::postgres::Postgres::open(&config, owner).await?),
-                false,
-            ),
-            "sqlite" => (Arc::new(crate::sqlite::Sqlite::open(&config, owner).await?), true),
+            "postgres" | "postgresql" => {
+                let opening: BoxFuture<'_, Result<Postgres>> = Box::pin(Postgres::open(&config, owner));
+                (Arc::new(opening.await?), false)
+            }
+            "sqlite" => {
+                let opening: BoxFuture<'_, Result<Sqlite>> = Box::pin(Sqlite::open(&config, owner));
+                (Arc::new(opening.await?), true)
+            }
             _ => {
-                return Err(LedgerError::Config(
-                    "the url must begin with postgres:// or sqlite://".to_owned(),
-                ));
+                return Err(LedgerError::Config("the url must begin with postgres:// or sqlite://".to_owned()));
             }
         };
         let shared = Arc::new(Shared {

@@ -4,12 +4,16 @@
 //! in a crash of the database because it would only be done again (leases, hints, polls), and goes through a pool
 //! with `synchronous_commit=off`.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use slipway_model::{Id, Timestamp};
 use sqlx::{
-    PgPool, Row,
+    Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
 };
 use tokio::sync::mpsc;
@@ -33,12 +37,38 @@ use time::PgTime;
 
 /// Where replicas tell each other what they appended.
 const CHANNEL: &str = "slipway_ledger";
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Postgres {
     pool: PgPool,
-    committers: PgPool,
+    committers: Committers,
     owner: String,
+}
+
+/// The connections that append. Not a pool: the committer knows how many groups are in flight, and one that fails
+/// leaves its connection out.
+#[derive(Debug)]
+struct Committers {
+    options: PgConnectOptions,
+    idle: Mutex<Vec<PgConnection>>,
+}
+
+impl Committers {
+    async fn take(&self) -> sqlx::Result<PgConnection> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(conn) => Ok(conn),
+            None => tokio::time::timeout(CONNECT, PgConnection::connect_with(&self.options))
+                .await
+                .map_err(|_| sqlx::Error::PoolTimedOut)?,
+        }
+    }
+
+    fn put_back(&self, conn: PgConnection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    }
 }
 
 impl Postgres {
@@ -49,24 +79,24 @@ impl Postgres {
         let opening = LedgerError::database("connecting to the database");
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.max(2))
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(CONNECT)
             .connect_with(options.clone().options([("synchronous_commit", "off")]))
             .await
             .map_err(&opening)?;
         // Rows are always found by their keys: a plan made while a table was small must not scan it when it is large.
         let plans = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
-        let committers = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(options.options(plans));
+        let committers = Committers { options: options.options(plans), idle: Mutex::default() };
         let mut migrator = sqlx::migrate!("migrations/postgres");
         // A newer replica's tables are its own business: state versions decide what may be written.
         migrator.set_ignore_missing(true);
-        migrator.run(&pool).await.map_err(|error| LedgerError::Database {
+        let mut conn = pool.acquire().await.map_err(&opening)?;
+        // Not `run`: the future of a generic `Acquire` cannot be spawned.
+        migrator.run_direct(None, &mut *conn, false).await.map_err(|error| LedgerError::Database {
             doing: "migrating the database",
             transient: false,
             source: Box::new(error),
         })?;
+        drop(conn);
         let store = Self { pool, committers, owner };
         feed::adopt(&store).await.map_err(&opening)?;
         sqlx::query("DELETE FROM requests WHERE created_at < now() - $1 * interval '1 microsecond'")
@@ -288,7 +318,12 @@ impl Store for Postgres {
     }
 
     async fn close(&self) {
-        self.committers.close().await;
+        let idle = std::mem::take(&mut *self.committers.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for conn in idle {
+            if let Err(error) = conn.close().await {
+                tracing::debug!(%error, "a connection did not end well");
+            }
+        }
         self.pool.close().await;
     }
 }

@@ -86,7 +86,8 @@ impl Sqlite {
         // A newer replica's tables are its own business: state versions decide what may be written.
         migrator.set_ignore_missing(true);
         migrator
-            .run(&mut writer)
+            // Not `run`: the future of a generic `Acquire` cannot be spawned.
+            .run_direct(None, &mut writer, false)
             .await
             .map_err(|error| LedgerError::Database {
                 doing: "migrating the database",

@@ -204,12 +204,23 @@ impl Request {
 }
 
 /// What became of an idempotent command.
-#[derive(Debug, Clone)]
 pub struct Executed<D: Decider> {
     /// The aggregate as it is now; on replay it may have another id than the one that was passed.
     pub snapshot: Snapshot<D>,
     /// The request was carried out before; nothing was done now.
     pub replayed: bool,
+}
+
+impl<D: Decider> Clone for Executed<D> {
+    fn clone(&self) -> Self {
+        Self { snapshot: self.snapshot.clone(), replayed: self.replayed }
+    }
+}
+
+impl<D: Decider> fmt::Debug for Executed<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executed").field("snapshot", &self.snapshot).field("replayed", &self.replayed).finish()
+    }
 }
 
 /// An event of an aggregate's history.

@@ -79,6 +79,7 @@ impl<D: Decider> Kind for Runner<D> {
             served: None,
             poll_next: None,
             poll_now: false,
+            hinted: false,
             stopping: None,
         };
         loop {
@@ -92,8 +93,8 @@ impl<D: Decider> Kind for Runner<D> {
                 break;
             }
         }
-        if held.leftover_hint()
-            && !core.stop.is_cancelled()
+        // Stored for whoever holds it next.
+        if (supervisor.hinted || held.leftover_hint())
             && let Err(error) = core.ledger.hint(&key.kind, &key.id).await
         {
             tracing::warn!(kind = %key.kind, id = %key.id, %error, "a hint was lost");
@@ -140,8 +141,10 @@ struct Supervisor<'a, D: Decider> {
     /// When the last polls began that are through but not yet recorded as such.
     served: Option<Timestamp>,
     poll_next: Option<Instant>,
-    /// A hint came, or it was claimed: poll without waiting.
+    /// It was claimed, so its polls may be due: poll without waiting.
     poll_now: bool,
+    /// A hint came, and no poll has begun since.
+    hinted: bool,
     /// Since when everything is being cancelled.
     stopping: Option<Instant>,
 }
@@ -151,7 +154,8 @@ impl<D: Decider> Supervisor<'_, D> {
     async fn run(&mut self) -> Result<(), LedgerError> {
         loop {
             let news = self.held.take();
-            self.poll_now |= news.claimed || news.hinted;
+            self.poll_now |= news.claimed;
+            self.hinted |= news.hinted;
             let stop = self.core.stop.is_cancelled();
             if stop || news.lost || !news.leased {
                 self.cancel(|_| true);
@@ -185,7 +189,11 @@ impl<D: Decider> Supervisor<'_, D> {
                 Read::Cached(0)
             };
             let (Some(loaded), _) = self.core.ledger.load::<D>(self.key, read).await? else {
-                return Ok(());
+                // Gone from the database.
+                if let Some(version) = self.held.renewable() {
+                    self.held.lose(version);
+                }
+                continue;
             };
             let state = loaded.state::<D>();
             self.compare(&loaded, &state);
@@ -229,10 +237,10 @@ impl<D: Decider> Supervisor<'_, D> {
         }
         let poll = any_poll
             && self.round.is_none()
-            && (self.poll_now || self.poll_next.is_some_and(|next| next <= Instant::now()));
+            && (self.poll_now || self.hinted || self.poll_next.is_some_and(|next| next <= Instant::now()));
         if poll {
             self.round = Some(self.core.ledger.now());
-            self.poll_now = false;
+            (self.poll_now, self.hinted) = (false, false);
             self.poll_next = Some(Instant::now() + D::poll_every(state));
         }
         wanted.retain(|work, _| {

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{Postgres as Db, Row, Transaction};
+use sqlx::{Connection, PgConnection, Postgres as Db, Row, Transaction};
 
 use super::{CHANNEL, PgTime, Postgres, id, unsigned};
 use crate::{
@@ -24,9 +24,21 @@ const PAYLOAD: usize = 7000;
 const TRIES: u32 = 5;
 
 pub(super) async fn commit(store: &Postgres, group: &[Batch], again: bool) -> sqlx::Result<Vec<Outcome>> {
+    let mut conn = store.committers.take().await?;
+    let outcomes = attempt(store, &mut conn, group, again).await?;
+    store.committers.put_back(conn);
+    Ok(outcomes)
+}
+
+async fn attempt(
+    store: &Postgres,
+    conn: &mut PgConnection,
+    group: &[Batch],
+    again: bool,
+) -> sqlx::Result<Vec<Outcome>> {
     let reads = group.iter().flat_map(|batch| &batch.appends).any(|append| !append.writes());
     if !reads && !again {
-        let mut tx = store.committers.begin().await?;
+        let mut tx = conn.begin().await?;
         let all: Vec<&Batch> = group.iter().collect();
         if let Some(written) = write(store, &mut tx, &all).await? {
             tx.commit().await?;
@@ -35,7 +47,7 @@ pub(super) async fn commit(store: &Postgres, group: &[Batch], again: bool) -> sq
         tx.rollback().await?;
     }
     for _ in 0..TRIES {
-        let mut tx = store.committers.begin().await?;
+        let mut tx = conn.begin().await?;
         let verdicts = judge(&mut tx, group, again).await?;
         let winners: Vec<&Batch> = group
             .iter()
@@ -54,7 +66,7 @@ pub(super) async fn commit(store: &Postgres, group: &[Batch], again: bool) -> sq
             .zip(verdicts)
             .map(|(batch, verdict)| match verdict {
                 Verdict::Write => Ok(written.next().unwrap_or_default()),
-                Verdict::Done => Ok(vec![Written { mine: false, due_at: None }; batch.appends.len()]),
+                Verdict::Done => Ok(unwritten(batch)),
                 Verdict::Lost(clash) => Err(clash),
             })
             .collect());

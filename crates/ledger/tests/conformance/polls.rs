@@ -14,6 +14,7 @@ conformance! {
     polls_run_until_they_learn_something,
     a_hint_polls_at_once,
     a_hint_during_a_poll_polls_again,
+    a_hint_during_a_poll_that_learns_something,
     a_hint_at_another_replica_is_not_lost,
     a_hint_before_there_is_a_poll_is_kept,
 }
@@ -94,6 +95,26 @@ async fn a_hint_during_a_poll_polls_again(database: Database) {
     ledger.hint("job", &id("one")).await.unwrap();
     gate.add_permits(10);
     until(&ledger, &id("one"), |state| state.seen == 9).await;
+    stop.cancel();
+    running.drain().await;
+}
+
+/// As before, but the first poll's outcome gives the lease back in its append.
+async fn a_hint_during_a_poll_that_learns_something(database: Database) {
+    let ledger = database.open().await;
+    let (far, gate) = (Arc::new(AtomicI64::new(3)), Arc::new(Semaphore::new(0)));
+    let hands = gated(&far, &gate);
+    let (running, stop) = start(&ledger, &hands);
+    record(&ledger, &id("one"), vec![Event::Polling { millis: NEVER }]).await;
+    for value in [9, 27, 81] {
+        let before = hands.count();
+        ledger.hint("job", &id("one")).await.unwrap();
+        eventually("it polls", async || hands.count() > before).await;
+        far.store(value, Ordering::SeqCst);
+        ledger.hint("job", &id("one")).await.unwrap();
+        gate.add_permits(2);
+        until(&ledger, &id("one"), |state| state.seen == value).await;
+    }
     stop.cancel();
     running.drain().await;
 }

@@ -49,7 +49,12 @@ impl Bed {
             auth: Default::default(),
             insecure: vec![],
         };
-        Self { folder, workspace, log, buildah }
+        Self {
+            folder,
+            workspace,
+            log,
+            buildah,
+        }
     }
 
     fn context(&self, dockerfile: &str) -> PathBuf {
@@ -60,7 +65,11 @@ impl Bed {
         context
     }
 
-    async fn build(&self, dockerfile: &str, cancelled: &CancellationToken) -> Result<(Attempt, PathBuf, Digest), BuildError> {
+    async fn build(
+        &self,
+        dockerfile: &str,
+        cancelled: &CancellationToken,
+    ) -> Result<(Attempt, PathBuf, Digest), BuildError> {
         let context = self.context(dockerfile);
         let id: Id = "bld-1".parse().unwrap();
         let attempt = self.workspace.attempt(&id).unwrap();
@@ -91,36 +100,65 @@ async fn an_image_is_built_twice_alike_pushed_and_named() {
     let (_first, folder, digest) = bed.build(GOOD, &never).await.unwrap();
     let (_second, _, again) = bed.build(GOOD, &never).await.unwrap();
     assert_eq!(digest, again, "the same build has the same digest");
-    assert!(bed.log.tail().iter().any(|line| line == "running hello"), "{:?}", bed.log.tail());
+    assert!(
+        bed.log.tail().iter().any(|line| line == "running hello"),
+        "{:?}",
+        bed.log.tail()
+    );
     let image = Image::open(&folder).unwrap();
     let labels = image.labels().unwrap();
-    assert_eq!((labels["version"].as_str(), labels["dev.slipway.build"].as_str()), ("1.2.3", "bld-1"));
+    assert_eq!(
+        (labels["version"].as_str(), labels["dev.slipway.build"].as_str()),
+        ("1.2.3", "bld-1")
+    );
 
     let server = TestRegistry::start().await.unwrap();
     let layout = bed.folder.path().join("images");
     let registries: [(Arc<dyn Registry>, String); 2] = [
-        (Arc::new(Oci::new(Transport::Http, None, None).unwrap()), server.image("team/app")),
+        (
+            Arc::new(Oci::new(Transport::Http, None, None).unwrap()),
+            server.image("team/app"),
+        ),
         (Arc::new(OciLayout::new(layout.clone())), "team/app".to_owned()),
     ];
     let (one, other): (Tag, Tag) = ("1a2b3c4".parse().unwrap(), "main".parse().unwrap());
     for (registry, name) in registries {
         let name: ImageName = name.parse().unwrap();
         assert_eq!(registry.inspect(&name, &one).await.unwrap(), None);
-        assert!(registry.tag(&name, &digest, &one).await.is_err(), "nothing to name yet");
+        assert!(
+            registry.tag(&name, &digest, &one).await.is_err(),
+            "nothing to name yet"
+        );
         for _ in 0..2 {
             registry.push(&name, &image).await.unwrap();
-            assert_eq!(registry.inspect(&name, &one).await.unwrap(), None, "pushing names nothing");
+            assert_eq!(
+                registry.inspect(&name, &one).await.unwrap(),
+                None,
+                "pushing names nothing"
+            );
         }
         for tag in [&one, &other, &one] {
             registry.tag(&name, &digest, tag).await.unwrap();
             let found = registry.inspect(&name, tag).await.unwrap().unwrap();
-            assert_eq!((found.digest, found.labels["dev.slipway.build"].as_str()), (digest.clone(), "bld-1"));
+            assert_eq!(
+                (found.digest, found.labels["dev.slipway.build"].as_str()),
+                (digest.clone(), "bld-1")
+            );
         }
     }
-    let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("team/app/index.json")).unwrap()).unwrap();
-    let names: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|entry| entry["annotations"]["org.opencontainers.image.ref.name"].as_str()).collect();
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(layout.join("team/app/index.json")).unwrap()).unwrap();
+    let names: Vec<_> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["annotations"]["org.opencontainers.image.ref.name"].as_str())
+        .collect();
     assert_eq!(names, [None, Some("main"), Some("1a2b3c4")]);
-    assert_eq!(fs::read_to_string(layout.join("team/app/oci-layout")).unwrap(), r#"{"imageLayoutVersion":"1.0.0"}"#);
+    assert_eq!(
+        fs::read_to_string(layout.join("team/app/oci-layout")).unwrap(),
+        r#"{"imageLayoutVersion":"1.0.0"}"#
+    );
     let blobs = image.blobs().all(|blob| image.blob_file(blob).unwrap().exists());
     assert!(blobs);
 }
@@ -129,11 +167,24 @@ async fn an_image_is_built_twice_alike_pushed_and_named() {
 async fn a_dockerfile_that_fails_says_why() {
     let bed = Bed::new().await;
     let never = CancellationToken::new();
-    let error = bed.build("FROM scratch\nCOPY program /p\nRUN [\"/p\", \"fail\"]\n", &never).await.unwrap_err();
+    let error = bed
+        .build("FROM scratch\nCOPY program /p\nRUN [\"/p\", \"fail\"]\n", &never)
+        .await
+        .unwrap_err();
     assert!(matches!(error, BuildError::Failed(_)), "{error}");
-    assert!(bed.log.tail().iter().any(|line| line.contains("cannot go on")), "{:?}", bed.log.tail());
-    let error = bed.build("FROM scratch\nCOPY absent /p\n", &never).await.unwrap_err();
-    assert!(matches!(&error, BuildError::Failed(message) if message.contains("absent")), "{error}");
+    assert!(
+        bed.log.tail().iter().any(|line| line.contains("cannot go on")),
+        "{:?}",
+        bed.log.tail()
+    );
+    let error = bed
+        .build("FROM scratch\nCOPY absent /p\n", &never)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, BuildError::Failed(message) if message.contains("absent")),
+        "{error}"
+    );
     let error = bed.build("NONSENSE\n", &never).await.unwrap_err();
     assert!(matches!(error, BuildError::Failed(_)), "{error}");
     // Nobody listens there: the network's fault, not the Dockerfile's.
@@ -152,20 +203,29 @@ async fn cancelling_kills_what_the_dockerfile_runs() {
         }
         cancelled.cancel();
     };
-    let build = bed.build("FROM scratch\nCOPY program /p\nRUN [\"/p\", \"sleep\"]\n", &cancelled);
+    let build = bed.build(
+        "FROM scratch\nCOPY program /p\nRUN [\"/p\", \"sleep\"]\n",
+        &cancelled,
+    );
     let (outcome, ()) = tokio::join!(build, stop);
     assert!(matches!(outcome, Err(BuildError::Cancelled)));
     let root = bed.folder.path().canonicalize().unwrap();
-    let left = fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter(|process| {
-        fs::read_link(process.path().join("root")).is_ok_and(|link| link.starts_with(&root))
-    });
+    let left = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|process| {
+            fs::read_link(process.path().join("root")).is_ok_and(|link| link.starts_with(&root))
+        });
     assert_eq!(left.count(), 0, "a process of the build is left");
 }
 
 #[tokio::test]
 async fn registries_that_refuse_are_told_from_those_that_are_away() {
     let bed = Bed::new().await;
-    let (_attempt, folder, digest) = bed.build("FROM scratch\nCOPY program /p\n", &CancellationToken::new()).await.unwrap();
+    let (_attempt, folder, digest) = bed
+        .build("FROM scratch\nCOPY program /p\n", &CancellationToken::new())
+        .await
+        .unwrap();
     let image = Image::open(&folder).unwrap();
     let server = TestRegistry::start_with(Access::ReadOnly).await.unwrap();
     let name: ImageName = server.image("team/app").parse().unwrap();
@@ -175,7 +235,9 @@ async fn registries_that_refuse_are_told_from_those_that_are_away() {
         let credential = (TestRegistry::USER.to_owned(), password.to_owned());
         Oci::new(Transport::Http, None, Some(credential)).unwrap()
     };
-    let refused = |result: Result<(), RegistryError>| assert!(matches!(result, Err(RegistryError::Refused { .. })), "{result:?}");
+    let refused = |result: Result<(), RegistryError>| {
+        assert!(matches!(result, Err(RegistryError::Refused { .. })), "{result:?}")
+    };
 
     refused(open().push(&name, &image).await);
     server.restart(Access::Password).await.unwrap();
@@ -194,13 +256,19 @@ async fn registries_that_refuse_are_told_from_those_that_are_away() {
     // TLS against a plain server cannot work, and says so at once.
     server.restart(Access::Open).await.unwrap();
     let tls = Oci::new(Transport::Https, None, None).unwrap();
-    assert!(matches!(tls.push(&name, &image).await, Err(RegistryError::Unavailable { .. })));
+    assert!(matches!(
+        tls.push(&name, &image).await,
+        Err(RegistryError::Unavailable { .. })
+    ));
 }
 
 #[tokio::test]
 async fn writers_of_one_layout_do_not_lose_each_others_tags() {
     let bed = Bed::new().await;
-    let (_attempt, folder, digest) = bed.build("FROM scratch\nCOPY program /p\n", &CancellationToken::new()).await.unwrap();
+    let (_attempt, folder, digest) = bed
+        .build("FROM scratch\nCOPY program /p\n", &CancellationToken::new())
+        .await
+        .unwrap();
     let image = Image::open(&folder).unwrap();
     let registry = OciLayout::new(bed.folder.path().join("images"));
     let name: ImageName = "team/app".parse().unwrap();
@@ -208,14 +276,23 @@ async fn writers_of_one_layout_do_not_lose_each_others_tags() {
         let (registry, name, image, digest) = (registry.clone(), name.clone(), image.clone(), digest.clone());
         async move {
             registry.push(&name, &image).await.unwrap();
-            registry.tag(&name, &digest, &format!("t{number}").parse().unwrap()).await.unwrap();
+            registry
+                .tag(&name, &digest, &format!("t{number}").parse().unwrap())
+                .await
+                .unwrap();
         }
     });
     futures::future::join_all(writers).await;
     for number in 0..16 {
         let tag = format!("t{number}").parse().unwrap();
-        assert_eq!(registry.inspect(&name, &tag).await.unwrap().unwrap().digest, digest);
+        assert_eq!(
+            registry.inspect(&name, &tag).await.unwrap().unwrap().digest,
+            digest
+        );
     }
     let refused = registry.push(&"team/blobs".parse().unwrap(), &image).await;
-    assert!(matches!(refused, Err(RegistryError::Refused { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(RegistryError::Refused { .. })),
+        "{refused:?}"
+    );
 }

@@ -33,7 +33,10 @@ pub struct Reason {
 
 impl Reason {
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -120,7 +123,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { timeout_s: 30 * 60, attempts: 4, backoff_ms: 2_000 }
+        Self {
+            timeout_s: 30 * 60,
+            attempts: 4,
+            backoff_ms: 2_000,
+        }
     }
 }
 
@@ -182,7 +189,12 @@ impl State {
         !self.status.is_final()
             && self.retry_at.is_none()
             && key.attempt == self.attempt
-            && key.step == if self.digest.is_some() { STEP_TAGS } else { STEP_IMAGE }
+            && key.step
+                == if self.digest.is_some() {
+                    STEP_TAGS
+                } else {
+                    STEP_IMAGE
+                }
     }
 }
 
@@ -191,20 +203,46 @@ impl State {
 pub enum Command {
     Request(Box<Request>),
     /// The image step begins to run.
-    Begin { key: EffectKey },
+    Begin {
+        key: EffectKey,
+    },
     /// It got as far as this phase.
-    Advance { key: EffectKey, phase: Phase },
+    Advance {
+        key: EffectKey,
+        phase: Phase,
+    },
     /// The image is in the registry under its digest.
-    Pushed { key: EffectKey, digest: Digest },
+    Pushed {
+        key: EffectKey,
+        digest: Digest,
+    },
     /// The image has its names.
-    Tagged { key: EffectKey, tags: Vec<Tag>, kept: Vec<KeptTag> },
+    Tagged {
+        key: EffectKey,
+        tags: Vec<Tag>,
+        kept: Vec<KeptTag>,
+    },
     /// Both at once, by a builder that needs no registry.
-    Finished { key: EffectKey, digest: Digest, tags: Vec<Tag> },
+    Finished {
+        key: EffectKey,
+        digest: Digest,
+        tags: Vec<Tag>,
+    },
     /// The answer is no.
-    Fail { key: EffectKey, reason: Reason, log_tail: Vec<String> },
+    Fail {
+        key: EffectKey,
+        reason: Reason,
+        log_tail: Vec<String>,
+    },
     /// Something that may pass.
-    Fault { key: EffectKey, reason: Reason, log_tail: Vec<String> },
-    Cancel { reason: String },
+    Fault {
+        key: EffectKey,
+        reason: Reason,
+        log_tail: Vec<String>,
+    },
+    Cancel {
+        reason: String,
+    },
     /// A timer is due.
     Wake,
 }
@@ -213,18 +251,48 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    Requested { request: Box<Request> },
-    Started { attempt: u32 },
-    PhaseReached { attempt: u32, phase: Phase },
-    Pushed { digest: Digest },
-    Succeeded { digest: Digest, tags: Vec<Tag>, #[serde(default, skip_serializing_if = "Vec::is_empty")] kept_tags: Vec<KeptTag> },
+    Requested {
+        request: Box<Request>,
+    },
+    Started {
+        attempt: u32,
+    },
+    PhaseReached {
+        attempt: u32,
+        phase: Phase,
+    },
+    Pushed {
+        digest: Digest,
+    },
+    Succeeded {
+        digest: Digest,
+        tags: Vec<Tag>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kept_tags: Vec<KeptTag>,
+    },
     /// A passing fault; the next try begins at `retry_at`.
-    Faulted { attempt: u32, reason: Reason, retry_at: Timestamp },
+    Faulted {
+        attempt: u32,
+        reason: Reason,
+        retry_at: Timestamp,
+    },
     /// The wait after a fault is over.
-    Retried { attempt: u32 },
-    Failed { reason: Reason, #[serde(default, skip_serializing_if = "Vec::is_empty")] log_tail: Vec<String> },
-    Errored { reason: Reason, #[serde(default, skip_serializing_if = "Vec::is_empty")] log_tail: Vec<String> },
-    Cancelled { reason: Reason },
+    Retried {
+        attempt: u32,
+    },
+    Failed {
+        reason: Reason,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log_tail: Vec<String>,
+    },
+    Errored {
+        reason: Reason,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log_tail: Vec<String>,
+    },
+    Cancelled {
+        reason: Reason,
+    },
 }
 
 /// What must be going on for a build.
@@ -272,29 +340,56 @@ impl Decider for Build {
         Ok(match command {
             Command::Request(_) => Vec::new(),
             Command::Begin { key } if state.current(&key) && state.started_at.is_none() => {
-                vec![Event::Started { attempt: state.attempt }]
+                vec![Event::Started {
+                    attempt: state.attempt,
+                }]
             }
             Command::Advance { key, phase } if state.current(&key) && phase != state.phase => {
-                vec![Event::PhaseReached { attempt: state.attempt, phase }]
+                vec![Event::PhaseReached {
+                    attempt: state.attempt,
+                    phase,
+                }]
             }
             Command::Pushed { key, digest } if state.current(&key) => vec![Event::Pushed { digest }],
             Command::Tagged { key, tags, kept } if state.current(&key) => match state.digest.clone() {
-                Some(digest) => vec![Event::Succeeded { digest, tags, kept_tags: kept }],
+                Some(digest) => vec![Event::Succeeded {
+                    digest,
+                    tags,
+                    kept_tags: kept,
+                }],
                 None => Vec::new(),
             },
             Command::Finished { key, digest, tags } if state.current(&key) => {
-                vec![Event::Succeeded { digest, tags, kept_tags: Vec::new() }]
+                vec![Event::Succeeded {
+                    digest,
+                    tags,
+                    kept_tags: Vec::new(),
+                }]
             }
-            Command::Fail { key, reason, log_tail } if state.current(&key) => vec![Event::Failed { reason, log_tail }],
-            Command::Fault { key, reason, log_tail } if state.current(&key) => {
+            Command::Fail {
+                key,
+                reason,
+                log_tail,
+            } if state.current(&key) => vec![Event::Failed { reason, log_tail }],
+            Command::Fault {
+                key,
+                reason,
+                log_tail,
+            } if state.current(&key) => {
                 if state.attempt >= request.limits.attempts {
                     vec![Event::Errored { reason, log_tail }]
                 } else {
                     let retry_at = now + backoff(id, &request.limits, state.attempt);
-                    vec![Event::Faulted { attempt: state.attempt, reason, retry_at }]
+                    vec![Event::Faulted {
+                        attempt: state.attempt,
+                        reason,
+                        retry_at,
+                    }]
                 }
             }
-            Command::Cancel { reason } => vec![Event::Cancelled { reason: Reason::new(codes::CANCELLED, reason) }],
+            Command::Cancel { reason } => vec![Event::Cancelled {
+                reason: Reason::new(codes::CANCELLED, reason),
+            }],
             Command::Wake => wake(state, request, now),
             _ => Vec::new(),
         })
@@ -318,7 +413,11 @@ impl Decider for Build {
                 state.digest = Some(digest.clone());
                 state.phase = Phase::Tagging;
             }
-            Event::Succeeded { digest, tags, kept_tags } => {
+            Event::Succeeded {
+                digest,
+                tags,
+                kept_tags,
+            } => {
                 state.started_at.get_or_insert(at);
                 state.digest = Some(digest.clone());
                 state.tags.clone_from(tags);
@@ -336,7 +435,11 @@ impl Decider for Build {
                 state.attempt = *attempt;
                 state.retry_at = None;
                 state.fault = None;
-                state.phase = if state.digest.is_some() { Phase::Tagging } else { Phase::Fetching };
+                state.phase = if state.digest.is_some() {
+                    Phase::Tagging
+                } else {
+                    Phase::Fetching
+                };
             }
             Event::Failed { reason, log_tail } => {
                 state.log_tail.clone_from(log_tail);
@@ -394,17 +497,25 @@ impl Decider for Build {
 
 fn wake(state: &State, request: &Request, now: Timestamp) -> Vec<Event> {
     if state.deadline().is_some_and(|deadline| deadline <= now) {
-        let waited = state.fault.as_ref().map(|fault| format!("; last fault: {}", fault.message));
+        let waited = state
+            .fault
+            .as_ref()
+            .map(|fault| format!("; last fault: {}", fault.message));
         let message = format!(
             "not done after {} s, while {}{}",
             request.limits.timeout_s,
             state.phase.as_str(),
             waited.unwrap_or_default()
         );
-        return vec![Event::Errored { reason: Reason::new(codes::TIMEOUT, message), log_tail: Vec::new() }];
+        return vec![Event::Errored {
+            reason: Reason::new(codes::TIMEOUT, message),
+            log_tail: Vec::new(),
+        }];
     }
     match state.retry_at {
-        Some(retry_at) if retry_at <= now => vec![Event::Retried { attempt: state.attempt + 1 }],
+        Some(retry_at) if retry_at <= now => vec![Event::Retried {
+            attempt: state.attempt + 1,
+        }],
         _ => Vec::new(),
     }
 }
@@ -420,8 +531,13 @@ fn end(state: &mut State, status: Status, reason: Option<&Reason>, at: Timestamp
 /// Doubles from try to try, up to [`MAX_BACKOFF_MS`], spread over the last quarter by the build's id, so that builds
 /// which failed together do not come back together.
 fn backoff(id: &Id, limits: &Limits, attempt: u32) -> Duration {
-    let whole = limits.backoff_ms.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(MAX_BACKOFF_MS);
-    let seed = id.as_str().bytes().fold(u64::from(attempt), |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let whole = limits
+        .backoff_ms
+        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
+        .min(MAX_BACKOFF_MS);
+    let seed = id.as_str().bytes().fold(u64::from(attempt), |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     let spread = whole / 4;
     Duration::from_millis(whole - spread + if spread == 0 { 0 } else { seed % spread })
 }

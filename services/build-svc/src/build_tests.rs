@@ -33,7 +33,11 @@ fn request() -> Box<Request> {
             target: "run".into(),
         },
         builder: "default".into(),
-        limits: Limits { timeout_s: 600, attempts: 3, backoff_ms: 4000 },
+        limits: Limits {
+            timeout_s: 600,
+            attempts: 3,
+            backoff_ms: 4000,
+        },
         requested_by: Actor {
             principal: "token/bot".parse().unwrap(),
             on_behalf_of: Some("token/alice".parse().unwrap()),
@@ -63,54 +67,122 @@ fn tags(attempt: u32) -> EffectKey {
 }
 
 fn reason() -> Reason {
-    Reason::new(codes::REGISTRY_UNAVAILABLE, "registry r cannot be used now: no answer in time")
+    Reason::new(
+        codes::REGISTRY_UNAVAILABLE,
+        "registry r cannot be used now: no answer in time",
+    )
 }
 
 fn fault(key: EffectKey) -> Command {
-    Command::Fault { key, reason: reason(), log_tail: vec!["last".into()] }
+    Command::Fault {
+        key,
+        reason: reason(),
+        log_tail: vec!["last".into()],
+    }
 }
 
 fn effects(state: &State) -> Vec<EffectKey> {
-    Build::effects(&id(), state).into_iter().map(|(key, _)| key).collect()
+    Build::effects(&id(), state)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[test]
 fn a_build_goes_from_request_to_tags() {
     let mut commands = vec![(0, Command::Request(request()))];
     let state = after(commands.clone());
-    assert_eq!((state.status, effects(&state), Build::wake_at(&state)), (Status::Queued, vec![image(1)], None));
+    assert_eq!(
+        (state.status, effects(&state), Build::wake_at(&state)),
+        (Status::Queued, vec![image(1)], None)
+    );
 
     commands.push((5, Command::Begin { key: image(1) }));
-    commands.push((6, Command::Advance { key: image(1), phase: Phase::Building }));
+    commands.push((
+        6,
+        Command::Advance {
+            key: image(1),
+            phase: Phase::Building,
+        },
+    ));
     let state = after(commands.clone());
-    assert_eq!((state.status, state.phase, state.started_at), (Status::Running, Phase::Building, Some(at(5))));
-    assert_eq!((effects(&state), Build::wake_at(&state)), (vec![image(1)], Some(at(605))));
+    assert_eq!(
+        (state.status, state.phase, state.started_at),
+        (Status::Running, Phase::Building, Some(at(5)))
+    );
+    assert_eq!(
+        (effects(&state), Build::wake_at(&state)),
+        (vec![image(1)], Some(at(605)))
+    );
 
-    commands.push((20, Command::Pushed { key: image(1), digest: digest() }));
+    commands.push((
+        20,
+        Command::Pushed {
+            key: image(1),
+            digest: digest(),
+        },
+    ));
     let state = after(commands.clone());
-    assert_eq!((state.status, state.phase, effects(&state)), (Status::Running, Phase::Tagging, vec![tags(1)]));
+    assert_eq!(
+        (state.status, state.phase, effects(&state)),
+        (Status::Running, Phase::Tagging, vec![tags(1)])
+    );
 
-    commands.push((21, Command::Tagged { key: tags(1), tags: vec!["latest".parse().unwrap()], kept: vec![] }));
+    commands.push((
+        21,
+        Command::Tagged {
+            key: tags(1),
+            tags: vec!["latest".parse().unwrap()],
+            kept: vec![],
+        },
+    ));
     let state = after(commands);
-    assert_eq!((state.status, state.digest.clone(), state.ended_at), (Status::Succeeded, Some(digest()), Some(at(21))));
-    assert_eq!((effects(&state), Build::wake_at(&state), Build::is_final(&state)), (vec![], None, true));
+    assert_eq!(
+        (state.status, state.digest.clone(), state.ended_at),
+        (Status::Succeeded, Some(digest()), Some(at(21)))
+    );
+    assert_eq!(
+        (effects(&state), Build::wake_at(&state), Build::is_final(&state)),
+        (vec![], None, true)
+    );
 }
 
 #[test]
 fn a_pretended_build_ends_with_one_event() {
     let state = after(vec![(0, Command::Request(request()))]);
-    let command = Command::Finished { key: image(1), digest: digest(), tags: vec![] };
+    let command = Command::Finished {
+        key: image(1),
+        digest: digest(),
+        tags: vec![],
+    };
     let events = Build::decide(&id(), &state, command, at(1)).unwrap();
-    assert_eq!(events, [Event::Succeeded { digest: digest(), tags: vec![], kept_tags: vec![] }]);
+    assert_eq!(
+        events,
+        [Event::Succeeded {
+            digest: digest(),
+            tags: vec![],
+            kept_tags: vec![]
+        }]
+    );
 }
 
 #[test]
 fn faults_are_waited_out_and_counted() {
-    let state = after(vec![(0, Command::Request(request())), (0, Command::Begin { key: image(1) }), (10, fault(image(1)))]);
+    let state = after(vec![
+        (0, Command::Request(request())),
+        (0, Command::Begin { key: image(1) }),
+        (10, fault(image(1))),
+    ]);
     let retry_at = state.retry_at.unwrap();
     let wait = retry_at.since(at(10));
-    assert!(wait >= Duration::from_millis(3000) && wait <= Duration::from_millis(4000), "{wait:?}");
-    assert_eq!((effects(&state), Build::wake_at(&state), state.fault.clone()), (vec![], Some(retry_at), Some(reason())));
+    assert!(
+        wait >= Duration::from_millis(3000) && wait <= Duration::from_millis(4000),
+        "{wait:?}"
+    );
+    assert_eq!(
+        (effects(&state), Build::wake_at(&state), state.fault.clone()),
+        (vec![], Some(retry_at), Some(reason()))
+    );
     // The first try's late result changes nothing while the second is waited for.
     assert_eq!(Build::decide(&id(), &state, fault(image(1)), at(11)).unwrap(), []);
     assert_eq!(Build::decide(&id(), &state, Command::Wake, at(10)).unwrap(), []);
@@ -124,9 +196,19 @@ fn faults_are_waited_out_and_counted() {
         (60, Command::Wake),
     ]);
     assert_eq!((state.attempt, effects(&state)), (3, vec![image(3)]));
-    assert_eq!(Build::decide(&id(), &state, fault(image(2)), at(61)).unwrap(), [], "stale");
+    assert_eq!(
+        Build::decide(&id(), &state, fault(image(2)), at(61)).unwrap(),
+        [],
+        "stale"
+    );
     let events = Build::decide(&id(), &state, fault(image(3)), at(70)).unwrap();
-    assert_eq!(events, [Event::Errored { reason: reason(), log_tail: vec!["last".into()] }]);
+    assert_eq!(
+        events,
+        [Event::Errored {
+            reason: reason(),
+            log_tail: vec!["last".into()]
+        }]
+    );
     Build::evolve(&mut state, &events[0], at(70));
     assert_eq!((state.status, state.log_tail.len()), (Status::Errored, 1));
 }
@@ -135,7 +217,13 @@ fn faults_are_waited_out_and_counted() {
 fn a_fault_of_the_tags_does_not_build_again() {
     let state = after(vec![
         (0, Command::Request(request())),
-        (1, Command::Pushed { key: image(1), digest: digest() }),
+        (
+            1,
+            Command::Pushed {
+                key: image(1),
+                digest: digest(),
+            },
+        ),
         (2, fault(tags(1))),
         (30, Command::Wake),
     ]);
@@ -147,7 +235,16 @@ fn the_time_is_up_whatever_happens() {
     for commands in [
         vec![(0, Command::Begin { key: image(1) })],
         vec![(0, Command::Begin { key: image(1) }), (599, fault(image(1)))],
-        vec![(0, Command::Begin { key: image(1) }), (9, Command::Pushed { key: image(1), digest: digest() })],
+        vec![
+            (0, Command::Begin { key: image(1) }),
+            (
+                9,
+                Command::Pushed {
+                    key: image(1),
+                    digest: digest(),
+                },
+            ),
+        ],
     ] {
         let mut all = vec![(0, Command::Request(request()))];
         all.extend(commands);
@@ -155,7 +252,10 @@ fn the_time_is_up_whatever_happens() {
         assert_eq!(Build::wake_at(&state), Some(at(600)));
         all.push((600, Command::Wake));
         let state = after(all);
-        assert_eq!((state.status, state.reason.unwrap().code.as_str()), (Status::Errored, codes::TIMEOUT));
+        assert_eq!(
+            (state.status, state.reason.unwrap().code.as_str()),
+            (Status::Errored, codes::TIMEOUT)
+        );
     }
 }
 
@@ -164,72 +264,182 @@ fn a_cancelled_build_wants_nothing_more() {
     let state = after(vec![
         (0, Command::Request(request())),
         (1, Command::Begin { key: image(1) }),
-        (2, Command::Cancel { reason: "superseded".into() }),
-        (3, Command::Pushed { key: image(1), digest: digest() }),
-        (4, Command::Cancel { reason: "again".into() }),
+        (
+            2,
+            Command::Cancel {
+                reason: "superseded".into(),
+            },
+        ),
+        (
+            3,
+            Command::Pushed {
+                key: image(1),
+                digest: digest(),
+            },
+        ),
+        (
+            4,
+            Command::Cancel {
+                reason: "again".into(),
+            },
+        ),
     ]);
-    assert_eq!((state.status, effects(&state), state.digest), (Status::Cancelled, vec![], None));
+    assert_eq!(
+        (state.status, effects(&state), state.digest),
+        (Status::Cancelled, vec![], None)
+    );
     assert_eq!(state.reason.unwrap(), Reason::new(codes::CANCELLED, "superseded"));
 }
 
 #[test]
 fn refusals() {
     let state = after(vec![(0, Command::Request(request()))]);
-    assert_eq!(Build::decide(&id(), &state, Command::Request(request()), at(1)), Err(Refusal::Exists(id())));
     assert_eq!(
-        Build::decide(&id(), &State::default(), Command::Cancel { reason: String::new() }, at(1)),
+        Build::decide(&id(), &state, Command::Request(request()), at(1)),
+        Err(Refusal::Exists(id()))
+    );
+    assert_eq!(
+        Build::decide(
+            &id(),
+            &State::default(),
+            Command::Cancel {
+                reason: String::new()
+            },
+            at(1)
+        ),
         Err(Refusal::NotFound(id()))
     );
 }
 
 #[test]
 fn waits_grow_and_end() {
-    let limits = Limits { timeout_s: 1, attempts: 50, backoff_ms: 4000 };
-    let waits: Vec<_> = (1..40).map(|attempt| backoff(&id(), &limits, attempt).as_millis()).collect();
+    let limits = Limits {
+        timeout_s: 1,
+        attempts: 50,
+        backoff_ms: 4000,
+    };
+    let waits: Vec<_> = (1..40)
+        .map(|attempt| backoff(&id(), &limits, attempt).as_millis())
+        .collect();
     assert!(waits[1] > waits[0] && waits[3] > waits[2], "{waits:?}");
-    assert!(waits.iter().all(|wait| *wait <= u128::from(MAX_BACKOFF_MS)), "{waits:?}");
-    assert_eq!(backoff(&id(), &Limits { backoff_ms: 0, ..limits }, 3), Duration::ZERO);
+    assert!(
+        waits.iter().all(|wait| *wait <= u128::from(MAX_BACKOFF_MS)),
+        "{waits:?}"
+    );
+    assert_eq!(
+        backoff(
+            &id(),
+            &Limits {
+                backoff_ms: 0,
+                ..limits
+            },
+            3
+        ),
+        Duration::ZERO
+    );
 }
 
 /// The wire form of every event, which never changes once it is released.
 #[test]
 fn events_have_their_golden_form() {
-    let kept = KeptTag { tag: "1a2b3c4".parse().unwrap(), digest: digest() };
+    let kept = KeptTag {
+        tag: "1a2b3c4".parse().unwrap(),
+        digest: digest(),
+    };
     let events = [
         ("requested", Event::Requested { request: request() }),
         ("started", Event::Started { attempt: 1 }),
-        ("phase_reached", Event::PhaseReached { attempt: 1, phase: Phase::Building }),
+        (
+            "phase_reached",
+            Event::PhaseReached {
+                attempt: 1,
+                phase: Phase::Building,
+            },
+        ),
         ("pushed", Event::Pushed { digest: digest() }),
-        ("succeeded", Event::Succeeded { digest: digest(), tags: vec!["latest".parse().unwrap()], kept_tags: vec![kept] }),
-        ("faulted", Event::Faulted { attempt: 1, reason: reason(), retry_at: at(0) }),
+        (
+            "succeeded",
+            Event::Succeeded {
+                digest: digest(),
+                tags: vec!["latest".parse().unwrap()],
+                kept_tags: vec![kept],
+            },
+        ),
+        (
+            "faulted",
+            Event::Faulted {
+                attempt: 1,
+                reason: reason(),
+                retry_at: at(0),
+            },
+        ),
         ("retried", Event::Retried { attempt: 2 }),
-        ("failed", Event::Failed { reason: Reason::new(codes::BUILD_FAILED, "exit status 1"), log_tail: vec!["no".into()] }),
-        ("errored", Event::Errored { reason: Reason::new(codes::TIMEOUT, "not done after 1 s"), log_tail: vec![] }),
-        ("cancelled", Event::Cancelled { reason: Reason::new(codes::CANCELLED, "") }),
+        (
+            "failed",
+            Event::Failed {
+                reason: Reason::new(codes::BUILD_FAILED, "exit status 1"),
+                log_tail: vec!["no".into()],
+            },
+        ),
+        (
+            "errored",
+            Event::Errored {
+                reason: Reason::new(codes::TIMEOUT, "not done after 1 s"),
+                log_tail: vec![],
+            },
+        ),
+        (
+            "cancelled",
+            Event::Cancelled {
+                reason: Reason::new(codes::CANCELLED, ""),
+            },
+        ),
     ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for (name, event) in &events {
         let path = folder.join(format!("{name}.json"));
         let text = serde_json::to_string_pretty(event).unwrap() + "\n";
-        let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}; it should hold\n{text}", path.display()));
+        let golden = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; it should hold\n{text}", path.display()));
         assert_eq!(text, golden, "{name}");
         assert_eq!(serde_json::from_str::<Event>(&golden).unwrap(), *event);
         assert!(golden.contains(&format!("\"type\": \"{name}\"")));
     }
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), events.len(), "one file for each event");
+    assert_eq!(
+        std::fs::read_dir(folder).unwrap().count(),
+        events.len(),
+        "one file for each event"
+    );
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let key = (prop_oneof![Just(STEP_IMAGE), Just(STEP_TAGS)], 1_u32..5).prop_map(|(step, attempt)| EffectKey::new(step, attempt));
+    let key = (prop_oneof![Just(STEP_IMAGE), Just(STEP_TAGS)], 1_u32..5)
+        .prop_map(|(step, attempt)| EffectKey::new(step, attempt));
     (key, 0..10).prop_map(|(key, which)| match which {
         0 => Command::Request(request()),
         1 => Command::Begin { key },
-        2 => Command::Advance { key, phase: Phase::Building },
-        3 => Command::Pushed { key, digest: digest() },
-        4 => Command::Tagged { key, tags: vec![], kept: vec![] },
-        5 => Command::Fail { key, reason: reason(), log_tail: vec![] },
+        2 => Command::Advance {
+            key,
+            phase: Phase::Building,
+        },
+        3 => Command::Pushed {
+            key,
+            digest: digest(),
+        },
+        4 => Command::Tagged {
+            key,
+            tags: vec![],
+            kept: vec![],
+        },
+        5 => Command::Fail {
+            key,
+            reason: reason(),
+            log_tail: vec![],
+        },
         6 | 7 => fault(key),
-        8 if key.attempt == 4 => Command::Cancel { reason: "enough".into() },
+        8 if key.attempt == 4 => Command::Cancel {
+            reason: "enough".into(),
+        },
         _ => Command::Wake,
     })
 }

@@ -1,3 +1,5 @@
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::*;
 
 const EXAMPLE: &str = r#"
@@ -16,7 +18,8 @@ registries:
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    slipway_server::config::parse("test.yaml", text).and_then(|config: Config| config.check().map(|()| config))
+    slipway_server::config::parse("test.yaml", text)
+        .and_then(|config: Config| config.check().map(|()| config))
 }
 
 #[test]
@@ -27,27 +30,65 @@ fn the_example_is_read() {
     assert_eq!((limits.timeout_s, limits.attempts), (600, 4));
     let backends = config.backends().unwrap();
     assert!(backends.registries.of(&"team/app".parse().unwrap()).is_some());
-    assert!(backends.registries.of(&"127.0.0.1:5000/app".parse().unwrap()).is_some());
-    assert!(backends.registries.of(&"docker.io/app".parse().unwrap()).is_none());
+    assert!(
+        backends
+            .registries
+            .of(&"127.0.0.1:5000/app".parse().unwrap())
+            .is_some()
+    );
+    assert!(
+        backends
+            .registries
+            .of(&"docker.io/app".parse().unwrap())
+            .is_none()
+    );
 }
 
 #[test]
 fn mistakes_are_named() {
     for (from, to, words) in [
         ("builders:", "bilders:", "bilders"),
-        ("kind: buildah", "kind: kubernetes", "builders[0].kind: Kubernetes is not supported yet"),
+        (
+            "kind: buildah",
+            "kind: kubernetes",
+            "builders[0].kind: Kubernetes is not supported yet",
+        ),
         ("kind: buildah", "kind: podman", "podman"),
         ("name: bench", "name: default", "builders[1].name"),
-        ("kind: oci, tls: plaintext", "kind: ecr", "registries[0].kind: ecr is not supported yet"),
-        ("tls: plaintext", "tls: plaintext, username: x", "registries[0].username"),
+        (
+            "kind: oci, tls: plaintext",
+            "kind: ecr",
+            "registries[0].kind: ecr is not supported yet",
+        ),
+        (
+            "tls: plaintext",
+            "tls: plaintext, username: x",
+            "registries[0].username",
+        ),
         ("\"127.0.0.1:5000\"", "team", "registries[0].prefix"),
-        ("kind: oci_layout, directory: /srv/images", "kind: oci_layout", "registries[1].directory"),
-        ("https://git.example/*", "https://git.example*", "repository pattern"),
+        (
+            "kind: oci_layout, directory: /srv/images",
+            "kind: oci_layout",
+            "registries[1].directory",
+        ),
+        (
+            "https://git.example/*",
+            "https://git.example*",
+            "repository pattern",
+        ),
         ("timeout: 10m", "timeout: 7h", "limits.timeout"),
         ("concurrency: 3", "concurrency: 0", "limits.concurrency"),
         ("build/work", "build:work", "work_directory"),
-        ("limits:", "git: { credentials: [{prefix: \"https://git.example\", username: x, password_file: /x}] }\nlimits:", "git.credentials[0].prefix"),
-        ("limits:", "git: { ssh: {key_file: \"/a b\", known_hosts_file: /x} }\nlimits:", "git.ssh.key_file"),
+        (
+            "limits:",
+            "git: { credentials: [{prefix: \"https://git.example\", username: x, password_file: /x}] }\nlimits:",
+            "git.credentials[0].prefix",
+        ),
+        (
+            "limits:",
+            "git: { ssh: {key_file: \"/a b\", known_hosts_file: /x} }\nlimits:",
+            "git.ssh.key_file",
+        ),
         (
             "tls: plaintext",
             "tls: plaintext, username: x, password_file: /no/such/file",
@@ -65,11 +106,20 @@ fn secrets_are_read_from_files_and_not_printed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, "hunter22\n").unwrap();
-    let with = format!("tls: plaintext, username: robot, password_file: {}", file.display());
+    let with = format!(
+        "tls: plaintext, username: robot, password_file: {}",
+        file.display()
+    );
     let config = parse(&EXAMPLE.replacen("tls: plaintext", &with, 1)).unwrap();
     let backends = config.backends().unwrap();
     let basic = STANDARD.encode("robot:hunter22");
-    assert_eq!(backends.redactor.redact(&format!("a hunter22 b {basic}"), false), "a *** b ***");
+    assert_eq!(
+        backends.redactor.redact(&format!("a hunter22 b {basic}"), false),
+        "a *** b ***"
+    );
     let printed = format!("{config:?} {backends:?}");
-    assert!(!printed.contains("hunter22") && !printed.contains(&basic), "{printed}");
+    assert!(
+        !printed.contains("hunter22") && !printed.contains(&basic),
+        "{printed}"
+    );
 }

@@ -12,9 +12,9 @@ use slipway_telemetry::Service;
 use tracing::Instrument;
 
 use crate::{
+    backends::{Backends, BuilderEntry},
     build::{Build, Command, Effect, KeptTag, Phase, Reason, Request, codes},
     builders::{BuildError, Builder, Job, pretend},
-    config::{Backends, BuilderEntry},
     git::FetchError,
     layout::Image,
     logs::{Log, Logs},
@@ -46,7 +46,10 @@ enum Stop {
 
 impl Stop {
     fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
-        Self::Fault(Reason::new(codes::BUILDER_UNAVAILABLE, format!("{what}: {error}")))
+        Self::Fault(Reason::new(
+            codes::BUILDER_UNAVAILABLE,
+            format!("{what}: {error}"),
+        ))
     }
 }
 
@@ -85,8 +88,20 @@ impl From<RegistryError> for Stop {
 }
 
 impl Worker {
-    pub(crate) fn new(ledger: Ledger, backends: Backends, logs: Logs, workspace: Workspace, telemetry: Service) -> Self {
-        Self { ledger, backends, logs, workspace, telemetry }
+    pub(crate) fn new(
+        ledger: Ledger,
+        backends: Backends,
+        logs: Logs,
+        workspace: Workspace,
+        telemetry: Service,
+    ) -> Self {
+        Self {
+            ledger,
+            backends,
+            logs,
+            workspace,
+            telemetry,
+        }
     }
 
     async fn image(&self, run: &EffectRun<Build>, request: &Request) -> Option<Command> {
@@ -95,21 +110,42 @@ impl Worker {
             Some(BuilderEntry::Real(builder)) => builder.as_ref(),
             None => {
                 let message = format!("builder {:?} is not configured any more", request.builder);
-                return Some(fail(run, Reason::new(codes::BUILDER_UNKNOWN, message), Vec::new()));
+                return Some(fail(
+                    run,
+                    Reason::new(codes::BUILDER_UNKNOWN, message),
+                    Vec::new(),
+                ));
             }
         };
         self.tell(run, Command::Begin { key: run.key.clone() }).await;
         let log = self.open_log(run).await?;
         let made = self.make(run, request, builder, &log).await;
-        self.conclude(run, &log, made.map(|digest| Command::Pushed { key: run.key.clone(), digest })).await
+        self.conclude(
+            run,
+            &log,
+            made.map(|digest| Command::Pushed {
+                key: run.key.clone(),
+                digest,
+            }),
+        )
+        .await
     }
 
     /// Fetches, builds and pushes, or finds what an earlier run of this build has left.
-    async fn make(&self, run: &EffectRun<Build>, request: &Request, builder: &dyn Builder, log: &Log) -> Result<Digest, Stop> {
+    async fn make(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        builder: &dyn Builder,
+        log: &Log,
+    ) -> Result<Digest, Stop> {
         let recipe = &request.recipe;
         let registry = self.registry(request)?;
         if let Some(digest) = self.adopt(run, request, registry).await? {
-            log.line(&format!("slipway: {} is there already, made by this build: {digest}", recipe.image));
+            log.line(&format!(
+                "slipway: {} is there already, made by this build: {digest}",
+                recipe.image
+            ));
             return Ok(digest);
         }
         let staged = self.workspace.image(&run.id);
@@ -121,10 +157,19 @@ impl Worker {
             Err(_) => {
                 self.workspace.forget_image(&run.id);
                 let folder = self.build(run, request, builder, log).await?;
-                open_image(&folder).await.map_err(|error| Stop::unavailable("image", error))?
+                open_image(&folder)
+                    .await
+                    .map_err(|error| Stop::unavailable("image", error))?
             }
         };
-        self.tell(run, Command::Advance { key: run.key.clone(), phase: Phase::Pushing }).await;
+        self.tell(
+            run,
+            Command::Advance {
+                key: run.key.clone(),
+                phase: Phase::Pushing,
+            },
+        )
+        .await;
         log.line(&format!("slipway: pushing {}@{}", recipe.image, image.digest));
         faults::point("build.push.before");
         unless_cancelled(run, registry.push(&recipe.image, &image)).await?;
@@ -133,18 +178,37 @@ impl Worker {
     }
 
     /// An image of this very build that the commit's tag names: its record was lost, not the image.
-    async fn adopt(&self, run: &EffectRun<Build>, request: &Request, registry: &dyn Registry) -> Result<Option<Digest>, Stop> {
+    async fn adopt(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        registry: &dyn Registry,
+    ) -> Result<Option<Digest>, Stop> {
         let Some(tag) = request.recipe.commit_tag() else {
             return Ok(None);
         };
         let found = unless_cancelled(run, registry.inspect(&request.recipe.image, &tag)).await?;
         Ok(found
-            .filter(|found| found.labels.get(BUILD_LABEL).is_some_and(|build| build == run.id.as_str()))
+            .filter(|found| {
+                found
+                    .labels
+                    .get(BUILD_LABEL)
+                    .is_some_and(|build| build == run.id.as_str())
+            })
             .map(|found| found.digest))
     }
 
-    async fn build(&self, run: &EffectRun<Build>, request: &Request, builder: &dyn Builder, log: &Log) -> Result<PathBuf, Stop> {
-        let attempt = self.workspace.attempt(&run.id).map_err(|error| Stop::unavailable("scratch space", error))?;
+    async fn build(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        builder: &dyn Builder,
+        log: &Log,
+    ) -> Result<PathBuf, Stop> {
+        let attempt = self
+            .workspace
+            .attempt(&run.id)
+            .map_err(|error| Stop::unavailable("scratch space", error))?;
         let built = self.build_in(&attempt, run, request, builder, log).await;
         // Removing gigabytes takes its time.
         let _ = tokio::task::spawn_blocking(move || drop(attempt)).await;
@@ -161,17 +225,35 @@ impl Worker {
     ) -> Result<PathBuf, Stop> {
         let recipe = &request.recipe;
         let requested_at = run.snapshot.state.requested_at.unwrap_or(run.snapshot.created_at);
-        log.line(&format!("slipway: fetching {} of {}", recipe.commit, recipe.repository));
-        let tree = self.backends.git.fetch(&recipe.repository, &recipe.commit, attempt, log, &run.cancelled).await?;
+        log.line(&format!(
+            "slipway: fetching {} of {}",
+            recipe.commit, recipe.repository
+        ));
+        let tree = self
+            .backends
+            .git
+            .fetch(&recipe.repository, &recipe.commit, attempt, log, &run.cancelled)
+            .await?;
 
         let context = inside(&tree, &tree.join(&recipe.context), "context")?;
-        let dockerfile = if recipe.dockerfile.is_empty() { "Dockerfile" } else { &recipe.dockerfile };
+        let dockerfile = if recipe.dockerfile.is_empty() {
+            "Dockerfile"
+        } else {
+            &recipe.dockerfile
+        };
         let dockerfile = inside(&tree, &context.join(dockerfile), "Dockerfile")?;
         if !context.is_dir() || !dockerfile.is_file() {
             let message = "spec.context must be a folder and spec.dockerfile a file of the commit";
             return Err(Stop::Final(Reason::new(codes::BUILD_FAILED, message)));
         }
-        self.tell(run, Command::Advance { key: run.key.clone(), phase: Phase::Building }).await;
+        self.tell(
+            run,
+            Command::Advance {
+                key: run.key.clone(),
+                phase: Phase::Building,
+            },
+        )
+        .await;
         log.line(&format!("slipway: building with {}", request.builder));
         let image = attempt.path().join("image");
         let job = Job {
@@ -188,7 +270,9 @@ impl Worker {
         };
         let digest = builder.build(job).await?;
         log.line(&format!("slipway: built {digest}"));
-        self.workspace.keep_image(&run.id, &image).map_err(|error| Stop::unavailable("scratch space", error))
+        self.workspace
+            .keep_image(&run.id, &image)
+            .map_err(|error| Stop::unavailable("scratch space", error))
     }
 
     async fn tags(&self, run: &EffectRun<Build>, request: &Request, digest: &Digest) -> Option<Command> {
@@ -197,7 +281,13 @@ impl Worker {
         self.conclude(run, &log, named).await
     }
 
-    async fn name(&self, run: &EffectRun<Build>, request: &Request, digest: &Digest, log: &Log) -> Result<Command, Stop> {
+    async fn name(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        digest: &Digest,
+        log: &Log,
+    ) -> Result<Command, Stop> {
         let registry = self.registry(request)?;
         let requested_at = run.snapshot.state.requested_at.unwrap_or(run.snapshot.created_at);
         let image = &request.recipe.image;
@@ -215,24 +305,46 @@ impl Worker {
                 TagVerdict::Ours => tags.push(wanted.tag),
                 TagVerdict::Keep => {
                     if let Some(found) = found {
-                        log.line(&format!("slipway: {image}:{} stays with {}", wanted.tag, found.digest));
-                        kept.push(KeptTag { tag: wanted.tag, digest: found.digest });
+                        log.line(&format!(
+                            "slipway: {image}:{} stays with {}",
+                            wanted.tag, found.digest
+                        ));
+                        kept.push(KeptTag {
+                            tag: wanted.tag,
+                            digest: found.digest,
+                        });
                     }
                 }
             }
         }
-        Ok(Command::Tagged { key: run.key.clone(), tags, kept })
+        Ok(Command::Tagged {
+            key: run.key.clone(),
+            tags,
+            kept,
+        })
     }
 
     fn registry(&self, request: &Request) -> Result<&dyn Registry, Stop> {
         let image = &request.recipe.image;
-        self.backends.registries.of(image).map(AsRef::as_ref).ok_or_else(|| {
-            Stop::Final(Reason::new(codes::REGISTRY_REFUSED, format!("no registry is configured for {image} any more")))
-        })
+        self.backends
+            .registries
+            .of(image)
+            .map(AsRef::as_ref)
+            .ok_or_else(|| {
+                Stop::Final(Reason::new(
+                    codes::REGISTRY_REFUSED,
+                    format!("no registry is configured for {image} any more"),
+                ))
+            })
     }
 
     /// Ends a step: the log is whole before anybody hears of the outcome.
-    async fn conclude(&self, run: &EffectRun<Build>, log: &Log, outcome: Result<Command, Stop>) -> Option<Command> {
+    async fn conclude(
+        &self,
+        run: &EffectRun<Build>,
+        log: &Log,
+        outcome: Result<Command, Stop>,
+    ) -> Option<Command> {
         let command = match outcome {
             Ok(command) => Some(command),
             Err(Stop::Final(reason)) => {
@@ -243,7 +355,11 @@ impl Worker {
             Err(Stop::Fault(reason)) => {
                 let log_tail = log.tail();
                 log.line(&format!("slipway: interrupted: {}", reason.message));
-                Some(Command::Fault { key: run.key.clone(), reason, log_tail })
+                Some(Command::Fault {
+                    key: run.key.clone(),
+                    reason,
+                    log_tail,
+                })
             }
             Err(Stop::Cancelled) => {
                 log.line("slipway: stopped");
@@ -255,7 +371,9 @@ impl Worker {
         let over = match &command {
             Some(Command::Fail { .. } | Command::Tagged { .. }) => true,
             Some(_) => false,
-            None => matches!(self.ledger.get::<Build>(&run.id).await, Ok(Some(now)) if now.state.status.is_final()),
+            None => {
+                matches!(self.ledger.get::<Build>(&run.id).await, Ok(Some(now)) if now.state.status.is_final())
+            }
         };
         if over {
             self.workspace.forget_image(&run.id);
@@ -266,7 +384,11 @@ impl Worker {
     /// Records how far a step got. The step goes on when it cannot be recorded: its outcome will tell.
     async fn tell(&self, run: &EffectRun<Build>, command: Command) {
         let meta = Meta::new(self.actor(), run.traceparent);
-        if let Err(error) = self.ledger.execute::<Build>(&run.id, || command.clone(), &meta).await {
+        if let Err(error) = self
+            .ledger
+            .execute::<Build>(&run.id, || command.clone(), &meta)
+            .await
+        {
             tracing::warn!(%error, build = %run.id, "progress not recorded");
         }
     }
@@ -284,8 +406,17 @@ impl Worker {
 
     fn pretend(&self, run: &EffectRun<Build>, request: &Request) -> Option<Command> {
         let requested_at = run.snapshot.state.requested_at.unwrap_or(run.snapshot.created_at);
-        let tags = request.recipe.tags(requested_at).into_iter().map(|wanted| wanted.tag).collect();
-        Some(Command::Finished { key: run.key.clone(), digest: pretend::digest(&request.recipe)?, tags })
+        let tags = request
+            .recipe
+            .tags(requested_at)
+            .into_iter()
+            .map(|wanted| wanted.tag)
+            .collect();
+        Some(Command::Finished {
+            key: run.key.clone(),
+            digest: pretend::digest(&request.recipe)?,
+            tags,
+        })
     }
 }
 
@@ -293,7 +424,8 @@ impl Worker {
 impl Effects<Build> for Worker {
     async fn perform(&self, run: EffectRun<Build>) -> Option<Command> {
         let request = run.snapshot.state.request.clone()?;
-        let span = tracing::info_span!("build", step = %run.key, build = %run.id, commit = %request.recipe.commit);
+        let span =
+            tracing::info_span!("build", step = %run.key, build = %run.id, commit = %request.recipe.commit);
         self.telemetry.adopt(&span, run.traceparent);
         let work = async {
             match run.effect {
@@ -314,7 +446,10 @@ impl Effects<Build> for Worker {
 }
 
 /// A call to a registry, given up when nobody wants its outcome any more.
-async fn unless_cancelled<T>(run: &EffectRun<Build>, call: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Stop> {
+async fn unless_cancelled<T>(
+    run: &EffectRun<Build>,
+    call: impl Future<Output = Result<T, RegistryError>>,
+) -> Result<T, Stop> {
     tokio::select! {
         biased;
         () = run.cancelled.cancelled() => Err(Stop::Cancelled),
@@ -323,7 +458,11 @@ async fn unless_cancelled<T>(run: &EffectRun<Build>, call: impl Future<Output = 
 }
 
 fn fail(run: &EffectRun<Build>, reason: Reason, log_tail: Vec<String>) -> Command {
-    Command::Fail { key: run.key.clone(), reason, log_tail }
+    Command::Fail {
+        key: run.key.clone(),
+        reason,
+        log_tail,
+    }
 }
 
 async fn open_image(folder: &Path) -> Result<Image, String> {
@@ -339,11 +478,14 @@ fn inside(tree: &Path, path: &Path, what: &str) -> Result<PathBuf, Stop> {
     let failed = |message: String| Stop::Final(Reason::new(codes::BUILD_FAILED, message));
     let resolve = |path: &Path| -> io::Result<PathBuf> { path.canonicalize() };
     let tree = resolve(tree).map_err(|error| Stop::unavailable("checkout", error))?;
-    let found = resolve(path).map_err(|_| failed(format!("the commit has no {what} at {}", shown(&tree, path))))?;
+    let found =
+        resolve(path).map_err(|_| failed(format!("the commit has no {what} at {}", shown(&tree, path))))?;
     if found.starts_with(&tree) {
         Ok(found)
     } else {
-        Err(failed(format!("the {what} is a link that leads out of the repository")))
+        Err(failed(format!(
+            "the {what} is a link that leads out of the repository"
+        )))
     }
 }
 
@@ -364,7 +506,9 @@ pub(crate) async fn forget_images_of_ended(ledger: &Ledger, workspace: &Workspac
         match ledger.get::<Build>(&id).await {
             Ok(Some(build)) if !build.state.status.is_final() => {}
             Ok(_) => workspace.forget_image(&id),
-            Err(error) => tracing::warn!(%error, build = %id, "cannot tell whether its image is still needed"),
+            Err(error) => {
+                tracing::warn!(%error, build = %id, "cannot tell whether its image is still needed")
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     logs::Log,
     process::{self, ProcessError, Program},
-    spec::RepositoryUrl,
+    repository::RepositoryUrl,
     workspace::Attempt,
 };
 
@@ -76,20 +76,58 @@ impl Git {
         let (store, tree) = (attempt.path().join("git"), attempt.folder("tree")?);
         let config = attempt.path().join("gitconfig");
         write_private(&config, &self.config(repository, &store)?)?;
-        let git = GitRun { attempt, config: &config, log, cancelled, commit };
+        let git = GitRun {
+            attempt,
+            config: &config,
+            log,
+            cancelled,
+            commit,
+        };
 
-        let format = if commit.as_str().len() == 64 { "sha256" } else { "sha1" };
+        let format = if commit.as_str().len() == 64 {
+            "sha256"
+        } else {
+            "sha1"
+        };
         let format = format!("--object-format={format}");
-        git.run(&["init", "--quiet", "--bare", "--template=", &format, "--", &text(&store)]).await?;
+        git.run(&[
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            &format,
+            "--",
+            &text(&store),
+        ])
+        .await?;
         let git_dir = format!("--git-dir={}", text(&store));
-        let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--"];
+        let fetch = [
+            "fetch",
+            "--quiet",
+            "--depth=1",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-auto-gc",
+            "--",
+        ];
         let mut arguments = vec![git_dir.as_str()];
         arguments.extend(fetch);
         arguments.extend([repository.as_str(), commit.as_str()]);
         git.run(&arguments).await?;
 
         let work_tree = format!("--work-tree={}", text(&tree));
-        git.run(&[&git_dir, &work_tree, "-c", "core.bare=false", "checkout", "--quiet", "--force", "--detach", commit.as_str()]).await?;
+        git.run(&[
+            &git_dir,
+            &work_tree,
+            "-c",
+            "core.bare=false",
+            "checkout",
+            "--quiet",
+            "--force",
+            "--detach",
+            commit.as_str(),
+        ])
+        .await?;
         let head = git.run(&[&git_dir, "rev-parse", "--verify", "HEAD"]).await?;
         if head.trim() != commit.as_str() {
             // An annotated tag's id, for instance, peels to another commit.
@@ -111,7 +149,12 @@ impl Git {
         // A local repository on the allow-list may belong to another user, and need not allow commits that no branch
         // points to: with a file URL, the other end is a child of ours that reads this same configuration.
         if let Some(path) = repository.local_path() {
-            let _ = write!(config, "[safe]\n\tdirectory = {}\n\tdirectory = {}\n", quoted(path), quoted(&format!("{path}/.git")));
+            let _ = write!(
+                config,
+                "[safe]\n\tdirectory = {}\n\tdirectory = {}\n",
+                quoted(path),
+                quoted(&format!("{path}/.git"))
+            );
             config.push_str("[uploadpack]\n\tallowAnySHA1InWant = true\n");
         }
         let _ = write!(config, "[safe]\n\tdirectory = {}\n", quoted(&text(store)));
@@ -120,7 +163,10 @@ impl Git {
             .iter()
             .filter(|credential| repository.as_str().starts_with(&credential.prefix))
             .max_by_key(|credential| credential.prefix.len());
-        if let Some(GitCredential { username, password, .. }) = credential {
+        if let Some(GitCredential {
+            username, password, ..
+        }) = credential
+        {
             let basic = STANDARD.encode(format!("{username}:{password}"));
             let _ = write!(
                 config,
@@ -221,7 +267,11 @@ fn classify(output: &str, commit: &CommitSha) -> FetchError {
         "error: 301",
         "error: 302",
     ];
-    let last = output.lines().rev().find(|line| line.contains("fatal:") || line.contains("error:")).unwrap_or("git failed");
+    let last = output
+        .lines()
+        .rev()
+        .find(|line| line.contains("fatal:") || line.contains("error:"))
+        .unwrap_or("git failed");
     let last: String = last.chars().take(500).collect();
     if has(&absent) {
         FetchError::CommitNotFound(commit.clone())
@@ -243,7 +293,11 @@ fn text(path: &Path) -> String {
 
 /// Writes a file that only we can read.
 pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(content.as_bytes())
 }
 

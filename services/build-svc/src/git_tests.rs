@@ -16,7 +16,11 @@ impl Bed {
         let folder = TestDir::new("fetch").unwrap();
         let logs = Logs::in_folder(&folder.path().join("logs"), 1 << 20, Redactor::default()).unwrap();
         let workspace = Workspace::open(&folder.path().join("work")).unwrap();
-        Self { folder, logs, workspace }
+        Self {
+            folder,
+            logs,
+            workspace,
+        }
     }
 
     async fn fetch(&self, git: &Git, url: &str, commit: &str) -> Result<(Attempt, PathBuf), FetchError> {
@@ -24,7 +28,13 @@ impl Bed {
         let log = self.logs.open(&id).await.unwrap();
         let attempt = self.workspace.attempt(&id).unwrap();
         let tree = git
-            .fetch(&url.parse().unwrap(), &commit.parse().unwrap(), &attempt, &log, &CancellationToken::new())
+            .fetch(
+                &url.parse().unwrap(),
+                &commit.parse().unwrap(),
+                &attempt,
+                &log,
+                &CancellationToken::new(),
+            )
             .await?;
         Ok((attempt, tree))
     }
@@ -34,14 +44,22 @@ impl Bed {
 async fn any_commit_is_fetched_by_its_id_alone() {
     let bed = Bed::new();
     let repo = GitRepo::bare(bed.folder.path().join("app.git")).unwrap();
-    let first = repo.commit("main", "one", &[("a.txt", b"1"), ("dir/b.txt", b"b")]).unwrap();
+    let first = repo
+        .commit("main", "one", &[("a.txt", b"1"), ("dir/b.txt", b"b")])
+        .unwrap();
     let second = repo.commit("main", "two", &[("a.txt", b"2")]).unwrap();
     for (commit, content) in [(&first, "1"), (&second, "2")] {
         let (attempt, tree) = bed.fetch(&Git::default(), &repo.url(), commit).await.unwrap();
         assert_eq!(fs::read_to_string(tree.join("a.txt")).unwrap(), content);
         assert_eq!(fs::read_to_string(tree.join("dir/b.txt")).unwrap(), "b");
         assert!(!tree.join(".git").exists());
-        assert_eq!(fs::read_to_string(attempt.path().join("git/shallow")).unwrap().lines().count(), 1);
+        assert_eq!(
+            fs::read_to_string(attempt.path().join("git/shallow"))
+                .unwrap()
+                .lines()
+                .count(),
+            1
+        );
     }
 }
 
@@ -57,7 +75,10 @@ async fn what_is_not_there_is_told_apart() {
     let error = bed.fetch(&Git::default(), &nowhere, absent).await.unwrap_err();
     assert!(matches!(error, FetchError::Refused(_)), "{error}");
     // A port that nobody listens on.
-    let error = bed.fetch(&Git::default(), "https://127.0.0.1:1/app.git", absent).await.unwrap_err();
+    let error = bed
+        .fetch(&Git::default(), "https://127.0.0.1:1/app.git", absent)
+        .await
+        .unwrap_err();
     assert!(matches!(error, FetchError::Unavailable(_)), "{error}");
 }
 
@@ -65,14 +86,38 @@ async fn what_is_not_there_is_told_apart() {
 fn words_are_understood() {
     let commit: CommitSha = "1111111111111111111111111111111111111111".parse().unwrap();
     for (words, expected) in [
-        ("fatal: remote error: upload-pack: not our ref 1111111111111111111111111111111111111111", "commit"),
-        ("error: Server does not allow request for unadvertised object 1111", "commit"),
-        ("remote: Repository not found.\nfatal: repository 'https://x/' not found", "refused"),
-        ("fatal: could not read Username for 'https://x': terminal prompts disabled", "refused"),
-        ("git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.", "refused"),
-        ("fatal: unable to access 'https://x/': The requested URL returned error: 403", "refused"),
-        ("fatal: unable to access 'https://x/': Could not resolve host: x", "unavailable"),
-        ("fatal: unable to access 'https://x/': The requested URL returned error: 503", "unavailable"),
+        (
+            "fatal: remote error: upload-pack: not our ref 1111111111111111111111111111111111111111",
+            "commit",
+        ),
+        (
+            "error: Server does not allow request for unadvertised object 1111",
+            "commit",
+        ),
+        (
+            "remote: Repository not found.\nfatal: repository 'https://x/' not found",
+            "refused",
+        ),
+        (
+            "fatal: could not read Username for 'https://x': terminal prompts disabled",
+            "refused",
+        ),
+        (
+            "git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+            "refused",
+        ),
+        (
+            "fatal: unable to access 'https://x/': The requested URL returned error: 403",
+            "refused",
+        ),
+        (
+            "fatal: unable to access 'https://x/': Could not resolve host: x",
+            "unavailable",
+        ),
+        (
+            "fatal: unable to access 'https://x/': The requested URL returned error: 503",
+            "unavailable",
+        ),
         ("fatal: the remote end hung up unexpectedly", "unavailable"),
         ("", "unavailable"),
     ] {
@@ -94,7 +139,10 @@ fn a_credential_goes_to_its_own_host_only() {
         password: password.into(),
     };
     let git = Git {
-        credentials: vec![credential("https://git.example/", "outer"), credential("https://git.example/team/", "inner")],
+        credentials: vec![
+            credential("https://git.example/", "outer"),
+            credential("https://git.example/team/", "inner"),
+        ],
         ssh: None,
     };
     let config = |url: &str| git.config(&url.parse().unwrap(), Path::new("/x")).unwrap();

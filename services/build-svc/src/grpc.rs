@@ -17,10 +17,12 @@ use slipway_server::{Action, ApiError, Caller, convert};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    backends::{Backends, BuilderEntry},
     build::{self, Build, Command, Refusal, State},
-    config::{Backends, BuilderEntry, Config, LimitsConfig, MAX_TIMEOUT},
+    config::{Config, LimitsConfig, MAX_TIMEOUT},
     logs::{Logs, Read},
-    spec::{InvalidField, Recipe, RepositoryPattern, RepositoryUrl},
+    repository::{RepositoryPattern, RepositoryUrl},
+    spec::{InvalidField, Recipe},
 };
 
 /// How often a follower of a log looks for more.
@@ -89,24 +91,40 @@ impl BuildGrpc {
         let id = Id::generate("bld");
         let executed = self
             .ledger
-            .execute_once::<Build>(&once, &id, || Command::Request(wanted.clone()), &Meta::new(actor, trace))
+            .execute_once::<Build>(
+                &once,
+                &id,
+                || Command::Request(wanted.clone()),
+                &Meta::new(actor, trace),
+            )
             .await?;
         Ok(executed.snapshot)
     }
 
     /// Checks a request against the configuration, and gives the builder's name.
     fn allowed<'a>(&'a self, asked: &'a Asked) -> Result<&'a str, ApiError> {
-        let name = if asked.builder.is_empty() { &self.default_builder } else { &asked.builder };
+        let name = if asked.builder.is_empty() {
+            &self.default_builder
+        } else {
+            &asked.builder
+        };
         let Some(builder) = self.backends.builders.get(name) else {
             let known: Vec<&str> = self.backends.builders.keys().map(String::as_str).collect();
             let name: String = name.chars().take(100).collect();
-            return Err(ApiError::invalid("spec.builder", format!("{name:?} is not configured; there are {}", known.join(", "))));
+            return Err(ApiError::invalid(
+                "spec.builder",
+                format!("{name:?} is not configured; there are {}", known.join(", ")),
+            ));
         };
         if matches!(builder, BuilderEntry::Pretend) {
             return Ok(name);
         }
         let recipe = &asked.recipe;
-        if !self.repositories.iter().any(|pattern| pattern.matches(&recipe.repository)) {
+        if !self
+            .repositories
+            .iter()
+            .any(|pattern| pattern.matches(&recipe.repository))
+        {
             let message = "is not among the repositories that this service may build; see `repositories` in its configuration";
             return Err(ApiError::invalid("spec.repository_url", message));
         }
@@ -116,9 +134,18 @@ impl BuildGrpc {
                 .registries
                 .prefixes()
                 .iter()
-                .map(|prefix| if prefix.is_empty() { "(no host)".to_owned() } else { (*prefix).to_owned() })
+                .map(|prefix| {
+                    if prefix.is_empty() {
+                        "(no host)".to_owned()
+                    } else {
+                        (*prefix).to_owned()
+                    }
+                })
                 .collect();
-            let message = format!("belongs to no registry of this service's configuration; there are {}", known.join(", "));
+            let message = format!(
+                "belongs to no registry of this service's configuration; there are {}",
+                known.join(", ")
+            );
             return Err(ApiError::invalid("spec.image_name", message));
         }
         Ok(name)
@@ -127,12 +154,20 @@ impl BuildGrpc {
     /// A build that the caller may see, and may do `action` with.
     async fn found(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<Build>, ApiError> {
         let id: Id = convert::field("id", id)?;
-        let build = self.ledger.get::<Build>(&id).await?.ok_or_else(|| ApiError::not_found("build", &id))?;
+        let build = self
+            .ledger
+            .get::<Build>(&id)
+            .await?
+            .ok_or_else(|| ApiError::not_found("build", &id))?;
         caller.require(action, service_of(&build.state), "")?;
         Ok(build)
     }
 
-    async fn list(&self, caller: &Caller, request: proto::ListBuildsRequest) -> Result<proto::ListBuildsResponse, ApiError> {
+    async fn list(
+        &self,
+        caller: &Caller,
+        request: proto::ListBuildsRequest,
+    ) -> Result<proto::ListBuildsResponse, ApiError> {
         let service = convert::name_filter("service", &request.service)?;
         match &service {
             Some(service) => caller.require(Action::Read, service.as_str(), "")?,
@@ -150,8 +185,14 @@ impl BuildGrpc {
         let page = slipway_server::ledger::list_page(request.page_size, &request.page_token)?;
         let found = self.ledger.list_of::<Build>(&filter, &page).await?;
         // A page can be shorter than asked for where the caller may not see everything.
-        let visible = found.items.iter().filter(|build| caller.may(Action::Read, service_of(&build.state), ""));
-        Ok(proto::ListBuildsResponse { builds: visible.map(to_proto).collect(), next_page_token: found.next_page_token })
+        let visible = found
+            .items
+            .iter()
+            .filter(|build| caller.may(Action::Read, service_of(&build.state), ""));
+        Ok(proto::ListBuildsResponse {
+            builds: visible.map(to_proto).collect(),
+            next_page_token: found.next_page_token,
+        })
     }
 
     async fn cancel(
@@ -166,8 +207,13 @@ impl BuildGrpc {
         if reason.is_empty() {
             reason = format!("cancelled by {actor}");
         }
-        let command = || Command::Cancel { reason: reason.clone() };
-        Ok(self.ledger.execute::<Build>(&build.id, command, &Meta::new(actor, trace)).await?)
+        let command = || Command::Cancel {
+            reason: reason.clone(),
+        };
+        Ok(self
+            .ledger
+            .execute::<Build>(&build.id, command, &Meta::new(actor, trace))
+            .await?)
     }
 }
 
@@ -188,51 +234,97 @@ impl BuildService for BuildGrpc {
     type TailLogStream = Answers<proto::TailLogResponse>;
     type StreamEventsStream = Answers<proto::StreamEventsResponse>;
 
-    async fn start_build(&self, request: Request<proto::StartBuildRequest>) -> Answer<proto::StartBuildResponse> {
+    async fn start_build(
+        &self,
+        request: Request<proto::StartBuildRequest>,
+    ) -> Answer<proto::StartBuildResponse> {
         let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
         let build = self.start(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::StartBuildResponse { build: Some(to_proto(&build)) }))
+        Ok(Response::new(proto::StartBuildResponse {
+            build: Some(to_proto(&build)),
+        }))
     }
 
     async fn get_build(&self, request: Request<proto::GetBuildRequest>) -> Answer<proto::GetBuildResponse> {
-        let build = self.found(&Caller::of(&request)?, Action::Read, &request.get_ref().id).await?;
-        Ok(Response::new(proto::GetBuildResponse { build: Some(to_proto(&build)) }))
+        let build = self
+            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
+            .await?;
+        Ok(Response::new(proto::GetBuildResponse {
+            build: Some(to_proto(&build)),
+        }))
     }
 
-    async fn list_builds(&self, request: Request<proto::ListBuildsRequest>) -> Answer<proto::ListBuildsResponse> {
+    async fn list_builds(
+        &self,
+        request: Request<proto::ListBuildsRequest>,
+    ) -> Answer<proto::ListBuildsResponse> {
         let caller = Caller::of(&request)?;
         Ok(Response::new(self.list(&caller, request.into_inner()).await?))
     }
 
-    async fn watch_build(&self, request: Request<proto::WatchBuildRequest>) -> Answer<Self::WatchBuildStream> {
-        let build = self.found(&Caller::of(&request)?, Action::Read, &request.get_ref().id).await?;
+    async fn watch_build(
+        &self,
+        request: Request<proto::WatchBuildRequest>,
+    ) -> Answer<Self::WatchBuildStream> {
+        let build = self
+            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
+            .await?;
         let after = convert::optional::<u64>("etag", &request.get_ref().etag)?;
-        let states = self.ledger.watch::<Build>(&build.id, after).map(|next| match next {
-            Ok(build) => Ok(proto::WatchBuildResponse { build: Some(to_proto(&build)) }),
-            Err(error) => Err(ApiError::from(error).into()),
-        });
+        let states = self
+            .ledger
+            .watch::<Build>(&build.id, after)
+            .map(|next| match next {
+                Ok(build) => Ok(proto::WatchBuildResponse {
+                    build: Some(to_proto(&build)),
+                }),
+                Err(error) => Err(ApiError::from(error).into()),
+            });
         Ok(Response::new(Box::pin(states)))
     }
 
     async fn tail_log(&self, request: Request<proto::TailLogRequest>) -> Answer<Self::TailLogStream> {
-        let build = self.found(&Caller::of(&request)?, Action::Read, &request.get_ref().id).await?;
+        let build = self
+            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
+            .await?;
         let proto::TailLogRequest { offset, follow, .. } = request.into_inner();
-        let tail = Tail { ledger: self.ledger.clone(), logs: self.logs.clone(), id: build.id, offset, follow };
-        Ok(Response::new(Box::pin(stream::try_unfold(Some(tail), Tail::next))))
+        let tail = Tail {
+            ledger: self.ledger.clone(),
+            logs: self.logs.clone(),
+            id: build.id,
+            offset,
+            follow,
+        };
+        Ok(Response::new(Box::pin(stream::try_unfold(
+            Some(tail),
+            Tail::next,
+        ))))
     }
 
-    async fn cancel_build(&self, request: Request<proto::CancelBuildRequest>) -> Answer<proto::CancelBuildResponse> {
+    async fn cancel_build(
+        &self,
+        request: Request<proto::CancelBuildRequest>,
+    ) -> Answer<proto::CancelBuildResponse> {
         let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
         let build = self.cancel(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::CancelBuildResponse { build: Some(to_proto(&build)) }))
+        Ok(Response::new(proto::CancelBuildResponse {
+            build: Some(to_proto(&build)),
+        }))
     }
 
-    async fn stream_events(&self, request: Request<proto::StreamEventsRequest>) -> Answer<Self::StreamEventsStream> {
+    async fn stream_events(
+        &self,
+        request: Request<proto::StreamEventsRequest>,
+    ) -> Answer<Self::StreamEventsStream> {
         let caller = Caller::of(&request)?;
-        let proto::StreamEventsRequest { cursor, correlation_id } = request.into_inner();
+        let proto::StreamEventsRequest {
+            cursor,
+            correlation_id,
+        } = request.into_inner();
         let correlation_id = convert::key("correlation_id", &correlation_id)?;
         let events = slipway_server::stream_events_to(caller, &self.ledger, &cursor, &correlation_id, &[])?;
-        Ok(Response::new(Box::pin(events.map(|next| next.map(|event| proto::StreamEventsResponse { event })))))
+        Ok(Response::new(Box::pin(events.map(|next| {
+            next.map(|event| proto::StreamEventsResponse { event })
+        }))))
     }
 }
 
@@ -260,11 +352,19 @@ impl Tail {
             match tail.logs.read(&tail.id, tail.offset).await {
                 Ok(Read::Chunk(chunk)) => {
                     tail.offset += chunk.len() as u64;
-                    let part = proto::TailLogResponse { chunk: chunk.into(), next_offset: tail.offset, truncated: false };
+                    let part = proto::TailLogResponse {
+                        chunk: chunk.into(),
+                        next_offset: tail.offset,
+                        truncated: false,
+                    };
                     return Ok(Some((part, Some(tail))));
                 }
                 Ok(Read::Cut) => {
-                    let end = proto::TailLogResponse { chunk: Vec::new(), next_offset: tail.offset, truncated: true };
+                    let end = proto::TailLogResponse {
+                        chunk: Vec::new(),
+                        next_offset: tail.offset,
+                        truncated: true,
+                    };
                     return Ok(Some((end, None)));
                 }
                 Ok(Read::End) if over || !tail.follow => return Ok(None),
@@ -315,7 +415,12 @@ fn timeout(timeout: Option<&prost_types::Duration>) -> Result<Option<Duration>, 
         .ok()
         .filter(|timeout| timeout.as_secs() >= 1 && *timeout <= MAX_TIMEOUT)
         .map(Some)
-        .ok_or_else(|| ApiError::invalid("spec.timeout", "must be from 1 s to 6 h; leave it out for the service's default"))
+        .ok_or_else(|| {
+            ApiError::invalid(
+                "spec.timeout",
+                "must be from 1 s to 6 h; leave it out for the service's default",
+            )
+        })
 }
 
 fn status_filter(status: i32) -> Result<Option<&'static str>, ApiError> {
@@ -333,7 +438,10 @@ fn status_filter(status: i32) -> Result<Option<&'static str>, ApiError> {
 }
 
 fn service_of(state: &State) -> &str {
-    state.request.as_ref().map_or("", |request| request.service.as_str())
+    state
+        .request
+        .as_ref()
+        .map_or("", |request| request.service.as_str())
 }
 
 fn to_proto(build: &Snapshot<Build>) -> proto::Build {
@@ -351,8 +459,15 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
         id: build.id.to_string(),
         etag: build.etag(),
         status: status.into(),
-        reason: state.reason.as_ref().map(|reason| convert::reason(&reason.code, &reason.message)),
-        phase: if state.status == build::Status::Running { state.phase.as_str().to_owned() } else { String::new() },
+        reason: state
+            .reason
+            .as_ref()
+            .map(|reason| convert::reason(&reason.code, &reason.message)),
+        phase: if state.status == build::Status::Running {
+            state.phase.as_str().to_owned()
+        } else {
+            String::new()
+        },
         log_tail: state.log_tail.clone(),
         create_time: Some(convert::timestamp(state.requested_at.unwrap_or(build.created_at))),
         start_time: state.started_at.map(convert::timestamp),
@@ -368,17 +483,28 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
     resource.service = request.service.to_string();
     resource.requested_by = Some(convert::actor(&request.requested_by));
     resource.spec = Some(spec_to_proto(request));
-    resource.image = state.digest.as_ref().map(|digest| convert::image(&request.recipe.image, digest, &state.tags));
+    resource.image = state
+        .digest
+        .as_ref()
+        .map(|digest| convert::image(&request.recipe.image, digest, &state.tags));
     if !state.status.is_final() {
         let (since, message) = match (state.started_at, state.retry_at) {
-            (None, _) => (state.requested_at.unwrap_or(build.created_at), "a free builder".to_owned()),
+            (None, _) => (
+                state.requested_at.unwrap_or(build.created_at),
+                "a free builder".to_owned(),
+            ),
             (Some(_), Some(retry_at)) => {
                 let fault = state.fault.as_ref().map_or("", |fault| fault.message.as_str());
                 (build.updated_at, format!("the next try, at {retry_at}: {fault}"))
             }
             (Some(started), None) => (started, state.phase.as_str().to_owned()),
         };
-        resource.waiting_on = Some(convert::waiting_on(Kind::Machine, &request.builder, since, message));
+        resource.waiting_on = Some(convert::waiting_on(
+            Kind::Machine,
+            &request.builder,
+            since,
+            message,
+        ));
     }
     resource
 }
@@ -388,7 +514,11 @@ fn spec_to_proto(request: &build::Request) -> proto::BuildSpec {
     proto::BuildSpec {
         repository_url: recipe.repository.to_string(),
         commit: recipe.commit.to_string(),
-        branch: recipe.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        branch: recipe
+            .branch
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         image_name: recipe.image.to_string(),
         context: recipe.context.clone(),
         dockerfile: recipe.dockerfile.clone(),

@@ -55,17 +55,33 @@ impl Image {
     /// Reads and checks the only image of a layout.
     pub(crate) fn open(folder: &Path) -> Result<Self, LayoutError> {
         let index_path = folder.join("index.json");
-        let index: Index = serde_json::from_slice(&read_bounded(&index_path)?).map_err(|error| invalid(&index_path, error.to_string()))?;
+        let index: Index = serde_json::from_slice(&read_bounded(&index_path)?)
+            .map_err(|error| invalid(&index_path, error.to_string()))?;
         let [entry] = index.manifests.as_slice() else {
-            return Err(invalid(&index_path, format!("holds {} manifests instead of one", index.manifests.len())));
+            return Err(invalid(
+                &index_path,
+                format!("holds {} manifests instead of one", index.manifests.len()),
+            ));
         };
-        let digest: Digest = entry.digest.parse().map_err(|error: slipway_model::Invalid| invalid(&index_path, error.to_string()))?;
+        let digest: Digest = entry
+            .digest
+            .parse()
+            .map_err(|error: slipway_model::Invalid| invalid(&index_path, error.to_string()))?;
         let image = Self::read(folder, &digest)?;
         for blob in image.blobs() {
-            let path = blob_path(folder, &blob.digest).ok_or_else(|| invalid(&index_path, format!("digest {:?}", blob.digest)))?;
-            let size = fs::metadata(&path).map_err(|source| LayoutError::Io { path: path.clone(), source })?.len();
+            let path = blob_path(folder, &blob.digest)
+                .ok_or_else(|| invalid(&index_path, format!("digest {:?}", blob.digest)))?;
+            let size = fs::metadata(&path)
+                .map_err(|source| LayoutError::Io {
+                    path: path.clone(),
+                    source,
+                })?
+                .len();
             if i64::try_from(size) != Ok(blob.size) {
-                return Err(invalid(&path, format!("has {size} bytes instead of {}", blob.size)));
+                return Err(invalid(
+                    &path,
+                    format!("has {size} bytes instead of {}", blob.size),
+                ));
             }
         }
         Ok(image)
@@ -78,12 +94,19 @@ impl Image {
         if hex::encode(Sha256::digest(&manifest_bytes)) != digest.hex() {
             return Err(invalid(&path, "does not have its digest"));
         }
-        let parsed: OciManifest = serde_json::from_slice(&manifest_bytes).map_err(|error| invalid(&path, error.to_string()))?;
+        let parsed: OciManifest =
+            serde_json::from_slice(&manifest_bytes).map_err(|error| invalid(&path, error.to_string()))?;
         let media_type = parsed.content_type().to_owned();
         let OciManifest::Image(manifest) = parsed else {
             return Err(invalid(&path, "is an index of several platforms, not one image"));
         };
-        Ok(Self { digest: digest.clone(), media_type, manifest_bytes, manifest, folder: folder.to_owned() })
+        Ok(Self {
+            digest: digest.clone(),
+            media_type,
+            manifest_bytes,
+            manifest,
+            folder: folder.to_owned(),
+        })
     }
 
     /// Configuration and layers: what must be there before the manifest.
@@ -93,7 +116,8 @@ impl Image {
 
     /// Where a blob of this image lies.
     pub(crate) fn blob_file(&self, blob: &OciDescriptor) -> Result<PathBuf, LayoutError> {
-        blob_path(&self.folder, &blob.digest).ok_or_else(|| invalid(&self.folder, format!("digest {:?}", blob.digest)))
+        blob_path(&self.folder, &blob.digest)
+            .ok_or_else(|| invalid(&self.folder, format!("digest {:?}", blob.digest)))
     }
 
     /// The labels in the image's configuration.
@@ -116,14 +140,23 @@ pub(crate) fn blob_path(folder: &Path, digest: &str) -> Option<PathBuf> {
 }
 
 pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, LayoutError> {
-    let io = |source| LayoutError::Io { path: path.to_owned(), source };
+    let io = |source| LayoutError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let size = fs::metadata(path).map_err(io)?.len();
     if size > MAX_MANIFEST {
-        return Err(invalid(path, format!("has {size} bytes, more than {MAX_MANIFEST}")));
+        return Err(invalid(
+            path,
+            format!("has {size} bytes, more than {MAX_MANIFEST}"),
+        ));
     }
     fs::read(path).map_err(io)
 }
 
 pub(crate) fn invalid(path: &Path, message: impl Into<String>) -> LayoutError {
-    LayoutError::Invalid { path: path.to_owned(), message: message.into() }
+    LayoutError::Invalid {
+        path: path.to_owned(),
+        message: message.into(),
+    }
 }

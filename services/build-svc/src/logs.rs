@@ -13,7 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path};
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path,
+};
 use slipway_model::Id;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -50,10 +52,21 @@ pub(crate) enum Read {
 
 impl Logs {
     /// Logs in a folder, which is created.
-    pub(crate) fn in_folder(folder: &Path, max_bytes: u64, redactor: Redactor) -> Result<Self, object_store::Error> {
-        std::fs::create_dir_all(folder).map_err(|source| object_store::Error::Generic { store: "logs", source: source.into() })?;
+    pub(crate) fn in_folder(
+        folder: &Path,
+        max_bytes: u64,
+        redactor: Redactor,
+    ) -> Result<Self, object_store::Error> {
+        std::fs::create_dir_all(folder).map_err(|source| object_store::Error::Generic {
+            store: "logs",
+            source: source.into(),
+        })?;
         let store = LocalFileSystem::new_with_prefix(folder)?;
-        Ok(Self { store: Arc::new(store), max_bytes, redactor })
+        Ok(Self {
+            store: Arc::new(store),
+            max_bytes,
+            redactor,
+        })
     }
 
     /// Opens the log of a build for writing behind what it holds.
@@ -65,13 +78,22 @@ impl Logs {
             folder,
             max_bytes: self.max_bytes,
             redactor: self.redactor.clone(),
-            state: Mutex::new(State { offset, accepted: offset, closed: cut, ..State::default() }),
+            state: Mutex::new(State {
+                offset,
+                accepted: offset,
+                closed: cut,
+                ..State::default()
+            }),
             writing: tokio::sync::Mutex::new(()),
             full: Notify::new(),
         });
         let stop = CancellationToken::new();
         let pump = tokio::spawn(pump(shared.clone(), stop.clone()));
-        Ok(Log { shared, stop, _pump: Arc::new(AbortOnDropHandle::new(pump)) })
+        Ok(Log {
+            shared,
+            stop,
+            _pump: Arc::new(AbortOnDropHandle::new(pump)),
+        })
     }
 
     /// Where the log ends now, and whether it was cut there.
@@ -104,7 +126,10 @@ impl Logs {
             .find(|(start, size)| *start <= offset && offset < start + size);
         match holder {
             Some((start, size)) => {
-                let bytes = self.store.get_range(&chunk(&folder, start), offset - start..size).await?;
+                let bytes = self
+                    .store
+                    .get_range(&chunk(&folder, start), offset - start..size)
+                    .await?;
                 Ok(Read::Chunk(bytes))
             }
             None if objects.iter().any(|object| offset_of(&object.location).is_none()) => Ok(Read::Cut),
@@ -164,7 +189,10 @@ struct State {
 impl Log {
     /// Adds a line. Secrets are blackened, what goes beyond the limit is dropped; the tail is kept in any case.
     pub(crate) fn line(&self, text: &str) {
-        self.write(&Line { text: text.to_owned(), cut: false });
+        self.write(&Line {
+            text: text.to_owned(),
+            cut: false,
+        });
     }
 
     /// Adds a line of a program's output.
@@ -188,7 +216,9 @@ impl Log {
         state.tail_bytes += text.len();
         state.tail.push_back(text);
         while state.tail.len() > TAIL_LINES || state.tail_bytes > TAIL_BYTES {
-            let Some(first) = state.tail.pop_front() else { break };
+            let Some(first) = state.tail.pop_front() else {
+                break;
+            };
             state.tail_bytes -= first.len();
         }
         let full = state.pending.len() >= CHUNK;
@@ -219,12 +249,23 @@ impl Shared {
         let _writing = self.writing.lock().await;
         let (bytes, offset, mark) = {
             let mut state = self.lock();
-            (std::mem::take(&mut state.pending), state.offset, std::mem::take(&mut state.mark))
+            (
+                std::mem::take(&mut state.pending),
+                state.offset,
+                std::mem::take(&mut state.mark),
+            )
         };
         if !bytes.is_empty() {
             let size = bytes.len() as u64;
-            let mode = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            match self.store.put_opts(&chunk(&self.folder, offset), PutPayload::from(bytes), mode).await {
+            let mode = PutOptions {
+                mode: PutMode::Create,
+                ..PutOptions::default()
+            };
+            match self
+                .store
+                .put_opts(&chunk(&self.folder, offset), PutPayload::from(bytes), mode)
+                .await
+            {
                 Ok(_) => self.lock().offset += size,
                 Err(error) => {
                     // A build does not fail for its log. Somebody else writes it now, or the store is broken.
@@ -234,7 +275,12 @@ impl Shared {
                 }
             }
         }
-        if mark && let Err(error) = self.store.put(&self.folder.clone().join(CUT), PutPayload::new()).await {
+        if mark
+            && let Err(error) = self
+                .store
+                .put(&self.folder.clone().join(CUT), PutPayload::new())
+                .await
+        {
             tracing::warn!(%error, folder = %self.folder, "end mark of the log not stored");
         }
     }
@@ -299,7 +345,10 @@ mod tests {
             log.line(&format!("line {number}"));
         }
         log.close().await;
-        assert_eq!(all(&logs, &id, 0).await, ("line 0\nline 1\nline 2\n".to_owned(), true));
+        assert_eq!(
+            all(&logs, &id, 0).await,
+            ("line 0\nline 1\nline 2\n".to_owned(), true)
+        );
         assert_eq!(log.tail().len(), TAIL_LINES);
         assert_eq!(log.tail().last().unwrap(), "line 99");
         let again = logs.open(&id).await.unwrap();

@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    slipway_server::main("build-svc", "Builds one commit into one image, pushes it and tags it", build_svc::run)
+    slipway_server::main(
+        "build-svc",
+        "Builds one commit into one image, pushes it and tags it",
+        build_svc::run,
+    )
 }

@@ -94,8 +94,17 @@ pub(crate) async fn run(
     cancelled: &CancellationToken,
     on_line: &mut (dyn FnMut(Line) + Send),
 ) -> Result<ExitStatus, ProcessError> {
-    let name = || Path::new(&program.program).file_name().unwrap_or(&program.program).to_string_lossy().into_owned();
-    let start = |source| ProcessError::Start { program: name(), source };
+    let name = || {
+        Path::new(&program.program)
+            .file_name()
+            .unwrap_or(&program.program)
+            .to_string_lossy()
+            .into_owned()
+    };
+    let start = |source| ProcessError::Start {
+        program: name(),
+        source,
+    };
     if cancelled.is_cancelled() {
         return Err(ProcessError::Cancelled);
     }
@@ -103,7 +112,10 @@ pub(crate) async fn run(
         .args(&program.arguments)
         .current_dir(&program.directory)
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".into()))
+        .env(
+            "PATH",
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".into()),
+        )
         .env("LC_ALL", "C.UTF-8")
         .envs(program.environment.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
@@ -113,7 +125,10 @@ pub(crate) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(start)?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or_else(|| start(io::Error::other("it has no process id")))?;
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .ok_or_else(|| start(io::Error::other("it has no process id")))?;
     let group = Group(Pid::from_raw(pid));
     if let Some(file) = &program.group_file {
         tokio::fs::write(file, format!("{pid}\n")).await.map_err(start)?;
@@ -143,7 +158,10 @@ pub(crate) async fn run(
     };
     let _ = timeout(DRAIN, rest).await;
     match status {
-        Some(status) => status.map_err(|source| ProcessError::Wait { program: name(), source }),
+        Some(status) => status.map_err(|source| ProcessError::Wait {
+            program: name(),
+            source,
+        }),
         None => {
             let _ = child.wait().await;
             Err(ProcessError::Cancelled)
@@ -175,7 +193,12 @@ async fn read_lines(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Line>) {
         }
     }
     if !line.is_empty() {
-        let _ = to.send(Line { text: String::from_utf8_lossy(&line).into_owned(), cut }).await;
+        let _ = to
+            .send(Line {
+                text: String::from_utf8_lossy(&line).into_owned(),
+                cut,
+            })
+            .await;
     }
 }
 
@@ -185,13 +208,19 @@ mod tests {
 
     #[tokio::test]
     async fn output_comes_line_by_line_and_bounded() {
-        let script = "printf 'one\\ntwo\\rthree'; head -c 10000 /dev/zero | tr '\\0' x; echo; echo err >&2; exit 3";
+        let script =
+            "printf 'one\\ntwo\\rthree'; head -c 10000 /dev/zero | tr '\\0' x; echo; echo err >&2; exit 3";
         let program = Program::new("sh", Path::new("/")).args(["-c", script]);
         let mut lines = Vec::new();
-        let status = run(&program, &CancellationToken::new(), &mut |line| lines.push(line)).await.unwrap();
+        let status = run(&program, &CancellationToken::new(), &mut |line| lines.push(line))
+            .await
+            .unwrap();
         assert_eq!(status.code(), Some(3));
         let texts: Vec<_> = lines.iter().map(|line| (line.text.len(), line.cut)).collect();
-        assert!(texts.contains(&(3, false)) && texts.contains(&(MAX_LINE, true)), "{texts:?}");
+        assert!(
+            texts.contains(&(3, false)) && texts.contains(&(MAX_LINE, true)),
+            "{texts:?}"
+        );
         assert!(lines.iter().any(|line| line.text == "err") && lines.iter().any(|line| line.text == "two"));
     }
 
@@ -216,7 +245,12 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_is_missing_is_named() {
         let program = Program::new("/no/such/program", Path::new("/"));
-        let error = run(&program, &CancellationToken::new(), &mut |_| {}).await.unwrap_err();
-        assert!(error.to_string().starts_with("program could not be started"), "{error}");
+        let error = run(&program, &CancellationToken::new(), &mut |_| {})
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().starts_with("program could not be started"),
+            "{error}"
+        );
     }
 }

@@ -13,11 +13,16 @@ pub(crate) struct Redactor {
 
 impl Redactor {
     pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut secrets: Vec<String> = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST).collect();
+        let mut secrets: Vec<String> = secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= SHORTEST)
+            .collect();
         // The longest first, so that a secret which holds another one disappears as a whole.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        Self { secrets: Arc::new(secrets) }
+        Self {
+            secrets: Arc::new(secrets),
+        }
     }
 
     /// The text with each secret replaced by `***`. Of a text that was cut, the end is dropped as far as the first part
@@ -54,7 +59,10 @@ mod tests {
     fn secrets_disappear() {
         let redactor = Redactor::new(["hunter22".to_owned(), "hunter".to_owned(), "ab".to_owned()]);
         assert_eq!(redactor.redact("x hunter22 ab hunter", false), "x *** ab ***");
-        assert_eq!(redactor.redact("text that ends with hunt", true), "text that ends w");
+        assert_eq!(
+            redactor.redact("text that ends with hunt", true),
+            "text that ends w"
+        );
         assert!(!format!("{redactor:?}").contains("hunter"));
     }
 }

@@ -65,9 +65,16 @@ impl Registries {
     pub(crate) fn of(&self, name: &ImageName) -> Option<&Arc<dyn Registry>> {
         let fits = |prefix: &str| match prefix {
             "" => name.registry().is_none(),
-            _ => name.as_str().strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            _ => name
+                .as_str()
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         };
-        self.entries.iter().filter(|(prefix, _)| fits(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, registry)| registry)
+        self.entries
+            .iter()
+            .filter(|(prefix, _)| fits(prefix))
+            .max_by_key(|(prefix, _)| prefix.len())
+            .map(|(_, registry)| registry)
     }
 
     /// The prefixes, for errors.
@@ -89,7 +96,11 @@ mod tests {
             (prefix.to_owned(), registry)
         };
         let registries = Registries::new(vec![entry(""), entry("r.example"), entry("r.example/team")]);
-        let chosen = |name: &str| registries.of(&name.parse().unwrap()).map(|registry| format!("{registry:?}"));
+        let chosen = |name: &str| {
+            registries
+                .of(&name.parse().unwrap())
+                .map(|registry| format!("{registry:?}"))
+        };
         let at = |prefix: &str| Some(format!("{:?}", OciLayout::new(root.path().join(prefix))));
         assert_eq!(chosen("team/app"), at(""));
         assert_eq!(chosen("r.example/app"), at("r.example"));

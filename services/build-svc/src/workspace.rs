@@ -53,14 +53,19 @@ impl Workspace {
             lock.lock()?;
             // Another process may have taken it for a dead one's between its creation and the lock.
             if path.exists() {
-                return Ok(Self { images: root.join("images"), run: Arc::new(Run { folder, _lock: lock }) });
+                return Ok(Self {
+                    images: root.join("images"),
+                    run: Arc::new(Run { folder, _lock: lock }),
+                });
             }
         }
     }
 
     /// A new folder for one try, which removes itself.
     pub(crate) fn attempt(&self, id: &Id) -> io::Result<Attempt> {
-        let folder = tempfile::Builder::new().prefix(&format!("try-{}-", encoded(id))).tempdir_in(self.run.folder.path())?;
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("try-{}-", encoded(id)))
+            .tempdir_in(self.run.folder.path())?;
         Ok(Attempt { folder })
     }
 
@@ -91,7 +96,10 @@ impl Workspace {
     /// The builds whose images are still here.
     pub(crate) fn images(&self) -> io::Result<Vec<Id>> {
         let entries = fs::read_dir(&self.images)?.collect::<Result<Vec<_>, _>>()?;
-        Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
     }
 }
 
@@ -127,7 +135,9 @@ fn encoded(id: &Id) -> String {
 fn reap(root: &Path) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let run = entry?.path();
-        let is_run = run.file_name().is_some_and(|name| name.to_string_lossy().starts_with("run-"));
+        let is_run = run
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("run-"));
         if !is_run || !run.is_dir() {
             continue;
         }
@@ -141,7 +151,11 @@ fn reap(root: &Path) -> io::Result<()> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        for attempt in fs::read_dir(&run)?.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        for attempt in fs::read_dir(&run)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir())
+        {
             kill_group(&attempt);
         }
         tracing::info!(folder = %run.display(), "removing what a process that died left behind");
@@ -152,14 +166,24 @@ fn reap(root: &Path) -> io::Result<()> {
 
 /// Kills the group of a try when one of its members still works in the try's folder: group ids are used again.
 fn kill_group(attempt: &Path) {
-    let Some(group) = fs::read_to_string(attempt.join(GROUP)).ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
+    let Some(group) = fs::read_to_string(attempt.join(GROUP))
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+    else {
         return;
     };
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    let ours = processes.filter_map(Result::ok).map(|entry| entry.path()).any(|process| {
-        group_of(&process) == Some(group)
-            && ["cwd", "root"].iter().any(|link| fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(attempt)))
-    });
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return;
+    };
+    let ours = processes
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .any(|process| {
+            group_of(&process) == Some(group)
+                && ["cwd", "root"]
+                    .iter()
+                    .any(|link| fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(attempt)))
+        });
     if ours && let Err(error) = killpg(Pid::from_raw(group), Signal::SIGKILL) {
         tracing::warn!(%error, group, "process group of a dead try not killed");
     }
@@ -199,7 +223,12 @@ mod tests {
         let attempt = dead.join("try-x");
         fs::create_dir_all(&attempt).unwrap();
         File::create(dead.join(LOCK)).unwrap();
-        let mut child = Command::new("sleep").arg("1000").current_dir(&attempt).process_group(0).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .current_dir(&attempt)
+            .process_group(0)
+            .spawn()
+            .unwrap();
         fs::write(attempt.join(GROUP), format!("{}\n", child.id())).unwrap();
         let _second = Workspace::open(root.path()).unwrap();
         assert!(!child.wait().unwrap().success());
@@ -213,13 +242,22 @@ mod tests {
         let attempt = root.path().join("run-dead/try-x");
         fs::create_dir_all(&attempt).unwrap();
         File::create(root.path().join("run-dead").join(LOCK)).unwrap();
-        let mut child = Command::new("sleep").arg("1000").current_dir("/").process_group(0).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .current_dir("/")
+            .process_group(0)
+            .spawn()
+            .unwrap();
         fs::write(attempt.join(GROUP), format!("{}\n", child.id())).unwrap();
         drop(Workspace::open(root.path()).unwrap());
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the images folder stays");
+        assert_eq!(
+            fs::read_dir(root.path()).unwrap().count(),
+            1,
+            "only the images folder stays"
+        );
     }
 
     #[test]

@@ -50,16 +50,32 @@ impl std::fmt::Debug for Secret {
 #[async_trait]
 impl Builder for Buildah {
     async fn build(&self, job: Job<'_>) -> Result<Digest, BuildError> {
-        let place = Place::prepare(self, &job).map_err(|error| BuildError::Unavailable(format!("scratch space: {error}")))?;
+        let place = Place::prepare(self, &job)
+            .map_err(|error| BuildError::Unavailable(format!("scratch space: {error}")))?;
 
         let id_file = job.attempt.path().join("image-id");
-        let mut build: Vec<OsString> = vec!["build".into(), "--isolation".into(), self.isolation.clone().into()];
+        let mut build: Vec<OsString> = vec![
+            "build".into(),
+            "--isolation".into(),
+            self.isolation.clone().into(),
+        ];
         let seconds = job.created.as_micros().div_euclid(1_000_000);
         build.extend(
-            ["--layers=false", "--format=oci", "--identity-label=false", "--no-cache"].map(OsString::from),
+            [
+                "--layers=false",
+                "--format=oci",
+                "--identity-label=false",
+                "--no-cache",
+            ]
+            .map(OsString::from),
         );
         build.push(format!("--timestamp={seconds}").into());
-        build.extend(["--authfile".into(), place.auth.clone().into(), "--iidfile".into(), id_file.clone().into()]);
+        build.extend([
+            "--authfile".into(),
+            place.auth.clone().into(),
+            "--iidfile".into(),
+            id_file.clone().into(),
+        ]);
         for (key, value) in job.arguments {
             build.extend(["--build-arg".into(), format!("{key}={value}").into()]);
         }
@@ -69,19 +85,29 @@ impl Builder for Buildah {
         if !job.target.is_empty() {
             build.extend(["--target".into(), job.target.into()]);
         }
-        build.extend(["--file".into(), job.dockerfile.into(), "--".into(), job.context.into()]);
+        build.extend([
+            "--file".into(),
+            job.dockerfile.into(),
+            "--".into(),
+            job.context.into(),
+        ]);
         let outcome = self.run(&place, &job, build).await?;
         if !outcome.ended_well {
             return Err(classify(&outcome.lines));
         }
-        let id = fs::read_to_string(&id_file).map_err(|error| BuildError::Unavailable(format!("no image id: {error}")))?;
+        let id = fs::read_to_string(&id_file)
+            .map_err(|error| BuildError::Unavailable(format!("no image id: {error}")))?;
 
         let target = format!("oci:{}", job.image.display());
-        let export = ["push", "--quiet", "--format=oci", "--", id.trim(), &target].map(OsString::from).to_vec();
+        let export = ["push", "--quiet", "--format=oci", "--", id.trim(), &target]
+            .map(OsString::from)
+            .to_vec();
         let outcome = self.run(&place, &job, export).await?;
         if !outcome.ended_well {
             let words = outcome.lines.last().cloned().unwrap_or_default();
-            return Err(BuildError::Unavailable(format!("the image could not be exported: {words}")));
+            return Err(BuildError::Unavailable(format!(
+                "the image could not be exported: {words}"
+            )));
         }
         let image = Image::open(job.image).map_err(|error| BuildError::Unavailable(error.to_string()))?;
         Ok(image.digest)
@@ -110,10 +136,15 @@ impl Place {
         write_private(&place.auth, &buildah.auth.0)?;
         let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
         let search: Vec<String> = buildah.search_registries.iter().map(quoted).collect();
-        let mut registries =
-            format!("unqualified-search-registries = [{}]\nshort-name-mode = \"disabled\"\n", search.join(", "));
+        let mut registries = format!(
+            "unqualified-search-registries = [{}]\nshort-name-mode = \"disabled\"\n",
+            search.join(", ")
+        );
         for host in &buildah.insecure {
-            registries.push_str(&format!("[[registry]]\nlocation = {}\ninsecure = true\n", quoted(host)));
+            registries.push_str(&format!(
+                "[[registry]]\nlocation = {}\ninsecure = true\n",
+                quoted(host)
+            ));
         }
         write_private(&place.registries, &registries)?;
         Ok(place)
@@ -127,7 +158,12 @@ struct Outcome {
 }
 
 impl Buildah {
-    async fn run(&self, place: &Place, job: &Job<'_>, arguments: Vec<OsString>) -> Result<Outcome, BuildError> {
+    async fn run(
+        &self,
+        place: &Place,
+        job: &Job<'_>,
+        arguments: Vec<OsString>,
+    ) -> Result<Outcome, BuildError> {
         let global: [OsString; 8] = [
             "--storage-driver".into(),
             self.storage_driver.clone().into(),
@@ -145,7 +181,14 @@ impl Buildah {
             .env("TMPDIR", &place.tmp)
             .env("XDG_RUNTIME_DIR", &place.run);
         program.group_file = Some(job.attempt.group_file());
-        for key in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+        for key in [
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+        ] {
             if let Some(value) = std::env::var_os(key) {
                 program = program.env(key, value);
             }
@@ -160,7 +203,10 @@ impl Buildah {
         })
         .await;
         match status {
-            Ok(status) => Ok(Outcome { ended_well: status.success(), lines }),
+            Ok(status) => Ok(Outcome {
+                ended_well: status.success(),
+                lines,
+            }),
             Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
             Err(error) => Err(BuildError::Unavailable(error.to_string())),
         }
@@ -171,12 +217,28 @@ impl Buildah {
 /// everything else is the Dockerfile's, and final.
 fn classify(lines: &[String]) -> BuildError {
     // An error may go on over further lines.
-    let from = lines.iter().rposition(|line| line.to_ascii_lowercase().starts_with("error"));
-    let words = lines[from.unwrap_or(lines.len().saturating_sub(1))..].iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    let message: String = if words.is_empty() { "buildah said nothing".to_owned() } else { words.chars().take(500).collect() };
+    let from = lines
+        .iter()
+        .rposition(|line| line.to_ascii_lowercase().starts_with("error"));
+    let words = lines[from.unwrap_or(lines.len().saturating_sub(1))..]
+        .iter()
+        .map(|line| line.trim())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let message: String = if words.is_empty() {
+        "buildah said nothing".to_owned()
+    } else {
+        words.chars().take(500).collect()
+    };
     let lower = message.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let fetching = has(&["initializing source", "pinging container registry", "reading manifest", "copying blob", "reading blob"]);
+    let fetching = has(&[
+        "initializing source",
+        "pinging container registry",
+        "reading manifest",
+        "copying blob",
+        "reading blob",
+    ]);
     let network = has(&[
         "i/o timeout",
         "connection refused",
@@ -196,8 +258,17 @@ fn classify(lines: &[String]) -> BuildError {
     if fetching && network {
         return BuildError::BaseImage(message);
     }
-    let own = has(&["no space left on device", "cannot allocate memory", "configure storage", "is not in the list of supported"]);
-    if own { BuildError::Unavailable(message) } else { BuildError::Failed(message) }
+    let own = has(&[
+        "no space left on device",
+        "cannot allocate memory",
+        "configure storage",
+        "is not in the list of supported",
+    ]);
+    if own {
+        BuildError::Unavailable(message)
+    } else {
+        BuildError::Failed(message)
+    }
 }
 
 #[cfg(test)]
@@ -219,9 +290,14 @@ mod tests {
             BuildError::BaseImage(_)
         ));
         assert!(matches!(
-            said("error creating build container: initializing source docker://r.example/a:1: reading manifest 1: manifest unknown"),
+            said(
+                "error creating build container: initializing source docker://r.example/a:1: reading manifest 1: manifest unknown"
+            ),
             BuildError::Failed(_)
         ));
-        assert!(matches!(said("Error: writing blob: no space left on device"), BuildError::Unavailable(_)));
+        assert!(matches!(
+            said("Error: writing blob: no space left on device"),
+            BuildError::Unavailable(_)
+        ));
     }
 }

@@ -57,13 +57,20 @@ impl std::fmt::Debug for Oci {
 impl Oci {
     /// # Errors
     /// A CA file that cannot be read, in words.
-    pub(crate) fn new(transport: Transport, ca_file: Option<&PathBuf>, credential: Option<(String, String)>) -> Result<Self, String> {
+    pub(crate) fn new(
+        transport: Transport,
+        ca_file: Option<&PathBuf>,
+        credential: Option<(String, String)>,
+    ) -> Result<Self, String> {
         // Someone else may have chosen the process's crypto library before; then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut extra_root_certificates = Vec::new();
         if let Some(path) = ca_file {
             let data = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
+            extra_root_certificates.push(Certificate {
+                encoding: CertificateEncoding::Pem,
+                data,
+            });
         }
         let config = ClientConfig {
             protocol: match transport {
@@ -80,8 +87,13 @@ impl Oci {
             user_agent: concat!("slipway-build/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let auth = credential.map_or(RegistryAuth::Anonymous, |(user, password)| RegistryAuth::Basic(user, password));
-        Ok(Self { client: Client::try_from(config).map_err(|error| error.to_string())?, auth })
+        let auth = credential.map_or(RegistryAuth::Anonymous, |(user, password)| {
+            RegistryAuth::Basic(user, password)
+        });
+        Ok(Self {
+            client: Client::try_from(config).map_err(|error| error.to_string())?,
+            auth,
+        })
     }
 
     async fn upload(&self, at: &Reference, image: &Image, blob: &OciDescriptor) -> Result<(), RegistryError> {
@@ -100,7 +112,10 @@ impl Oci {
         let bytes = ReaderStream::with_capacity(file, 128 * 1024).map_err(OciDistributionError::IoError);
         let size = u64::try_from(blob.size).ok();
         // The build's own deadline bounds this.
-        self.client.push_blob_stream(at, bytes, &blob.digest, size).await.map_err(|error| classify(at, &error))?;
+        self.client
+            .push_blob_stream(at, bytes, &blob.digest, size)
+            .await
+            .map_err(|error| classify(at, &error))?;
         Ok(())
     }
 
@@ -112,8 +127,14 @@ impl Oci {
         }
     }
 
-    async fn put_manifest(&self, at: &Reference, bytes: Vec<u8>, media_type: &str) -> Result<(), RegistryError> {
-        let media_type = http::HeaderValue::from_str(media_type).map_err(|_| unavailable(at, "the manifest has no usable media type"))?;
+    async fn put_manifest(
+        &self,
+        at: &Reference,
+        bytes: Vec<u8>,
+        media_type: &str,
+    ) -> Result<(), RegistryError> {
+        let media_type = http::HeaderValue::from_str(media_type)
+            .map_err(|_| unavailable(at, "the manifest has no usable media type"))?;
         within(at, self.client.push_manifest_raw(at, bytes, media_type)).await?;
         Ok(())
     }
@@ -126,8 +147,12 @@ impl Registry for Oci {
         // A token for pushing is fetched first, so that a wrong password is told as such.
         within(&at, self.client.auth(&at, &self.auth, RegistryOperation::Push)).await?;
         let uploads: Vec<_> = image.blobs().map(|blob| self.upload(&at, image, blob)).collect();
-        futures::stream::iter(uploads).buffer_unordered(UPLOADS).try_collect::<()>().await?;
-        self.put_manifest(&at, image.manifest_bytes.clone(), &image.media_type).await
+        futures::stream::iter(uploads)
+            .buffer_unordered(UPLOADS)
+            .try_collect::<()>()
+            .await?;
+        self.put_manifest(&at, image.manifest_bytes.clone(), &image.media_type)
+            .await
     }
 
     async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, RegistryError> {
@@ -135,10 +160,14 @@ impl Registry for Oci {
         let Some((bytes, digest)) = self.manifest(&at).await? else {
             return Ok(None);
         };
-        let digest: Digest = digest.parse().map_err(|error: slipway_model::Invalid| unavailable(&at, &error.to_string()))?;
+        let digest: Digest = digest
+            .parse()
+            .map_err(|error: slipway_model::Invalid| unavailable(&at, &error.to_string()))?;
         let parsed = serde_json::from_slice(&bytes).map_err(|error| unavailable(&at, &error.to_string()))?;
         let labels = match parsed {
-            OciManifest::Image(manifest) if u64::try_from(manifest.config.size).is_ok_and(|size| size <= MAX_MANIFEST) => {
+            OciManifest::Image(manifest)
+                if u64::try_from(manifest.config.size).is_ok_and(|size| size <= MAX_MANIFEST) =>
+            {
                 let mut config = Vec::new();
                 within(&at, self.client.pull_blob(&at, &manifest.config, &mut config)).await?;
                 // Something that is no image (a chart, a signature) has no labels.
@@ -152,9 +181,13 @@ impl Registry for Oci {
     async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), RegistryError> {
         let at = by_digest(name, digest);
         let Some((bytes, _)) = self.manifest(&at).await? else {
-            return Err(unavailable(&at, "the image that was pushed is not there any more"));
+            return Err(unavailable(
+                &at,
+                "the image that was pushed is not there any more",
+            ));
         };
-        let parsed: OciManifest = serde_json::from_slice(&bytes).map_err(|error| unavailable(&at, &error.to_string()))?;
+        let parsed: OciManifest =
+            serde_json::from_slice(&bytes).map_err(|error| unavailable(&at, &error.to_string()))?;
         let media_type = parsed.content_type().to_owned();
         self.put_manifest(&by_tag(name, tag), bytes, &media_type).await
     }
@@ -175,7 +208,10 @@ fn host(name: &ImageName) -> String {
 /// The message of a refusal that says no more than that nothing has this name.
 const ABSENT: &str = "not found";
 
-async fn within<T>(at: &Reference, call: impl Future<Output = Result<T, OciDistributionError>>) -> Result<T, RegistryError> {
+async fn within<T>(
+    at: &Reference,
+    call: impl Future<Output = Result<T, OciDistributionError>>,
+) -> Result<T, RegistryError> {
     match timeout(ANSWER, call).await {
         Ok(result) => result.map_err(|error| classify(at, &error)),
         Err(_) => Err(unavailable(at, "no answer in time")),
@@ -188,24 +224,36 @@ fn classify(at: &Reference, error: &OciDistributionError) -> RegistryError {
     let status = match error {
         OciDistributionError::ServerError { code, .. } => Some(*code),
         OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Some(401),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            Some(401)
+        }
         OciDistributionError::ImageManifestNotFoundError(_) => Some(404),
-        OciDistributionError::RegistryError { envelope, .. } => envelope.errors.first().map(|error| match error.code {
-            OciErrorCode::ManifestUnknown | OciErrorCode::NotFound | OciErrorCode::NameUnknown => 404,
-            OciErrorCode::Unauthorized => 401,
-            OciErrorCode::Denied => 403,
-            OciErrorCode::Unsupported => 405,
-            OciErrorCode::Toomanyrequests => 429,
-            OciErrorCode::BlobUploadUnknown | OciErrorCode::BlobUnknown | OciErrorCode::ManifestBlobUnknown => 503,
-            _ => 400,
-        }),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            envelope.errors.first().map(|error| match error.code {
+                OciErrorCode::ManifestUnknown | OciErrorCode::NotFound | OciErrorCode::NameUnknown => 404,
+                OciErrorCode::Unauthorized => 401,
+                OciErrorCode::Denied => 403,
+                OciErrorCode::Unsupported => 405,
+                OciErrorCode::Toomanyrequests => 429,
+                OciErrorCode::BlobUploadUnknown
+                | OciErrorCode::BlobUnknown
+                | OciErrorCode::ManifestBlobUnknown => 503,
+                _ => 400,
+            })
+        }
         _ => None,
     };
     let registry = at.registry().to_owned();
     match status {
-        Some(404) => RegistryError::Refused { registry, message: ABSENT.to_owned() },
+        Some(404) => RegistryError::Refused {
+            registry,
+            message: ABSENT.to_owned(),
+        },
         Some(408 | 425 | 429) => RegistryError::Unavailable { registry, message },
-        Some(code @ 400..500) => RegistryError::Refused { registry, message: format!("{message} (HTTP {code})") },
+        Some(code @ 400..500) => RegistryError::Refused {
+            registry,
+            message: format!("{message} (HTTP {code})"),
+        },
         _ => RegistryError::Unavailable { registry, message },
     }
 }
@@ -232,5 +280,8 @@ fn without_url(error: &OciDistributionError) -> String {
 }
 
 fn unavailable(at: &Reference, message: &str) -> RegistryError {
-    RegistryError::Unavailable { registry: at.registry().to_owned(), message: message.to_owned() }
+    RegistryError::Unavailable {
+        registry: at.registry().to_owned(),
+        message: message.to_owned(),
+    }
 }

@@ -70,9 +70,19 @@ impl OciLayout {
     /// The layout of one repository. Names hold no `..`, so that it cannot leave the root; a part that has the name of a
     /// layout's own file would mix two repositories.
     fn folder(&self, name: &ImageName) -> Result<PathBuf, RegistryError> {
-        if name.repository().split('/').any(|part| matches!(part, "blobs" | INDEX | LAYOUT | LOCK)) {
-            let message = format!("{name:?}: blobs, {INDEX}, {LAYOUT} and {LOCK} cannot be parts of a name in a folder", name = name.as_str());
-            return Err(RegistryError::Refused { registry: self.root.display().to_string(), message });
+        if name
+            .repository()
+            .split('/')
+            .any(|part| matches!(part, "blobs" | INDEX | LAYOUT | LOCK))
+        {
+            let message = format!(
+                "{name:?}: blobs, {INDEX}, {LAYOUT} and {LOCK} cannot be parts of a name in a folder",
+                name = name.as_str()
+            );
+            return Err(RegistryError::Refused {
+                registry: self.root.display().to_string(),
+                message,
+            });
         }
         Ok(self.root.join(name.repository()))
     }
@@ -105,7 +115,10 @@ impl Registry for OciLayout {
                 let from = image.blob_file(blob)?;
                 let to = blobs.join(from.file_name().unwrap_or_default());
                 if !to.exists() {
-                    io_at(&to, place(&to, |file| io::copy(&mut File::open(&from)?, file).map(drop)))?;
+                    io_at(
+                        &to,
+                        place(&to, |file| io::copy(&mut File::open(&from)?, file).map(drop)),
+                    )?;
                 }
             }
             let to = blobs.join(image.digest.hex());
@@ -120,7 +133,11 @@ impl Registry for OciLayout {
                 rest: serde_json::Map::new(),
             };
             change(folder, |index| {
-                if !index.manifests.iter().any(|known| known.digest == entry.digest && known.tag().is_none()) {
+                if !index
+                    .manifests
+                    .iter()
+                    .any(|known| known.digest == entry.digest && known.tag().is_none())
+                {
                     index.manifests.push(entry);
                 }
                 Ok(())
@@ -136,10 +153,17 @@ impl Registry for OciLayout {
             let Some(index) = read(&path)? else {
                 return Ok(None);
             };
-            let Some(entry) = index.manifests.iter().find(|entry| entry.tag() == Some(tag.as_str())) else {
+            let Some(entry) = index
+                .manifests
+                .iter()
+                .find(|entry| entry.tag() == Some(tag.as_str()))
+            else {
                 return Ok(None);
             };
-            let digest: Digest = entry.digest.parse().map_err(|error: slipway_model::Invalid| crate::layout::invalid(&path, error.to_string()))?;
+            let digest: Digest = entry
+                .digest
+                .parse()
+                .map_err(|error: slipway_model::Invalid| crate::layout::invalid(&path, error.to_string()))?;
             let labels = Image::read(folder, &digest)?.labels()?;
             Ok(Some(Found { digest, labels }))
         })
@@ -150,7 +174,11 @@ impl Registry for OciLayout {
         let (digest, tag) = (digest.to_string(), tag.to_string());
         self.blocking(name, move |folder| {
             change(folder, |index| {
-                let image = index.manifests.iter().find(|entry| entry.digest == digest).cloned();
+                let image = index
+                    .manifests
+                    .iter()
+                    .find(|entry| entry.digest == digest)
+                    .cloned();
                 let Some(mut entry) = image else {
                     return Err(crate::layout::invalid(folder, format!("holds no image {digest}")));
                 };
@@ -165,13 +193,28 @@ impl Registry for OciLayout {
 }
 
 /// Reads, changes and replaces the index while no other writer does.
-fn change(folder: &Path, work: impl FnOnce(&mut Index) -> Result<(), LayoutError>) -> Result<(), LayoutError> {
+fn change(
+    folder: &Path,
+    work: impl FnOnce(&mut Index) -> Result<(), LayoutError>,
+) -> Result<(), LayoutError> {
     let lock_path = folder.join(LOCK);
-    let lock = io_at(&lock_path, File::options().create(true).truncate(false).write(true).open(&lock_path))?;
+    let lock = io_at(
+        &lock_path,
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path),
+    )?;
     io_at(&lock_path, lock.lock())?;
     let marker = folder.join(LAYOUT);
     if !marker.exists() {
-        io_at(&marker, place(&marker, |file| file.write_all(br#"{"imageLayoutVersion":"1.0.0"}"#)))?;
+        io_at(
+            &marker,
+            place(&marker, |file| {
+                file.write_all(br#"{"imageLayoutVersion":"1.0.0"}"#)
+            }),
+        )?;
     }
     let path = folder.join(INDEX);
     let mut index = read(&path)?.unwrap_or_else(|| Index {
@@ -181,7 +224,8 @@ fn change(folder: &Path, work: impl FnOnce(&mut Index) -> Result<(), LayoutError
         rest: serde_json::Map::new(),
     });
     work(&mut index)?;
-    let bytes = serde_json::to_vec(&index).map_err(|error| crate::layout::invalid(&path, error.to_string()))?;
+    let bytes =
+        serde_json::to_vec(&index).map_err(|error| crate::layout::invalid(&path, error.to_string()))?;
     io_at(&path, place(&path, |file| file.write_all(&bytes)))
 }
 
@@ -191,14 +235,19 @@ fn read(path: &Path) -> Result<Option<Index>, LayoutError> {
         Err(LayoutError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| crate::layout::invalid(path, error.to_string()))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| crate::layout::invalid(path, error.to_string()))
 }
 
 /// Writes a file beside its place, makes it durable and moves it there: readers see the old one or the new one.
 fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::Builder::new().prefix(".new-").permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -206,5 +255,8 @@ fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Re
 }
 
 fn io_at<T>(path: &Path, result: io::Result<T>) -> Result<T, LayoutError> {
-    result.map_err(|source| LayoutError::Io { path: path.to_owned(), source })
+    result.map_err(|source| LayoutError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -1,0 +1,285 @@
+//! The service on real git, buildah and registries, with a client.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use slipway_proto::build::v1::{self as proto, build::Status, build_service_client::BuildServiceClient};
+use slipway_server::{BusConfig, Channel, ClientConfig, TokenHash, Wiring};
+use slipway_telemetry::Service;
+use slipway_testbed::{GitRepo, TestDir, static_binary};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+
+/// May do everything.
+pub(crate) const TOKEN: &str = "builder-token";
+/// May only look at the service `other`.
+pub(crate) const READER: &str = "reader-token";
+
+/// What the images run: does as its first argument says.
+pub(crate) const PROGRAM: &str = r#"fn main() {
+    println!("running {}", std::env::args().nth(1).unwrap_or_default());
+    match std::env::args().nth(1).as_deref() {
+        Some("fail") => { eprintln!("cannot go on"); std::process::exit(3) }
+        Some("sleep") => loop { std::thread::sleep(std::time::Duration::from_secs(3600)) },
+        _ => {}
+    }
+}"#;
+
+pub(crate) const GOOD: &str = "FROM scratch\nARG VERSION\nARG VCS_REF\nLABEL version=$VERSION ref=$VCS_REF\nCOPY program /program\nENTRYPOINT [\"/program\"]\n";
+pub(crate) const SLEEPS: &str = "FROM scratch\nCOPY program /program\nRUN [\"/program\", \"sleep\"]\n";
+pub(crate) const FAILS: &str = "FROM scratch\nCOPY program /program\nRUN [\"/program\", \"fail\"]\n";
+
+/// Data that outlives a service.
+pub(crate) struct Bed {
+    pub(crate) folder: TestDir,
+    pub(crate) repo: GitRepo,
+    /// More of `registries:`, and whatever else.
+    pub(crate) registries: String,
+    pub(crate) database: Option<String>,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let folder = TestDir::new("build").unwrap();
+        let repo = GitRepo::bare(folder.path().join("git/app.git")).unwrap();
+        Self {
+            folder,
+            repo,
+            registries: String::new(),
+            database: None,
+        }
+    }
+
+    /// A commit with this Dockerfile and the program.
+    pub(crate) fn commit(&self, dockerfile: &str) -> String {
+        let program = fs::read(static_binary(PROGRAM, &[]).unwrap()).unwrap();
+        self.repo
+            .commit_programs("main", "a change", &[("program", &program)])
+            .unwrap();
+        self.repo
+            .commit("main", "its image", &[("Dockerfile", dockerfile.as_bytes())])
+            .unwrap()
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.folder.path().join("images")
+    }
+
+    /// The configuration as a file would hold it.
+    pub(crate) fn config(&self, listen: &str) -> String {
+        let root = self.folder.path().display();
+        let database = self
+            .database
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{root}/build.db"));
+        let hash = |token: &str| String::from(TokenHash::of(token));
+        format!(
+            r#"
+server:
+  listen: "{listen}"
+  principals:
+    - {{subject: bot, token_sha256: {}, roles: [{{actions: [read, start, cancel]}}]}}
+    - {{subject: reader, token_sha256: {}, roles: [{{actions: [read], services: [other]}}]}}
+database: {{url: "{database}"}}
+work_directory: {root}/work
+logs: {{directory: {root}/logs}}
+limits: {{backoff: 300ms}}
+repositories: ["file://{root}/git/*"]
+builders:
+  - {{name: default, kind: buildah}}
+  - {{name: bench, kind: pretend}}
+registries:
+  - {{kind: oci_layout, directory: {root}/images}}
+{}
+"#,
+            hash(TOKEN),
+            hash(READER),
+            self.registries,
+        )
+    }
+
+    pub(crate) async fn start(&self) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let config: build_svc::Config =
+            slipway_server::config::parse("test.yaml", &self.config(&address)).unwrap();
+        let bus = slipway_server::bus(&BusConfig::default()).unwrap();
+        let wiring = Wiring {
+            listener,
+            bus,
+            telemetry: Service::disabled("build-svc"),
+        };
+        let shutdown = CancellationToken::new();
+        let service = tokio::spawn(build_svc::run(config, wiring, shutdown.clone()));
+        Running {
+            url: format!("http://{address}"),
+            shutdown,
+            service,
+        }
+    }
+
+    pub(crate) fn request(&self, commit: &str) -> proto::StartBuildRequest {
+        proto::StartBuildRequest {
+            request_id: String::new(),
+            service: "app".into(),
+            spec: Some(proto::BuildSpec {
+                repository_url: self.repo.url(),
+                commit: commit.into(),
+                branch: "main".into(),
+                image_name: "team/app".into(),
+                ..proto::BuildSpec::default()
+            }),
+            correlation_id: "rel-1".into(),
+            labels: Default::default(),
+        }
+    }
+
+    /// What `team/app` of the folder has: tag and digest.
+    pub(crate) fn tags(&self) -> Vec<(String, String)> {
+        let index = fs::read(self.images().join("team/app/index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let entries = index["manifests"].as_array().unwrap().iter();
+        let mut tags: Vec<_> = entries
+            .filter_map(|entry| {
+                let tag = entry["annotations"]["org.opencontainers.image.ref.name"].as_str()?;
+                Some((tag.to_owned(), entry["digest"].as_str().unwrap().to_owned()))
+            })
+            .collect();
+        tags.sort();
+        tags
+    }
+
+    /// Processes whose root is in this folder: what Dockerfiles run.
+    pub(crate) fn processes(&self) -> usize {
+        let root = self.folder.path().canonicalize().unwrap();
+        let inside =
+            |process: &Path| fs::read_link(process.join("root")).is_ok_and(|link| link.starts_with(&root));
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(Result::ok)
+            .filter(|process| inside(&process.path()))
+            .count()
+    }
+}
+
+/// A service in this process.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    shutdown: CancellationToken,
+    service: JoinHandle<Result<(), slipway_server::RunError>>,
+}
+
+impl Running {
+    pub(crate) fn client(&self) -> BuildServiceClient<Channel> {
+        client(&self.url, TOKEN)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.service.await.unwrap().unwrap();
+    }
+}
+
+pub(crate) fn client(url: &str, token: &str) -> BuildServiceClient<Channel> {
+    BuildServiceClient::new(ClientConfig::new(url, token).connect("build").unwrap())
+}
+
+pub(crate) async fn start(
+    client: &mut BuildServiceClient<Channel>,
+    request: proto::StartBuildRequest,
+) -> proto::Build {
+    client
+        .start_build(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .build
+        .unwrap()
+}
+
+/// Follows a build until `wanted` holds; panics when it ends otherwise.
+pub(crate) async fn until(
+    client: &mut BuildServiceClient<Channel>,
+    id: &str,
+    wanted: impl Fn(&proto::Build) -> bool,
+) -> proto::Build {
+    let request = proto::WatchBuildRequest {
+        id: id.into(),
+        etag: String::new(),
+    };
+    let mut states = client.watch_build(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        let build = state.build.unwrap();
+        if wanted(&build) {
+            return build;
+        }
+        last = Some(build);
+    }
+    panic!("the build ended as {last:#?}");
+}
+
+pub(crate) async fn ended(client: &mut BuildServiceClient<Channel>, id: &str) -> proto::Build {
+    until(client, id, |build| build.end_time.is_some()).await
+}
+
+/// The whole log, followed to its end.
+pub(crate) async fn log(client: &mut BuildServiceClient<Channel>, id: &str) -> String {
+    let request = proto::TailLogRequest {
+        id: id.into(),
+        offset: 0,
+        follow: true,
+    };
+    let mut parts = client.tail_log(request).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.message().await.unwrap() {
+        bytes.extend(part.chunk);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Waits until the log holds a line.
+pub(crate) async fn log_has(client: &mut BuildServiceClient<Channel>, id: &str, words: &str) {
+    let request = proto::TailLogRequest {
+        id: id.into(),
+        offset: 0,
+        follow: true,
+    };
+    let mut parts = client.tail_log(request).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.message().await.unwrap() {
+        bytes.extend(part.chunk);
+        if String::from_utf8_lossy(&bytes).contains(words) {
+            return;
+        }
+    }
+    panic!(
+        "the log ended without {words:?}: {}",
+        String::from_utf8_lossy(&bytes)
+    );
+}
+
+pub(crate) fn outcome(build: &proto::Build) -> (Status, String) {
+    (build.status(), build.reason.clone().unwrap_or_default().code)
+}
+
+/// Waits for a service in another process.
+pub(crate) async fn ready(url: &str) -> BuildServiceClient<Channel> {
+    let mut client = client(url, TOKEN);
+    loop {
+        match client
+            .list_builds(Request::new(proto::ListBuildsRequest::default()))
+            .await
+        {
+            Ok(_) => return client,
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(status) => panic!("{status}"),
+        }
+    }
+}

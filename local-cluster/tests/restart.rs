@@ -173,6 +173,7 @@ fn registry(place: &Place) -> (Child, u16) {
 /// Pushes a layout's image with the client that the cluster pulls with.
 async fn push(layout: &std::path::Path, port: u16, digest: &str) {
     use oci_client::client::{ClientConfig, ClientProtocol};
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = oci_client::Client::new(ClientConfig {
         protocol: ClientProtocol::Http,
         ..ClientConfig::default()

@@ -27,6 +27,7 @@ pub(crate) mod discovery;
 pub(crate) mod fields;
 mod log;
 pub(crate) mod patch;
+mod protobuf;
 pub(crate) mod proxy;
 mod read;
 mod request;

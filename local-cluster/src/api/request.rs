@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use crate::api::protobuf;
 use crate::api::table::Include;
 use crate::status::{ApiError, ApiResult};
 
@@ -96,7 +97,10 @@ impl Request {
     /// 415 for other formats, 400 when it cannot be read.
     pub(crate) fn value(&self) -> ApiResult<Value> {
         let kind = self.content_type();
-        if kind.contains("protobuf") || kind.contains("cbor") {
+        if kind == "application/vnd.kubernetes.protobuf" {
+            return protobuf::read(&self.body).map_err(ApiError::unsupported_media_type);
+        }
+        if kind.contains("cbor") {
             return Err(ApiError::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; got {kind}"
             )));

@@ -82,6 +82,52 @@ fn address(path: &ObjectPath, object: &mut Value) -> ApiResult<()> {
     Ok(())
 }
 
+/// Maps that are left out when they are empty; other empty maps mean something (`emptyDir: {}`).
+const OMITTED_WHEN_EMPTY: &[&str] = &[
+    "labels",
+    "annotations",
+    "matchLabels",
+    "nodeSelector",
+    "limits",
+    "requests",
+    "data",
+    "binaryData",
+];
+
+/// Leaves out what the API's types leave out: nulls, empty lists, empty maps of text. So objects are equal whoever
+/// wrote them, and in whichever way.
+fn normalize(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.values_mut().for_each(normalize);
+            map.retain(|key, value| match value {
+                Value::Null => false,
+                Value::Array(items) => !items.is_empty(),
+                Value::Object(map) => !(map.is_empty() && OMITTED_WHEN_EMPTY.contains(&key.as_str())),
+                _ => true,
+            });
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalize),
+        _ => {}
+    }
+}
+
+/// [`normalize`] for what users write; the status is the controllers' own.
+fn normalize_object(object: &mut Value) {
+    for (field, value) in object::as_map(object).iter_mut() {
+        if field != "status" {
+            normalize(value);
+        }
+    }
+    if let Value::Object(map) = object {
+        map.retain(|key, value| {
+            !value.is_null()
+                && !(OMITTED_WHEN_EMPTY.contains(&key.as_str())
+                    && value.as_object().is_some_and(serde_json::Map::is_empty))
+        });
+    }
+}
+
 /// Removes and reports the fields that the API does not have.
 fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> ApiResult<Vec<String>> {
     let found = validate::shape(resource, object)?;
@@ -178,6 +224,11 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
         metadata.insert("generation".to_owned(), json!(1));
     }
     initial_status(resource, object);
+    let managed = object::metadata(object).remove("managedFields");
+    normalize_object(object);
+    if let Some(managed) = managed {
+        object::metadata(object).insert("managedFields".to_owned(), managed);
+    }
     defaults::apply(resource, object);
     validate::object(resource, object, None)
 }
@@ -288,6 +339,12 @@ fn prepare_update(
             Some(status) => object::as_map(&mut new).insert("status".to_owned(), status.clone()),
             None => object::as_map(&mut new).remove("status"),
         };
+    }
+    // The managed fields have empty maps that mean something.
+    let managed = object::metadata(&mut new).remove("managedFields");
+    normalize_object(&mut new);
+    if let Some(managed) = managed {
+        object::metadata(&mut new).insert("managedFields".to_owned(), managed);
     }
     defaults::apply(resource, &mut new);
     validate::object(resource, &new, Some(old))?;

@@ -51,6 +51,8 @@ pub(crate) async fn pull(reference: &Reference, layout: &Path) -> Result<String,
         .await
         .map_err(failed)?;
     let registry = reference.registry.clone().unwrap_or_default();
+    // The HTTP client below takes the process's cryptography; one that is set already stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let config = ClientConfig {
         protocol: ClientProtocol::HttpsExcept(vec![registry.clone()]),
         read_timeout: Some(SILENCE),

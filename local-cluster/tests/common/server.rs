@@ -38,7 +38,10 @@ fn main() {
             "/health" => (200, "ok".to_owned()),
             "/version" => (200, version.clone()),
             "/pid" => (200, std::process::id().to_string()),
-            "/exit" => std::process::exit(4),
+            "/exit" => {
+                println!("asked for /exit");
+                std::process::exit(4)
+            }
             path if path.starts_with("/env/") => (200, std::env::var(&path[5..]).unwrap_or_default()),
             path => (404, format!("no {path}")),
         };

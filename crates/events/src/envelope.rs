@@ -74,11 +74,11 @@ pub enum EnvelopeError {
 }
 
 impl EnvelopeError {
-    fn invalid(field: &'static str, value: &str, rule: impl ToString) -> Self {
+    fn invalid(field: &'static str, value: &str, rule: impl Into<String>) -> Self {
         Self::Invalid {
             field,
             value: value.chars().take(120).collect(),
-            rule: rule.to_string(),
+            rule: rule.into(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One suite over both buses: the semantics in the crate's documentation.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod support;
 
 use std::{

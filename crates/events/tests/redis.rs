@@ -1,5 +1,7 @@
 //! What only the Redis bus can meet: outages, foreign entries, and Redis' own bookkeeping.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,7 @@
 //! Spans and metrics over real OTLP/gRPC.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod collector;
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,7 @@
 //! Trace context through a real gRPC server and client.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

@@ -46,7 +46,11 @@ pub enum Command {
     /// The head before anything of ours can have been pushed.
     Base { round: u32, head: CommitSha },
     /// The round's changes are settled. `rest`: none other waits.
-    Settle { round: u32, head: Option<CommitSha>, rest: bool },
+    Settle {
+        round: u32,
+        head: Option<CommitSha>,
+        rest: bool,
+    },
     /// The remote could not be reached. `jitter` from 0 to 1000 spreads the wait.
     Postpone { round: u32, reason: Reason, jitter: u16 },
     /// The time to try again may have come.
@@ -56,21 +60,34 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    Woken { repository: String, branch: BranchName },
-    Based { head: CommitSha },
+    Woken {
+        repository: String,
+        branch: BranchName,
+    },
+    Based {
+        head: CommitSha,
+    },
     Settled {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         head: Option<CommitSha>,
         rest: bool,
     },
-    Postponed { reason: Reason, retry_at: Timestamp },
+    Postponed {
+        reason: Reason,
+        retry_at: Timestamp,
+    },
     Resumed,
 }
 
 /// One round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    Push { round: u32, repository: String, branch: BranchName, head: Option<CommitSha> },
+    Push {
+        round: u32,
+        repository: String,
+        branch: BranchName,
+        head: Option<CommitSha>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,19 +124,30 @@ impl Decider for Branch {
             Command::Wake { repository, branch } => Ok(vec![Event::Woken { repository, branch }]),
             Command::Base { round, head } => {
                 running(round)?;
-                Ok(if state.head.is_none() { vec![Event::Based { head }] } else { Vec::new() })
+                Ok(if state.head.is_none() {
+                    vec![Event::Based { head }]
+                } else {
+                    Vec::new()
+                })
             }
             Command::Settle { round, head, rest } => {
                 running(round)?;
                 Ok(vec![Event::Settled { head, rest }])
             }
-            Command::Postpone { round, reason, jitter } => {
+            Command::Postpone {
+                round,
+                reason,
+                jitter,
+            } => {
                 running(round)?;
                 let full = FIRST_WAIT
                     .saturating_mul(2_u32.saturating_pow(state.failures.min(16)))
                     .min(LONGEST_WAIT);
                 let wait = full / 2 + full / 2 * u32::from(jitter.min(1000)) / 1000;
-                Ok(vec![Event::Postponed { reason, retry_at: now + wait }])
+                Ok(vec![Event::Postponed {
+                    reason,
+                    retry_at: now + wait,
+                }])
             }
             Command::Retry => match state.retry_at {
                 Some(at) if at <= now => Ok(vec![Event::Resumed]),
@@ -190,7 +218,10 @@ impl Decider for Branch {
             (true, None) => "pushing",
             (true, Some(_)) => "postponed",
         };
-        Index { status: status.to_owned(), ..Index::default() }
+        Index {
+            status: status.to_owned(),
+            ..Index::default()
+        }
     }
 
     fn is_final(_: &State) -> bool {

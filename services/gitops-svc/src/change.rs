@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, ImageName, Name, Tag, Timestamp, TraceContext};
+use slipway_model::{
+    Actor, BranchName, CommitSha, Digest, Id, ImageName, Name, Tag, Timestamp, TraceContext,
+};
 
 use crate::edit::{Edit, Entry, Folder, RestoreImage};
 
@@ -91,7 +93,10 @@ pub struct Reason {
 
 impl Reason {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -155,9 +160,16 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is on the remote branch as this commit.
-    Pushed { commit: CommitSha, differences: Vec<Difference>, attempts: u32 },
+    Pushed {
+        commit: CommitSha,
+        differences: Vec<Difference>,
+        attempts: u32,
+    },
     /// The branch's head had it already.
-    Unchanged { commit: CommitSha, differences: Vec<Difference> },
+    Unchanged {
+        commit: CommitSha,
+        differences: Vec<Difference>,
+    },
     /// The answer is no.
     Failed(Reason),
     /// We could not tell.
@@ -216,11 +228,11 @@ impl State {
             .iter()
             .rev()
             .map(|difference| {
-                Edit::RestoreImage(RestoreImage {
+                Edit::RestoreImage(Box::new(RestoreImage {
                     path: difference.path.clone(),
                     entry: difference.before.clone(),
                     written: (!force).then(|| difference.after.clone()),
-                })
+                }))
             })
             .collect()
     }
@@ -228,8 +240,13 @@ impl State {
 
 #[derive(Debug, Clone)]
 pub enum Command {
-    Request { request: Box<Request>, timeout: Duration },
-    Cancel { reason: String },
+    Request {
+        request: Box<Request>,
+        timeout: Duration,
+    },
+    Cancel {
+        reason: String,
+    },
     Settle(Outcome),
 }
 
@@ -295,7 +312,10 @@ impl Decider for Change {
     fn decide(_: &Id, state: &State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         if let Command::Request { request, timeout } = command {
             return match state.request {
-                None => Ok(vec![Event::Requested { request, deadline: now + timeout }]),
+                None => Ok(vec![Event::Requested {
+                    request,
+                    deadline: now + timeout,
+                }]),
                 Some(_) => Err(Refusal::Exists),
             };
         }
@@ -310,9 +330,15 @@ impl Decider for Change {
             Command::Request { .. } => return Err(Refusal::Exists),
             Command::Cancel { .. } if state.cancel.is_some() => return Ok(Vec::new()),
             Command::Cancel { reason } => Event::CancelRequested { reason },
-            Command::Settle(Outcome::Pushed { commit, differences, attempts }) => {
-                Event::Pushed { commit, differences, attempts }
-            }
+            Command::Settle(Outcome::Pushed {
+                commit,
+                differences,
+                attempts,
+            }) => Event::Pushed {
+                commit,
+                differences,
+                attempts,
+            },
             Command::Settle(Outcome::Unchanged { commit, differences }) => {
                 Event::Unchanged { commit, differences }
             }
@@ -320,8 +346,14 @@ impl Decider for Change {
             Command::Settle(Outcome::Errored(reason)) => Event::Errored { reason },
             Command::Settle(Outcome::Cancelled) => {
                 let why = state.cancel.clone().unwrap_or_default();
-                let message = if why.is_empty() { "taken back before it was pushed".to_owned() } else { why };
-                Event::Cancelled { reason: Reason::new(Code::Cancelled, message) }
+                let message = if why.is_empty() {
+                    "taken back before it was pushed".to_owned()
+                } else {
+                    why
+                };
+                Event::Cancelled {
+                    reason: Reason::new(Code::Cancelled, message),
+                }
             }
         };
         Ok(vec![event])
@@ -339,7 +371,11 @@ impl Decider for Change {
                 state.cancel = Some(reason.clone());
                 return;
             }
-            Event::Pushed { commit, differences, attempts } => {
+            Event::Pushed {
+                commit,
+                differences,
+                attempts,
+            } => {
                 state.commit = Some(commit.clone());
                 state.differences.clone_from(differences);
                 state.attempts = *attempts;

@@ -187,7 +187,10 @@ impl ServiceConfig for Config {
             return Err(ConfigError::invalid("data_dir", "must be an absolute path"));
         }
         if self.max_batch == 0 || self.push_deadline.is_zero() {
-            return Err(ConfigError::invalid("max_batch", "and push_deadline must be more than 0"));
+            return Err(ConfigError::invalid(
+                "max_batch",
+                "and push_deadline must be more than 0",
+            ));
         }
         check_author("author", &self.author)?;
         if self.repositories.is_empty() {
@@ -257,7 +260,10 @@ impl RepositoryConfig {
 
 fn check_author(key: &str, author: &Author) -> Result<(), ConfigError> {
     let bad = |text: &str| {
-        text.trim().is_empty() || text.len() > 200 || text.contains(['<', '>']) || text.contains(char::is_control)
+        text.trim().is_empty()
+            || text.len() > 200
+            || text.contains(['<', '>'])
+            || text.contains(char::is_control)
     };
     if bad(&author.name) || bad(&author.email) {
         return Err(ConfigError::invalid(
@@ -278,7 +284,11 @@ enum Transport {
 
 /// How git reaches a URL. Helpers such as `ext::` run programs and are refused, as is a URL that holds a secret.
 fn transport(url: &str) -> Result<Transport, &'static str> {
-    if url.is_empty() || url.starts_with('-') || url.contains(char::is_control) || url.contains(char::is_whitespace) {
+    if url.is_empty()
+        || url.starts_with('-')
+        || url.contains(char::is_control)
+        || url.contains(char::is_whitespace)
+    {
         return Err("is not a URL");
     }
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -308,9 +318,10 @@ fn transport(url: &str) -> Result<Transport, &'static str> {
 
 fn is_shell_safe(path: &Path) -> bool {
     path.is_absolute()
-        && path
-            .to_str()
-            .is_some_and(|path| path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b)))
+        && path.to_str().is_some_and(|path| {
+            path.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))
+        })
 }
 
 #[cfg(test)]
@@ -340,13 +351,25 @@ mod tests {
         }
         for (bad, words) in [
             ("{}", "repositories.shop.url: is required"),
-            ("{url: 'https://bot:secret@git.example/shop.git'}", "must not hold"),
+            (
+                "{url: 'https://bot:secret@git.example/shop.git'}",
+                "must not hold",
+            ),
             ("{url: 'ext::sh -c x'}", "is not a URL"),
             ("{url: 'ext::x'}", "write https://"),
             ("{url: --upload-pack=x}", "is not a URL"),
-            ("{url: 'http://git.example/x', credentials: {token_file: /run/token}}", "must not travel readable"),
-            ("{url: /srv/x, credentials: {ssh_key_file: /run/key}}", "goes with an ssh url"),
-            ("{url: 'git@x:y', credentials: {ssh_key_file: '/run/a b'}}", "shell"),
+            (
+                "{url: 'http://git.example/x', credentials: {token_file: /run/token}}",
+                "must not travel readable",
+            ),
+            (
+                "{url: /srv/x, credentials: {ssh_key_file: /run/key}}",
+                "goes with an ssh url",
+            ),
+            (
+                "{url: 'git@x:y', credentials: {ssh_key_file: '/run/a b'}}",
+                "shell",
+            ),
             ("{url: /srv/x, credentials: {token: abc}}", "token"),
             ("{url: /srv/x, brunch: main}", "brunch"),
             ("{url: /srv/x, author: {name: 'a <b>', email: c}}", "author"),

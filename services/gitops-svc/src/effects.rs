@@ -1,35 +1,18 @@
-//! Carries out what branches and changes say must happen. The round of a branch is the heart of the service:
-//!
-//! take all waiting changes → make one commit each on the head as last heard of → push them together, on condition
-//! that the remote's branch is still there → settle them. Only when the condition fails is anything fetched. Whatever
-//! was decided on a head counts only once that head is proved to be the remote's: by a push that was accepted, or by
-//! a fetch.
+//! Carries out what branches and changes say must happen.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use slipway_ledger::{
-    EffectRun, Effects, ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError, faults,
-};
-use slipway_model::{Actor, BranchName, CommitSha, Id};
+use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta};
+use slipway_model::{Actor, BranchName};
 use slipway_telemetry::Service;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     branch::{self, Branch},
-    change::{self, BRANCH_LABEL, Change, Code, Outcome, Reason, branch_id},
-    message,
-    repository::{Applied, Plan, Problem, Repository},
+    change::{self, Change, branch_id},
+    repository::Repository,
+    round::{Round, RoundError},
 };
-
-/// The first wait after a lost race, doubled after each further one up to the longest; each is cut by up to all of it
-/// at random, since the winner may lose next time.
-const FIRST_WAIT: Duration = Duration::from_millis(10);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// The principal in whose name changes end.
 pub(crate) fn actor() -> Actor {
@@ -55,7 +38,9 @@ pub(crate) async fn nudge(
         repository: repository.to_owned(),
         branch: branch.clone(),
     };
-    ledger.execute::<Branch>(&branch_id(repository, branch), wake, meta).await?;
+    ledger
+        .execute::<Branch>(&branch_id(repository, branch), wake, meta)
+        .await?;
     Ok(())
 }
 
@@ -99,7 +84,9 @@ impl Effects<Branch> for Worker {
             // Whoever owns the branch now finds what was pushed by its trailers.
             Err(RoundError::Stale) => tracing::info!(id = %run.id, "another owner of the branch has gone on"),
             Err(RoundError::Cancelled) => {}
-            Err(RoundError::Ledger(error)) => tracing::warn!(id = %run.id, %error, "a round could not be recorded"),
+            Err(RoundError::Ledger(error)) => {
+                tracing::warn!(id = %run.id, %error, "a round could not be recorded");
+            }
         }
         // The outcome was recorded together with the changes'.
         None
@@ -108,358 +95,4 @@ impl Effects<Branch> for Worker {
     fn actor(&self) -> Actor {
         actor()
     }
-}
-
-/// Why a round has no outcome.
-enum RoundError {
-    Stale,
-    Cancelled,
-    Ledger(String),
-}
-
-impl From<LedgerError> for RoundError {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error.to_string())
-    }
-}
-
-impl From<ExecuteError<branch::Refusal>> for RoundError {
-    fn from(error: ExecuteError<branch::Refusal>) -> Self {
-        match error {
-            ExecuteError::Refused(branch::Refusal::StaleRound(_)) => Self::Stale,
-            error => Self::Ledger(error.to_string()),
-        }
-    }
-}
-
-struct Round<'a> {
-    worker: &'a Worker,
-    ledger: &'a Ledger,
-    /// The branch's.
-    id: &'a Id,
-    number: u32,
-    repository: &'a str,
-    branch: &'a BranchName,
-    /// The remote's head after the last settled round.
-    recorded: Option<CommitSha>,
-    cancelled: &'a CancellationToken,
-}
-
-/// A change, its request taken out.
-type Waiting = (Id, change::State);
-
-/// How far some changes came.
-enum Attempt {
-    Settled { outcomes: Vec<(Id, Outcome)>, head: CommitSha },
-    /// The remote refused them together.
-    Refused(Reason),
-    /// The remote could not be reached.
-    Postponed(Reason),
-}
-
-impl Round<'_> {
-    async fn run(&self) -> Result<(), RoundError> {
-        let waiting = self.waiting(self.worker.max_batch).await?;
-        let deadlines: HashMap<Id, _> = waiting.iter().map(|(id, state)| (id.clone(), state.deadline)).collect();
-        let mut outcomes = Vec::new();
-        let mut head = None;
-        let mut postponed = None;
-        match self.worker.repositories.get(self.repository) {
-            _ if waiting.is_empty() => {}
-            None => {
-                let message = format!("the configuration has no repository {} any more", self.repository);
-                outcomes.extend(ids(&waiting).map(|id| {
-                    (id, Outcome::Failed(Reason::new(Code::RepositoryNotConfigured, message.clone())))
-                }));
-            }
-            Some(repository) if repository.pretends() => outcomes.extend(ids(&waiting).map(|id| {
-                let commit = pretended(&id);
-                (id, Outcome::Pushed { commit, differences: Vec::new(), attempts: 1 })
-            })),
-            Some(repository) => {
-                let base = match self.base(repository).await? {
-                    Ok(base) => base,
-                    Err(Problem::Final(reason)) => {
-                        outcomes.extend(ids(&waiting).map(|id| (id, Outcome::Failed(reason.clone()))));
-                        return self.settle(outcomes, None, None).await;
-                    }
-                    Err(problem) => {
-                        let reason = problem.reason();
-                        return self.settle(self.overdue(&deadlines, &reason), None, Some(reason)).await;
-                    }
-                };
-                let mut groups = VecDeque::from([waiting]);
-                while let Some(group) = groups.pop_front() {
-                    match self.attempt(repository, &base, &group).await? {
-                        Attempt::Settled { outcomes: settled, head: at } => {
-                            outcomes.extend(settled);
-                            head = Some(at);
-                        }
-                        // A hook may dislike one commit of many: each is tried alone.
-                        Attempt::Refused(reason) if reason.code == Code::PushRefused && group.len() > 1 => {
-                            groups.extend(group.into_iter().map(|change| vec![change]));
-                        }
-                        Attempt::Refused(reason) => {
-                            outcomes.extend(ids(&group).map(|id| (id, Outcome::Failed(reason.clone()))));
-                        }
-                        Attempt::Postponed(reason) => {
-                            let mut rest = deadlines;
-                            rest.retain(|id, _| outcomes.iter().all(|(done, _)| done != id));
-                            outcomes.extend(self.overdue(&rest, &reason));
-                            postponed = Some(reason);
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-        self.settle(outcomes, head, postponed).await
-    }
-
-    /// Those that have waited long enough for a remote that cannot be reached.
-    fn overdue(
-        &self,
-        deadlines: &HashMap<Id, Option<slipway_model::Timestamp>>,
-        reason: &Reason,
-    ) -> Vec<(Id, Outcome)> {
-        let now = self.ledger.now();
-        deadlines
-            .iter()
-            .filter(|(_, deadline)| deadline.is_some_and(|deadline| deadline <= now))
-            .map(|(id, _)| (id.clone(), Outcome::Errored(too_late(reason))))
-            .collect()
-    }
-
-    /// The changes of this branch that wait, oldest first.
-    async fn waiting(&self, most: usize) -> Result<Vec<Waiting>, RoundError> {
-        let filter = ListFilter {
-            labels: [(BRANCH_LABEL.to_owned(), self.id.to_string())].into(),
-            not_final: true,
-            ..ListFilter::default()
-        };
-        let mut page = Page { size: 1000, token: String::new() };
-        let mut all: Vec<Snapshot<Change>> = Vec::new();
-        loop {
-            let found = self.ledger.list_of::<Change>(&filter, &page).await?;
-            all.extend(found.items);
-            if found.next_page_token.is_empty() {
-                break;
-            }
-            page.token = found.next_page_token;
-        }
-        // Lists are newest first.
-        Ok(all.into_iter().rev().take(most).map(|change| (change.id, change.state)).collect())
-    }
-
-    /// The head after which everything of ours comes that is not recorded. Fixed before the first push ever.
-    async fn base(&self, repository: &Arc<Repository>) -> Result<Result<CommitSha, Problem>, RoundError> {
-        if let Some(recorded) = &self.recorded {
-            return Ok(Ok(recorded.clone()));
-        }
-        let head = match repository.fetch(self.branch).await {
-            Ok(head) => head,
-            Err(problem) => return Ok(Err(problem)),
-        };
-        let command = || branch::Command::Base { round: self.number, head: head.clone() };
-        let branch = self.ledger.execute::<Branch>(self.id, command, &Meta::from(actor())).await?;
-        Ok(Ok(branch.state.head.unwrap_or(head)))
-    }
-
-    /// Pushes what can be pushed of some changes, for as long as others win the race.
-    async fn attempt(
-        &self,
-        repository: &Arc<Repository>,
-        base: &CommitSha,
-        changes: &[Waiting],
-    ) -> Result<Attempt, RoundError> {
-        macro_rules! reach {
-            ($call:expr) => {
-                match $call {
-                    Ok(value) => value,
-                    Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),
-                    Err(problem) => return Ok(Attempt::Postponed(problem.reason())),
-                }
-            };
-        }
-        let mut known = reach!(repository.tracked(self.branch).await);
-        if !reach!(repository.has_commit(base).await) {
-            known = None;
-        }
-        let _spans = self.spans(changes);
-        let mut wait = FIRST_WAIT;
-        let mut attempts = 0;
-        loop {
-            if self.cancelled.is_cancelled() {
-                return Err(RoundError::Cancelled);
-            }
-            // A head from before is good for a push, which tells whether it still holds.
-            let (head, mut proved) = match known.take() {
-                Some(head) => (head, false),
-                None => (reach!(repository.fetch(self.branch).await), true),
-            };
-            let mut outcomes = Vec::new();
-            let mut rest: Vec<&Waiting> = Vec::new();
-            let found = if head == *base {
-                HashMap::new()
-            } else {
-                let wanted: HashSet<Id> = ids(changes).collect();
-                reach!(repository.find_changes(Some(base), &head, wanted).await)
-            };
-            for change @ (id, state) in changes {
-                if let Some(commit) = found.get(id) {
-                    let edits = edits(state);
-                    let differences = reach!(repository.differences(commit, edits).await);
-                    let attempts = attempts.max(1);
-                    outcomes.push((id.clone(), Outcome::Pushed { commit: commit.clone(), differences, attempts }));
-                } else if state.cancel.is_some() {
-                    outcomes.push((id.clone(), Outcome::Cancelled));
-                } else if proved && state.deadline.is_some_and(|deadline| deadline <= self.ledger.now()) {
-                    let reason = Reason::new(Code::RemoteUnreachable, "others won every race");
-                    outcomes.push((id.clone(), Outcome::Errored(too_late(&reason))));
-                } else {
-                    rest.push(change);
-                }
-            }
-            let plans: Vec<Plan> = rest.iter().filter_map(|(id, state)| plan(id, state)).collect();
-            let (tip, applied) = reach!(repository.apply(&head, plans).await);
-            if tip != head {
-                attempts += 1;
-                faults::point("gitops.push.before");
-                match repository.push(self.branch, &head, &tip).await {
-                    Ok(()) => proved = true,
-                    Err(Problem::LostRace) => {
-                        self.pause(wait).await?;
-                        wait = (wait * 2).min(LONGEST_WAIT);
-                        continue;
-                    }
-                    Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),
-                    Err(problem) => return Ok(Attempt::Postponed(problem.reason())),
-                }
-                faults::point("gitops.push.after");
-            }
-            if !proved {
-                // Nothing was pushed, so nothing shows that this is how the remote stands.
-                continue;
-            }
-            outcomes.extend(rest.iter().zip(applied).map(|((id, _), applied)| {
-                let outcome = match applied {
-                    Applied::Commit { commit, differences } => Outcome::Pushed { commit, differences, attempts },
-                    Applied::Unchanged { commit, differences } => Outcome::Unchanged { commit, differences },
-                    Applied::Refused(reason) => Outcome::Failed(reason),
-                };
-                (id.clone(), outcome)
-            }));
-            return Ok(Attempt::Settled { outcomes, head: tip });
-        }
-    }
-
-    /// A span in each change's own trace, for as long as its push takes.
-    fn spans(&self, changes: &[Waiting]) -> Vec<tracing::Span> {
-        let span = |(id, state): &Waiting| {
-            let request = state.request.as_ref()?;
-            let span = tracing::info_span!(
-                "push",
-                change = %id,
-                repository = self.repository,
-                branch = %self.branch,
-                together = changes.len()
-            );
-            self.worker.telemetry.adopt(&span, request.traceparent);
-            Some(span)
-        };
-        changes.iter().filter_map(span).collect()
-    }
-
-    async fn pause(&self, wait: Duration) -> Result<(), RoundError> {
-        tokio::select! {
-            () = self.cancelled.cancelled() => Err(RoundError::Cancelled),
-            () = tokio::time::sleep(wait.mul_f64(fastrand::f64())) => Ok(()),
-        }
-    }
-
-    /// Records how the changes ended and where the branch stands, in one transaction.
-    async fn settle(
-        &self,
-        outcomes: Vec<(Id, Outcome)>,
-        head: Option<CommitSha>,
-        postponed: Option<Reason>,
-    ) -> Result<(), RoundError> {
-        let meta = Meta::from(actor());
-        let rest = postponed.is_none() && self.others_waiting(&outcomes).await? == 0;
-        let jitter = fastrand::u16(0..=1000);
-        let (outcomes, head, postponed) = (&outcomes, &head, &postponed);
-        let settled = self
-            .ledger
-            .transact(&meta, None, move |tx| async move {
-                for (id, outcome) in outcomes {
-                    // What is final already stays as it is, so nothing can be refused.
-                    tx.decide::<Change>(id, change::Command::Settle(outcome.clone()))
-                        .await
-                        .map_err(|error| SettleError::Ledger(error.to_string()))?;
-                }
-                let command = match postponed {
-                    None => branch::Command::Settle { round: self.number, head: head.clone(), rest },
-                    Some(reason) => branch::Command::Postpone { round: self.number, reason: reason.clone(), jitter },
-                };
-                match tx.decide::<Branch>(self.id, command).await {
-                    Ok(_) => Ok(()),
-                    Err(ExecuteError::Refused(_)) => Err(SettleError::Stale),
-                    Err(error) => Err(SettleError::Ledger(error.to_string())),
-                }
-            })
-            .await;
-        match settled {
-            Ok(()) => {}
-            Err(TransactError::Aborted(SettleError::Stale)) => return Err(RoundError::Stale),
-            Err(error) => return Err(RoundError::Ledger(error.to_string())),
-        }
-        // A change that came between the look and the record saw its branch awake, and woke nobody.
-        if rest && !self.waiting(1).await?.is_empty() {
-            nudge(self.ledger, self.repository, self.branch, &meta).await?;
-        }
-        Ok(())
-    }
-
-    async fn others_waiting(&self, outcomes: &[(Id, Outcome)]) -> Result<usize, RoundError> {
-        let settled: HashSet<&Id> = outcomes.iter().map(|(id, _)| id).collect();
-        let waiting = self.waiting(settled.len() + 1).await?;
-        Ok(waiting.iter().filter(|(id, _)| !settled.contains(id)).count())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum SettleError {
-    #[error("the round is over")]
-    Stale,
-    #[error("{0}")]
-    Ledger(String),
-}
-
-fn ids(changes: &[Waiting]) -> impl Iterator<Item = Id> {
-    changes.iter().map(|(id, _)| id.clone())
-}
-
-fn edits(state: &change::State) -> Vec<crate::edit::Edit> {
-    state.request.as_ref().map(|request| request.edits.clone()).unwrap_or_default()
-}
-
-fn plan(id: &Id, state: &change::State) -> Option<Plan> {
-    let request = state.request.as_ref()?;
-    Some(Plan {
-        edits: request.edits.clone(),
-        message: message::compose(id, request),
-        time: state.requested_at?,
-    })
-}
-
-fn too_late(reason: &Reason) -> Reason {
-    Reason::new(Code::DeadlineExceeded, format!("not pushed in time; last: {}", reason.message))
-}
-
-/// The commit that a pretended push says it made.
-fn pretended(id: &Id) -> CommitSha {
-    let text = slipway_model::TraceId::derived(&["pretended", id.as_str()]).to_string();
-    let sha: String = text.chars().cycle().take(40).collect();
-    #[allow(clippy::unwrap_used)] // forty hexadecimal digits
-    sha.parse().unwrap()
 }

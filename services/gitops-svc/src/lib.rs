@@ -1,7 +1,7 @@
 //! gitops-svc: writes the wanted images into GitOps repositories, one commit for each change, many changes in one push.
 //!
-//! Where to look: [`edit`] changes the text of a file; [`change`] and [`branch`] decide; `effects` carries a round of
-//! a branch out; `repository` is the mirror and the remote; `render` runs kustomize; `grpc` is the API.
+//! Where to look: [`edit`] changes the text of a file; [`change`] and [`branch`] decide; `round` pushes; `repository` is
+//! the mirror and the remote; `render` runs kustomize; `grpc` is the API.
 
 pub mod branch;
 pub mod change;
@@ -13,6 +13,7 @@ mod message;
 mod process;
 mod render;
 mod repository;
+mod round;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,7 +22,10 @@ use slipway_server::{RunError, Server, ServiceConfig as _, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
-use crate::{branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer, repository::Repository};
+use crate::{
+    branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer,
+    repository::Repository,
+};
 
 /// Runs the service until `shutdown`, then drains. A round that is under way is taken up again by another replica, or
 /// at the next start.
@@ -66,7 +70,11 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     let served = match Server::builder("gitops-svc", &config.server, slipway_proto::DESCRIPTORS) {
         Ok(server) => {
             let grpc = grpc.into_server(config.server.max_message_bytes);
-            server.telemetry(&wiring.telemetry).service(grpc).serve(wiring.listener, shutdown.clone()).await
+            server
+                .telemetry(&wiring.telemetry)
+                .service(grpc)
+                .serve(wiring.listener, shutdown.clone())
+                .await
         }
         Err(error) => Err(error),
     };

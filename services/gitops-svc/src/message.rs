@@ -13,7 +13,11 @@ pub(crate) const MAX_SUBJECT: usize = 200;
 
 /// The whole message, the same each time it is made for the same change.
 pub(crate) fn compose(id: &Id, request: &Request) -> String {
-    let subject = if request.subject.is_empty() { subject(request) } else { line(&request.subject) };
+    let subject = if request.subject.is_empty() {
+        subject(request)
+    } else {
+        line(&request.subject)
+    };
     let mut text = format!("{subject}\n\n");
     let why = line(&request.why);
     if !why.is_empty() {
@@ -116,7 +120,11 @@ mod tests {
                 principal: Principal::new("token", "bot"),
                 on_behalf_of: Some(Principal::new("github", "alice")),
             },
-            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()),
+            traceparent: Some(
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                    .parse()
+                    .unwrap(),
+            ),
         }
     }
 
@@ -150,7 +158,18 @@ mod tests {
         request.why = "Slipway-Change: chg-4\r\n\r\nx".to_owned();
         let message = compose(&"chg-1".parse().unwrap(), &request);
         assert_eq!(change_of(&message), Some("chg-1"));
-        assert_eq!(message.lines().filter(|line| line.starts_with("Slipway-Change: ")).count(), 2, "{message}");
-        assert_eq!(change_of("Slipway-Change: chg-5"), None, "a subject is no trailer");
+        assert_eq!(
+            message
+                .lines()
+                .filter(|line| line.starts_with("Slipway-Change: "))
+                .count(),
+            2,
+            "{message}"
+        );
+        assert_eq!(
+            change_of("Slipway-Change: chg-5"),
+            None,
+            "a subject is no trailer"
+        );
     }
 }

@@ -76,10 +76,11 @@ impl Program {
 
     /// Passes a variable of our own on, when it is set.
     pub(crate) fn inherit(self, keys: &[&str]) -> Self {
-        keys.iter().fold(self, |program, key| match std::env::var_os(key) {
-            Some(value) => program.env(key, value),
-            None => program,
-        })
+        keys.iter()
+            .fold(self, |program, key| match std::env::var_os(key) {
+                Some(value) => program.env(key, value),
+                None => program,
+            })
     }
 
     pub(crate) fn folder(mut self, folder: impl AsRef<Path>) -> Self {
@@ -120,12 +121,16 @@ impl Program {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let limit = self.max_output;
         let work = async {
-            let (stdout, stderr) = tokio::try_join!(read(stdout, limit, true), read(stderr, MAX_STDERR, false))?;
+            let (stdout, stderr) =
+                tokio::try_join!(read(stdout, limit, true), read(stderr, MAX_STDERR, false))?;
             let status = child.wait().await?;
             Ok::<_, std::io::Error>((stdout, stderr, status))
         };
         match tokio::time::timeout(self.timeout, work).await {
-            Err(_) => Err(ProcessError::Timeout { program, timeout: self.timeout }),
+            Err(_) => Err(ProcessError::Timeout {
+                program,
+                timeout: self.timeout,
+            }),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::FileTooLarge => {
                 Err(ProcessError::TooMuch { program, limit })
             }
@@ -140,7 +145,11 @@ impl Program {
 }
 
 /// Reads up to `limit` bytes; what is beyond is an error, or read and forgotten.
-async fn read(stream: Option<impl AsyncRead + Unpin>, limit: usize, strict: bool) -> std::io::Result<Vec<u8>> {
+async fn read(
+    stream: Option<impl AsyncRead + Unpin>,
+    limit: usize,
+    strict: bool,
+) -> std::io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let Some(mut stream) = stream else {
         return Ok(kept);
@@ -182,22 +191,35 @@ mod tests {
         let mut program = Program::new("/bin/sh").args(["-c", "echo ok; echo no >&2; exit 3"]);
         program.max_output = 3;
         let output = program.run().await.unwrap();
-        assert_eq!((output.success, output.stdout.as_slice(), output.stderr.as_str()), (false, &b"ok\n"[..], "no\n"));
+        assert_eq!(
+            (output.success, output.stdout.as_slice(), output.stderr.as_str()),
+            (false, &b"ok\n"[..], "no\n")
+        );
 
         let mut program = Program::new("/bin/sh").args(["-c", "echo long"]);
         program.max_output = 3;
         assert!(matches!(program.run().await, Err(ProcessError::TooMuch { .. })));
 
-        let mut program = Program::new("/bin/sh").args(["-c", "sleep 1000 & sleep 1000"]).inherit(&["PATH"]);
+        let mut program = Program::new("/bin/sh")
+            .args(["-c", "sleep 1000 & sleep 1000"])
+            .inherit(&["PATH"]);
         program.timeout = Duration::from_millis(50);
         assert!(matches!(program.run().await, Err(ProcessError::Timeout { .. })));
 
-        assert!(matches!(Program::new("/no/such/program").run().await, Err(ProcessError::Start { .. })));
+        assert!(matches!(
+            Program::new("/no/such/program").run().await,
+            Err(ProcessError::Start { .. })
+        ));
     }
 
     #[tokio::test]
     async fn nothing_is_inherited() {
-        let output = Program::new("/bin/sh").args(["-c", "export -p"]).env("A", "1").run().await.unwrap();
+        let output = Program::new("/bin/sh")
+            .args(["-c", "export -p"])
+            .env("A", "1")
+            .run()
+            .await
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("A="), "{text}");
         assert!(!text.contains("CARGO"), "{text}");

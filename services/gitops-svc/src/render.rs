@@ -125,7 +125,11 @@ impl Renderer {
             .prefix("render-")
             .tempdir_in(&self.scratch)
             .map_err(internal)?;
-        let root = scratch.path().canonicalize().map_err(internal)?.join("repository");
+        let root = scratch
+            .path()
+            .canonicalize()
+            .map_err(internal)?
+            .join("repository");
         std::fs::create_dir(&root).map_err(internal)?;
 
         let target = root.clone();
@@ -150,7 +154,9 @@ impl Renderer {
         .map_err(|error| RenderError::Unavailable(Reason::new(Code::Internal, error.to_string())))?
         .map_err(RenderError::Outside)?;
 
-        let text = self.run(tool, scratch.path(), &root.join(folder.as_str())).await?;
+        let text = self
+            .run(tool, scratch.path(), &root.join(folder.as_str()))
+            .await?;
         self.cache.insert(key, Arc::clone(&text));
         Ok(text)
     }
@@ -184,7 +190,10 @@ impl Renderer {
             Err(error @ (ProcessError::Timeout { .. } | ProcessError::TooMuch { .. })) => {
                 Err(RenderError::Failed(error.to_string()))
             }
-            Err(error) => Err(RenderError::Unavailable(Reason::new(Code::Internal, error.to_string()))),
+            Err(error) => Err(RenderError::Unavailable(Reason::new(
+                Code::Internal,
+                error.to_string(),
+            ))),
         }
     }
 }
@@ -194,7 +203,9 @@ async fn find_tool(path: &Path) -> Result<Tool, RenderError> {
     if let Some(program) = on_path(path) {
         // Debian builds 5.6 with the version "(devel)", so a command that came with 5 is asked for.
         let help = Program::new(&program).args(["localize", "--help"]).run().await;
-        if help.is_ok_and(|output| output.success && String::from_utf8_lossy(&output.stdout).contains("localize")) {
+        if help.is_ok_and(|output| {
+            output.success && String::from_utf8_lossy(&output.stdout).contains("localize")
+        }) {
             return Ok(Tool {
                 program,
                 arguments: &["build"],
@@ -274,7 +285,11 @@ fn drop_outside_links(root: &Path, links: &[PathBuf]) {
     let mut made = Vec::new();
     for pair in links.chunks_exact(2) {
         let [place, target] = pair else { continue };
-        if target.is_absolute() || place.parent().is_none_or(|folder| std::fs::create_dir_all(folder).is_err()) {
+        if target.is_absolute()
+            || place
+                .parent()
+                .is_none_or(|folder| std::fs::create_dir_all(folder).is_err())
+        {
             continue;
         }
         if std::os::unix::fs::symlink(target, place).is_ok() {
@@ -318,7 +333,9 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
     let mut pending = vec![folder.to_owned()];
     let mut seen = BTreeSet::new();
     while let Some(place) = pending.pop() {
-        let real = place.canonicalize().map_err(|_| format!("{} is not there", shown(&place)))?;
+        let real = place
+            .canonicalize()
+            .map_err(|_| format!("{} is not there", shown(&place)))?;
         if !real.starts_with(root) {
             return Err(format!("{} leads out of the repository", shown(&place)));
         }
@@ -326,7 +343,11 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
             continue;
         }
         let files: Vec<PathBuf> = if real.is_dir() {
-            KUSTOMIZATION_NAMES.iter().map(|name| real.join(name)).filter(|file| file.exists()).collect()
+            KUSTOMIZATION_NAMES
+                .iter()
+                .map(|name| real.join(name))
+                .filter(|file| file.exists())
+                .collect()
         } else {
             continue;
         };
@@ -336,7 +357,13 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
             }
             let value = read_yaml(&file).map_err(|error| format!("{}: {error}", shown(&file)))?;
             for key in FOLDERS_AND_FILES {
-                for text in value.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+                for text in value
+                    .get(key)
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     // An inline transformer or generator.
                     if text.contains('\n') {
                         no_network(&Value::from(text), &shown(&file))?;
@@ -349,7 +376,9 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
                             shown(&file)
                         ));
                     }
-                    let target = target.canonicalize().map_err(|error| format!("{}: {error}", shown(&target)))?;
+                    let target = target
+                        .canonicalize()
+                        .map_err(|error| format!("{}: {error}", shown(&target)))?;
                     if target.is_file() && matches!(key, "generators" | "transformers" | "validators") {
                         let text = std::fs::read_to_string(&target).unwrap_or_default();
                         no_network(&Value::from(text), &shown(&target))?;
@@ -370,10 +399,18 @@ fn no_network(value: &Value, file: &str) -> Result<(), String> {
             // A whole inline configuration is looked through line by line.
             let address = text.lines().any(|line| {
                 let line = line.to_ascii_lowercase();
-                ["http://", "https://", "git::", "ssh://", "file://", "git@"].iter().any(|scheme| line.contains(scheme))
+                ["http://", "https://", "git::", "ssh://", "file://", "git@"]
+                    .iter()
+                    .any(|scheme| line.contains(scheme))
             });
             if address {
-                let shown: String = text.lines().find(|line| line.contains(':')).unwrap_or_default().chars().take(120).collect();
+                let shown: String = text
+                    .lines()
+                    .find(|line| line.contains(':'))
+                    .unwrap_or_default()
+                    .chars()
+                    .take(120)
+                    .collect();
                 return Err(format!("{file}: {shown}: remote bases and files are not fetched"));
             }
             Ok(())

@@ -1,4 +1,5 @@
 //! The program is killed beside its push, and makes exactly one commit all the same.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 mod world;
 
@@ -21,10 +22,17 @@ async fn crash(fault: &str, on_the_remote: usize) {
         }
     }
     process.died().await;
-    assert_eq!(world.remote.log("main").unwrap().len(), 1 + on_the_remote, "{fault}");
+    assert_eq!(
+        world.remote.log("main").unwrap().len(),
+        1 + on_the_remote,
+        "{fault}"
+    );
 
     // Somebody else pushes before we are back.
-    world.remote.commit("main", "meanwhile", &[("note", b"x")]).unwrap();
+    world
+        .remote
+        .commit("main", "meanwhile", &[("note", b"x")])
+        .unwrap();
     let process = world.spawn(port, None);
     let mut client = world::client(&process.url, "alice-token");
     let change = loop {
@@ -35,7 +43,11 @@ async fn crash(fault: &str, on_the_remote: usize) {
     };
     let change = finished(&mut client, &change.id).await;
     assert_status(&change, Status::Pushed);
-    assert_eq!(world.commits_with(&format!("Slipway-Change: {}", change.id)), 1, "{fault}");
+    assert_eq!(
+        world.commits_with(&format!("Slipway-Change: {}", change.id)),
+        1,
+        "{fault}"
+    );
     assert_eq!(world.remote.log("main").unwrap().len(), 3, "{fault}");
     assert!(world.file("identity").contains("'v1'"));
     assert!(!change.no_op);

@@ -1,4 +1,5 @@
 //! The deciders: what may follow what, and the wire form of every event.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::{path::Path, time::Duration};
 
@@ -24,16 +25,26 @@ fn request() -> change::Request {
         branch: "main".parse().unwrap(),
         service: "identity".parse().unwrap(),
         environment: "dev".parse().unwrap(),
-        edits: vec![Edit::KustomizeImage(KustomizeImage::new("apps/identity/dev", "app", "", "v1", "").unwrap())],
+        edits: vec![Edit::KustomizeImage(
+            KustomizeImage::new("apps/identity/dev", "app", "", "v1", "").unwrap(),
+        )],
         source_commit: Some(SHA.parse().unwrap()),
-        image: Some(Image { name: "r.example/identity".parse().unwrap(), digest: None, tags: vec!["v1".parse().unwrap()] }),
+        image: Some(Image {
+            name: "r.example/identity".parse().unwrap(),
+            digest: None,
+            tags: vec!["v1".parse().unwrap()],
+        }),
         subject: String::new(),
         reverts: None,
         why: String::new(),
         correlation_id: "rel-1".to_owned(),
         labels: [("team".to_owned(), "shop".to_owned())].into(),
         requested_by: Actor::direct(Principal::new("token", "alice")),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()),
+        traceparent: Some(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                .parse()
+                .unwrap(),
+        ),
     }
 }
 
@@ -41,17 +52,28 @@ fn entry(tag: &str) -> Entry {
     Entry {
         name: "app".to_owned(),
         new_name: None,
-        new_tag: Some(Scalar { value: tag.to_owned(), written: format!("'{tag}'") }),
+        new_tag: Some(Scalar {
+            value: tag.to_owned(),
+            written: format!("'{tag}'"),
+        }),
         digest: None,
     }
 }
 
 fn difference() -> Difference {
-    Difference { path: "apps/identity/dev".parse().unwrap(), before: entry("v0"), after: entry("v1") }
+    Difference {
+        path: "apps/identity/dev".parse().unwrap(),
+        before: entry("v0"),
+        after: entry("v1"),
+    }
 }
 
 fn pushed() -> Outcome {
-    Outcome::Pushed { commit: SHA.parse().unwrap(), differences: vec![difference()], attempts: 2 }
+    Outcome::Pushed {
+        commit: SHA.parse().unwrap(),
+        differences: vec![difference()],
+        attempts: 2,
+    }
 }
 
 fn id() -> Id {
@@ -68,7 +90,10 @@ fn act<D: Decider>(state: &mut D::State, command: D::Command, now: Timestamp) ->
 
 fn requested() -> change::State {
     let mut state = change::State::default();
-    let command = change::Command::Request { request: Box::new(request()), timeout: Duration::from_secs(60) };
+    let command = change::Command::Request {
+        request: Box::new(request()),
+        timeout: Duration::from_secs(60),
+    };
     act::<Change>(&mut state, command, at(0)).unwrap();
     state
 }
@@ -78,21 +103,45 @@ fn a_change_ends_once() {
     let no = Reason::new(Code::ImageNotFound, "no");
     for (outcome, status) in [
         (pushed(), Status::Pushed),
-        (Outcome::Unchanged { commit: SHA.parse().unwrap(), differences: Vec::new() }, Status::Pushed),
+        (
+            Outcome::Unchanged {
+                commit: SHA.parse().unwrap(),
+                differences: Vec::new(),
+            },
+            Status::Pushed,
+        ),
         (Outcome::Failed(no.clone()), Status::Failed),
         (Outcome::Errored(no), Status::Errored),
         (Outcome::Cancelled, Status::Cancelled),
     ] {
         let mut state = requested();
         assert!(!Change::is_final(&state) && !Change::polls(&id(), &state).is_empty());
-        assert_eq!(act::<Change>(&mut state, change::Command::Settle(outcome), at(1)), Ok(1));
+        assert_eq!(
+            act::<Change>(&mut state, change::Command::Settle(outcome), at(1)),
+            Ok(1)
+        );
         assert_eq!((state.status, state.ended_at), (status, Some(at(1))));
         assert!(Change::is_final(&state) && Change::polls(&id(), &state).is_empty());
         // Nothing that comes later changes it.
         let over = state.clone();
-        assert_eq!(act::<Change>(&mut state, change::Command::Settle(Outcome::Cancelled), at(2)), Ok(0));
-        assert_eq!(act::<Change>(&mut state, change::Command::Settle(pushed()), at(2)), Ok(0));
-        assert_eq!(act::<Change>(&mut state, change::Command::Cancel { reason: String::new() }, at(2)), Ok(0));
+        assert_eq!(
+            act::<Change>(&mut state, change::Command::Settle(Outcome::Cancelled), at(2)),
+            Ok(0)
+        );
+        assert_eq!(
+            act::<Change>(&mut state, change::Command::Settle(pushed()), at(2)),
+            Ok(0)
+        );
+        assert_eq!(
+            act::<Change>(
+                &mut state,
+                change::Command::Cancel {
+                    reason: String::new()
+                },
+                at(2)
+            ),
+            Ok(0)
+        );
         assert_eq!(state, over);
     }
 }
@@ -100,10 +149,19 @@ fn a_change_ends_once() {
 #[test]
 fn a_cancellation_is_a_wish_until_the_branch_says_so() {
     let mut state = requested();
-    let cancel = || change::Command::Cancel { reason: "never mind".to_owned() };
+    let cancel = || change::Command::Cancel {
+        reason: "never mind".to_owned(),
+    };
     assert_eq!(act::<Change>(&mut state, cancel(), at(1)), Ok(1));
-    assert_eq!((state.status, state.cancel.as_deref()), (Status::Pending, Some("never mind")));
-    assert_eq!(act::<Change>(&mut state, cancel(), at(2)), Ok(0), "once is enough");
+    assert_eq!(
+        (state.status, state.cancel.as_deref()),
+        (Status::Pending, Some("never mind"))
+    );
+    assert_eq!(
+        act::<Change>(&mut state, cancel(), at(2)),
+        Ok(0),
+        "once is enough"
+    );
     let mut late = state.clone();
     act::<Change>(&mut late, change::Command::Settle(pushed()), at(3)).unwrap();
     assert_eq!(late.status, Status::Pushed, "the push was faster");
@@ -117,35 +175,65 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
     let mut second = difference();
     second.before = entry("v1");
     second.after = entry("v2");
-    let outcome = Outcome::Pushed { commit: SHA.parse().unwrap(), differences: vec![difference(), second], attempts: 1 };
+    let outcome = Outcome::Pushed {
+        commit: SHA.parse().unwrap(),
+        differences: vec![difference(), second],
+        attempts: 1,
+    };
     act::<Change>(&mut state, change::Command::Settle(outcome), at(1)).unwrap();
     let put_back: Vec<(Entry, bool)> = state
         .undo(false)
         .into_iter()
         .map(|edit| match edit {
-            Edit::RestoreImage(RestoreImage { entry, written, .. }) => (entry, written.is_some()),
+            Edit::RestoreImage(edit) => (edit.entry, edit.written.is_some()),
             Edit::KustomizeImage(_) => panic!("not an undo"),
         })
         .collect();
     assert_eq!(put_back, [(entry("v1"), true), (entry("v0"), true)]);
-    assert!(state.undo(true).iter().all(|edit| matches!(edit, Edit::RestoreImage(RestoreImage { written: None, .. }))));
+    assert!(
+        state
+            .undo(true)
+            .iter()
+            .all(|edit| matches!(edit, Edit::RestoreImage(edit) if edit.written.is_none()))
+    );
 }
 
 #[test]
 fn nothing_is_done_to_a_change_that_is_not_there() {
     let mut state = change::State::default();
-    assert_eq!(act::<Change>(&mut state, change::Command::Cancel { reason: String::new() }, at(0)), Err(change::Refusal::Unknown));
+    assert_eq!(
+        act::<Change>(
+            &mut state,
+            change::Command::Cancel {
+                reason: String::new()
+            },
+            at(0)
+        ),
+        Err(change::Refusal::Unknown)
+    );
     let mut state = requested();
-    let again = change::Command::Request { request: Box::new(request()), timeout: Duration::ZERO };
-    assert_eq!(act::<Change>(&mut state, again, at(0)), Err(change::Refusal::Exists));
+    let again = change::Command::Request {
+        request: Box::new(request()),
+        timeout: Duration::ZERO,
+    };
+    assert_eq!(
+        act::<Change>(&mut state, again, at(0)),
+        Err(change::Refusal::Exists)
+    );
 }
 
 fn wake() -> branch::Command {
-    branch::Command::Wake { repository: "shop".to_owned(), branch: "main".parse().unwrap() }
+    branch::Command::Wake {
+        repository: "shop".to_owned(),
+        branch: "main".parse().unwrap(),
+    }
 }
 
 fn rounds(state: &branch::State) -> Vec<u32> {
-    Branch::effects(&id(), state).into_iter().map(|(key, _)| key.attempt).collect()
+    Branch::effects(&id(), state)
+        .into_iter()
+        .map(|(key, _)| key.attempt)
+        .collect()
 }
 
 #[test]
@@ -156,18 +244,40 @@ fn a_branch_runs_one_round_at_a_time() {
     assert_eq!(act::<Branch>(&mut state, wake(), at(0)), Ok(0), "awake is awake");
     assert_eq!(rounds(&state), [1]);
 
-    let base = |round| branch::Command::Base { round, head: SHA.parse().unwrap() };
+    let base = |round| branch::Command::Base {
+        round,
+        head: SHA.parse().unwrap(),
+    };
     assert_eq!(act::<Branch>(&mut state, base(1), at(1)), Ok(1));
-    assert_eq!(act::<Branch>(&mut state, base(1), at(1)), Ok(0), "the base is fixed once");
+    assert_eq!(
+        act::<Branch>(&mut state, base(1), at(1)),
+        Ok(0),
+        "the base is fixed once"
+    );
 
-    let settle = |round, rest| branch::Command::Settle { round, head: None, rest };
+    let settle = |round, rest| branch::Command::Settle {
+        round,
+        head: None,
+        rest,
+    };
     assert_eq!(act::<Branch>(&mut state, settle(1, false), at(2)), Ok(1));
     assert_eq!(rounds(&state), [2], "more waits");
-    assert_eq!(act::<Branch>(&mut state, settle(1, true), at(3)), Err(branch::Refusal::StaleRound(1)));
+    assert_eq!(
+        act::<Branch>(&mut state, settle(1, true), at(3)),
+        Err(branch::Refusal::StaleRound(1))
+    );
     assert_eq!(act::<Branch>(&mut state, settle(2, true), at(3)), Ok(1));
     assert!(rounds(&state).is_empty());
-    assert_eq!(state.head, Some(SHA.parse().unwrap()), "kept when no round moved it");
-    assert_eq!(act::<Branch>(&mut state, settle(3, true), at(3)), Err(branch::Refusal::StaleRound(3)), "asleep");
+    assert_eq!(
+        state.head,
+        Some(SHA.parse().unwrap()),
+        "kept when no round moved it"
+    );
+    assert_eq!(
+        act::<Branch>(&mut state, settle(3, true), at(3)),
+        Err(branch::Refusal::StaleRound(3)),
+        "asleep"
+    );
 }
 
 #[test]
@@ -179,13 +289,28 @@ fn a_remote_that_cannot_be_reached_is_tried_less_and_less_often() {
     for _ in 0..9 {
         let round = state.round;
         let reason = Reason::new(Code::RemoteUnreachable, "no route");
-        let postpone = branch::Command::Postpone { round, reason, jitter: 1000 };
+        let postpone = branch::Command::Postpone {
+            round,
+            reason,
+            jitter: 1000,
+        };
         act::<Branch>(&mut state, postpone.clone(), now).unwrap();
-        assert_eq!(act::<Branch>(&mut state, postpone, now), Err(branch::Refusal::StaleRound(round)));
+        assert_eq!(
+            act::<Branch>(&mut state, postpone, now),
+            Err(branch::Refusal::StaleRound(round))
+        );
         assert!(rounds(&state).is_empty());
-        assert_eq!(act::<Branch>(&mut state, wake(), now), Ok(0), "a new change does not shorten the wait");
+        assert_eq!(
+            act::<Branch>(&mut state, wake(), now),
+            Ok(0),
+            "a new change does not shorten the wait"
+        );
         let retry_at = Branch::wake_at(&state).unwrap();
-        assert_eq!(act::<Branch>(&mut state, branch::Command::Retry, now), Ok(0), "not yet");
+        assert_eq!(
+            act::<Branch>(&mut state, branch::Command::Retry, now),
+            Ok(0),
+            "not yet"
+        );
         waits.push(retry_at.since(now).as_millis());
         now = retry_at;
         assert_eq!(act::<Branch>(&mut state, branch::Command::Retry, now), Ok(1));
@@ -193,7 +318,16 @@ fn a_remote_that_cannot_be_reached_is_tried_less_and_less_often() {
     }
     assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
     let round = state.round;
-    act::<Branch>(&mut state, branch::Command::Settle { round, head: None, rest: true }, now).unwrap();
+    act::<Branch>(
+        &mut state,
+        branch::Command::Settle {
+            round,
+            head: None,
+            rest: true,
+        },
+        now,
+    )
+    .unwrap();
     assert_eq!((state.failures, state.problem), (0, None));
 }
 
@@ -201,27 +335,64 @@ fn a_remote_that_cannot_be_reached_is_tried_less_and_less_often() {
 fn the_wire_form_of_events_is_pinned() {
     let reason = Reason::new(Code::PushRefused, "policy");
     let sha = || SHA.parse().unwrap();
-    let restore = RestoreImage { path: "a".parse().unwrap(), entry: entry("v0"), written: Some(entry("v1")) };
+    let restore = RestoreImage {
+        path: "a".parse().unwrap(),
+        entry: entry("v0"),
+        written: Some(entry("v1")),
+    };
     let mut revert = request();
-    revert.edits = vec![Edit::RestoreImage(restore)];
+    revert.edits = vec![Edit::RestoreImage(Box::new(restore))];
     revert.reverts = Some(id());
     revert.why = "it failed".to_owned();
     let changes = vec![
-        change::Event::Requested { request: Box::new(request()), deadline: at(600) },
-        change::Event::Requested { request: Box::new(revert), deadline: at(600) },
-        change::Event::CancelRequested { reason: "never mind".to_owned() },
-        change::Event::Pushed { commit: sha(), differences: vec![difference()], attempts: 2 },
-        change::Event::Unchanged { commit: sha(), differences: Vec::new() },
-        change::Event::Failed { reason: reason.clone() },
-        change::Event::Errored { reason: reason.clone() },
-        change::Event::Cancelled { reason: reason.clone() },
+        change::Event::Requested {
+            request: Box::new(request()),
+            deadline: at(600),
+        },
+        change::Event::Requested {
+            request: Box::new(revert),
+            deadline: at(600),
+        },
+        change::Event::CancelRequested {
+            reason: "never mind".to_owned(),
+        },
+        change::Event::Pushed {
+            commit: sha(),
+            differences: vec![difference()],
+            attempts: 2,
+        },
+        change::Event::Unchanged {
+            commit: sha(),
+            differences: Vec::new(),
+        },
+        change::Event::Failed {
+            reason: reason.clone(),
+        },
+        change::Event::Errored {
+            reason: reason.clone(),
+        },
+        change::Event::Cancelled {
+            reason: reason.clone(),
+        },
     ];
     let branches = vec![
-        branch::Event::Woken { repository: "shop".to_owned(), branch: "main".parse().unwrap() },
+        branch::Event::Woken {
+            repository: "shop".to_owned(),
+            branch: "main".parse().unwrap(),
+        },
         branch::Event::Based { head: sha() },
-        branch::Event::Settled { head: Some(sha()), rest: false },
-        branch::Event::Settled { head: None, rest: true },
-        branch::Event::Postponed { reason, retry_at: at(1) },
+        branch::Event::Settled {
+            head: Some(sha()),
+            rest: false,
+        },
+        branch::Event::Settled {
+            head: None,
+            rest: true,
+        },
+        branch::Event::Postponed {
+            reason,
+            retry_at: at(1),
+        },
         branch::Event::Resumed,
     ];
     golden("change", &changes);
@@ -240,17 +411,35 @@ where
         std::fs::write(&file, &text).unwrap();
     }
     let pinned = std::fs::read_to_string(&file).unwrap_or_default();
-    assert_eq!(text, pinned, "stored events are read for ever: add a variant or a field with a default instead");
-    assert_eq!(serde_json::from_str::<Vec<E>>(&pinned).unwrap(), events, "read back");
+    assert_eq!(
+        text, pinned,
+        "stored events are read for ever: add a variant or a field with a default instead"
+    );
+    assert_eq!(
+        serde_json::from_str::<Vec<E>>(&pinned).unwrap(),
+        events,
+        "read back"
+    );
 }
 
 fn branch_command() -> impl Strategy<Value = branch::Command> {
     prop_oneof![
         Just(wake()),
-        (0_u32..6).prop_map(|round| branch::Command::Base { round, head: SHA.parse().unwrap() }),
-        (0_u32..6, any::<bool>()).prop_map(|(round, rest)| branch::Command::Settle { round, head: None, rest }),
+        (0_u32..6).prop_map(|round| branch::Command::Base {
+            round,
+            head: SHA.parse().unwrap()
+        }),
+        (0_u32..6, any::<bool>()).prop_map(|(round, rest)| branch::Command::Settle {
+            round,
+            head: None,
+            rest
+        }),
         (0_u32..6, 0_u16..2000).prop_map(|(round, jitter)| {
-            branch::Command::Postpone { round, reason: Reason::new(Code::RemoteUnreachable, "x"), jitter }
+            branch::Command::Postpone {
+                round,
+                reason: Reason::new(Code::RemoteUnreachable, "x"),
+                jitter,
+            }
         }),
         Just(branch::Command::Retry),
     ]

@@ -4,6 +4,7 @@
 //! text; before it counts, the text is read again, and must differ only where it was meant to.
 
 pub mod kustomize;
+mod splice;
 mod yaml;
 
 use std::{fmt, str::FromStr};
@@ -101,7 +102,7 @@ pub enum Edit {
     /// Sets an entry of `images` in a kustomization.
     KustomizeImage(KustomizeImage),
     /// Puts an entry of `images` back as it stood, to the letter.
-    RestoreImage(RestoreImage),
+    RestoreImage(Box<RestoreImage>),
 }
 
 impl Edit {
@@ -170,10 +171,12 @@ impl KustomizeImage {
             if text.is_empty() {
                 return Ok(None);
             }
-            text.parse().map(Some).map_err(|error: slipway_model::Invalid| InvalidEdit {
-                field,
-                message: error.to_string(),
-            })
+            text.parse()
+                .map(Some)
+                .map_err(|error: slipway_model::Invalid| InvalidEdit {
+                    field,
+                    message: error.to_string(),
+                })
         }
         if name.is_empty() || name.len() > 512 || name.contains(char::is_control) {
             return Err(InvalidEdit {
@@ -264,7 +267,11 @@ pub enum Refusal {
     #[error(
         "image {name} was changed by somebody else since: it is {now}, and this change had written {written}; force puts it back all the same"
     )]
-    ChangedSince { name: String, now: String, written: String },
+    ChangedSince {
+        name: String,
+        now: String,
+        written: String,
+    },
 }
 
 /// Names what there is instead, bounded.
@@ -286,10 +293,26 @@ mod tests {
 
     #[test]
     fn folders_stay_inside() {
-        for (given, read) in [("", ""), (".", ""), ("a/b/", "a/b"), ("./a", "a"), ("a.b/c-d", "a.b/c-d")] {
+        for (given, read) in [
+            ("", ""),
+            (".", ""),
+            ("a/b/", "a/b"),
+            ("./a", "a"),
+            ("a.b/c-d", "a.b/c-d"),
+        ] {
             assert_eq!(given.parse::<Folder>().unwrap().as_str(), read);
         }
-        for bad in ["/etc", "../x", "a/../b", "a//b", ".git/hooks", "a/.GIT", "a\nb", "a\\b", "/"] {
+        for bad in [
+            "/etc",
+            "../x",
+            "a/../b",
+            "a//b",
+            ".git/hooks",
+            "a/.GIT",
+            "a\nb",
+            "a\\b",
+            "/",
+        ] {
             assert!(bad.parse::<Folder>().is_err(), "{bad}");
         }
     }

@@ -23,9 +23,18 @@ pub(super) enum Style {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
-    Scalar { value: String, style: Style },
-    Sequence { flow: bool, items: Vec<Node> },
-    Mapping { flow: bool, entries: Vec<(Node, Node)> },
+    Scalar {
+        value: String,
+        style: Style,
+    },
+    Sequence {
+        flow: bool,
+        items: Vec<Node>,
+    },
+    Mapping {
+        flow: bool,
+        entries: Vec<(Node, Node)>,
+    },
     /// The number of the anchor that is pointed to.
     Alias(usize),
 }
@@ -168,7 +177,7 @@ impl<'text> Reader<'text, '_> {
                 Some(Err(error)) => {
                     return Err(Unreadable {
                         line: error.marker().line(),
-                        message: error.info().to_owned(),
+                        message: error.info(),
                     });
                 }
                 None => {
@@ -205,7 +214,14 @@ impl<'text> Reader<'text, '_> {
                     ScalarStyle::DoubleQuoted => Style::Double,
                     ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
                 };
-                (Kind::Scalar { value: value.into_owned(), style }, anchor, tag)
+                (
+                    Kind::Scalar {
+                        value: value.into_owned(),
+                        style,
+                    },
+                    anchor,
+                    tag,
+                )
             }
             Event::SequenceStart(style, anchor, tag) => {
                 let mut items = Vec::new();
@@ -274,7 +290,9 @@ fn is_plain(text: &str) -> bool {
     bytes
         .iter()
         .all(|b| b.is_ascii_alphanumeric() || b"._-+/@:".contains(b))
-        && bytes.first().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'/')
+        && bytes
+            .first()
+            .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'/')
         && bytes.last() != Some(&b':')
 }
 
@@ -293,9 +311,7 @@ fn is_number(lower: &str) -> bool {
         return false;
     }
     if digits.contains(':') {
-        return digits
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b":._".contains(&b));
+        return digits.bytes().all(|b| b.is_ascii_digit() || b":._".contains(&b));
     }
     let (mantissa, exponent) = digits.split_once('e').unwrap_or((digits, "0"));
     let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
@@ -328,15 +344,62 @@ mod tests {
     #[test]
     fn what_is_not_a_string_is_quoted() {
         for text in [
-            "1234567", "12e4567", "0123456", "1.0", "1_000", "0x1f", "0o17", "0b1", "1e5", "1.", "2026-01-31",
-            "2026-1-1", "2026-01-31T10-00", "true", "No", "y", "null", "~", "", "-x", "a b", "a: b", "a:", "#x", "&a", "*a",
-            "!x", "%x", "@x", "`x", "a#b", "[x", "{x", "x,y", "1:30", "é",
+            "1234567",
+            "12e4567",
+            "0123456",
+            "1.0",
+            "1_000",
+            "0x1f",
+            "0o17",
+            "0b1",
+            "1e5",
+            "1.",
+            "2026-01-31",
+            "2026-1-1",
+            "2026-01-31T10-00",
+            "true",
+            "No",
+            "y",
+            "null",
+            "~",
+            "",
+            "-x",
+            "a b",
+            "a: b",
+            "a:",
+            "#x",
+            "&a",
+            "*a",
+            "!x",
+            "%x",
+            "@x",
+            "`x",
+            "a#b",
+            "[x",
+            "{x",
+            "x,y",
+            "1:30",
+            "é",
         ] {
             assert!(needs_quotes(text), "{text}");
         }
         for text in [
-            "1a2b3c4", "1.44.0", "v1", "latest", "main-1a2b3c4", "0a", "12e45g", "ex", "20260131120000-x", "0xg", "sha256:00aa",
-            "r.example:5000/team/app", "_x", "e12", "1.2.3-rc1", "on-call",
+            "1a2b3c4",
+            "1.44.0",
+            "v1",
+            "latest",
+            "main-1a2b3c4",
+            "0a",
+            "12e45g",
+            "ex",
+            "20260131120000-x",
+            "0xg",
+            "sha256:00aa",
+            "r.example:5000/team/app",
+            "_x",
+            "e12",
+            "1.2.3-rc1",
+            "on-call",
         ] {
             assert!(!needs_quotes(text), "{text}");
         }

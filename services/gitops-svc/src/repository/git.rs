@@ -71,7 +71,12 @@ impl Git<'_> {
     }
 
     /// Moves the remote's branch from `old` to `new`, its descendant; when it is not at `old` any more, nothing happens.
-    pub(super) async fn push(&self, branch: &BranchName, old: &CommitSha, new: &CommitSha) -> Result<(), Problem> {
+    pub(super) async fn push(
+        &self,
+        branch: &BranchName,
+        old: &CommitSha,
+        new: &CommitSha,
+    ) -> Result<(), Problem> {
         let push = self.remote()?.args([
             "push",
             "--porcelain",
@@ -123,9 +128,15 @@ impl Git<'_> {
                 })?;
                 let pair = format!("{username}:{}", token.trim());
                 let value = base64::engine::general_purpose::STANDARD.encode(pair);
-                settings.push((format!("http.{url}.extraHeader"), format!("Authorization: Basic {value}")));
+                settings.push((
+                    format!("http.{url}.extraHeader"),
+                    format!("Authorization: Basic {value}"),
+                ));
             }
-            Credentials::SshKey { key_file, known_hosts_file } => {
+            Credentials::SshKey {
+                key_file,
+                known_hosts_file,
+            } => {
                 // git gives this to a shell; the configuration allows only paths that a shell leaves alone.
                 let mut command = format!(
                     "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes",

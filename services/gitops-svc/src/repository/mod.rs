@@ -40,7 +40,12 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    pub(crate) fn new(name: &str, config: RepositoryConfig, author: &Author, data_dir: &std::path::Path) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        config: RepositoryConfig,
+        author: &Author,
+        data_dir: &std::path::Path,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             author: config.author.clone().unwrap_or_else(|| author.clone()),
@@ -87,9 +92,8 @@ impl Repository {
     async fn bring(&self, branch: Option<&BranchName>) -> Result<(), Problem> {
         let _turn = self.turn.lock().await;
         if !self.mirror.join("HEAD").is_file() {
-            std::fs::create_dir_all(&self.mirror).map_err(|error| {
-                internal(format!("cannot make {}: {error}", self.mirror.display()))
-            })?;
+            std::fs::create_dir_all(&self.mirror)
+                .map_err(|error| internal(format!("cannot make {}: {error}", self.mirror.display())))?;
             self.git().init().await?;
         }
         let mut tries = 0;
@@ -110,7 +114,9 @@ impl Repository {
     pub(crate) fn recover(&self) {
         let mut folders = vec![self.mirror.clone()];
         while let Some(folder) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let path = entry.path();
                 if path.is_dir() && path.file_name().is_some_and(|name| name != "objects") {
@@ -128,7 +134,8 @@ impl Repository {
             return Ok(None);
         }
         let branch = branch.to_string();
-        self.objects(move |objects, _| objects::tracked(objects, &branch)).await
+        self.objects(move |objects, _| objects::tracked(objects, &branch))
+            .await
     }
 
     /// Whether the mirror has the commit.
@@ -137,7 +144,8 @@ impl Repository {
             return Ok(false);
         }
         let commit = commit.clone();
-        self.objects(move |objects, _| Ok(objects::has_commit(objects, &commit))).await
+        self.objects(move |objects, _| Ok(objects::has_commit(objects, &commit)))
+            .await
     }
 
     /// Makes sure that the commit is on a branch of the remote, and here.
@@ -159,11 +167,17 @@ impl Repository {
         plans: Vec<Plan>,
     ) -> Result<(CommitSha, Vec<Applied>), Problem> {
         let head = head.clone();
-        self.objects(move |objects, author| objects::apply(objects, &head, &plans, author)).await
+        self.objects(move |objects, author| objects::apply(objects, &head, &plans, author))
+            .await
     }
 
     /// Moves the remote's branch from `old` to `new`.
-    pub(crate) async fn push(&self, branch: &BranchName, old: &CommitSha, new: &CommitSha) -> Result<(), Problem> {
+    pub(crate) async fn push(
+        &self,
+        branch: &BranchName,
+        old: &CommitSha,
+        new: &CommitSha,
+    ) -> Result<(), Problem> {
         self.git().push(branch, old, new).await
     }
 
@@ -186,7 +200,8 @@ impl Repository {
         edits: Vec<Edit>,
     ) -> Result<Vec<Difference>, Problem> {
         let commit = commit.clone();
-        self.objects(move |objects, _| objects::differences(objects, &commit, &edits)).await
+        self.objects(move |objects, _| objects::differences(objects, &commit, &edits))
+            .await
     }
 
     /// The `images` of a folder at a commit that is here.
@@ -196,7 +211,8 @@ impl Repository {
         folder: &Folder,
     ) -> Result<Result<Vec<Entry>, Reason>, Problem> {
         let (commit, folder) = (commit.clone(), folder.clone());
-        self.objects(move |objects, _| objects::images(objects, &commit, &folder)).await
+        self.objects(move |objects, _| objects::images(objects, &commit, &folder))
+            .await
     }
 
     /// Hands every file of a commit that is here to `each`.
@@ -208,8 +224,10 @@ impl Repository {
         mut each: impl FnMut(&str, Leaf) -> Result<(), Reason> + Send + 'static,
     ) -> Result<Result<(), Reason>, Problem> {
         let commit = commit.clone();
-        self.objects(move |objects, _| objects::for_each_leaf(objects, &commit, max_bytes, max_files, &mut each))
-            .await
+        self.objects(move |objects, _| {
+            objects::for_each_leaf(objects, &commit, max_bytes, max_files, &mut each)
+        })
+        .await
     }
 
     /// Works on the mirror's objects, away from the runtime's threads.

@@ -213,7 +213,11 @@ fn not_found(message: String) -> Reason {
     Reason::new(Code::FileNotFound, message)
 }
 
-fn child(repository: &Repository, tree: ObjectId, name: &str) -> Result<Option<(EntryMode, ObjectId)>, MirrorError> {
+fn child(
+    repository: &Repository,
+    tree: ObjectId,
+    name: &str,
+) -> Result<Option<(EntryMode, ObjectId)>, MirrorError> {
     let tree = repository.find_tree(tree).map_err(broken)?;
     let entry = tree.lookup_entry([name]).map_err(broken)?;
     Ok(entry.map(|entry| (entry.mode(), entry.object_id())))
@@ -382,7 +386,11 @@ pub(super) fn for_each_leaf(
             let Ok(name) = std::str::from_utf8(entry.filename()) else {
                 continue;
             };
-            let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+            let path = if prefix.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{prefix}/{name}")
+            };
             let mode = entry.mode();
             if mode.is_tree() {
                 pending.push((path, entry.object_id()));
@@ -397,7 +405,9 @@ pub(super) fn for_each_leaf(
                 _ => {
                     return Ok(Err(Reason::new(
                         Code::FileInvalid,
-                        format!("the repository is too large to render: more than {max_bytes} bytes or {max_files} files"),
+                        format!(
+                            "the repository is too large to render: more than {max_bytes} bytes or {max_files} files"
+                        ),
                     )));
                 }
             }

@@ -19,7 +19,10 @@ impl Problem {
     /// For those who only want to tell it.
     pub(crate) fn reason(self) -> Reason {
         match self {
-            Self::LostRace => Reason::new(Code::RemoteUnreachable, "somebody else is writing at the same time"),
+            Self::LostRace => Reason::new(
+                Code::RemoteUnreachable,
+                "somebody else is writing at the same time",
+            ),
             Self::Final(reason) | Self::Transient(reason) => reason,
         }
     }
@@ -225,7 +228,11 @@ mod tests {
             "[remote rejected] (reference already exists)",
         ] {
             let stdout = format!("To /srv/shop.git\n!\t1a2b:refs/heads/main\t{reason}\nDone\n");
-            let answer = push_answer(false, &stdout, "error: failed to push some refs to '/srv/shop.git'\n");
+            let answer = push_answer(
+                false,
+                &stdout,
+                "error: failed to push some refs to '/srv/shop.git'\n",
+            );
             assert_eq!(answer, Err(Problem::LostRace), "{reason}");
         }
     }
@@ -233,12 +240,24 @@ mod tests {
     #[test]
     fn final_answers_are_told_apart() {
         let push = |reason: &str, stderr: &str| {
-            push_answer(false, &format!("To x\n!\tab:refs/heads/main\t{reason}\nDone\n"), stderr)
+            push_answer(
+                false,
+                &format!("To x\n!\tab:refs/heads/main\t{reason}\nDone\n"),
+                stderr,
+            )
         };
         for (reason, stderr, wanted) in [
-            ("[remote rejected] (pre-receive hook declined)", "remote: policy: no\n", Code::PushRefused),
+            (
+                "[remote rejected] (pre-receive hook declined)",
+                "remote: policy: no\n",
+                Code::PushRefused,
+            ),
             // A hook that talks like a lost race is still a hook.
-            ("[remote rejected] (pre-receive hook declined)", "remote: fetch first!\n", Code::PushRefused),
+            (
+                "[remote rejected] (pre-receive hook declined)",
+                "remote: fetch first!\n",
+                Code::PushRefused,
+            ),
             ("[remote rejected] (hook declined)", "", Code::PushRefused),
             (
                 "[remote rejected] (protected branch hook declined)",
@@ -255,20 +274,48 @@ mod tests {
                 "remote: GitLab: You are not allowed to push code to protected branches on this project.\n",
                 Code::BranchProtected,
             ),
-            ("[remote rejected] (unpacker error)", "error: unable to write: No space left on device\n", Code::RemoteFull),
+            (
+                "[remote rejected] (unpacker error)",
+                "error: unable to write: No space left on device\n",
+                Code::RemoteFull,
+            ),
         ] {
             let answer = push(reason, stderr);
             assert_eq!(code(&answer), Some(wanted), "{reason} {stderr} {answer:?}");
         }
         for (stderr, wanted) in [
-            ("fatal: Authentication failed for 'https://x/y.git/'", Code::CredentialsRefused),
-            ("fatal: could not read Username for 'https://x': terminal prompts disabled", Code::CredentialsRefused),
-            ("git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.", Code::CredentialsRefused),
-            ("remote: Permission to a/b.git denied to bot.\nfatal: unable to access: The requested URL returned error: 403", Code::PermissionDenied),
-            ("remote: Write access to repository not granted.", Code::PermissionDenied),
-            ("remote: Repository not found.\nfatal: repository 'https://x/y.git/' not found", Code::RepositoryNotFound),
-            ("fatal: '/srv/x.git' does not appear to be a git repository", Code::RepositoryNotFound),
-            ("fatal: couldn't find remote ref refs/heads/gone", Code::BranchNotFound),
+            (
+                "fatal: Authentication failed for 'https://x/y.git/'",
+                Code::CredentialsRefused,
+            ),
+            (
+                "fatal: could not read Username for 'https://x': terminal prompts disabled",
+                Code::CredentialsRefused,
+            ),
+            (
+                "git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+                Code::CredentialsRefused,
+            ),
+            (
+                "remote: Permission to a/b.git denied to bot.\nfatal: unable to access: The requested URL returned error: 403",
+                Code::PermissionDenied,
+            ),
+            (
+                "remote: Write access to repository not granted.",
+                Code::PermissionDenied,
+            ),
+            (
+                "remote: Repository not found.\nfatal: repository 'https://x/y.git/' not found",
+                Code::RepositoryNotFound,
+            ),
+            (
+                "fatal: '/srv/x.git' does not appear to be a git repository",
+                Code::RepositoryNotFound,
+            ),
+            (
+                "fatal: couldn't find remote ref refs/heads/gone",
+                Code::BranchNotFound,
+            ),
         ] {
             assert_eq!(code(&Err(problem(stderr))), Some(wanted), "{stderr}");
         }
@@ -289,7 +336,13 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_success() {
-        assert_eq!(push_answer(true, "To x\n \tab:refs/heads/main\tab..cd\nDone\n", ""), Ok(()));
-        assert_eq!(push_answer(true, "To x\n=\tab:refs/heads/main\t[up to date]\nDone\n", ""), Ok(()));
+        assert_eq!(
+            push_answer(true, "To x\n \tab:refs/heads/main\tab..cd\nDone\n", ""),
+            Ok(())
+        );
+        assert_eq!(
+            push_answer(true, "To x\n=\tab:refs/heads/main\t[up to date]\nDone\n", ""),
+            Ok(())
+        );
     }
 }

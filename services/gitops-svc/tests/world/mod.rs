@@ -1,4 +1,5 @@
 //! A running service, its remote, and a client: shared by the tests.
+#![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(dead_code)] // each test file uses a part
 
 use std::{
@@ -14,8 +15,8 @@ use slipway_events::{BusConfig, MemoryBus};
 use slipway_proto::{
     common::v1::Image,
     gitops::v1::{
-        ApplyChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage, WatchChangeRequest, change::Status,
-        edit, git_ops_service_client::GitOpsServiceClient,
+        ApplyChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage, WatchChangeRequest,
+        change::Status, edit, git_ops_service_client::GitOpsServiceClient,
     },
 };
 use slipway_server::{Channel, ClientConfig, TokenHash, Wiring, config};
@@ -52,10 +53,17 @@ impl World {
         let remote = GitRepo::bare(dir.path().join("remote.git")).unwrap();
         let overlays: Vec<(String, String)> = services
             .iter()
-            .map(|service| (format!("{}/kustomization.yaml", folder(service)), overlay(service)))
+            .map(|service| {
+                (
+                    format!("{}/kustomization.yaml", folder(service)),
+                    overlay(service),
+                )
+            })
             .collect();
-        let mut files: Vec<(&str, &[u8])> =
-            overlays.iter().map(|(path, text)| (path.as_str(), text.as_bytes())).collect();
+        let mut files: Vec<(&str, &[u8])> = overlays
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_bytes()))
+            .collect();
         files.push(("apps/base/kustomization.yaml", BASE.as_bytes()));
         files.push(("apps/base/deployment.yaml", DEPLOYMENT.as_bytes()));
         remote.commit("main", "begin", &files).unwrap();
@@ -69,7 +77,8 @@ impl World {
     /// A configuration file for one replica.
     pub(crate) fn config(&self, database: &str, replica: &str, listen: &str) -> String {
         let dir = self.dir.path().display();
-        let kustomize = tool("kustomize").map_or_else(|_| "kustomize".into(), |path| path.display().to_string());
+        let kustomize =
+            tool("kustomize").map_or_else(|_| "kustomize".into(), |path| path.display().to_string());
         let hash = |token: &str| String::from(TokenHash::of(token));
         format!(
             "server:\n  listen: {listen}\n  principals:\n\
@@ -104,19 +113,34 @@ impl World {
         };
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { gitops_svc::run(config, wiring, stop).await.unwrap() });
-        Running { url: format!("http://{address}"), shutdown, task }
+        Running {
+            url: format!("http://{address}"),
+            shutdown,
+            task,
+        }
     }
 
     /// Starts the program, armed to kill itself.
     pub(crate) fn spawn(&self, port: u16, fault: Option<&str>) -> Process {
         let file = self.dir.path().join("config.yaml");
-        std::fs::write(&file, self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"))).unwrap();
+        std::fs::write(
+            &file,
+            self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}")),
+        )
+        .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
-        command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if let Some(fault) = fault {
             command.env("SLIPWAY_FAULT_KILL_AT", fault);
         }
-        Process { child: command.spawn().unwrap(), url: format!("http://127.0.0.1:{port}") }
+        Process {
+            child: command.spawn().unwrap(),
+            url: format!("http://127.0.0.1:{port}"),
+        }
     }
 
     pub(crate) fn file(&self, service: &str) -> String {
@@ -127,7 +151,9 @@ impl World {
     /// The commits whose message has the line.
     pub(crate) fn commits_with(&self, line: &str) -> usize {
         let log = self.remote.log("main").unwrap();
-        log.iter().filter(|commit| commit.message.lines().any(|text| text == line)).count()
+        log.iter()
+            .filter(|commit| commit.message.lines().any(|text| text == line))
+            .count()
     }
 
     /// Puts a hook into the remote.
@@ -204,7 +230,11 @@ pub(crate) fn set_tag(service: &str, tag: &str) -> ApplyChangeRequest {
             })),
         }],
         source_commit: SHA.to_owned(),
-        image: Some(Image { name: format!("r.example/{service}"), tags: vec![tag.to_owned()], ..Image::default() }),
+        image: Some(Image {
+            name: format!("r.example/{service}"),
+            tags: vec![tag.to_owned()],
+            ..Image::default()
+        }),
         correlation_id: "rel-1".to_owned(),
         ..ApplyChangeRequest::default()
     }
@@ -212,12 +242,21 @@ pub(crate) fn set_tag(service: &str, tag: &str) -> ApplyChangeRequest {
 
 /// Asks until the service answers.
 pub(crate) async fn apply(client: &mut GitOpsServiceClient<Channel>, request: &ApplyChangeRequest) -> Change {
-    client.apply_change(request.clone()).await.unwrap().into_inner().change.unwrap()
+    client
+        .apply_change(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .change
+        .unwrap()
 }
 
 /// Follows a change to its end.
 pub(crate) async fn finished(client: &mut GitOpsServiceClient<Channel>, id: &str) -> Change {
-    let request = WatchChangeRequest { id: id.to_owned(), etag: String::new() };
+    let request = WatchChangeRequest {
+        id: id.to_owned(),
+        etag: String::new(),
+    };
     let mut watch = client.watch_change(request).await.unwrap().into_inner();
     let mut last = None;
     while let Some(next) = watch.next().await {
@@ -226,14 +265,23 @@ pub(crate) async fn finished(client: &mut GitOpsServiceClient<Channel>, id: &str
     last.unwrap()
 }
 
-pub(crate) async fn applied(client: &mut GitOpsServiceClient<Channel>, request: &ApplyChangeRequest) -> Change {
+pub(crate) async fn applied(
+    client: &mut GitOpsServiceClient<Channel>,
+    request: &ApplyChangeRequest,
+) -> Change {
     let change = apply(client, request).await;
     finished(client, &change.id).await
 }
 
 pub(crate) async fn get(client: &mut GitOpsServiceClient<Channel>, id: &str) -> Change {
     let request = GetChangeRequest { id: id.to_owned() };
-    client.get_change(request).await.unwrap().into_inner().change.unwrap()
+    client
+        .get_change(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .change
+        .unwrap()
 }
 
 pub(crate) fn assert_status(change: &Change, status: Status) {

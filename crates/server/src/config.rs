@@ -36,6 +36,8 @@ pub enum ConfigError {
     Invalid { key: String, message: String },
 }
 
+// Messages come as errors and as formatted texts; callers hand them over.
+#[allow(clippy::needless_pass_by_value)]
 impl ConfigError {
     /// A value that parses and yet cannot be used; `message` says what to do.
     pub fn invalid(key: impl Into<String>, message: impl ToString) -> Self {

@@ -118,20 +118,14 @@ where
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(start(name, config, run)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{name}: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    runtime.block_on(start(name, config, run))
 }
 
 async fn start<C, E>(
     name: &'static str,
     config: C,
     run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
-) -> Result<(), Box<dyn Error + Send + Sync>>
+) -> ExitCode
 where
     C: ServiceConfig,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -140,14 +134,25 @@ where
     if telemetry.service_name == TelemetryConfig::default().service_name {
         telemetry.service_name = name.to_owned();
     }
-    let telemetry =
-        slipway_telemetry::init(&telemetry).map_err(|error| ConfigError::invalid("telemetry", error))?;
-    let result = serve(name, config, telemetry.service(name)?, run).await;
-    if let Err(error) = &result {
-        tracing::error!(%error, "ended");
-    }
+    let set_up = slipway_telemetry::init(&telemetry)
+        .and_then(|telemetry| telemetry.service(name).map(|service| (telemetry, service)));
+    let (telemetry, service) = match set_up {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            // There is no log yet.
+            eprintln!("{name}: telemetry: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let code = match serve(name, config, service, run).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = error.to_string(), "ended");
+            ExitCode::FAILURE
+        }
+    };
     telemetry.shutdown(FLUSH).await;
-    result
+    code
 }
 
 async fn serve<C, E>(

@@ -46,6 +46,8 @@ pub enum ApiError {
     Internal { log_id: String },
 }
 
+// Messages come as errors and as formatted texts; callers hand them over.
+#[allow(clippy::needless_pass_by_value)]
 impl ApiError {
     /// A field that is not as it must be; `field` is its path in the request, such as `subject.commit`.
     pub fn invalid(field: impl Into<String>, message: impl ToString) -> Self {

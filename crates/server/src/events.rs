@@ -39,7 +39,8 @@ impl Sink for BusSink {
                 Ok(envelope) => envelopes.push(envelope),
                 // It never will be one, and must not keep those behind it waiting.
                 Err(error) => {
-                    tracing::error!(%error, kind = event.kind, id = %event.id, seq = event.seq, "an event cannot be published")
+                    let StoredEvent { kind, id, seq, .. } = event;
+                    tracing::error!(%error, kind, %id, seq, "an event cannot be published");
                 }
             }
         }

@@ -11,7 +11,9 @@ use crate::{ApiError, DatabaseConfig, RunError, page};
 /// # Errors
 /// A configuration without a URL, and a database that cannot be opened or brought up to date.
 pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Result<Ledger, RunError> {
-    let mut config = LedgerConfig::new(database.url()?.expose_secret()).origin(origin).replica(replica);
+    let mut config = LedgerConfig::new(database.url()?.expose_secret())
+        .origin(origin)
+        .replica(replica);
     if let Some(connections) = database.max_connections {
         config = config.max_connections(connections);
     }

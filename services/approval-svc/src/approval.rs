@@ -144,7 +144,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    Requested(Asked),
+    Requested(Box<Asked>),
     /// Somebody gave their word; what it comes to is an event of its own.
     Decided {
         verdict: Verdict,
@@ -457,14 +457,17 @@ impl Decider for Approval {
                 let asked = Asked::of(*request, now);
                 asked.grantable()?;
                 if asked.required > 0 {
-                    return Ok(vec![Event::Requested(asked)]);
+                    return Ok(vec![Event::Requested(Box::new(asked))]);
                 }
                 let message = format!("policy {} asks nobody", asked.policy.name);
                 let reason = Reason {
                     code: "POLICY_REQUIRES_NOBODY".to_owned(),
                     message,
                 };
-                Ok(vec![Event::Requested(asked), Event::Approved { reason }])
+                Ok(vec![
+                    Event::Requested(Box::new(asked)),
+                    Event::Approved { reason },
+                ])
             }
             Command::Decide {
                 verdict,
@@ -507,7 +510,7 @@ impl Decider for Approval {
         match event {
             Event::Requested(asked) => {
                 state.status = Status::Pending;
-                state.asked = Some(asked.clone());
+                state.asked = Some(Asked::clone(asked));
                 state.requested_at = Some(at);
             }
             Event::Decided { verdict, by, comment } => {

@@ -198,7 +198,7 @@ mod tests {
         for (text, says) in [
             (
                 with("policies: {a: {required: 1, approver: []}}"),
-                "approval.yaml:2:27: policies.a.approver: unknown field",
+                "approval.yaml:2:29: policies.a.approver: unknown field",
             ),
             (with("policies: {A_b: {required: 1}}"), "approval.yaml:2"),
             (with("policies: {a: {}}"), "required"),

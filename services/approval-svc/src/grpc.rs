@@ -57,7 +57,7 @@ impl Api {
         meta: impl FnOnce(Actor) -> Meta + Send,
         request: proto::RequestApprovalRequest,
     ) -> Result<proto::Approval, ApiError> {
-        let subject = subject(convert::message("subject", request.subject)?)?;
+        let subject = subject(&convert::message("subject", request.subject)?)?;
         let (service, environment) = (subject.service.as_str(), subject.environment.as_str());
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
@@ -390,7 +390,7 @@ impl From<Refusal> for ApiError {
     }
 }
 
-fn subject(subject: proto::Subject) -> Result<Subject, ApiError> {
+fn subject(subject: &proto::Subject) -> Result<Subject, ApiError> {
     Ok(Subject {
         service: convert::field("subject.service", &subject.service)?,
         environment: convert::field("subject.environment", &subject.environment)?,

@@ -138,8 +138,14 @@ mod tests {
     /// Approvals that are waiting carry their binding: a change of the formula would strand them.
     #[test]
     fn the_formula_is_pinned() {
-        assert_eq!(policy().hash(), "POLICY_HASH");
-        assert_eq!(binding(&subject(), &policy()), "BINDING");
+        assert_eq!(
+            policy().hash(),
+            "bc23cab3e8850effe444abc52aad6efe1ee7ddcf8737ffd9d16e61ceca699876"
+        );
+        assert_eq!(
+            binding(&subject(), &policy()),
+            "4d23d17f5d7680fc6e29314db255bcdcabae5e1ca24fe5d22257236b27f4c7a8"
+        );
     }
 
     #[test]

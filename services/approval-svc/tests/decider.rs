@@ -1,4 +1,6 @@
 //! The decider of approvals: tables, golden files and properties.
+// A failure of what a test builds on is the test's failure.
+#![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -485,7 +487,7 @@ fn events_keep_their_wire_form() {
     let events = [
         (
             "requested",
-            Event::Requested(Asked {
+            Event::Requested(Box::new(Asked {
                 subject: subject(),
                 binding: "b1".to_owned(),
                 policy,
@@ -496,7 +498,7 @@ fn events_keep_their_wire_form() {
                 expires_at: seconds(60),
                 correlation: "rel-1".to_owned(),
                 labels: [("team".to_owned(), "shop".to_owned())].into(),
-            }),
+            })),
         ),
         (
             "decided",

@@ -1,0 +1,124 @@
+//! The program itself: its command line, its signals.
+// A failure of what a test builds on is the test's failure.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use slipway_testbed::TestDir;
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_approval-svc"));
+    command.env_remove("SLIPWAY_CONFIG");
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+const CONFIG: &str = include_str!("../example.yaml");
+
+/// The example, with a database in `folder` and a free port.
+fn config(folder: &TestDir, change: impl Fn(String) -> String) -> std::path::PathBuf {
+    let database = format!("sqlite://{}", folder.path().join("a.db").display());
+    let text = CONFIG
+        .replace("sqlite:///tmp/approvals.db", &database)
+        .replace("127.0.0.1:7003", "127.0.0.1:0");
+    let path = folder.path().join("approval.yaml");
+    std::fs::write(&path, change(text)).unwrap();
+    path
+}
+
+#[test]
+fn help_says_how_to_use_it() {
+    let output = program().arg("--help").output().unwrap();
+    assert!(output.status.success());
+    for words in ["under named policies", "--config", "--check", "SLIPWAY_CONFIG"] {
+        assert!(text(&output).contains(words), "{words}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_without_running() {
+    let folder = TestDir::new("program").unwrap();
+    let good = config(&folder, |text| text);
+    let output = program()
+        .arg("--check")
+        .env("SLIPWAY_CONFIG", &good)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!folder.path().join("a.db").exists(), "checking touches nothing");
+
+    for (from, to, says) in [
+        ("required: 2", "requird: 2", "policies.prod.requird"),
+        (
+            "required: 2",
+            "required: 4",
+            "policies.prod.required: is 4, but only 3 approvers",
+        ),
+        (
+            "listen: 127.0.0.1:0",
+            "listen: 0.0.0.0:0",
+            "server.tls: is required",
+        ),
+    ] {
+        let bad = config(&folder, |text| text.replace(from, to));
+        let output = program()
+            .args(["--check", "--config"])
+            .arg(&bad)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output).contains(says), "{says}: {}", text(&output));
+        assert!(
+            text(&output).contains(&*bad.to_string_lossy()),
+            "{}",
+            text(&output)
+        );
+    }
+    let output = program().output().unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "without a configuration: {}",
+        text(&output)
+    );
+}
+
+#[test]
+fn a_signal_drains_it() {
+    let folder = TestDir::new("program").unwrap();
+    let path = config(&folder, |text| text);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut child = program()
+            .arg("--config")
+            .arg(&path)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = log.lines().map(Result::unwrap);
+        let serving = lines
+            .find(|line| line.contains("serving"))
+            .expect("it says that it serves");
+        let line: serde_json::Value = serde_json::from_str(&serving).expect(&serving);
+        assert!(line.to_string().contains("127.0.0.1:"), "{line}");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let rest: Vec<String> = lines.collect();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{rest:#?}");
+        assert!(rest.iter().any(|line| line.contains("draining")), "{rest:#?}");
+    }
+}

@@ -50,6 +50,7 @@ mod object;
 mod recorder;
 mod resources;
 mod selector;
+mod shape;
 pub mod shim;
 mod status;
 mod store;

@@ -1,5 +1,7 @@
 //! The kube client against the cluster: watches, server-side apply, preconditions, status, logs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
 mod common;
 
 use std::collections::BTreeMap;

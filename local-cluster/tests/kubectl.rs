@@ -1,5 +1,7 @@
 //! Real kubectl against the cluster, with real processes behind the pods.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
 mod common;
 
 use std::collections::BTreeMap;

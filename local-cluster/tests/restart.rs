@@ -1,5 +1,7 @@
 //! What outlives the cluster, and what must not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use crate::api::{apply, patch};
 use crate::object::{self, text};
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
-use crate::{defaults, validate};
+use crate::{defaults, shape, validate};
 
 /// What is to be done with fields that the API does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,25 +112,23 @@ fn normalize(value: &mut Value) {
     }
 }
 
-/// [`normalize`] for what users write; the status is the controllers' own.
+/// [`normalize`] for what users write; the status is the controllers' own, and the managed fields have empty maps
+/// that mean something.
 fn normalize_object(object: &mut Value) {
-    for (field, value) in object::as_map(object).iter_mut() {
-        if field != "status" {
-            normalize(value);
-        }
+    let status = object::as_map(object).remove("status");
+    let managed = object::metadata(object).remove("managedFields");
+    normalize(object);
+    if let Some(status) = status {
+        object::as_map(object).insert("status".to_owned(), status);
     }
-    if let Value::Object(map) = object {
-        map.retain(|key, value| {
-            !value.is_null()
-                && !(OMITTED_WHEN_EMPTY.contains(&key.as_str())
-                    && value.as_object().is_some_and(serde_json::Map::is_empty))
-        });
+    if let Some(managed) = managed {
+        object::metadata(object).insert("managedFields".to_owned(), managed);
     }
 }
 
 /// Removes and reports the fields that the API does not have.
 fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> ApiResult<Vec<String>> {
-    let found = validate::shape(resource, object)?;
+    let found = shape::unknown(resource, object)?;
     if found.is_empty() {
         return Ok(found);
     }
@@ -146,7 +144,7 @@ fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> Api
             version = resource.version,
         )));
     }
-    validate::drop_unknown(resource, object);
+    shape::drop_unknown(resource, object);
     Ok(if unknown == Unknown::Warn {
         text
     } else {
@@ -224,11 +222,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
         metadata.insert("generation".to_owned(), json!(1));
     }
     initial_status(resource, object);
-    let managed = object::metadata(object).remove("managedFields");
     normalize_object(object);
-    if let Some(managed) = managed {
-        object::metadata(object).insert("managedFields".to_owned(), managed);
-    }
     defaults::apply(resource, object);
     validate::object(resource, object, None)
 }
@@ -340,12 +334,7 @@ fn prepare_update(
             None => object::as_map(&mut new).remove("status"),
         };
     }
-    // The managed fields have empty maps that mean something.
-    let managed = object::metadata(&mut new).remove("managedFields");
     normalize_object(&mut new);
-    if let Some(managed) = managed {
-        object::metadata(&mut new).insert("managedFields".to_owned(), managed);
-    }
     defaults::apply(resource, &mut new);
     validate::object(resource, &new, Some(old))?;
     bump_generation(resource, old, &mut new);
@@ -468,7 +457,7 @@ async fn server_side_apply(app: &App, path: &ObjectPath, name: &str, request: &R
     if !object::list(&applied, &["metadata", "managedFields"]).is_empty() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    if let Some(first) = validate::shape(resource, &applied)?.first() {
+    if let Some(first) = shape::unknown(resource, &applied)?.first() {
         return Err(ApiError::bad_request(format!(
             "failed to create typed patch object ({}/{name}; {}, Kind={}): .{first}: field not declared in schema",
             path.namespace.as_deref().unwrap_or(""),

@@ -361,7 +361,7 @@ impl Controllers {
         content.retain(|(resource, object)| self.store.get(resource, name, object::name(object)).is_some());
         if content.is_empty() {
             self.change(&NAMESPACES, &namespace, |new| {
-                new["spec"]["finalizers"] = json!([])
+                new["spec"]["finalizers"] = json!([]);
             });
         }
     }

@@ -19,6 +19,7 @@ use crate::recorder::Recorder;
 use crate::resources::PODS;
 use crate::store::{Change, ChangeKind, Store};
 
+mod back_off;
 pub(crate) mod image;
 pub(crate) mod logs;
 mod pod;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::kubelet::Context;
+use crate::kubelet::back_off::{BackOff, human};
 use crate::kubelet::ports;
 use crate::kubelet::probe::{Kind, Probe, Report};
 use crate::kubelet::process::Process;
@@ -21,8 +22,6 @@ use crate::shim;
 
 /// How long a failed pull is shown as such before it is shown as backing off.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
-/// The longest pause between restarts or pulls (kubelet: `MaxContainerBackOff`).
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 /// A container that ran this long has proved itself: its next restart is the first again.
 const BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -303,7 +302,7 @@ impl Pod {
                     if error.reason() == "ErrImagePull" {
                         let message = format!("Back-off pulling image \"{reference}\"");
                         self.set(index, |status| {
-                            status.state = waiting("ImagePullBackOff", &message)
+                            status.state = waiting("ImagePullBackOff", &message);
                         });
                         kubelet.normal(&self.pod, "BackOff", &message);
                     }
@@ -335,7 +334,7 @@ impl Pod {
                 }
                 Err(refusal) => {
                     self.set(index, |status| {
-                        status.state = waiting(refusal.reason, &refusal.message)
+                        status.state = waiting(refusal.reason, &refusal.message);
                     });
                     kubelet.warning(&self.pod, "Failed", &format!("Error: {}", refusal.message));
                     if pause(stops, back_off.next()).await {
@@ -532,43 +531,9 @@ fn pretended_id(image: &str) -> String {
     }
 }
 
-/// Pauses that double up to the limit.
-#[derive(Debug)]
-struct BackOff {
-    pause: Duration,
-}
-
-impl BackOff {
-    fn new(first: Duration) -> Self {
-        Self { pause: first }
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(MAX_BACK_OFF);
-        pause
-    }
-}
-
-/// A duration as Go prints it: `10s`, `2m40s`, `500ms`.
-fn human(duration: Duration) -> String {
-    match duration.as_secs() {
-        0 => format!("{}ms", duration.as_millis()),
-        seconds @ 1..60 => format!("{seconds}s"),
-        seconds => format!("{}m{}s", seconds / 60, seconds % 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_double_up_to_five_minutes() {
-        let mut back_off = BackOff::new(Duration::from_secs(10));
-        let pauses: Vec<String> = (0..7).map(|_| human(back_off.next())).collect();
-        assert_eq!(pauses, ["10s", "20s", "40s", "1m20s", "2m40s", "5m0s", "5m0s"]);
-    }
 
     #[test]
     fn a_pretended_image_has_the_digest_it_was_asked_for_by() {

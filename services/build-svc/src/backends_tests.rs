@@ -236,7 +236,7 @@ async fn registries_that_refuse_are_told_from_those_that_are_away() {
         Oci::new(Transport::Http, None, Some(credential)).unwrap()
     };
     let refused = |result: Result<(), RegistryError>| {
-        assert!(matches!(result, Err(RegistryError::Refused { .. })), "{result:?}")
+        assert!(matches!(result, Err(RegistryError::Refused { .. })), "{result:?}");
     };
 
     refused(open().push(&name, &image).await);

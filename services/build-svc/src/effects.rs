@@ -348,11 +348,13 @@ impl Worker {
         let command = match outcome {
             Ok(command) => Some(command),
             Err(Stop::Final(reason)) => {
+                let reason = self.redacted(reason);
                 let tail = log.tail();
                 log.line(&format!("slipway: failed: {}", reason.message));
                 Some(fail(run, reason, tail))
             }
             Err(Stop::Fault(reason)) => {
+                let reason = self.redacted(reason);
                 let log_tail = log.tail();
                 log.line(&format!("slipway: interrupted: {}", reason.message));
                 Some(Command::Fault {
@@ -379,6 +381,14 @@ impl Worker {
             self.workspace.forget_image(&run.id);
         }
         command
+    }
+
+    /// Reasons repeat what programs said.
+    fn redacted(&self, reason: Reason) -> Reason {
+        Reason {
+            message: self.backends.redactor.redact(&reason.message, false),
+            code: reason.code,
+        }
     }
 
     /// Records how far a step got. The step goes on when it cannot be recorded: its outcome will tell.
@@ -507,7 +517,7 @@ pub(crate) async fn forget_images_of_ended(ledger: &Ledger, workspace: &Workspac
             Ok(Some(build)) if !build.state.status.is_final() => {}
             Ok(_) => workspace.forget_image(&id),
             Err(error) => {
-                tracing::warn!(%error, build = %id, "cannot tell whether its image is still needed")
+                tracing::warn!(%error, build = %id, "cannot tell whether its image is still needed");
             }
         }
     }

@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn fields_are_checked_by_name() {
-        let cases: [(fn(&mut Recipe), &str); 6] = [
+        type Change = fn(&mut Recipe);
+        let cases: [(Change, &str); 6] = [
             (|r| r.context = "../x".into(), "spec.context"),
             (|r| r.dockerfile = "/etc/passwd".into(), "spec.dockerfile"),
             (

@@ -129,7 +129,7 @@ impl Attempt {
 
 /// Ids are printable ASCII; a slash or a leading dot would leave the folder.
 fn encoded(id: &Id) -> String {
-    id.as_str().replace('/', "_").replace('.', "_")
+    id.as_str().replace(['/', '.'], "_")
 }
 
 fn reap(root: &Path) -> io::Result<()> {
@@ -271,7 +271,7 @@ mod tests {
             fs::write(image.join("index.json"), "{}").unwrap();
             assert_eq!(space.keep_image(&id, &image).unwrap(), space.image(&id));
         }
-        assert_eq!(space.images().unwrap(), [id.clone()]);
+        assert_eq!(space.images().unwrap(), std::slice::from_ref(&id));
         space.forget_image(&id);
         assert!(space.images().unwrap().is_empty());
     }

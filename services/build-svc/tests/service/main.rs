@@ -1,4 +1,5 @@
 //! build-svc as its callers see it, on real git, buildah, registries and databases.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod bed;
 mod kill;
@@ -88,7 +89,7 @@ async fn journey(bed: Bed) {
     assert_eq!(list(|_| {}).await, [second.id.clone(), first.id.clone()]);
     assert_eq!(
         list(|r| drop(r.labels.insert("team".into(), "identity".into()))).await,
-        [first.id.clone()]
+        std::slice::from_ref(&first.id)
     );
     assert_eq!(list(|r| r.status = Status::Failed.into()).await, [""; 0]);
 
@@ -161,7 +162,7 @@ async fn bad_requests_name_the_field() {
                 s.timeout = Some(prost_types::Duration {
                     seconds: 99_999,
                     nanos: 0,
-                })
+                });
             },
             "spec.timeout",
         ),

@@ -11,6 +11,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use slipway_proto::approval::v1::{ListPoliciesRequest, approval_service_client::ApprovalServiceClient};
+use slipway_server::ClientConfig;
 use slipway_testbed::TestDir;
 
 fn program() -> Command {
@@ -120,5 +122,69 @@ fn a_signal_drains_it() {
         let status = child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{rest:#?}");
         assert!(rest.iter().any(|line| line.contains("draining")), "{rest:#?}");
+    }
+}
+
+/// Not even when everything is logged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_not_logged() {
+    let folder = TestDir::new("program").unwrap();
+    let path = config(&folder, |text| {
+        text.replace("log_filter: info", "log_filter: trace")
+    });
+    let mut child = program()
+        .arg("--config")
+        .arg(&path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let mut log = Vec::new();
+    let address = loop {
+        let line = lines.next().expect("it serves");
+        log.push(line.clone());
+        if let Some(address) = line
+            .contains("\"serving\"")
+            .then(|| line.split("127.0.0.1:").nth(1))
+            .flatten()
+        {
+            break format!("http://127.0.0.1:{}", address.split('"').next().unwrap());
+        }
+    };
+    let reader = std::thread::spawn(move || {
+        log.extend(lines);
+        log
+    });
+    for (token, known) in [("alice-token", true), ("a-token-that-nobody-has", false)] {
+        let channel = ClientConfig::new(&address, token).connect("approval").unwrap();
+        let answer = ApprovalServiceClient::new(channel)
+            .list_policies(ListPoliciesRequest {})
+            .await;
+        assert_eq!(answer.is_ok(), known, "{answer:?}");
+    }
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = reader.join().unwrap();
+    let access: Vec<&String> = log
+        .iter()
+        .filter(|line| line.contains("slipway::access"))
+        .collect();
+    assert!(
+        access
+            .iter()
+            .any(|line| line.contains("token/alice") && line.contains("ListPolicies")),
+        "{access:?}"
+    );
+    assert!(
+        access.iter().any(|line| line.contains("Unauthenticated")),
+        "{access:?}"
+    );
+    for line in &log {
+        assert!(
+            !line.contains("alice-token") && !line.contains("a-token-that-nobody-has"),
+            "{line}"
+        );
     }
 }

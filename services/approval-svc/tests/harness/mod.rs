@@ -161,7 +161,7 @@ impl Service {
         let (bus, shutdown) = (self.bus.clone(), self.shutdown.clone());
         tokio::spawn(async move {
             bus.consume(&["approval"], "test", "one", Arc::new(Told(sender)), shutdown)
-                .await
+                .await;
         });
         receiver
     }

@@ -42,7 +42,10 @@ impl Decider for Counter {
     type Refusal = std::convert::Infallible;
 
     fn decide(_: &Id, _: &State, by: u64, _: Timestamp) -> Result<Vec<Event>, Self::Refusal> {
-        Ok(vec![Event::Counted { by, note: "about as long as a short event is".to_owned() }])
+        Ok(vec![Event::Counted {
+            by,
+            note: "about as long as a short event is".to_owned(),
+        }])
     }
 
     fn evolve(state: &mut State, event: &Event, _: Timestamp) {
@@ -52,7 +55,11 @@ impl Decider for Counter {
     }
 
     fn index(_: &State) -> Index {
-        Index { status: "counting".to_owned(), service: "web".to_owned(), ..Index::default() }
+        Index {
+            status: "counting".to_owned(),
+            service: "web".to_owned(),
+            ..Index::default()
+        }
     }
 
     fn is_final(_: &State) -> bool {
@@ -124,11 +131,21 @@ fn pgbench(server: &slipway_testbed::Postgres, url: &str) -> Result<f64, Failure
     let bin = slipway_testbed::tool("pgbench")?;
     let dir = slipway_testbed::TestDir::new("pgbench")?;
     let script = dir.path().join("insert.sql");
-    std::fs::write(&script, "INSERT INTO floor (data) VALUES ('about as long as a short event is, with its envelope');\n")?;
+    std::fs::write(
+        &script,
+        "INSERT INTO floor (data) VALUES ('about as long as a short event is, with its envelope');\n",
+    )?;
     let database = url.rsplit('/').next().unwrap_or_default().to_owned();
     let run = |program: &std::path::Path, args: &[&str]| -> Result<String, Failure> {
         let output = Process::new(program)
-            .args(["-h", "127.0.0.1", "-U", "slipway", "-p", &server.port().to_string()])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "slipway",
+                "-p",
+                &server.port().to_string(),
+            ])
             .args(args)
             .env("PGPASSWORD", server.password())
             .output()?;
@@ -142,7 +159,14 @@ fn pgbench(server: &slipway_testbed::Postgres, url: &str) -> Result<f64, Failure
     run(&slipway_testbed::tool("psql")?, &["-d", &database, "-c", table])?;
     let seconds = SPAN.as_secs().to_string();
     let script = script.to_string_lossy();
-    let text = run(&bin, &["-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", &seconds, "-f", &script, &database])?;
-    let figure = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    let text = run(
+        &bin,
+        &[
+            "-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", &seconds, "-f", &script, &database,
+        ],
+    )?;
+    let figure = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     figure.ok_or_else(|| format!("pgbench said: {text}").into())
 }

@@ -103,7 +103,10 @@ mod tests {
     #[test]
     fn the_hash_is_what_it_always_was() {
         let (_, head) = history(2);
-        assert_eq!(hex::encode(head), "PIN");
+        assert_eq!(
+            hex::encode(head),
+            "98801c12ef092f933f04b65098a4b588cbb7eded82d94550fb65910fa608f498"
+        );
     }
 
     #[test]

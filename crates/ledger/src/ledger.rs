@@ -107,7 +107,9 @@ impl Ledger {
                 (Arc::new(opening.await?), true)
             }
             _ => {
-                return Err(LedgerError::Config("the url must begin with postgres:// or sqlite://".to_owned()));
+                return Err(LedgerError::Config(
+                    "the url must begin with postgres:// or sqlite://".to_owned(),
+                ));
             }
         };
         let shared = Arc::new(Shared {

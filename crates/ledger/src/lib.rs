@@ -126,6 +126,6 @@ pub use ledger::Ledger;
 pub use relay::{Relay, RelayConfig, Sink, SinkError};
 pub use tx::Tx;
 pub use types::{
-    Committed, Executed, FeedFilter, FeedItem, LedgerConfig, ListFilter, ListItem, ListPage, Meta, Page, Recorded,
-    Request, SetAside, Snapshot, StoredEvent,
+    Committed, Executed, FeedFilter, FeedItem, LedgerConfig, ListFilter, ListItem, ListPage, Meta, Page,
+    Recorded, Request, SetAside, Snapshot, StoredEvent,
 };

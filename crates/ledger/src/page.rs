@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(decode("build", &filter, "").unwrap(), None);
         assert!(decode("change", &filter, &token).is_err());
         assert!(decode("build", &ListFilter::default(), &token).is_err());
-        for bad in ["x", "00", "zz", &token[..40], &token[..20]] {
+        for bad in ["x", "00", "zz", &token[..32], &token[..20]] {
             assert!(decode("build", &filter, bad).is_err(), "{bad}");
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     LedgerConfig, LedgerError, ListFilter, Request, SetAside,
     page::After,
     store::{
-        AggregateRow, Append, Batch, Clash, Claimant, Claims, EventRow, FeedRow, Hinted, Position, Remote,
+        AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, FeedRow, Hinted, Position, Remote,
         RequestRow, Result, Schedule, Settled, Start, Store, Written,
     },
     types::Key,
@@ -67,7 +67,10 @@ impl Committers {
     }
 
     fn put_back(&self, conn: PgConnection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(conn);
     }
 }
 
@@ -84,20 +87,36 @@ impl Postgres {
             .await
             .map_err(&opening)?;
         // Rows are always found by their keys: a plan made while a table was small must not scan it when it is large.
-        let plans = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
-        let committers = Committers { options: options.options(plans), idle: Mutex::default() };
+        // And one plan fits every group, while making one takes longer than writing a small group.
+        let plans = [
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ];
+        let committers = Committers {
+            options: options.options(plans),
+            idle: Mutex::default(),
+        };
         let mut migrator = sqlx::migrate!("migrations/postgres");
         // A newer replica's tables are its own business: state versions decide what may be written.
         migrator.set_ignore_missing(true);
         let mut conn = pool.acquire().await.map_err(&opening)?;
         // Not `run`: the future of a generic `Acquire` cannot be spawned.
-        migrator.run_direct(None, &mut *conn, false).await.map_err(|error| LedgerError::Database {
-            doing: "migrating the database",
-            transient: false,
-            source: Box::new(error),
-        })?;
+        migrator
+            .run_direct(None, &mut *conn, false)
+            .await
+            .map_err(|error| LedgerError::Database {
+                doing: "migrating the database",
+                transient: false,
+                source: Box::new(error),
+            })?;
         drop(conn);
-        let store = Self { pool, committers, owner };
+        let store = Self {
+            pool,
+            committers,
+            owner,
+        };
         feed::adopt(&store).await.map_err(&opening)?;
         sqlx::query("DELETE FROM requests WHERE created_at < now() - $1 * interval '1 microsecond'")
             .bind(crate::store::micros(config.request_retention))
@@ -205,31 +224,51 @@ impl Store for Postgres {
     }
 
     async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<Result<Vec<Written>, Clash>>> {
-        append::commit(self, group, again).await.map_err(LedgerError::database("appending"))
+        append::commit(self, group, again)
+            .await
+            .map_err(LedgerError::database("appending"))
     }
 
     async fn feed(&self, after: Position, limit: u32) -> Result<Vec<FeedRow>> {
-        feed::read(self, after, limit).await.map_err(LedgerError::database("reading the feed"))
+        feed::read(self, after, limit)
+            .await
+            .map_err(LedgerError::database("reading the feed"))
     }
 
     async fn feed_start(&self, start: Start) -> Result<Position> {
-        feed::start(self, start).await.map_err(LedgerError::database("finding a place in the feed"))
+        feed::start(self, start)
+            .await
+            .map_err(LedgerError::database("finding a place in the feed"))
     }
 
     async fn feed_resume(&self, position: Position) -> Result<Position> {
-        feed::resume(self, position).await.map_err(LedgerError::database("finding a place in the feed"))
+        feed::resume(self, position)
+            .await
+            .map_err(LedgerError::database("finding a place in the feed"))
     }
 
     async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims> {
-        work::claim(self, claimant, limit).await.map_err(LedgerError::database("claiming what is due"))
+        work::claim(self, claimant, limit)
+            .await
+            .map_err(LedgerError::database("claiming what is due"))
     }
 
     async fn renew(&self, keys: &[Key], lease: Duration) -> Result<Vec<Key>> {
-        work::renew(self, keys, lease).await.map_err(LedgerError::database("renewing leases"))
+        work::renew(self, keys, lease)
+            .await
+            .map_err(LedgerError::database("renewing leases"))
     }
 
-    async fn settle(&self, key: &Key, seq: u64, schedule: &Schedule, release: bool) -> Result<Option<Settled>> {
-        work::settle(self, key, seq, schedule, release).await.map_err(LedgerError::database("settling"))
+    async fn settle(
+        &self,
+        key: &Key,
+        seq: u64,
+        schedule: &Schedule,
+        release: bool,
+    ) -> Result<Option<Settled>> {
+        work::settle(self, key, seq, schedule, release)
+            .await
+            .map_err(LedgerError::database("settling"))
     }
 
     async fn fail(&self, key: &Key, reason: &str, backoff: Duration, limit: u32) -> Result<bool> {
@@ -239,11 +278,15 @@ impl Store for Postgres {
     }
 
     async fn release(&self, keys: &[Key]) -> Result<()> {
-        work::release(self, keys).await.map_err(LedgerError::database("releasing leases"))
+        work::release(self, keys)
+            .await
+            .map_err(LedgerError::database("releasing leases"))
     }
 
     async fn hint(&self, key: &Key, claimant: Option<&Claimant>) -> Result<Hinted> {
-        work::hint(self, key, claimant).await.map_err(LedgerError::database("storing a hint"))
+        work::hint(self, key, claimant)
+            .await
+            .map_err(LedgerError::database("storing a hint"))
     }
 
     async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
@@ -269,7 +312,9 @@ impl Store for Postgres {
     }
 
     async fn resume(&self, key: &Key) -> Result<bool> {
-        work::resume(self, key).await.map_err(LedgerError::database("resuming"))
+        work::resume(self, key)
+            .await
+            .map_err(LedgerError::database("resuming"))
     }
 
     async fn outdated(&self, kind: &str, version: u32, after: Option<&Id>, limit: u32) -> Result<Vec<Id>> {
@@ -287,19 +332,27 @@ impl Store for Postgres {
     }
 
     async fn rewrite(&self, append: &Append) -> Result<bool> {
-        append::rewrite(self, append).await.map_err(LedgerError::database("writing a state again"))
+        append::rewrite(self, append)
+            .await
+            .map_err(LedgerError::database("writing a state again"))
     }
 
     async fn lease(&self, name: &str, ttl: Duration) -> Result<bool> {
-        work::lease(self, name, ttl).await.map_err(LedgerError::database("taking a lease"))
+        work::lease(self, name, ttl)
+            .await
+            .map_err(LedgerError::database("taking a lease"))
     }
 
     async fn unlease(&self, name: &str) -> Result<()> {
-        work::unlease(self, name).await.map_err(LedgerError::database("giving back a lease"))
+        work::unlease(self, name)
+            .await
+            .map_err(LedgerError::database("giving back a lease"))
     }
 
     async fn relay(&self, name: &str) -> Result<Option<(Position, Option<String>)>> {
-        feed::relay(self, name).await.map_err(LedgerError::database("reading the relay's cursor"))
+        feed::relay(self, name)
+            .await
+            .map_err(LedgerError::database("reading the relay's cursor"))
     }
 
     async fn save_relay(&self, name: &str, position: Position, last_entry: Option<&str>) -> Result<bool> {
@@ -318,7 +371,13 @@ impl Store for Postgres {
     }
 
     async fn close(&self) {
-        let idle = std::mem::take(&mut *self.committers.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let idle = std::mem::take(
+            &mut *self
+                .committers
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         for conn in idle {
             if let Err(error) = conn.close().await {
                 tracing::debug!(%error, "a connection did not end well");
@@ -362,11 +421,18 @@ fn told(payload: &str, owner: &str) -> Vec<Remote> {
     if lines.next().is_none_or(|from| from == owner) {
         return Vec::new();
     }
-    let due = lines.next().and_then(|due| due.parse().ok()).map(|due| Remote::Due(Timestamp::from_micros(due)));
+    let due = lines
+        .next()
+        .and_then(|due| due.parse().ok())
+        .map(|due| Remote::Due(Timestamp::from_micros(due)));
     let commits = lines.filter_map(|line| {
         let mut words = line.split(' ');
         let (kind, id, seq) = (words.next()?, words.next()?, words.next()?);
-        Some(Remote::Committed { kind: kind.to_owned(), id: id.parse().ok()?, seq: seq.parse().ok()? })
+        Some(Remote::Committed {
+            kind: kind.to_owned(),
+            id: id.parse().ok()?,
+            seq: seq.parse().ok()?,
+        })
     });
     commits.chain(due).collect()
 }
@@ -380,11 +446,15 @@ fn time(row: &PgRow, column: &str) -> sqlx::Result<Timestamp> {
 }
 
 fn id(row: &PgRow, column: &str) -> sqlx::Result<Id> {
-    row.try_get::<&str, _>(column)?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    row.try_get::<&str, _>(column)?
+        .parse()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 fn hash(row: &PgRow, column: &str) -> sqlx::Result<[u8; 32]> {
-    row.try_get::<&[u8], _>(column)?.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    row.try_get::<&[u8], _>(column)?
+        .try_into()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 fn aggregate(row: &PgRow) -> sqlx::Result<AggregateRow> {

@@ -250,7 +250,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// Writes what it can of a group in one transaction. `Err` means that nothing, or nobody knows what, was
     /// written: the same group may be given `again`, and what is there already then counts as written.
-    async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<std::result::Result<Vec<Written>, Clash>>>;
+    async fn commit(
+        &self,
+        group: &[Batch],
+        again: bool,
+    ) -> Result<Vec<std::result::Result<Vec<Written>, Clash>>>;
 
     async fn feed(&self, after: Position, limit: u32) -> Result<Vec<FeedRow>>;
     async fn feed_start(&self, start: Start) -> Result<Position>;

@@ -213,13 +213,19 @@ pub struct Executed<D: Decider> {
 
 impl<D: Decider> Clone for Executed<D> {
     fn clone(&self) -> Self {
-        Self { snapshot: self.snapshot.clone(), replayed: self.replayed }
+        Self {
+            snapshot: self.snapshot.clone(),
+            replayed: self.replayed,
+        }
     }
 }
 
 impl<D: Decider> fmt::Debug for Executed<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Executed").field("snapshot", &self.snapshot).field("replayed", &self.replayed).finish()
+        f.debug_struct("Executed")
+            .field("snapshot", &self.snapshot)
+            .field("replayed", &self.replayed)
+            .finish()
     }
 }
 

@@ -36,7 +36,10 @@ async fn attempt(
     group: &[Batch],
     again: bool,
 ) -> sqlx::Result<Vec<Outcome>> {
-    let reads = group.iter().flat_map(|batch| &batch.appends).any(|append| !append.writes());
+    let reads = group
+        .iter()
+        .flat_map(|batch| &batch.appends)
+        .any(|append| !append.writes());
     if !reads && !again {
         let mut tx = conn.begin().await?;
         let all: Vec<&Batch> = group.iter().collect();
@@ -103,11 +106,16 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
     let mut current: HashMap<Key, (u64, Option<Hash>)> = HashMap::new();
     for row in &rows {
         let key = Key::new(row.try_get("kind")?, &id(row, "id")?);
-        let ours = row.try_get::<Option<&[u8]>, _>("hash")?.and_then(|hash| hash.try_into().ok());
+        let ours = row
+            .try_get::<Option<&[u8]>, _>("hash")?
+            .and_then(|hash| hash.try_into().ok());
         current.insert(key, (unsigned(row, "seq")?, ours));
     }
 
-    let requests: Vec<&Request> = group.iter().filter_map(|batch| Some(&batch.request.as_ref()?.0)).collect();
+    let requests: Vec<&Request> = group
+        .iter()
+        .filter_map(|batch| Some(&batch.request.as_ref()?.0))
+        .collect();
     let mut taken: HashSet<(String, String, String)> = HashSet::new();
     if !requests.is_empty() {
         taken = sqlx::query_as(
@@ -115,9 +123,24 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
              JOIN unnest($1::text[], $2::text[], $3::text[]) AS i (principal, method, request_id)
                ON r.principal = i.principal AND r.method = i.method AND r.request_id = i.request_id",
         )
-        .bind(requests.iter().map(|request| &*request.principal).collect::<Vec<_>>())
-        .bind(requests.iter().map(|request| &*request.method).collect::<Vec<_>>())
-        .bind(requests.iter().map(|request| &*request.request_id).collect::<Vec<_>>())
+        .bind(
+            requests
+                .iter()
+                .map(|request| &*request.principal)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            requests
+                .iter()
+                .map(|request| &*request.method)
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            requests
+                .iter()
+                .map(|request| &*request.request_id)
+                .collect::<Vec<_>>(),
+        )
         .fetch_all(&mut **tx)
         .await?
         .into_iter()
@@ -128,14 +151,23 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
         .iter()
         .map(|batch| {
             let at = |append: &Append| current.get(&append.key).copied().unwrap_or((0, None));
-            if again && batch.appends.iter().any(|a| a.writes() && at(a).1 == Some(a.next.head)) {
+            if again
+                && batch
+                    .appends
+                    .iter()
+                    .any(|a| a.writes() && at(a).1 == Some(a.next.head))
+            {
                 return Verdict::Done;
             }
             if batch.appends.iter().any(|append| at(append).0 != append.expected) {
                 return Verdict::Lost(Clash::Seq);
             }
             if let Some((request, _)) = &batch.request {
-                let key = (request.principal.clone(), request.method.clone(), request.request_id.clone());
+                let key = (
+                    request.principal.clone(),
+                    request.method.clone(),
+                    request.request_id.clone(),
+                );
                 if !taken.insert(key) {
                     return Verdict::Lost(Clash::Request);
                 }
@@ -228,16 +260,24 @@ async fn write(
     tx: &mut Transaction<'_, Db>,
     batches: &[&Batch],
 ) -> sqlx::Result<Option<Vec<Vec<Written>>>> {
-    let mut items: Vec<&Append> =
-        batches.iter().flat_map(|batch| &batch.appends).filter(|append| append.writes()).collect();
+    let mut items: Vec<&Append> = batches
+        .iter()
+        .flat_map(|batch| &batch.appends)
+        .filter(|append| append.writes())
+        .collect();
     if items.is_empty() {
         return Ok(Some(batches.iter().map(|batch| unwritten(batch)).collect()));
     }
     // Everybody writes rows in this order, so nobody waits in a circle.
     items.sort_by(|a, b| a.key.cmp(&b.key));
-    let events: Vec<_> =
-        items.iter().flat_map(|append| append.events.iter().map(|event| (&append.key, event))).collect();
-    let requests: Vec<_> = batches.iter().filter_map(|batch| batch.request.as_ref()).collect();
+    let events: Vec<_> = items
+        .iter()
+        .flat_map(|append| append.events.iter().map(|event| (&append.key, event)))
+        .collect();
+    let requests: Vec<_> = batches
+        .iter()
+        .filter_map(|batch| batch.request.as_ref())
+        .collect();
 
     /// A column over all rows.
     macro_rules! column {
@@ -300,7 +340,10 @@ async fn write(
         let due_at = row.try_get::<Option<PgTime>, _>("due_at")?.map(|PgTime(at)| at);
         found.insert(
             (row.try_get("kind")?, row.try_get("id")?),
-            Written { mine: row.try_get("mine")?, due_at },
+            Written {
+                mine: row.try_get("mine")?,
+                due_at,
+            },
         );
     }
     Ok(Some(
@@ -309,7 +352,10 @@ async fn write(
             .map(|batch| {
                 let mut written = unwritten(batch);
                 for (append, written) in batch.appends.iter().zip(&mut written) {
-                    let key = (append.key.kind.clone().into_owned(), append.key.id.as_str().to_owned());
+                    let key = (
+                        append.key.kind.clone().into_owned(),
+                        append.key.id.as_str().to_owned(),
+                    );
                     if let Some(row) = found.get(&key).filter(|_| append.writes()) {
                         *written = *row;
                     }
@@ -321,7 +367,13 @@ async fn write(
 }
 
 fn unwritten(batch: &Batch) -> Vec<Written> {
-    vec![Written { mine: false, due_at: None }; batch.appends.len()]
+    vec![
+        Written {
+            mine: false,
+            due_at: None
+        };
+        batch.appends.len()
+    ]
 }
 
 /// Lines of `kind id seq`, in as many notifications as they need.

@@ -28,7 +28,10 @@ pub(super) async fn read(store: &Postgres, after: Position, limit: u32) -> sqlx:
     rows.iter()
         .map(|row| {
             Ok(FeedRow {
-                position: Position { tx: xid(row.try_get("tx")?)?, position: row.try_get("position")? },
+                position: Position {
+                    tx: xid(row.try_get("tx")?)?,
+                    position: row.try_get("position")?,
+                },
                 kind: row.try_get("kind")?,
                 id: id(row, "id")?,
                 event: event(row)?,
@@ -49,13 +52,19 @@ pub(super) async fn start(store: &Postgres, start: Start) -> sqlx::Result<Positi
         .fetch_optional(&store.pool)
         .await?;
         if let Some((tx, position)) = first {
-            return Ok(Position { tx: xid(&tx)?, position: position - 1 });
+            return Ok(Position {
+                tx: xid(&tx)?,
+                position: position - 1,
+            });
         }
     }
     let oldest: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
         .fetch_one(&store.pool)
         .await?;
-    Ok(Position { tx: xid(&oldest)? - 1, position: i64::MAX })
+    Ok(Position {
+        tx: xid(&oldest)? - 1,
+        position: i64::MAX,
+    })
 }
 
 /// A cursor from before the database moved to another cluster names a transaction that does not exist yet.
@@ -66,7 +75,14 @@ pub(super) async fn resume(store: &Postgres, position: Position) -> sqlx::Result
     let next: String = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         .fetch_one(&store.pool)
         .await?;
-    Ok(if position.tx >= xid(&next)? { Position { tx: FOREIGN, ..position } } else { position })
+    Ok(if position.tx >= xid(&next)? {
+        Position {
+            tx: FOREIGN,
+            ..position
+        }
+    } else {
+        position
+    })
 }
 
 /// Puts a database in order that was dumped from one cluster and restored into another: its events carry the other
@@ -74,7 +90,10 @@ pub(super) async fn resume(store: &Postgres, position: Position) -> sqlx::Result
 /// so their positions are order enough; relays go on before the first event that they have not published.
 pub(super) async fn adopt(store: &Postgres) -> sqlx::Result<()> {
     let mut tx = store.pool.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADOPTION).execute(&mut *tx).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(ADOPTION)
+        .execute(&mut *tx)
+        .await?;
     let foreign: bool = sqlx::query_scalar(
         "SELECT coalesce((SELECT tx >= pg_snapshot_xmax(pg_current_snapshot()) FROM events
                           ORDER BY tx DESC LIMIT 1), false)",
@@ -91,7 +110,10 @@ pub(super) async fn adopt(store: &Postgres) -> sqlx::Result<()> {
         .bind(FOREIGN.to_string())
         .execute(&mut *tx)
         .await?;
-        sqlx::query("UPDATE events SET tx = $1::text::xid8").bind(FOREIGN.to_string()).execute(&mut *tx).await?;
+        sqlx::query("UPDATE events SET tx = $1::text::xid8")
+            .bind(FOREIGN.to_string())
+            .execute(&mut *tx)
+            .await?;
     }
     tx.commit().await
 }
@@ -103,7 +125,15 @@ pub(super) async fn relay(store: &Postgres, name: &str) -> sqlx::Result<Option<(
     .bind(name)
     .fetch_optional(&store.pool)
     .await?
-    .map(|(tx, position, entry)| Ok((Position { tx: xid(&tx)?, position }, entry)))
+    .map(|(tx, position, entry)| {
+        Ok((
+            Position {
+                tx: xid(&tx)?,
+                position,
+            },
+            entry,
+        ))
+    })
     .transpose()
 }
 

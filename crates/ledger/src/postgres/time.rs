@@ -35,9 +35,9 @@ impl Encode<'_, Postgres> for PgTime {
 impl Decode<'_, Postgres> for PgTime {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         match value.format() {
-            PgValueFormat::Binary => {
-                Ok(Self(Timestamp::from_micros(<i64 as Decode<Postgres>>::decode(value)?.saturating_add(EPOCH))))
-            }
+            PgValueFormat::Binary => Ok(Self(Timestamp::from_micros(
+                <i64 as Decode<Postgres>>::decode(value)?.saturating_add(EPOCH),
+            ))),
             // Only answers to statements without parameters, which we do not read times from.
             PgValueFormat::Text => Err("a timestamp came as text".into()),
         }

@@ -12,7 +12,11 @@ use crate::{
 
 /// Kinds, and the newest state version of each that this binary knows.
 fn kinds(claimant: &Claimant) -> (Vec<&str>, Vec<i32>) {
-    claimant.kinds.iter().map(|(kind, version)| (kind.as_str(), version.cast_signed())).unzip()
+    claimant
+        .kinds
+        .iter()
+        .map(|(kind, version)| (kind.as_str(), version.cast_signed()))
+        .unzip()
 }
 
 fn names(keys: &[Key]) -> (Vec<&str>, Vec<&str>) {
@@ -61,7 +65,11 @@ pub(super) async fn claim(store: &Postgres, claimant: &Claimant, limit: u32) -> 
             }))
         })
         .collect::<sqlx::Result<_>>()?;
-    Ok(Claims { now, claims, next_due: next.map(|PgTime(at)| at) })
+    Ok(Claims {
+        now,
+        claims,
+        next_due: next.map(|PgTime(at)| at),
+    })
 }
 
 pub(super) async fn renew(store: &Postgres, keys: &[Key], lease: Duration) -> sqlx::Result<Vec<Key>> {
@@ -194,7 +202,10 @@ pub(super) async fn hint(store: &Postgres, key: &Key, claimant: Option<&Claimant
     };
     if row.try_get("claimed")? {
         let attempts = row.try_get::<i32, _>("attempts")?.cast_unsigned();
-        return Ok(Hinted::Claimed { now: time(&row, "now")?, attempts });
+        return Ok(Hinted::Claimed {
+            now: time(&row, "now")?,
+            attempts,
+        });
     }
     Ok(Hinted::Stored)
 }

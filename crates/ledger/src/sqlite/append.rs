@@ -25,7 +25,13 @@ pub(super) async fn commit(store: &Sqlite, group: &[Batch], again: bool) -> sqlx
     Ok(outcomes)
 }
 
-async fn one(conn: &mut SqliteConnection, batch: &Batch, again: bool, now: Timestamp, me: &str) -> sqlx::Result<Outcome> {
+async fn one(
+    conn: &mut SqliteConnection,
+    batch: &Batch,
+    again: bool,
+    now: Timestamp,
+    me: &str,
+) -> sqlx::Result<Outcome> {
     for append in &batch.appends {
         let seq = current(conn, &append.key).await?;
         if seq == append.expected {
@@ -33,7 +39,13 @@ async fn one(conn: &mut SqliteConnection, batch: &Batch, again: bool, now: Times
         }
         // Written before, and the answer was lost?
         if again && append.writes() && written_before(conn, append).await? {
-            return Ok(Ok(vec![Written { mine: false, due_at: None }; batch.appends.len()]));
+            return Ok(Ok(vec![
+                Written {
+                    mine: false,
+                    due_at: None
+                };
+                batch.appends.len()
+            ]));
         }
         return Ok(Err(Clash::Seq));
     }

@@ -27,7 +27,10 @@ async fn no_update_is_lost(database: Database) {
         let ledger = replicas[n % 2].clone();
         tokio::spawn(async move {
             for _ in 0..10 {
-                ledger.execute::<Job>(&id("one"), || Command::Add(1), &meta()).await.unwrap();
+                ledger
+                    .execute::<Job>(&id("one"), || Command::Add(1), &meta())
+                    .await
+                    .unwrap();
             }
         })
     });
@@ -36,7 +39,10 @@ async fn no_update_is_lost(database: Database) {
     }
     let found = replicas[0].get::<Job>(&id("one")).await.unwrap().unwrap();
     assert_eq!((found.seq, found.state.count), (400, 400));
-    assert_eq!(replicas[1].verify("job", &id("one")).await.unwrap(), Some(Ok(400)));
+    assert_eq!(
+        replicas[1].verify("job", &id("one")).await.unwrap(),
+        Some(Ok(400))
+    );
 }
 
 async fn many_aggregates_share_transactions(database: Database) {
@@ -46,7 +52,10 @@ async fn many_aggregates_share_transactions(database: Database) {
         tokio::spawn(async move {
             let id = id(&format!("job-{n}"));
             for _ in 0..10 {
-                ledger.execute::<Job>(&id, || Command::Add(n), &meta()).await.unwrap();
+                ledger
+                    .execute::<Job>(&id, || Command::Add(n), &meta())
+                    .await
+                    .unwrap();
             }
             // A refusal in a group fails only its own.
             let refused = ledger.execute::<Job>(&id, || Command::Refuse, &meta()).await;
@@ -68,14 +77,22 @@ async fn transactions_are_atomic(database: Database) {
     const TOTAL: i64 = 400;
     let replicas = [database.open().await, database.open().await];
     for account in 0..4 {
-        record(&replicas[0], &id(&format!("a-{account}")), vec![Event::Added { amount: TOTAL / 4 }]).await;
+        record(
+            &replicas[0],
+            &id(&format!("a-{account}")),
+            vec![Event::Added { amount: TOTAL / 4 }],
+        )
+        .await;
     }
     let tasks = (0..16_usize).map(|n| {
         let ledger = replicas[n % 2].clone();
         tokio::spawn(async move {
             let mut moved = 0;
             for round in 0..8 {
-                let (from, to) = (id(&format!("a-{}", n % 4)), id(&format!("a-{}", (n + 1 + round % 3) % 4)));
+                let (from, to) = (
+                    id(&format!("a-{}", n % 4)),
+                    id(&format!("a-{}", (n + 1 + round % 3) % 4)),
+                );
                 let result = ledger
                     .transact(&meta(), None, |tx| {
                         let (from, to) = (from.clone(), to.clone());
@@ -98,7 +115,11 @@ async fn transactions_are_atomic(database: Database) {
     let moved: u64 = join_all(tasks).await.into_iter().map(Result::unwrap).sum();
     let (mut sum, mut events) = (0, 0);
     for account in 0..4 {
-        let found = replicas[0].get::<Job>(&id(&format!("a-{account}"))).await.unwrap().unwrap();
+        let found = replicas[0]
+            .get::<Job>(&id(&format!("a-{account}")))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(found.state.count >= 0);
         sum += found.state.count;
         events += found.seq;
@@ -126,7 +147,16 @@ async fn what_a_transaction_read_is_checked(database: Database) {
         .await
         .unwrap();
     assert_eq!((sum, runs.into_inner()), (11, 2));
-    assert_eq!(ledger.get::<Job>(&id("written")).await.unwrap().unwrap().state.count, 11);
+    assert_eq!(
+        ledger
+            .get::<Job>(&id("written"))
+            .await
+            .unwrap()
+            .unwrap()
+            .state
+            .count,
+        11
+    );
 }
 
 async fn a_transaction_that_fails_writes_nothing(database: Database) {
@@ -146,48 +176,87 @@ async fn a_stale_no_is_asked_again(database: Database) {
     record(&ledger, &id("one"), vec![Event::Added { amount: 1 }]).await;
     record(&other, &id("one"), vec![Event::Added { amount: 1 }]).await;
     // Whether the first replica has heard of it or not.
-    ledger.execute::<Job>(&id("one"), || Command::AtLeast(2), &meta()).await.unwrap();
-    other.execute::<Job>(&id("one"), || Command::See(7), &meta()).await.unwrap();
-    let seen = ledger.execute::<Job>(&id("one"), || Command::See(7), &meta()).await.unwrap();
+    ledger
+        .execute::<Job>(&id("one"), || Command::AtLeast(2), &meta())
+        .await
+        .unwrap();
+    other
+        .execute::<Job>(&id("one"), || Command::See(7), &meta())
+        .await
+        .unwrap();
+    let seen = ledger
+        .execute::<Job>(&id("one"), || Command::See(7), &meta())
+        .await
+        .unwrap();
     assert_eq!((seen.seq, seen.state.seen), (4, 7));
 }
 
 async fn large_events_are_refused(database: Database) {
-    let ledger = slipway_ledger::Ledger::open(database.config().max_event_bytes(300)).await.unwrap();
-    let event = Event::Stopped { step: "x".repeat(300) };
-    let result = ledger.execute::<Job>(&id("one"), || Command::Record(vec![event.clone()]), &meta()).await;
-    assert!(matches!(result, Err(ExecuteError::TooLarge { limit: 300, .. })), "{result:?}");
+    let ledger = slipway_ledger::Ledger::open(database.config().max_event_bytes(300))
+        .await
+        .unwrap();
+    let event = Event::Stopped {
+        step: "x".repeat(300),
+    };
+    let result = ledger
+        .execute::<Job>(&id("one"), || Command::Record(vec![event.clone()]), &meta())
+        .await;
+    assert!(
+        matches!(result, Err(ExecuteError::TooLarge { limit: 300, .. })),
+        "{result:?}"
+    );
     assert!(ledger.get::<Job>(&id("one")).await.unwrap().is_none());
 }
 
 async fn histories_are_chained_and_kept(database: Database) {
     let ledger = database.open().await;
-    let traceparent: slipway_model::TraceContext =
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+    let traceparent: slipway_model::TraceContext = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        .parse()
+        .unwrap();
     let actor = Actor {
         principal: Principal::new("token", "bot"),
         on_behalf_of: Some(Principal::new("token", "bob")),
     };
     let meta = slipway_ledger::Meta::new(actor.clone(), Some(traceparent));
     let events = vec![Event::Added { amount: 5 }, started("ünï\u{1F6A2}")];
-    ledger.execute::<Job>(&id("one"), || Command::Record(events.clone()), &meta).await.unwrap();
+    ledger
+        .execute::<Job>(&id("one"), || Command::Record(events.clone()), &meta)
+        .await
+        .unwrap();
     record(&ledger, &id("one"), vec![Event::Closed]).await;
 
     let history = ledger.history::<Job>(&id("one"), 1).await.unwrap();
     assert_eq!(history.len(), 2);
-    assert_eq!((history[0].seq, &history[0].event, &history[0].actor), (2, &events[1], &actor));
-    assert_eq!((history[0].traceparent, history[1].traceparent), (Some(traceparent), None));
+    assert_eq!(
+        (history[0].seq, &history[0].event, &history[0].actor),
+        (2, &events[1], &actor)
+    );
+    assert_eq!(
+        (history[0].traceparent, history[1].traceparent),
+        (Some(traceparent), None)
+    );
     assert!(history[0].at <= history[1].at);
     let found = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
-    assert_eq!((found.traceparent, found.updated_at), (Some(traceparent), history[1].at));
+    assert_eq!(
+        (found.traceparent, found.updated_at),
+        (Some(traceparent), history[1].at)
+    );
 
     assert_eq!(ledger.verify("job", &id("one")).await.unwrap(), Some(Ok(3)));
-    database.meddle(r#"UPDATE events SET data = '{"type":"added","amount":50}' WHERE seq = 1"#).await;
+    database
+        .meddle(r#"UPDATE events SET data = '{"type":"added","amount":50}' WHERE seq = 1"#)
+        .await;
     let verdict = ledger.verify("job", &id("one")).await.unwrap();
     assert_eq!(verdict, Some(Err(ChainError::Content { seq: 1 })));
     database.meddle("DELETE FROM events WHERE seq = 1").await;
     let verdict = ledger.verify("job", &id("one")).await.unwrap();
-    assert_eq!(verdict, Some(Err(ChainError::Gap { expected: 1, found: 2 })));
+    assert_eq!(
+        verdict,
+        Some(Err(ChainError::Gap {
+            expected: 1,
+            found: 2
+        }))
+    );
     assert_eq!(ledger.verify("job", &id("none")).await.unwrap(), None);
 }
 
@@ -199,11 +268,25 @@ async fn a_restart_finds_everything(database: Database) {
     let ledger = database.open().await;
     record(&ledger, &id("one"), vec![Event::Added { amount: 3 }]).await;
     ledger.close().await;
-    let closed = ledger.execute::<Job>(&id("one"), || Command::Add(1), &meta()).await;
+    let closed = ledger
+        .execute::<Job>(&id("one"), || Command::Add(1), &meta())
+        .await;
     assert!(matches!(closed, Err(ExecuteError::Ledger(_))), "{closed:?}");
 
     let ledger = database.open().await;
-    let found = ledger.execute::<Job>(&id("one"), || Command::Add(4), &meta()).await.unwrap();
-    assert_eq!((found.seq, found.state), (2, State { count: 7, ..State::default() }));
+    let found = ledger
+        .execute::<Job>(&id("one"), || Command::Add(4), &meta())
+        .await
+        .unwrap();
+    assert_eq!(
+        (found.seq, found.state),
+        (
+            2,
+            State {
+                count: 7,
+                ..State::default()
+            }
+        )
+    );
     assert_eq!(ledger.verify("job", &id("one")).await.unwrap(), Some(Ok(2)));
 }

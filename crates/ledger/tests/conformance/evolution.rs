@@ -68,7 +68,10 @@ macro_rules! tally {
             }
 
             fn index(state: &$state) -> Index {
-                Index { status: format!("v{}-{}", $version, state.sum), ..Index::default() }
+                Index {
+                    status: format!("v{}-{}", $version, state.sum),
+                    ..Index::default()
+                }
             }
 
             fn is_final(_: &$state) -> bool {
@@ -100,11 +103,18 @@ impl Tally<2> {
 }
 
 async fn old(ledger: &Ledger, id: &Id, amount: i64) -> Result<u64, ExecuteError<Refused>> {
-    ledger.execute::<Tally<1>>(id, || FirstEvent::Added { amount }, &meta()).await.map(|snapshot| snapshot.seq)
+    ledger
+        .execute::<Tally<1>>(id, || FirstEvent::Added { amount }, &meta())
+        .await
+        .map(|snapshot| snapshot.seq)
 }
 
 async fn new(ledger: &Ledger, id: &Id, event: SecondEvent) -> u64 {
-    ledger.execute::<Tally<2>>(id, || event.clone(), &meta()).await.unwrap().seq
+    ledger
+        .execute::<Tally<2>>(id, || event.clone(), &meta())
+        .await
+        .unwrap()
+        .seq
 }
 
 async fn older_states_are_folded_again(database: Database) {
@@ -117,15 +127,27 @@ async fn older_states_are_folded_again(database: Database) {
     let after = database.open().await;
     let wanted = Second { sum: 7, largest: 4 };
     // On the way, when it is read before it was folded; lists too.
-    assert_eq!(after.get::<Tally<2>>(&id("t-0")).await.unwrap().unwrap().state, wanted);
-    let list = after.list_of::<Tally<2>>(&ListFilter::default(), &Page::default()).await.unwrap();
+    assert_eq!(
+        after.get::<Tally<2>>(&id("t-0")).await.unwrap().unwrap().state,
+        wanted
+    );
+    let list = after
+        .list_of::<Tally<2>>(&ListFilter::default(), &Page::default())
+        .await
+        .unwrap();
     assert!(list.items.iter().all(|item| item.state == wanted));
 
     assert_eq!(after.refold::<Tally<2>>().await.unwrap(), 3);
     assert_eq!(after.refold::<Tally<2>>().await.unwrap(), 0);
-    let filter = ListFilter { status: vec!["v2-7".into()], ..ListFilter::default() };
+    let filter = ListFilter {
+        status: vec!["v2-7".into()],
+        ..ListFilter::default()
+    };
     let list = after.list("tally", &filter, &Page::default()).await.unwrap();
-    assert_eq!((list.items.len(), &*list.items[0].state), (3, r#"{"sum":7,"largest":4}"#));
+    assert_eq!(
+        (list.items.len(), &*list.items[0].state),
+        (3, r#"{"sum":7,"largest":4}"#)
+    );
     assert_eq!(new(&after, &id("t-1"), SecondEvent::Added { amount: 9 }).await, 3);
     assert_eq!(after.verify("tally", &id("t-1")).await.unwrap(), Some(Ok(3)));
 }
@@ -134,10 +156,20 @@ async fn newer_states_are_read_and_never_written(database: Database) {
     let after = database.open().await;
     new(&after, &id("t"), SecondEvent::Added { amount: 5 }).await;
     let before = database.open().await;
-    assert_eq!(before.get::<Tally<1>>(&id("t")).await.unwrap().unwrap().state, First { sum: 5 });
+    assert_eq!(
+        before.get::<Tally<1>>(&id("t")).await.unwrap().unwrap().state,
+        First { sum: 5 }
+    );
     let refused = old(&before, &id("t"), 1).await;
     assert!(
-        matches!(refused, Err(ExecuteError::Ledger(LedgerError::NewerVersion { found: 2, known: 1, .. }))),
+        matches!(
+            refused,
+            Err(ExecuteError::Ledger(LedgerError::NewerVersion {
+                found: 2,
+                known: 1,
+                ..
+            }))
+        ),
         "{refused:?}"
     );
     assert_eq!(before.refold::<Tally<1>>().await.unwrap(), 0);
@@ -150,10 +182,18 @@ async fn events_of_the_future_are_refused(database: Database) {
     new(&after, &id("t"), SecondEvent::Cleared).await;
     let before = database.open().await;
     let found = before.get::<Tally<1>>(&id("t")).await;
-    assert!(matches!(found, Err(LedgerError::NewerVersion { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(LedgerError::NewerVersion { .. })),
+        "{found:?}"
+    );
     let mut states = std::pin::pin!(before.watch::<Tally<1>>(&id("t"), None));
-    let watched = tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut states)).await.unwrap();
+    let watched = tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut states))
+        .await
+        .unwrap();
     assert!(matches!(watched, Some(Err(LedgerError::NewerVersion { .. }))));
     let history = before.history::<Tally<1>>(&id("t"), 0).await;
-    assert!(matches!(history, Err(LedgerError::Decode { seq: 2, .. })), "{history:?}");
+    assert!(
+        matches!(history, Err(LedgerError::Decode { seq: 2, .. })),
+        "{history:?}"
+    );
 }

@@ -43,7 +43,11 @@ async fn effects_run_and_their_outcome_is_recorded(database: Database) {
     running.drain().await;
     assert_eq!(hands.count(), 2);
     let history = ledger.history::<Job>(&id("one"), 2).await.unwrap();
-    assert!(history.iter().all(|event| event.actor == slipway_model::Actor::system("test")));
+    assert!(
+        history
+            .iter()
+            .all(|event| event.actor == slipway_model::Actor::system("test"))
+    );
     assert_eq!(history.len(), 2);
 }
 
@@ -55,7 +59,10 @@ async fn work_left_behind_is_found_at_start(database: Database) {
     let hands = Hands::quick();
     let (running, stop) = start(&ledger, &hands);
     for n in 0..50 {
-        until(&ledger, &id(&format!("job-{n}")), |state| state.finished.len() == 1).await;
+        until(&ledger, &id(&format!("job-{n}")), |state| {
+            state.finished.len() == 1
+        })
+        .await;
     }
     stop.cancel();
     running.drain().await;
@@ -67,20 +74,36 @@ async fn steps_follow_each_other_and_run_once(database: Database) {
     // Each step starts the next one, on two replicas that both run effects.
     let hands = Hands::new(|run| async move {
         let attempt = run.key.attempt;
-        let mut events = vec![Event::Finished { step: run.key.step, attempt }];
+        let mut events = vec![Event::Finished {
+            step: run.key.step,
+            attempt,
+        }];
         if attempt < 20 {
             events.push(started("step", attempt + 1));
         }
         Some(Command::Record(events))
     });
     let (first, stop) = start(&ledger, &hands);
-    let second = executor(&other).register::<Job>(Arc::clone(&hands) as _).spawn(stop.clone());
+    let second = executor(&other)
+        .register::<Job>(Arc::clone(&hands) as _)
+        .spawn(stop.clone());
     for n in 0..10 {
-        record(if n % 2 == 0 { &ledger } else { &other }, &id(&format!("job-{n}")), vec![started("step", 1)]).await;
+        record(
+            if n % 2 == 0 { &ledger } else { &other },
+            &id(&format!("job-{n}")),
+            vec![started("step", 1)],
+        )
+        .await;
     }
     for n in 0..10 {
-        let state = until(&ledger, &id(&format!("job-{n}")), |state| state.finished.len() >= 20).await;
-        assert_eq!(state.finished, (1..=20).map(|n| format!("step#{n}")).collect::<Vec<_>>());
+        let state = until(&ledger, &id(&format!("job-{n}")), |state| {
+            state.finished.len() >= 20
+        })
+        .await;
+        assert_eq!(
+            state.finished,
+            (1..=20).map(|n| format!("step#{n}")).collect::<Vec<_>>()
+        );
     }
     stop.cancel();
     first.drain().await;
@@ -104,12 +127,18 @@ async fn more_work_than_room_is_done(database: Database) {
         }
     });
     let stop = CancellationToken::new();
-    let running = executor(&ledger).concurrency(2).register::<Job>(hands as _).spawn(stop.clone());
+    let running = executor(&ledger)
+        .concurrency(2)
+        .register::<Job>(hands as _)
+        .spawn(stop.clone());
     for n in 0..20 {
         record(&ledger, &id(&format!("job-{n}")), vec![started("build", 1)]).await;
     }
     for n in 0..20 {
-        until(&ledger, &id(&format!("job-{n}")), |state| state.finished.len() == 1).await;
+        until(&ledger, &id(&format!("job-{n}")), |state| {
+            state.finished.len() == 1
+        })
+        .await;
     }
     stop.cancel();
     running.drain().await;
@@ -119,7 +148,11 @@ async fn more_work_than_room_is_done(database: Database) {
 /// The first replica stops dead with the lease in its hands.
 async fn a_lapsed_lease_is_taken_over(database: Database) {
     let ledger = database.open().await;
-    let dead = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let dead = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let reached = Arc::new(Notify::new());
     let hands = Hands::new({
         let reached = Arc::clone(&reached);
@@ -190,9 +223,15 @@ async fn a_vanished_effect_is_cancelled_from_afar(database: Database) {
     eventually("both effects run", async || hands.count() == 2).await;
     // By a replica that runs nothing; the other effect goes on.
     record(&other, &id("one"), vec![Event::Stopped { step: "build".into() }]).await;
-    eventually("the build is cancelled", async || cancelled.load(Ordering::SeqCst) == 1).await;
+    eventually("the build is cancelled", async || {
+        cancelled.load(Ordering::SeqCst) == 1
+    })
+    .await;
     record(&ledger, &id("one"), vec![Event::Stopped { step: "scan".into() }]).await;
-    eventually("the scan is cancelled", async || cancelled.load(Ordering::SeqCst) == 2).await;
+    eventually("the scan is cancelled", async || {
+        cancelled.load(Ordering::SeqCst) == 2
+    })
+    .await;
     stop.cancel();
     running.drain().await;
     assert_eq!(hands.count(), 2);
@@ -201,7 +240,9 @@ async fn a_vanished_effect_is_cancelled_from_afar(database: Database) {
 async fn timers_fire_once_and_in_time(database: Database) {
     let (ledger, other) = (database.open().await, database.open().await);
     let (first, stop) = start(&ledger, &Hands::quick());
-    let second = executor(&other).register::<Job>(Hands::quick() as _).spawn(stop.clone());
+    let second = executor(&other)
+        .register::<Job>(Hands::quick() as _)
+        .spawn(stop.clone());
     let at = ledger.now() + Duration::from_millis(300);
     for n in 0..10 {
         record(&other, &id(&format!("job-{n}")), vec![Event::Timed { at }]).await;
@@ -225,7 +266,12 @@ async fn a_timer_reaches_a_running_effect(database: Database) {
     let hands = Hands::slow();
     let (running, stop) = start(&ledger, &hands);
     let at = ledger.now() + Duration::from_millis(100);
-    record(&ledger, &id("one"), vec![started("build", 1), Event::Timed { at }]).await;
+    record(
+        &ledger,
+        &id("one"),
+        vec![started("build", 1), Event::Timed { at }],
+    )
+    .await;
     let state = until(&ledger, &id("one"), |state| state.woken == 1).await;
     assert_eq!(state.steps.len(), 1);
     stop.cancel();
@@ -247,13 +293,22 @@ async fn what_panics_is_set_aside_and_resumed(database: Database) {
         }
     });
     let stop = CancellationToken::new();
-    let running = executor(&ledger).max_claims(3).register::<Job>(Arc::clone(&hands) as _).spawn(stop.clone());
+    let running = executor(&ledger)
+        .max_claims(3)
+        .register::<Job>(Arc::clone(&hands) as _)
+        .spawn(stop.clone());
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     record(&ledger, &id("two"), vec![Event::Added { amount: 1 }]).await;
-    eventually("it is set aside", async || !ledger.set_aside_list().await.unwrap().is_empty()).await;
+    eventually("it is set aside", async || {
+        !ledger.set_aside_list().await.unwrap().is_empty()
+    })
+    .await;
     let list = ledger.set_aside_list().await.unwrap();
     assert_eq!((list.len(), &list[0].id, list[0].attempts), (1, &id("one"), 3));
-    assert!(list[0].reason.contains("build#1") && list[0].reason.contains("the saw is broken"), "{list:?}");
+    assert!(
+        list[0].reason.contains("build#1") && list[0].reason.contains("the saw is broken"),
+        "{list:?}"
+    );
     assert_eq!(hands.count(), 3);
     let shown = ledger.get::<Job>(&id("one")).await.unwrap().unwrap().set_aside;
     assert_eq!(shown.as_ref(), Some(&list[0].reason));
@@ -264,24 +319,48 @@ async fn what_panics_is_set_aside_and_resumed(database: Database) {
     until(&ledger, &id("one"), |state| state.finished.len() == 1).await;
     stop.cancel();
     running.drain().await;
-    assert_eq!(ledger.get::<Job>(&id("one")).await.unwrap().unwrap().set_aside, None);
+    assert_eq!(
+        ledger.get::<Job>(&id("one")).await.unwrap().unwrap().set_aside,
+        None
+    );
 }
 
 async fn what_is_refused_or_says_nothing_is_set_aside(database: Database) {
     let ledger = database.open().await;
     let hands = Hands::new(|run| async move { (run.key.step == "refused").then_some(Command::Refuse) });
     let stop = CancellationToken::new();
-    let running = executor(&ledger).max_claims(2).register::<Job>(hands as _).spawn(stop.clone());
+    let running = executor(&ledger)
+        .max_claims(2)
+        .register::<Job>(hands as _)
+        .spawn(stop.clone());
     record(&ledger, &id("a"), vec![started("refused", 1)]).await;
     record(&ledger, &id("b"), vec![started("silent", 1)]).await;
-    eventually("both are set aside", async || ledger.set_aside_list().await.unwrap().len() == 2).await;
-    let mut reasons: Vec<String> =
-        ledger.set_aside_list().await.unwrap().into_iter().map(|item| item.reason).collect();
+    eventually("both are set aside", async || {
+        ledger.set_aside_list().await.unwrap().len() == 2
+    })
+    .await;
+    let mut reasons: Vec<String> = ledger
+        .set_aside_list()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|item| item.reason)
+        .collect();
     reasons.sort();
-    assert!(reasons[0].contains("refused#1") && reasons[0].contains("no"), "{reasons:?}");
+    assert!(
+        reasons[0].contains("refused#1") && reasons[0].contains("no"),
+        "{reasons:?}"
+    );
     assert!(reasons[1].contains("said nothing"), "{reasons:?}");
     // A command that changes the state is a new chance.
-    record(&ledger, &id("a"), vec![Event::Stopped { step: "refused".into() }]).await;
+    record(
+        &ledger,
+        &id("a"),
+        vec![Event::Stopped {
+            step: "refused".into(),
+        }],
+    )
+    .await;
     assert_eq!(ledger.set_aside_list().await.unwrap().len(), 1);
     stop.cancel();
     running.drain().await;
@@ -293,7 +372,10 @@ async fn a_stopping_replica_hands_over(database: Database) {
     // Long leases: only if they are given back does this end in time.
     let stop = CancellationToken::new();
     let hour = Duration::from_secs(3600);
-    let running = executor(&ledger).lease(hour).register::<Job>(Arc::clone(&leaving) as _).spawn(stop.clone());
+    let running = executor(&ledger)
+        .lease(hour)
+        .register::<Job>(Arc::clone(&leaving) as _)
+        .spawn(stop.clone());
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     eventually("the effect runs", async || leaving.count() == 1).await;
     let staying = Hands::quick();
@@ -302,7 +384,10 @@ async fn a_stopping_replica_hands_over(database: Database) {
     running.drain().await;
     until(&other, &id("one"), |state| state.finished.len() == 1).await;
     // One that has stopped takes nothing new.
-    ledger.execute::<Job>(&id("two"), || Command::Record(vec![started("build", 1)]), &meta()).await.unwrap();
+    ledger
+        .execute::<Job>(&id("two"), || Command::Record(vec![started("build", 1)]), &meta())
+        .await
+        .unwrap();
     until(&other, &id("two"), |state| state.finished.len() == 1).await;
     stop_too.cancel();
     running_too.drain().await;

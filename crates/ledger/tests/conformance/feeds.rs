@@ -19,7 +19,9 @@ conformance! {
 
 /// The next item, or a failure instead of a hang.
 async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> Option<T> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("nothing came")
+    tokio::time::timeout(PATIENCE, stream.next())
+        .await
+        .expect("nothing came")
 }
 
 fn added(amount: i64) -> Vec<Event> {
@@ -63,8 +65,15 @@ async fn a_watch_resumes_and_ends(database: Database) {
 }
 
 async fn take(ledger: &Ledger, cursor: &str, filter: FeedFilter, count: usize) -> Vec<FeedItem> {
-    let feed = ledger.feed(cursor, filter).unwrap().take(count).map(Result::unwrap).collect::<Vec<_>>();
-    tokio::time::timeout(PATIENCE, feed).await.expect("the feed is short")
+    let feed = ledger
+        .feed(cursor, filter)
+        .unwrap()
+        .take(count)
+        .map(Result::unwrap)
+        .collect::<Vec<_>>();
+    tokio::time::timeout(PATIENCE, feed)
+        .await
+        .expect("the feed is short")
 }
 
 async fn the_feed_is_whole_and_resumable(database: Database) {
@@ -88,18 +97,34 @@ async fn the_feed_is_whole_and_resumable(database: Database) {
     let live = reader.await.unwrap();
     assert_eq!(live, take(&ledger, "", FeedFilter::default(), 400).await);
     for n in 0..8 {
-        let seqs: Vec<u64> =
-            live.iter().filter(|item| item.event.id == id(&format!("job-{n}"))).map(|item| item.event.seq).collect();
+        let seqs: Vec<u64> = live
+            .iter()
+            .filter(|item| item.event.id == id(&format!("job-{n}")))
+            .map(|item| item.event.seq)
+            .collect();
         assert_eq!(seqs, (1..=50).collect::<Vec<_>>());
     }
-    assert_eq!(take(&ledger, &live[279].cursor, FeedFilter::default(), 120).await, live[280..]);
+    assert_eq!(
+        take(&ledger, &live[279].cursor, FeedFilter::default(), 120).await,
+        live[280..]
+    );
 
-    let filter = FeedFilter { ids: vec![id("job-3")], kinds: vec!["job".into()], ..FeedFilter::default() };
+    let filter = FeedFilter {
+        ids: vec![id("job-3")],
+        kinds: vec!["job".into()],
+        ..FeedFilter::default()
+    };
     assert_eq!(take(&ledger, "", filter, 50).await.len(), 50);
     let event = &live[0].event;
-    assert_eq!((&*event.kind, &*event.event_type, &*event.data), ("job", "added", r#"{"type":"added","amount":1}"#));
+    assert_eq!(
+        (&*event.kind, &*event.event_type, &*event.data),
+        ("job", "added", r#"{"type":"added","amount":1}"#)
+    );
     assert_eq!((&event.actor, &*event.correlation), (&meta().actor, "c-"));
-    assert!(matches!(ledger.feed("rubbish", FeedFilter::default()).err(), Some(LedgerError::Cursor(_))));
+    assert!(matches!(
+        ledger.feed("rubbish", FeedFilter::default()).err(),
+        Some(LedgerError::Cursor(_))
+    ));
 }
 
 async fn the_feed_takes_up_what_is_new(database: Database) {
@@ -107,7 +132,11 @@ async fn the_feed_takes_up_what_is_new(database: Database) {
     record(&ledger, &id("old"), added(1)).await;
     let mut feed = pin!(ledger.feed("now", FeedFilter::default()).unwrap());
     // Polled once, so that it knows where now is.
-    assert!(tokio::time::timeout(Duration::from_millis(200), feed.next()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), feed.next())
+            .await
+            .is_err()
+    );
     record(&other, &id("new"), added(1)).await;
     record(&ledger, &id("new"), added(1)).await;
     for seq in 1..=2 {
@@ -140,7 +169,11 @@ async fn a_late_transaction_is_not_skipped(database: Database) {
     let mut feed = pin!(ledger.feed("", FeedFilter::default()).unwrap());
     assert_eq!(next(&mut feed).await.unwrap().unwrap().event.id, id("late"));
     // What is behind the late one waits for it.
-    assert!(tokio::time::timeout(Duration::from_millis(300), feed.next()).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), feed.next())
+            .await
+            .is_err()
+    );
     late.commit().await.unwrap();
     let mut found = Vec::new();
     for _ in 0..4 {
@@ -154,12 +187,24 @@ async fn a_late_transaction_is_not_skipped(database: Database) {
 async fn commits_are_told(database: Database) {
     let (ledger, other) = (database.open().await, database.open().await);
     let mut commits = ledger.subscribe_commits();
-    other.execute::<Job>(&id("far"), || Command::Add(1), &meta()).await.unwrap();
-    let far = tokio::time::timeout(PATIENCE, commits.recv()).await.unwrap().unwrap();
+    other
+        .execute::<Job>(&id("far"), || Command::Add(1), &meta())
+        .await
+        .unwrap();
+    let far = tokio::time::timeout(PATIENCE, commits.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((&*far.kind, far.id, far.seq), ("job", id("far"), 1));
-    ledger.execute::<Job>(&id("near"), || Command::Add(1), &meta()).await.unwrap();
+    ledger
+        .execute::<Job>(&id("near"), || Command::Add(1), &meta())
+        .await
+        .unwrap();
     loop {
-        let near = tokio::time::timeout(PATIENCE, commits.recv()).await.unwrap().unwrap();
+        let near = tokio::time::timeout(PATIENCE, commits.recv())
+            .await
+            .unwrap()
+            .unwrap();
         if near.id == id("near") {
             break;
         }

@@ -1,5 +1,7 @@
 //! One suite over both databases: everything the ledger promises, on real PostgreSQL and on SQLite files.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 /// Runs each test on both databases.
 macro_rules! conformance {
     ($($name:ident),* $(,)?) => {

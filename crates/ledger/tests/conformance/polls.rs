@@ -8,7 +8,9 @@ use std::sync::{
 use pretty_assertions::assert_eq;
 use tokio::sync::Semaphore;
 
-use crate::support::{Command, Database, Event, Hands, Job, eventually, executor, id, record, start, started, until};
+use crate::support::{
+    Command, Database, Event, Hands, Job, eventually, executor, id, record, start, started, until,
+};
 
 conformance! {
     polls_run_until_they_learn_something,
@@ -28,7 +30,11 @@ fn looking(far: &Arc<AtomicI64>) -> Arc<Hands> {
     Hands::new(move |run| {
         let value = far.load(Ordering::SeqCst);
         async move {
-            Some(if run.key.step == "poll" { Command::See(value) } else { Command::Finish(run.key) })
+            Some(if run.key.step == "poll" {
+                Command::See(value)
+            } else {
+                Command::Finish(run.key)
+            })
         }
     })
 }
@@ -40,7 +46,11 @@ async fn polls_run_until_they_learn_something(database: Database) {
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![Event::Polling { millis: 20 }]).await;
     eventually("it polls again and again", async || hands.count() >= 3).await;
-    assert_eq!(ledger.get::<Job>(&id("one")).await.unwrap().unwrap().seq, 1, "learning nothing leaves no record");
+    assert_eq!(
+        ledger.get::<Job>(&id("one")).await.unwrap().unwrap().seq,
+        1,
+        "learning nothing leaves no record"
+    );
     far.store(7, Ordering::SeqCst);
     until(&ledger, &id("one"), |state| state.seen == 7).await;
     let polled = hands.count();

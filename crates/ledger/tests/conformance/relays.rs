@@ -33,7 +33,13 @@ struct Entries {
 
 impl Memory {
     fn seqs(&self) -> Vec<u64> {
-        self.0.lock().unwrap().events.iter().map(|event| event.seq).collect()
+        self.0
+            .lock()
+            .unwrap()
+            .events
+            .iter()
+            .map(|event| event.seq)
+            .collect()
     }
 }
 
@@ -57,7 +63,12 @@ impl Sink for Memory {
 }
 
 fn config() -> RelayConfig {
-    RelayConfig { batch: 7, check_every: Duration::from_millis(50), lease: Duration::from_secs(3), ..RelayConfig::default() }
+    RelayConfig {
+        batch: 7,
+        check_every: Duration::from_millis(50),
+        lease: Duration::from_secs(3),
+        ..RelayConfig::default()
+    }
 }
 
 async fn everything_is_published_once_and_in_order(database: Database) {
@@ -81,7 +92,12 @@ async fn everything_is_published_once_and_in_order(database: Database) {
     // The next one goes on where the last one ended, at once: the lease was given back.
     record(&replicas[0], &id("one"), vec![Event::Added { amount: 1 }]).await;
     let stop = CancellationToken::new();
-    let relay = Relay::spawn(replicas[1].clone(), Arc::clone(&sink) as _, config(), stop.clone());
+    let relay = Relay::spawn(
+        replicas[1].clone(),
+        Arc::clone(&sink) as _,
+        config(),
+        stop.clone(),
+    );
     eventually("the rest is published", async || sink.seqs().len() >= 61).await;
     stop.cancel();
     relay.drain().await;

@@ -23,28 +23,48 @@ fn request(request_id: &str, command: &str) -> Request {
 async fn a_repeated_request_does_nothing_twice(database: Database) {
     let ledger = database.open().await;
     let create = async |request: Request, name: &str| {
-        ledger.execute_once::<Job>(&request, &id(name), || Command::Add(1), &meta()).await
+        ledger
+            .execute_once::<Job>(&request, &id(name), || Command::Add(1), &meta())
+            .await
     };
     let first = create(request("r1", "add"), "a").await.unwrap();
     assert_eq!((first.snapshot.id.as_str(), first.replayed), ("a", false));
     record(&ledger, &id("a"), vec![Event::Added { amount: 5 }]).await;
 
     let again = create(request("r1", "add"), "b").await.unwrap();
-    assert_eq!((again.snapshot.id.as_str(), again.snapshot.state.count, again.replayed), ("a", 6, true));
+    assert_eq!(
+        (
+            again.snapshot.id.as_str(),
+            again.snapshot.state.count,
+            again.replayed
+        ),
+        ("a", 6, true)
+    );
     assert!(ledger.get::<Job>(&id("b")).await.unwrap().is_none());
 
     let reused = create(request("r1", "other"), "c").await;
-    assert!(matches!(reused, Err(ExecuteError::RequestIdReused { .. })), "{reused:?}");
+    assert!(
+        matches!(reused, Err(ExecuteError::RequestIdReused { .. })),
+        "{reused:?}"
+    );
     // Another caller's key, another method's, and none at all.
-    let other = Request { principal: "token/bob".into(), ..request("r1", "other") };
+    let other = Request {
+        principal: "token/bob".into(),
+        ..request("r1", "other")
+    };
     assert!(!create(other, "d").await.unwrap().replayed);
-    let other = Request { method: "Cancel".into(), ..request("r1", "other") };
+    let other = Request {
+        method: "Cancel".into(),
+        ..request("r1", "other")
+    };
     assert!(!create(other, "e").await.unwrap().replayed);
     assert!(!create(request("", "add"), "f").await.unwrap().replayed);
     assert!(!create(request("", "add"), "g").await.unwrap().replayed);
 
     // What was refused may be tried again.
-    let refused = ledger.execute_once::<Job>(&request("r2", "x"), &id("h"), || Command::Refuse, &meta()).await;
+    let refused = ledger
+        .execute_once::<Job>(&request("r2", "x"), &id("h"), || Command::Refuse, &meta())
+        .await;
     assert!(matches!(refused, Err(ExecuteError::Refused(_))));
     assert!(!create(request("r2", "x"), "h").await.unwrap().replayed);
 }
@@ -55,13 +75,23 @@ async fn the_same_request_at_the_same_time(database: Database) {
         let ledger = replicas[n % 2].clone();
         tokio::spawn(async move {
             let id = id(&format!("new-{n}"));
-            ledger.execute_once::<Job>(&request("r", "add"), &id, || Command::Add(1), &meta()).await.unwrap()
+            ledger
+                .execute_once::<Job>(&request("r", "add"), &id, || Command::Add(1), &meta())
+                .await
+                .unwrap()
         })
     });
     let results: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(results.iter().filter(|executed| !executed.replayed).count(), 1);
-    assert!(results.iter().all(|executed| executed.snapshot.id == results[0].snapshot.id));
-    let all = replicas[0].list("job", &ListFilter::default(), &Page::default()).await.unwrap();
+    assert!(
+        results
+            .iter()
+            .all(|executed| executed.snapshot.id == results[0].snapshot.id)
+    );
+    let all = replicas[0]
+        .list("job", &ListFilter::default(), &Page::default())
+        .await
+        .unwrap();
     assert_eq!(all.items.len(), 1);
 }
 
@@ -90,7 +120,10 @@ async fn lists_are_paged_and_filtered(database: Database) {
     let ledger = database.open().await;
     for n in 0..25 {
         let service = if n % 2 == 0 { "even" } else { "odd" }.to_owned();
-        let labels = BTreeMap::from([("third".to_owned(), (n % 3).to_string()), ("team".to_owned(), "a".to_owned())]);
+        let labels = BTreeMap::from([
+            ("third".to_owned(), (n % 3).to_string()),
+            ("team".to_owned(), "a".to_owned()),
+        ]);
         let mut events = vec![Event::Labelled { service, labels }];
         if n % 5 == 0 {
             events.push(Event::Closed);
@@ -98,7 +131,13 @@ async fn lists_are_paged_and_filtered(database: Database) {
         record(&ledger, &id(&format!("job-{n:02}")), events).await;
     }
     let everything = async |filter: &ListFilter, size: u32| {
-        let (mut ids, mut page): (Vec<Id>, _) = (vec![], Page { size, token: String::new() });
+        let (mut ids, mut page): (Vec<Id>, _) = (
+            vec![],
+            Page {
+                size,
+                token: String::new(),
+            },
+        );
         loop {
             let list = ledger.list_of::<Job>(filter, &page).await.unwrap();
             assert!(list.items.len() <= size as usize);
@@ -110,29 +149,83 @@ async fn lists_are_paged_and_filtered(database: Database) {
         }
     };
     let newest_first = |wanted: &dyn Fn(u32) -> bool| -> Vec<Id> {
-        (0..25).rev().filter(|n| wanted(*n)).map(|n| id(&format!("job-{n:02}"))).collect()
+        (0..25)
+            .rev()
+            .filter(|n| wanted(*n))
+            .map(|n| id(&format!("job-{n:02}")))
+            .collect()
     };
     let all = ListFilter::default();
     for size in [1, 7, 25, 100] {
         assert_eq!(everything(&all, size).await, newest_first(&|_| true));
     }
-    let odd = ListFilter { service: Some("odd".into()), ..all.clone() };
+    let odd = ListFilter {
+        service: Some("odd".into()),
+        ..all.clone()
+    };
     assert_eq!(everything(&odd, 4).await, newest_first(&|n| n % 2 == 1));
-    let correlated = ListFilter { correlation: Some("c-odd".into()), ..all.clone() };
+    let correlated = ListFilter {
+        correlation: Some("c-odd".into()),
+        ..all.clone()
+    };
     assert_eq!(everything(&correlated, 4).await, newest_first(&|n| n % 2 == 1));
-    let open = ListFilter { not_final: true, ..all.clone() };
+    let open = ListFilter {
+        not_final: true,
+        ..all.clone()
+    };
     assert_eq!(everything(&open, 4).await, newest_first(&|n| n % 5 != 0));
-    let closed = ListFilter { status: vec!["closed".into(), "no such".into()], ..all.clone() };
+    let closed = ListFilter {
+        status: vec!["closed".into(), "no such".into()],
+        ..all.clone()
+    };
     assert_eq!(everything(&closed, 2).await, newest_first(&|n| n % 5 == 0));
     let labels = BTreeMap::from([("third".into(), "1".into()), ("team".into(), "a".into())]);
-    let labelled = ListFilter { labels, not_final: true, ..all.clone() };
-    assert_eq!(everything(&labelled, 2).await, newest_first(&|n| n % 3 == 1 && n % 5 != 0));
-    let nowhere = ListFilter { environment: Some("prod".into()), ..all.clone() };
+    let labelled = ListFilter {
+        labels,
+        not_final: true,
+        ..all.clone()
+    };
+    assert_eq!(
+        everything(&labelled, 2).await,
+        newest_first(&|n| n % 3 == 1 && n % 5 != 0)
+    );
+    let nowhere = ListFilter {
+        environment: Some("prod".into()),
+        ..all.clone()
+    };
     assert_eq!(everything(&nowhere, 2).await, Vec::<Id>::new());
 
-    let first = ledger.list("job", &all, &Page { size: 3, token: String::new() }).await.unwrap();
-    let elsewhere = ledger.list("job", &odd, &Page { size: 3, token: first.next_page_token }).await;
+    let first = ledger
+        .list(
+            "job",
+            &all,
+            &Page {
+                size: 3,
+                token: String::new(),
+            },
+        )
+        .await
+        .unwrap();
+    let elsewhere = ledger
+        .list(
+            "job",
+            &odd,
+            &Page {
+                size: 3,
+                token: first.next_page_token,
+            },
+        )
+        .await;
     assert!(matches!(elsewhere, Err(LedgerError::PageToken)));
-    let wrong = ledger.list("job", &all, &Page { size: 3, token: "x".into() }).await;
+    let wrong = ledger
+        .list(
+            "job",
+            &all,
+            &Page {
+                size: 3,
+                token: "x".into(),
+            },
+        )
+        .await;
     assert!(matches!(wrong, Err(LedgerError::PageToken)));
 }

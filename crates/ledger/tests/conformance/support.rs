@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{
-    Decider, EffectKey, EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle, Index, Ledger, LedgerConfig,
-    Meta,
+    Decider, EffectKey, EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle, Index, Ledger,
+    LedgerConfig, Meta,
 };
 use slipway_model::{Actor, Id, Principal, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -30,13 +30,21 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn postgres() -> Self {
-        let url = slipway_testbed::postgres().await.unwrap().create_database().await.unwrap();
+        let url = slipway_testbed::postgres()
+            .await
+            .unwrap()
+            .create_database()
+            .await
+            .unwrap();
         Self { url, _dir: None }
     }
 
     pub(crate) fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { url: format!("sqlite://{}/ledger.db", dir.path().display()), _dir: Some(dir) }
+        Self {
+            url: format!("sqlite://{}/ledger.db", dir.path().display()),
+            _dir: Some(dir),
+        }
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -87,14 +95,33 @@ pub(crate) struct State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Event {
-    Added { amount: i64 },
-    Labelled { service: String, labels: BTreeMap<String, String> },
-    Started { step: String, attempt: u32 },
-    Stopped { step: String },
-    Finished { step: String, attempt: u32 },
-    Polling { millis: u64 },
-    Seen { value: i64 },
-    Timed { at: Timestamp },
+    Added {
+        amount: i64,
+    },
+    Labelled {
+        service: String,
+        labels: BTreeMap<String, String>,
+    },
+    Started {
+        step: String,
+        attempt: u32,
+    },
+    Stopped {
+        step: String,
+    },
+    Finished {
+        step: String,
+        attempt: u32,
+    },
+    Polling {
+        millis: u64,
+    },
+    Seen {
+        value: i64,
+    },
+    Timed {
+        at: Timestamp,
+    },
     Woken,
     Closed,
 }
@@ -139,7 +166,10 @@ impl Decider for Job {
             Command::AtLeast(count) if state.count < count => refuse("too few"),
             Command::AtLeast(_) => Ok(vec![Event::Added { amount: 0 }]),
             Command::Finish(key) if state.steps.get(&key.step) == Some(&key.attempt) => {
-                Ok(vec![Event::Finished { step: key.step, attempt: key.attempt }])
+                Ok(vec![Event::Finished {
+                    step: key.step,
+                    attempt: key.attempt,
+                }])
             }
             Command::Finish(_) => Ok(vec![]),
             Command::See(value) if value == state.seen => Ok(vec![]),
@@ -172,11 +202,19 @@ impl Decider for Job {
     }
 
     fn effects(_id: &Id, state: &State) -> Vec<(EffectKey, ())> {
-        state.steps.iter().map(|(step, attempt)| (EffectKey::new(step, *attempt), ())).collect()
+        state
+            .steps
+            .iter()
+            .map(|(step, attempt)| (EffectKey::new(step, *attempt), ()))
+            .collect()
     }
 
     fn polls(_id: &Id, state: &State) -> Vec<(EffectKey, ())> {
-        if state.polls { vec![(EffectKey::new("poll", 0), ())] } else { vec![] }
+        if state.polls {
+            vec![(EffectKey::new("poll", 0), ())]
+        } else {
+            vec![]
+        }
     }
 
     fn poll_every(state: &State) -> Duration {
@@ -217,7 +255,10 @@ impl Hands {
     where
         F: Future<Output = Option<Command>> + Send + 'static,
     {
-        Arc::new(Self { runs: Arc::default(), act: Box::new(move |run| Box::pin(act(run))) })
+        Arc::new(Self {
+            runs: Arc::default(),
+            act: Box::new(move |run| Box::pin(act(run))),
+        })
     }
 
     /// Finishes every step at once.
@@ -259,7 +300,12 @@ pub(crate) fn executor(ledger: &Ledger) -> ExecutorBuilder {
 
 pub(crate) fn start(ledger: &Ledger, hands: &Arc<Hands>) -> (ExecutorHandle, CancellationToken) {
     let stop = CancellationToken::new();
-    (executor(ledger).register::<Job>(Arc::clone(hands) as _).spawn(stop.clone()), stop)
+    (
+        executor(ledger)
+            .register::<Job>(Arc::clone(hands) as _)
+            .spawn(stop.clone()),
+        stop,
+    )
 }
 
 pub(crate) fn id(text: &str) -> Id {
@@ -271,11 +317,17 @@ pub(crate) fn meta() -> Meta {
 }
 
 pub(crate) async fn record(ledger: &Ledger, id: &Id, events: Vec<Event>) {
-    ledger.execute::<Job>(id, || Command::Record(events.clone()), &meta()).await.unwrap();
+    ledger
+        .execute::<Job>(id, || Command::Record(events.clone()), &meta())
+        .await
+        .unwrap();
 }
 
 pub(crate) fn started(step: &str, attempt: u32) -> Event {
-    Event::Started { step: step.to_owned(), attempt }
+    Event::Started {
+        step: step.to_owned(),
+        attempt,
+    }
 }
 
 /// Waits until the state is as wanted, by the watch that users have.
@@ -291,7 +343,9 @@ pub(crate) async fn until(ledger: &Ledger, id: &Id, wanted: impl Fn(&State) -> b
         }
         panic!("the watch ended");
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("the state never came")
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .expect("the state never came")
 }
 
 /// Waits for something that no stream tells.
@@ -301,5 +355,8 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "never: {what}"
+    );
 }

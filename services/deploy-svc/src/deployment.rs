@@ -77,7 +77,10 @@ pub struct Reason {
 
 impl Reason {
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self {
+            code: code.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -98,7 +101,10 @@ pub enum DeploymentStatus {
 impl DeploymentStatus {
     /// Nothing more will become of it.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Errored | Self::Cancelled)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::Errored | Self::Cancelled
+        )
     }
 
     /// In lower case, as lists are filtered.
@@ -190,17 +196,40 @@ impl DeploymentState {
 pub enum DeploymentCommand {
     /// The same id again changes nothing.
     Request(Box<DeploymentRequest>),
-    Cancel { message: String },
-    Applied { key: EffectKey, applied: Applied },
-    RolledOut { key: EffectKey },
-    Checked { key: EffectKey, results: Vec<CheckResult> },
-    Evidence { key: EffectKey, evidence: Vec<PodEvidence> },
+    Cancel {
+        message: String,
+    },
+    Applied {
+        key: EffectKey,
+        applied: Applied,
+    },
+    RolledOut {
+        key: EffectKey,
+    },
+    Checked {
+        key: EffectKey,
+        results: Vec<CheckResult>,
+    },
+    Evidence {
+        key: EffectKey,
+        evidence: Vec<PodEvidence>,
+    },
     /// What is being waited for; `fault`: since the far side cannot be asked.
-    Progress { key: EffectKey, message: String, fault: bool },
+    Progress {
+        key: EffectKey,
+        message: String,
+        fault: bool,
+    },
     /// The far side's answer is no.
-    Refused { key: EffectKey, reason: Reason },
+    Refused {
+        key: EffectKey,
+        reason: Reason,
+    },
     /// The far side could not be asked.
-    Stumbled { key: EffectKey, message: String },
+    Stumbled {
+        key: EffectKey,
+        message: String,
+    },
     LaneLeft,
     Wake,
 }
@@ -209,19 +238,48 @@ pub enum DeploymentCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DeploymentEvent {
-    Requested { request: Box<DeploymentRequest>, deadline: Timestamp },
-    Applied { applied: Applied },
+    Requested {
+        request: Box<DeploymentRequest>,
+        deadline: Timestamp,
+    },
+    Applied {
+        applied: Applied,
+    },
     RolledOut {},
-    Checked { results: Vec<CheckResult> },
-    Progressed { message: String, #[serde(default)] fault: bool },
-    Stumbled { step: DeploymentStep, attempt: u32, message: String, retry_at: Timestamp },
-    Resumed { step: DeploymentStep, attempt: u32 },
+    Checked {
+        results: Vec<CheckResult>,
+    },
+    Progressed {
+        message: String,
+        #[serde(default)]
+        fault: bool,
+    },
+    Stumbled {
+        step: DeploymentStep,
+        attempt: u32,
+        message: String,
+        retry_at: Timestamp,
+    },
+    Resumed {
+        step: DeploymentStep,
+        attempt: u32,
+    },
     /// It has failed; evidence is collected next.
-    Failing { reason: Reason },
+    Failing {
+        reason: Reason,
+    },
     Succeeded {},
-    Failed { reason: Reason, #[serde(default)] evidence: Vec<PodEvidence> },
-    Errored { reason: Reason },
-    Cancelled { reason: Reason },
+    Failed {
+        reason: Reason,
+        #[serde(default)]
+        evidence: Vec<PodEvidence>,
+    },
+    Errored {
+        reason: Reason,
+    },
+    Cancelled {
+        reason: Reason,
+    },
     /// It gave the lane's turn back.
     LaneLeft {},
 }
@@ -271,25 +329,40 @@ impl Decider for Deployment {
         }
         Ok(match command {
             Command::Request(_) => Vec::new(),
-            Command::LaneLeft if state.status.is_final() && state.holds_lane() => vec![DeploymentEvent::LaneLeft {}],
+            Command::LaneLeft if state.status.is_final() && state.holds_lane() => {
+                vec![DeploymentEvent::LaneLeft {}]
+            }
             Command::Cancel { message } if state.active() => {
-                vec![DeploymentEvent::Cancelled { reason: Reason::new("CANCELLED", message) }]
+                vec![DeploymentEvent::Cancelled {
+                    reason: Reason::new("CANCELLED", message),
+                }]
             }
             Command::Wake if state.active() => wake(state, now),
-            Command::Applied { key, applied } if state.expects(&key) => vec![DeploymentEvent::Applied { applied }],
+            Command::Applied { key, applied } if state.expects(&key) => {
+                vec![DeploymentEvent::Applied { applied }]
+            }
             Command::RolledOut { key } if state.expects(&key) => {
                 let mut events = vec![DeploymentEvent::RolledOut {}];
-                if state.request.as_ref().is_some_and(|request| request.checks.is_empty()) {
+                if state
+                    .request
+                    .as_ref()
+                    .is_some_and(|request| request.checks.is_empty())
+                {
                     events.push(DeploymentEvent::Succeeded {});
                 }
                 events
             }
             Command::Checked { key, results } if state.expects(&key) => checked(results),
             Command::Evidence { key, evidence } if state.expects(&key) => failed(state, evidence),
-            Command::Progress { key, message, fault } if state.expects(&key) => progress(state, message, fault),
+            Command::Progress { key, message, fault } if state.expects(&key) => {
+                progress(state, message, fault)
+            }
             Command::Refused { key, reason } if state.expects(&key) => match state.step {
                 // Nothing was written, or not all of it: there is no rollout to collect evidence of.
-                DeploymentStep::Apply => vec![DeploymentEvent::Failed { reason, evidence: Vec::new() }],
+                DeploymentStep::Apply => vec![DeploymentEvent::Failed {
+                    reason,
+                    evidence: Vec::new(),
+                }],
                 DeploymentStep::Rollout | DeploymentStep::Checks => vec![DeploymentEvent::Failing { reason }],
                 DeploymentStep::Evidence => failed(state, Vec::new()),
             },
@@ -331,7 +404,9 @@ impl Decider for Deployment {
                 state.progress_count += 1;
                 state.fault = fault.then(|| message.clone());
             }
-            DeploymentEvent::Stumbled { message, retry_at, .. } => {
+            DeploymentEvent::Stumbled {
+                message, retry_at, ..
+            } => {
                 state.fault = Some(message.clone());
                 state.retry_at = Some(*retry_at);
             }
@@ -375,7 +450,11 @@ impl Decider for Deployment {
         if !state.active() {
             return None;
         }
-        let end = if state.failing.is_some() { evidence_until(state) } else { state.deadline };
+        let end = if state.failing.is_some() {
+            evidence_until(state)
+        } else {
+            state.deadline
+        };
         [state.retry_at, end].into_iter().flatten().min()
     }
 
@@ -432,17 +511,31 @@ fn wake(state: &DeploymentState, now: Timestamp) -> Vec<DeploymentEvent> {
             return failed(state, Vec::new());
         }
     } else if due(state.deadline) {
-        let timeout = state.request.as_ref().map(|request| request.timeout).unwrap_or_default();
+        let timeout = state
+            .request
+            .as_ref()
+            .map(|request| request.timeout)
+            .unwrap_or_default();
         let (reason, known) = match (&state.fault, state.step) {
             (Some(fault), _) => (fault.as_str(), false),
             (None, DeploymentStep::Apply) => ("the manifests were not applied in time", false),
             (None, _) => (state.progress.as_str(), true),
         };
-        let reason = Reason::new("DEADLINE_EXCEEDED", format!("not verified within {} s: {reason}", timeout.as_secs()));
-        return vec![if known { DeploymentEvent::Failing { reason } } else { DeploymentEvent::Errored { reason } }];
+        let reason = Reason::new(
+            "DEADLINE_EXCEEDED",
+            format!("not verified within {} s: {reason}", timeout.as_secs()),
+        );
+        return vec![if known {
+            DeploymentEvent::Failing { reason }
+        } else {
+            DeploymentEvent::Errored { reason }
+        }];
     }
     if due(state.retry_at) {
-        return vec![DeploymentEvent::Resumed { step: state.step, attempt: state.attempt + 1 }];
+        return vec![DeploymentEvent::Resumed {
+            step: state.step,
+            attempt: state.attempt + 1,
+        }];
     }
     Vec::new()
 }
@@ -452,7 +545,10 @@ fn evidence_until(state: &DeploymentState) -> Option<Timestamp> {
 }
 
 fn failed(state: &DeploymentState, evidence: Vec<PodEvidence>) -> Vec<DeploymentEvent> {
-    let reason = state.failing.clone().unwrap_or_else(|| Reason::new("INTERNAL", "failed for no reason; a defect"));
+    let reason = state
+        .failing
+        .clone()
+        .unwrap_or_else(|| Reason::new("INTERNAL", "failed for no reason; a defect"));
     vec![DeploymentEvent::Failed { reason, evidence }]
 }
 
@@ -461,14 +557,23 @@ fn checked(results: Vec<CheckResult>) -> Vec<DeploymentEvent> {
         .iter()
         .filter(|result| !result.passed)
         .map(|result| {
-            let attempts = if result.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", result.attempts) };
-            format!("check {} failed after {attempts}: {}", result.name, result.last_answer)
+            let attempts = if result.attempts == 1 {
+                "1 attempt".to_owned()
+            } else {
+                format!("{} attempts", result.attempts)
+            };
+            format!(
+                "check {} failed after {attempts}: {}",
+                result.name, result.last_answer
+            )
         })
         .collect();
     let end = if failures.is_empty() {
         DeploymentEvent::Succeeded {}
     } else {
-        DeploymentEvent::Failing { reason: Reason::new("CHECK_FAILED", failures.join("; ")) }
+        DeploymentEvent::Failing {
+            reason: Reason::new("CHECK_FAILED", failures.join("; ")),
+        }
     };
     vec![DeploymentEvent::Checked { results }, end]
 }
@@ -477,12 +582,20 @@ fn progress(state: &DeploymentState, message: String, fault: bool) -> Vec<Deploy
     let news = message != state.progress || fault != state.fault.is_some();
     // Whether the far side can be asked decides how the deadline ends it, so that is recorded without limit.
     let room = state.progress_count < MAX_PROGRESS || fault != state.fault.is_some();
-    if news && room { vec![DeploymentEvent::Progressed { message, fault }] } else { Vec::new() }
+    if news && room {
+        vec![DeploymentEvent::Progressed { message, fault }]
+    } else {
+        Vec::new()
+    }
 }
 
 /// Exponential, with a spread of a fifth that is the same for the same attempt.
 fn pause(id: &Id, attempt: u32) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(LONGEST_PAUSE);
-    let seed = id.as_str().bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let doubled = FIRST_PAUSE
+        .saturating_mul(1 << attempt.saturating_sub(1).min(10))
+        .min(LONGEST_PAUSE);
+    let seed = id.as_str().bytes().fold(attempt, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
     doubled.mul_f64(0.9 + f64::from(seed % 1000) / 5000.0)
 }

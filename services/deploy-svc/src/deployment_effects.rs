@@ -57,10 +57,12 @@ impl Manifests for Changes {
         path: &str,
         trace: TraceContext,
     ) -> Result<String, RenderError> {
-        Changes::render(self, repository.as_str(), commit.as_str(), path, trace).await.map_err(|error| match error {
-            CallError::Refused(reason) => RenderError::Refused(Reason::new(reason.code, reason.message)),
-            CallError::Passing(reason) => RenderError::Away(reason.message),
-        })
+        Changes::render(self, repository.as_str(), commit.as_str(), path, trace)
+            .await
+            .map_err(|error| match error {
+                CallError::Refused(reason) => RenderError::Refused(Reason::new(reason.code, reason.message)),
+                CallError::Passing(reason) => RenderError::Away(reason.message),
+            })
     }
 }
 
@@ -73,7 +75,9 @@ pub struct DeploymentEffects {
 
 impl fmt::Debug for DeploymentEffects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeploymentEffects").field("clusters", &self.clusters).finish_non_exhaustive()
+        f.debug_struct("DeploymentEffects")
+            .field("clusters", &self.clusters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +130,10 @@ impl DeploymentEffects {
             },
             DeploymentEffect::Checks => match checks(cluster, &request).await {
                 Ok(results) => DeploymentCommand::Checked { key, results },
-                Err(fault) => DeploymentCommand::Stumbled { key, message: fault.to_string() },
+                Err(fault) => DeploymentCommand::Stumbled {
+                    key,
+                    message: fault.to_string(),
+                },
             },
             DeploymentEffect::Evidence => match cluster {
                 Cluster::Kubernetes(cluster) => match evidence::collect(cluster, &request.target).await {
@@ -134,16 +141,27 @@ impl DeploymentEffects {
                     Err(ApiFault::Away(message)) => DeploymentCommand::Stumbled { key, message },
                     Err(ApiFault::Refused(message)) => {
                         tracing::warn!(deployment = %run.id, message, "no evidence");
-                        DeploymentCommand::Evidence { key, evidence: Vec::new() }
+                        DeploymentCommand::Evidence {
+                            key,
+                            evidence: Vec::new(),
+                        }
                     }
                 },
-                Cluster::Pretend => DeploymentCommand::Evidence { key, evidence: Vec::new() },
+                Cluster::Pretend => DeploymentCommand::Evidence {
+                    key,
+                    evidence: Vec::new(),
+                },
             },
             DeploymentEffect::LeaveLane => return None,
         })
     }
 
-    async fn apply(&self, cluster: &Cluster, run: &Run, request: &DeploymentRequest) -> Result<Applied, Outcome> {
+    async fn apply(
+        &self,
+        cluster: &Cluster,
+        run: &Run,
+        request: &DeploymentRequest,
+    ) -> Result<Applied, Outcome> {
         let trace = run.traceparent.unwrap_or_else(|| own_trace(run));
         let cluster = match cluster {
             Cluster::Kubernetes(cluster) => cluster,
@@ -169,11 +187,15 @@ impl DeploymentEffects {
             epoch: request.epoch,
             commit: request.commit.as_str(),
         };
-        apply::apply(cluster, objects, &write).await.map_err(|error| match error {
-            ApplyError::Superseded { .. } => Outcome::Refused(Reason::new("SUPERSEDED_EPOCH", error.to_string())),
-            ApplyError::Refused(message) => Outcome::Refused(Reason::new("APPLY_REFUSED", message)),
-            ApplyError::Away(message) => Outcome::Away(format!("cluster {}: {message}", cluster.name())),
-        })
+        apply::apply(cluster, objects, &write)
+            .await
+            .map_err(|error| match error {
+                ApplyError::Superseded { .. } => {
+                    Outcome::Refused(Reason::new("SUPERSEDED_EPOCH", error.to_string()))
+                }
+                ApplyError::Refused(message) => Outcome::Refused(Reason::new("APPLY_REFUSED", message)),
+                ApplyError::Away(message) => Outcome::Away(format!("cluster {}: {message}", cluster.name())),
+            })
     }
 }
 
@@ -201,5 +223,9 @@ async fn checks(cluster: &Cluster, request: &DeploymentRequest) -> Result<Vec<Ch
 /// For a deployment that nobody gave a trace.
 fn own_trace(run: &Run) -> TraceContext {
     let parts = ["deployment", run.id.as_str()];
-    TraceContext { trace_id: TraceId::derived(&parts), span_id: SpanId::derived(&parts), sampled: true }
+    TraceContext {
+        trace_id: TraceId::derived(&parts),
+        span_id: SpanId::derived(&parts),
+        sampled: true,
+    }
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use slipway_ledger::{Decider, ExecuteError, Ledger, ListFilter, Meta, Page, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{
+    Decider, ExecuteError, Ledger, ListFilter, Meta, Page, Request as Once, Snapshot, TransactError,
+};
 use slipway_model::{Actor, CommitSha, Digest, Id, ImageName};
 use slipway_proto::{
     common::v1::waiting_on::Kind,
@@ -14,7 +16,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     catalog::{CatalogStore, Target},
-    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus},
+    deployment::{
+        Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState,
+        DeploymentStatus,
+    },
     deployment_effects::{LaneError, request_alone},
 };
 
@@ -45,7 +50,9 @@ impl DeployService for DeployApi {
         let trace = convert::trace_context(&request);
         let meta = Meta::new(Actor::direct(caller.principal().clone()), trace);
         let snapshot = self.start(&caller, &meta, request.into_inner()).await?;
-        Ok(Response::new(proto::DeployResponse { deployment: Some(deployment_proto(&snapshot)) }))
+        Ok(Response::new(proto::DeployResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     async fn get_deployment(
@@ -54,7 +61,9 @@ impl DeployService for DeployApi {
     ) -> Result<Response<proto::GetDeploymentResponse>, Status> {
         let caller = Caller::of(&request)?;
         let snapshot = self.read(&caller, &request.into_inner().id).await?;
-        Ok(Response::new(proto::GetDeploymentResponse { deployment: Some(deployment_proto(&snapshot)) }))
+        Ok(Response::new(proto::GetDeploymentResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     async fn list_deployments(
@@ -66,10 +75,18 @@ impl DeployService for DeployApi {
         caller.require_somewhere(Action::Read)?;
         let status = match message.status() {
             proto::deployment::Status::Unspecified => Vec::new(),
-            status => vec![status.as_str_name().trim_start_matches("STATUS_").to_ascii_lowercase()],
+            status => vec![
+                status
+                    .as_str_name()
+                    .trim_start_matches("STATUS_")
+                    .to_ascii_lowercase(),
+            ],
         };
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
-        let page = Page { size: page::size(message.page_size)?, token: message.page_token };
+        let page = Page {
+            size: page::size(message.page_size)?,
+            token: message.page_token,
+        };
         let filter = ListFilter {
             status,
             service: given(message.service),
@@ -78,10 +95,20 @@ impl DeployService for DeployApi {
             labels: convert::labels(message.labels)?,
             not_final: false,
         };
-        let listed = self.ledger.list_of::<Deployment>(&filter, &page).await.map_err(ApiError::from)?;
-        let seen = listed.items.iter().filter(|one| may_read(&caller, &one.state).is_ok());
+        let listed = self
+            .ledger
+            .list_of::<Deployment>(&filter, &page)
+            .await
+            .map_err(ApiError::from)?;
+        let seen = listed
+            .items
+            .iter()
+            .filter(|one| may_read(&caller, &one.state).is_ok());
         let deployments = seen.map(deployment_proto).collect();
-        Ok(Response::new(proto::ListDeploymentsResponse { deployments, next_page_token: listed.next_page_token }))
+        Ok(Response::new(proto::ListDeploymentsResponse {
+            deployments,
+            next_page_token: listed.next_page_token,
+        }))
     }
 
     type WatchDeploymentStream = Streamed<proto::WatchDeploymentResponse>;
@@ -96,7 +123,9 @@ impl DeployService for DeployApi {
         let id = self.read(&caller, &message.id).await?.id;
         let stream = self.ledger.watch::<Deployment>(&id, after).map(|item| {
             let snapshot = item.map_err(ApiError::from)?;
-            Ok(proto::WatchDeploymentResponse { deployment: Some(deployment_proto(&snapshot)) })
+            Ok(proto::WatchDeploymentResponse {
+                deployment: Some(deployment_proto(&snapshot)),
+            })
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -116,10 +145,18 @@ impl DeployService for DeployApi {
             reason if reason.is_empty() => format!("cancelled by {by}"),
             reason => format!("cancelled by {by}: {reason}"),
         };
-        let command = || DeploymentCommand::Cancel { message: reason.clone() };
+        let command = || DeploymentCommand::Cancel {
+            message: reason.clone(),
+        };
         let meta = Meta::new(by, trace);
-        let snapshot = self.ledger.execute::<Deployment>(&snapshot.id, command, &meta).await.map_err(ApiError::from)?;
-        Ok(Response::new(proto::CancelDeploymentResponse { deployment: Some(deployment_proto(&snapshot)) }))
+        let snapshot = self
+            .ledger
+            .execute::<Deployment>(&snapshot.id, command, &meta)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(proto::CancelDeploymentResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
@@ -131,7 +168,13 @@ impl DeployService for DeployApi {
         let caller = Caller::of(&request)?;
         let message = request.into_inner();
         let kinds = [Deployment::KIND];
-        let events = stream_events_to(caller, &self.ledger, &message.cursor, &message.correlation_id, &kinds)?;
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &kinds,
+        )?;
         let stream = events.map(|event| Ok(proto::StreamEventsResponse { event: event? }));
         Ok(Response::new(Box::pin(stream)))
     }
@@ -148,7 +191,12 @@ impl DeployApi {
         caller.require(Action::Start, &message.service, &message.environment)?;
         // What was asked for, not what the catalog makes of it by now: a repetition is one all the same.
         let asked = (
-            (&message.service, &message.environment, &message.commit, &message.correlation_id),
+            (
+                &message.service,
+                &message.environment,
+                &message.commit,
+                &message.correlation_id,
+            ),
             message.image.as_ref().map(|image| (&image.name, &image.digest)),
             message.labels.iter().collect::<BTreeMap<_, _>>(),
         );
@@ -183,7 +231,9 @@ impl DeployApi {
         message: &proto::DeployRequest,
     ) -> Result<DeploymentRequest, ApiError> {
         let catalog = self.catalog.current();
-        let service = catalog.service(&message.service).map_err(|error| ApiError::invalid("service", error))?;
+        let service = catalog
+            .service(&message.service)
+            .map_err(|error| ApiError::invalid("service", error))?;
         let environment = service
             .environment(&message.environment)
             .map_err(|error| ApiError::invalid("environment", error))?;
@@ -194,7 +244,10 @@ impl DeployApi {
         let image = convert::message("image", message.image.as_ref())?;
         let name = convert::field::<ImageName>("image.name", &image.name)?;
         if name != service.image {
-            let words = format!("is {name}, but the catalog's image of this service is {}", service.image);
+            let words = format!(
+                "is {name}, but the catalog's image of this service is {}",
+                service.image
+            );
             return Err(ApiError::invalid("image.name", words));
         }
         Ok(DeploymentRequest {
@@ -227,7 +280,9 @@ impl DeployApi {
 }
 
 fn scope(state: &DeploymentState) -> (&str, &str) {
-    state.request.as_ref().map_or(("", ""), |request| (request.service.as_str(), request.environment.as_str()))
+    state.request.as_ref().map_or(("", ""), |request| {
+        (request.service.as_str(), request.environment.as_str())
+    })
 }
 
 fn may_read(caller: &Caller, state: &DeploymentState) -> Result<(), ApiError> {
@@ -303,12 +358,19 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
     let waiting_on = (!state.status.is_final()).then(|| {
         let target = text(|request| request.target.key());
         let words = state.fault.as_ref().unwrap_or(&state.progress);
-        convert::waiting_on(Kind::Machine, target, state.since.unwrap_or(snapshot.created_at), words.as_str())
+        convert::waiting_on(
+            Kind::Machine,
+            target,
+            state.since.unwrap_or(snapshot.created_at),
+            words.as_str(),
+        )
     });
     proto::Deployment {
         id: snapshot.id.to_string(),
         etag: snapshot.etag(),
-        labels: request.map(|request| request.labels.clone().into_iter().collect()).unwrap_or_default(),
+        labels: request
+            .map(|request| request.labels.clone().into_iter().collect())
+            .unwrap_or_default(),
         correlation_id: text(|request| request.correlation_id.clone()),
         service: text(|request| request.service.to_string()),
         environment: text(|request| request.environment.to_string()),
@@ -323,7 +385,9 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         evidence: evidence_proto(state),
         waiting_on,
         requested_by: request.map(|request| convert::actor(&request.requested_by)),
-        create_time: Some(convert::timestamp(state.requested_at.unwrap_or(snapshot.created_at))),
+        create_time: Some(convert::timestamp(
+            state.requested_at.unwrap_or(snapshot.created_at),
+        )),
         apply_time: state.applied_at.map(convert::timestamp),
         end_time: state.ended_at.map(convert::timestamp),
         deadline: state.deadline.map(convert::timestamp),

@@ -16,8 +16,8 @@ use slipway_model::{CommitSha, Name, TraceContext};
 use slipway_proto::{
     common::v1::Image,
     deploy::v1::{
-        CancelDeploymentRequest, DeployRequest, GetDeploymentRequest, ListDeploymentsRequest, StreamEventsRequest,
-        WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
+        CancelDeploymentRequest, DeployRequest, GetDeploymentRequest, ListDeploymentsRequest,
+        StreamEventsRequest, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
         deploy_service_server::DeployServiceServer, deployment::Status,
     },
 };
@@ -66,11 +66,16 @@ impl Service {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
-        let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy")).await.unwrap();
+        let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
+            .await
+            .unwrap();
         let principal = |subject: &str, roles: Vec<RoleConfig>| {
             PrincipalConfig::new(subject, &format!("{subject}-token"), roles).unwrap()
         };
-        let dev = RoleConfig { environments: vec!["dev".to_owned()], ..RoleConfig::everywhere([Action::Start, Action::Read]) };
+        let dev = RoleConfig {
+            environments: vec!["dev".to_owned()],
+            ..RoleConfig::everywhere([Action::Start, Action::Read])
+        };
         let all = [Action::Start, Action::Read, Action::Cancel];
         let config = ServerConfig {
             principals: vec![
@@ -82,22 +87,41 @@ impl Service {
             ..ServerConfig::default()
         };
         let catalog = Arc::new(CatalogStore::fixed(Catalog::parse(CATALOG).unwrap()));
-        let api = DeployApi { ledger: ledger.clone(), catalog };
+        let api = DeployApi {
+            ledger: ledger.clone(),
+            catalog,
+        };
         let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        tokio::spawn(server.service(DeployServiceServer::new(api)).serve(listener, shutdown.clone()));
-        Self { url, ledger, shutdown, _folder: folder }
+        tokio::spawn(
+            server
+                .service(DeployServiceServer::new(api))
+                .serve(listener, shutdown.clone()),
+        );
+        Self {
+            url,
+            ledger,
+            shutdown,
+            _folder: folder,
+        }
     }
 
     fn client(&self, subject: &str) -> DeployServiceClient<Channel> {
-        DeployServiceClient::new(ClientConfig::new(&self.url, format!("{subject}-token")).connect("deploy").unwrap())
+        DeployServiceClient::new(
+            ClientConfig::new(&self.url, format!("{subject}-token"))
+                .connect("deploy")
+                .unwrap(),
+        )
     }
 
     fn execute(&self) -> ExecutorHandle {
         let name: Name = "bench".parse().unwrap();
-        let effects = DeploymentEffects { clusters: Clusters::of([(name, Cluster::Pretend)]), manifests: Arc::new(Unused) };
+        let effects = DeploymentEffects {
+            clusters: Clusters::of([(name, Cluster::Pretend)]),
+            manifests: Arc::new(Unused),
+        };
         Executor::builder(self.ledger.clone())
             .register::<Deployment>(Arc::new(effects))
             .spawn(self.shutdown.clone())
@@ -133,23 +157,47 @@ async fn bad_input_names_the_field() {
     type Bend = fn(&mut DeployRequest);
     let cases: [(Bend, &str, &str); 9] = [
         (|r| r.service = "shopp".to_owned(), "service", "there are shop"),
-        (|r| r.environment = "test".to_owned(), "environment", "there are dev, prod"),
+        (
+            |r| r.environment = "test".to_owned(),
+            "environment",
+            "there are dev, prod",
+        ),
         (|r| r.commit = "main".to_owned(), "commit", "full id"),
         (|r| r.image = None, "image", "required"),
-        (|r| r.image.as_mut().unwrap().digest = String::new(), "image.digest", "sha256:"),
-        (|r| r.image.as_mut().unwrap().name = "registry.example/other".to_owned(), "image.name", "registry.example/shop"),
+        (
+            |r| r.image.as_mut().unwrap().digest = String::new(),
+            "image.digest",
+            "required",
+        ),
+        (
+            |r| r.image.as_mut().unwrap().name = "registry.example/other".to_owned(),
+            "image.name",
+            "registry.example/shop",
+        ),
         (|r| r.correlation_id = "a b".to_owned(), "correlation_id", ""),
         (|r| r.request_id = "a b".to_owned(), "request_id", ""),
-        (|r| drop(r.labels.insert(String::new(), "x".to_owned())), "labels", ""),
+        (
+            |r| drop(r.labels.insert(String::new(), "x".to_owned())),
+            "labels",
+            "",
+        ),
     ];
     for (bend, field, words) in cases {
         let mut message = request("dev");
         bend(&mut message);
         let error = client.deploy(message).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");
-        assert!(error.message().contains(field) && error.message().contains(words), "{field} {words}: {error}");
+        assert!(
+            error.message().contains(field) && error.message().contains(words),
+            "{field} {words}: {error}"
+        );
     }
-    let error = client.get_deployment(GetDeploymentRequest { id: "dep-0".to_owned() }).await.unwrap_err();
+    let error = client
+        .get_deployment(GetDeploymentRequest {
+            id: "dep-0".to_owned(),
+        })
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
 }
 
@@ -165,12 +213,26 @@ async fn roles_are_asked_for_and_a_gate_is_not_walked_around() {
         ("dev", "dev", None),
     ] {
         let outcome = service.client(who).deploy(request(environment)).await;
-        assert_eq!(outcome.as_ref().err().map(tonic::Status::code), code, "{who} {environment}: {outcome:?}");
+        assert_eq!(
+            outcome.as_ref().err().map(tonic::Status::code),
+            code,
+            "{who} {environment}: {outcome:?}"
+        );
     }
     // What may not be read is not listed.
-    let listed = service.client("dev").list_deployments(ListDeploymentsRequest::default()).await.unwrap().into_inner();
+    let listed = service
+        .client("dev")
+        .list_deployments(ListDeploymentsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.deployments.len(), 1);
-    let listed = service.client("root").list_deployments(ListDeploymentsRequest::default()).await.unwrap().into_inner();
+    let listed = service
+        .client("root")
+        .list_deployments(ListDeploymentsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.deployments.len(), 2);
 }
 
@@ -178,32 +240,81 @@ async fn roles_are_asked_for_and_a_gate_is_not_walked_around() {
 async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_others() {
     let service = Service::start().await;
     let mut client = service.client("alice");
-    let message = DeployRequest { request_id: "r-1".to_owned(), ..request("dev") };
-    let first = client.deploy(message.clone()).await.unwrap().into_inner().deployment.unwrap();
+    let message = DeployRequest {
+        request_id: "r-1".to_owned(),
+        ..request("dev")
+    };
+    let first = client
+        .deploy(message.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
     assert_eq!((first.status(), first.epoch), (Status::Applying, 1));
     assert_eq!(first.target.as_ref().unwrap().namespace, "dev");
     assert_eq!(first.requested_by.as_ref().unwrap().principal, "token/alice");
-    let again = client.deploy(message.clone()).await.unwrap().into_inner().deployment.unwrap();
+    let again = client
+        .deploy(message.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
     assert_eq!(again.id, first.id);
 
-    let other = DeployRequest { correlation_id: "job-8".to_owned(), ..message };
+    let other = DeployRequest {
+        correlation_id: "job-8".to_owned(),
+        ..message
+    };
     let error = client.deploy(other).await.unwrap_err();
-    assert_eq!((error.code(), ErrorView::of(&error).reason.as_str()), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
+    assert_eq!(
+        (error.code(), ErrorView::of(&error).reason.as_str()),
+        (Code::AlreadyExists, "REQUEST_ID_REUSED")
+    );
 
     let error = client.deploy(request("dev")).await.unwrap_err();
-    assert_eq!((error.code(), ErrorView::of(&error).reason.as_str()), (Code::FailedPrecondition, "TARGET_BUSY"));
+    assert_eq!(
+        (error.code(), ErrorView::of(&error).reason.as_str()),
+        (Code::FailedPrecondition, "TARGET_BUSY")
+    );
     assert!(error.message().contains(&first.id), "{error}");
 
     // Cancelled, it gives the target back, and the next turn has a higher epoch.
-    let cancel = CancelDeploymentRequest { id: first.id.clone(), reason: "never mind".to_owned() };
-    let cancelled = client.cancel_deployment(cancel).await.unwrap().into_inner().deployment.unwrap();
+    let cancel = CancelDeploymentRequest {
+        id: first.id.clone(),
+        reason: "never mind".to_owned(),
+    };
+    let cancelled = client
+        .cancel_deployment(cancel)
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
     assert_eq!(cancelled.status(), Status::Cancelled);
-    assert!(cancelled.reason.as_ref().unwrap().message.contains("token/alice: never mind"));
+    assert!(
+        cancelled
+            .reason
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("token/alice: never mind")
+    );
     let executor = service.execute();
-    let watch = WatchDeploymentRequest { id: first.id, etag: String::new() };
+    let watch = WatchDeploymentRequest {
+        id: first.id,
+        etag: String::new(),
+    };
     let mut states = client.watch_deployment(watch).await.unwrap().into_inner();
     while states.message().await.unwrap().is_some() {}
-    let next = client.deploy(request("dev")).await.unwrap().into_inner().deployment.unwrap();
+    let next = client
+        .deploy(request("dev"))
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
     assert_eq!(next.epoch, 2);
     service.shutdown.cancel();
     executor.drain().await;
@@ -213,8 +324,17 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
 async fn a_watch_shows_each_state_and_ends_with_the_last() {
     let service = Service::start().await;
     let mut client = service.client("alice");
-    let started = client.deploy(request("dev")).await.unwrap().into_inner().deployment.unwrap();
-    let watch = WatchDeploymentRequest { id: started.id.clone(), etag: String::new() };
+    let started = client
+        .deploy(request("dev"))
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
+    let watch = WatchDeploymentRequest {
+        id: started.id.clone(),
+        etag: String::new(),
+    };
     let mut states = client.watch_deployment(watch).await.unwrap().into_inner();
     let first = states.message().await.unwrap().unwrap().deployment.unwrap();
     assert_eq!(first.status(), Status::Applying);
@@ -225,31 +345,84 @@ async fn a_watch_shows_each_state_and_ends_with_the_last() {
         last = state.deployment;
     }
     let last = last.unwrap();
-    assert_eq!((last.status(), last.checks.len()), (Status::Succeeded, 1), "{last:?}");
+    assert_eq!(
+        (last.status(), last.checks.len()),
+        (Status::Succeeded, 1),
+        "{last:?}"
+    );
     assert!(last.apply_time.is_some() && last.end_time.is_some() && last.waiting_on.is_none());
 
     // Lists by what they are filtered by.
     for (filter, count) in [
-        (ListDeploymentsRequest { status: Status::Succeeded.into(), ..Default::default() }, 1),
-        (ListDeploymentsRequest { status: Status::Failed.into(), ..Default::default() }, 0),
-        (ListDeploymentsRequest { correlation_id: "job-7".to_owned(), ..Default::default() }, 1),
-        (ListDeploymentsRequest { environment: "prod".to_owned(), ..Default::default() }, 0),
-        (ListDeploymentsRequest { labels: [("team".to_owned(), "web".to_owned())].into(), ..Default::default() }, 1),
+        (
+            ListDeploymentsRequest {
+                status: Status::Succeeded.into(),
+                ..Default::default()
+            },
+            1,
+        ),
+        (
+            ListDeploymentsRequest {
+                status: Status::Failed.into(),
+                ..Default::default()
+            },
+            0,
+        ),
+        (
+            ListDeploymentsRequest {
+                correlation_id: "job-7".to_owned(),
+                ..Default::default()
+            },
+            1,
+        ),
+        (
+            ListDeploymentsRequest {
+                environment: "prod".to_owned(),
+                ..Default::default()
+            },
+            0,
+        ),
+        (
+            ListDeploymentsRequest {
+                labels: [("team".to_owned(), "web".to_owned())].into(),
+                ..Default::default()
+            },
+            1,
+        ),
     ] {
-        let listed = client.list_deployments(filter.clone()).await.unwrap().into_inner();
+        let listed = client
+            .list_deployments(filter.clone())
+            .await
+            .unwrap()
+            .into_inner();
         assert_eq!(listed.deployments.len(), count, "{filter:?}");
     }
 
     // And its events in order, from the beginning.
-    let stream = StreamEventsRequest { cursor: String::new(), correlation_id: "job-7".to_owned() };
+    let stream = StreamEventsRequest {
+        cursor: String::new(),
+        correlation_id: "job-7".to_owned(),
+    };
     let mut events = client.stream_events(stream).await.unwrap().into_inner();
     let mut types = Vec::new();
     while types.last().map(String::as_str) != Some("dev.slipway.deployment.lane_left.v1") {
-        let next = tokio::time::timeout(Duration::from_secs(30), events.message()).await.expect("an event in time");
+        let next = tokio::time::timeout(Duration::from_secs(30), events.message())
+            .await
+            .expect("an event in time");
         types.extend(next.unwrap().unwrap().event.map(|event| event.r#type));
     }
-    let wanted = ["requested", "applied", "rolled_out", "checked", "succeeded", "lane_left"];
-    assert_eq!(types, wanted.map(|name| format!("dev.slipway.deployment.{name}.v1")));
+    let wanted = [
+        "requested",
+        "applied",
+        "rolled_out",
+        "checked",
+        "succeeded",
+        "lane_left",
+    ];
+    assert_eq!(
+        types,
+        wanted.map(|name| format!("dev.slipway.deployment.{name}.v1"))
+    );
     service.shutdown.cancel();
     executor.drain().await;
 }

@@ -6,8 +6,8 @@ use deploy_svc::{
     catalog::{Target, Verify, WorkloadKind},
     deployment::{
         Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
-        DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status, DeploymentStep as Step,
-        Reason,
+        DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status,
+        DeploymentStep as Step, Reason,
     },
     kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied},
 };
@@ -23,7 +23,8 @@ fn id() -> Id {
 }
 
 fn request(checks: bool) -> DeploymentRequest {
-    let check = serde_json::json!({"name": "health", "http": {"service": "shop", "port": "http", "path": "/health"}});
+    let check =
+        serde_json::json!({"name": "health", "http": {"service": "shop", "port": "http", "path": "/health"}});
     DeploymentRequest {
         service: "shop".parse().unwrap(),
         environment: "dev".parse().unwrap(),
@@ -39,7 +40,11 @@ fn request(checks: bool) -> DeploymentRequest {
         path: "apps/shop/overlays/dev".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         epoch: 7,
-        checks: if checks { vec![serde_json::from_value(check).unwrap()] } else { Vec::new() },
+        checks: if checks {
+            vec![serde_json::from_value(check).unwrap()]
+        } else {
+            Vec::new()
+        },
         verify: Verify::default(),
         timeout: Duration::from_secs(600),
         correlation_id: "rel-1".to_owned(),
@@ -70,7 +75,10 @@ fn pod() -> PodEvidence {
 }
 
 fn reason() -> Reason {
-    Reason::new("CRASH_LOOP", "pod shop-7d9-abc: CrashLoopBackOff, exit code 1, 3 restarts")
+    Reason::new(
+        "CRASH_LOOP",
+        "pod shop-7d9-abc: CrashLoopBackOff, exit code 1, 3 restarts",
+    )
 }
 
 /// A deployment under test, with its clock.
@@ -81,7 +89,10 @@ struct Life {
 
 impl Life {
     fn new(request: DeploymentRequest) -> Self {
-        let mut life = Self { state: DeploymentState::default(), now: START };
+        let mut life = Self {
+            state: DeploymentState::default(),
+            now: START,
+        };
         life.tell(Command::Request(Box::new(request)));
         life
     }
@@ -105,8 +116,15 @@ impl Life {
     }
 
     fn applied(mut self) -> Self {
-        let applied = Applied { uid: "u-1".to_owned(), generation: 3, created_at: Some(START) };
-        self.tell(Command::Applied { key: self.key(), applied });
+        let applied = Applied {
+            uid: "u-1".to_owned(),
+            generation: 3,
+            created_at: Some(START),
+        };
+        self.tell(Command::Applied {
+            key: self.key(),
+            applied,
+        });
         self
     }
 
@@ -122,21 +140,37 @@ impl Life {
     }
 
     fn reason(&self) -> &str {
-        self.state.reason.as_ref().map_or("", |reason| reason.code.as_str())
+        self.state
+            .reason
+            .as_ref()
+            .map_or("", |reason| reason.code.as_str())
     }
 }
 
 #[test]
 fn it_applies_watches_checks_and_succeeds() {
     let mut life = Life::new(request(true));
-    assert_eq!((life.state.status, life.effect()), (Status::Applying, Some(Effect::Apply)));
+    assert_eq!(
+        (life.state.status, life.effect()),
+        (Status::Applying, Some(Effect::Apply))
+    );
     life = life.applied();
-    assert_eq!((life.state.status, life.effect()), (Status::Verifying, Some(Effect::Rollout)));
-    life.tell(Command::Progress { key: life.key(), message: "1 of 3 new pods ready".to_owned(), fault: false });
+    assert_eq!(
+        (life.state.status, life.effect()),
+        (Status::Verifying, Some(Effect::Rollout))
+    );
+    life.tell(Command::Progress {
+        key: life.key(),
+        message: "1 of 3 new pods ready".to_owned(),
+        fault: false,
+    });
     assert_eq!(life.state.progress, "1 of 3 new pods ready");
     life = life.rolled_out();
     assert_eq!(life.effect(), Some(Effect::Checks));
-    life.tell(Command::Checked { key: life.key(), results: vec![check(true)] });
+    life.tell(Command::Checked {
+        key: life.key(),
+        results: vec![check(true)],
+    });
     assert_eq!((life.state.status, life.effect()), (Status::Succeeded, None));
     assert_eq!(life.state.checks.len(), 1);
     assert!(Deployment::is_final(&life.state));
@@ -155,15 +189,25 @@ fn the_same_request_again_and_stale_results_change_nothing() {
     let mut life = Life::new(request(false));
     assert_eq!(life.tell(Command::Request(Box::new(request(true)))), vec![]);
     let old = life.key();
-    life.tell(Command::Stumbled { key: old.clone(), message: "connection refused".to_owned() });
-    let applied = Command::Applied { key: old.clone(), applied: Applied::default() };
+    life.tell(Command::Stumbled {
+        key: old.clone(),
+        message: "connection refused".to_owned(),
+    });
+    let applied = Command::Applied {
+        key: old.clone(),
+        applied: Applied::default(),
+    };
     assert_eq!(life.tell(applied.clone()), vec![], "while it pauses");
     life.wake();
     assert_eq!(life.key(), EffectKey::new("apply", 2));
     assert_eq!(life.tell(applied), vec![], "of the attempt before");
     assert_eq!(life.effect(), Some(Effect::Apply));
     life = life.applied();
-    assert_eq!(life.tell(Command::RolledOut { key: old }), vec![], "of another step");
+    assert_eq!(
+        life.tell(Command::RolledOut { key: old }),
+        vec![],
+        "of another step"
+    );
     assert_eq!(life.tell(Command::LaneLeft), vec![]);
 }
 
@@ -177,17 +221,32 @@ fn nothing_happens_to_what_does_not_exist() {
 fn a_refused_apply_fails_at_once() {
     let mut life = Life::new(request(true));
     let refused = Reason::new("RENDERED_IMAGE_MISMATCH", "…");
-    life.tell(Command::Refused { key: life.key(), reason: refused });
-    assert_eq!((life.state.status, life.reason()), (Status::Failed, "RENDERED_IMAGE_MISMATCH"));
+    life.tell(Command::Refused {
+        key: life.key(),
+        reason: refused,
+    });
+    assert_eq!(
+        (life.state.status, life.reason()),
+        (Status::Failed, "RENDERED_IMAGE_MISMATCH")
+    );
 }
 
 #[test]
 fn a_failed_rollout_tells_why_before_its_evidence_is_there() {
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Refused { key: life.key(), reason: reason() });
-    assert_eq!((life.state.status, life.effect()), (Status::Verifying, Some(Effect::Evidence)));
+    life.tell(Command::Refused {
+        key: life.key(),
+        reason: reason(),
+    });
+    assert_eq!(
+        (life.state.status, life.effect()),
+        (Status::Verifying, Some(Effect::Evidence))
+    );
     assert_eq!(life.state.failing, Some(reason()));
-    life.tell(Command::Evidence { key: life.key(), evidence: vec![pod()] });
+    life.tell(Command::Evidence {
+        key: life.key(),
+        evidence: vec![pod()],
+    });
     assert_eq!((life.state.status, life.reason()), (Status::Failed, "CRASH_LOOP"));
     assert_eq!(life.state.evidence, vec![pod()]);
 }
@@ -195,21 +254,39 @@ fn a_failed_rollout_tells_why_before_its_evidence_is_there() {
 #[test]
 fn a_failed_check_names_its_last_answer() {
     let mut life = Life::new(request(true)).applied().rolled_out();
-    life.tell(Command::Checked { key: life.key(), results: vec![check(false)] });
+    life.tell(Command::Checked {
+        key: life.key(),
+        results: vec![check(false)],
+    });
     assert_eq!(life.effect(), Some(Effect::Evidence));
-    life.tell(Command::Evidence { key: life.key(), evidence: Vec::new() });
-    assert_eq!((life.state.status, life.reason()), (Status::Failed, "CHECK_FAILED"));
+    life.tell(Command::Evidence {
+        key: life.key(),
+        evidence: Vec::new(),
+    });
+    assert_eq!(
+        (life.state.status, life.reason()),
+        (Status::Failed, "CHECK_FAILED")
+    );
     let words = &life.state.reason.as_ref().unwrap().message;
-    assert!(words.contains("check health failed after 10 attempts: GET /health: 503"), "{words}");
+    assert!(
+        words.contains("check health failed after 10 attempts: GET /health: 503"),
+        "{words}"
+    );
 }
 
 #[test]
 fn evidence_that_cannot_be_had_does_not_hold_up_the_end() {
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Refused { key: life.key(), reason: reason() });
+    life.tell(Command::Refused {
+        key: life.key(),
+        reason: reason(),
+    });
     let mut pauses = 0;
     while life.state.status == Status::Verifying {
-        life.tell(Command::Stumbled { key: life.key(), message: "connection refused".to_owned() });
+        life.tell(Command::Stumbled {
+            key: life.key(),
+            message: "connection refused".to_owned(),
+        });
         life.wake();
         pauses += 1;
         assert!(pauses < 100);
@@ -223,40 +300,95 @@ fn an_api_server_that_is_away_costs_time_and_then_errors() {
     let mut life = Life::new(request(true));
     let mut pauses = Vec::new();
     while life.state.status == Status::Applying {
-        life.tell(Command::Stumbled { key: life.key(), message: "connection refused".to_owned() });
+        life.tell(Command::Stumbled {
+            key: life.key(),
+            message: "connection refused".to_owned(),
+        });
         assert_eq!(life.effect(), None, "nothing runs while it pauses");
         let before = life.now;
         life.wake();
         pauses.push(life.now.since(before));
     }
-    assert_eq!((life.state.status, life.reason()), (Status::Errored, "DEADLINE_EXCEEDED"));
-    assert!(life.state.reason.as_ref().unwrap().message.contains("connection refused"));
-    assert_eq!(life.now, START + Duration::from_secs(600), "exactly at the deadline");
-    assert!(pauses[0] < Duration::from_secs(1) && pauses[1] > pauses[0], "{pauses:?}");
-    assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(33)), "{pauses:?}");
+    assert_eq!(
+        (life.state.status, life.reason()),
+        (Status::Errored, "DEADLINE_EXCEEDED")
+    );
+    assert!(
+        life.state
+            .reason
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("connection refused")
+    );
+    assert_eq!(
+        life.now,
+        START + Duration::from_secs(600),
+        "exactly at the deadline"
+    );
+    assert!(
+        pauses[0] < Duration::from_secs(1) && pauses[1] > pauses[0],
+        "{pauses:?}"
+    );
+    assert!(
+        pauses.iter().all(|pause| *pause <= Duration::from_secs(33)),
+        "{pauses:?}"
+    );
 }
 
 #[test]
 fn the_deadline_of_a_rollout_tells_what_was_missing() {
     // What is known: the answer is no.
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Progress { key: life.key(), message: "2 of 3 new pods ready".to_owned(), fault: false });
+    life.tell(Command::Progress {
+        key: life.key(),
+        message: "2 of 3 new pods ready".to_owned(),
+        fault: false,
+    });
     life.wake();
     assert_eq!(life.effect(), Some(Effect::Evidence));
-    life.tell(Command::Evidence { key: life.key(), evidence: vec![pod()] });
-    assert_eq!((life.state.status, life.reason()), (Status::Failed, "DEADLINE_EXCEEDED"));
-    assert!(life.state.reason.as_ref().unwrap().message.contains("600 s: 2 of 3 new pods ready"));
+    life.tell(Command::Evidence {
+        key: life.key(),
+        evidence: vec![pod()],
+    });
+    assert_eq!(
+        (life.state.status, life.reason()),
+        (Status::Failed, "DEADLINE_EXCEEDED")
+    );
+    assert!(
+        life.state
+            .reason
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("600 s: 2 of 3 new pods ready")
+    );
 
     // What is not: we could not tell.
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Progress { key: life.key(), message: "cluster local cannot be watched".to_owned(), fault: true });
+    life.tell(Command::Progress {
+        key: life.key(),
+        message: "cluster local cannot be watched".to_owned(),
+        fault: true,
+    });
     life.wake();
-    assert_eq!((life.state.status, life.reason()), (Status::Errored, "DEADLINE_EXCEEDED"));
+    assert_eq!(
+        (life.state.status, life.reason()),
+        (Status::Errored, "DEADLINE_EXCEEDED")
+    );
 
     // A fault that passed is forgotten.
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Progress { key: life.key(), message: "cluster local cannot be watched".to_owned(), fault: true });
-    life.tell(Command::Progress { key: life.key(), message: "2 of 3 new pods ready".to_owned(), fault: false });
+    life.tell(Command::Progress {
+        key: life.key(),
+        message: "cluster local cannot be watched".to_owned(),
+        fault: true,
+    });
+    life.tell(Command::Progress {
+        key: life.key(),
+        message: "2 of 3 new pods ready".to_owned(),
+        fault: false,
+    });
     life.wake();
     assert!(life.state.failing.is_some());
 }
@@ -265,10 +397,17 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
 fn progress_is_recorded_once_and_not_without_end() {
     let mut life = Life::new(request(true)).applied();
     let mut say = |words: &str, fault| {
-        let command = Command::Progress { key: life.key(), message: words.to_owned(), fault };
+        let command = Command::Progress {
+            key: life.key(),
+            message: words.to_owned(),
+            fault,
+        };
         life.tell(command).len()
     };
-    assert_eq!((say("a", false), say("a", false), say("a", true), say("a", true)), (1, 0, 1, 0));
+    assert_eq!(
+        (say("a", false), say("a", false), say("a", true), say("a", true)),
+        (1, 0, 1, 0)
+    );
     let recorded: usize = (0..1000).map(|number| say(&number.to_string(), false)).sum();
     assert!(recorded <= 200, "{recorded}");
     assert_eq!(say("away", true), 1, "whether it can be asked is always recorded");
@@ -277,7 +416,10 @@ fn progress_is_recorded_once_and_not_without_end() {
 #[test]
 fn cancel_ends_it_wherever_it_is_and_the_lane_is_given_back() {
     for stage in 0..4 {
-        let mut life = Life::new(DeploymentRequest { holds_lane: true, ..request(true) });
+        let mut life = Life::new(DeploymentRequest {
+            holds_lane: true,
+            ..request(true)
+        });
         if stage > 0 {
             life = life.applied();
         }
@@ -285,12 +427,25 @@ fn cancel_ends_it_wherever_it_is_and_the_lane_is_given_back() {
             life = life.rolled_out();
         }
         if stage > 2 {
-            life.tell(Command::Checked { key: life.key(), results: vec![check(false)] });
+            life.tell(Command::Checked {
+                key: life.key(),
+                results: vec![check(false)],
+            });
         }
         let key = life.key();
-        life.tell(Command::Cancel { message: "cancelled by token/alice".to_owned() });
-        assert_eq!((life.state.status, life.reason()), (Status::Cancelled, "CANCELLED"));
-        assert_eq!(life.tell(Command::Cancel { message: String::new() }), vec![]);
+        life.tell(Command::Cancel {
+            message: "cancelled by token/alice".to_owned(),
+        });
+        assert_eq!(
+            (life.state.status, life.reason()),
+            (Status::Cancelled, "CANCELLED")
+        );
+        assert_eq!(
+            life.tell(Command::Cancel {
+                message: String::new()
+            }),
+            vec![]
+        );
         assert_eq!(life.tell(Command::RolledOut { key }), vec![]);
         assert_eq!(life.effect(), Some(Effect::LeaveLane));
         assert!(!Deployment::is_final(&life.state), "the lane is still to be left");
@@ -305,8 +460,14 @@ fn cancel_ends_it_wherever_it_is_and_the_lane_is_given_back() {
 fn lists_filter_by_what_was_requested() {
     let life = Life::new(request(true));
     let index = Deployment::index(&life.state);
-    assert_eq!((index.status.as_str(), index.service.as_str()), ("applying", "shop"));
-    assert_eq!((index.environment.as_str(), index.correlation.as_str()), ("dev", "rel-1"));
+    assert_eq!(
+        (index.status.as_str(), index.service.as_str()),
+        ("applying", "shop")
+    );
+    assert_eq!(
+        (index.environment.as_str(), index.correlation.as_str()),
+        ("dev", "rel-1")
+    );
     assert_eq!(index.labels["team"], "web");
 }
 
@@ -314,20 +475,47 @@ fn lists_filter_by_what_was_requested() {
 /// instead. `SLIPWAY_BLESS=1` writes files that are missing.
 #[test]
 fn events_keep_their_json_form() {
-    let applied = Applied { uid: "6f1c".to_owned(), generation: 3, created_at: Some(START) };
+    let applied = Applied {
+        uid: "6f1c".to_owned(),
+        generation: 3,
+        created_at: Some(START),
+    };
     let events = [
-        Event::Requested { request: Box::new(request(true)), deadline: START + Duration::from_secs(600) },
+        Event::Requested {
+            request: Box::new(request(true)),
+            deadline: START + Duration::from_secs(600),
+        },
         Event::Applied { applied },
         Event::RolledOut {},
-        Event::Checked { results: vec![check(false)] },
-        Event::Progressed { message: "1 of 3 new pods ready".to_owned(), fault: false },
-        Event::Stumbled { step: Step::Apply, attempt: 2, message: "connection refused".to_owned(), retry_at: START },
-        Event::Resumed { step: Step::Apply, attempt: 3 },
+        Event::Checked {
+            results: vec![check(false)],
+        },
+        Event::Progressed {
+            message: "1 of 3 new pods ready".to_owned(),
+            fault: false,
+        },
+        Event::Stumbled {
+            step: Step::Apply,
+            attempt: 2,
+            message: "connection refused".to_owned(),
+            retry_at: START,
+        },
+        Event::Resumed {
+            step: Step::Apply,
+            attempt: 3,
+        },
         Event::Failing { reason: reason() },
         Event::Succeeded {},
-        Event::Failed { reason: reason(), evidence: vec![pod()] },
-        Event::Errored { reason: Reason::new("DEADLINE_EXCEEDED", "not verified within 600 s") },
-        Event::Cancelled { reason: Reason::new("CANCELLED", "cancelled by token/alice") },
+        Event::Failed {
+            reason: reason(),
+            evidence: vec![pod()],
+        },
+        Event::Errored {
+            reason: Reason::new("DEADLINE_EXCEEDED", "not verified within 600 s"),
+        },
+        Event::Cancelled {
+            reason: Reason::new("CANCELLED", "cancelled by token/alice"),
+        },
         Event::LaneLeft {},
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");

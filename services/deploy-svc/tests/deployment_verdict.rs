@@ -62,7 +62,10 @@ impl Scene {
                 },
                 "spec": {"selector": {}, "template": set_template},
             })],
-            pods: vec![pod("shop-new-a", running(&digest("ab"))), pod("shop-new-b", running(&digest("ab")))],
+            pods: vec![
+                pod("shop-new-a", running(&digest("ab"))),
+                pod("shop-new-b", running(&digest("ab"))),
+            ],
             expected: Expected {
                 image: format!("registry.example/shop@{}", digest("ab")).parse().unwrap(),
                 epoch: 7,
@@ -79,13 +82,17 @@ impl Scene {
     /// The same, with one of two pods not ready for this reason.
     fn waiting(status: Value) -> Self {
         let mut scene = Self::complete();
-        scene.deployment["status"] = json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1});
+        scene.deployment["status"] =
+            json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1});
         scene.pods[1] = pod("shop-new-b", status);
         scene
     }
 
     fn bend(mut self, pointer: &str, value: Value) -> Self {
-        *self.deployment.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = value;
+        *self
+            .deployment
+            .pointer_mut(pointer)
+            .unwrap_or_else(|| panic!("no {pointer}")) = value;
         self
     }
 
@@ -112,7 +119,11 @@ impl Scene {
         match self.judge() {
             Verdict::Failed(failure) if failure.reason == reason => {
                 for part in words {
-                    assert!(failure.message.contains(part), "{part:?} in {:?}", failure.message);
+                    assert!(
+                        failure.message.contains(part),
+                        "{part:?} in {:?}",
+                        failure.message
+                    );
                 }
             }
             other => panic!("{reason:?} expected: {other:?}"),
@@ -158,8 +169,10 @@ fn complete_is_kubectls_word_and_our_digest() {
     assert_eq!(Scene::complete().judge(), Verdict::Complete);
     // Docker's way to write the id, and a runtime that knows no repository digest while the pod is pinned.
     let mut scene = Scene::complete();
-    scene.pods[0]["status"]["containerStatuses"][0]["imageID"] =
-        json!(format!("docker-pullable://registry.example/shop@{}", digest("ab")));
+    scene.pods[0]["status"]["containerStatuses"][0]["imageID"] = json!(format!(
+        "docker-pullable://registry.example/shop@{}",
+        digest("ab")
+    ));
     scene.pods[1]["status"]["containerStatuses"][0]["imageID"] = json!(digest("99"));
     assert_eq!(scene.judge(), Verdict::Complete);
 }
@@ -168,7 +181,10 @@ fn complete_is_kubectls_word_and_our_digest() {
 fn another_image_is_not_a_success() {
     let mut scene = Scene::complete();
     scene.pods[1] = pod("shop-new-b", running(&digest("cd")));
-    scene.fails(FailureReason::WrongImage, &["pod shop-new-b runs", &digest("cd"), &digest("ab")]);
+    scene.fails(
+        FailureReason::WrongImage,
+        &["pod shop-new-b runs", &digest("cd"), &digest("ab")],
+    );
     // A pod that is going away does not count.
     scene.pods[1]["metadata"]["deletionTimestamp"] = json!(CREATED);
     scene.waits("1 of 2 new pods seen to run abababababab");
@@ -190,13 +206,15 @@ fn pods_that_the_watch_has_yet_to_show_are_waited_for() {
 fn the_state_is_told_in_words() {
     let status = |value: Value| Scene::complete().bend("/status", value);
     status(json!({"observedGeneration": 3})).waits("waiting for the cluster to notice the new version");
-    status(json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 1})).waits("1 of 2 pods are of the new version");
-    status(json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 2})).waits("1 old pod has yet to go");
-    status(json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2})).waits("0 of 2 new pods ready");
+    status(json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 1}))
+        .waits("1 of 2 pods are of the new version");
+    status(json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 2}))
+        .waits("1 old pod has yet to go");
+    status(json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2}))
+        .waits("0 of 2 new pods ready");
     Scene::waiting(stuck("ContainerCreating", "")).waits("1 of 2 new pods ready");
-    Scene::waiting(stuck("ImagePullBackOff", "Back-off pulling image")).waits(
-        "1 of 2 new pods ready; pod shop-new-b: ImagePullBackOff: Back-off pulling image",
-    );
+    Scene::waiting(stuck("ImagePullBackOff", "Back-off pulling image"))
+        .waits("1 of 2 new pods ready; pod shop-new-b: ImagePullBackOff: Back-off pulling image");
     let mut paused = Scene::waiting(stuck("ContainerCreating", ""));
     paused.deployment["spec"]["paused"] = json!(true);
     paused.waits("1 of 2 new pods ready; it is paused: kubectl rollout resume lets it go on");
@@ -205,9 +223,21 @@ fn the_state_is_told_in_words() {
 #[test]
 fn what_does_not_heal_fails_early_and_only_when_told_to() {
     for (status, reason, words) in [
-        (stuck("ErrImagePull", "rpc error: code = NotFound desc = x: not found"), FailureReason::ImageNotFound, "not found"),
-        (stuck("ImagePullBackOff", "Back-off: manifest unknown"), FailureReason::ImageNotFound, "manifest unknown"),
-        (stuck("InvalidImageName", "couldn't parse image reference"), FailureReason::InvalidImageName, "couldn't parse"),
+        (
+            stuck("ErrImagePull", "rpc error: code = NotFound desc = x: not found"),
+            FailureReason::ImageNotFound,
+            "not found",
+        ),
+        (
+            stuck("ImagePullBackOff", "Back-off: manifest unknown"),
+            FailureReason::ImageNotFound,
+            "manifest unknown",
+        ),
+        (
+            stuck("InvalidImageName", "couldn't parse image reference"),
+            FailureReason::InvalidImageName,
+            "couldn't parse",
+        ),
         (
             json!({
                 "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}},
@@ -233,7 +263,11 @@ fn what_may_heal_is_waited_for() {
         json!({"restartCount": 9, "state": {"running": {}}}),
     ] {
         let scene = Scene::waiting(status);
-        assert!(matches!(scene.judge(), Verdict::Progressing { .. }), "{:?}", scene.judge());
+        assert!(
+            matches!(scene.judge(), Verdict::Progressing { .. }),
+            "{:?}",
+            scene.judge()
+        );
     }
 }
 
@@ -262,7 +296,10 @@ fn pods_without_a_node_fail_after_a_while() {
     let at: Timestamp = "2026-11-01T12:05:30Z".parse().unwrap();
     match scene.judge() {
         Verdict::Progressing { message, look_again } => {
-            assert_eq!(message, "1 of 2 new pods ready; pod shop-new-b finds no node: 0/3 nodes are available");
+            assert_eq!(
+                message,
+                "1 of 2 new pods ready; pod shop-new-b finds no node: 0/3 nodes are available"
+            );
             assert_eq!(look_again, Some(at), "five minutes after");
         }
         other => panic!("{other:?}"),
@@ -282,7 +319,13 @@ fn a_quota_that_keeps_pods_away_fails_after_a_while() {
         "conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
             "message": "pods \"shop\" is forbidden: exceeded quota", "lastTransitionTime": "2026-11-01T12:00:00Z"}],
     });
-    assert!(matches!(scene.judge(), Verdict::Progressing { look_again: Some(_), .. }));
+    assert!(matches!(
+        scene.judge(),
+        Verdict::Progressing {
+            look_again: Some(_),
+            ..
+        }
+    ));
     let later = now() + Duration::from_secs(300);
     match scene.judge_at(later) {
         Verdict::Failed(failure) => {
@@ -299,7 +342,10 @@ fn kubernetes_own_deadline_names_the_pod() {
     scene.deployment["status"]["conditions"] =
         json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
     scene.deployment["spec"]["progressDeadlineSeconds"] = json!(60);
-    scene.fails(FailureReason::ProgressDeadlineExceeded, &["within 60 s", "pod shop-new-b: ImagePullBackOff"]);
+    scene.fails(
+        FailureReason::ProgressDeadlineExceeded,
+        &["within 60 s", "pod shop-new-b: ImagePullBackOff"],
+    );
 }
 
 #[test]
@@ -313,18 +359,25 @@ fn scaled_to_zero_proves_nothing() {
 #[test]
 fn somebody_elses_update_has_its_own_outcome() {
     // A later turn of the lane.
-    let scene = Scene::complete()
-        .bend("/metadata/annotations", json!({"deploy.slipway.dev/epoch": "8", "deploy.slipway.dev/deployment": "dep-2"}));
+    let scene = Scene::complete().bend(
+        "/metadata/annotations",
+        json!({"deploy.slipway.dev/epoch": "8", "deploy.slipway.dev/deployment": "dep-2"}),
+    );
     scene.fails(FailureReason::SupersededEpoch, &["dep-2", "epoch 8 after 7"]);
 
     // kubectl set image.
     let scene = Scene::complete()
         .bend("/metadata/generation", json!(5))
         .bend("/spec/template", template("registry.example/shop:mine"));
-    scene.fails(FailureReason::Superseded, &["by kubectl-set", "registry.example/shop:mine"]);
+    scene.fails(
+        FailureReason::Superseded,
+        &["by kubectl-set", "registry.example/shop:mine"],
+    );
 
     // Scaled by an autoscaler: still ours.
-    let scene = Scene::complete().bend("/metadata/generation", json!(9)).bend("/status/observedGeneration", json!(9));
+    let scene = Scene::complete()
+        .bend("/metadata/generation", json!(9))
+        .bend("/status/observedGeneration", json!(9));
     assert_eq!(scene.judge(), Verdict::Complete);
 }
 

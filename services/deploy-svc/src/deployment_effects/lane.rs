@@ -19,7 +19,10 @@ pub enum LaneError {
     #[error("{target} belongs to {holder} now: wait until it is through, or cancel it")]
     Busy { target: String, holder: Id },
     #[error("target {target:?} cannot name a lane: {source}")]
-    Name { target: String, source: slipway_model::Invalid },
+    Name {
+        target: String,
+        source: slipway_model::Invalid,
+    },
     #[error(transparent)]
     Lane(#[from] ExecuteError<LaneRefusal>),
     #[error(transparent)]
@@ -34,22 +37,47 @@ pub enum LaneError {
 ///
 /// # Errors
 /// [`LaneError::Busy`] while somebody else holds the lane or waits for it: a lone deployment does not stand in line.
-pub async fn request(tx: &Tx, id: &Id, mut request: DeploymentRequest) -> Result<Snapshot<Deployment>, LaneError> {
+pub async fn request(
+    tx: &Tx,
+    id: &Id,
+    mut request: DeploymentRequest,
+) -> Result<Snapshot<Deployment>, LaneError> {
     let target = request.target.clone();
     let lane = lane_of(&target)?;
-    let before = tx.get::<Lane>(&lane).await?.map(|snapshot| snapshot.state).unwrap_or_default();
-    let mut others = before.holder.iter().map(|turn| &turn.release).chain(before.waiting.iter().map(|one| &one.release));
+    let before = tx
+        .get::<Lane>(&lane)
+        .await?
+        .map(|snapshot| snapshot.state)
+        .unwrap_or_default();
+    let mut others = before
+        .holder
+        .iter()
+        .map(|turn| &turn.release)
+        .chain(before.waiting.iter().map(|one| &one.release));
     if let Some(holder) = others.find(|release| *release != id) {
-        return Err(LaneError::Busy { target: target.key(), holder: holder.clone() });
+        return Err(LaneError::Busy {
+            target: target.key(),
+            holder: holder.clone(),
+        });
     }
     // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction
     // holds only if the lane is still as it was read.
     request.epoch = before.epoch + 1;
     request.holds_lane = true;
-    let snapshot = tx.decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request))).await?;
-    tx.decide::<Lane>(&lane, LaneCommand::Enter { release: id.clone(), yields: false }).await?;
+    let snapshot = tx
+        .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
+        .await?;
+    tx.decide::<Lane>(
+        &lane,
+        LaneCommand::Enter {
+            release: id.clone(),
+            yields: false,
+        },
+    )
+    .await?;
     // From here on a newer release waits instead of taking its place.
-    tx.decide::<Lane>(&lane, LaneCommand::Change { release: id.clone() }).await?;
+    tx.decide::<Lane>(&lane, LaneCommand::Change { release: id.clone() })
+        .await?;
     Ok(snapshot)
 }
 
@@ -57,7 +85,10 @@ pub async fn request(tx: &Tx, id: &Id, mut request: DeploymentRequest) -> Result
 pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
     let target = run.snapshot.state.request.as_ref()?.target.clone();
     let meta = Meta::new(Actor::system("deploy"), run.traceparent);
-    let left = run.ledger.transact(&meta, None, |tx| give_back(tx, run.id.clone(), target.clone())).await;
+    let left = run
+        .ledger
+        .transact(&meta, None, |tx| give_back(tx, run.id.clone(), target.clone()))
+        .await;
     match left {
         Ok(()) => None,
         Err(TransactError::Aborted(error)) => {
@@ -73,8 +104,17 @@ pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
 
 async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneError> {
     let lane = lane_of(&target)?;
-    let after = tx.decide::<Lane>(&lane, LaneCommand::Leave { release: deployment.clone() }).await?.state;
-    tx.decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft).await?;
+    let after = tx
+        .decide::<Lane>(
+            &lane,
+            LaneCommand::Leave {
+                release: deployment.clone(),
+            },
+        )
+        .await?
+        .state;
+    tx.decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
+        .await?;
     let Some(turn) = after.holder else {
         return Ok(());
     };
@@ -82,16 +122,26 @@ async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneErr
         return Ok(());
     };
     let environment = release.state.lane().filter(|index| {
-        let planned = release.state.plan.as_ref().and_then(|plan| plan.environments.get(*index));
+        let planned = release
+            .state
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.environments.get(*index));
         planned.is_some_and(|planned| planned.target == target)
     });
     if let Some(environment) = environment {
-        let granted = ReleaseCommand::LaneGranted { environment, epoch: turn.epoch };
+        let granted = ReleaseCommand::LaneGranted {
+            environment,
+            epoch: turn.epoch,
+        };
         drive::decide(tx, turn.release, granted).await?;
     }
     Ok(())
 }
 
 fn lane_of(target: &Target) -> Result<Id, LaneError> {
-    target.key().parse().map_err(|source| LaneError::Name { target: target.key(), source })
+    target.key().parse().map_err(|source| LaneError::Name {
+        target: target.key(),
+        source,
+    })
 }

@@ -27,7 +27,11 @@ const QUIET: Duration = Duration::from_secs(30);
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
 
 /// Ends with the verdict's command.
-pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
+pub(super) async fn follow(
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Option<DeploymentCommand> {
     let state = &run.snapshot.state;
     let expected = Expected {
         image: request.image_ref(),
@@ -37,7 +41,12 @@ pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &Deployment
     };
     let target = &request.target;
     let mut subscription = cluster.follow(target.namespace.as_str(), &target.name);
-    let mut words = Words { run, recorded: (state.progress.clone(), state.fault.is_some()), pending: None, next: Instant::now() };
+    let mut words = Words {
+        run,
+        recorded: (state.progress.clone(), state.fault.is_some()),
+        pending: None,
+        next: Instant::now(),
+    };
     // The last time that the API server was asked, and whether it answered.
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
@@ -49,7 +58,10 @@ pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &Deployment
             Verdict::Complete => return Some(DeploymentCommand::RolledOut { key: run.key.clone() }),
             Verdict::Failed(failure) => {
                 let reason = Reason::new(failure.reason.code(), failure.message);
-                return Some(DeploymentCommand::Refused { key: run.key.clone(), reason });
+                return Some(DeploymentCommand::Refused {
+                    key: run.key.clone(),
+                    reason,
+                });
             }
             Verdict::Progressing { message, look_again } => (message, look_again),
         };
@@ -61,7 +73,14 @@ pub(super) async fn follow(cluster: &Kubernetes, run: &Run, request: &Deployment
         };
         let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
         match fault {
-            Some(fault) => words.say(format!("cluster {} cannot be watched: {fault}", cluster.name()), true).await,
+            Some(fault) => {
+                words
+                    .say(
+                        format!("cluster {} cannot be watched: {fault}", cluster.name()),
+                        true,
+                    )
+                    .await
+            }
             None => words.say(message, false).await,
         }
         tokio::select! {
@@ -80,7 +99,10 @@ fn judge(expected: &Expected, view: &View) -> Verdict {
     if view.synced {
         verdict::deployment(expected, &view.observed, Timestamp::now())
     } else {
-        Verdict::Progressing { message: "reading the cluster's state".to_owned(), look_again: None }
+        Verdict::Progressing {
+            message: "reading the cluster's state".to_owned(),
+            look_again: None,
+        }
     }
 }
 
@@ -90,7 +112,8 @@ async fn gone(cluster: &Kubernetes, request: &DeploymentRequest) -> bool {
 }
 
 async fn live(cluster: &Kubernetes, request: &DeploymentRequest) -> Result<Option<v1::Deployment>, ApiFault> {
-    let api: Api<v1::Deployment> = Api::namespaced(cluster.client().clone(), request.target.namespace.as_str());
+    let api: Api<v1::Deployment> =
+        Api::namespaced(cluster.client().clone(), request.target.namespace.as_str());
     call("read the Deployment", api.get_opt(&request.target.name)).await
 }
 
@@ -131,10 +154,18 @@ impl Words<'_> {
             return;
         };
         let key = self.run.key.clone();
-        let command =
-            || DeploymentCommand::Progress { key: key.clone(), message: message.clone(), fault };
+        let command = || DeploymentCommand::Progress {
+            key: key.clone(),
+            message: message.clone(),
+            fault,
+        };
         let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
-        match self.run.ledger.execute::<Deployment>(&self.run.id, command, &meta).await {
+        match self
+            .run
+            .ledger
+            .execute::<Deployment>(&self.run.id, command, &meta)
+            .await
+        {
             Ok(_) => self.recorded = (message, fault),
             // The verdict matters, the words do not.
             Err(error) => tracing::debug!(deployment = %self.run.id, %error, "progress not recorded"),

@@ -49,11 +49,18 @@ pub struct Kinds(Arc<Mutex<HashMap<GroupVersionKind, (ApiResource, Scope)>>>);
 
 impl Kinds {
     fn known(&self, kind: &GroupVersionKind) -> Option<(ApiResource, Scope)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(kind)
+            .cloned()
     }
 
     fn remember(&self, kind: &GroupVersionKind, found: (ApiResource, Scope)) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone(), found);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(kind.clone(), found);
     }
 }
 
@@ -156,7 +163,9 @@ async fn resolve(
 async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, Scope), ApplyError> {
     let absent = || {
         let (kind, version) = (&manifest.kind.kind, manifest.kind.api_version());
-        ApplyError::Refused(format!("{manifest}: the cluster has no kind {kind} in {version}; is its CRD installed?"))
+        ApplyError::Refused(format!(
+            "{manifest}: the cluster has no kind {kind} in {version}; is its CRD installed?"
+        ))
     };
     match bounded(discovery::pinned_kind(client, &manifest.kind)).await {
         Ok(Ok((resource, capabilities))) => Ok((resource, capabilities.scope)),
@@ -201,10 +210,13 @@ async fn put(
     let what = format!("apply {manifest}");
     let mut body = manifest.object.clone();
     annotate(&mut body, write);
+    let mut adopted = false;
     for _ in 0..RACES {
         let outcome = match read(api, manifest, write).await? {
-            Some(live) if created_by_us(&live).is_some() => {
+            // Once only: who owns a field is worth a try, not the deployment.
+            Some(live) if !adopted && created_by_us(&live).is_some() => {
                 adopt(api, &manifest.name, &live, &what).await?;
+                adopted = true;
                 continue;
             }
             Some(live) => {

@@ -28,7 +28,11 @@ pub struct CheckResult {
 ///
 /// # Errors
 /// When the API server is away; that says nothing about the service, and the checks are run again.
-pub async fn run(cluster: &Kubernetes, namespace: &Name, checks: &[Check]) -> Result<Vec<CheckResult>, ApiFault> {
+pub async fn run(
+    cluster: &Kubernetes,
+    namespace: &Name,
+    checks: &[Check],
+) -> Result<Vec<CheckResult>, ApiFault> {
     futures::future::try_join_all(checks.iter().map(|check| one(cluster, namespace, check))).await
 }
 
@@ -43,7 +47,12 @@ async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<Ch
         };
         attempts += 1;
         if passed || attempts >= http.attempts {
-            return Ok(CheckResult { name: check.name.clone(), passed, attempts, last_answer });
+            return Ok(CheckResult {
+                name: check.name.clone(),
+                passed,
+                attempts,
+                last_answer,
+            });
         }
         tokio::time::sleep(http.interval).await;
     }

@@ -32,7 +32,10 @@ fn main() {
             _ => ("404 Not Found", "no such page"),
         };
         println!("GET {path}: {status}");
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
         let _ = stream.write_all(answer.as_bytes());
     }
 }

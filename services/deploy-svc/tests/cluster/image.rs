@@ -16,12 +16,24 @@ pub fn compile(folder: &Path) -> PathBuf {
     let binary = folder.join("app");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc)
-        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "opt-level=1", "-o"])
+        .args([
+            "--edition",
+            "2024",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "opt-level=1",
+            "-o",
+        ])
         .arg(&binary)
         .arg(&source)
         .output()
         .expect("rustc runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     binary
 }
 
@@ -38,7 +50,11 @@ pub fn write(root: &Path, name: &str, binary: &Path, label: &str) -> Digest {
     archive.append_path_with_name(binary, "app").unwrap();
     let layer = archive.into_inner().unwrap();
     let mut layer = blob(&layer);
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
     let config = json!({
         "architecture": architecture, "os": "linux",
         "config": {"Entrypoint": ["/app"], "Labels": {"test": label}},

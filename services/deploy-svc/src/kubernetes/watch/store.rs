@@ -88,7 +88,13 @@ impl Stores {
 
     /// Notes that a kind cannot be watched now.
     pub(super) fn fail(&mut self, kind: &str, words: String) -> Concerns {
-        match self.faults.insert(kind.to_owned(), Fault { words, at: Instant::now() }) {
+        match self.faults.insert(
+            kind.to_owned(),
+            Fault {
+                words,
+                at: Instant::now(),
+            },
+        ) {
             None => Concerns::Everybody,
             Some(_) => Concerns::Nobody,
         }

@@ -25,7 +25,8 @@ Try:
   export KUBECONFIG=/var/tmp/cluster/kubeconfig
   kubectl create deployment web --image=web:1 --port=8080
   kubectl rollout status deployment/web
-  kubectl logs -f deployment/web
+  kubectl expose deployment web --port=80 --target-port=8080
+  kubectl logs deployment/web
   kubectl get --raw /api/v1/namespaces/default/services/web/proxy/
 
 Served: Deployments, ReplicaSets, Pods, Services, Namespaces, ConfigMaps, Events. Everything else is refused with

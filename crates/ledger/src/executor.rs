@@ -34,10 +34,11 @@ use crate::{
 
 mod claims;
 mod held;
+mod kind;
 mod supervisor;
 
 pub(crate) use held::Held;
-use supervisor::{Kind, Runner};
+use kind::{Kind, Runner};
 
 /// Does the effects of one kind of thing.
 #[async_trait]

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     FeedFilter, FeedItem, Ledger, LedgerError, StoredEvent,
-    ledger::{actor, traceparent},
+    read::{actor, traceparent},
     store::{FeedRow, Position, Result, Start},
     types::Key,
 };

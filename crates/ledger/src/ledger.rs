@@ -1,4 +1,4 @@
-//! The handle: open, read, and carry out commands.
+//! The handle: open, carry out commands, hint, close.
 
 use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -6,34 +6,30 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use slipway_model::{Actor, Id, Timestamp, TraceContext};
+use slipway_model::{Id, Timestamp};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::JoinHandle,
 };
 
 use crate::{
-    Committed, Decider, ExecuteError, Executed, LedgerConfig, LedgerError, Meta, Recorded, Request, SetAside,
-    Snapshot,
-    cache::{Cache, Cached},
-    chain::{self, ChainError},
+    Committed, Decider, ExecuteError, Executed, LedgerConfig, LedgerError, Meta, Request, SetAside, Snapshot,
+    cache::Cache,
     clock::Clock,
     commit::{self, Failure, Job},
     decision::Decision,
     executor::Hook,
     hub::Hub,
     postgres::Postgres,
+    read::Read,
     sqlite::Sqlite,
-    store::{Append, Batch, Clash, EventRow, Hinted, Remote, Result, Store},
+    store::{Batch, Clash, Hinted, Remote, Result, Store},
     turns::Turns,
     types::Key,
 };
 
 /// How often a command is decided again because somebody else was faster.
 pub(crate) const TRIES: u32 = 40;
-/// Events read at once when a history is read.
-const HISTORY_PAGE: u32 = 1000;
-
 /// The durable core of one service: one database, any number of replicas. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -78,14 +74,6 @@ impl Shared {
             .as_ref()
             .and_then(Weak::upgrade)
     }
-}
-
-/// Whether what is in memory may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// When it is at least at this seq.
-    Cached(u64),
-    Fresh,
 }
 
 impl Ledger {
@@ -162,19 +150,6 @@ impl Ledger {
     /// The database's time, estimated (see the clock module): what commands are decided with.
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
-    }
-
-    /// The aggregate as the database has it now.
-    ///
-    /// # Errors
-    /// When the database cannot be read or this binary does not understand what is there.
-    pub async fn get<D: Decider>(&self, id: &Id) -> Result<Option<Snapshot<D>>> {
-        let key = Key::of::<D>(id);
-        Ok(self
-            .load::<D>(&key, Read::Fresh)
-            .await?
-            .0
-            .map(|loaded| loaded.snapshot(&key)))
     }
 
     /// Loads (from memory where possible), decides, appends. When somebody else was faster, loads and decides again;
@@ -336,125 +311,6 @@ impl Ledger {
         answer.await.map_err(|_| closed())?
     }
 
-    /// The aggregate with its typed state, and whether it came from memory.
-    pub(crate) async fn load<D: Decider>(
-        &self,
-        key: &Key,
-        read: Read,
-    ) -> Result<(Option<Arc<Cached>>, bool)> {
-        let known = self.shared.cache.get(key);
-        if let (Some(known), Read::Cached(seq)) = (&known, read)
-            && known.seq >= seq
-        {
-            return Ok((Some(Arc::clone(known)), true));
-        }
-        let known_seq = known
-            .as_ref()
-            .filter(|known| known.newer.is_none())
-            .map_or(0, |known| known.seq);
-        let Some(row) = self.shared.store.load(key, known_seq).await? else {
-            return Ok((None, false));
-        };
-        let (state, newer): (Arc<dyn std::any::Any + Send + Sync>, Option<u32>) = match (&row.state, known) {
-            (None, Some(known)) if known.seq == row.seq => (Arc::clone(&known.state), None),
-            (Some(text), _) if row.state_version == D::STATE_VERSION => {
-                let state: D::State =
-                    serde_json::from_str(text).map_err(|source| decode(key, row.seq, source))?;
-                (Arc::new(state), None)
-            }
-            _ => {
-                let newer = (row.state_version > D::STATE_VERSION).then_some(row.state_version);
-                let state = self
-                    .fold::<D>(key, row.seq)
-                    .await
-                    .map_err(|error| match (error, newer) {
-                        // Events that only a newer binary knows.
-                        (LedgerError::Decode { kind, id, .. }, Some(found)) => LedgerError::NewerVersion {
-                            kind,
-                            id,
-                            found,
-                            known: D::STATE_VERSION,
-                        },
-                        (error, _) => error,
-                    })?;
-                (Arc::new(state), newer)
-            }
-        };
-        let loaded = Arc::new(Cached {
-            seq: row.seq,
-            head: row.head,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            set_aside: row.set_aside,
-            traceparent: row.traceparent.and_then(|text| text.parse().ok()),
-            newer,
-            state,
-        });
-        self.shared.cache.put(key, &loaded);
-        Ok((Some(loaded), false))
-    }
-
-    /// The state at `seq`, made from the events.
-    async fn fold<D: Decider>(&self, key: &Key, seq: u64) -> Result<D::State> {
-        let mut state = D::State::default();
-        for row in self.rows(key, 0).await?.iter().take_while(|row| row.seq <= seq) {
-            let event: D::Event =
-                serde_json::from_str(&row.data).map_err(|source| decode(key, row.seq, source))?;
-            D::evolve(&mut state, &event, row.at);
-        }
-        Ok(state)
-    }
-
-    async fn rows(&self, key: &Key, after_seq: u64) -> Result<Vec<EventRow>> {
-        let mut rows: Vec<EventRow> = Vec::new();
-        loop {
-            let after = rows.last().map_or(after_seq, |row| row.seq);
-            let page = self.shared.store.events(key, after, HISTORY_PAGE).await?;
-            let last = page.len() < HISTORY_PAGE as usize;
-            rows.extend(page);
-            if last {
-                return Ok(rows);
-            }
-        }
-    }
-
-    /// The events after `after_seq`, oldest first. Empty for an unknown id.
-    ///
-    /// # Errors
-    /// When the database cannot be read or an event is not known to this binary.
-    pub async fn history<D: Decider>(&self, id: &Id, after_seq: u64) -> Result<Vec<Recorded<D::Event>>> {
-        let key = Key::of::<D>(id);
-        let rows = self.rows(&key, after_seq).await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Recorded {
-                    event: serde_json::from_str(&row.data).map_err(|source| decode(&key, row.seq, source))?,
-                    actor: actor(&key, &row)?,
-                    traceparent: traceparent(&row),
-                    seq: row.seq,
-                    at: row.at,
-                })
-            })
-            .collect()
-    }
-
-    /// Checks the hash chain of one aggregate from its first event to its recorded head. `Ok(None)` for an unknown id.
-    ///
-    /// # Errors
-    /// When the database cannot be read; what is wrong with the chain is the inner result.
-    pub async fn verify(&self, kind: &str, id: &Id) -> Result<Option<std::result::Result<u64, ChainError>>> {
-        let key = Key::new(kind, id);
-        let Some(row) = self.shared.store.load(&key, 0).await? else {
-            return Ok(None);
-        };
-        let mut rows = self.rows(&key, 0).await?;
-        // What was appended between the two reads is not part of the question.
-        rows.retain(|event| event.seq <= row.seq);
-        Ok(Some(
-            chain::verify(kind, id.as_str(), &rows, &row.head).map(|()| row.seq),
-        ))
-    }
-
     /// Makes the aggregate due now, so that what it polls is asked at once. Not an event: nothing is recorded but the
     /// time. Unknown ids are ignored.
     ///
@@ -504,33 +360,6 @@ impl Ledger {
         self.shared.hub.subscribe()
     }
 
-    /// Folds aggregates that were written with an older state version again, and writes their state. Done for every
-    /// registered kind when an executor starts; what is not reached yet is folded when it is loaded.
-    ///
-    /// # Errors
-    /// When the database fails or an event cannot be read.
-    pub async fn refold<D: Decider>(&self) -> Result<u64> {
-        let (mut after, mut rewritten) = (None, 0);
-        loop {
-            let ids = self
-                .shared
-                .store
-                .outdated(D::KIND, D::STATE_VERSION, after.as_ref(), HISTORY_PAGE)
-                .await?;
-            let Some(last) = ids.last().cloned() else {
-                return Ok(rewritten);
-            };
-            for id in ids {
-                let key = Key::of::<D>(&id);
-                if let (Some(loaded), _) = self.load::<D>(&key, Read::Fresh).await? {
-                    let append: Append = Decision::<D>::on(key, Some(loaded)).append(None)?;
-                    rewritten += u64::from(self.shared.store.rewrite(&append).await?);
-                }
-            }
-            after = Some(last);
-        }
-    }
-
     pub(crate) fn set_hook(&self, hook: Weak<dyn Hook>) {
         *self.shared.hook.write().unwrap_or_else(PoisonError::into_inner) = Some(hook);
     }
@@ -556,23 +385,6 @@ pub(crate) async fn breathe(round: u32) {
         let most = Duration::from_millis(u64::from(round.min(20)));
         tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
     }
-}
-
-pub(crate) fn decode(key: &Key, seq: u64, source: serde_json::Error) -> LedgerError {
-    LedgerError::Decode {
-        kind: key.kind.clone().into_owned(),
-        id: key.id.clone(),
-        seq,
-        source,
-    }
-}
-
-pub(crate) fn actor(key: &Key, row: &EventRow) -> Result<Actor> {
-    serde_json::from_str(&row.actor).map_err(|source| decode(key, row.seq, source))
-}
-
-pub(crate) fn traceparent(row: &EventRow) -> Option<TraceContext> {
-    row.traceparent.as_deref().and_then(|text| text.parse().ok())
 }
 
 /// Passes on what other replicas say.

@@ -110,6 +110,7 @@ mod ledger;
 mod list;
 mod page;
 mod postgres;
+mod read;
 pub mod relay;
 mod sqlite;
 mod store;

@@ -2,8 +2,8 @@
 
 use crate::{
     Decider, Ledger, ListFilter, ListItem, ListPage, Page, Snapshot,
-    ledger::{Read, decode},
     page::{self, After},
+    read::{Read, decode},
     store::Result,
     types::Key,
 };

@@ -9,7 +9,8 @@ use crate::{
     Decider, ExecuteError, Ledger, LedgerError, Meta, Request, Snapshot, TransactError,
     commit::Failure,
     decision::{AnyDecision, Decision},
-    ledger::{Read, TRIES, breathe},
+    ledger::{TRIES, breathe},
+    read::Read,
     store::{Append, Batch, Clash, Result},
     types::Key,
 };

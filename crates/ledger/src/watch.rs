@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use slipway_model::Id;
 
-use crate::{Decider, Ledger, Snapshot, hub::Interest, ledger::Read, store::Result, types::Key};
+use crate::{Decider, Ledger, Snapshot, hub::Interest, read::Read, store::Result, types::Key};
 
 /// What notifications miss is noticed after this time.
 const POLL: Duration = Duration::from_secs(1);

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use futures::FutureExt as _;
 use slipway_model::{Timestamp, TraceContext};
 use tokio::task::JoinSet;
@@ -16,11 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Core, EffectRun, Effects, Held};
 use crate::{
-    Decider, EffectKey, ExecuteError, Ledger, LedgerError, Meta, Snapshot,
-    cache::Cached,
-    decision,
-    ledger::{Outcome, Read},
-    types::Key,
+    Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, decision, ledger::Outcome,
+    read::Read, types::Key,
 };
 
 /// How long an effect may take to end after it was cancelled because of a lost lease or a shutdown.
@@ -29,78 +25,6 @@ const GRACE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest reason that is kept for a failure, in characters.
 const REASON: usize = 2000;
-
-/// A registered kind, whatever its type.
-#[async_trait]
-pub(super) trait Kind: fmt::Debug + Send + Sync {
-    fn name(&self) -> &'static str;
-    fn version(&self) -> u32;
-    async fn refold(&self, ledger: &Ledger) -> Result<u64, LedgerError>;
-    /// Runs until the aggregate is not held any more.
-    async fn supervise(&self, core: &Arc<Core>, key: &Key, held: &Held);
-}
-
-pub(super) struct Runner<D: Decider> {
-    pub(super) handler: Arc<dyn Effects<D>>,
-}
-
-impl<D: Decider> fmt::Debug for Runner<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runner")
-            .field("kind", &D::KIND)
-            .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl<D: Decider> Kind for Runner<D> {
-    fn name(&self) -> &'static str {
-        D::KIND
-    }
-
-    fn version(&self) -> u32 {
-        D::STATE_VERSION
-    }
-
-    async fn refold(&self, ledger: &Ledger) -> Result<u64, LedgerError> {
-        ledger.refold::<D>().await
-    }
-
-    async fn supervise(&self, core: &Arc<Core>, key: &Key, held: &Held) {
-        let mut supervisor = Supervisor::<D> {
-            core,
-            key,
-            held,
-            handler: &self.handler,
-            tasks: JoinSet::new(),
-            running: HashMap::new(),
-            failed: BTreeMap::new(),
-            round: None,
-            served: None,
-            poll_next: None,
-            poll_now: false,
-            hinted: false,
-            stopping: None,
-        };
-        loop {
-            if let Err(error) = supervisor.run().await {
-                supervisor.give_up(&error).await;
-            }
-            // Under the lock, so that whoever brings news finds either this supervisor or none.
-            let mut all = core.held();
-            if held.may_end() || core.stop.is_cancelled() {
-                all.remove(key);
-                break;
-            }
-        }
-        // Stored for whoever holds it next.
-        if (supervisor.hinted || held.leftover_hint())
-            && let Err(error) = core.ledger.hint(&key.kind, &key.id).await
-        {
-            tracing::warn!(kind = %key.kind, id = %key.id, %error, "a hint was lost");
-        }
-    }
-}
 
 /// Effects and polls are named apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,7 +51,7 @@ struct Ended<D: Decider> {
     outcome: Result<Option<D::Command>, String>,
 }
 
-struct Supervisor<'a, D: Decider> {
+pub(super) struct Supervisor<'a, D: Decider> {
     core: &'a Arc<Core>,
     key: &'a Key,
     held: &'a Held,
@@ -144,14 +68,37 @@ struct Supervisor<'a, D: Decider> {
     /// It was claimed, so its polls may be due: poll without waiting.
     poll_now: bool,
     /// A hint came, and no poll has begun since.
-    hinted: bool,
+    pub(super) hinted: bool,
     /// Since when everything is being cancelled.
     stopping: Option<Instant>,
 }
 
-impl<D: Decider> Supervisor<'_, D> {
+impl<'a, D: Decider> Supervisor<'a, D> {
+    pub(super) fn new(
+        core: &'a Arc<Core>,
+        key: &'a Key,
+        held: &'a Held,
+        handler: &'a Arc<dyn Effects<D>>,
+    ) -> Self {
+        Self {
+            core,
+            key,
+            held,
+            handler,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            failed: BTreeMap::new(),
+            round: None,
+            served: None,
+            poll_next: None,
+            poll_now: false,
+            hinted: false,
+            stopping: None,
+        }
+    }
+
     /// Until there is nothing to hold, or the lease is lost, or the service stops.
-    async fn run(&mut self) -> Result<(), LedgerError> {
+    pub(super) async fn run(&mut self) -> Result<(), LedgerError> {
         loop {
             let news = self.held.take();
             self.poll_now |= news.claimed;
@@ -566,7 +513,7 @@ impl<D: Decider> Supervisor<'_, D> {
     }
 
     /// The ledger itself failed: stop everything and hand the aggregate back, if that can be written.
-    async fn give_up(&mut self, error: &LedgerError) {
+    pub(super) async fn give_up(&mut self, error: &LedgerError) {
         tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "gave up an aggregate for now");
         self.cancel(|_| true);
         let deadline = Instant::now() + GRACE;

@@ -24,6 +24,7 @@ mod appends;
 mod evolution;
 mod executor;
 mod feeds;
+mod outage;
 mod polls;
 mod relays;
 mod requests;

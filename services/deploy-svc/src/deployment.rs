@@ -4,16 +4,17 @@
 //! not be asked is tried again until the deadline, and only then is the end *errored*: we could not tell. On failure
 //! the reason is recorded first and the pods' evidence is collected after it, in a step of its own.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod state;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, ImageRef, Name, Timestamp};
+use slipway_model::{Id, Timestamp};
 
-use crate::{
-    catalog::{Check, Target, Verify, duration},
-    kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied},
-};
+use crate::kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied};
+
+pub use state::{DeploymentRequest, DeploymentState, DeploymentStatus, DeploymentStep, Reason};
 
 /// Words about progress that are kept of one deployment; later ones are not recorded.
 const MAX_PROGRESS: u32 = 200;
@@ -26,170 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The decider of deployments.
 #[derive(Debug)]
 pub enum Deployment {}
-
-/// Everything that a deployment needs to know, fixed when it is requested.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeploymentRequest {
-    pub service: Name,
-    pub environment: Name,
-    pub target: Target,
-    /// The image that must run.
-    pub image: ImageName,
-    pub digest: Digest,
-    /// Where the manifests are rendered from, at exactly this commit.
-    pub repository: Name,
-    pub path: String,
-    pub commit: CommitSha,
-    /// Fencing token of the target's lane.
-    pub epoch: u64,
-    #[serde(default)]
-    pub checks: Vec<Check>,
-    pub verify: Verify,
-    /// From the request to the last passed check.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-    /// The caller's id for what this belongs to; may be empty.
-    #[serde(default)]
-    pub correlation_id: String,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    pub requested_by: Actor,
-    /// This deployment holds the lane's turn itself, and gives it back when it is final. A release's does not.
-    #[serde(default)]
-    pub holds_lane: bool,
-}
-
-impl DeploymentRequest {
-    /// The image as it is looked for in manifests and pods.
-    pub fn image_ref(&self) -> ImageRef {
-        self.image.at(&self.digest)
-    }
-}
-
-/// Why something is as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// Pinned, UPPER_SNAKE_CASE.
-    pub code: String,
-    /// For people.
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
-    }
-}
-
-/// As the API shows it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeploymentStatus {
-    #[default]
-    Pending,
-    Applying,
-    Verifying,
-    Succeeded,
-    Failed,
-    Errored,
-    Cancelled,
-}
-
-impl DeploymentStatus {
-    /// Nothing more will become of it.
-    pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::Errored | Self::Cancelled
-        )
-    }
-
-    /// In lower case, as lists are filtered.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Applying => "applying",
-            Self::Verifying => "verifying",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Errored => "errored",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// What is being done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeploymentStep {
-    #[default]
-    Apply,
-    Rollout,
-    Checks,
-    Evidence,
-}
-
-impl fmt::Display for DeploymentStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Apply => "apply",
-            Self::Rollout => "rollout",
-            Self::Checks => "checks",
-            Self::Evidence => "evidence",
-        })
-    }
-}
-
-/// A deployment as it stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeploymentState {
-    /// None before it is requested.
-    pub request: Option<DeploymentRequest>,
-    pub status: DeploymentStatus,
-    pub step: DeploymentStep,
-    /// Of the step, from 1.
-    pub attempt: u32,
-    /// The step waits until then before its next attempt.
-    pub retry_at: Option<Timestamp>,
-    /// The far side could not be asked when it was last tried, in words.
-    pub fault: Option<String>,
-    /// What the API server answered; none before it took all manifests.
-    pub applied: Option<Applied>,
-    /// What is being waited for, in words.
-    pub progress: String,
-    progress_count: u32,
-    /// It has failed for this reason, and evidence is being collected.
-    pub failing: Option<Reason>,
-    /// Why it failed, errored or was cancelled.
-    pub reason: Option<Reason>,
-    pub checks: Vec<CheckResult>,
-    pub evidence: Vec<PodEvidence>,
-    pub requested_at: Option<Timestamp>,
-    pub applied_at: Option<Timestamp>,
-    pub ended_at: Option<Timestamp>,
-    pub deadline: Option<Timestamp>,
-    /// Since when the present step, or the present wait, lasts.
-    pub since: Option<Timestamp>,
-    pub lane_left: bool,
-}
-
-impl DeploymentState {
-    /// The key of the step's present attempt.
-    pub fn key(&self) -> EffectKey {
-        EffectKey::new(self.step.to_string(), self.attempt)
-    }
-
-    fn holds_lane(&self) -> bool {
-        self.request.as_ref().is_some_and(|request| request.holds_lane) && !self.lane_left
-    }
-
-    fn active(&self) -> bool {
-        self.request.is_some() && !self.status.is_final()
-    }
-}
 
 /// What happens to a deployment. Outcomes carry the key of the attempt that they come from.
 #[derive(Debug, Clone)]
@@ -476,30 +313,6 @@ impl Decider for Deployment {
 
     fn is_final(state: &DeploymentState) -> bool {
         state.status.is_final() && !state.holds_lane()
-    }
-}
-
-impl DeploymentState {
-    fn expects(&self, key: &EffectKey) -> bool {
-        self.active() && self.retry_at.is_none() && *key == self.key()
-    }
-
-    fn begin(&mut self, step: DeploymentStep, at: Timestamp) {
-        self.step = step;
-        self.attempt = 1;
-        self.retry_at = None;
-        self.fault = None;
-        self.since = Some(at);
-    }
-
-    fn end(&mut self, status: DeploymentStatus, reason: Option<&Reason>, at: Timestamp) {
-        self.status = status;
-        self.reason = reason.cloned();
-        self.failing = None;
-        self.retry_at = None;
-        self.fault = None;
-        self.progress.clear();
-        self.ended_at = Some(at);
     }
 }
 

@@ -1,4 +1,5 @@
 //! The catalog: what it accepts, what it refuses and in which words, and how it is reloaded.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, time::Duration};
 

@@ -1,5 +1,6 @@
 //! DeployService over a real connection and a real ledger, with a pretended cluster: input, roles, idempotency, lanes,
 //! watches, lists and events.
+#![allow(clippy::unwrap_used)]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,7 @@
 //! Apply, watch, checks and evidence against a cluster: local-cluster with real processes, and unchanged against the
 //! one of `SLIPWAY_TEST_KUBECONFIG`, with images `${SLIPWAY_TEST_IMAGE_PREFIX}app` whose digests are given as
 //! `SLIPWAY_TEST_DIGEST_A` and `_B`. The executable is also the shim of local-cluster's pods, hence no harness.
+#![allow(clippy::unwrap_used)]
 
 #[path = "cluster/image.rs"]
 mod image;
@@ -146,7 +147,7 @@ impl World {
         let Cluster::Kubernetes(cluster) = clusters.get(&name).unwrap().clone() else {
             panic!("a real one")
         };
-        (clusters, cluster)
+        (clusters, *cluster)
     }
 
     async fn end(self) {

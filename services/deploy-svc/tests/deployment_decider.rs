@@ -1,4 +1,5 @@
 //! Deployments: every outcome of every step, stale results, deadlines, and the events' JSON form.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path, time::Duration};
 

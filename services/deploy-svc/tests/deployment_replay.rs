@@ -1,5 +1,6 @@
 //! `kubectl rollout status` as it was recorded against a real control plane, replayed event by event: with the
 //! additions off our verdict is kubectl's, with them on it is never more hopeful.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,

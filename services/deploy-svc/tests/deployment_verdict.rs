@@ -1,4 +1,5 @@
 //! The verdict on one rollout: each outcome from small objects, in words and reason.
+#![allow(clippy::unwrap_used)]
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,8 +64,8 @@ impl Scene {
                 "spec": {"selector": {}, "template": set_template},
             })],
             pods: vec![
-                pod("shop-new-a", running(&digest("ab"))),
-                pod("shop-new-b", running(&digest("ab"))),
+                pod("shop-new-a", &running(&digest("ab"))),
+                pod("shop-new-b", &running(&digest("ab"))),
             ],
             expected: Expected {
                 image: format!("registry.example/shop@{}", digest("ab")).parse().unwrap(),
@@ -80,7 +81,7 @@ impl Scene {
     }
 
     /// The same, with one of two pods not ready for this reason.
-    fn waiting(status: Value) -> Self {
+    fn waiting(status: &Value) -> Self {
         let mut scene = Self::complete();
         scene.deployment["status"] =
             json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1});
@@ -139,7 +140,7 @@ impl Scene {
     }
 }
 
-fn pod(name: &str, container: Value) -> Value {
+fn pod(name: &str, container: &Value) -> Value {
     let mut status = json!({
         "name": "app", "image": our_image(), "imageID": "", "ready": false, "restartCount": 0,
     });
@@ -180,7 +181,7 @@ fn complete_is_kubectls_word_and_our_digest() {
 #[test]
 fn another_image_is_not_a_success() {
     let mut scene = Scene::complete();
-    scene.pods[1] = pod("shop-new-b", running(&digest("cd")));
+    scene.pods[1] = pod("shop-new-b", &running(&digest("cd")));
     scene.fails(
         FailureReason::WrongImage,
         &["pod shop-new-b runs", &digest("cd"), &digest("ab")],
@@ -212,10 +213,10 @@ fn the_state_is_told_in_words() {
         .waits("1 old pod has yet to go");
     status(json!({"observedGeneration": 4, "replicas": 2, "updatedReplicas": 2}))
         .waits("0 of 2 new pods ready");
-    Scene::waiting(stuck("ContainerCreating", "")).waits("1 of 2 new pods ready");
-    Scene::waiting(stuck("ImagePullBackOff", "Back-off pulling image"))
+    Scene::waiting(&stuck("ContainerCreating", "")).waits("1 of 2 new pods ready");
+    Scene::waiting(&stuck("ImagePullBackOff", "Back-off pulling image"))
         .waits("1 of 2 new pods ready; pod shop-new-b: ImagePullBackOff: Back-off pulling image");
-    let mut paused = Scene::waiting(stuck("ContainerCreating", ""));
+    let mut paused = Scene::waiting(&stuck("ContainerCreating", ""));
     paused.deployment["spec"]["paused"] = json!(true);
     paused.waits("1 of 2 new pods ready; it is paused: kubectl rollout resume lets it go on");
 }
@@ -247,7 +248,7 @@ fn what_does_not_heal_fails_early_and_only_when_told_to() {
             "CrashLoopBackOff, exit code 137, 3 restarts",
         ),
     ] {
-        let mut scene = Scene::waiting(status);
+        let mut scene = Scene::waiting(&status);
         scene.fails(reason, &["pod shop-new-b: ", words]);
         scene.expected.verify.fail_early = false;
         assert!(matches!(scene.judge(), Verdict::Progressing { .. }));
@@ -262,7 +263,7 @@ fn what_may_heal_is_waited_for() {
         json!({"restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
         json!({"restartCount": 9, "state": {"running": {}}}),
     ] {
-        let scene = Scene::waiting(status);
+        let scene = Scene::waiting(&status);
         assert!(
             matches!(scene.judge(), Verdict::Progressing { .. }),
             "{:?}",
@@ -273,8 +274,8 @@ fn what_may_heal_is_waited_for() {
 
 #[test]
 fn old_pods_faults_are_not_ours() {
-    let mut scene = Scene::waiting(running(&digest("ab")));
-    let mut old = pod("shop-old-x", stuck("InvalidImageName", "of the version before"));
+    let mut scene = Scene::waiting(&running(&digest("ab")));
+    let mut old = pod("shop-old-x", &stuck("InvalidImageName", "of the version before"));
     old["metadata"]["ownerReferences"][0]["uid"] = json!("r-0");
     scene.pods.push(old);
     let mut set = scene.replica_sets[0].clone();
@@ -287,7 +288,7 @@ fn old_pods_faults_are_not_ours() {
 
 #[test]
 fn pods_without_a_node_fail_after_a_while() {
-    let mut scene = Scene::waiting(stuck("", ""));
+    let mut scene = Scene::waiting(&stuck("", ""));
     scene.pods[1]["status"] = json!({
         "phase": "Pending",
         "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -338,7 +339,7 @@ fn a_quota_that_keeps_pods_away_fails_after_a_while() {
 
 #[test]
 fn kubernetes_own_deadline_names_the_pod() {
-    let mut scene = Scene::waiting(stuck("ImagePullBackOff", "Back-off pulling image"));
+    let mut scene = Scene::waiting(&stuck("ImagePullBackOff", "Back-off pulling image"));
     scene.deployment["status"]["conditions"] =
         json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
     scene.deployment["spec"]["progressDeadlineSeconds"] = json!(60);

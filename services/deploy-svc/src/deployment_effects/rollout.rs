@@ -74,12 +74,8 @@ pub(super) async fn follow(
         let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
         match fault {
             Some(fault) => {
-                words
-                    .say(
-                        format!("cluster {} cannot be watched: {fault}", cluster.name()),
-                        true,
-                    )
-                    .await
+                let message = format!("cluster {} cannot be watched: {fault}", cluster.name());
+                words.say(message, true).await;
             }
             None => words.say(message, false).await,
         }

@@ -47,5 +47,8 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfi
         name: name(),
         error: Box::new(error),
     })?;
-    Ok(Cluster::Kubernetes(Kubernetes::new(config.name.clone(), client)))
+    Ok(Cluster::Kubernetes(Box::new(Kubernetes::new(
+        config.name.clone(),
+        client,
+    ))))
 }

@@ -68,7 +68,7 @@ pub struct Clusters(Arc<BTreeMap<Name, Cluster>>);
 /// One cluster.
 #[derive(Debug, Clone)]
 pub enum Cluster {
-    Kubernetes(Kubernetes),
+    Kubernetes(Box<Kubernetes>),
     /// Answers everything at once, for benchmarks of the rest.
     Pretend,
 }

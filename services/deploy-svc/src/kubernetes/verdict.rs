@@ -6,29 +6,24 @@
 //! may fail earlier or succeed later than kubectl says, never the opposite.
 
 pub(crate) mod faults;
+pub(crate) mod metadata;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet},
         core::v1::{Pod, PodTemplateSpec},
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Serialize};
 use slipway_model::{Digest, ImageRef, Timestamp};
 
 use crate::catalog::Verify;
 
-/// Annotation with the fencing token of the last write. A decimal number.
-pub const EPOCH: &str = "deploy.slipway.dev/epoch";
-/// Annotation with the target, within which epochs are compared.
-pub const TARGET: &str = "deploy.slipway.dev/target";
-/// Annotation with the deployment's id.
-pub const DEPLOYMENT: &str = "deploy.slipway.dev/deployment";
-/// Annotation with the commit of the GitOps repository.
-pub const COMMIT: &str = "deploy.slipway.dev/commit";
+pub use metadata::{COMMIT, DEPLOYMENT, EPOCH, TARGET};
+pub(crate) use metadata::{annotation, created, epoch_of, last_manager, later, micros, owned_by};
 
 const UNSEEN: &str = "waiting to see the new version in the cluster";
 
@@ -418,14 +413,6 @@ fn same_template(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
     one.spec == other.spec && labels(one).eq(labels(other)) && annotations(one).eq(annotations(other))
 }
 
-pub(crate) fn owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
-    let owners = metadata.owner_references.iter().flatten();
-    uid.is_some()
-        && owners
-            .into_iter()
-            .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
-}
-
 /// The names of the template's containers that run exactly this image, whatever its tag.
 pub(crate) fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageRef) -> Vec<&'a str> {
     let Some(spec) = template.and_then(|template| template.spec.as_ref()) else {
@@ -450,40 +437,6 @@ fn images_of(template: Option<&PodTemplateSpec>) -> Vec<&str> {
         .collect()
 }
 
-/// Who wrote the object last, by its managed fields, Kubernetes' own parts excepted.
-fn last_manager(metadata: &ObjectMeta) -> Option<&str> {
-    metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty())
-        .filter(|entry| entry.manager.as_deref() != Some("kube-controller-manager"))
-        .max_by_key(|entry| entry.time.as_ref().map(micros))
-        .and_then(|entry| entry.manager.as_deref())
-}
-
-/// The epoch that an object carries; 0 when it carries none.
-pub(crate) fn epoch_of(metadata: &ObjectMeta) -> u64 {
-    annotation(metadata, EPOCH)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
-}
-
-pub(crate) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
-    metadata.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-pub(crate) fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
-    metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|time| Timestamp::from_micros(micros(time)))
-}
-
-pub(crate) fn micros(time: &Time) -> i64 {
-    time.0.as_microsecond()
-}
-
 fn words(state: Rollout, replicas: i32) -> String {
     match state {
         Rollout::Updating { updated, wanted } => format!("{updated} of {wanted} pods are of the new version"),
@@ -506,9 +459,4 @@ fn fail(reason: FailureReason, message: &str) -> Verdict {
         reason,
         message: message.to_owned(),
     })
-}
-
-/// A moment that lies `after` behind a time that the cluster wrote.
-pub(crate) fn later(time: &Time, after: Duration) -> Timestamp {
-    Timestamp::from_micros(micros(time)) + after
 }

@@ -283,7 +283,7 @@ impl Namespace {
         let wake = |follower: &Follower| {
             follower
                 .changed
-                .send_modify(|count| *count = count.wrapping_add(1))
+                .send_modify(|count| *count = count.wrapping_add(1));
         };
         match concerns {
             Concerns::Nobody => {}

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use slipway_model::Digest;
 
 /// Compiles the application into `folder` and tells where it is.
-pub fn compile(folder: &Path) -> PathBuf {
+pub(crate) fn compile(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/app.rs");
     let binary = folder.join("app");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -38,7 +38,7 @@ pub fn compile(folder: &Path) -> PathBuf {
 }
 
 /// Puts an image of the binary into `root/name`; `label` makes it another digest.
-pub fn write(root: &Path, name: &str, binary: &Path, label: &str) -> Digest {
+pub(crate) fn write(root: &Path, name: &str, binary: &Path, label: &str) -> Digest {
     let layout = root.join(name);
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     let blob = |bytes: &[u8]| {

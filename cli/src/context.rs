@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use slipway_proto::{
     approval::v1::approval_service_client::ApprovalServiceClient, build::v1::build_service_client::BuildServiceClient,
-    deploy::v1::deploy_service_client::DeployServiceClient, gitops::v1::git_ops_service_client::GitOpsServiceClient,
+    gitops::v1::git_ops_service_client::GitOpsServiceClient,
     release::v1::release_service_client::ReleaseServiceClient,
 };
 use slipway_server::{Channel, ClientConfig};

@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod failure;
 mod json;
+mod out;
 mod waterfall;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use crate::{
     args::{ApprovalCommand, DecideArgs, Output},
     context::Context,
     failure::Failure,
-    json, waterfall,
+    json, out, waterfall,
 };
 
 const APPROVAL: &str = "slipway.approval.v1.Approval";
@@ -44,7 +44,7 @@ async fn list(
     };
     let answer = context.approvals()?.list_approvals(request).await?.into_inner();
     if output == Output::Json {
-        println!("{}", json::render("slipway.approval.v1.ListApprovalsResponse", &answer)?);
+        out::line(json::render("slipway.approval.v1.ListApprovalsResponse", &answer)?);
         return Ok(Outcome::Happened);
     }
     if answer.approvals.is_empty() {
@@ -63,7 +63,7 @@ async fn list(
             waterfall::seconds(age),
         ]);
     }
-    println!("{rows}");
+    out::line(rows);
     Ok(Outcome::Happened)
 }
 
@@ -92,8 +92,8 @@ async fn decide(context: &Context, output: Output, args: DecideArgs, verdict: Ve
     };
     let approval = present(context.approvals()?.decide(request).await?.into_inner().approval)?;
     match output {
-        Output::Json => println!("{}", json::render(APPROVAL, &approval)?),
-        Output::Table => println!("{}", status_of(&approval)),
+        Output::Json => out::line(json::render(APPROVAL, &approval)?),
+        Output::Table => out::line(status_of(&approval)),
     }
     Ok(Outcome::Happened)
 }
@@ -104,8 +104,8 @@ fn status_of(approval: &Approval) -> &'static str {
 
 fn show(output: Output, approval: &Approval) -> Result<(), Failure> {
     match output {
-        Output::Json => println!("{}", json::render(APPROVAL, approval)?),
-        Output::Table => print!("{}", describe(approval)),
+        Output::Json => out::line(json::render(APPROVAL, approval)?),
+        Output::Table => out::print(describe(approval)),
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use slipway_server::ServiceConfig;
 
-use crate::{Outcome, args::ConfigCommand, failure::Failure};
+use crate::{Outcome, args::ConfigCommand, failure::Failure, out};
 
 pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     let ConfigCommand::Validate { catalog, configs } = command;
@@ -13,7 +13,7 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     }
     let mut outcome = Outcome::Happened;
     let mut told = |path: &Path, result: Result<(), String>| match result {
-        Ok(()) => println!("{}: ok", path.display()),
+        Ok(()) => out::line(format_args!("{}: ok", path.display())),
         Err(error) => {
             outcome = Outcome::DidNot;
             eprintln!("{}: {error}", path.display());

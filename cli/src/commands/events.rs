@@ -11,7 +11,7 @@ use crate::{
     args::{EventsCommand, Output},
     context::Context,
     failure::Failure,
-    json,
+    json, out,
 };
 
 type Events = Pin<Box<dyn Stream<Item = Result<Option<Event>, Status>> + Send>>;
@@ -23,12 +23,12 @@ pub(crate) async fn run(context: &Context, output: Output, command: EventsComman
     while let Some(event) = events.next().await {
         let Some(event) = event? else { continue };
         match output {
-            Output::Json => println!("{}", json::render("slipway.common.v1.Event", &event)?),
+            Output::Json => out::line(json::render("slipway.common.v1.Event", &event)?),
             Output::Table => {
                 let time = event.time.as_ref().map(|time| {
                     slipway_model::Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000).to_string()
                 });
-                println!("{}  {:44}  {}  {}", time.unwrap_or_default(), event.r#type, event.subject, brief(&event.data));
+                out::line(format_args!("{}  {:44}  {}  {}", time.unwrap_or_default(), event.r#type, event.subject, brief(&event.data)));
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     args::{Output, ReleaseCommand, StartArgs, WantedArgs},
     context::Context,
     failure::Failure,
-    json, waterfall,
+    json, out, waterfall,
 };
 
 const RELEASE: &str = "slipway.release.v1.Release";
@@ -61,8 +61,8 @@ async fn plan(context: &Context, output: Output, wanted: WantedArgs) -> Result<O
     };
     let plan = present(context.releases()?.plan_release(request).await?.into_inner().plan)?;
     match output {
-        Output::Json => println!("{}", json::render("slipway.release.v1.Plan", &plan)?),
-        Output::Table => print!("{}", planned(&plan)),
+        Output::Json => out::line(json::render("slipway.release.v1.Plan", &plan)?),
+        Output::Table => out::print(planned(&plan)),
     }
     Ok(Outcome::Happened)
 }
@@ -109,9 +109,9 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
         return finish(output, &release);
     }
     match output {
-        Output::Json => println!("{}", json::render(RELEASE, &release)?),
+        Output::Json => out::line(json::render(RELEASE, &release)?),
         Output::Table => {
-            println!("{}", release.id);
+            out::line(&release.id);
             eprintln!("follow it with: slipway release watch {}", release.id);
         }
     }
@@ -126,7 +126,7 @@ async fn list(context: &Context, output: Output, service: Option<String>, limit:
     };
     let answer = context.releases()?.list_releases(request).await?.into_inner();
     if output == Output::Json {
-        println!("{}", json::render("slipway.release.v1.ListReleasesResponse", &answer)?);
+        out::line(json::render("slipway.release.v1.ListReleasesResponse", &answer)?);
         return Ok(Outcome::Happened);
     }
     let mut rows = table(&["RELEASE", "SERVICE", "COMMIT", "STATUS", "STEP", "AGE", "BY"]);
@@ -145,7 +145,7 @@ async fn list(context: &Context, output: Output, service: Option<String>, limit:
             release.requested_by.map(|actor| actor.principal).unwrap_or_default(),
         ]);
     }
-    println!("{rows}");
+    out::line(rows);
     Ok(Outcome::Happened)
 }
 
@@ -216,8 +216,8 @@ fn is_final(release: &Release) -> bool {
 
 fn show(output: Output, release: &Release) -> Result<(), Failure> {
     match output {
-        Output::Json => println!("{}", json::render(RELEASE, release)?),
-        Output::Table => print!("{}", waterfall::draw(release, Timestamp::now().as_micros())),
+        Output::Json => out::line(json::render(RELEASE, release)?),
+        Output::Table => out::print(waterfall::draw(release, Timestamp::now().as_micros())),
     }
     Ok(())
 }

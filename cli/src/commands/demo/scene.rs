@@ -81,7 +81,9 @@ fn make_gitops(shell: &Shell, folder: &Path, bare: &Path) -> Result<(), Failure>
     for (environment, _) in ENVIRONMENTS {
         let overlay = work.join("apps/shop/overlays").join(environment);
         fs::create_dir_all(&overlay)?;
-        fs::write(overlay.join("kustomization.yaml"), OVERLAY.replace("ENVIRONMENT", environment))?;
+        for (name, text) in [("kustomization.yaml", OVERLAY), ("namespace.yaml", NAMESPACE)] {
+            fs::write(overlay.join(name), text.replace("ENVIRONMENT", environment))?;
+        }
     }
     let git = |arguments: &[&str]| shell.git(&work, arguments);
     git(&["init", "--quiet", "--initial-branch=main"])?;
@@ -161,10 +163,18 @@ spec:
     - { name: http, port: 80, targetPort: http }
 ";
 
+const NAMESPACE: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: ENVIRONMENT
+";
+
 const OVERLAY: &str = "\
 # ENVIRONMENT: what runs here is decided by releases, everything else by people.
 namespace: ENVIRONMENT
 resources:
+  - namespace.yaml
   - ../../base
 
 images:

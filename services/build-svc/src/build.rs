@@ -170,6 +170,9 @@ pub struct State {
     pub fault: Option<Reason>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
+    /// E-mail addresses of who made the commit; empty until it is fetched.
+    #[serde(default)]
+    pub authors: Vec<String>,
     /// What was pushed.
     pub digest: Option<Digest>,
     pub tags: Vec<Tag>,
@@ -205,6 +208,11 @@ pub enum Command {
     /// The image step begins to run.
     Begin {
         key: EffectKey,
+    },
+    /// The commit is here, and these people made it.
+    Fetched {
+        key: EffectKey,
+        authors: Vec<String>,
     },
     /// It got as far as this phase.
     Advance {
@@ -256,6 +264,10 @@ pub enum Event {
     },
     Started {
         attempt: u32,
+    },
+    /// The commit was fetched: e-mail addresses of its author, committer and co-authors.
+    Fetched {
+        authors: Vec<String>,
     },
     PhaseReached {
         attempt: u32,
@@ -344,6 +356,19 @@ impl Decider for Build {
                     attempt: state.attempt,
                 }]
             }
+            Command::Fetched { key, authors } if state.current(&key) => {
+                let mut events = Vec::new();
+                if state.authors != authors {
+                    events.push(Event::Fetched { authors });
+                }
+                if state.phase != Phase::Building {
+                    events.push(Event::PhaseReached {
+                        attempt: state.attempt,
+                        phase: Phase::Building,
+                    });
+                }
+                events
+            }
             Command::Advance { key, phase } if state.current(&key) && phase != state.phase => {
                 vec![Event::PhaseReached {
                     attempt: state.attempt,
@@ -406,6 +431,7 @@ impl Decider for Build {
                 state.status = Status::Running;
                 state.started_at.get_or_insert(at);
             }
+            Event::Fetched { authors } => state.authors.clone_from(authors),
             Event::PhaseReached { phase, .. } => state.phase = *phase,
             Event::Pushed { digest } => {
                 state.status = Status::Running;

@@ -100,9 +100,9 @@ fn a_build_goes_from_request_to_tags() {
     commands.push((5, Command::Begin { key: image(1) }));
     commands.push((
         6,
-        Command::Advance {
+        Command::Fetched {
             key: image(1),
-            phase: Phase::Building,
+            authors: vec!["a@example.com".into()],
         },
     ));
     let state = after(commands.clone());
@@ -110,6 +110,7 @@ fn a_build_goes_from_request_to_tags() {
         (state.status, state.phase, state.started_at),
         (Status::Running, Phase::Building, Some(at(5)))
     );
+    assert_eq!(state.authors, ["a@example.com"]);
     assert_eq!(
         (effects(&state), Build::wake_at(&state)),
         (vec![image(1)], Some(at(605)))
@@ -349,6 +350,12 @@ fn events_have_their_golden_form() {
     let events = [
         ("requested", Event::Requested { request: request() }),
         ("started", Event::Started { attempt: 1 }),
+        (
+            "fetched",
+            Event::Fetched {
+                authors: vec!["a@example.com".into()],
+            },
+        ),
         (
             "phase_reached",
             Event::PhaseReached {

@@ -229,11 +229,12 @@ impl Worker {
             "slipway: fetching {} of {}",
             recipe.commit, recipe.repository
         ));
-        let tree = self
+        let source = self
             .backends
             .git
             .fetch(&recipe.repository, &recipe.commit, attempt, log, &run.cancelled)
             .await?;
+        let tree = source.tree;
 
         let context = inside(&tree, &tree.join(&recipe.context), "context")?;
         let dockerfile = if recipe.dockerfile.is_empty() {
@@ -248,9 +249,9 @@ impl Worker {
         }
         self.tell(
             run,
-            Command::Advance {
+            Command::Fetched {
                 key: run.key.clone(),
-                phase: Phase::Building,
+                authors: source.authors,
             },
         )
         .await;

@@ -47,6 +47,21 @@ pub(crate) struct Ssh {
     pub(crate) known_hosts_file: PathBuf,
 }
 
+/// A commit as it was checked out.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Its files, without `.git`.
+    pub(crate) tree: PathBuf,
+    /// E-mail addresses of its author, committer and co-authors, each once.
+    pub(crate) authors: Vec<String>,
+}
+
+/// More people than this are a mistake or an attack. Whoever is left out could approve their own work, so the list then
+/// names nobody, which counts as somebody unknown.
+const MAX_AUTHORS: usize = 100;
+/// What git says beyond this is not looked at, in bytes.
+const MAX_OUTPUT: usize = 16 * 1024;
+
 /// Why there is no checkout.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -72,7 +87,7 @@ impl Git {
         attempt: &Attempt,
         log: &Log,
         cancelled: &CancellationToken,
-    ) -> Result<PathBuf, FetchError> {
+    ) -> Result<Source, FetchError> {
         let (store, tree) = (attempt.path().join("git"), attempt.folder("tree")?);
         let config = attempt.path().join("gitconfig");
         write_private(&config, &self.config(repository, &store)?)?;
@@ -133,8 +148,15 @@ impl Git {
             // An annotated tag's id, for instance, peels to another commit.
             return Err(FetchError::CommitNotFound(commit.clone()));
         }
+        let format = "--format=%ae%n%ce%n%(trailers:key=Co-authored-by,valueonly)";
+        let people = git
+            .ask(&[&git_dir, "show", "--no-patch", format, commit.as_str()])
+            .await?;
         fs::remove_file(&config)?;
-        Ok(tree)
+        Ok(Source {
+            tree,
+            authors: authors(&people),
+        })
     }
 
     /// The only configuration that git sees.
@@ -196,7 +218,17 @@ struct GitRun<'a> {
 }
 
 impl GitRun<'_> {
+    /// What git says goes into the log.
     async fn run(&self, arguments: &[&str]) -> Result<String, FetchError> {
+        self.listen(arguments, true).await
+    }
+
+    /// What git says is for us alone.
+    async fn ask(&self, arguments: &[&str]) -> Result<String, FetchError> {
+        self.listen(arguments, false).await
+    }
+
+    async fn listen(&self, arguments: &[&str], aloud: bool) -> Result<String, FetchError> {
         let mut program = Program::new("git", self.attempt.path())
             .args(arguments.iter().copied())
             .env("HOME", self.attempt.path())
@@ -215,10 +247,10 @@ impl GitRun<'_> {
         let mut output = String::new();
         let status = process::run(&program, self.cancelled, &mut |line| {
             // `rev-parse` answers in one line; what else git says is for people.
-            if line.text.trim() != self.commit.as_str() {
+            if aloud && line.text.trim() != self.commit.as_str() {
                 self.log.write(&line);
             }
-            if output.len() < 16 * 1024 {
+            if output.len() < MAX_OUTPUT {
                 output.push_str(&line.text);
                 output.push('\n');
             }
@@ -231,6 +263,25 @@ impl GitRun<'_> {
             Err(error) => Err(FetchError::Scratch(io::Error::other(error))),
         }
     }
+}
+
+/// The addresses in lines that are one, or a name and one in angle brackets.
+fn authors(people: &str) -> Vec<String> {
+    let mut addresses: Vec<String> = Vec::new();
+    for line in people.lines() {
+        let address = match line.rsplit_once('<') {
+            Some((_, rest)) => rest.split('>').next().unwrap_or_default(),
+            None => line,
+        };
+        let address = address.trim();
+        if !address.is_empty() && !addresses.iter().any(|other| other == address) {
+            addresses.push(address.to_owned());
+        }
+    }
+    if addresses.len() > MAX_AUTHORS || people.len() >= MAX_OUTPUT {
+        addresses.clear();
+    }
+    addresses
 }
 
 /// What git's words mean. What is not known to be an answer counts as a fault that may pass.

@@ -23,11 +23,11 @@ impl Bed {
         }
     }
 
-    async fn fetch(&self, git: &Git, url: &str, commit: &str) -> Result<(Attempt, PathBuf), FetchError> {
+    async fn fetch(&self, git: &Git, url: &str, commit: &str) -> Result<(Attempt, Source), FetchError> {
         let id = "bld-1".parse().unwrap();
         let log = self.logs.open(&id).await.unwrap();
         let attempt = self.workspace.attempt(&id).unwrap();
-        let tree = git
+        let source = git
             .fetch(
                 &url.parse().unwrap(),
                 &commit.parse().unwrap(),
@@ -36,7 +36,7 @@ impl Bed {
                 &CancellationToken::new(),
             )
             .await?;
-        Ok((attempt, tree))
+        Ok((attempt, source))
     }
 }
 
@@ -49,7 +49,9 @@ async fn any_commit_is_fetched_by_its_id_alone() {
         .unwrap();
     let second = repo.commit("main", "two", &[("a.txt", b"2")]).unwrap();
     for (commit, content) in [(&first, "1"), (&second, "2")] {
-        let (attempt, tree) = bed.fetch(&Git::default(), &repo.url(), commit).await.unwrap();
+        let (attempt, Source { tree, authors }) =
+            bed.fetch(&Git::default(), &repo.url(), commit).await.unwrap();
+        assert_eq!(authors, ["author@example.com"]);
         assert_eq!(fs::read_to_string(tree.join("a.txt")).unwrap(), content);
         assert_eq!(fs::read_to_string(tree.join("dir/b.txt")).unwrap(), "b");
         assert!(!tree.join(".git").exists());
@@ -151,4 +153,17 @@ fn a_credential_goes_to_its_own_host_only() {
     assert!(config("https://git.example/other/app.git").contains(&header("outer")));
     assert!(!config("https://git.example.elsewhere/app.git").contains("extraHeader"));
     assert!(!format!("{git:?}").contains("inner"));
+}
+
+#[test]
+fn everybody_who_made_a_commit_is_named_once() {
+    let people = "a@example.com\nb@example.com\nCarol <c@example.com>\n\nAlice <a@example.com>\n";
+    assert_eq!(
+        authors(people),
+        ["a@example.com", "b@example.com", "c@example.com"]
+    );
+    // Too many to be true: nobody is named, and whoever asks treats that as somebody unknown.
+    let crowd: String = (0..101).map(|n| format!("Co <{n}@example.com>\n")).collect();
+    assert!(authors(&crowd).is_empty());
+    assert!(authors(&"x".repeat(MAX_OUTPUT)).is_empty());
 }

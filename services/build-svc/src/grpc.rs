@@ -473,6 +473,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
         start_time: state.started_at.map(convert::timestamp),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempt,
+        authors: state.authors.clone(),
         ..proto::Build::default()
     };
     let Some(request) = &state.request else {

@@ -1,0 +1,72 @@
+//! What runs in the cluster, read with kubectl as a person would.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::Value;
+
+/// A cluster by its kubeconfig.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// Asks a Service through the API server's proxy.
+    pub fn get(&self, namespace: &str, service: &str, path: &str) -> Result<String, String> {
+        self.raw(&format!(
+            "/api/v1/namespaces/{namespace}/services/{service}:http/proxy/{path}"
+        ))
+    }
+
+    /// The image of a Deployment's first container.
+    pub fn image(&self, namespace: &str, deployment: &str) -> String {
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}");
+        let found: Value = serde_json::from_str(&self.raw(&path).unwrap()).unwrap();
+        text(&found["spec"]["template"]["spec"]["containers"][0]["image"])
+    }
+
+    /// The digests that the pods of a namespace which are not on their way out really run, one for each container.
+    pub fn running_digests(&self, namespace: &str) -> Vec<String> {
+        let pods: Value =
+            serde_json::from_str(&self.raw(&format!("/api/v1/namespaces/{namespace}/pods")).unwrap())
+                .unwrap();
+        let mut digests = Vec::new();
+        for pod in pods["items"].as_array().unwrap() {
+            if !pod["metadata"]["deletionTimestamp"].is_null() {
+                continue;
+            }
+            for container in pod["status"]["containerStatuses"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                let image = text(&container["imageID"]);
+                digests.push(
+                    image
+                        .rsplit_once('@')
+                        .map_or(image.clone(), |(_, digest)| digest.to_owned()),
+                );
+            }
+        }
+        digests
+    }
+
+    /// A GET on the API.
+    pub fn raw(&self, path: &str) -> Result<String, String> {
+        let output = Command::new(slipway_testbed::tool("kubectl").unwrap())
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["get", "--raw", path])
+            .output()
+            .unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,112 @@
+//! The services' configuration files, as a production set-up writes them: one file for each replica.
+
+use std::{fmt::Write, path::Path};
+
+use slipway_server::TokenHash;
+
+use crate::clients::{DRIVER, PEOPLE, token};
+
+/// What one replica of a service is told.
+#[derive(Debug)]
+pub struct Replica<'a> {
+    /// Data of this replica alone.
+    pub folder: &'a Path,
+    /// Data that all replicas of the service share.
+    pub shared: &'a Path,
+    pub port: u16,
+    pub database: &'a str,
+    pub redis: &'a str,
+    /// Backends that answer at once and do nothing, for figures.
+    pub pretend: bool,
+}
+
+impl Replica<'_> {
+    /// build-svc. `registries` are entries of the list of that name.
+    pub fn build(&self, registries: &str) -> String {
+        let builder = if self.pretend { "pretend" } else { "buildah" };
+        let (own, shared) = (self.folder.display(), self.shared.display());
+        self.common(true)
+            + &format!(
+                "work_directory: {own}/builds\n\
+                 logs: {{ directory: {shared}/logs }}\n\
+                 repositories: [\"file:///*\"]\n\
+                 builders: [{{ name: default, kind: {builder} }}]\n\
+                 registries:\n{registries}"
+            )
+    }
+
+    /// gitops-svc, with the one repository `platform`.
+    pub fn gitops(&self, repository: &str) -> String {
+        let repository = if self.pretend {
+            "pretend: true".to_owned()
+        } else {
+            format!("url: \"{repository}\"")
+        };
+        self.common(true)
+            + &format!(
+                "data_dir: {}\nrepositories:\n  platform: {{ {repository} }}\n",
+                self.folder.display()
+            )
+    }
+
+    /// approval-svc.
+    pub fn approval(&self) -> String {
+        self.common(true)
+            + &format!(
+                "policies:\n\
+                 \x20 one: {{ required: 1, expire_after: 1h }}\n\
+                 \x20 two: {{ required: 2, expire_after: 1h }}\n\
+                 \x20 quick: {{ required: 1, expire_after: 1s }}\n\
+                 people:\n  {}: token/author\n",
+                crate::scene::AUTHOR
+            )
+    }
+
+    /// deploy-svc, over one replica of each of the others.
+    pub fn deploy(&self, others: &[String; 3], catalog: &Path, kubeconfig: &Path) -> String {
+        let cluster = if self.pretend {
+            "pretend: true".to_owned()
+        } else {
+            format!("kubeconfig: {}", kubeconfig.display())
+        };
+        let mut text = self.common(false);
+        let _ = writeln!(
+            text,
+            "catalog: {}\nclusters: [{{ name: local, {cluster} }}]",
+            catalog.display()
+        );
+        for (key, url) in ["build", "gitops", "approval"].iter().zip(others) {
+            let _ = writeln!(text, "{key}: {{ url: \"{url}\", token: {} }}", token(DRIVER));
+        }
+        text
+    }
+
+    fn common(&self, driver: bool) -> String {
+        let mut text = format!(
+            "server:\n  listen: 127.0.0.1:{}\n  drain_timeout: 5s\n  principals:\n",
+            self.port
+        );
+        let mut principal = |name: &str, actions: &[&str]| {
+            let hash = String::from(TokenHash::of(&token(name)));
+            let actions = actions.join(", ");
+            let _ = writeln!(
+                text,
+                "    - {{ subject: {name}, token_sha256: \"{hash}\", roles: [{{ actions: [{actions}] }}] }}"
+            );
+        };
+        for (name, actions) in PEOPLE {
+            principal(name, actions);
+        }
+        if driver {
+            principal(DRIVER, &["read", "start", "cancel", "rollback", "delegate"]);
+        }
+        let level = if self.pretend { "warn" } else { "info" };
+        let connections = if self.pretend { 16 } else { 6 };
+        let _ = writeln!(
+            text,
+            "database: {{ url: \"{}\", max_connections: {connections} }}\nbus: {{ redis_url: \"{}\" }}\ntelemetry: {{ log_filter: {level} }}",
+            self.database, self.redis
+        );
+        text
+    }
+}

@@ -1,0 +1,367 @@
+//! The four services as processes of their own, any number of replicas of each, on PostgreSQL and Redis, with an image
+//! registry, git repositories and a cluster.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use slipway_testbed::{Access, Redis, Registry, TestDir, free_port};
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{
+    Application, Clients, GitOps, PATIENCE, Person,
+    clients::{Addresses, token},
+    cluster::Cluster,
+    configs::Replica,
+    process::Process,
+    programs::{self, CLUSTER, SERVICES},
+    scene::{self, Service},
+};
+
+/// A cluster of one's own instead of the local one: the path of a kubeconfig.
+const KUBECONFIG: &str = "SLIPWAY_TEST_KUBECONFIG";
+/// With [`KUBECONFIG`], the beginning of the images' names in a registry that this machine may push to and that cluster
+/// pulls from, such as `registry.example/team`.
+const IMAGE_PREFIX: &str = "SLIPWAY_TEST_IMAGE_PREFIX";
+
+/// What a suite is to be.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Of each service; 0 means 2.
+    pub replicas: usize,
+    pub services: Vec<Service>,
+    /// Backends answer at once: no repositories, registry or cluster are made.
+    pub pretend: bool,
+}
+
+/// Everything that runs, killed by process id when dropped.
+#[derive(Debug)]
+pub struct Suite {
+    // Fields are dropped in this order: programs before what they use.
+    processes: Vec<Process>,
+    cluster_process: Option<Process>,
+    pub redis: Redis,
+    /// Refuses every push; its images are those of services whose name begins so.
+    pub refusing: Option<Registry>,
+    registry: Option<Registry>,
+    pub cluster: Cluster,
+    pub gitops: GitOps,
+    applications: BTreeMap<&'static str, Application>,
+    addresses: Vec<Addresses>,
+    folder: TestDir,
+}
+
+/// A suite that the tests of one program share: started by the first, ended with the last.
+#[derive(Debug)]
+pub struct Shared(tokio::sync::Mutex<Weak<Suite>>);
+
+impl Shared {
+    #[allow(clippy::new_without_default)] // for statics
+    pub const fn new() -> Self {
+        Self(tokio::sync::Mutex::const_new(Weak::new()))
+    }
+
+    /// The suite that runs, or a new one.
+    pub async fn get(&self, options: impl FnOnce() -> Options) -> Arc<Suite> {
+        let mut shared = self.0.lock().await;
+        if let Some(suite) = shared.upgrade() {
+            return suite;
+        }
+        let suite = Arc::new(Suite::start(options()).await);
+        *shared = Arc::downgrade(&suite);
+        suite
+    }
+}
+
+impl Suite {
+    /// Starts everything, and waits until each process serves.
+    pub async fn start(options: Options) -> Self {
+        let needed: Vec<&str> = SERVICES
+            .into_iter()
+            .chain((!options.pretend).then_some(CLUSTER))
+            .collect();
+        // Cargo may have to build them.
+        tokio::task::spawn_blocking(move || programs::ensure(&needed))
+            .await
+            .unwrap();
+        let folder = TestDir::new("suite").unwrap();
+        let root = folder.path().to_owned();
+        let postgres = slipway_testbed::postgres().await.unwrap();
+        let redis = Redis::start().await.unwrap();
+        let (mut registry, mut refusing) = (None, None);
+        if !options.pretend {
+            registry = Some(Registry::start().await.unwrap());
+            refusing = Some(Registry::start_with(Access::ReadOnly).await.unwrap());
+        }
+
+        let real_cluster = std::env::var_os(KUBECONFIG).map(PathBuf::from);
+        let cluster_process = (!options.pretend && real_cluster.is_none()).then(|| start_cluster(&root));
+        let kubeconfig = real_cluster
+            .clone()
+            .unwrap_or_else(|| root.join("cluster/kubeconfig"));
+        let prefix = match (&real_cluster, &registry) {
+            (Some(_), _) => {
+                std::env::var(IMAGE_PREFIX).unwrap_or_else(|_| panic!("{KUBECONFIG} needs {IMAGE_PREFIX}"))
+            }
+            (None, Some(registry)) => registry.address(),
+            (None, None) => "pretend.example".to_owned(),
+        };
+        let mut registries = format!("  - {{ prefix: \"{prefix}\", kind: oci");
+        registries += if real_cluster.is_some() {
+            " }\n"
+        } else {
+            ", tls: plaintext }\n"
+        };
+        if let Some(refusing) = &refusing {
+            registries += &format!(
+                "  - {{ prefix: \"{}\", kind: oci, tls: plaintext }}\n",
+                refusing.address()
+            );
+        }
+
+        let services: Vec<Service> = options
+            .services
+            .into_iter()
+            .map(|mut service| {
+                if service.image_prefix.as_deref() == Some(REFUSING) {
+                    service.image_prefix = refusing.as_ref().map(Registry::address);
+                }
+                service
+            })
+            .collect();
+        let source = |service: &Service| root.join(format!("apps/{}.git", service.name));
+        let mut applications = BTreeMap::new();
+        if !options.pretend {
+            for service in &services {
+                applications.insert(service.name, Application::new(&source(service)));
+            }
+        }
+        let seeded: &[Service] = if options.pretend { &[] } else { &services };
+        let gitops = GitOps::new(&root.join("platform.git"), seeded);
+        let catalog = root.join("catalog.yaml");
+        let text = scene::catalog(
+            &services,
+            |service| format!("file://{}", source(service).display()),
+            |service| {
+                format!(
+                    "{}/{}",
+                    service.image_prefix.as_ref().unwrap_or(&prefix),
+                    service.name
+                )
+            },
+        );
+        fs::write(&catalog, text).unwrap();
+
+        let mut suite = Self {
+            processes: Vec::new(),
+            cluster_process,
+            redis,
+            refusing,
+            registry,
+            cluster: Cluster { kubeconfig },
+            gitops,
+            applications,
+            addresses: Vec::new(),
+            folder,
+        };
+        suite.cluster_serves().await;
+        let mut databases = Vec::new();
+        for _ in SERVICES {
+            databases.push(postgres.create_database().await.unwrap());
+        }
+        let replicas = if options.replicas == 0 {
+            2
+        } else {
+            options.replicas
+        };
+        for number in 0..replicas {
+            suite.start_replica(number, &databases, &registries, &catalog, options.pretend);
+        }
+        suite.all_serve().await;
+        suite
+    }
+
+    fn start_replica(
+        &mut self,
+        number: usize,
+        databases: &[String],
+        registries: &str,
+        catalog: &Path,
+        pretend: bool,
+    ) {
+        let ports: Vec<u16> = SERVICES.iter().map(|_| free_port().unwrap()).collect();
+        let urls: Vec<String> = ports
+            .iter()
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect();
+        let urls: [String; 4] = urls.try_into().unwrap();
+        let redis = self.redis.url();
+        for (index, service) in SERVICES.into_iter().enumerate() {
+            let name = format!("{service}-{number}");
+            let (own, shared) = (self.path(&name), self.path(service));
+            fs::create_dir_all(&own).unwrap();
+            fs::create_dir_all(&shared).unwrap();
+            let replica = Replica {
+                folder: &own,
+                shared: &shared,
+                port: ports[index],
+                database: &databases[index],
+                redis: &redis,
+                pretend,
+            };
+            let text = match index {
+                0 => replica.build(registries),
+                1 => replica.gitops(&self.gitops.repository.url()),
+                2 => replica.approval(),
+                _ => {
+                    let others = [urls[0].clone(), urls[1].clone(), urls[2].clone()];
+                    replica.deploy(&others, catalog, &self.cluster.kubeconfig)
+                }
+            };
+            let config = own.join("config.yaml");
+            fs::write(&config, text).unwrap();
+            let arguments = [OsStr::new("--config"), config.as_os_str()];
+            // The replica's name, as Kubernetes gives it to a pod.
+            let environment = [("HOSTNAME", name.clone())];
+            let program = programs::program(service);
+            self.processes.push(Process::start(
+                &name,
+                &program,
+                &own.join("log"),
+                &arguments,
+                &environment,
+            ));
+        }
+        self.addresses.push(Addresses { urls, ca_file: None });
+    }
+
+    async fn cluster_serves(&mut self) {
+        let Some(process) = &mut self.cluster_process else {
+            return;
+        };
+        let began = Instant::now();
+        while !process.last_words().contains("export KUBECONFIG=") {
+            if let Some(status) = process.has_ended() {
+                panic!("the cluster ended with {status}:\n{}", process.last_words());
+            }
+            assert!(began.elapsed() < PATIENCE, "the cluster does not start");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn all_serve(&mut self) {
+        for (number, process) in self.processes.iter_mut().enumerate() {
+            let url = &self.addresses[number / SERVICES.len()].urls[number % SERVICES.len()];
+            serves(process, url).await;
+        }
+    }
+
+    /// A person's clients, over one replica of each service.
+    pub fn client(&self, person: Person, replica: usize) -> Clients {
+        self.client_with(Some(&token(person)), replica)
+    }
+
+    /// Clients with any token, or none.
+    pub fn client_with(&self, token: Option<&str>, replica: usize) -> Clients {
+        Clients::new(&self.addresses[replica % self.addresses.len()], token)
+    }
+
+    /// Where a replica's services listen.
+    pub fn addresses(&self, replica: usize) -> &Addresses {
+        &self.addresses[replica]
+    }
+
+    /// The source repository of a service.
+    pub fn application(&self, service: &str) -> &Application {
+        &self.applications[service]
+    }
+
+    /// The names of a service's tags in the registry.
+    pub fn tags(&self, service: &str) -> Vec<String> {
+        let registry = self.registry.as_ref().unwrap();
+        let answer = get(&registry.address(), &format!("/v2/{service}/tags/list"));
+        let body: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let mut tags: Vec<String> = body["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|tag| tag.as_str().unwrap().to_owned())
+            .collect();
+        tags.sort();
+        tags
+    }
+
+    /// A file or folder of this suite.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One replica of one service.
+    pub fn process(&mut self, service: &str, replica: usize) -> &mut Process {
+        let index = SERVICES.iter().position(|name| *name == service).unwrap();
+        &mut self.processes[replica * SERVICES.len() + index]
+    }
+
+    /// Kills one replica of a service, as `kill -9` does.
+    pub fn kill(&mut self, service: &str, replica: usize) {
+        self.process(service, replica).kill();
+    }
+}
+
+/// [`Service::image_prefix`] of a service whose registry refuses pushes.
+pub const REFUSING: &str = "refusing";
+
+fn start_cluster(root: &Path) -> Process {
+    let data = root.join("cluster");
+    let arguments = [OsStr::new("--data"), data.as_os_str()];
+    Process::start(
+        CLUSTER,
+        &programs::program(CLUSTER),
+        &root.join("cluster.log"),
+        &arguments,
+        &[],
+    )
+}
+
+/// Waits until a service's health is SERVING.
+pub async fn serves(process: &mut Process, url: &str) {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect_lazy();
+    let mut health = HealthClient::new(channel);
+    let began = Instant::now();
+    loop {
+        let answer = health.check(HealthCheckRequest::default()).await;
+        if answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving) {
+            return;
+        }
+        if let Some(status) = process.has_ended() {
+            panic!(
+                "a service ended with {status} instead of serving:\n{}",
+                process.last_words()
+            );
+        }
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{url} does not serve:\n{}",
+            process.last_words()
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The body of a plain HTTP answer.
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}

@@ -26,6 +26,8 @@ use crate::{
 
 /// Transactions at the same time, where the database takes more than one writer.
 const IN_FLIGHT: usize = 2;
+/// How often other tasks get to run without anything coming in before a group is closed.
+const QUIET: u32 = 8;
 /// Batches that may queue up before callers wait to hand theirs over.
 pub(crate) const QUEUE: usize = 4096;
 /// How often a group is given to a database that fails for a passing reason, with growing pauses (about 3 s in all).
@@ -54,6 +56,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, gro
     let mut busy: HashSet<Key> = HashSet::new();
     let mut flights: JoinSet<()> = JoinSet::new();
     let mut routes: HashMap<tokio::task::Id, Vec<Key>> = HashMap::new();
+    // How many the last group held, and so how many may come again.
+    let mut answered = 0;
     let mut open = true;
     while open || !waiting.is_empty() || !flights.is_empty() {
         tokio::select! {
@@ -69,13 +73,23 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, gro
                         error.id()
                     }
                 };
-                for key in routes.remove(&flight).unwrap_or_default() {
+                let keys = routes.remove(&flight).unwrap_or_default();
+                answered = keys.len();
+                for key in keys {
                     busy.remove(&key);
                 }
             }
         }
-        // Whoever was just answered gets to hand in the next one before the group is closed.
-        tokio::task::yield_now().await;
+        // Those who were just answered get to hand in their next ones before the group is closed.
+        let mut quiet = 0;
+        while flights.len() < in_flight && waiting.len() < answered && quiet < QUIET {
+            tokio::task::yield_now().await;
+            quiet += 1;
+            while let Ok(job) = queue.try_recv() {
+                waiting.push_back(job);
+                quiet = 0;
+            }
+        }
         while let Ok(job) = queue.try_recv() {
             waiting.push_back(job);
         }

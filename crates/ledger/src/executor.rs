@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod claims;
+mod handback;
 mod held;
 mod kind;
 mod supervisor;

@@ -1,5 +1,7 @@
 //! The hooks that kill a process after an append, or at a named point, and what is left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};

@@ -15,20 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Core, EffectRun, Effects, Held};
 use crate::{
-    Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, decision, ledger::Outcome,
+    Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, ledger::Outcome,
     read::Read, types::Key,
 };
 
 /// How long an effect may take to end after it was cancelled because of a lost lease or a shutdown.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// The pause between tries to write an outcome while the database is away.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest reason that is kept for a failure, in characters.
-const REASON: usize = 2000;
 
 /// Effects and polls are named apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Work {
+pub(super) enum Work {
     Effect(EffectKey),
     Poll(EffectKey),
     Wake,
@@ -44,7 +42,7 @@ impl fmt::Display for Work {
     }
 }
 
-struct Ended<D: Decider> {
+pub(super) struct Ended<D: Decider> {
     work: Work,
     traceparent: Option<TraceContext>,
     /// `Err` when it panicked.
@@ -52,18 +50,18 @@ struct Ended<D: Decider> {
 }
 
 pub(super) struct Supervisor<'a, D: Decider> {
-    core: &'a Arc<Core>,
-    key: &'a Key,
-    held: &'a Held,
+    pub(super) core: &'a Arc<Core>,
+    pub(super) key: &'a Key,
+    pub(super) held: &'a Held,
     handler: &'a Arc<dyn Effects<D>>,
-    tasks: JoinSet<Ended<D>>,
-    running: HashMap<Work, CancellationToken>,
+    pub(super) tasks: JoinSet<Ended<D>>,
+    pub(super) running: HashMap<Work, CancellationToken>,
     /// What went wrong under this lease, and is not started again under it.
-    failed: BTreeMap<Work, String>,
+    pub(super) failed: BTreeMap<Work, String>,
     /// When the polls that run now began.
-    round: Option<Timestamp>,
+    pub(super) round: Option<Timestamp>,
     /// When the last polls began that are through but not yet recorded as such.
-    served: Option<Timestamp>,
+    pub(super) served: Option<Timestamp>,
     poll_next: Option<Instant>,
     /// It was claimed, so its polls may be due: poll without waiting.
     poll_now: bool,
@@ -235,7 +233,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         });
     }
 
-    fn cancel(&self, unwanted: impl Fn(&Work) -> bool) {
+    pub(super) fn cancel(&self, unwanted: impl Fn(&Work) -> bool) {
         for (work, token) in &self.running {
             if unwanted(work) {
                 token.cancel();
@@ -424,116 +422,5 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         tracing::warn!(kind = %self.key.kind, id = %self.key.id, %reason, "a timer failed");
         self.failed.insert(Work::Wake, reason);
         Ok(())
-    }
-
-    /// Records that polls are served and, when nothing runs, gives the lease back.
-    async fn settle(&mut self, loaded: &Cached, state: &D::State, release: bool) -> Result<(), LedgerError> {
-        let version = if release {
-            self.held.begin_release()
-        } else {
-            Some(0)
-        };
-        let Some(version) = version else {
-            return Ok(());
-        };
-        let schedule = decision::schedule::<D>(self.key, state, self.served);
-        let settled = self
-            .core
-            .ledger
-            .shared
-            .store
-            .settle(self.key, loaded.seq, &schedule, release)
-            .await;
-        match settled {
-            Ok(Some(settled)) => {
-                self.served = None;
-                if let Some(at) = settled.due_at.filter(|_| release) {
-                    super::Hook::due(&**self.core, at);
-                }
-                Ok(())
-            }
-            Ok(None) => {
-                if release {
-                    self.held.undo_release(version);
-                }
-                // Somebody appended what we have not heard of yet; if not, the lease is not ours.
-                self.core.ledger.shared.cache.remove(self.key);
-                let (now, _) = self.core.ledger.load::<D>(self.key, Read::Fresh).await?;
-                if now.is_none_or(|now| now.seq == loaded.seq)
-                    && let Some(version) = self.held.renewable()
-                {
-                    self.held.lose(version);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                if release {
-                    self.held.undo_release(version);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives the aggregate back with the reasons: it comes again after a pause, or is set aside.
-    async fn hand_back_failed(&mut self, attempts: u32) -> Result<(), LedgerError> {
-        let reasons: Vec<String> = self
-            .failed
-            .iter()
-            .map(|(work, reason)| format!("{work}: {reason}"))
-            .collect();
-        let reason: String = reasons.join("; ").chars().take(REASON).collect();
-        let Some(version) = self.held.begin_release() else {
-            return Ok(());
-        };
-        let pause = self.core.pause(attempts);
-        match self
-            .core
-            .ledger
-            .shared
-            .store
-            .fail(self.key, &reason, pause, self.core.max_claims)
-            .await
-        {
-            Ok(set_aside) => {
-                self.failed.clear();
-                if set_aside {
-                    self.core.ledger.shared.cache.remove(self.key);
-                    tracing::error!(kind = %self.key.kind, id = %self.key.id, %reason, "set aside until somebody resumes it");
-                } else {
-                    super::Hook::due(&**self.core, self.core.ledger.now() + pause);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.held.undo_release(version);
-                Err(error)
-            }
-        }
-    }
-
-    /// The ledger itself failed: stop everything and hand the aggregate back, if that can be written.
-    pub(super) async fn give_up(&mut self, error: &LedgerError) {
-        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "gave up an aggregate for now");
-        self.cancel(|_| true);
-        let deadline = Instant::now() + GRACE;
-        while let Ok(Some(_)) = tokio::time::timeout(
-            deadline.saturating_duration_since(Instant::now()),
-            self.tasks.join_next(),
-        )
-        .await
-        {}
-        self.tasks.shutdown().await;
-        self.running.clear();
-        self.round = None;
-        self.held.set_polls(0);
-        let attempts = self.held.take().attempts;
-        self.failed.insert(Work::Wake, error.to_string());
-        if self.hand_back_failed(attempts).await.is_err()
-            && let Some(version) = self.held.renewable()
-        {
-            // It comes again when the lease has lapsed.
-            self.held.lose(version);
-        }
     }
 }

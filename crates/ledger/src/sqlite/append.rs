@@ -32,6 +32,19 @@ async fn one(
     now: Timestamp,
     me: &str,
 ) -> sqlx::Result<Outcome> {
+    if let ([append], None, false) = (&*batch.appends, &batch.request, again)
+        && append.writes()
+        && append.expected > 0
+    {
+        // The common case needs no look beforehand: the update itself compares.
+        let Some(written) = write(conn, append, now, me).await? else {
+            return Ok(Err(Clash::Seq));
+        };
+        for row in &append.events {
+            insert_event(conn, &append.key, row).await?;
+        }
+        return Ok(Ok(vec![written]));
+    }
     for append in &batch.appends {
         let seq = current(conn, &append.key).await?;
         if seq == append.expected {
@@ -74,13 +87,15 @@ async fn one(
         for row in &append.events {
             insert_event(conn, &append.key, row).await?;
         }
+        let unwritten = Written {
+            mine: false,
+            due_at: None,
+        };
         written.push(if append.writes() {
-            write(conn, append, now, me).await?
+            // Compared above, in this transaction.
+            write(conn, append, now, me).await?.unwrap_or(unwritten)
         } else {
-            Written {
-                mine: false,
-                due_at: None,
-            }
+            unwritten
         });
     }
     Ok(Ok(written))
@@ -147,12 +162,13 @@ macro_rules! due {
 }
 pub(super) use due;
 
+/// `None` when it is not at the seq that the append was decided on.
 async fn write(
     conn: &mut SqliteConnection,
     append: &Append,
     now: Timestamp,
     me: &str,
-) -> sqlx::Result<Written> {
+) -> sqlx::Result<Option<Written>> {
     if append.expected == 0 {
         sqlx::query(
             "INSERT INTO aggregates (kind, id, seq, state_version, status, service, environment, correlation, labels,
@@ -180,7 +196,7 @@ async fn write(
                WHEN ?18 = 1 AND (lease_owner IS NULL OR lease_until <= ?1 OR lease_owner = ?19) THEN ?1 + ?20
                WHEN ?18 = 2 AND lease_owner = ?19 THEN NULL
                ELSE lease_until END
-         WHERE kind = ?21 AND id = ?22
+         WHERE kind = ?21 AND id = ?22 AND seq = ?23
          RETURNING due_at, lease_owner IS ?19 AND lease_until > ?1 AS mine"
     ))
     .bind(now.as_micros())
@@ -205,14 +221,17 @@ async fn write(
     .bind(append.wish.lease_micros())
     .bind(&*append.key.kind)
     .bind(append.key.id.as_str())
-    .fetch_one(conn)
+    .bind(append.expected.cast_signed())
+    .fetch_optional(conn)
     .await?;
-    Ok(Written {
-        mine: row.try_get("mine")?,
-        due_at: row
-            .try_get::<Option<i64>, _>("due_at")?
-            .map(Timestamp::from_micros),
+    row.map(|row| {
+        let due_at = row.try_get::<Option<i64>, _>("due_at")?;
+        Ok(Written {
+            mine: row.try_get("mine")?,
+            due_at: due_at.map(Timestamp::from_micros),
+        })
     })
+    .transpose()
 }
 
 /// Writes the state of an older version anew, as of the same seq.

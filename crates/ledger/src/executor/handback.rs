@@ -1,0 +1,130 @@
+//! How a supervisor gives an aggregate back: done, failed, or with the ledger itself out of reach.
+
+use std::time::Instant;
+
+use super::{
+    Hook,
+    supervisor::{GRACE, Supervisor, Work},
+};
+use crate::{Decider, LedgerError, cache::Cached, decision, read::Read};
+
+/// The longest reason that is kept for a failure, in characters.
+const REASON: usize = 2000;
+
+impl<D: Decider> Supervisor<'_, D> {
+    /// Records that polls are served and, when nothing runs, gives the lease back.
+    pub(super) async fn settle(
+        &mut self,
+        loaded: &Cached,
+        state: &D::State,
+        release: bool,
+    ) -> Result<(), LedgerError> {
+        let version = if release {
+            self.held.begin_release()
+        } else {
+            Some(0)
+        };
+        let Some(version) = version else {
+            return Ok(());
+        };
+        let schedule = decision::schedule::<D>(self.key, state, self.served);
+        let settled = self
+            .core
+            .ledger
+            .shared
+            .store
+            .settle(self.key, loaded.seq, &schedule, release)
+            .await;
+        match settled {
+            Ok(Some(settled)) => {
+                self.served = None;
+                if let Some(at) = settled.due_at.filter(|_| release) {
+                    Hook::due(&**self.core, at);
+                }
+                Ok(())
+            }
+            Ok(None) => {
+                if release {
+                    self.held.undo_release(version);
+                }
+                // Somebody appended what we have not heard of yet; if not, the lease is not ours.
+                self.core.ledger.shared.cache.remove(self.key);
+                let (now, _) = self.core.ledger.load::<D>(self.key, Read::Fresh).await?;
+                if now.is_none_or(|now| now.seq == loaded.seq)
+                    && let Some(version) = self.held.renewable()
+                {
+                    self.held.lose(version);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if release {
+                    self.held.undo_release(version);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the aggregate back with the reasons: it comes again after a pause, or is set aside.
+    pub(super) async fn hand_back_failed(&mut self, attempts: u32) -> Result<(), LedgerError> {
+        let reasons: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(work, reason)| format!("{work}: {reason}"))
+            .collect();
+        let reason: String = reasons.join("; ").chars().take(REASON).collect();
+        let Some(version) = self.held.begin_release() else {
+            return Ok(());
+        };
+        let pause = self.core.pause(attempts);
+        match self
+            .core
+            .ledger
+            .shared
+            .store
+            .fail(self.key, &reason, pause, self.core.max_claims)
+            .await
+        {
+            Ok(set_aside) => {
+                self.failed.clear();
+                if set_aside {
+                    self.core.ledger.shared.cache.remove(self.key);
+                    tracing::error!(kind = %self.key.kind, id = %self.key.id, %reason, "set aside until somebody resumes it");
+                } else {
+                    Hook::due(&**self.core, self.core.ledger.now() + pause);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.held.undo_release(version);
+                Err(error)
+            }
+        }
+    }
+
+    /// The ledger itself failed: stop everything and hand the aggregate back, if that can be written.
+    pub(super) async fn give_up(&mut self, error: &LedgerError) {
+        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "gave up an aggregate for now");
+        self.cancel(|_| true);
+        let deadline = Instant::now() + GRACE;
+        while let Ok(Some(_)) = tokio::time::timeout(
+            deadline.saturating_duration_since(Instant::now()),
+            self.tasks.join_next(),
+        )
+        .await
+        {}
+        self.tasks.shutdown().await;
+        self.running.clear();
+        self.round = None;
+        self.held.set_polls(0);
+        let attempts = self.held.take().attempts;
+        self.failed.insert(Work::Wake, error.to_string());
+        if self.hand_back_failed(attempts).await.is_err()
+            && let Some(version) = self.held.renewable()
+        {
+            // It comes again when the lease has lapsed.
+            self.held.lose(version);
+        }
+    }
+}

@@ -8,7 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///
 /// Exit codes: 0 the thing asked for happened; 1 it did not; 2 the command line is wrong.
 #[derive(Debug, Parser)]
-#[command(name = "slipway", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "slipway",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -222,7 +227,9 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn service_file(text: &str) -> Result<(String, PathBuf), String> {
-    let (service, file) = text.split_once('=').ok_or("write it SERVICE=FILE, such as build-svc=build.yaml")?;
+    let (service, file) = text
+        .split_once('=')
+        .ok_or("write it SERVICE=FILE, such as build-svc=build.yaml")?;
     Ok((service.to_owned(), file.into()))
 }
 

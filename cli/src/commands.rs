@@ -16,7 +16,9 @@ fn request_id() -> String {
 /// A table without lines between its cells.
 fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(header);
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(header);
     table
 }
 

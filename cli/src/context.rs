@@ -7,7 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use slipway_proto::{
-    approval::v1::approval_service_client::ApprovalServiceClient, build::v1::build_service_client::BuildServiceClient,
+    approval::v1::approval_service_client::ApprovalServiceClient,
+    build::v1::build_service_client::BuildServiceClient,
     gitops::v1::git_ops_service_client::GitOpsServiceClient,
     release::v1::release_service_client::ReleaseServiceClient,
 };
@@ -39,9 +40,23 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(urls: [String; 4], user: &str, token_files: BTreeMap<String, PathBuf>, ca_file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        urls: [String; 4],
+        user: &str,
+        token_files: BTreeMap<String, PathBuf>,
+        ca_file: Option<PathBuf>,
+    ) -> Self {
         let [build, gitops, approval, deploy] = urls;
-        Self { build, gitops, approval, deploy, ca_file, user: user.to_owned(), token_files, folder: PathBuf::new() }
+        Self {
+            build,
+            gitops,
+            approval,
+            deploy,
+            ca_file,
+            user: user.to_owned(),
+            token_files,
+            folder: PathBuf::new(),
+        }
     }
 
     /// Reads the context that the command line names.
@@ -49,7 +64,9 @@ impl Context {
         let path = globals.context.clone().unwrap_or_else(|| DEFAULT.into());
         if !path.exists() {
             let message = format!("there is no context file {}", path.display());
-            return Err(Failure::new(message).next("start `slipway dev` in this folder, or name one with --context"));
+            return Err(
+                Failure::new(message).next("start `slipway dev` in this folder, or name one with --context")
+            );
         }
         let mut context: Self = slipway_server::config::read(&path).map_err(Failure::new)?;
         context.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -83,9 +100,10 @@ impl Context {
     }
 
     pub(crate) fn approvals(&self) -> Result<ApprovalServiceClient<Channel>, Failure> {
-        Ok(ApprovalServiceClient::new(self.channel("approval", &self.approval)?))
+        Ok(ApprovalServiceClient::new(
+            self.channel("approval", &self.approval)?,
+        ))
     }
-
 
     pub(crate) fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {
         Ok(ReleaseServiceClient::new(self.channel("deploy", &self.deploy)?))

@@ -13,7 +13,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), next: None }
+        Self {
+            message: message.to_string(),
+            next: None,
+        }
     }
 
     /// What the person may do about it.
@@ -26,12 +29,22 @@ impl Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let view = ErrorView::of(&status);
-        let code = if view.reason.is_empty() { format!("{:?}", status.code()) } else { view.reason };
+        let code = if view.reason.is_empty() {
+            format!("{:?}", status.code())
+        } else {
+            view.reason
+        };
         let failure = Self::new(format!("{} [{code}]", status.message()));
         match status.code() {
-            Code::Unavailable => failure.next("is the service running? `slipway dev` starts one of everything"),
-            Code::Unauthenticated => failure.next("check the token file in the context file, or choose a person with --as"),
-            Code::PermissionDenied => failure.next("ask someone who holds the role, or choose another person with --as"),
+            Code::Unavailable => {
+                failure.next("is the service running? `slipway dev` starts one of everything")
+            }
+            Code::Unauthenticated => {
+                failure.next("check the token file in the context file, or choose a person with --as")
+            }
+            Code::PermissionDenied => {
+                failure.next("ask someone who holds the role, or choose another person with --as")
+            }
             _ => failure,
         }
     }

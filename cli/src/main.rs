@@ -51,10 +51,16 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
     match cli.command {
         Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
         Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
-        Command::Release(command) => commands::release::run(&Context::load(&globals)?, globals.output, command).await,
-        Command::Approval(command) => commands::approval::run(&Context::load(&globals)?, globals.output, command).await,
+        Command::Release(command) => {
+            commands::release::run(&Context::load(&globals)?, globals.output, command).await
+        }
+        Command::Approval(command) => {
+            commands::approval::run(&Context::load(&globals)?, globals.output, command).await
+        }
         Command::Build(command) => commands::build::run(&Context::load(&globals)?, command).await,
-        Command::Events(command) => commands::events::run(&Context::load(&globals)?, globals.output, command).await,
+        Command::Events(command) => {
+            commands::events::run(&Context::load(&globals)?, globals.output, command).await
+        }
         Command::Config(command) => commands::config::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut std::io::stdout());

@@ -30,7 +30,13 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
     }
     let _ = writeln!(out, "trace  {}", release.trace_id);
     let _ = writeln!(out);
-    let name_width = release.steps.iter().map(|step| step.name.len()).max().unwrap_or(4).max(4);
+    let name_width = release
+        .steps
+        .iter()
+        .map(|step| step.name.len())
+        .max()
+        .unwrap_or(4)
+        .max(4);
     for step in &release.steps {
         let from = micros(step.queue_time.as_ref()).unwrap_or(begin);
         let to = micros(step.end_time.as_ref()).unwrap_or(end);
@@ -48,7 +54,11 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
     let _ = writeln!(out);
     if let Some(spent) = &release.time_spent {
         let part = |duration: &Option<prost_types::Duration>| {
-            seconds(duration.as_ref().map_or(0, |d| d.seconds * 1_000_000 + i64::from(d.nanos) / 1000))
+            seconds(
+                duration
+                    .as_ref()
+                    .map_or(0, |d| d.seconds * 1_000_000 + i64::from(d.nanos) / 1000),
+            )
         };
         let _ = writeln!(
             out,
@@ -63,11 +73,24 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
         let _ = writeln!(out, "reason  {}: {}", reason.code, reason.message);
     }
     if let Some(waiting) = &release.waiting_on {
-        let _ = writeln!(out, "waits for {} {}  {}", waiting_kind(waiting.kind()), waiting.r#ref, waiting.message);
+        let _ = writeln!(
+            out,
+            "waits for {} {}  {}",
+            waiting_kind(waiting.kind()),
+            waiting.r#ref,
+            waiting.message
+        );
     }
     for pod in &release.evidence {
-        let exit = pod.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-        let _ = writeln!(out, "pod {} container {}: {}{exit}", pod.pod, pod.container, pod.state);
+        let exit = pod
+            .exit_code
+            .map(|code| format!(", exit code {code}"))
+            .unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "pod {} container {}: {}{exit}",
+            pod.pod, pod.container, pod.state
+        );
         for line in &pod.log_tail {
             let _ = writeln!(out, "  | {line}");
         }
@@ -110,12 +133,18 @@ fn party(step: &Step) -> &'static str {
 fn detail(step: &Step) -> String {
     let said = match (&step.waiting_on, &step.reason) {
         (Some(waiting), _) if !waiting.message.is_empty() => waiting.message.clone(),
-        (_, Some(reason)) if step.status() != step::Status::Succeeded => format!("{}: {}", reason.code, reason.message),
+        (_, Some(reason)) if step.status() != step::Status::Succeeded => {
+            format!("{}: {}", reason.code, reason.message)
+        }
         _ => step.result.clone(),
     };
     let line = said.lines().next().unwrap_or_default();
     let cut: String = line.chars().take(100).collect();
-    if cut.len() < line.len() { format!("{cut}…") } else { cut }
+    if cut.len() < line.len() {
+        format!("{cut}…")
+    } else {
+        cut
+    }
 }
 
 fn mark(status: step::Status) -> char {
@@ -164,7 +193,13 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        for (micros, text) in [(0, "0ms"), (999_999, "999ms"), (4_250_000, "4.2s"), (185_000_000, "3m05s"), (7_800_000_000, "2h10m")] {
+        for (micros, text) in [
+            (0, "0ms"),
+            (999_999, "999ms"),
+            (4_250_000, "4.2s"),
+            (185_000_000, "3m05s"),
+            (7_800_000_000, "2h10m"),
+        ] {
             assert_eq!(seconds(micros), text);
         }
     }

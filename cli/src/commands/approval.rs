@@ -16,7 +16,11 @@ use crate::{
 
 const APPROVAL: &str = "slipway.approval.v1.Approval";
 
-pub(crate) async fn run(context: &Context, output: Output, command: ApprovalCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    output: Output,
+    command: ApprovalCommand,
+) -> Result<Outcome, Failure> {
     match command {
         ApprovalCommand::List { all, service, limit } => list(context, output, all, service, limit).await,
         ApprovalCommand::Get { id } => {
@@ -44,7 +48,10 @@ async fn list(
     };
     let answer = context.approvals()?.list_approvals(request).await?.into_inner();
     if output == Output::Json {
-        out::line(json::render("slipway.approval.v1.ListApprovalsResponse", &answer)?);
+        out::line(json::render(
+            "slipway.approval.v1.ListApprovalsResponse",
+            &answer,
+        )?);
         return Ok(Outcome::Happened);
     }
     if answer.approvals.is_empty() {
@@ -56,10 +63,22 @@ async fn list(
         let age = now - waterfall::micros(approval.create_time.as_ref()).unwrap_or(now);
         rows.add_row([
             approval.id.clone(),
-            approval.subject.as_ref().map(|subject| subject.summary.clone()).unwrap_or_default(),
-            approval.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default(),
+            approval
+                .subject
+                .as_ref()
+                .map(|subject| subject.summary.clone())
+                .unwrap_or_default(),
+            approval
+                .policy
+                .as_ref()
+                .map(|policy| policy.name.clone())
+                .unwrap_or_default(),
             status_of(&approval).to_owned(),
-            approval.waiting_on.as_ref().map(|waiting| waiting.message.clone()).unwrap_or_default(),
+            approval
+                .waiting_on
+                .as_ref()
+                .map(|waiting| waiting.message.clone())
+                .unwrap_or_default(),
             waterfall::seconds(age),
         ]);
     }
@@ -68,10 +87,22 @@ async fn list(
 }
 
 async fn get(context: &Context, id: String) -> Result<Approval, Failure> {
-    present(context.approvals()?.get_approval(GetApprovalRequest { id }).await?.into_inner().approval)
+    present(
+        context
+            .approvals()?
+            .get_approval(GetApprovalRequest { id })
+            .await?
+            .into_inner()
+            .approval,
+    )
 }
 
-async fn decide(context: &Context, output: Output, args: DecideArgs, verdict: Verdict) -> Result<Outcome, Failure> {
+async fn decide(
+    context: &Context,
+    output: Output,
+    args: DecideArgs,
+    verdict: Verdict,
+) -> Result<Outcome, Failure> {
     let binding = match args.binding {
         Some(binding) => binding,
         None => {
@@ -118,15 +149,32 @@ fn describe(approval: &Approval) -> String {
         format!("for      {}", subject.summary),
         format!("target   {}", subject.target),
         format!("digest   {}", subject.digest),
-        format!("policy   {} ({} of {})", policy.name, policy.required, who(&policy.approvers)),
+        format!(
+            "policy   {} ({} of {})",
+            policy.name,
+            policy.required,
+            who(&policy.approvers)
+        ),
     ];
     if let Some(actor) = &approval.requested_by {
-        let person = if actor.on_behalf_of.is_empty() { &actor.principal } else { &actor.on_behalf_of };
+        let person = if actor.on_behalf_of.is_empty() {
+            &actor.principal
+        } else {
+            &actor.on_behalf_of
+        };
         lines.push(format!("asked by {person}"));
     }
     for decision in &approval.decisions {
-        let verdict = if decision.verdict() == Verdict::Approve { "yes" } else { "no" };
-        let by = decision.by.as_ref().map(|by| by.principal.clone()).unwrap_or_default();
+        let verdict = if decision.verdict() == Verdict::Approve {
+            "yes"
+        } else {
+            "no"
+        };
+        let by = decision
+            .by
+            .as_ref()
+            .map(|by| by.principal.clone())
+            .unwrap_or_default();
         lines.push(format!("{verdict:8} {by}  {}", decision.comment));
     }
     if let Some(reason) = &approval.reason {
@@ -139,5 +187,9 @@ fn describe(approval: &Approval) -> String {
 }
 
 fn who(approvers: &[String]) -> String {
-    if approvers.is_empty() { "anyone who may approve".to_owned() } else { approvers.join(", ") }
+    if approvers.is_empty() {
+        "anyone who may approve".to_owned()
+    } else {
+        approvers.join(", ")
+    }
 }

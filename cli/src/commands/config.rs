@@ -20,7 +20,12 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
         }
     };
     for path in &catalog {
-        told(path, deploy_svc::catalog::Catalog::read(path).map(|_| ()).map_err(|error| error.to_string()));
+        told(
+            path,
+            deploy_svc::catalog::Catalog::read(path)
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
+        );
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
@@ -28,7 +33,9 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
             "gitops" => check::<gitops_svc::Config>(path),
             "approval" => check::<approval_svc::Config>(path),
             "deploy" => check::<deploy_svc::Config>(path),
-            _ => Err(format!("no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc")),
+            _ => Err(format!(
+                "no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc"
+            )),
         };
         told(path, result);
     }

@@ -33,7 +33,9 @@ pub(crate) async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
         None => std::env::temp_dir().join(format!("slipway-demo-{}", std::process::id())),
     };
     // Blocking work all the way: it waits for programs.
-    let done = tokio::task::spawn_blocking(move || play(&folder)).await.map_err(Failure::new)?;
+    let done = tokio::task::spawn_blocking(move || play(&folder))
+        .await
+        .map_err(Failure::new)?;
     done.map(|()| Outcome::Happened)
 }
 
@@ -42,20 +44,29 @@ fn play(folder: &Path) -> Result<(), Failure> {
     let folder = folder.canonicalize()?;
     let data = folder.join("slipway");
     let slipway = std::env::current_exe()?;
-    let shell = Shell { slipway, context: data.join("context.yaml") };
+    let shell = Shell {
+        slipway,
+        context: data.join("context.yaml"),
+    };
 
     title("An application with two commits: A works, B fails its health check");
     scene::compile(&shell, &folder.join("binaries"))?;
     let began = Instant::now();
     let scene = scene::make(&shell, &folder, &folder.join("binaries"))?;
     say(&format!("application  {}", scene.app.display()));
-    say(&format!("gitops       {}  overlays dev, staging, prod", scene.gitops.display()));
+    say(&format!(
+        "gitops       {}  overlays dev, staging, prod",
+        scene.gitops.display()
+    ));
 
     title("All four services, a Kubernetes and an image store in one process");
     let options = Options {
         port: 0,
         catalog: Some(scene::catalog(&scene.app)),
-        repositories: vec![Repository { name: "platform".to_owned(), url: format!("file://{}", scene.gitops.display()) }],
+        repositories: vec![Repository {
+            name: "platform".to_owned(),
+            url: format!("file://{}", scene.gitops.display()),
+        }],
     };
     Home::open(&data, &options)?;
     let dev = Dev::start(&shell, &data, &folder.join("dev.log"))?;
@@ -66,8 +77,15 @@ fn play(folder: &Path) -> Result<(), Failure> {
     left?;
 
     title("Done");
-    say(&format!("took {:.1} s after compilation; everything lies in {}", began.elapsed().as_secs_f64(), folder.display()));
-    say(&format!("start it again with: slipway dev --data {}", data.display()));
+    say(&format!(
+        "took {:.1} s after compilation; everything lies in {}",
+        began.elapsed().as_secs_f64(),
+        folder.display()
+    ));
+    say(&format!(
+        "start it again with: slipway dev --data {}",
+        data.display()
+    ));
     Ok(())
 }
 
@@ -77,15 +95,24 @@ fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
     // alice asked for the release, so her own yes must not count.
     let staging = wait_for_approval(shell, "staging")?;
     let refused = shell.show("alice", &["approval", "approve", &staging])?;
-    ensure(!refused.status.success(), "alice may not approve what she asked for")?;
+    ensure(
+        !refused.status.success(),
+        "alice may not approve what she asked for",
+    )?;
     approve(shell, "bob", &staging)?;
     let prod = wait_for_approval(shell, "prod")?;
     approve(shell, "bob", &prod)?;
     approve(shell, "carol", &prod)?;
     let (succeeded, good) = release.wait()?;
-    ensure(succeeded && text(&good, "status") == "STATUS_SUCCEEDED", &format!("release A succeeds: {good}"))?;
+    ensure(
+        succeeded && text(&good, "status") == "STATUS_SUCCEEDED",
+        &format!("release A succeeds: {good}"),
+    )?;
     for (environment, _) in scene::ENVIRONMENTS {
-        ensure(curl(data, environment, "version")? == "A", &format!("{environment} serves A"))?;
+        ensure(
+            curl(data, environment, "version")? == "A",
+            &format!("{environment} serves A"),
+        )?;
     }
     let digests = one_digest(&scene.gitops, shell)?;
     ensure(digests == 1, "the same digest runs everywhere: it was built once")?;
@@ -93,16 +120,25 @@ fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
     title("Release B: its /health fails, so dev refuses it and serves A again");
     let (succeeded, bad) = Releasing::start(shell, &scene.bad)?.wait()?;
     ensure(!succeeded, "the exit code says that it did not succeed")?;
-    ensure(text(&bad, "status") == "STATUS_ROLLED_BACK", &format!("release B is rolled back: {bad}"))?;
+    ensure(
+        text(&bad, "status") == "STATUS_ROLLED_BACK",
+        &format!("release B is rolled back: {bad}"),
+    )?;
     let said = bad["evidence"].to_string();
-    ensure(said.contains("cannot reach the database"), "the pod's last log lines are in the release")?;
+    ensure(
+        said.contains("cannot reach the database"),
+        "the pod's last log lines are in the release",
+    )?;
     ensure(curl(data, "dev", "version")? == "A", "dev serves A again")?;
     shell.show("alice", &["release", "get", &text(&bad, "id")])?;
 
     title("What the GitOps repository says");
     let log = shell.git(&scene.gitops, &["log", "--format=%h %an  %s", "main"])?;
     log.lines().for_each(|line| say(&format!("  {line}")));
-    ensure(log.lines().count() == 6, "one commit for each environment, one revert, and the first")?;
+    ensure(
+        log.lines().count() == 6,
+        "one commit for each environment, one revert, and the first",
+    )?;
 
     title("Where the time of release A went");
     shell.show("alice", &["release", "get", &text(&good, "id")])?;
@@ -117,11 +153,15 @@ struct Releasing {
 
 impl Releasing {
     fn start(shell: &Shell, commit: &str) -> Result<Self, Failure> {
-        let arguments = ["release", "start", SERVICE, "--commit", commit, "--branch", "main", "--wait"];
+        let arguments = [
+            "release", "start", SERVICE, "--commit", commit, "--branch", "main", "--wait",
+        ];
         say(&format!("$ slipway --as alice {} -o json", arguments.join(" ")));
         let mut command = shell.slipway("alice", &arguments);
         command.args(["-o", "json"]).stdout(Stdio::piped());
-        Ok(Self { child: command.spawn()? })
+        Ok(Self {
+            child: command.spawn()?,
+        })
     }
 
     fn wait(self) -> Result<(bool, Value), Failure> {
@@ -140,7 +180,10 @@ impl Dev {
     fn start(shell: &Shell, data: &Path, log: &Path) -> Result<Self, Failure> {
         say(&format!("$ slipway dev --data {}", data.display()));
         let mut command = shell.command(&shell.slipway, &["dev", "--data"]);
-        command.arg(data).stdout(Stdio::piped()).stderr(fs::File::create(log)?);
+        command
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(log)?);
         let mut child = command.spawn()?;
         let out = child.stdout.take();
         let dev = Self { child: Some(child) };
@@ -151,12 +194,15 @@ impl Dev {
             }
             say(&format!("  {line}"));
         }
-        Err(Failure::new("slipway dev ended before it was ready").next(format!("look into {}", log.display())))
+        Err(Failure::new("slipway dev ended before it was ready")
+            .next(format!("look into {}", log.display())))
     }
 
     /// Stops it and looks for anything that it left running.
     fn stop(mut self, folder: &Path) -> Result<(), Failure> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         kill(pid, Signal::SIGTERM).map_err(Failure::new)?;
         let status = child.wait()?;
@@ -181,17 +227,24 @@ fn wait_for_approval(shell: &Shell, environment: &str) -> Result<String, Failure
     while began.elapsed() < PATIENCE {
         let (_, listed) = shell.json("bob", &["approval", "list"])?;
         let approvals = listed["approvals"].as_array().cloned().unwrap_or_default();
-        let wanted = approvals.iter().find(|approval| approval["subject"]["environment"] == environment);
+        let wanted = approvals
+            .iter()
+            .find(|approval| approval["subject"]["environment"] == environment);
         if let Some(approval) = wanted {
             return Ok(text(approval, "id"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    Err(Failure::new(format!("no approval for {environment} was asked for")))
+    Err(Failure::new(format!(
+        "no approval for {environment} was asked for"
+    )))
 }
 
 fn approve(shell: &Shell, person: &str, approval: &str) -> Result<(), Failure> {
-    let output = shell.show(person, &["approval", "approve", approval, "--comment", "looks good"])?;
+    let output = shell.show(
+        person,
+        &["approval", "approve", approval, "--comment", "looks good"],
+    )?;
     ensure(output.status.success(), &format!("{person} approves"))
 }
 
@@ -199,7 +252,10 @@ fn approve(shell: &Shell, person: &str, approval: &str) -> Result<(), Failure> {
 fn curl(data: &Path, environment: &str, path: &str) -> Result<String, Failure> {
     let proxy = format!("/api/v1/namespaces/{environment}/services/{SERVICE}:http/proxy/{path}");
     let mut command = std::process::Command::new("kubectl");
-    command.arg("--kubeconfig").arg(data.join("kubeconfig")).args(["get", "--raw", &proxy]);
+    command
+        .arg("--kubeconfig")
+        .arg(data.join("kubeconfig"))
+        .args(["get", "--raw", &proxy]);
     let output = command.output().map_err(|error| {
         Failure::new(format!("cannot run kubectl: {error}")).next("scripts/install-prerequisites demo")
     })?;
@@ -214,8 +270,16 @@ fn one_digest(gitops: &Path, shell: &Shell) -> Result<usize, Failure> {
     for (environment, _) in scene::ENVIRONMENTS {
         let file = format!("main:apps/shop/overlays/{environment}/kustomization.yaml");
         let text = shell.git(gitops, &["show", &file])?;
-        ensure(text.contains("# written by Slipway; comments stay"), "comments stay where they are")?;
-        let digest = text.lines().find(|line| line.contains("digest:")).unwrap_or_default().trim().to_owned();
+        ensure(
+            text.contains("# written by Slipway; comments stay"),
+            "comments stay where they are",
+        )?;
+        let digest = text
+            .lines()
+            .find(|line| line.contains("digest:"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         digests.insert(digest);
     }
     Ok(digests.len())
@@ -243,7 +307,16 @@ fn processes_of(folder: &Path) -> Result<Vec<String>, Failure> {
 
 fn ensure(holds: bool, claim: &str) -> Result<(), Failure> {
     if holds {
-        say(&format!("✓ {}", claim.lines().next().unwrap_or_default().chars().take(120).collect::<String>()));
+        say(&format!(
+            "✓ {}",
+            claim
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(120)
+                .collect::<String>()
+        ));
         Ok(())
     } else {
         Err(Failure::new(format!("not so: {claim}")))

@@ -22,7 +22,10 @@ use crate::{Outcome, args::DevArgs, failure::Failure};
 type Ended = (&'static str, Result<(), RunError>);
 
 pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
-    let options = Options { port: args.port, ..Options::default() };
+    let options = Options {
+        port: args.port,
+        ..Options::default()
+    };
     let home = Home::open(&args.data, &options)?;
     let _lock = lock(&home)?;
     let telemetry = TelemetryConfig {
@@ -48,9 +51,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
             let config: $service::Config = configured(&home.config($name))?;
             let listener = bind(config.server.listen, &home.config($name)).await?;
             let service = telemetry.service(concat!($name, "-svc")).map_err(Failure::new)?;
-            let wiring = Wiring { listener, bus: bus.clone(), telemetry: service };
+            let wiring = Wiring {
+                listener,
+                bus: bus.clone(),
+                telemetry: service,
+            };
             let shutdown = shutdown.clone();
-            services.push(async move { ($name, $service::run(config, wiring, shutdown).await) }.boxed_local());
+            services
+                .push(async move { ($name, $service::run(config, wiring, shutdown).await) }.boxed_local());
         }};
     }
     spawn!(build_svc, "build");
@@ -101,8 +109,10 @@ fn configured<C: ServiceConfig>(path: &Path) -> Result<C, Failure> {
 
 async fn bind(address: SocketAddr, config: &Path) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {address}: {error}"))
-            .next(format!("free the port, or change server.listen in {} and the URL in context.yaml", config.display()))
+        Failure::new(format!("cannot listen on {address}: {error}")).next(format!(
+            "free the port, or change server.listen in {} and the URL in context.yaml",
+            config.display()
+        ))
     })
 }
 
@@ -116,7 +126,9 @@ fn why(ended: Option<Ended>) -> Failure {
 
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     tokio::select! {
@@ -137,12 +149,26 @@ fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
         println!("  {name:13} {url}");
     }
     if let Some(cluster) = cluster {
-        println!("  {:13} https://{}  KUBECONFIG={}", "kubernetes", cluster.address(), home.path("kubeconfig").display());
+        println!(
+            "  {:13} https://{}  KUBECONFIG={}",
+            "kubernetes",
+            cluster.address(),
+            home.path("kubeconfig").display()
+        );
     }
     println!("  {:13} {}", "catalog", home.path("catalog.yaml").display());
-    println!("  {:13} {}  (yours to edit; read at the next start)", "configuration", home.path("config").display());
+    println!(
+        "  {:13} {}  (yours to edit; read at the next start)",
+        "configuration",
+        home.path("config").display()
+    );
     let people: Vec<&str> = context.token_files.keys().map(String::as_str).collect();
-    println!("  {:13} {} in {}", "tokens of", people.join(", "), home.path("tokens").display());
+    println!(
+        "  {:13} {} in {}",
+        "tokens of",
+        people.join(", "),
+        home.path("tokens").display()
+    );
     println!();
     println!("Type next, in another terminal:");
     println!("  export SLIPWAY_CONTEXT={}", home.path("context.yaml").display());

@@ -16,7 +16,11 @@ use crate::{
 
 type Events = Pin<Box<dyn Stream<Item = Result<Option<Event>, Status>> + Send>>;
 
-pub(crate) async fn run(context: &Context, output: Output, command: EventsCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    output: Output,
+    command: EventsCommand,
+) -> Result<Outcome, Failure> {
     let EventsCommand::Tail { release, all } = command;
     let cursor = if all { "" } else { "now" };
     let mut events = stream::select_all(open(context, cursor, &release).await?);
@@ -26,9 +30,18 @@ pub(crate) async fn run(context: &Context, output: Output, command: EventsComman
             Output::Json => out::line(json::render("slipway.common.v1.Event", &event)?),
             Output::Table => {
                 let time = event.time.as_ref().map(|time| {
-                    slipway_model::Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000).to_string()
+                    slipway_model::Timestamp::from_micros(
+                        time.seconds * 1_000_000 + i64::from(time.nanos) / 1000,
+                    )
+                    .to_string()
                 });
-                out::line(format_args!("{}  {:44}  {}  {}", time.unwrap_or_default(), event.r#type, event.subject, brief(&event.data)));
+                out::line(format_args!(
+                    "{}  {:44}  {}  {}",
+                    time.unwrap_or_default(),
+                    event.r#type,
+                    event.subject,
+                    brief(&event.data)
+                ));
             }
         }
     }
@@ -39,7 +52,10 @@ async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Even
     let (cursor, correlation_id) = (cursor.to_owned(), release.to_owned());
     macro_rules! stream_of {
         ($client:expr, $package:ident) => {{
-            let request = $package::v1::StreamEventsRequest { cursor: cursor.clone(), correlation_id: correlation_id.clone() };
+            let request = $package::v1::StreamEventsRequest {
+                cursor: cursor.clone(),
+                correlation_id: correlation_id.clone(),
+            };
             let stream = $client.stream_events(request).await?.into_inner();
             Box::pin(stream.map(|answer| answer.map(|answer| answer.event))) as Events
         }};
@@ -55,5 +71,9 @@ async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Even
 /// The data without its type, on one line and not endlessly.
 fn brief(data: &str) -> String {
     let line: String = data.chars().take(160).collect();
-    if line.len() < data.len() { format!("{line}…") } else { line }
+    if line.len() < data.len() {
+        format!("{line}…")
+    } else {
+        line
+    }
 }

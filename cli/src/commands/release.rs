@@ -6,8 +6,8 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use slipway_model::Timestamp;
 use slipway_proto::release::v1::{
-    CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release, StartReleaseRequest,
-    WatchReleaseRequest, release::Status, step,
+    CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
+    StartReleaseRequest, WatchReleaseRequest, release::Status, step,
 };
 
 use super::{present, request_id, table};
@@ -25,7 +25,11 @@ const RESUME: Duration = Duration::from_millis(500);
 /// How often a watch that breaks is taken up again without news in between.
 const RESUMES: u32 = 120;
 
-pub(crate) async fn run(context: &Context, output: Output, command: ReleaseCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    output: Output,
+    command: ReleaseCommand,
+) -> Result<Outcome, Failure> {
     match command {
         ReleaseCommand::Plan(wanted) => plan(context, output, wanted).await,
         ReleaseCommand::Start(args) => start(context, output, args).await,
@@ -40,14 +44,21 @@ pub(crate) async fn run(context: &Context, output: Output, command: ReleaseComma
             finish(output, &release)
         }
         ReleaseCommand::Cancel { id, reason, wait } => {
-            let answer = context.releases()?.cancel_release(CancelReleaseRequest { id, reason }).await?;
+            let answer = context
+                .releases()?
+                .cancel_release(CancelReleaseRequest { id, reason })
+                .await?;
             let mut release = present(answer.into_inner().release)?;
             if wait {
                 release = follow(context, output, release).await?;
             }
             show(output, &release)?;
             let stopped = release.cancelling || matches!(release.status(), Status::Cancelled);
-            Ok(if stopped { Outcome::Happened } else { Outcome::DidNot })
+            Ok(if stopped {
+                Outcome::Happened
+            } else {
+                Outcome::DidNot
+            })
         }
     }
 }
@@ -70,13 +81,23 @@ async fn plan(context: &Context, output: Output, wanted: WantedArgs) -> Result<O
 fn planned(plan: &Plan) -> String {
     let mut rows = table(&["ENVIRONMENT", "POLICY", "WRITES", "DEPLOYS"]);
     for environment in &plan.environments {
-        let branch = if environment.gitops_branch.is_empty() { "default branch" } else { &environment.gitops_branch };
+        let branch = if environment.gitops_branch.is_empty() {
+            "default branch"
+        } else {
+            &environment.gitops_branch
+        };
         let target = environment.target.clone().unwrap_or_default();
         rows.add_row([
             environment.name.clone(),
             environment.policy.clone(),
-            format!("{} ({branch}) {}", environment.gitops_repository, environment.gitops_path),
-            format!("{}/{}/{}/{}", target.cluster, target.namespace, target.kind, target.name),
+            format!(
+                "{} ({branch}) {}",
+                environment.gitops_repository, environment.gitops_path
+            ),
+            format!(
+                "{}/{}/{}/{}",
+                target.cluster, target.namespace, target.kind, target.name
+            ),
         ]);
     }
     format!(
@@ -100,7 +121,14 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
         labels: args.labels.into_iter().collect(),
         image: None,
     };
-    let release = present(context.releases()?.start_release(request).await?.into_inner().release)?;
+    let release = present(
+        context
+            .releases()?
+            .start_release(request)
+            .await?
+            .into_inner()
+            .release,
+    )?;
     if args.wait {
         if output == Output::Table {
             eprintln!("release {}", release.id);
@@ -118,7 +146,12 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
     Ok(Outcome::Happened)
 }
 
-async fn list(context: &Context, output: Output, service: Option<String>, limit: i32) -> Result<Outcome, Failure> {
+async fn list(
+    context: &Context,
+    output: Output,
+    service: Option<String>,
+    limit: i32,
+) -> Result<Outcome, Failure> {
     let request = ListReleasesRequest {
         page_size: limit,
         service: service.unwrap_or_default(),
@@ -133,7 +166,11 @@ async fn list(context: &Context, output: Output, service: Option<String>, limit:
     let now = Timestamp::now().as_micros();
     for release in answer.releases {
         let plan = release.plan.clone().unwrap_or_default();
-        let step = release.steps.last().map(|step| step.name.clone()).unwrap_or_default();
+        let step = release
+            .steps
+            .last()
+            .map(|step| step.name.clone())
+            .unwrap_or_default();
         let age = now - waterfall::micros(release.create_time.as_ref()).unwrap_or(now);
         rows.add_row([
             release.id.clone(),
@@ -142,7 +179,10 @@ async fn list(context: &Context, output: Output, service: Option<String>, limit:
             waterfall::status(release.status()).to_owned(),
             step,
             waterfall::seconds(age),
-            release.requested_by.map(|actor| actor.principal).unwrap_or_default(),
+            release
+                .requested_by
+                .map(|actor| actor.principal)
+                .unwrap_or_default(),
         ]);
     }
     out::line(rows);
@@ -150,7 +190,14 @@ async fn list(context: &Context, output: Output, service: Option<String>, limit:
 }
 
 async fn get(context: &Context, id: String) -> Result<Release, Failure> {
-    present(context.releases()?.get_release(GetReleaseRequest { id }).await?.into_inner().release)
+    present(
+        context
+            .releases()?
+            .get_release(GetReleaseRequest { id })
+            .await?
+            .into_inner()
+            .release,
+    )
 }
 
 /// Watches until the end, through restarts of the service. Shows each step as it ends, where a person looks on.
@@ -159,7 +206,10 @@ async fn follow(context: &Context, output: Output, mut release: Release) -> Resu
     let mut shown = 0;
     let mut broken = 0;
     while !is_final(&release) {
-        let request = WatchReleaseRequest { id: release.id.clone(), etag: String::new() };
+        let request = WatchReleaseRequest {
+            id: release.id.clone(),
+            etag: String::new(),
+        };
         match context.releases()?.watch_release(request).await {
             Ok(stream) => {
                 let mut stream = stream.into_inner();
@@ -169,14 +219,20 @@ async fn follow(context: &Context, output: Output, mut release: Release) -> Resu
                     shown = tell(&bar, &release, shown);
                 }
             }
-            Err(status) if status.code() != tonic::Code::Unavailable || broken >= RESUMES => return Err(status.into()),
+            Err(status) if status.code() != tonic::Code::Unavailable || broken >= RESUMES => {
+                return Err(status.into());
+            }
             Err(_) => {}
         }
         if !is_final(&release) {
             broken += 1;
             if broken >= RESUMES {
-                return Err(Failure::new(format!("lost sight of release {}", release.id))
-                    .next(format!("it goes on by itself; look again with: slipway release watch {}", release.id)));
+                return Err(
+                    Failure::new(format!("lost sight of release {}", release.id)).next(format!(
+                        "it goes on by itself; look again with: slipway release watch {}",
+                        release.id
+                    )),
+                );
             }
             tokio::time::sleep(RESUME).await;
         }
@@ -199,12 +255,20 @@ fn progress(output: Output) -> ProgressBar {
 
 fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {
     while let Some(step) = release.steps.get(shown).filter(|step| step.end_time.is_some()) {
-        let mark = if step.status() == step::Status::Succeeded { '✓' } else { '✗' };
+        let mark = if step.status() == step::Status::Succeeded {
+            '✓'
+        } else {
+            '✗'
+        };
         bar.println(format!("{mark} {}  {}", step.name, step.result));
         shown += 1;
     }
     if let Some(step) = release.steps.get(shown) {
-        let waiting = release.waiting_on.as_ref().map(|waiting| waiting.message.clone()).unwrap_or_default();
+        let waiting = release
+            .waiting_on
+            .as_ref()
+            .map(|waiting| waiting.message.clone())
+            .unwrap_or_default();
         bar.set_message(format!("{}  {waiting}", step.name));
     }
     shown
@@ -225,5 +289,9 @@ fn show(output: Output, release: &Release) -> Result<(), Failure> {
 /// Shows a release that was waited for; only success is what was asked.
 fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
     show(output, release)?;
-    Ok(if release.status() == Status::Succeeded { Outcome::Happened } else { Outcome::DidNot })
+    Ok(if release.status() == Status::Succeeded {
+        Outcome::Happened
+    } else {
+        Outcome::DidNot
+    })
 }

@@ -381,7 +381,13 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Ma
         .cloned()
         .collect();
     let removed: FieldSet = before.difference(&after).cloned().collect();
-    let mut all = old.map(managers).unwrap_or_default();
+    // Real API servers take managed fields that the update brings along, and keep the old ones when it brings none.
+    let brought = managers(new);
+    let mut all = if brought.is_empty() {
+        old.map(managers).unwrap_or_default()
+    } else {
+        brought
+    };
     if changed.is_empty() && removed.is_empty() {
         set_managers(new, &all);
         return;

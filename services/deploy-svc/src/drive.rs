@@ -25,7 +25,10 @@ pub enum DriveError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("target {target:?} cannot name a lane: {source}")]
-    Target { target: String, source: slipway_model::Invalid },
+    Target {
+        target: String,
+        source: slipway_model::Invalid,
+    },
 }
 
 /// Decides `command` for a release in a transaction of its own.
@@ -38,7 +41,9 @@ pub async fn execute(
     command: ReleaseCommand,
     meta: &Meta,
 ) -> Result<Snapshot<Release>, TransactError<DriveError>> {
-    ledger.transact(meta, None, |tx| decide(tx, release.clone(), command.clone())).await
+    ledger
+        .transact(meta, None, |tx| decide(tx, release.clone(), command.clone()))
+        .await
 }
 
 /// Decides `command` for a release, and moves it and whoever that touches in and out of lanes.
@@ -64,8 +69,12 @@ pub async fn mark_changed(
     state: &ReleaseState,
     meta: &Meta,
 ) -> Result<bool, ExecuteError<LaneRefusal>> {
-    let Some(lane) = lane_of(state).and_then(Result::ok) else { return Ok(false) };
-    let command = || LaneCommand::Change { release: release.clone() };
+    let Some(lane) = lane_of(state).and_then(Result::ok) else {
+        return Ok(false);
+    };
+    let command = || LaneCommand::Change {
+        release: release.clone(),
+    };
     match ledger.execute::<Lane>(&lane, command, meta).await {
         Ok(_) => Ok(true),
         Err(ExecuteError::Refused(_)) => Ok(false),
@@ -75,7 +84,10 @@ pub async fn mark_changed(
 
 fn lane_of(state: &ReleaseState) -> Option<Result<Id, DriveError>> {
     let planned = state.plan.as_ref()?.environments.get(state.lane()?)?;
-    Some(planned.lane().map_err(|source| DriveError::Target { target: planned.target.key(), source }))
+    Some(planned.lane().map_err(|source| DriveError::Target {
+        target: planned.target.key(),
+        source,
+    }))
 }
 
 async fn step(
@@ -84,19 +96,40 @@ async fn step(
     command: ReleaseCommand,
     work: &mut VecDeque<(Id, ReleaseCommand)>,
 ) -> Result<(), DriveError> {
-    let before = tx.get::<Release>(release).await?.map(|snapshot| snapshot.state).unwrap_or_default();
+    let before = tx
+        .get::<Release>(release)
+        .await?
+        .map(|snapshot| snapshot.state)
+        .unwrap_or_default();
     let after = tx.decide::<Release>(release, command).await?.state;
     let (left, entered) = (before.lane(), after.lane());
     if left == entered {
         return Ok(());
     }
     if let Some(lane) = lane_of(&before).transpose()? {
-        move_in(tx, &lane, LaneCommand::Leave { release: release.clone() }, work).await?;
+        move_in(
+            tx,
+            &lane,
+            LaneCommand::Leave {
+                release: release.clone(),
+            },
+            work,
+        )
+        .await?;
     }
     if let Some(lane) = lane_of(&after).transpose()? {
         let planned = entered.and_then(|index| after.plan.as_ref()?.environments.get(index));
         let yields = planned.is_some_and(|planned| planned.yields);
-        move_in(tx, &lane, LaneCommand::Enter { release: release.clone(), yields }, work).await?;
+        move_in(
+            tx,
+            &lane,
+            LaneCommand::Enter {
+                release: release.clone(),
+                yields,
+            },
+            work,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -112,7 +145,11 @@ async fn move_in(
         LaneCommand::Enter { release, .. } => Some(release.clone()),
         LaneCommand::Leave { .. } | LaneCommand::Change { .. } => None,
     };
-    let before = tx.get::<Lane>(lane).await?.map(|snapshot| snapshot.state).unwrap_or_default();
+    let before = tx
+        .get::<Lane>(lane)
+        .await?
+        .map(|snapshot| snapshot.state)
+        .unwrap_or_default();
     let leaver = match &command {
         LaneCommand::Leave { release } => Some(release.clone()),
         _ => None,
@@ -128,7 +165,13 @@ async fn move_in(
     {
         let environment = environment_at(tx, &turn.release, lane).await?;
         if let Some(environment) = environment {
-            work.push_back((turn.release.clone(), ReleaseCommand::LaneGranted { environment, epoch: turn.epoch }));
+            work.push_back((
+                turn.release.clone(),
+                ReleaseCommand::LaneGranted {
+                    environment,
+                    epoch: turn.epoch,
+                },
+            ));
         }
     }
     Ok(())
@@ -136,13 +179,21 @@ async fn move_in(
 
 /// The releases that were in the lane and are not any more.
 fn gone<'a>(before: &'a LaneState, after: &'a LaneState) -> impl Iterator<Item = &'a Id> {
-    let inside = before.holder.iter().map(|turn| &turn.release).chain(before.waiting.iter().map(|ticket| &ticket.release));
-    inside.filter(|release| !after.holds(release) && !after.waiting.iter().any(|ticket| ticket.release == **release))
+    let inside = before
+        .holder
+        .iter()
+        .map(|turn| &turn.release)
+        .chain(before.waiting.iter().map(|ticket| &ticket.release));
+    inside.filter(|release| {
+        !after.holds(release) && !after.waiting.iter().any(|ticket| ticket.release == **release)
+    })
 }
 
 /// The environment with which a release stands in this lane.
 async fn environment_at(tx: &Tx, release: &Id, lane: &Id) -> Result<Option<usize>, DriveError> {
-    let Some(snapshot) = tx.get::<Release>(release).await? else { return Ok(None) };
+    let Some(snapshot) = tx.get::<Release>(release).await? else {
+        return Ok(None);
+    };
     let index = snapshot.state.lane();
     let planned = index.and_then(|index| snapshot.state.plan.as_ref()?.environments.get(index));
     Ok(index.filter(|_| planned.is_some_and(|planned| planned.target.key() == lane.as_str())))

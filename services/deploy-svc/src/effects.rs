@@ -46,7 +46,9 @@ impl ReleaseEffects {
     }
 
     async fn call(&self, run: &EffectRun<Release>) -> Result<Option<ReleaseCommand>, CallError> {
-        let Some(order) = Order::of(&run.id, &run.snapshot.state) else { return Ok(None) };
+        let Some(order) = Order::of(&run.id, &run.snapshot.state) else {
+            return Ok(None);
+        };
         let owner = self.owner(order.step.kind);
         let key = run.key.clone();
         Ok(Some(match &run.effect {
@@ -55,14 +57,20 @@ impl ReleaseEffects {
                     return Ok(None);
                 }
                 let taken = owner.start(order).await?;
-                ReleaseCommand::Started { key, reference: taken.reference, observation: taken.observation }
+                ReleaseCommand::Started {
+                    key,
+                    reference: taken.reference,
+                    observation: taken.observation,
+                }
             }
-            ReleaseEffect::Observe { reference } => {
-                ReleaseCommand::Observed { key, observation: owner.observe(order, reference).await? }
-            }
-            ReleaseEffect::Stop { reference } => {
-                ReleaseCommand::Observed { key, observation: owner.stop(order, reference).await? }
-            }
+            ReleaseEffect::Observe { reference } => ReleaseCommand::Observed {
+                key,
+                observation: owner.observe(order, reference).await?,
+            },
+            ReleaseEffect::Stop { reference } => ReleaseCommand::Observed {
+                key,
+                observation: owner.stop(order, reference).await?,
+            },
             ReleaseEffect::GiveUp => ReleaseCommand::GiveUp { key },
         }))
     }
@@ -70,7 +78,9 @@ impl ReleaseEffects {
     /// Marks the lane before the first write of a turn; from then on no newer release takes it away.
     async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, CallError> {
         let meta = Meta::new(actor(), run.traceparent);
-        drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta).await.map_err(passing)
+        drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
+            .await
+            .map_err(passing)
     }
 }
 
@@ -87,16 +97,20 @@ impl Effects<Release> for ReleaseEffects {
         };
         let command = match called {
             Ok(command) => command?,
-            Err(CallError::Refused(reason)) => {
-                ReleaseCommand::Observed { key: run.key.clone(), observation: Observation::Failed(reason) }
-            }
+            Err(CallError::Refused(reason)) => ReleaseCommand::Observed {
+                key: run.key.clone(),
+                observation: Observation::Failed(reason),
+            },
             Err(CallError::Passing(reason)) => {
                 warn!(release = %run.id, step = %run.key, code = %reason.code, error = %reason.message, "call failed, will try again");
                 // A poll that could not be made is made again by itself.
                 if matches!(run.effect, ReleaseEffect::Observe { .. }) {
                     return None;
                 }
-                ReleaseCommand::Stumbled { key: run.key.clone(), reason }
+                ReleaseCommand::Stumbled {
+                    key: run.key.clone(),
+                    reason,
+                }
             }
         };
         let meta = Meta::new(actor(), run.traceparent);
@@ -105,7 +119,9 @@ impl Effects<Release> for ReleaseEffects {
             Err(TransactError::Aborted(DriveError::Release(ExecuteError::Refused(refusal)))) => {
                 debug!(release = %run.id, %refusal, "came too late");
             }
-            Err(error) => warn!(release = %run.id, step = %run.key, error = %error, "outcome not recorded, will be done again"),
+            Err(error) => {
+                warn!(release = %run.id, step = %run.key, error = %error, "outcome not recorded, will be done again");
+            }
         }
         None
     }

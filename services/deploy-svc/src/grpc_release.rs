@@ -3,7 +3,9 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use slipway_ledger::{Decider, ExecuteError, Ledger, ListFilter, Meta, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{
+    Decider, ExecuteError, Ledger, ListFilter, Meta, Request as Once, Snapshot, TransactError,
+};
 use slipway_model::{Actor, BranchName, CommitSha, Id, Timestamp, TraceContext};
 use slipway_proto::release::v1 as proto;
 use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
@@ -18,7 +20,8 @@ use crate::{
     owners,
     plan::{Plan, PlanError, PlannedEnvironment, Wanted},
     release::{
-        self, BuiltImage, Release, ReleaseCommand, ReleaseRefusal, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind,
+        self, BuiltImage, Release, ReleaseCommand, ReleaseRefusal, ReleaseStatus, Step, StepKind, StepStatus,
+        WaitingKind,
     },
 };
 
@@ -44,9 +47,16 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
     ) -> Result<Response<proto::PlanReleaseResponse>, Status> {
         let caller = Caller::of(&request)?;
         let message = request.into_inner();
-        let plan = self.plan(&message.service, &message.commit, &message.branch, message.environments)?;
+        let plan = self.plan(
+            &message.service,
+            &message.commit,
+            &message.branch,
+            message.environments,
+        )?;
         somewhere(&caller, Action::Read, Some(&plan))?;
-        Ok(Response::new(proto::PlanReleaseResponse { plan: Some(plan_proto(&plan)) }))
+        Ok(Response::new(proto::PlanReleaseResponse {
+            plan: Some(plan_proto(&plan)),
+        }))
     }
 
     async fn start_release(
@@ -56,7 +66,9 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         let caller = Caller::of(&request)?;
         let trace = convert::trace_context(&request);
         let release = self.start(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::StartReleaseResponse { release: Some(release) }))
+        Ok(Response::new(proto::StartReleaseResponse {
+            release: Some(release),
+        }))
     }
 
     async fn get_release(
@@ -66,7 +78,9 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         let caller = Caller::of(&request)?;
         let snapshot = self.read(&caller, &request.into_inner().id).await?;
         let release = self.whole(&snapshot).await?;
-        Ok(Response::new(proto::GetReleaseResponse { release: Some(release) }))
+        Ok(Response::new(proto::GetReleaseResponse {
+            release: Some(release),
+        }))
     }
 
     async fn list_releases(
@@ -77,7 +91,12 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         let message = request.into_inner();
         let status = match message.status() {
             proto::release::Status::Unspecified => Vec::new(),
-            status => vec![status.as_str_name().trim_start_matches("STATUS_").to_ascii_lowercase()],
+            status => vec![
+                status
+                    .as_str_name()
+                    .trim_start_matches("STATUS_")
+                    .to_ascii_lowercase(),
+            ],
         };
         let filter = ListFilter {
             status,
@@ -86,10 +105,20 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
             ..ListFilter::default()
         };
         let wanted = list_page(message.page_size, &message.page_token)?;
-        let listed = self.ledger.list_of::<Release>(&filter, &wanted).await.map_err(ApiError::from)?;
-        let seen = listed.items.iter().filter(|one| somewhere(&caller, Action::Read, one.state.plan.as_ref()).is_ok());
+        let listed = self
+            .ledger
+            .list_of::<Release>(&filter, &wanted)
+            .await
+            .map_err(ApiError::from)?;
+        let seen = listed
+            .items
+            .iter()
+            .filter(|one| somewhere(&caller, Action::Read, one.state.plan.as_ref()).is_ok());
         let releases = seen.map(release_proto).collect();
-        Ok(Response::new(proto::ListReleasesResponse { releases, next_page_token: listed.next_page_token }))
+        Ok(Response::new(proto::ListReleasesResponse {
+            releases,
+            next_page_token: listed.next_page_token,
+        }))
     }
 
     type WatchReleaseStream = Streamed<proto::WatchReleaseResponse>;
@@ -107,7 +136,9 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
             let api = api.clone();
             async move {
                 let release = api.whole(&item.map_err(ApiError::from)?).await?;
-                Ok(proto::WatchReleaseResponse { release: Some(release) })
+                Ok(proto::WatchReleaseResponse {
+                    release: Some(release),
+                })
             }
         });
         Ok(Response::new(Box::pin(stream)))
@@ -123,10 +154,15 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         let before = self.read(&caller, &message.id).await?;
         everywhere(&caller, Action::Cancel, before.state.plan.as_ref())?;
         let by = Actor::direct(caller.principal().clone());
-        let command = ReleaseCommand::Cancel { by: by.clone(), reason: convert::text("reason", &message.reason)? };
+        let command = ReleaseCommand::Cancel {
+            by: by.clone(),
+            reason: convert::text("reason", &message.reason)?,
+        };
         let after = drive::execute(&self.ledger, &before.id, command, &Meta::new(by, trace)).await;
         let release = self.whole(&after.map_err(ApiError::from)?).await?;
-        Ok(Response::new(proto::CancelReleaseResponse { release: Some(release) }))
+        Ok(Response::new(proto::CancelReleaseResponse {
+            release: Some(release),
+        }))
     }
 
     type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
@@ -138,14 +174,26 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         let caller = Caller::of(&request)?;
         let message = request.into_inner();
         let kinds = [Release::KIND, Lane::KIND, Deployment::KIND];
-        let events = stream_events_to(caller, &self.ledger, &message.cursor, &message.correlation_id, &kinds)?;
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &kinds,
+        )?;
         let stream = events.map(|event| Ok(proto::StreamEventsResponse { event: event? }));
         Ok(Response::new(Box::pin(stream)))
     }
 }
 
 impl ReleaseApi {
-    fn plan(&self, service: &str, commit: &str, branch: &str, environments: Vec<String>) -> Result<Plan, ApiError> {
+    fn plan(
+        &self,
+        service: &str,
+        commit: &str,
+        branch: &str,
+        environments: Vec<String>,
+    ) -> Result<Plan, ApiError> {
         let wanted = Wanted {
             service: service.to_owned(),
             commit: convert::field::<CommitSha>("commit", commit)?,
@@ -169,10 +217,21 @@ impl ReleaseApi {
         // A repeated request answers with the release that it started, whatever the catalog says by now: its
         // fingerprint is what was asked for, and it is planned only when it is new.
         let asked = (
-            (&message.service, &message.commit, &message.branch, &message.environments),
+            (
+                &message.service,
+                &message.commit,
+                &message.branch,
+                &message.environments,
+            ),
             (&message.plan_hash, &message.on_behalf_of),
-            message.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
-            message.image.as_ref().map(|image| (&image.name, &image.digest, &image.tags)),
+            message
+                .labels
+                .iter()
+                .collect::<std::collections::BTreeMap<_, _>>(),
+            message
+                .image
+                .as_ref()
+                .map(|image| (&image.name, &image.digest, &image.tags)),
         );
         let once = Once::new(caller.principal(), "StartRelease", &message.request_id, &asked);
         caller.require_somewhere(Action::Start)?;
@@ -199,7 +258,8 @@ impl ReleaseApi {
             Err(error) => return Err(error.into()),
             Ok(snapshot) => Some(snapshot),
         };
-        self.whole(&snapshot.ok_or_else(|| ApiError::not_found("release", &id))?).await
+        self.whole(&snapshot.ok_or_else(|| ApiError::not_found("release", &id))?)
+            .await
     }
 
     fn request(
@@ -209,7 +269,12 @@ impl ReleaseApi {
         requested_by: Actor,
         trace: Option<TraceContext>,
     ) -> Result<release::Request, ApiError> {
-        let plan = self.plan(&message.service, &message.commit, &message.branch, message.environments.clone())?;
+        let plan = self.plan(
+            &message.service,
+            &message.commit,
+            &message.branch,
+            message.environments.clone(),
+        )?;
         everywhere(caller, Action::Start, Some(&plan))?;
         if !message.plan_hash.is_empty() && message.plan_hash != plan.hash {
             return Err(ApiError::precondition(
@@ -219,7 +284,11 @@ impl ReleaseApi {
         }
         Ok(release::Request {
             labels: convert::labels(message.labels.clone())?,
-            image: message.image.clone().map(|image| built_image(&plan, image)).transpose()?,
+            image: message
+                .image
+                .as_ref()
+                .map(|image| built_image(&plan, image))
+                .transpose()?,
             plan,
             requested_by,
             caller: trace,
@@ -238,7 +307,9 @@ impl ReleaseApi {
     async fn whole(&self, snapshot: &Snapshot<Release>) -> Result<proto::Release, ApiError> {
         let mut release = release_proto(snapshot);
         let failed = snapshot.state.steps.iter().rev().find(|step| {
-            matches!(step.kind, StepKind::Deploy | StepKind::Redeploy) && step.status.is_final() && step.status != StepStatus::Succeeded
+            matches!(step.kind, StepKind::Deploy | StepKind::Redeploy)
+                && step.status.is_final()
+                && step.status != StepStatus::Succeeded
         });
         if let Some(id) = failed.and_then(|step| step.reference.as_ref())
             && let Some(deployment) = self.ledger.get::<Deployment>(id).await?
@@ -249,14 +320,21 @@ impl ReleaseApi {
     }
 }
 
-fn built_image(plan: &Plan, image: slipway_proto::common::v1::Image) -> Result<BuiltImage, ApiError> {
+fn built_image(plan: &Plan, image: &slipway_proto::common::v1::Image) -> Result<BuiltImage, ApiError> {
     let built = BuiltImage {
         name: convert::field("image.name", &image.name)?,
         digest: convert::field("image.digest", &image.digest)?,
-        tags: image.tags.iter().map(|tag| convert::field("image.tags", tag)).collect::<Result<_, _>>()?,
+        tags: image
+            .tags
+            .iter()
+            .map(|tag| convert::field("image.tags", tag))
+            .collect::<Result<_, _>>()?,
     };
     if built.name != plan.image_name {
-        let message = format!("is {}, but the catalog's image of this service is {}", built.name, plan.image_name);
+        let message = format!(
+            "is {}, but the catalog's image of this service is {}",
+            built.name, plan.image_name
+        );
         return Err(ApiError::invalid("image.name", message));
     }
     Ok(built)
@@ -283,8 +361,12 @@ impl From<StartError> for ApiError {
 impl From<DriveError> for ApiError {
     fn from(error: DriveError) -> Self {
         match error {
-            DriveError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(id))) => Self::not_found("release", id),
-            DriveError::Release(ExecuteError::Refused(refusal)) => Self::precondition("RELEASE_EXISTS", refusal),
+            DriveError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(id))) => {
+                Self::not_found("release", id)
+            }
+            DriveError::Release(ExecuteError::Refused(refusal)) => {
+                Self::precondition("RELEASE_EXISTS", refusal)
+            }
             DriveError::Ledger(error) => error.into(),
             error => Self::internal(error),
         }
@@ -293,9 +375,15 @@ impl From<DriveError> for ApiError {
 
 /// Requires the role in one of the plan's environments at least.
 fn somewhere(caller: &Caller, action: Action, plan: Option<&Plan>) -> Result<(), ApiError> {
-    let Some(plan) = plan else { return caller.require_somewhere(action) };
+    let Some(plan) = plan else {
+        return caller.require_somewhere(action);
+    };
     let service = plan.service.as_str();
-    if plan.environments.iter().any(|planned| caller.may(action, service, planned.name.as_str())) {
+    if plan
+        .environments
+        .iter()
+        .any(|planned| caller.may(action, service, planned.name.as_str()))
+    {
         return Ok(());
     }
     caller.require(action, service, "")
@@ -303,7 +391,9 @@ fn somewhere(caller: &Caller, action: Action, plan: Option<&Plan>) -> Result<(),
 
 /// Requires the role in each of the plan's environments.
 fn everywhere(caller: &Caller, action: Action, plan: Option<&Plan>) -> Result<(), ApiError> {
-    let Some(plan) = plan else { return caller.require_somewhere(action) };
+    let Some(plan) = plan else {
+        return caller.require_somewhere(action);
+    };
     let mut names = plan.environments.iter().map(|planned| planned.name.as_str());
     names.try_for_each(|name| caller.require(action, plan.service.as_str(), name))
 }
@@ -327,7 +417,12 @@ fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment 
         policy: planned.policy.to_string(),
         target: Some(grpc_deploy::target_proto(&planned.target)),
         gitops_repository: planned.gitops.repository.to_string(),
-        gitops_branch: planned.gitops.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        gitops_branch: planned
+            .gitops
+            .branch
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         gitops_path: planned.gitops.path.clone(),
     }
 }
@@ -336,8 +431,15 @@ fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
     let state = &snapshot.state;
     let spent = state.time_spent(Timestamp::now());
     let duration = |duration: std::time::Duration| prost_types::Duration::try_from(duration).ok();
-    let step_protos: Vec<proto::Step> = state.steps.iter().map(|step| step_proto(&snapshot.id, step)).collect();
-    let waiting_on = state.active_step().and(step_protos.last()).and_then(|step| step.waiting_on.clone());
+    let step_protos: Vec<proto::Step> = state
+        .steps
+        .iter()
+        .map(|step| step_proto(&snapshot.id, step))
+        .collect();
+    let waiting_on = state
+        .active_step()
+        .and(step_protos.last())
+        .and_then(|step| step.waiting_on.clone());
     proto::Release {
         id: snapshot.id.to_string(),
         etag: snapshot.etag(),
@@ -347,10 +449,15 @@ fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
         reason: state.reason.as_ref().map(reason_proto),
         waiting_on,
         steps: step_protos,
-        image: state.image.as_ref().map(|image| convert::image(&image.name, &image.digest, &image.tags)),
+        image: state
+            .image
+            .as_ref()
+            .map(|image| convert::image(&image.name, &image.digest, &image.tags)),
         requested_by: state.requested_by.as_ref().map(convert::actor),
         trace_id: owners::release_trace(&snapshot.id).to_string(),
-        create_time: Some(convert::timestamp(state.requested_at.unwrap_or(snapshot.created_at))),
+        create_time: Some(convert::timestamp(
+            state.requested_at.unwrap_or(snapshot.created_at),
+        )),
         end_time: state.ended_at.map(convert::timestamp),
         time_spent: Some(proto::TimeSpent {
             total: duration(spent.total),
@@ -380,22 +487,41 @@ fn step_proto(release: &Id, step: &Step) -> proto::Step {
             WaitingKind::Human => Kind::Human,
             WaitingKind::Lane => Kind::Lane,
         };
-        let reference = step.reference.as_ref().map(ToString::to_string).unwrap_or_default();
-        convert::waiting_on(kind, reference, step.waiting_since.unwrap_or(step.queued_at), message)
+        let reference = step
+            .reference
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        convert::waiting_on(
+            kind,
+            reference,
+            step.waiting_since.unwrap_or(step.queued_at),
+            message,
+        )
     });
     proto::Step {
         name: step.name.clone(),
         kind: kind_proto(step.kind).into(),
-        environment: step.environment.and_then(|_| step.name.split_once('/')).map(|(name, _)| name.to_owned()).unwrap_or_default(),
+        environment: step
+            .environment
+            .and_then(|_| step.name.split_once('/'))
+            .map(|(name, _)| name.to_owned())
+            .unwrap_or_default(),
         attempt: step.attempt,
         status: step_status_proto(step.status).into(),
         queue_time: Some(convert::timestamp(step.queued_at)),
         start_time: step.started_at.map(convert::timestamp),
         end_time: step.ended_at.map(convert::timestamp),
         waiting_on,
-        r#ref: step.reference.as_ref().map(ToString::to_string).unwrap_or_default(),
+        r#ref: step
+            .reference
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         reason: step.reason.as_ref().map(reason_proto),
-        span_id: owners::step_trace(release, &step.name, step.attempt).span_id.to_string(),
+        span_id: owners::step_trace(release, &step.name, step.attempt)
+            .span_id
+            .to_string(),
         result: step.result.clone(),
     }
 }

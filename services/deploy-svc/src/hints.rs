@@ -24,8 +24,13 @@ struct Hints {
 impl Handler for Hints {
     async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
         // Facts of releases and lanes carry no correlation id, and those of others may carry anything.
-        let Ok(release) = event.correlation().parse::<Id>() else { return Ok(()) };
-        self.ledger.hint(Release::KIND, &release).await.map_err(HandlerError::retry)
+        let Ok(release) = event.correlation().parse::<Id>() else {
+            return Ok(());
+        };
+        self.ledger
+            .hint(Release::KIND, &release)
+            .await
+            .map_err(HandlerError::retry)
     }
 }
 

@@ -59,12 +59,27 @@ pub enum LaneCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LaneEvent {
-    Entered { release: Id, ticket: u64, yields: bool },
+    Entered {
+        release: Id,
+        ticket: u64,
+        yields: bool,
+    },
     /// `by` took the place of `release`, which had changed nothing.
-    Superseded { release: Id, by: Id },
-    Granted { release: Id, ticket: u64, epoch: u64 },
-    Changed { release: Id },
-    Left { release: Id },
+    Superseded {
+        release: Id,
+        by: Id,
+    },
+    Granted {
+        release: Id,
+        ticket: u64,
+        epoch: u64,
+    },
+    Changed {
+        release: Id,
+    },
+    Left {
+        release: Id,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,10 +109,15 @@ impl Decider for Lane {
     type Effect = std::convert::Infallible;
     type Refusal = LaneRefusal;
 
-    fn decide(_: &Id, state: &LaneState, command: LaneCommand, now: Timestamp) -> Result<Vec<LaneEvent>, LaneRefusal> {
+    fn decide(
+        _: &Id,
+        state: &LaneState,
+        command: LaneCommand,
+        now: Timestamp,
+    ) -> Result<Vec<LaneEvent>, LaneRefusal> {
         match command {
             LaneCommand::Enter { release, .. } if state.knows(&release) => Ok(Vec::new()),
-            LaneCommand::Enter { release, yields } => Ok(enter(state, release, yields, now)),
+            LaneCommand::Enter { release, yields } => Ok(enter(state, &release, yields, now)),
             LaneCommand::Change { release } => match &state.holder {
                 Some(turn) if turn.release == release && turn.changed => Ok(Vec::new()),
                 Some(turn) if turn.release == release => Ok(vec![LaneEvent::Changed { release }]),
@@ -110,16 +130,36 @@ impl Decider for Lane {
 
     fn evolve(state: &mut LaneState, event: &LaneEvent, _: Timestamp) {
         match event {
-            LaneEvent::Entered { release, ticket, yields } => {
+            LaneEvent::Entered {
+                release,
+                ticket,
+                yields,
+            } => {
                 state.last_ticket = *ticket;
-                state.waiting.push(Ticket { release: release.clone(), ticket: *ticket, yields: *yields });
+                state.waiting.push(Ticket {
+                    release: release.clone(),
+                    ticket: *ticket,
+                    yields: *yields,
+                });
             }
-            LaneEvent::Granted { release, ticket, epoch } => {
-                let yields = state.waiting.iter().any(|waiting| waiting.release == *release && waiting.yields);
+            LaneEvent::Granted {
+                release,
+                ticket,
+                epoch,
+            } => {
+                let yields = state
+                    .waiting
+                    .iter()
+                    .any(|waiting| waiting.release == *release && waiting.yields);
                 state.waiting.retain(|waiting| waiting.release != *release);
                 state.epoch = *epoch;
-                state.holder =
-                    Some(Turn { release: release.clone(), ticket: *ticket, yields, epoch: *epoch, changed: false });
+                state.holder = Some(Turn {
+                    release: release.clone(),
+                    ticket: *ticket,
+                    yields,
+                    epoch: *epoch,
+                    changed: false,
+                });
             }
             LaneEvent::Changed { .. } => {
                 if let Some(turn) = &mut state.holder {
@@ -137,7 +177,10 @@ impl Decider for Lane {
 
     fn index(state: &LaneState) -> Index {
         let status = if state.holder.is_some() { "held" } else { "free" };
-        Index { status: status.to_owned(), ..Index::default() }
+        Index {
+            status: status.to_owned(),
+            ..Index::default()
+        }
     }
 
     /// A lane lives as long as its target.
@@ -146,13 +189,28 @@ impl Decider for Lane {
     }
 }
 
-fn enter(state: &LaneState, release: Id, yields: bool, now: Timestamp) -> Vec<LaneEvent> {
+fn enter(state: &LaneState, release: &Id, yields: bool, now: Timestamp) -> Vec<LaneEvent> {
     let ticket = state.last_ticket + 1;
-    let mut events = vec![LaneEvent::Entered { release: release.clone(), ticket, yields }];
-    let idle_holder = state.holder.iter().filter(|turn| turn.yields && !turn.changed).map(|turn| &turn.release);
-    let idle_waiting = state.waiting.iter().filter(|waiting| waiting.yields).map(|waiting| &waiting.release);
+    let mut events = vec![LaneEvent::Entered {
+        release: release.clone(),
+        ticket,
+        yields,
+    }];
+    let idle_holder = state
+        .holder
+        .iter()
+        .filter(|turn| turn.yields && !turn.changed)
+        .map(|turn| &turn.release);
+    let idle_waiting = state
+        .waiting
+        .iter()
+        .filter(|waiting| waiting.yields)
+        .map(|waiting| &waiting.release);
     for older in idle_holder.chain(idle_waiting) {
-        events.push(LaneEvent::Superseded { release: older.clone(), by: release.clone() });
+        events.push(LaneEvent::Superseded {
+            release: older.clone(),
+            by: release.clone(),
+        });
     }
     grant_next(state, &mut events, now);
     events
@@ -173,7 +231,11 @@ fn grant_next(state: &LaneState, events: &mut Vec<LaneEvent>, now: Timestamp) {
     if after.holder.is_none()
         && let Some(next) = after.waiting.first()
     {
-        events.push(LaneEvent::Granted { release: next.release.clone(), ticket: next.ticket, epoch: after.epoch + 1 });
+        events.push(LaneEvent::Granted {
+            release: next.release.clone(),
+            ticket: next.ticket,
+            epoch: after.epoch + 1,
+        });
     }
 }
 
@@ -198,7 +260,13 @@ mod tests {
     }
 
     fn enter(state: &mut LaneState, release: &str, yields: bool) -> Vec<LaneEvent> {
-        run(state, LaneCommand::Enter { release: id(release), yields })
+        run(
+            state,
+            LaneCommand::Enter {
+                release: id(release),
+                yields,
+            },
+        )
     }
 
     #[test]
@@ -206,7 +274,11 @@ mod tests {
         let mut lane = LaneState::default();
         enter(&mut lane, "a", true);
         assert_eq!(lane.holder.as_ref().unwrap().epoch, 1);
-        assert_eq!(enter(&mut lane, "a", true), vec![], "entering twice changes nothing");
+        assert_eq!(
+            enter(&mut lane, "a", true),
+            vec![],
+            "entering twice changes nothing"
+        );
         run(&mut lane, LaneCommand::Leave { release: id("a") });
         enter(&mut lane, "b", true);
         assert_eq!(lane.holder.as_ref().unwrap().epoch, 2);
@@ -217,9 +289,20 @@ mod tests {
         let mut lane = LaneState::default();
         enter(&mut lane, "a", true);
         let events = enter(&mut lane, "b", true);
-        assert!(events.contains(&LaneEvent::Superseded { release: id("a"), by: id("b") }));
+        assert!(events.contains(&LaneEvent::Superseded {
+            release: id("a"),
+            by: id("b")
+        }));
         assert!(lane.holds(&id("b")));
-        assert!(Lane::decide(&id("lane"), &lane, LaneCommand::Change { release: id("a") }, Timestamp::from_micros(0)).is_err());
+        assert!(
+            Lane::decide(
+                &id("lane"),
+                &lane,
+                LaneCommand::Change { release: id("a") },
+                Timestamp::from_micros(0)
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -230,7 +313,14 @@ mod tests {
         enter(&mut lane, "b", true);
         enter(&mut lane, "c", true);
         assert!(lane.holds(&id("a")));
-        assert_eq!(lane.waiting.iter().map(|t| t.release.as_str()).collect::<Vec<_>>(), ["c"], "c superseded b");
+        assert_eq!(
+            lane.waiting
+                .iter()
+                .map(|t| t.release.as_str())
+                .collect::<Vec<_>>(),
+            ["c"],
+            "c superseded b"
+        );
         run(&mut lane, LaneCommand::Leave { release: id("a") });
         assert!(lane.holds(&id("c")));
     }

@@ -14,6 +14,7 @@ pub mod kubernetes;
 pub mod lane;
 pub mod owners;
 pub mod plan;
+pub mod reason;
 pub mod release;
 pub mod spans;
 
@@ -21,7 +22,8 @@ use std::{sync::Arc, time::Duration};
 
 use slipway_ledger::{Executor, Relay, RelayConfig};
 use slipway_proto::{
-    deploy::v1::deploy_service_server::DeployServiceServer, release::v1::release_service_server::ReleaseServiceServer,
+    deploy::v1::deploy_service_server::DeployServiceServer,
+    release::v1::release_service_server::ReleaseServiceServer,
 };
 use slipway_server::{RunError, Server, ServiceConfig, Wiring};
 use tokio_util::sync::CancellationToken;
@@ -42,8 +44,6 @@ use crate::{
 
 /// How long a replica that vanished keeps its releases and deployments from the others.
 const LEASE: Duration = Duration::from_secs(10);
-/// How often the catalog's file is looked at.
-const CATALOG_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the service until `shutdown`, then drains. What is under way when it ends is taken up again by another
 /// replica, or at the next start.
@@ -53,7 +53,9 @@ const CATALOG_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
     config.check()?;
     let catalog = Arc::new(CatalogStore::open(&config.catalog).map_err(RunError::other("catalog"))?);
-    let clusters = Clusters::open(&config.clusters).await.map_err(RunError::other("clusters"))?;
+    let clusters = Clusters::open(&config.clusters)
+        .await
+        .map_err(RunError::other("clusters"))?;
     let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "deploy-svc".to_owned());
     let ledger = slipway_server::ledger::open(&config.database, "deploy", &replica).await?;
     let changes = Changes::new(config.gitops.connect("gitops")?);
@@ -64,7 +66,10 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
     };
-    let deployments = DeploymentEffects { clusters, manifests: Arc::new(changes) };
+    let deployments = DeploymentEffects {
+        clusters,
+        manifests: Arc::new(changes),
+    };
 
     let executor = Executor::builder(ledger.clone())
         .concurrency(config.concurrency)
@@ -73,15 +78,32 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         .register::<Deployment>(Arc::new(deployments))
         .spawn(shutdown.clone());
     let relay = slipway_server::spawn_relay(&ledger, wiring.bus.clone(), shutdown.clone());
-    let spans = SpanSink { ledger: ledger.clone(), spans: wiring.telemetry.step_spans() };
-    let spans_config = RelayConfig { name: "spans".to_owned(), ..RelayConfig::default() };
+    let spans = SpanSink {
+        ledger: ledger.clone(),
+        spans: wiring.telemetry.step_spans(),
+    };
+    let spans_config = RelayConfig {
+        name: "spans".to_owned(),
+        ..RelayConfig::default()
+    };
     let spans = Relay::spawn(ledger.clone(), Arc::new(spans), spans_config, shutdown.clone());
-    let hints = tokio::spawn(hints::listen(ledger.clone(), wiring.bus, replica, shutdown.clone()));
-    let reload = tokio::spawn(reload(catalog.clone(), shutdown.clone()));
+    let hints = tokio::spawn(hints::listen(
+        ledger.clone(),
+        wiring.bus,
+        replica,
+        shutdown.clone(),
+    ));
+    let reload = tokio::spawn(catalog.as_ref().clone().follow(shutdown.clone()));
 
     let limit = config.server.max_message_bytes;
-    let release_api = ReleaseApi { ledger: ledger.clone(), catalog: catalog.clone() };
-    let deploy_api = DeployApi { ledger: ledger.clone(), catalog };
+    let release_api = ReleaseApi {
+        ledger: ledger.clone(),
+        catalog: catalog.clone(),
+    };
+    let deploy_api = DeployApi {
+        ledger: ledger.clone(),
+        catalog,
+    };
     let served = match Server::builder("deploy-svc", &config.server, slipway_proto::DESCRIPTORS) {
         Ok(server) => {
             let server = server
@@ -104,26 +126,4 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     }
     ledger.close().await;
     served.map_err(Into::into)
-}
-
-/// Takes up changes of the catalog; a bad one is told about and the old one stays.
-async fn reload(catalog: Arc<CatalogStore>, shutdown: CancellationToken) {
-    let mut told = None;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(CATALOG_EVERY) => {}
-        }
-        match catalog.reload() {
-            Ok(true) => tracing::info!(hash = catalog.current().hash(), "catalog reloaded"),
-            Ok(false) => told = None,
-            Err(problem) => {
-                let problem = problem.to_string();
-                if told.as_ref() != Some(&problem) {
-                    tracing::error!(%problem, "catalog not reloaded, the old one stays");
-                    told = Some(problem);
-                }
-            }
-        }
-    }
 }

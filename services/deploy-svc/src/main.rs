@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    slipway_server::main("deploy-svc", "Drives releases across environments and verifies rollouts", deploy_svc::run)
+    slipway_server::main(
+        "deploy-svc",
+        "Drives releases across environments and verifies rollouts",
+        deploy_svc::run,
+    )
 }

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 pub use builds::Builds;
 pub use changes::Changes;
 pub use deployments::Deployments;
+pub(crate) use deployments::fencing_epoch;
 use slipway_model::{Id, SpanId, TraceContext, TraceId};
 
 use crate::{
@@ -62,7 +63,13 @@ impl<'a> Order<'a> {
     pub fn of(release: &'a Id, state: &'a ReleaseState) -> Option<Self> {
         let plan = state.plan.as_ref()?;
         let step = state.active_step()?;
-        Some(Self { release, state, plan, step, environment: state.environment_of(step) })
+        Some(Self {
+            release,
+            state,
+            plan,
+            step,
+            environment: state.environment_of(step),
+        })
     }
 
     /// The idempotency key of this order.
@@ -75,8 +82,19 @@ impl<'a> Order<'a> {
         step_trace(self.release, &self.step.name, self.step.attempt)
     }
 
+    /// Who asked for the release, as the other services are told.
+    fn requester(&self) -> String {
+        self.state
+            .requested_by
+            .as_ref()
+            .map(|actor| actor.effective().to_string())
+            .unwrap_or_default()
+    }
+
     fn planned(&self) -> Result<&'a PlannedEnvironment, CallError> {
-        self.environment.map(|(_, planned)| planned).ok_or_else(|| missing("an environment"))
+        self.environment
+            .map(|(_, planned)| planned)
+            .ok_or_else(|| missing("an environment"))
     }
 
     fn image(&self) -> Result<&'a BuiltImage, CallError> {
@@ -85,17 +103,29 @@ impl<'a> Order<'a> {
 
     fn change(&self) -> Result<&'a ChangeMade, CallError> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
-        self.state.environments.get(index).and_then(|progress| progress.change.as_ref()).ok_or_else(|| missing("a change"))
+        self.state
+            .environments
+            .get(index)
+            .and_then(|progress| progress.change.as_ref())
+            .ok_or_else(|| missing("a change"))
     }
 
     fn revert(&self) -> Result<&'a ChangeMade, CallError> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
-        self.state.environments.get(index).and_then(|progress| progress.revert.as_ref()).ok_or_else(|| missing("a revert"))
+        self.state
+            .environments
+            .get(index)
+            .and_then(|progress| progress.revert.as_ref())
+            .ok_or_else(|| missing("a revert"))
     }
 
     fn epoch(&self) -> Result<u64, CallError> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
-        self.state.environments.get(index).and_then(|progress| progress.epoch).ok_or_else(|| missing("an epoch"))
+        self.state
+            .environments
+            .get(index)
+            .and_then(|progress| progress.epoch)
+            .ok_or_else(|| missing("an epoch"))
     }
 }
 
@@ -119,5 +149,8 @@ pub fn step_trace(release: &Id, step: &str, attempt: u32) -> TraceContext {
 }
 
 fn missing(what: &str) -> CallError {
-    CallError::Refused(Reason::new("INTERNAL", format!("the release has no {what} for this step; this is a defect")))
+    CallError::Refused(Reason::new(
+        "INTERNAL",
+        format!("the release has no {what} for this step; this is a defect"),
+    ))
 }

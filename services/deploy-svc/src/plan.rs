@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 use slipway_model::{BranchName, CommitSha, Id, ImageName, Name};
 
 use crate::{
-    catalog::{Build, Catalog, Check, Environment, GitOps, Service, Supersede, Target, Timeouts, UnknownName, Verify},
+    catalog::{
+        Build, Catalog, Check, Environment, GitOps, Service, Supersede, Target, Timeouts, UnknownName, Verify,
+    },
     release::StepKind,
 };
 
@@ -64,7 +66,9 @@ pub struct Wanted {
 pub enum PlanError {
     #[error(transparent)]
     Unknown(#[from] UnknownName),
-    #[error("branch {branch:?} matches none of the branches of service {service:?} in the catalog: name the environments, or add a pattern")]
+    #[error(
+        "branch {branch:?} matches none of the branches of service {service:?} in the catalog: name the environments, or add a pattern"
+    )]
     BranchReleasesNothing { service: Name, branch: BranchName },
     #[error("service {0:?} has no environments in the catalog")]
     NoEnvironments(Name),
@@ -77,7 +81,8 @@ impl Plan {
     /// A service or environment that the catalog does not have, or a branch that releases nowhere.
     pub fn make(catalog: &Catalog, wanted: &Wanted) -> Result<Self, PlanError> {
         let service = catalog.service(&wanted.service)?;
-        let environments: Vec<PlannedEnvironment> = chosen(service, wanted)?.into_iter().map(planned).collect();
+        let environments: Vec<PlannedEnvironment> =
+            chosen(service, wanted)?.into_iter().map(planned).collect();
         if environments.is_empty() {
             return Err(PlanError::NoEnvironments(service.name.clone()));
         }
@@ -104,7 +109,9 @@ impl Plan {
 
     /// How long a step of this plan may take from the moment it is queued.
     pub fn limit(&self, kind: StepKind, environment: Option<usize>) -> Duration {
-        let timeout = environment.and_then(|index| self.environments.get(index)).map(|planned| planned.timeout);
+        let timeout = environment
+            .and_then(|index| self.environments.get(index))
+            .map(|planned| planned.timeout);
         let timeout = timeout.unwrap_or_default();
         match kind {
             StepKind::Build => self.build.timeout + BUILD_QUEUE_LIMIT + MARGIN,
@@ -136,16 +143,20 @@ fn chosen<'a>(service: &'a Service, wanted: &Wanted) -> Result<Vec<&'a Environme
     if names.is_empty()
         && let Some(branch) = &wanted.branch
     {
-        let of_branch = service.environments_of(branch).ok_or_else(|| PlanError::BranchReleasesNothing {
-            service: service.name.clone(),
-            branch: branch.clone(),
-        })?;
+        let of_branch = service
+            .environments_of(branch)
+            .ok_or_else(|| PlanError::BranchReleasesNothing {
+                service: service.name.clone(),
+                branch: branch.clone(),
+            })?;
         names = of_branch.iter().map(ToString::to_string).collect();
     }
     for name in &names {
         service.environment(name)?;
     }
-    let is_wanted = |environment: &&Environment| names.is_empty() || names.iter().any(|name| *name == environment.name.as_str());
+    let is_wanted = |environment: &&Environment| {
+        names.is_empty() || names.iter().any(|name| *name == environment.name.as_str())
+    };
     Ok(service.environments.iter().filter(is_wanted).collect())
 }
 

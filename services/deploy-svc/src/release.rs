@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
 use slipway_model::{Actor, Id, Timestamp, TraceContext};
 pub use state::{
-    BuiltImage, ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
-    Waiting, WaitingKind,
+    BuiltImage, ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind,
+    StepStatus, Stop, Waiting, WaitingKind,
 };
 pub use time::{Party, TimeSpent};
 
@@ -41,18 +41,38 @@ pub enum Release {}
 pub enum ReleaseCommand {
     Request(Box<Request>),
     /// The owner took the order under this id, and says how it stands.
-    Started { key: EffectKey, reference: Id, observation: Observation },
+    Started {
+        key: EffectKey,
+        reference: Id,
+        observation: Observation,
+    },
     /// What the owner of the step's thing says of it now.
-    Observed { key: EffectKey, observation: Observation },
+    Observed {
+        key: EffectKey,
+        observation: Observation,
+    },
     /// A call could not be made or answered; it is made again.
-    Stumbled { key: EffectKey, reason: Reason },
+    Stumbled {
+        key: EffectKey,
+        reason: Reason,
+    },
     /// The lane of the environment was granted.
-    LaneGranted { environment: usize, epoch: u64 },
+    LaneGranted {
+        environment: usize,
+        epoch: u64,
+    },
     /// A newer release took this one's place in a lane.
-    Supersede { by: Id },
-    Cancel { by: Actor, reason: String },
+    Supersede {
+        by: Id,
+    },
+    Cancel {
+        by: Actor,
+        reason: String,
+    },
     /// The grace after a deadline is over.
-    GiveUp { key: EffectKey },
+    GiveUp {
+        key: EffectKey,
+    },
     /// A timer is due.
     Wake,
 }
@@ -88,8 +108,13 @@ pub enum Observation {
 pub enum Facts {
     #[default]
     None,
-    Built { image: BuiltImage, authors: Vec<String> },
-    Lane { epoch: u64 },
+    Built {
+        image: BuiltImage,
+        authors: Vec<String>,
+    },
+    Lane {
+        epoch: u64,
+    },
     Changed(ChangeMade),
 }
 
@@ -97,16 +122,33 @@ pub enum Facts {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ReleaseEvent {
     Requested(Box<Request>),
-    Started { step: String, attempt: u32, reference: Id },
-    Waiting { step: String, waiting: Waiting },
-    Stumbled { step: String, reason: Reason, retry_at: Timestamp },
+    Started {
+        step: String,
+        attempt: u32,
+        reference: Id,
+    },
+    Waiting {
+        step: String,
+        waiting: Waiting,
+    },
+    Stumbled {
+        step: String,
+        reason: Reason,
+        retry_at: Timestamp,
+    },
     /// The time to try again has come.
-    Retried { step: String },
+    Retried {
+        step: String,
+    },
     StopRequested(Stop),
     /// The owner was asked to stop.
-    Stopping { step: String },
+    Stopping {
+        step: String,
+    },
     /// The grace after the deadline is over and the owner has not said how the step ended.
-    Overdue { step: String },
+    Overdue {
+        step: String,
+    },
     /// A step ended, and the next one is queued or the release is over.
     Advanced(Box<Advance>),
 }
@@ -170,7 +212,9 @@ impl Decider for Release {
     }
 
     fn effects(_: &Id, state: &ReleaseState) -> Vec<(EffectKey, ReleaseEffect)> {
-        let Some(step) = state.active_step() else { return Vec::new() };
+        let Some(step) = state.active_step() else {
+            return Vec::new();
+        };
         let key = |verb: &str| EffectKey::new(format!("{}:{verb}", step.name), step.tries);
         if step.overdue {
             return vec![(key("give-up"), ReleaseEffect::GiveUp)];
@@ -180,7 +224,12 @@ impl Decider for Release {
             _ if step.retry_at.is_some() => Vec::new(),
             (_, StepStatus::Queued, _) => vec![(key("start"), ReleaseEffect::Start)],
             (_, StepStatus::Running, Some(reference)) if state.stops(step) && !step.stop_sent => {
-                vec![(key("stop"), ReleaseEffect::Stop { reference: reference.clone() })]
+                vec![(
+                    key("stop"),
+                    ReleaseEffect::Stop {
+                        reference: reference.clone(),
+                    },
+                )]
             }
             _ => Vec::new(),
         }
@@ -188,10 +237,24 @@ impl Decider for Release {
 
     fn polls(_: &Id, state: &ReleaseState) -> Vec<(EffectKey, ReleaseEffect)> {
         match state.active_step() {
-            Some(Step { kind: StepKind::Lane, .. }) | None => Vec::new(),
-            Some(Step { name, tries, status: StepStatus::Running, reference: Some(reference), .. }) => {
+            Some(Step {
+                kind: StepKind::Lane, ..
+            })
+            | None => Vec::new(),
+            Some(Step {
+                name,
+                tries,
+                status: StepStatus::Running,
+                reference: Some(reference),
+                ..
+            }) => {
                 let key = EffectKey::new(format!("{name}:observe"), *tries);
-                vec![(key, ReleaseEffect::Observe { reference: reference.clone() })]
+                vec![(
+                    key,
+                    ReleaseEffect::Observe {
+                        reference: reference.clone(),
+                    },
+                )]
             }
             Some(_) => Vec::new(),
         }
@@ -210,7 +273,11 @@ impl Decider for Release {
         if step.overdue {
             return None;
         }
-        let end = if step.past_deadline { step.deadline + GRACE } else { step.deadline };
+        let end = if step.past_deadline {
+            step.deadline + GRACE
+        } else {
+            step.deadline
+        };
         Some(step.retry_at.map_or(end, |retry| retry.min(end)))
     }
 
@@ -221,7 +288,11 @@ impl Decider for Release {
     fn index(state: &ReleaseState) -> Index {
         Index {
             status: state.status.as_str().to_owned(),
-            service: state.plan.as_ref().map(|plan| plan.service.to_string()).unwrap_or_default(),
+            service: state
+                .plan
+                .as_ref()
+                .map(|plan| plan.service.to_string())
+                .unwrap_or_default(),
             environment: String::new(),
             correlation: String::new(),
             labels: state.labels.clone(),

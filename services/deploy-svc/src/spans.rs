@@ -31,8 +31,16 @@ impl std::fmt::Debug for SpanSink {
 impl Sink for SpanSink {
     async fn publish(&self, batch: &[StoredEvent]) -> Result<String, SinkError> {
         let mut spans = Vec::new();
-        for event in batch.iter().filter(|event| event.kind == Release::KIND && event.event_type == "advanced") {
-            if let Some(release) = self.ledger.get::<Release>(&event.id).await.map_err(SinkError::new)? {
+        for event in batch
+            .iter()
+            .filter(|event| event.kind == Release::KIND && event.event_type == "advanced")
+        {
+            if let Some(release) = self
+                .ledger
+                .get::<Release>(&event.id)
+                .await
+                .map_err(SinkError::new)?
+            {
                 spans.extend(spans_of(&release.id, &release.state, event));
             }
         }
@@ -59,7 +67,10 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
     let trace = owners::step_trace(release, &step.name, step.attempt);
     let mut attributes = vec![
         KeyValue::new(names::CICD_PIPELINE_TASK_NAME, step.name.clone()),
-        KeyValue::new(names::CICD_PIPELINE_TASK_RUN_ID, format!("{release}/{}/{}", step.name, step.attempt)),
+        KeyValue::new(
+            names::CICD_PIPELINE_TASK_RUN_ID,
+            format!("{release}/{}/{}", step.name, step.attempt),
+        ),
         KeyValue::new(names::CICD_PIPELINE_TASK_RUN_RESULT, result_of_step(step.status)),
         KeyValue::new(names::STEP, step.kind.as_str()),
         KeyValue::new(names::STEP_ATTEMPT, i64::from(step.attempt)),
@@ -74,7 +85,10 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
         StepKind::Lane | StepKind::Gate => {}
     }
     if let Some((_, planned)) = state.environment_of(step) {
-        attributes.push(KeyValue::new(names::DEPLOYMENT_ENVIRONMENT_NAME, planned.name.to_string()));
+        attributes.push(KeyValue::new(
+            names::DEPLOYMENT_ENVIRONMENT_NAME,
+            planned.name.to_string(),
+        ));
         attributes.push(KeyValue::new(names::LANE, planned.target.key()));
     }
     if let Some(reference) = &step.reference {
@@ -86,7 +100,10 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
         };
         attributes.push(KeyValue::new(name, reference.to_string()));
     }
-    let error = step.reason.as_ref().filter(|_| step.status != StepStatus::Succeeded);
+    let error = step
+        .reason
+        .as_ref()
+        .filter(|_| step.status != StepStatus::Succeeded);
     Some(SpanRecord {
         trace_id: trace.trace_id,
         span_id: trace.span_id,
@@ -112,9 +129,15 @@ fn root_span(release: &Id, state: &ReleaseState) -> Option<SpanRecord> {
         KeyValue::new(names::RELEASE_ID, release.to_string()),
     ];
     if let Some(image) = &state.image {
-        attributes.push(KeyValue::new(names::OCI_MANIFEST_DIGEST, image.digest.to_string()));
+        attributes.push(KeyValue::new(
+            names::OCI_MANIFEST_DIGEST,
+            image.digest.to_string(),
+        ));
     }
-    let error = state.reason.as_ref().filter(|_| state.status != ReleaseStatus::Succeeded);
+    let error = state
+        .reason
+        .as_ref()
+        .filter(|_| state.status != ReleaseStatus::Succeeded);
     Some(SpanRecord {
         trace_id: owners::release_trace(release),
         span_id: owners::root_span(release),

@@ -96,6 +96,7 @@ impl GitOpsGrpc {
         let service: slipway_model::Name = convert::field("service", &request.service)?;
         let environment: slipway_model::Name = convert::field("environment", &request.environment)?;
         caller.require(Action::Start, service.as_str(), environment.as_str())?;
+        let requested_by = caller.actor(&request.on_behalf_of, service.as_str(), environment.as_str())?;
         let asked = change::Request {
             repository: repository.name().to_owned(),
             branch: branch(repository, &request.branch)?,
@@ -109,7 +110,7 @@ impl GitOpsGrpc {
             why: String::new(),
             correlation_id: convert::key("correlation_id", &request.correlation_id)?,
             labels: convert::labels(request.labels)?,
-            requested_by: Actor::direct(caller.principal().clone()),
+            requested_by,
             traceparent: None,
         };
         let fingerprint = asked.clone();
@@ -130,11 +131,14 @@ impl GitOpsGrpc {
         let why = convert::text("reason", &request.reason)?;
         let correlation_id = convert::key("correlation_id", &request.correlation_id)?;
         let change = self.found(caller, Action::Rollback, &request.id).await?;
+        let (service, environment) = scope(&change.state);
+        let requested_by = caller.actor(&request.on_behalf_of, service, environment)?;
         let fingerprint = (
             change.id.clone(),
             request.force,
             why.clone(),
             correlation_id.clone(),
+            requested_by.clone(),
         );
         let Some(original) = change.state.request.clone() else {
             return Err(ApiError::not_found("change", &change.id));
@@ -153,7 +157,7 @@ impl GitOpsGrpc {
             reverts: Some(change.id.clone()),
             why,
             correlation_id,
-            requested_by: Actor::direct(caller.principal().clone()),
+            requested_by,
             traceparent: trace,
             ..original
         };

@@ -39,8 +39,15 @@ pub(crate) fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
     let source = folder.join("app.rs");
     fs::write(&source, APP)?;
     for (version, broken) in [("A", false), ("B", true)] {
-        let mut command = shell.command("rustc", &["--edition=2024", "-O", "-C", "target-feature=+crt-static"]);
-        command.arg("-o").arg(folder.join(format!("server-{version}"))).arg(&source).env("APP_VERSION", version);
+        let mut command = shell.command(
+            "rustc",
+            &["--edition=2024", "-O", "-C", "target-feature=+crt-static"],
+        );
+        command
+            .arg("-o")
+            .arg(folder.join(format!("server-{version}")))
+            .arg(&source)
+            .env("APP_VERSION", version);
         if broken {
             command.env("APP_BROKEN", "1");
         }
@@ -58,7 +65,10 @@ pub(crate) fn make(shell: &Shell, folder: &Path, binaries: &Path) -> Result<Scen
     fs::write(app.join("Dockerfile"), DOCKERFILE)?;
     fs::write(app.join("app.rs"), APP)?;
     let mut commits = Vec::new();
-    for (version, message) in [("A", "feat: a shop that works"), ("B", "feat: a shop that wants a database")] {
+    for (version, message) in [
+        ("A", "feat: a shop that works"),
+        ("B", "feat: a shop that wants a database"),
+    ] {
         fs::copy(binaries.join(format!("server-{version}")), app.join("server"))?;
         git(&["add", "--all"])?;
         git(&["commit", "--quiet", "--message", message])?;
@@ -68,7 +78,12 @@ pub(crate) fn make(shell: &Shell, folder: &Path, binaries: &Path) -> Result<Scen
     make_gitops(shell, folder, &gitops)?;
     let bad = commits.pop().unwrap_or_default();
     let good = commits.pop().unwrap_or_default();
-    Ok(Scene { app, gitops, good, bad })
+    Ok(Scene {
+        app,
+        gitops,
+        good,
+        bad,
+    })
 }
 
 fn make_gitops(shell: &Shell, folder: &Path, bare: &Path) -> Result<(), Failure> {
@@ -88,8 +103,22 @@ fn make_gitops(shell: &Shell, folder: &Path, bare: &Path) -> Result<(), Failure>
     let git = |arguments: &[&str]| shell.git(&work, arguments);
     git(&["init", "--quiet", "--initial-branch=main"])?;
     git(&["add", "--all"])?;
-    git(&["commit", "--quiet", "--message", "feat: the shop and its environments"])?;
-    shell.git(folder, &["clone", "--quiet", "--bare", &work.display().to_string(), &bare.display().to_string()])?;
+    git(&[
+        "commit",
+        "--quiet",
+        "--message",
+        "feat: the shop and its environments",
+    ])?;
+    shell.git(
+        folder,
+        &[
+            "clone",
+            "--quiet",
+            "--bare",
+            &work.display().to_string(),
+            &bare.display().to_string(),
+        ],
+    )?;
     fs::remove_dir_all(&work)?;
     Ok(())
 }

@@ -20,7 +20,14 @@ impl Shell {
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
-        for name in ["SLIPWAY_CONTEXT", "SLIPWAY_USER", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "RUSTFLAGS"] {
+        for name in [
+            "SLIPWAY_CONTEXT",
+            "SLIPWAY_USER",
+            "GIT_DIR",
+            "GIT_WORK_TREE",
+            "GIT_INDEX_FILE",
+            "RUSTFLAGS",
+        ] {
             command.env_remove(name);
         }
         command
@@ -33,7 +40,11 @@ impl Shell {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Failure::new(format!("{:?} ended with {}: {said}", command.get_program(), output.status)))
+        Err(Failure::new(format!(
+            "{:?} ended with {}: {said}",
+            command.get_program(),
+            output.status
+        )))
     }
 
     /// git as alice, who wrote everything.
@@ -41,9 +52,13 @@ impl Shell {
         let mut command = self.command("git", arguments);
         command.current_dir(folder);
         for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), "Alice").env(format!("GIT_{role}_EMAIL"), "alice@example.com");
+            command
+                .env(format!("GIT_{role}_NAME"), "Alice")
+                .env(format!("GIT_{role}_EMAIL"), "alice@example.com");
         }
-        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        command
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1");
         self.quiet(command)
     }
 
@@ -68,12 +83,22 @@ impl Shell {
     }
 
     /// Runs `slipway … -o json` and reads what it printed.
-    pub(crate) fn json(&self, person: &str, arguments: &[&str]) -> Result<(bool, serde_json::Value), Failure> {
+    pub(crate) fn json(
+        &self,
+        person: &str,
+        arguments: &[&str],
+    ) -> Result<(bool, serde_json::Value), Failure> {
         let mut command = self.slipway(person, arguments);
-        let output = command.args(["-o", "json"]).output().map_err(|error| missing(&command, &error))?;
+        let output = command
+            .args(["-o", "json"])
+            .output()
+            .map_err(|error| missing(&command, &error))?;
         let value = serde_json::from_slice(&output.stdout).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            Failure::new(format!("slipway {}: no json ({error}): {said}", arguments.join(" ")))
+            Failure::new(format!(
+                "slipway {}: no json ({error}): {said}",
+                arguments.join(" ")
+            ))
         })?;
         Ok((output.status.success(), value))
     }

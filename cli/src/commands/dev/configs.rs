@@ -68,7 +68,8 @@ impl Place<'_> {
     }
 
     fn gitops(&self) -> String {
-        let mut text = self.common("gitops", self.ports[1]) + &format!("data_dir: {}/git\n", self.folder.display());
+        let mut text =
+            self.common("gitops", self.ports[1]) + &format!("data_dir: {}/git\n", self.folder.display());
         if self.repositories.is_empty() {
             text += "# repositories:\n#   platform: { url: https://git.example/platform.git, branch: main, credentials: { token_file: /path } }\nrepositories: {}\n";
         } else {
@@ -98,7 +99,10 @@ impl Place<'_> {
         let folder = self.folder.display();
         let mut text = self.common("deploy", self.ports[3]);
         let _ = writeln!(text, "catalog: {folder}/catalog.yaml");
-        let _ = writeln!(text, "clusters: [{{ name: local, kubeconfig: {folder}/kubeconfig }}]");
+        let _ = writeln!(
+            text,
+            "clusters: [{{ name: local, kubeconfig: {folder}/kubeconfig }}]"
+        );
         for (key, port) in ["build", "gitops", "approval"].iter().zip(self.ports) {
             let _ = writeln!(
                 text,

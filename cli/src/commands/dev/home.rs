@@ -43,7 +43,9 @@ impl Home {
     /// Opens the folder, and makes what is missing of it.
     pub(crate) fn open(folder: &Path, options: &Options) -> Result<Self, Failure> {
         private_folder(folder)?;
-        let home = Self { folder: folder.canonicalize()? };
+        let home = Self {
+            folder: folder.canonicalize()?,
+        };
         for name in ["tokens", "config", "images", "git"] {
             private_folder(&home.path(name))?;
         }
@@ -73,16 +75,32 @@ impl Home {
 
     pub(crate) fn context(&self) -> Result<Context, Failure> {
         let output = crate::args::Output::Table;
-        Context::load(&Globals { context: Some(self.path("context.yaml")), user: None, output })
+        Context::load(&Globals {
+            context: Some(self.path("context.yaml")),
+            user: None,
+            output,
+        })
     }
 
     /// Takes a context of the user's own kubeconfig for the cluster `local`.
     pub(crate) fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
         let mut command = std::process::Command::new("kubectl");
-        let output = command.args(["config", "view", "--raw", "--minify", "--flatten", "--context", context]).output()?;
+        let output = command
+            .args([
+                "config",
+                "view",
+                "--raw",
+                "--minify",
+                "--flatten",
+                "--context",
+                context,
+            ])
+            .output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Failure::new(format!("kubectl cannot read context {context:?}: {said}")));
+            return Err(Failure::new(format!(
+                "kubectl cannot read context {context:?}: {said}"
+            )));
         }
         write_private(&self.path("kubeconfig"), &output.stdout)?;
         Ok(())
@@ -97,13 +115,19 @@ impl Home {
             let authority_key = rcgen::KeyPair::generate()?;
             let mut authority = rcgen::CertificateParams::new(Vec::<String>::new())?;
             authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            authority.distinguished_name.push(rcgen::DnType::CommonName, "slipway dev");
+            authority
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "slipway dev");
             let authority_certificate = authority.self_signed(&authority_key)?;
             let issuer = rcgen::Issuer::new(authority, authority_key);
             let key = rcgen::KeyPair::generate()?;
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
             let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-            Ok::<_, rcgen::Error>((authority_certificate.pem(), certificate.pem(), key.serialize_pem()))
+            Ok::<_, rcgen::Error>((
+                authority_certificate.pem(),
+                certificate.pem(),
+                key.serialize_pem(),
+            ))
         })();
         let (authority, certificate, key) = made.map_err(Failure::new)?;
         write_private(&self.path("ca.pem"), authority.as_bytes())?;
@@ -116,7 +140,11 @@ impl Home {
     fn token(&self, name: &str) -> Result<String, Failure> {
         let path = self.path("tokens").join(name);
         if !path.exists() {
-            let token = format!("slipway_{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+            let token = format!(
+                "slipway_{}{}",
+                uuid::Uuid::new_v4().simple(),
+                uuid::Uuid::new_v4().simple()
+            );
             write_private(&path, token.as_bytes())?;
         }
         let token = fs::read_to_string(path)?;
@@ -126,14 +154,22 @@ impl Home {
     /// Writes the catalog, the four configurations and, last, the context.
     fn configure(&self, options: &Options, hashes: &BTreeMap<&str, String>) -> Result<(), Failure> {
         let ports = ports(options.port)?;
-        let place = Place { folder: &self.folder, ports, hashes, repositories: &options.repositories };
+        let place = Place {
+            folder: &self.folder,
+            ports,
+            hashes,
+            repositories: &options.repositories,
+        };
         let catalog = options.catalog.as_deref().unwrap_or(configs::EXAMPLE_CATALOG);
         write_private(&self.path("catalog.yaml"), catalog.as_bytes())?;
         for (service, text) in place.all() {
             write_private(&self.config(service), text.as_bytes())?;
         }
         let urls = ports.map(|port| format!("https://127.0.0.1:{port}"));
-        let token_files = PEOPLE.iter().map(|(name, _)| ((*name).to_owned(), Path::new("tokens").join(name))).collect();
+        let token_files = PEOPLE
+            .iter()
+            .map(|(name, _)| ((*name).to_owned(), Path::new("tokens").join(name)))
+            .collect();
         let context = Context::new(urls, "alice", token_files, Some("ca.pem".into()));
         let text = serde_saphyr::to_string(&context).map_err(Failure::new)?;
         write_private(&self.path("context.yaml"), text.as_bytes())
@@ -165,7 +201,12 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
 /// Whole or not at all, readable by nobody else.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(new, path)?;

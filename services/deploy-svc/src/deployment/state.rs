@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+pub use crate::reason::Reason;
 use serde::{Deserialize, Serialize};
 use slipway_ledger::EffectKey;
 use slipway_model::{Actor, CommitSha, Digest, ImageName, ImageRef, Name, Timestamp};
@@ -47,24 +48,6 @@ impl DeploymentRequest {
     /// The image as it is looked for in manifests and pods.
     pub fn image_ref(&self) -> ImageRef {
         self.image.at(&self.digest)
-    }
-}
-
-/// Why something is as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// Pinned, UPPER_SNAKE_CASE.
-    pub code: String,
-    /// For people.
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            message: message.into(),
-        }
     }
 }
 

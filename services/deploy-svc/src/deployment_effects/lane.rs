@@ -10,6 +10,7 @@ use crate::{
     deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest},
     drive::{self, DriveError},
     lane::{Lane, LaneCommand, LaneRefusal},
+    owners::fencing_epoch,
     release::{Release, ReleaseCommand},
 };
 
@@ -62,7 +63,7 @@ pub async fn request(
     }
     // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction
     // holds only if the lane is still as it was read.
-    request.epoch = before.epoch + 1;
+    request.epoch = fencing_epoch(before.epoch + 1, false);
     request.holds_lane = true;
     let snapshot = tx
         .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))

@@ -22,7 +22,9 @@ pub struct Approvals {
 
 impl Approvals {
     pub fn new(channel: Channel) -> Self {
-        Self { client: ApprovalServiceClient::new(channel) }
+        Self {
+            client: ApprovalServiceClient::new(channel),
+        }
     }
 }
 
@@ -39,59 +41,115 @@ impl Owner for Approvals {
             commit: plan.commit.to_string(),
             summary: format!("{} {} to {}", plan.service, plan.commit.short(), planned.name),
         };
-        let requester = order.state.requested_by.as_ref().map(|actor| actor.effective().to_string());
         let request = RequestApprovalRequest {
             request_id: order.request_id(),
             policy: planned.policy.to_string(),
             subject: Some(subject),
-            on_behalf_of: requester.unwrap_or_default(),
-            authors: order.state.authors.clone().unwrap_or_else(|| vec![UNKNOWN_AUTHOR.to_owned()]),
+            on_behalf_of: order.requester(),
+            authors: order
+                .state
+                .authors
+                .clone()
+                .unwrap_or_else(|| vec![UNKNOWN_AUTHOR.to_owned()]),
             correlation_id: order.release.to_string(),
             labels: Default::default(),
         };
-        let answer = self.client.clone().request_approval(calls::request(request, order.trace())).await;
+        let answer = self
+            .client
+            .clone()
+            .request_approval(calls::request(request, order.trace()))
+            .await;
         let approval = answer.map_err(calls::failed(OWNER))?.into_inner().approval;
         let approval = approval.ok_or_else(|| calls::malformed(OWNER, "no approval"))?;
-        let reference = approval.id.parse::<Id>().map_err(|error| calls::malformed(OWNER, error))?;
-        Ok(Taken { reference, observation: observation(&approval) })
+        let reference = approval
+            .id
+            .parse::<Id>()
+            .map_err(|error| calls::malformed(OWNER, error))?;
+        Ok(Taken {
+            reference,
+            observation: observation(&approval),
+        })
     }
 
     async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
-        let request = GetApprovalRequest { id: reference.to_string() };
-        let answer = self.client.clone().get_approval(calls::request(request, order.trace())).await;
+        let request = GetApprovalRequest {
+            id: reference.to_string(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .get_approval(calls::request(request, order.trace()))
+            .await;
         let approval = answer.map_err(calls::failed(OWNER))?.into_inner().approval;
-        Ok(observation(&approval.ok_or_else(|| calls::malformed(OWNER, "no approval"))?))
+        Ok(observation(
+            &approval.ok_or_else(|| calls::malformed(OWNER, "no approval"))?,
+        ))
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
-        let reason = order.state.stop_ending().map(|(_, reason)| reason.message).unwrap_or_default();
-        let request = CancelApprovalRequest { id: reference.to_string(), reason };
-        let answer = self.client.clone().cancel_approval(calls::request(request, order.trace())).await;
+        let reason = order
+            .state
+            .stop_ending()
+            .map(|(_, reason)| reason.message)
+            .unwrap_or_default();
+        let request = CancelApprovalRequest {
+            id: reference.to_string(),
+            reason,
+        };
+        let answer = self
+            .client
+            .clone()
+            .cancel_approval(calls::request(request, order.trace()))
+            .await;
         let approval = answer.map_err(calls::failed(OWNER))?.into_inner().approval;
-        Ok(observation(&approval.ok_or_else(|| calls::malformed(OWNER, "no approval"))?))
+        Ok(observation(
+            &approval.ok_or_else(|| calls::malformed(OWNER, "no approval"))?,
+        ))
     }
 }
 
 fn observation(approval: &Approval) -> Observation {
     let said = |verdict: Verdict| {
-        let of_verdict = approval.decisions.iter().filter(|decision| decision.verdict() == verdict);
-        let names: Vec<&str> = of_verdict.filter_map(|decision| decision.by.as_ref()).map(effective).collect();
+        let of_verdict = approval
+            .decisions
+            .iter()
+            .filter(|decision| decision.verdict() == verdict);
+        let names: Vec<&str> = of_verdict
+            .filter_map(|decision| decision.by.as_ref())
+            .map(effective)
+            .collect();
         names.join(", ")
     };
     let reason = |fallback| calls::reason(approval.reason.clone(), fallback);
     match approval.status() {
         Status::Unspecified | Status::Pending => {
-            let waiting = approval.waiting_on.as_ref().map(|waiting| waiting.message.clone());
+            let waiting = approval
+                .waiting_on
+                .as_ref()
+                .map(|waiting| waiting.message.clone());
             let message = waiting.unwrap_or_else(|| "waits for approval".to_owned());
-            Observation::Pending(Waiting { kind: WaitingKind::Human, message })
+            Observation::Pending(Waiting {
+                kind: WaitingKind::Human,
+                message,
+            })
         }
         Status::Approved if approval.decisions.is_empty() => {
-            let policy = approval.policy.as_ref().map(|policy| policy.name.as_str()).unwrap_or_default();
-            Observation::Succeeded { result: format!("policy {policy} asks nobody"), facts: Facts::None }
+            let policy = approval
+                .policy
+                .as_ref()
+                .map(|policy| policy.name.as_str())
+                .unwrap_or_default();
+            Observation::Succeeded {
+                result: format!("policy {policy} asks nobody"),
+                facts: Facts::None,
+            }
         }
         Status::Approved => {
             let result = format!("approved by {}", said(Verdict::Approve));
-            Observation::Succeeded { result, facts: Facts::None }
+            Observation::Succeeded {
+                result,
+                facts: Facts::None,
+            }
         }
         Status::Rejected => Observation::Failed(reason("APPROVAL_REJECTED")),
         Status::Expired => Observation::Failed(reason("APPROVAL_EXPIRED")),
@@ -100,5 +158,9 @@ fn observation(approval: &Approval) -> Observation {
 }
 
 fn effective(actor: &slipway_proto::common::v1::Actor) -> &str {
-    if actor.on_behalf_of.is_empty() { &actor.principal } else { &actor.on_behalf_of }
+    if actor.on_behalf_of.is_empty() {
+        &actor.principal
+    } else {
+        &actor.on_behalf_of
+    }
 }

@@ -20,7 +20,9 @@ pub struct Builds {
 
 impl Builds {
     pub fn new(channel: Channel) -> Self {
-        Self { client: BuildServiceClient::new(channel) }
+        Self {
+            client: BuildServiceClient::new(channel),
+        }
     }
 }
 
@@ -33,12 +35,21 @@ impl Owner for Builds {
             commit: plan.commit.to_string(),
             branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
             image_name: plan.image_name.to_string(),
-            context: if plan.build.context == "." { String::new() } else { plan.build.context.clone() },
+            context: if plan.build.context == "." {
+                String::new()
+            } else {
+                plan.build.context.clone()
+            },
             dockerfile: plan.build.dockerfile.clone(),
             build_args: plan.build.args.clone().into_iter().collect(),
             version: String::new(),
             tag_latest: false,
-            builder: plan.build.builder.as_ref().map(ToString::to_string).unwrap_or_default(),
+            builder: plan
+                .build
+                .builder
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             timeout: prost_types::Duration::try_from(plan.build.timeout).ok(),
             target: plan.build.target.clone().unwrap_or_default(),
         };
@@ -49,24 +60,51 @@ impl Owner for Builds {
             correlation_id: order.release.to_string(),
             labels: Default::default(),
         };
-        let answer = self.client.clone().start_build(calls::request(request, order.trace())).await;
+        let answer = self
+            .client
+            .clone()
+            .start_build(calls::request(request, order.trace()))
+            .await;
         let build = answer.map_err(calls::failed(OWNER))?.into_inner().build;
         let build = build.ok_or_else(|| calls::malformed(OWNER, "no build"))?;
-        let reference = build.id.parse::<Id>().map_err(|error| calls::malformed(OWNER, error))?;
-        Ok(Taken { reference, observation: observation(build)? })
+        let reference = build
+            .id
+            .parse::<Id>()
+            .map_err(|error| calls::malformed(OWNER, error))?;
+        Ok(Taken {
+            reference,
+            observation: observation(build)?,
+        })
     }
 
     async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
-        let request = GetBuildRequest { id: reference.to_string() };
-        let answer = self.client.clone().get_build(calls::request(request, order.trace())).await;
+        let request = GetBuildRequest {
+            id: reference.to_string(),
+        };
+        let answer = self
+            .client
+            .clone()
+            .get_build(calls::request(request, order.trace()))
+            .await;
         let build = answer.map_err(calls::failed(OWNER))?.into_inner().build;
         observation(build.ok_or_else(|| calls::malformed(OWNER, "no build"))?)
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
-        let reason = order.state.stop_ending().map(|(_, reason)| reason.message).unwrap_or_default();
-        let request = CancelBuildRequest { id: reference.to_string(), reason };
-        let answer = self.client.clone().cancel_build(calls::request(request, order.trace())).await;
+        let reason = order
+            .state
+            .stop_ending()
+            .map(|(_, reason)| reason.message)
+            .unwrap_or_default();
+        let request = CancelBuildRequest {
+            id: reference.to_string(),
+            reason,
+        };
+        let answer = self
+            .client
+            .clone()
+            .cancel_build(calls::request(request, order.trace()))
+            .await;
         let build = answer.map_err(calls::failed(OWNER))?.into_inner().build;
         observation(build.ok_or_else(|| calls::malformed(OWNER, "no build"))?)
     }
@@ -80,17 +118,34 @@ fn observation(build: Build) -> Result<Observation, CallError> {
                 ("", _) => "queued".to_owned(),
                 (phase, _) => phase.to_owned(),
             };
-            Observation::Pending(Waiting { kind: WaitingKind::Machine, message })
+            Observation::Pending(Waiting {
+                kind: WaitingKind::Machine,
+                message,
+            })
         }
         Status::Succeeded => {
-            let image = build.image.ok_or_else(|| calls::malformed(OWNER, "a build without image"))?;
+            let image = build
+                .image
+                .ok_or_else(|| calls::malformed(OWNER, "a build without image"))?;
             let image = BuiltImage {
-                name: image.name.parse().map_err(|error| calls::malformed(OWNER, error))?,
-                digest: image.digest.parse().map_err(|error| calls::malformed(OWNER, error))?,
+                name: image
+                    .name
+                    .parse()
+                    .map_err(|error| calls::malformed(OWNER, error))?,
+                digest: image
+                    .digest
+                    .parse()
+                    .map_err(|error| calls::malformed(OWNER, error))?,
                 tags: image.tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
             };
             let result = image.digest.to_string();
-            Observation::Succeeded { result, facts: Facts::Built { image, authors: build.authors } }
+            Observation::Succeeded {
+                result,
+                facts: Facts::Built {
+                    image,
+                    authors: build.authors,
+                },
+            }
         }
         Status::Failed => Observation::Failed(calls::reason(build.reason, "BUILD_FAILED")),
         Status::Errored => Observation::Errored(calls::reason(build.reason, "BUILD_ERRORED")),

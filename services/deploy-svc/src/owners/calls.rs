@@ -27,7 +27,11 @@ pub(super) fn request<T>(message: T, trace: TraceContext) -> Request<T> {
 pub(super) fn failed(owner: &'static str) -> impl Fn(Status) -> CallError {
     move |status| {
         let view = ErrorView::of(&status);
-        let code = if view.reason.is_empty() { screaming(status.code()) } else { view.reason };
+        let code = if view.reason.is_empty() {
+            screaming(status.code())
+        } else {
+            view.reason
+        };
         let reason = Reason::new(code, format!("{owner}: {}", status.message()));
         match status.code() {
             Code::InvalidArgument
@@ -55,7 +59,10 @@ fn screaming(code: Code) -> String {
 
 /// An answer that breaks the owner's own contract; a newer version may mend it.
 pub(super) fn malformed(owner: &'static str, what: impl std::fmt::Display) -> CallError {
-    CallError::Passing(Reason::new("MALFORMED_ANSWER", format!("{owner} answered with {what}")))
+    CallError::Passing(Reason::new(
+        "MALFORMED_ANSWER",
+        format!("{owner} answered with {what}"),
+    ))
 }
 
 /// The reason that an owner gave for an end, or one that says that it gave none.

@@ -6,7 +6,7 @@ use slipway_model::{Actor, Id};
 
 use super::{CallError, Order, Owner, Taken};
 use crate::{
-    deployment::{self, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
+    deployment::{Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
     release::{Facts, Observation, Reason, StepKind, Waiting, WaitingKind},
 };
 
@@ -26,10 +26,20 @@ impl Deployments {
         Self { ledger }
     }
 
-    async fn execute(&self, order: Order<'_>, id: &Id, command: DeploymentCommand) -> Result<Observation, CallError> {
+    async fn execute(
+        &self,
+        order: Order<'_>,
+        id: &Id,
+        command: DeploymentCommand,
+    ) -> Result<Observation, CallError> {
         let meta = Meta::new(Actor::system("deploy"), Some(order.trace()));
-        let executed = self.ledger.execute::<Deployment>(id, || command.clone(), &meta).await;
-        executed.map(|snapshot| observation(&snapshot.state)).map_err(passing)
+        let executed = self
+            .ledger
+            .execute::<Deployment>(id, || command.clone(), &meta)
+            .await;
+        executed
+            .map(|snapshot| observation(&snapshot.state))
+            .map_err(passing)
     }
 }
 
@@ -40,12 +50,20 @@ impl Owner for Deployments {
         let redeploy = order.step.kind == StepKind::Redeploy;
         // What is put back is what stood there before the change.
         let (image, commit) = if redeploy {
-            let previous = order.change()?.previous.as_ref().ok_or_else(|| super::missing("a previous image"))?;
+            let previous = order
+                .change()?
+                .previous
+                .as_ref()
+                .ok_or_else(|| super::missing("a previous image"))?;
             (previous, &order.revert()?.commit)
         } else {
             (order.image()?, &order.change()?.commit)
         };
-        let requested_by = order.state.requested_by.clone().ok_or_else(|| super::missing("a requester"))?;
+        let requested_by = order
+            .state
+            .requested_by
+            .clone()
+            .ok_or_else(|| super::missing("a requester"))?;
         let request = DeploymentRequest {
             service: order.plan.service.clone(),
             environment: planned.name.clone(),
@@ -55,7 +73,7 @@ impl Owner for Deployments {
             repository: planned.gitops.repository.clone(),
             path: planned.gitops.path.clone(),
             commit: commit.clone(),
-            epoch: order.epoch()?,
+            epoch: fencing_epoch(order.epoch()?, redeploy),
             checks: planned.checks.clone(),
             verify: planned.verify,
             timeout: planned.timeout.deploy,
@@ -65,19 +83,37 @@ impl Owner for Deployments {
             holds_lane: false,
         };
         let reference = Id::derived("dep", &[&order.request_id()]);
-        let observation = self.execute(order, &reference, DeploymentCommand::Request(Box::new(request))).await?;
-        Ok(Taken { reference, observation })
+        let observation = self
+            .execute(order, &reference, DeploymentCommand::Request(Box::new(request)))
+            .await?;
+        Ok(Taken {
+            reference,
+            observation,
+        })
     }
 
     async fn observe(&self, _: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
         let snapshot = self.ledger.get::<Deployment>(reference).await.map_err(passing)?;
-        snapshot.map(|snapshot| observation(&snapshot.state)).ok_or_else(|| super::missing("a deployment"))
+        snapshot
+            .map(|snapshot| observation(&snapshot.state))
+            .ok_or_else(|| super::missing("a deployment"))
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
-        let message = order.state.stop_ending().map(|(_, reason)| reason.message).unwrap_or_default();
-        self.execute(order, reference, DeploymentCommand::Cancel { message }).await
+        let message = order
+            .state
+            .stop_ending()
+            .map(|(_, reason)| reason.message)
+            .unwrap_or_default();
+        self.execute(order, reference, DeploymentCommand::Cancel { message })
+            .await
     }
+}
+
+/// The fencing token of a deployment: what is put back stands above what it replaces, under the same turn of the lane,
+/// so that an apply of the failed deployment that wakes up late cannot overwrite it.
+pub(crate) fn fencing_epoch(turn: u64, redeploy: bool) -> u64 {
+    2 * turn + u64::from(redeploy)
 }
 
 fn passing(error: impl std::fmt::Display) -> CallError {
@@ -85,18 +121,34 @@ fn passing(error: impl std::fmt::Display) -> CallError {
 }
 
 fn observation(state: &DeploymentState) -> Observation {
-    let reason = |fallback: &str| match &state.reason {
-        Some(deployment::Reason { code, message }) => Reason::new(code, message),
-        None => Reason::new(fallback, "no reason given"),
+    let reason = |fallback| {
+        state
+            .reason
+            .clone()
+            .unwrap_or_else(|| Reason::new(fallback, "no reason given"))
     };
     match state.status {
         DeploymentStatus::Pending | DeploymentStatus::Applying | DeploymentStatus::Verifying => {
-            let message = if state.progress.is_empty() { state.status.as_str() } else { &state.progress };
-            Observation::Pending(Waiting { kind: WaitingKind::Machine, message: message.to_owned() })
+            let message = if state.progress.is_empty() {
+                state.status.as_str()
+            } else {
+                &state.progress
+            };
+            Observation::Pending(Waiting {
+                kind: WaitingKind::Machine,
+                message: message.to_owned(),
+            })
         }
         DeploymentStatus::Succeeded => {
-            let digest = state.request.as_ref().map(|request| request.digest.short().to_owned()).unwrap_or_default();
-            Observation::Succeeded { result: format!("runs {digest}"), facts: Facts::None }
+            let digest = state
+                .request
+                .as_ref()
+                .map(|request| request.digest.short().to_owned())
+                .unwrap_or_default();
+            Observation::Succeeded {
+                result: format!("runs {digest}"),
+                facts: Facts::None,
+            }
         }
         DeploymentStatus::Failed => Observation::Failed(reason("DEPLOYMENT_FAILED")),
         DeploymentStatus::Errored => Observation::Errored(reason("DEPLOYMENT_ERRORED")),

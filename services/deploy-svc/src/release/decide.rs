@@ -6,8 +6,8 @@ use slipway_ledger::EffectKey;
 use slipway_model::{Id, Timestamp};
 
 use super::{
-    Advance, Facts, GRACE, Observation, Reason, ReleaseCommand, ReleaseEvent, ReleaseRefusal, ReleaseState, Step,
-    StepKind, StepStatus, Stop,
+    Advance, Facts, GRACE, Observation, Reason, ReleaseCommand, ReleaseEvent, ReleaseRefusal, ReleaseState,
+    Step, StepKind, StepStatus, Stop,
     next::{self, Ended},
     state,
 };
@@ -32,13 +32,21 @@ pub(super) fn decide(
     if state.plan.is_none() {
         return Err(ReleaseRefusal::Unknown(id.clone()));
     }
-    let Some(step) = state.active_step() else { return Ok(Vec::new()) };
+    let Some(step) = state.active_step() else {
+        return Ok(Vec::new());
+    };
     Ok(match command {
         ReleaseCommand::Request(_) => Vec::new(),
-        ReleaseCommand::Started { key, reference, observation }
-            if is_of(&key, step) && step.status == StepStatus::Queued =>
-        {
-            let started = ReleaseEvent::Started { step: step.name.clone(), attempt: step.attempt, reference };
+        ReleaseCommand::Started {
+            key,
+            reference,
+            observation,
+        } if is_of(&key, step) && step.status == StepStatus::Queued => {
+            let started = ReleaseEvent::Started {
+                step: step.name.clone(),
+                attempt: step.attempt,
+                reference,
+            };
             let mut after = state.clone();
             state::evolve(&mut after, &started, now);
             let mut events = vec![started];
@@ -47,7 +55,9 @@ pub(super) fn decide(
             }
             events
         }
-        ReleaseCommand::Observed { key, observation } if is_of(&key, step) => observed(state, step, observation, &key),
+        ReleaseCommand::Observed { key, observation } if is_of(&key, step) => {
+            observed(state, step, observation, &key)
+        }
         ReleaseCommand::Stumbled { key, reason } if is_of(&key, step) && key.attempt == step.tries => {
             stumbled(step, reason, now)
         }
@@ -61,9 +71,19 @@ pub(super) fn decide(
         ReleaseCommand::GiveUp { key } if is_of(&key, step) && step.overdue => {
             let reason = Reason::new(
                 "DEADLINE_EXCEEDED",
-                format!("step {} did not end in time, and its owner could not be reached to stop it", step.name),
+                format!(
+                    "step {} did not end in time, and its owner could not be reached to stop it",
+                    step.name
+                ),
             );
-            vec![end(state, step, StepStatus::Errored, Some(reason), String::new(), Facts::None)]
+            vec![end(
+                state,
+                step,
+                StepStatus::Errored,
+                Some(reason),
+                String::new(),
+                Facts::None,
+            )]
         }
         ReleaseCommand::Wake => woken(step, now),
         // Of an older step or try: it changes nothing.
@@ -73,18 +93,30 @@ pub(super) fn decide(
 
 /// Whether an effect key belongs to this step (whichever try of it).
 fn is_of(key: &EffectKey, step: &Step) -> bool {
-    key.step.split_once(':').is_some_and(|(name, _)| name == step.name)
+    key.step
+        .split_once(':')
+        .is_some_and(|(name, _)| name == step.name)
 }
 
-fn observed(state: &ReleaseState, step: &Step, observation: Observation, key: &EffectKey) -> Vec<ReleaseEvent> {
+fn observed(
+    state: &ReleaseState,
+    step: &Step,
+    observation: Observation,
+    key: &EffectKey,
+) -> Vec<ReleaseEvent> {
     let mut events = Vec::new();
     if key.step.ends_with(":stop") && !step.stop_sent {
-        events.push(ReleaseEvent::Stopping { step: step.name.clone() });
+        events.push(ReleaseEvent::Stopping {
+            step: step.name.clone(),
+        });
     }
     let (status, reason, result, facts) = match observation {
         Observation::Pending(waiting) => {
             if step.waiting.as_ref() != Some(&waiting) || step.retry_at.is_some() {
-                events.push(ReleaseEvent::Waiting { step: step.name.clone(), waiting });
+                events.push(ReleaseEvent::Waiting {
+                    step: step.name.clone(),
+                    waiting,
+                });
             }
             return events;
         }
@@ -100,21 +132,40 @@ fn observed(state: &ReleaseState, step: &Step, observation: Observation, key: &E
 fn stumbled(step: &Step, reason: Reason, now: Timestamp) -> Vec<ReleaseEvent> {
     let doubled = RETRY_FIRST.saturating_mul(1 << step.tries.saturating_sub(1).min(10));
     let retry_at = now + doubled.min(RETRY_MOST);
-    vec![ReleaseEvent::Stumbled { step: step.name.clone(), reason, retry_at }]
+    vec![ReleaseEvent::Stumbled {
+        step: step.name.clone(),
+        reason,
+        retry_at,
+    }]
 }
 
 /// Ends the lane step; a gate that asks nobody is passed in the same breath.
 fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -> Vec<ReleaseEvent> {
-    let granted =
-        end(state, step, StepStatus::Succeeded, None, format!("epoch {epoch}"), Facts::Lane { epoch });
+    let granted = end(
+        state,
+        step,
+        StepStatus::Succeeded,
+        None,
+        format!("epoch {epoch}"),
+        Facts::Lane { epoch },
+    );
     let mut after = state.clone();
     state::evolve(&mut after, &granted, now);
     let mut events = vec![granted];
     if let Some(gate) = after.active_step().filter(|next| next.kind == StepKind::Gate)
-        && after.environment_of(gate).is_some_and(|(_, planned)| planned.asks_nobody())
+        && after
+            .environment_of(gate)
+            .is_some_and(|(_, planned)| planned.asks_nobody())
     {
         let result = "policy none asks nobody".to_owned();
-        events.push(end(&after, gate, StepStatus::Succeeded, None, result, Facts::None));
+        events.push(end(
+            &after,
+            gate,
+            StepStatus::Succeeded,
+            None,
+            result,
+            Facts::None,
+        ));
     }
     events
 }
@@ -130,7 +181,14 @@ fn stop(state: &ReleaseState, step: &Step, stop: Stop, now: Timestamp) -> Vec<Re
     if step.kind == StepKind::Lane
         && let Some((_, reason)) = after.stop_ending()
     {
-        events.push(end(&after, step, StepStatus::Cancelled, Some(reason), String::new(), Facts::None));
+        events.push(end(
+            &after,
+            step,
+            StepStatus::Cancelled,
+            Some(reason),
+            String::new(),
+            Facts::None,
+        ));
     }
     events
 }
@@ -138,7 +196,11 @@ fn stop(state: &ReleaseState, step: &Step, stop: Stop, now: Timestamp) -> Vec<Re
 fn woken(step: &Step, now: Timestamp) -> Vec<ReleaseEvent> {
     let name = step.name.clone();
     if step.past_deadline && step.deadline + GRACE <= now {
-        return if step.overdue { Vec::new() } else { vec![ReleaseEvent::Overdue { step: name }] };
+        return if step.overdue {
+            Vec::new()
+        } else {
+            vec![ReleaseEvent::Overdue { step: name }]
+        };
     }
     if !step.past_deadline && step.deadline <= now {
         let mut events = vec![ReleaseEvent::StopRequested(Stop::Deadline { step: name.clone() })];
@@ -161,8 +223,22 @@ fn end(
     result: String,
     facts: Facts,
 ) -> ReleaseEvent {
-    let ended = Ended { kind: step.kind, environment: step.environment, status, reason: reason.as_ref(), facts: &facts };
+    let ended = Ended {
+        kind: step.kind,
+        environment: step.environment,
+        status,
+        reason: reason.as_ref(),
+        facts: &facts,
+    };
     let then = next::after(state, ended);
     let (step, attempt) = (step.name.clone(), step.attempt);
-    ReleaseEvent::Advanced(Box::new(Advance { step, attempt, status, reason, result, facts, then }))
+    ReleaseEvent::Advanced(Box::new(Advance {
+        step,
+        attempt,
+        status,
+        reason,
+        result,
+        facts,
+        then,
+    }))
 }

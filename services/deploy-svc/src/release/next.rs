@@ -38,10 +38,21 @@ pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
 }
 
 fn after_success(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    let same = |kind| Then::Step { kind, environment: ended.environment };
-    let stop = || state.stop_ending().map(|(status, reason)| Then::End { status, reason: Some(reason) });
+    let same = |kind| Then::Step {
+        kind,
+        environment: ended.environment,
+    };
+    let stop = || {
+        state.stop_ending().map(|(status, reason)| Then::End {
+            status,
+            reason: Some(reason),
+        })
+    };
     match ended.kind {
-        StepKind::Build => stop().unwrap_or(Then::Step { kind: StepKind::Lane, environment: Some(0) }),
+        StepKind::Build => stop().unwrap_or(Then::Step {
+            kind: StepKind::Lane,
+            environment: Some(0),
+        }),
         StepKind::Lane => stop().unwrap_or(same(StepKind::Gate)),
         StepKind::Gate => stop().unwrap_or(same(StepKind::Change)),
         StepKind::Change => match (stop(), ended.facts) {
@@ -53,9 +64,15 @@ fn after_success(state: &ReleaseState, ended: Ended<'_>) -> Then {
         StepKind::Deploy => {
             let next = ended.environment.map_or(0, |index| index + 1);
             if next < state.environments.len() {
-                Then::Step { kind: StepKind::Lane, environment: Some(next) }
+                Then::Step {
+                    kind: StepKind::Lane,
+                    environment: Some(next),
+                }
             } else {
-                Then::End { status: ReleaseStatus::Succeeded, reason: None }
+                Then::End {
+                    status: ReleaseStatus::Succeeded,
+                    reason: None,
+                }
             }
         }
         StepKind::Revert => {
@@ -74,18 +91,32 @@ fn after_failure(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let reason = ended.reason.cloned();
     match ended.kind {
         StepKind::Revert | StepKind::Redeploy => {
-            let first = state.failure.as_ref().map_or("it was stopped", |failure| &failure.reason.message);
-            let then = reason.as_ref().map_or("no reason given", |reason| &reason.message);
+            let first = state
+                .failure
+                .as_ref()
+                .map_or("it was stopped", |failure| &failure.reason.message);
+            let then = reason
+                .as_ref()
+                .map_or("no reason given", |reason| &reason.message);
             let code = "ROLLBACK_FAILED";
             let message = format!(
                 "{first}; then putting back the previous image failed: {then}. Look at the environment, then release a good commit"
             );
-            Then::End { status: ReleaseStatus::RollbackFailed, reason: Some(Reason::new(code, message)) }
+            Then::End {
+                status: ReleaseStatus::RollbackFailed,
+                reason: Some(Reason::new(code, message)),
+            }
         }
         StepKind::Deploy => put_back(state, ended),
         _ => match state.stop_ending() {
-            Some((status, reason)) => Then::End { status, reason: Some(reason) },
-            None => Then::End { status: ending(ended.status), reason },
+            Some((status, reason)) => Then::End {
+                status,
+                reason: Some(reason),
+            },
+            None => Then::End {
+                status: ending(ended.status),
+                reason,
+            },
         },
     }
 }
@@ -93,13 +124,24 @@ fn after_failure(state: &ReleaseState, ended: Ended<'_>) -> Then {
 /// After a deployment that must not stay: revert the change, unless it changed nothing.
 fn put_back(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
-    let no_op = progress.and_then(|progress| progress.change.as_ref()).is_none_or(|change| change.no_op);
+    let no_op = progress
+        .and_then(|progress| progress.change.as_ref())
+        .is_none_or(|change| change.no_op);
     if !no_op {
-        return Then::Step { kind: StepKind::Revert, environment: ended.environment };
+        return Then::Step {
+            kind: StepKind::Revert,
+            environment: ended.environment,
+        };
     }
     match state.stop_ending() {
-        Some((status, reason)) => Then::End { status, reason: Some(reason) },
-        None => Then::End { status: ending(ended.status), reason: ended.reason.cloned() },
+        Some((status, reason)) => Then::End {
+            status,
+            reason: Some(reason),
+        },
+        None => Then::End {
+            status: ending(ended.status),
+            reason: ended.reason.cloned(),
+        },
     }
 }
 
@@ -107,7 +149,9 @@ fn put_back(state: &ReleaseState, ended: Ended<'_>) -> Then {
 fn rolled_back(state: &ReleaseState, redeployed: bool) -> Then {
     let failure = state.failure.as_ref();
     // A deployment whose time was up has failed; that is not somebody's wish to stop.
-    let stopped = state.stop_ending().filter(|_| !matches!(state.stop, Some(Stop::Deadline { .. })));
+    let stopped = state
+        .stop_ending()
+        .filter(|_| !matches!(state.stop, Some(Stop::Deadline { .. })));
     let (status, reason) = match (failure, stopped) {
         (Some(failure), None) if redeployed => (ReleaseStatus::RolledBack, Some(failure.reason.clone())),
         (Some(failure), None) => (ending(failure.status), Some(failure.reason.clone())),

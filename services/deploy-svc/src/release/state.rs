@@ -7,6 +7,7 @@ use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, Tag, Timestamp, Tra
 
 use super::{Advance, Facts, ReleaseEvent, Request, Then};
 use crate::plan::{Plan, PlannedEnvironment};
+pub use crate::reason::Reason;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseState {
@@ -61,19 +62,6 @@ impl ReleaseStatus {
 
     pub fn is_final(self) -> bool {
         self != Self::Running
-    }
-}
-
-/// A pinned code and words for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    pub code: String,
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
     }
 }
 
@@ -201,10 +189,17 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Stop {
-    Cancelled { by: Actor, reason: String },
-    Superseded { by: Id },
+    Cancelled {
+        by: Actor,
+        reason: String,
+    },
+    Superseded {
+        by: Id,
+    },
     /// A step's time was up.
-    Deadline { step: String },
+    Deadline {
+        step: String,
+    },
 }
 
 /// A failed or errored step, from which the release is rolling back.
@@ -217,7 +212,9 @@ pub struct Failure {
 impl ReleaseState {
     /// The step under way; none when the release is over or was never requested.
     pub fn active_step(&self) -> Option<&Step> {
-        self.steps.last().filter(|step| !step.status.is_final() && !self.status.is_final())
+        self.steps
+            .last()
+            .filter(|step| !step.status.is_final() && !self.status.is_final())
     }
 
     /// The planned environment of a step.
@@ -247,25 +244,35 @@ impl ReleaseState {
     /// The status that a stopped release ends with, and why.
     pub fn stop_ending(&self) -> Option<(ReleaseStatus, Reason)> {
         match self.stop.as_ref()? {
-            Stop::Cancelled { by, reason } if reason.is_empty() => {
-                Some((ReleaseStatus::Cancelled, Reason::new("CANCELLED", format!("cancelled by {by}"))))
-            }
-            Stop::Cancelled { by, reason } => {
-                Some((ReleaseStatus::Cancelled, Reason::new("CANCELLED", format!("cancelled by {by}: {reason}"))))
-            }
+            Stop::Cancelled { by, reason } if reason.is_empty() => Some((
+                ReleaseStatus::Cancelled,
+                Reason::new("CANCELLED", format!("cancelled by {by}")),
+            )),
+            Stop::Cancelled { by, reason } => Some((
+                ReleaseStatus::Cancelled,
+                Reason::new("CANCELLED", format!("cancelled by {by}: {reason}")),
+            )),
             Stop::Superseded { by } => Some((
                 ReleaseStatus::Superseded,
-                Reason::new("SUPERSEDED", format!("release {by} came for the same target before this one changed it")),
+                Reason::new(
+                    "SUPERSEDED",
+                    format!("release {by} came for the same target before this one changed it"),
+                ),
             )),
             Stop::Deadline { step } => Some((
                 ReleaseStatus::Errored,
-                Reason::new("DEADLINE_EXCEEDED", format!("step {step} did not end in the time that the plan gives it")),
+                Reason::new(
+                    "DEADLINE_EXCEEDED",
+                    format!("step {step} did not end in the time that the plan gives it"),
+                ),
             )),
         }
     }
 
     fn active_mut(&mut self, name: &str) -> Option<&mut Step> {
-        self.steps.last_mut().filter(|step| step.name == name && !step.status.is_final())
+        self.steps
+            .last_mut()
+            .filter(|step| step.name == name && !step.status.is_final())
     }
 
     fn push_step(&mut self, kind: StepKind, environment: Option<usize>, at: Timestamp) {
@@ -323,7 +330,11 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
                 step.retry_at = None;
             }
         }
-        ReleaseEvent::Stumbled { step, reason, retry_at } => {
+        ReleaseEvent::Stumbled {
+            step,
+            reason,
+            retry_at,
+        } => {
             if let Some(step) = state.active_mut(step) {
                 step.tries += 1;
                 step.retry_at = Some(*retry_at);
@@ -394,7 +405,9 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
             state.authors = Some(authors.clone());
         }
         (Facts::Lane { epoch }, Some((progress, _))) => progress.epoch = Some(*epoch),
-        (Facts::Changed(change), Some((progress, StepKind::Revert))) => progress.revert = Some(change.clone()),
+        (Facts::Changed(change), Some((progress, StepKind::Revert))) => {
+            progress.revert = Some(change.clone());
+        }
         (Facts::Changed(change), Some((progress, _))) => progress.change = Some(change.clone()),
         _ => {}
     }
@@ -406,8 +419,10 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
                 progress.deployed = true;
             }
             if *kind == StepKind::Revert && state.failure.is_none() {
-                state.failure =
-                    advance.reason.clone().map(|reason| Failure { status: advance.status, reason });
+                state.failure = advance.reason.clone().map(|reason| Failure {
+                    status: advance.status,
+                    reason,
+                });
             }
             state.push_step(*kind, *environment, at);
         }

@@ -54,7 +54,12 @@ fn image(fill: &str) -> BuiltImage {
 
 fn change(previous: Option<BuiltImage>, no_op: bool) -> Facts {
     let commit = "2".repeat(40).parse().unwrap();
-    Facts::Changed(ChangeMade { change: "chg-1".parse().unwrap(), commit, no_op, previous })
+    Facts::Changed(ChangeMade {
+        change: "chg-1".parse().unwrap(),
+        commit,
+        no_op,
+        previous,
+    })
 }
 
 /// A release with a clock that moves a second with every command.
@@ -67,7 +72,12 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        Self { id: "rel-1".parse().unwrap(), state: ReleaseState::default(), now: Timestamp::from_micros(0), epoch: 0 }
+        Self {
+            id: "rel-1".parse().unwrap(),
+            state: ReleaseState::default(),
+            now: Timestamp::from_micros(0),
+            epoch: 0,
+        }
     }
 
     fn requested() -> Self {
@@ -91,65 +101,132 @@ impl Run {
     fn key(&self) -> EffectKey {
         let effects = Release::effects(&self.id, &self.state);
         let polls = Release::polls(&self.id, &self.state);
-        effects.into_iter().chain(polls).next().map(|(key, _)| key).unwrap()
+        effects
+            .into_iter()
+            .chain(polls)
+            .next()
+            .map(|(key, _)| key)
+            .unwrap()
     }
 
     fn active(&self) -> String {
-        self.state.active_step().map(|step| step.name.clone()).unwrap_or_default()
+        self.state
+            .active_step()
+            .map(|step| step.name.clone())
+            .unwrap_or_default()
     }
 
     /// The owner of the active step takes the order, and later ends it like this. Lanes are granted.
     fn end(&mut self, step: &str, observation: Observation) {
         assert_eq!(self.active(), step);
-        if let Some((kind, Some(environment))) = self.state.active_step().map(|step| (step.kind, step.environment))
+        if let Some((kind, Some(environment))) =
+            self.state.active_step().map(|step| (step.kind, step.environment))
             && kind == StepKind::Lane
         {
             self.epoch += 1;
-            self.tell(ReleaseCommand::LaneGranted { environment, epoch: self.epoch });
+            self.tell(ReleaseCommand::LaneGranted {
+                environment,
+                epoch: self.epoch,
+            });
             return;
         }
-        let waiting = Waiting { kind: WaitingKind::Machine, message: "working".to_owned() };
+        let waiting = Waiting {
+            kind: WaitingKind::Machine,
+            message: "working".to_owned(),
+        };
         let reference = format!("ref-{step}").parse().unwrap();
         let observation_first = Observation::Pending(waiting);
-        self.tell(ReleaseCommand::Started { key: self.key(), reference, observation: observation_first });
-        self.tell(ReleaseCommand::Observed { key: self.key(), observation });
+        self.tell(ReleaseCommand::Started {
+            key: self.key(),
+            reference,
+            observation: observation_first,
+        });
+        self.tell(ReleaseCommand::Observed {
+            key: self.key(),
+            observation,
+        });
     }
 
     fn succeed(&mut self, step: &str) {
         let facts = match step.rsplit('/').next().unwrap() {
-            "build" => Facts::Built { image: image("b"), authors: vec!["dev@example.com".to_owned()] },
+            "build" => Facts::Built {
+                image: image("b"),
+                authors: vec!["dev@example.com".to_owned()],
+            },
             "change" => change(Some(image("a")), false),
             "revert" => change(Some(image("b")), false),
             _ => Facts::None,
         };
-        self.end(step, Observation::Succeeded { result: String::new(), facts });
+        self.end(
+            step,
+            Observation::Succeeded {
+                result: String::new(),
+                facts,
+            },
+        );
     }
 
     fn fail(&mut self, step: &str, code: &str) {
-        self.end(step, Observation::Failed(Reason::new(code, format!("{code} happened"))));
+        self.end(
+            step,
+            Observation::Failed(Reason::new(code, format!("{code} happened"))),
+        );
     }
 
     fn ended(&self) -> (ReleaseStatus, &str) {
-        (self.state.status, self.state.reason.as_ref().map_or("", |reason| reason.code.as_str()))
+        (
+            self.state.status,
+            self.state
+                .reason
+                .as_ref()
+                .map_or("", |reason| reason.code.as_str()),
+        )
     }
 }
 
 #[test]
 fn a_good_commit_goes_through_every_environment_in_order() {
     let mut run = Run::requested();
-    for step in ["build", "dev/lane", "dev/change", "dev/deploy", "staging/lane", "staging/gate", "staging/change", "staging/deploy"] {
+    for step in [
+        "build",
+        "dev/lane",
+        "dev/change",
+        "dev/deploy",
+        "staging/lane",
+        "staging/gate",
+        "staging/change",
+        "staging/deploy",
+    ] {
         run.succeed(step);
     }
     assert_eq!(run.ended(), (ReleaseStatus::Succeeded, ""));
-    let gate = run.state.steps.iter().find(|step| step.name == "dev/gate").unwrap();
+    let gate = run
+        .state
+        .steps
+        .iter()
+        .find(|step| step.name == "dev/gate")
+        .unwrap();
     assert_eq!(gate.result, "policy none asks nobody");
-    assert_eq!(run.state.lane(), None, "the lane is given back with the last event");
+    assert_eq!(
+        run.state.lane(),
+        None,
+        "the lane is given back with the last event"
+    );
 }
 
 #[test]
 fn the_times_of_the_steps_sum_to_the_whole() {
     let mut run = Run::requested();
-    for step in ["build", "dev/lane", "dev/change", "dev/deploy", "staging/lane", "staging/gate", "staging/change", "staging/deploy"] {
+    for step in [
+        "build",
+        "dev/lane",
+        "dev/change",
+        "dev/deploy",
+        "staging/lane",
+        "staging/gate",
+        "staging/change",
+        "staging/deploy",
+    ] {
         run.succeed(step);
     }
     let spent = run.state.time_spent(run.now);
@@ -169,7 +246,11 @@ fn a_deployment_that_fails_is_put_back() {
     }
     run.fail("dev/deploy", "CHECK_FAILED");
     run.succeed("dev/revert");
-    assert_eq!(run.state.lane(), Some(0), "the lane is kept until the environment is verified back");
+    assert_eq!(
+        run.state.lane(),
+        Some(0),
+        "the lane is kept until the environment is verified back"
+    );
     run.succeed("dev/redeploy");
     assert_eq!(run.ended(), (ReleaseStatus::RolledBack, "CHECK_FAILED"));
 }
@@ -179,7 +260,13 @@ fn without_a_previous_digest_it_ends_failed() {
     let mut run = Run::requested();
     run.succeed("build");
     run.succeed("dev/lane");
-    run.end("dev/change", Observation::Succeeded { result: String::new(), facts: change(None, false) });
+    run.end(
+        "dev/change",
+        Observation::Succeeded {
+            result: String::new(),
+            facts: change(None, false),
+        },
+    );
     run.fail("dev/deploy", "CHECK_FAILED");
     run.succeed("dev/revert");
     assert_eq!(run.ended(), (ReleaseStatus::Failed, "CHECK_FAILED"));
@@ -190,7 +277,13 @@ fn a_change_that_changed_nothing_is_not_reverted() {
     let mut run = Run::requested();
     run.succeed("build");
     run.succeed("dev/lane");
-    run.end("dev/change", Observation::Succeeded { result: String::new(), facts: change(Some(image("b")), true) });
+    run.end(
+        "dev/change",
+        Observation::Succeeded {
+            result: String::new(),
+            facts: change(Some(image("b")), true),
+        },
+    );
     run.fail("dev/deploy", "CHECK_FAILED");
     assert_eq!(run.ended(), (ReleaseStatus::Failed, "CHECK_FAILED"));
 }
@@ -205,7 +298,10 @@ fn a_rollback_that_fails_says_both_reasons_and_what_to_do() {
     run.fail("dev/revert", "CHANGED_SINCE");
     assert_eq!(run.ended(), (ReleaseStatus::RollbackFailed, "ROLLBACK_FAILED"));
     let message = &run.state.reason.as_ref().unwrap().message;
-    assert!(message.contains("CHECK_FAILED") && message.contains("CHANGED_SINCE"), "{message}");
+    assert!(
+        message.contains("CHECK_FAILED") && message.contains("CHANGED_SINCE"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -225,16 +321,30 @@ fn superseded_at_its_gate_it_takes_its_request_back_and_ends() {
     for step in ["build", "dev/lane", "dev/change", "dev/deploy", "staging/lane"] {
         run.succeed(step);
     }
-    let waiting = Waiting { kind: WaitingKind::Human, message: "1 more".to_owned() };
+    let waiting = Waiting {
+        kind: WaitingKind::Human,
+        message: "1 more".to_owned(),
+    };
     let reference: Id = "apr-1".parse().unwrap();
     let observation = Observation::Pending(waiting);
-    run.tell(ReleaseCommand::Started { key: run.key(), reference: reference.clone(), observation });
-    run.tell(ReleaseCommand::Supersede { by: "rel-2".parse().unwrap() });
+    run.tell(ReleaseCommand::Started {
+        key: run.key(),
+        reference: reference.clone(),
+        observation,
+    });
+    run.tell(ReleaseCommand::Supersede {
+        by: "rel-2".parse().unwrap(),
+    });
     assert_eq!(run.state.lane(), None, "the lane is the other's");
     let effects = Release::effects(&run.id, &run.state);
-    assert!(matches!(&effects[..], [(_, ReleaseEffect::Stop { reference: stopped })] if *stopped == reference));
+    assert!(
+        matches!(&effects[..], [(_, ReleaseEffect::Stop { reference: stopped })] if *stopped == reference)
+    );
     let observation = Observation::Cancelled(Reason::new("APPROVAL_CANCELLED", "taken back"));
-    run.tell(ReleaseCommand::Observed { key: run.key(), observation });
+    run.tell(ReleaseCommand::Observed {
+        key: run.key(),
+        observation,
+    });
     assert_eq!(run.ended(), (ReleaseStatus::Superseded, "SUPERSEDED"));
 }
 
@@ -245,7 +355,10 @@ fn cancelled_while_deploying_it_puts_back_what_it_changed() {
         run.succeed(step);
     }
     let by = Actor::direct(Principal::new("token", "bob"));
-    run.tell(ReleaseCommand::Cancel { by, reason: "wrong commit".to_owned() });
+    run.tell(ReleaseCommand::Cancel {
+        by,
+        reason: "wrong commit".to_owned(),
+    });
     // The deployment was quicker than the cancel: it is put back all the same.
     run.succeed("dev/deploy");
     run.succeed("dev/revert");
@@ -257,7 +370,10 @@ fn cancelled_while_deploying_it_puts_back_what_it_changed() {
 fn cancelled_in_line_it_ends_at_once() {
     let mut run = Run::requested();
     run.succeed("build");
-    run.tell(ReleaseCommand::Cancel { by: Actor::system("test"), reason: String::new() });
+    run.tell(ReleaseCommand::Cancel {
+        by: Actor::system("test"),
+        reason: String::new(),
+    });
     assert_eq!(run.ended(), (ReleaseStatus::Cancelled, "CANCELLED"));
 }
 
@@ -267,8 +383,14 @@ fn a_call_that_fails_is_made_again_later_and_later() {
     let mut waits = Vec::new();
     for _ in 0..12 {
         let reason = Reason::new("UNAVAILABLE", "build-svc: connection refused");
-        run.tell(ReleaseCommand::Stumbled { key: run.key(), reason });
-        assert!(Release::effects(&run.id, &run.state).is_empty(), "not before its time");
+        run.tell(ReleaseCommand::Stumbled {
+            key: run.key(),
+            reason,
+        });
+        assert!(
+            Release::effects(&run.id, &run.state).is_empty(),
+            "not before its time"
+        );
         let retry_at = Release::wake_at(&run.state).unwrap();
         waits.push(retry_at.since(run.now).as_millis());
         run.now = retry_at;
@@ -286,7 +408,13 @@ fn the_outcome_of_an_older_step_changes_nothing() {
     let stale = run.key();
     run.succeed("build");
     let observation = Observation::Failed(Reason::new("LATE", "from before"));
-    assert_eq!(run.tell(ReleaseCommand::Observed { key: stale, observation }), vec![]);
+    assert_eq!(
+        run.tell(ReleaseCommand::Observed {
+            key: stale,
+            observation
+        }),
+        vec![]
+    );
 }
 
 #[test]
@@ -306,11 +434,16 @@ fn a_step_whose_owner_never_answers_ends_errored_after_its_deadline_and_grace() 
 #[test]
 fn requested_twice_is_refused_and_unknown_is_unknown() {
     let mut run = Run::requested();
-    let again = Release::decide(&run.id, &run.state, ReleaseCommand::Request(Box::new(request())), run.now);
+    let again = Release::decide(
+        &run.id,
+        &run.state,
+        ReleaseCommand::Request(Box::new(request())),
+        run.now,
+    );
     assert_eq!(again, Err(ReleaseRefusal::Exists(run.id.clone())));
     run.state = ReleaseState::default();
     let unknown = Release::decide(&run.id, &run.state, ReleaseCommand::Wake, run.now);
-    assert_eq!(unknown, Err(ReleaseRefusal::Unknown(run.id.clone())));
+    assert_eq!(unknown, Err(ReleaseRefusal::Unknown(run.id)));
 }
 
 proptest! {

@@ -183,3 +183,96 @@ fn result_of_release(status: ReleaseStatus) -> &'static str {
         ReleaseStatus::Errored | ReleaseStatus::Running => "error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use slipway_model::{Actor, Timestamp};
+
+    use super::*;
+    use crate::release::tests::Run;
+
+    fn advanced(release: &Id, at: Timestamp) -> StoredEvent {
+        StoredEvent {
+            kind: Release::KIND.to_owned(),
+            id: release.clone(),
+            seq: 1,
+            event_type: "advanced".to_owned(),
+            data: String::new(),
+            actor: Actor::system("test"),
+            traceparent: None,
+            correlation: String::new(),
+            service: String::new(),
+            environment: String::new(),
+            at,
+        }
+    }
+
+    /// The spans that the events of a release give, as they are exported one after the other.
+    fn trace_of(run: &Run) -> Vec<SpanRecord> {
+        let ends: std::collections::BTreeSet<Timestamp> =
+            run.state.steps.iter().filter_map(|step| step.ended_at).collect();
+        ends.into_iter()
+            .flat_map(|at| spans_of(&run.id, &run.state, &advanced(&run.id, at)))
+            .collect()
+    }
+
+    fn value(span: &SpanRecord, key: &str) -> String {
+        let found = span
+            .attributes
+            .iter()
+            .find(|attribute| attribute.key.as_str() == key);
+        found
+            .map(|attribute| attribute.value.to_string())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn every_step_is_a_span_under_the_root_and_the_steps_cover_it() {
+        let mut run = Run::requested();
+        for step in ["build", "dev/lane", "dev/change"] {
+            run.succeed(step);
+        }
+        run.fail("dev/deploy", "CHECK_FAILED");
+        run.succeed("dev/revert");
+        run.succeed("dev/redeploy");
+        let spans = trace_of(&run);
+        let (root, steps): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.parent.is_none());
+        let [root] = root[..] else {
+            panic!("one root, not {}", root.len())
+        };
+        let names: Vec<&str> = steps.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "build",
+                "dev/lane",
+                "dev/gate",
+                "dev/change",
+                "dev/deploy",
+                "dev/revert",
+                "dev/redeploy"
+            ]
+        );
+        assert!(
+            steps
+                .iter()
+                .all(|span| span.parent == Some(root.span_id) && span.trace_id == root.trace_id)
+        );
+        assert_eq!(steps.first().map(|span| span.start), Some(root.start));
+        assert_eq!(steps.last().map(|span| span.end), Some(root.end));
+        assert!(steps.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!(value(root, names::CICD_PIPELINE_RESULT), "failure");
+        assert_eq!(value(root, names::ERROR_TYPE), "CHECK_FAILED");
+        assert_eq!(value(steps[4], names::CICD_PIPELINE_TASK_RUN_RESULT), "failure");
+        assert_eq!(value(steps[0], names::CICD_PIPELINE_TASK_TYPE), "build");
+    }
+
+    #[test]
+    fn exported_again_they_are_the_same_spans() {
+        let mut run = Run::requested();
+        run.succeed("build");
+        assert_eq!(trace_of(&run), trace_of(&run));
+        assert_eq!(trace_of(&run).len(), 1, "nothing is exported before it has ended");
+    }
+}

@@ -63,10 +63,10 @@ fn change(previous: Option<BuiltImage>, no_op: bool) -> Facts {
 }
 
 /// A release with a clock that moves a second with every command.
-struct Run {
-    id: Id,
-    state: ReleaseState,
-    now: Timestamp,
+pub(crate) struct Run {
+    pub(crate) id: Id,
+    pub(crate) state: ReleaseState,
+    pub(crate) now: Timestamp,
     epoch: u64,
 }
 
@@ -80,7 +80,7 @@ impl Run {
         }
     }
 
-    fn requested() -> Self {
+    pub(crate) fn requested() -> Self {
         let mut run = Self::new();
         run.tell(ReleaseCommand::Request(Box::new(request())));
         run
@@ -147,7 +147,7 @@ impl Run {
         });
     }
 
-    fn succeed(&mut self, step: &str) {
+    pub(crate) fn succeed(&mut self, step: &str) {
         let facts = match step.rsplit('/').next().unwrap() {
             "build" => Facts::Built {
                 image: image("b"),
@@ -166,7 +166,7 @@ impl Run {
         );
     }
 
-    fn fail(&mut self, step: &str, code: &str) {
+    pub(crate) fn fail(&mut self, step: &str, code: &str) {
         self.end(
             step,
             Observation::Failed(Reason::new(code, format!("{code} happened"))),

@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod cluster;
 pub mod configs;
+pub mod embedded;
 pub mod process;
 pub mod programs;
 pub mod scene;

@@ -243,6 +243,28 @@ impl Suite {
         self.addresses.push(Addresses { urls, ca_file: None });
     }
 
+    /// Starts a replica's process, whose configuration is there.
+    fn run(&self, service: &str, number: usize) -> Process {
+        let name = format!("{service}-{number}");
+        let own = self.path(&name);
+        let config = own.join("config.yaml");
+        let arguments = [OsStr::new("--config"), config.as_os_str()];
+        // The replica's name, as Kubernetes gives it to a pod.
+        let environment = [("HOSTNAME", name.clone())];
+        Process::start(&name, &programs::program(service), &own.join("log"), &arguments, &environment)
+    }
+
+    /// Asks a replica to end, starts it again, and says how long it took from its start until it served.
+    pub async fn restart(&mut self, service: &str, replica: usize) -> Duration {
+        self.process(service, replica).terminate().await;
+        let began = Instant::now();
+        let index = replica * SERVICES.len() + position(service);
+        self.processes[index] = self.run(service, replica);
+        let url = self.addresses[replica].urls[position(service)].clone();
+        serves(&mut self.processes[index], &url).await;
+        began.elapsed()
+    }
+
     async fn cluster_serves(&mut self) {
         let Some(process) = &mut self.cluster_process else {
             return;
@@ -306,14 +328,17 @@ impl Suite {
 
     /// One replica of one service.
     pub fn process(&mut self, service: &str, replica: usize) -> &mut Process {
-        let index = SERVICES.iter().position(|name| *name == service).unwrap();
-        &mut self.processes[replica * SERVICES.len() + index]
+        &mut self.processes[replica * SERVICES.len() + position(service)]
     }
 
     /// Kills one replica of a service, as `kill -9` does.
     pub fn kill(&mut self, service: &str, replica: usize) {
         self.process(service, replica).kill();
     }
+}
+
+fn position(service: &str) -> usize {
+    SERVICES.iter().position(|name| *name == service).unwrap()
 }
 
 /// [`Service::image_prefix`] of a service whose registry refuses pushes.

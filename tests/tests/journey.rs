@@ -254,6 +254,10 @@ async fn releases_of_one_target_follow_each_other() {
         .to_vec();
     let (left, right) = (suite.client("alice", 0), suite.client("alice", 1));
     let first = left.start("lanes", &commits[0]).await;
+    // Places are given when the image is there, so that a slow build holds up nobody.
+    let first = left
+        .release_until(&first.id, "built", |release| release.steps.len() > 1)
+        .await;
     let second = right.start("lanes", &commits[1]).await;
     let (first, second) = tokio::join!(right.finished(&first.id), left.finished(&second.id));
     // Either the first was through, or it had changed nothing when the second came.

@@ -1,0 +1,52 @@
+//! What a service costs that has nothing to do, and how long it takes to serve.
+
+use std::{fs, time::Duration};
+
+use slipway_tests::{Options, Suite, programs::SERVICES, scene::Service};
+
+use crate::{Figure, releases::LANES};
+
+/// Long enough for pools and caches to be as they stay.
+const SETTLE: Duration = Duration::from_secs(3);
+const MEGABYTE: f64 = 1024.0 * 1024.0;
+
+/// Starts the four services, one process each, and measures each of them before there is any load.
+pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
+    eprintln!("four services …");
+    let services = (0..LANES)
+        .map(|lane| Service::new(Box::leak(format!("lane-{lane}").into_boxed_str()), &[("dev", "none")]))
+        .collect();
+    let mut suite = Suite::start(Options { replicas: 1, services, pretend: true }).await;
+    let mut starts = Vec::new();
+    for service in SERVICES {
+        starts.push(suite.restart(service, 0).await);
+    }
+    tokio::time::sleep(SETTLE).await;
+    let mut figures = Vec::new();
+    for (service, start) in SERVICES.into_iter().zip(starts) {
+        let resident = resident(suite.process(service, 0).id());
+        figures.push(Figure::new(
+            format!("{service} idle: resident memory"),
+            format!("{:.1} MB", resident / MEGABYTE),
+            "",
+            "< 40 MB",
+            resident < 40.0 * MEGABYTE,
+        ));
+        figures.push(Figure::new(
+            format!("{service}: from start to serving"),
+            format!("{} ms", start.as_millis()),
+            "",
+            "< 300 ms",
+            start < Duration::from_millis(300),
+        ));
+    }
+    (suite, figures)
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(process: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: f64 = line.trim().split(' ').next().unwrap().parse().unwrap();
+    kilobytes * 1024.0
+}

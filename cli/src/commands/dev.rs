@@ -162,6 +162,13 @@ fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
         "configuration",
         home.path("config").display()
     );
+    if home.path("platform.git").exists() {
+        println!(
+            "  {:13} {}  (the repository `platform`: clone it, push your overlays)",
+            "gitops",
+            home.path("platform.git").display()
+        );
+    }
     let people: Vec<&str> = context.token_files.keys().map(String::as_str).collect();
     println!(
         "  {:13} {} in {}",

@@ -70,11 +70,7 @@ impl Place<'_> {
     fn gitops(&self) -> String {
         let mut text =
             self.common("gitops", self.ports[1]) + &format!("data_dir: {}/git\n", self.folder.display());
-        if self.repositories.is_empty() {
-            text += "# repositories:\n#   platform: { url: https://git.example/platform.git, branch: main, credentials: { token_file: /path } }\nrepositories: {}\n";
-        } else {
-            text += "repositories:\n";
-        }
+        text += "# Or a remote one: { url: https://git.example/platform.git, credentials: { token_file: /path } }\nrepositories:\n";
         for repository in self.repositories {
             let _ = writeln!(text, "  {}: {{ url: \"{}\" }}", repository.name, repository.url);
         }

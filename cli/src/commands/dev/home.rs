@@ -151,14 +151,51 @@ impl Home {
         Ok(hex::encode(Sha256::digest(token.trim())))
     }
 
+    /// A GitOps repository to begin with: bare, with one empty commit on `main`.
+    fn gitops_repository(&self) -> Result<Repository, Failure> {
+        let path = self.path("platform.git");
+        let git = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("git");
+            command
+                .arg("--git-dir")
+                .arg(&path)
+                .args(arguments)
+                .stdin(std::process::Stdio::null());
+            for role in ["AUTHOR", "COMMITTER"] {
+                command.env(format!("GIT_{role}_NAME"), "slipway dev");
+                command.env(format!("GIT_{role}_EMAIL"), "slipway@localhost");
+            }
+            let output = command
+                .output()
+                .map_err(|error| Failure::new(format!("cannot run git: {error}")))?;
+            if output.status.success() {
+                return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            }
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(Failure::new(format!("git {}: {said}", arguments.join(" "))))
+        };
+        git(&["init", "--quiet", "--bare", "--initial-branch=main"])?;
+        let tree = git(&["hash-object", "-w", "-t", "tree", "--stdin"])?;
+        let commit = git(&["commit-tree", &tree, "-m", "chore: an empty GitOps repository"])?;
+        git(&["update-ref", "refs/heads/main", &commit])?;
+        Ok(Repository {
+            name: "platform".to_owned(),
+            url: path.display().to_string(),
+        })
+    }
+
     /// Writes the catalog, the four configurations and, last, the context.
     fn configure(&self, options: &Options, hashes: &BTreeMap<&str, String>) -> Result<(), Failure> {
         let ports = ports(options.port)?;
+        let mut repositories = options.repositories.clone();
+        if repositories.is_empty() {
+            repositories.push(self.gitops_repository()?);
+        }
         let place = Place {
             folder: &self.folder,
             ports,
             hashes,
-            repositories: &options.repositories,
+            repositories: &repositories,
         };
         let catalog = options.catalog.as_deref().unwrap_or(configs::EXAMPLE_CATALOG);
         write_private(&self.path("catalog.yaml"), catalog.as_bytes())?;

@@ -49,7 +49,9 @@ impl Template {
         // What it may have begun besides: nothing has happened yet.
         for entry in fs::read_dir(&data).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.contains(".db") || ["cluster", "images", "git", "builds", "logs", "lock"].contains(&name.as_str()) {
+            if name.contains(".db")
+                || ["cluster", "images", "git", "builds", "logs", "lock"].contains(&name.as_str())
+            {
                 let path = entry.path();
                 let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
             }
@@ -61,9 +63,16 @@ impl Template {
             |service| service.name.to_owned(),
         );
         fs::write(data.join("catalog.yaml"), catalog).unwrap();
-        let platform = format!("  platform: {{ url: \"file://{}\" }}", root.join("platform.git").display());
+        let platform = format!(
+            "  platform: {{ url: \"file://{}\" }}",
+            root.join("platform.git").display()
+        );
         set(&data.join("config/gitops.yaml"), "repositories", &platform);
-        set(&data.join("config/approval.yaml"), "people", &format!("  {}: token/author", scene::AUTHOR));
+        set(
+            &data.join("config/approval.yaml"),
+            "people",
+            &format!("  {}: token/author", scene::AUTHOR),
+        );
         Self { folder, service }
     }
 

@@ -251,7 +251,13 @@ impl Suite {
         let arguments = [OsStr::new("--config"), config.as_os_str()];
         // The replica's name, as Kubernetes gives it to a pod.
         let environment = [("HOSTNAME", name.clone())];
-        Process::start(&name, &programs::program(service), &own.join("log"), &arguments, &environment)
+        Process::start(
+            &name,
+            &programs::program(service),
+            &own.join("log"),
+            &arguments,
+            &environment,
+        )
     }
 
     /// Asks a replica to end, starts it again, and says how long it took from its start until it served.

@@ -103,8 +103,9 @@ async fn run(template: &Template, fault: (&str, String)) -> Outcome {
         let ended = tokio::select! {
             // A death is looked for first: the release may end with it.
             biased;
-            status = dev.process().end(), if !died => {
-                assert!(was_killed(status), "{name}: slipway dev ended with {status}:\n{}", dev.process().last_words());
+            status = dev.process().end() => {
+                let words = dev.process().last_words();
+                assert!(was_killed(status) && !died, "{name}: slipway dev ended with {status}:\n{words}");
                 None
             }
             ended = &mut release => Some(ended),
@@ -294,7 +295,7 @@ async fn an_older_release_never_lands_on_a_newer_one() {
         assert_ne!(digest, old.image.unwrap().digest);
         let cluster = dev.cluster();
         assert_eq!(cluster.get("shop-dev", "shop", "version").unwrap(), "new");
-        assert_eq!(cluster.running_digests("shop-dev"), [digest.clone()]);
+        assert_eq!(cluster.running_digests("shop-dev"), std::slice::from_ref(&digest));
         assert_eq!(dev.gitops.wanted_digest("shop", "dev"), Some(digest));
         let commits = dev.gitops.commits_of("shop");
         let releases: Vec<&str> = commits

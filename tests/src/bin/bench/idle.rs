@@ -14,9 +14,19 @@ const MEGABYTE: f64 = 1024.0 * 1024.0;
 pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
     eprintln!("four services …");
     let services = (0..LANES)
-        .map(|lane| Service::new(Box::leak(format!("lane-{lane}").into_boxed_str()), &[("dev", "none")]))
+        .map(|lane| {
+            Service::new(
+                Box::leak(format!("lane-{lane}").into_boxed_str()),
+                &[("dev", "none")],
+            )
+        })
         .collect();
-    let mut suite = Suite::start(Options { replicas: 1, services, pretend: true }).await;
+    let mut suite = Suite::start(Options {
+        replicas: 1,
+        services,
+        pretend: true,
+    })
+    .await;
     let mut starts = Vec::new();
     for service in SERVICES {
         starts.push(suite.restart(service, 0).await);
@@ -46,7 +56,10 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
 /// Resident memory of a process, in bytes.
 fn resident(process: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     let kilobytes: f64 = line.trim().split(' ').next().unwrap().parse().unwrap();
     kilobytes * 1024.0
 }

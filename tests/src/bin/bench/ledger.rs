@@ -21,7 +21,8 @@ use crate::{Figure, rate};
 const MEASURE: Duration = Duration::from_secs(6);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// About what an event of a release holds.
-const NOTE: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+const NOTE: &str =
+    "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
 /// Counts.
 struct Counter;
@@ -47,7 +48,9 @@ impl Decider for Counter {
     type Refusal = std::convert::Infallible;
 
     fn decide(_: &Id, _: &State, (): (), _: Timestamp) -> Result<Vec<Event>, Self::Refusal> {
-        Ok(vec![Event::Counted { note: NOTE.to_owned() }])
+        Ok(vec![Event::Counted {
+            note: NOTE.to_owned(),
+        }])
     }
 
     fn evolve(state: &mut State, _: &Event, _: Timestamp) {
@@ -55,7 +58,11 @@ impl Decider for Counter {
     }
 
     fn index(_: &State) -> Index {
-        Index { status: "counting".to_owned(), service: "bench".to_owned(), ..Index::default() }
+        Index {
+            status: "counting".to_owned(),
+            service: "bench".to_owned(),
+            ..Index::default()
+        }
     }
 
     fn is_final(_: &State) -> bool {
@@ -69,7 +76,9 @@ pub(crate) async fn measure() -> Vec<Figure> {
     let floor_url = server.create_database().await.unwrap();
     let password = server.password().to_owned();
     let port = server.port();
-    let floor = tokio::task::spawn_blocking(move || pgbench(&floor_url, port, &password)).await.unwrap();
+    let floor = tokio::task::spawn_blocking(move || pgbench(&floor_url, port, &password))
+        .await
+        .unwrap();
     let beside = format!("{} pgbench, 32 clients", rate(floor));
     let mut figures = Vec::new();
     for (tasks, times) in [(64, 1.0), (256, 2.0)] {
@@ -99,33 +108,53 @@ pub(crate) async fn measure() -> Vec<Figure> {
 fn pgbench(url: &str, port: u16, password: &str) -> f64 {
     let folder = TestDir::new("pgbench").unwrap();
     let script = folder.path().join("insert.sql");
-    fs::write(&script, format!("INSERT INTO inserted (note) VALUES ('{NOTE}');\n")).unwrap();
+    fs::write(
+        &script,
+        format!("INSERT INTO inserted (note) VALUES ('{NOTE}');\n"),
+    )
+    .unwrap();
     let database = url.rsplit_once('/').unwrap().1;
     let connect = |program: &str| {
         let mut command = Command::new(tool(program).unwrap());
-        command
-            .env("PGPASSWORD", password)
-            .args(["--host=127.0.0.1", "--username=slipway", &format!("--port={port}")]);
+        command.env("PGPASSWORD", password).args([
+            "--host=127.0.0.1",
+            "--username=slipway",
+            &format!("--port={port}"),
+        ]);
         command
     };
     let table = "CREATE TABLE inserted (id bigserial PRIMARY KEY, note text NOT NULL)";
-    let made = connect("psql").args(["--quiet", &format!("--dbname={database}"), "--command", table]).output().unwrap();
+    let made = connect("psql")
+        .args(["--quiet", &format!("--dbname={database}"), "--command", table])
+        .output()
+        .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let seconds = format!("--time={}", MEASURE.as_secs());
     let output = connect("pgbench")
-        .args(["--no-vacuum", "--protocol=prepared", "--client=32", "--jobs=2", &seconds, "--file"])
+        .args([
+            "--no-vacuum",
+            "--protocol=prepared",
+            "--client=32",
+            "--jobs=2",
+            &seconds,
+            "--file",
+        ])
         .arg(&script)
         .arg(database)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    let tps = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     tps.unwrap_or_else(|| panic!("pgbench: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// Appends a second by so many tasks, each to an aggregate of its own.
 async fn appends(url: &str, tasks: usize) -> f64 {
-    let ledger = Ledger::open(LedgerConfig::new(url).origin("bench")).await.unwrap();
+    let ledger = Ledger::open(LedgerConfig::new(url).origin("bench"))
+        .await
+        .unwrap();
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..tasks)
         .map(|task| {

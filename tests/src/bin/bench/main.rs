@@ -57,11 +57,22 @@ async fn main() {
         .set_header(["figure", "measured", "floor", "target", ""]);
     for figure in &figures {
         let verdict = if figure.met { "met" } else { "MISSED" };
-        table.add_row([&figure.name, &figure.measured, &figure.floor, &figure.target, verdict]);
+        table.add_row([
+            &figure.name,
+            &figure.measured,
+            &figure.floor,
+            &figure.target,
+            verdict,
+        ]);
     }
     println!("{table}");
     let met = figures.iter().filter(|figure| figure.met).count();
-    println!("{met} of {} met, in {:.0} s on {} cores", figures.len(), began.elapsed().as_secs_f64(), cores());
+    println!(
+        "{met} of {} met, in {:.0} s on {} cores",
+        figures.len(),
+        began.elapsed().as_secs_f64(),
+        cores()
+    );
 }
 
 fn cores() -> usize {
@@ -70,5 +81,9 @@ fn cores() -> usize {
 
 /// A number of things each second, for people.
 pub(crate) fn rate(count: f64) -> String {
-    if count >= 1000.0 { format!("{:.1} k/s", count / 1000.0) } else { format!("{count:.1}/s") }
+    if count >= 1000.0 {
+        format!("{:.1} k/s", count / 1000.0)
+    } else {
+        format!("{count:.1}/s")
+    }
 }

@@ -54,7 +54,11 @@ pub(crate) async fn measure(suite: &Suite) -> Vec<Figure> {
 
 /// Unary calls a second that do nothing, over one connection.
 async fn raw_calls(url: &str) -> f64 {
-    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    let channel = Endpoint::from_shared(url.to_owned())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let began = Instant::now();
     let workers: Vec<_> = (0..32)
@@ -76,7 +80,11 @@ async fn raw_calls(url: &str) -> f64 {
 
 /// Releases that succeed, a second, with so many under way all the time.
 async fn throughput(clients: &Clients) -> f64 {
-    let (done, next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (done, next, stop) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let workers: Vec<_> = (0..AT_ONCE)
         .map(|_| {
             let (clients, done, next, stop) = (clients.clone(), done.clone(), next.clone(), stop.clone());
@@ -149,5 +157,8 @@ fn per_second(count: u64, time: Duration) -> f64 {
 }
 
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted.get((sorted.len().saturating_sub(1)) * percent / 100).copied().unwrap_or(f64::NAN)
+    sorted
+        .get((sorted.len().saturating_sub(1)) * percent / 100)
+        .copied()
+        .unwrap_or(f64::NAN)
 }

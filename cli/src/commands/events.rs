@@ -25,7 +25,9 @@ pub(crate) async fn run(
     let cursor = if all { "" } else { "now" };
     let mut events = stream::select_all(open(context, cursor, &release).await?);
     while let Some(event) = events.next().await {
-        let Some(event) = event? else { continue };
+        let Some(event) = event?.filter(|event| concerns(event, &release)) else {
+            continue;
+        };
         match output {
             Output::Json => out::line(json::render("slipway.common.v1.Event", &event)?),
             Output::Table => {
@@ -64,8 +66,24 @@ async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Even
         stream_of!(context.builds()?, build),
         stream_of!(context.gitops()?, gitops),
         stream_of!(context.approvals()?, approval),
-        stream_of!(context.releases()?, release),
+        // Releases and lanes belong to no other whole, so they carry no correlation id and are chosen here.
+        {
+            let request = release::v1::StreamEventsRequest {
+                cursor,
+                correlation_id: String::new(),
+            };
+            let stream = context.releases()?.stream_events(request).await?.into_inner();
+            Box::pin(stream.map(|answer| answer.map(|answer| answer.event)))
+        },
     ])
+}
+
+/// Whether the event is about this release, or about anything when none is named.
+fn concerns(event: &Event, release: &str) -> bool {
+    release.is_empty()
+        || event.correlation_id == release
+        || event.subject == format!("release/{release}")
+        || (event.subject.starts_with("lane/") && event.data.contains(release))
 }
 
 /// The data without its type, on one line and not endlessly.

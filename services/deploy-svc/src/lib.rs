@@ -81,6 +81,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     let spans = SpanSink {
         ledger: ledger.clone(),
         spans: wiring.telemetry.step_spans(),
+        metrics: wiring.telemetry.metrics().clone(),
     };
     let spans_config = RelayConfig {
         name: "spans".to_owned(),

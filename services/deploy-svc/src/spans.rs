@@ -4,8 +4,8 @@
 
 use async_trait::async_trait;
 use slipway_ledger::{Decider, Ledger, Sink, SinkError, StoredEvent};
-use slipway_model::Id;
-use slipway_telemetry::{KeyValue, SpanKind, SpanRecord, Status, StepSpans, names};
+use slipway_model::{Id, Timestamp};
+use slipway_telemetry::{KeyValue, Metrics, RunResult, SpanKind, SpanRecord, Status, StepSpans, names};
 
 use crate::{
     owners,
@@ -19,6 +19,7 @@ const NOTHING_LOST: &str = "0-0";
 pub struct SpanSink {
     pub ledger: Ledger,
     pub spans: StepSpans,
+    pub metrics: Metrics,
 }
 
 impl std::fmt::Debug for SpanSink {
@@ -31,6 +32,7 @@ impl std::fmt::Debug for SpanSink {
 impl Sink for SpanSink {
     async fn publish(&self, batch: &[StoredEvent]) -> Result<String, SinkError> {
         let mut spans = Vec::new();
+        let mut ended = Vec::new();
         for event in batch
             .iter()
             .filter(|event| event.kind == Release::KIND && event.event_type == "advanced")
@@ -42,14 +44,45 @@ impl Sink for SpanSink {
                 .map_err(SinkError::new)?
             {
                 spans.extend(spans_of(&release.id, &release.state, event));
+                ended.push((release.state, event.at));
             }
         }
         self.spans.export(spans).await.map_err(SinkError::new)?;
+        for (state, at) in ended {
+            self.measure(&state, at);
+        }
         Ok(NOTHING_LOST.to_owned())
     }
 
     async fn last_entry(&self) -> Result<Option<String>, SinkError> {
         Ok(Some(NOTHING_LOST.to_owned()))
+    }
+}
+
+impl SpanSink {
+    /// Counts what ended at this moment. Batches are seldom taken twice, and figures that people look at bear it.
+    fn measure(&self, state: &ReleaseState, at: Timestamp) {
+        for step in state.steps.iter().filter(|step| step.ended_at == Some(at)) {
+            let environment = state
+                .environment_of(step)
+                .map_or("", |(_, planned)| planned.name.as_str());
+            let result = result_of_step(step.status);
+            self.metrics
+                .step_ended(step.kind.as_str(), environment, result, at.since(step.queued_at));
+        }
+        if let (Some(ended_at), Some(requested_at), Some(plan)) =
+            (state.ended_at, state.requested_at, &state.plan)
+            && ended_at == at
+        {
+            let error = state
+                .reason
+                .as_ref()
+                .filter(|_| state.status != ReleaseStatus::Succeeded);
+            let error = error.map(|reason| reason.code.as_str());
+            let result = result_of_release(state.status);
+            self.metrics
+                .run_ended(plan.service.as_str(), result, ended_at.since(requested_at), error);
+        }
     }
 }
 
@@ -71,7 +104,10 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
             names::CICD_PIPELINE_TASK_RUN_ID,
             format!("{release}/{}/{}", step.name, step.attempt),
         ),
-        KeyValue::new(names::CICD_PIPELINE_TASK_RUN_RESULT, result_of_step(step.status)),
+        KeyValue::new(
+            names::CICD_PIPELINE_TASK_RUN_RESULT,
+            result_of_step(step.status).as_str(),
+        ),
         KeyValue::new(names::STEP, step.kind.as_str()),
         KeyValue::new(names::STEP_ATTEMPT, i64::from(step.attempt)),
         KeyValue::new(names::WAIT_KIND, step.party().as_str()),
@@ -123,7 +159,10 @@ fn root_span(release: &Id, state: &ReleaseState) -> Option<SpanRecord> {
     let mut attributes = vec![
         KeyValue::new(names::CICD_PIPELINE_NAME, plan.service.to_string()),
         KeyValue::new(names::CICD_PIPELINE_RUN_ID, release.to_string()),
-        KeyValue::new(names::CICD_PIPELINE_RESULT, result_of_release(state.status)),
+        KeyValue::new(
+            names::CICD_PIPELINE_RESULT,
+            result_of_release(state.status).as_str(),
+        ),
         KeyValue::new(names::VCS_REPOSITORY_URL_FULL, plan.repository_url.clone()),
         KeyValue::new(names::VCS_REF_HEAD_REVISION, plan.commit.to_string()),
         KeyValue::new(names::RELEASE_ID, release.to_string()),
@@ -162,32 +201,32 @@ fn status(error: Option<&Reason>, attributes: &mut Vec<KeyValue>) -> Status {
     }
 }
 
-/// Values of `cicd.pipeline.task.run.result`.
-fn result_of_step(status: StepStatus) -> &'static str {
+fn result_of_step(status: StepStatus) -> RunResult {
     match status {
-        StepStatus::Succeeded => "success",
-        StepStatus::Failed => "failure",
-        StepStatus::Cancelled => "cancellation",
-        StepStatus::Skipped => "skip",
-        StepStatus::Errored | StepStatus::Queued | StepStatus::Running => "error",
+        StepStatus::Succeeded => RunResult::Success,
+        StepStatus::Failed => RunResult::Failure,
+        StepStatus::Cancelled => RunResult::Cancellation,
+        StepStatus::Skipped => RunResult::Skip,
+        StepStatus::Errored | StepStatus::Queued | StepStatus::Running => RunResult::Error,
     }
 }
 
-/// Values of `cicd.pipeline.result`.
-fn result_of_release(status: ReleaseStatus) -> &'static str {
+fn result_of_release(status: ReleaseStatus) -> RunResult {
     match status {
-        ReleaseStatus::Succeeded => "success",
-        ReleaseStatus::Failed | ReleaseStatus::RolledBack | ReleaseStatus::RollbackFailed => "failure",
-        ReleaseStatus::Cancelled => "cancellation",
-        ReleaseStatus::Superseded => "skip",
-        ReleaseStatus::Errored | ReleaseStatus::Running => "error",
+        ReleaseStatus::Succeeded => RunResult::Success,
+        ReleaseStatus::Failed | ReleaseStatus::RolledBack | ReleaseStatus::RollbackFailed => {
+            RunResult::Failure
+        }
+        ReleaseStatus::Cancelled => RunResult::Cancellation,
+        ReleaseStatus::Superseded => RunResult::Skip,
+        ReleaseStatus::Errored | ReleaseStatus::Running => RunResult::Error,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use pretty_assertions::assert_eq;
-    use slipway_model::{Actor, Timestamp};
+    use slipway_model::Actor;
 
     use super::*;
     use crate::release::tests::Run;

@@ -1,6 +1,8 @@
 //! The stored form of the events of releases and lanes. A file that differs breaks what is stored already: add a field
 //! with a default instead. `SLIPWAY_BLESS=1` writes files that are missing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, fmt::Debug, fs, path::Path};
 
 use deploy_svc::{

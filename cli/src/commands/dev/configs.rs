@@ -19,6 +19,8 @@ pub(crate) struct Place<'a> {
     pub(crate) ports: [u16; 4],
     pub(crate) hashes: &'a BTreeMap<&'a str, String>,
     pub(crate) repositories: &'a [Repository],
+    /// The e-mail address that the person's own commits carry.
+    pub(crate) email: Option<&'a str>,
 }
 
 /// Replaced by the person's first service.
@@ -87,6 +89,10 @@ impl Place<'_> {
                  people:\n";
         for (name, _) in PEOPLE {
             let _ = writeln!(text, "  {name}@example.com: token/{name}");
+        }
+        // Whoever tries it out is alice.
+        if let Some(email) = self.email {
+            let _ = writeln!(text, "  {}: token/alice", serde_json::Value::from(email));
         }
         text
     }

@@ -187,6 +187,7 @@ impl Home {
     /// Writes the catalog, the four configurations and, last, the context.
     fn configure(&self, options: &Options, hashes: &BTreeMap<&str, String>) -> Result<(), Failure> {
         let ports = ports(options.port)?;
+        let email = own_email();
         let mut repositories = options.repositories.clone();
         if repositories.is_empty() {
             repositories.push(self.gitops_repository()?);
@@ -196,6 +197,7 @@ impl Home {
             ports,
             hashes,
             repositories: &repositories,
+            email: email.as_deref(),
         };
         let catalog = options.catalog.as_deref().unwrap_or(configs::EXAMPLE_CATALOG);
         write_private(&self.path("catalog.yaml"), catalog.as_bytes())?;
@@ -211,6 +213,17 @@ impl Home {
         let text = serde_saphyr::to_string(&context).map_err(Failure::new)?;
         write_private(&self.path("context.yaml"), text.as_bytes())
     }
+}
+
+/// What `git commit` would write, when git knows it.
+fn own_email() -> Option<String> {
+    let mut command = std::process::Command::new("git");
+    let output = command.args(["config", "--global", "user.email"]).output().ok()?;
+    let email = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let known = PEOPLE
+        .iter()
+        .any(|(name, _)| email == format!("{name}@example.com"));
+    (email.contains('@') && !known).then_some(email)
 }
 
 /// Four ports from `first` on, or four free ones.

@@ -16,6 +16,9 @@ use crate::{
     store::{Position, Start},
 };
 
+/// How long the last batch may take after the shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Where events go.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -118,8 +121,13 @@ impl Relaying {
         let mut failures = 0_u32;
         while !shutdown.is_cancelled() {
             ticks.mark_unchanged();
+            // A batch that the sink took is also recorded as taken, unless that takes too long.
+            let too_late = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
             let pause = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = too_late => break,
                 result = self.step() => match result {
                     Ok(Some(pause)) => pause,
                     Ok(None) => Duration::ZERO,

@@ -54,7 +54,12 @@ impl ReleaseEffects {
         Ok(Some(match &run.effect {
             ReleaseEffect::Start => {
                 if order.step.kind == StepKind::Change && !self.may_change(run).await? {
-                    return Ok(None);
+                    // A newer release has the lane now, and this one has changed nothing.
+                    let reason = Reason::new("SUPERSEDED", "the deploy target was given to a newer release");
+                    return Ok(Some(ReleaseCommand::Observed {
+                        key,
+                        observation: Observation::Cancelled(reason),
+                    }));
                 }
                 let taken = owner.start(order).await?;
                 ReleaseCommand::Started {

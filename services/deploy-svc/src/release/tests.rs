@@ -349,6 +349,39 @@ fn superseded_at_its_gate_it_takes_its_request_back_and_ends() {
 }
 
 #[test]
+fn superseded_just_before_its_first_write_it_ends_without_one() {
+    for cancelled_before in [false, true] {
+        let mut run = Run::requested();
+        run.succeed("build");
+        run.succeed("dev/lane");
+        assert_eq!(run.active(), "dev/change");
+        if cancelled_before {
+            let by = Actor::system("test");
+            run.tell(ReleaseCommand::Cancel {
+                by,
+                reason: String::new(),
+            });
+        }
+        run.tell(ReleaseCommand::Supersede {
+            by: "rel-2".parse().unwrap(),
+        });
+        // The lane refuses the mark, so the order is never given.
+        let observation = Observation::Cancelled(Reason::new("SUPERSEDED", "lane lost"));
+        run.tell(ReleaseCommand::Observed {
+            key: run.key(),
+            observation,
+        });
+        let wanted = if cancelled_before {
+            ReleaseStatus::Cancelled
+        } else {
+            ReleaseStatus::Superseded
+        };
+        assert_eq!(run.state.status, wanted);
+        assert!(run.state.steps.iter().all(|step| step.kind != StepKind::Revert));
+    }
+}
+
+#[test]
 fn cancelled_while_deploying_it_puts_back_what_it_changed() {
     let mut run = Run::requested();
     for step in ["build", "dev/lane", "dev/change"] {

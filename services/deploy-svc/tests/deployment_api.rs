@@ -252,7 +252,7 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
         .into_inner()
         .deployment
         .unwrap();
-    assert_eq!((first.status(), first.epoch), (Status::Applying, 1));
+    assert_eq!((first.status(), first.epoch), (Status::Applying, 2));
     assert_eq!(first.target.as_ref().unwrap().namespace, "dev");
     assert_eq!(first.requested_by.as_ref().unwrap().principal, "token/alice");
     let again = client
@@ -281,7 +281,8 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
     );
     assert!(error.message().contains(&first.id), "{error}");
 
-    // Cancelled, it gives the target back, and the next turn has a higher epoch.
+    // Cancelled, it gives the target back, and the next turn has a higher epoch. Each turn has two of them: what is
+    // put back under it stands above what it replaces.
     let cancel = CancelDeploymentRequest {
         id: first.id.clone(),
         reason: "never mind".to_owned(),
@@ -316,7 +317,7 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
         .into_inner()
         .deployment
         .unwrap();
-    assert_eq!(next.epoch, 2);
+    assert_eq!(next.epoch, 4);
     service.shutdown.cancel();
     executor.drain().await;
 }

@@ -182,7 +182,7 @@ impl Relaying {
             let start = store
                 .feed_start(Start::Since(slipway_model::Timestamp::from_micros(since)))
                 .await?;
-            tracing::warn!(
+            tracing::info!(
                 known,
                 "the sink lost entries: publishing the retention window again"
             );

@@ -18,8 +18,8 @@ use crate::{Figure, rate};
 
 /// Deploy targets; releases of one follow each other.
 pub(crate) const LANES: usize = 500;
-/// Releases under way at once.
-const AT_ONCE: usize = 200;
+/// Divides the lanes, so that each worker has some of its own.
+const AT_ONCE: usize = 250;
 const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURE: Duration = Duration::from_secs(15);
 /// What is offered while the time between steps is measured.
@@ -80,17 +80,16 @@ async fn raw_calls(url: &str) -> f64 {
 
 /// Releases that succeed, a second, with so many under way all the time.
 async fn throughput(clients: &Clients) -> f64 {
-    let (done, next, stop) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..AT_ONCE)
-        .map(|_| {
-            let (clients, done, next, stop) = (clients.clone(), done.clone(), next.clone(), stop.clone());
+        .map(|worker| {
+            let (clients, done, stop) = (clients.clone(), done.clone(), stop.clone());
             tokio::spawn(async move {
+                // Lanes of its own, so that no release takes the place of one that is still under way.
+                let mut number = u64::try_from(worker).unwrap();
                 while !stop.load(Ordering::Relaxed) {
-                    one(&clients, next.fetch_add(1, Ordering::Relaxed)).await;
+                    one(&clients, number).await;
+                    number += u64::try_from(AT_ONCE).unwrap();
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             })

@@ -9,7 +9,9 @@ use slipway_telemetry::{KeyValue, Metrics, RunResult, SpanKind, SpanRecord, Stat
 
 use crate::{
     owners,
-    release::{Reason, Release, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus},
+    release::{
+        Advance, Reason, Release, ReleaseEvent, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Then,
+    },
 };
 
 /// A collector does not say what it still has, so this sink never asks for spans to be published again.
@@ -33,23 +35,23 @@ impl Sink for SpanSink {
     async fn publish(&self, batch: &[StoredEvent]) -> Result<String, SinkError> {
         let mut spans = Vec::new();
         let mut ended = Vec::new();
-        for event in batch
-            .iter()
-            .filter(|event| event.kind == Release::KIND && event.event_type == "advanced")
-        {
+        for event in batch.iter().filter(|event| event.kind == Release::KIND) {
+            let Ok(ReleaseEvent::Advanced(advance)) = serde_json::from_str(&event.data) else {
+                continue;
+            };
             if let Some(release) = self
                 .ledger
                 .get::<Release>(&event.id)
                 .await
                 .map_err(SinkError::new)?
             {
-                spans.extend(spans_of(&release.id, &release.state, event));
-                ended.push((release.state, event.at));
+                spans.extend(spans_of(&release.id, &release.state, &advance));
+                ended.push((release.state, advance));
             }
         }
         self.spans.export(spans).await.map_err(SinkError::new)?;
-        for (state, at) in ended {
-            self.measure(&state, at);
+        for (state, advance) in ended {
+            self.measure(&state, &advance);
         }
         Ok(NOTHING_LOST.to_owned())
     }
@@ -60,40 +62,46 @@ impl Sink for SpanSink {
 }
 
 impl SpanSink {
-    /// Counts what ended at this moment. Batches are seldom taken twice, and figures that people look at bear it.
-    fn measure(&self, state: &ReleaseState, at: Timestamp) {
-        for step in state.steps.iter().filter(|step| step.ended_at == Some(at)) {
+    /// Counts what ended. Batches are seldom taken twice, and figures that people look at bear it.
+    fn measure(&self, state: &ReleaseState, advance: &Advance) {
+        if let Some((step, ended_at)) = ended_step(state, advance) {
             let environment = state
                 .environment_of(step)
                 .map_or("", |(_, planned)| planned.name.as_str());
             let result = result_of_step(step.status);
-            self.metrics
-                .step_ended(step.kind.as_str(), environment, result, at.since(step.queued_at));
+            self.metrics.step_ended(
+                step.kind.as_str(),
+                environment,
+                result,
+                ended_at.since(step.queued_at),
+            );
         }
-        if let (Some(ended_at), Some(requested_at), Some(plan)) =
-            (state.ended_at, state.requested_at, &state.plan)
-            && ended_at == at
+        if let (Then::End { status, reason }, Some(ended_at), Some(requested_at), Some(plan)) =
+            (&advance.then, state.ended_at, state.requested_at, &state.plan)
         {
-            let error = state
-                .reason
-                .as_ref()
-                .filter(|_| state.status != ReleaseStatus::Succeeded);
+            let error = reason.as_ref().filter(|_| *status != ReleaseStatus::Succeeded);
             let error = error.map(|reason| reason.code.as_str());
-            let result = result_of_release(state.status);
+            let result = result_of_release(*status);
             self.metrics
                 .run_ended(plan.service.as_str(), result, ended_at.since(requested_at), error);
         }
     }
 }
 
+/// The step that this event ended.
+fn ended_step<'a>(state: &'a ReleaseState, advance: &Advance) -> Option<(&'a Step, Timestamp)> {
+    let mut steps = state.steps.iter();
+    let step = steps.find(|step| step.name == advance.step && step.attempt == advance.attempt)?;
+    Some((step, step.ended_at?))
+}
+
 /// The spans of what ended with this event.
-fn spans_of(release: &Id, state: &ReleaseState, event: &StoredEvent) -> Vec<SpanRecord> {
-    let ended = state.steps.iter().filter(|step| step.ended_at == Some(event.at));
-    let mut spans: Vec<SpanRecord> = ended.filter_map(|step| step_span(release, state, step)).collect();
-    if state.ended_at == Some(event.at) {
-        spans.extend(root_span(release, state));
-    }
-    spans
+fn spans_of(release: &Id, state: &ReleaseState, advance: &Advance) -> Vec<SpanRecord> {
+    let step = ended_step(state, advance).and_then(|(step, _)| step_span(release, state, step));
+    let root = matches!(advance.then, Then::End { .. })
+        .then(|| root_span(release, state))
+        .flatten();
+    step.into_iter().chain(root).collect()
 }
 
 fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanRecord> {
@@ -226,33 +234,18 @@ fn result_of_release(status: ReleaseStatus) -> RunResult {
 #[cfg(test)]
 mod tests {
     use pretty_assertions::assert_eq;
-    use slipway_model::Actor;
 
     use super::*;
     use crate::release::tests::Run;
 
-    fn advanced(release: &Id, at: Timestamp) -> StoredEvent {
-        StoredEvent {
-            kind: Release::KIND.to_owned(),
-            id: release.clone(),
-            seq: 1,
-            event_type: "advanced".to_owned(),
-            data: String::new(),
-            actor: Actor::system("test"),
-            traceparent: None,
-            correlation: String::new(),
-            service: String::new(),
-            environment: String::new(),
-            at,
-        }
-    }
-
     /// The spans that the events of a release give, as they are exported one after the other.
     fn trace_of(run: &Run) -> Vec<SpanRecord> {
-        let ends: std::collections::BTreeSet<Timestamp> =
-            run.state.steps.iter().filter_map(|step| step.ended_at).collect();
-        ends.into_iter()
-            .flat_map(|at| spans_of(&run.id, &run.state, &advanced(&run.id, at)))
+        let advances = run.events.iter().filter_map(|event| match event {
+            ReleaseEvent::Advanced(advance) => Some(advance),
+            _ => None,
+        });
+        advances
+            .flat_map(|advance| spans_of(&run.id, &run.state, advance))
             .collect()
     }
 

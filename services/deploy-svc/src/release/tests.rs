@@ -67,6 +67,8 @@ pub(crate) struct Run {
     pub(crate) id: Id,
     pub(crate) state: ReleaseState,
     pub(crate) now: Timestamp,
+    /// Everything that happened.
+    pub(crate) events: Vec<ReleaseEvent>,
     epoch: u64,
 }
 
@@ -76,6 +78,7 @@ impl Run {
             id: "rel-1".parse().unwrap(),
             state: ReleaseState::default(),
             now: Timestamp::from_micros(0),
+            events: Vec::new(),
             epoch: 0,
         }
     }
@@ -95,6 +98,7 @@ impl Run {
             assert_eq!(&read, event, "events survive their wire form");
             Release::evolve(&mut self.state, event, self.now);
         }
+        self.events.extend(events.iter().cloned());
         events
     }
 

@@ -237,9 +237,19 @@ mod tests {
         .await;
         assert!(matches!(outcome, Err(ProcessError::Cancelled)));
         let child = child.unwrap();
-        // Gone, or a zombie that init has yet to collect.
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // Gone, or a zombie that init has yet to collect; the kernel ends a grandchild in its own time.
+        let gone = async {
+            loop {
+                let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+                if state.is_empty() || state.contains(") Z ") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone)
+            .await
+            .expect("the grandchild outlives its group");
     }
 
     #[tokio::test]

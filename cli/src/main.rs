@@ -57,7 +57,9 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Approval(command) => {
             commands::approval::run(&Context::load(&globals)?, globals.output, command).await
         }
-        Command::Build(command) => commands::build::run(&Context::load(&globals)?, command).await,
+        Command::Build(command) => {
+            commands::build::run(&Context::load(&globals)?, globals.output, command).await
+        }
         Command::Events(command) => {
             commands::events::run(&Context::load(&globals)?, globals.output, command).await
         }

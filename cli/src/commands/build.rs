@@ -5,9 +5,19 @@ use std::io::Write;
 use futures::StreamExt;
 use slipway_proto::build::v1::TailLogRequest;
 
-use crate::{Outcome, args::BuildCommand, context::Context, failure::Failure};
+use crate::{
+    Outcome,
+    args::{BuildCommand, Output},
+    context::Context,
+    failure::Failure,
+    json, out,
+};
 
-pub(crate) async fn run(context: &Context, command: BuildCommand) -> Result<Outcome, Failure> {
+pub(crate) async fn run(
+    context: &Context,
+    output: Output,
+    command: BuildCommand,
+) -> Result<Outcome, Failure> {
     match command {
         BuildCommand::Log { id, follow } => {
             let request = TailLogRequest {
@@ -16,11 +26,15 @@ pub(crate) async fn run(context: &Context, command: BuildCommand) -> Result<Outc
                 follow,
             };
             let mut stream = context.builds()?.tail_log(request).await?.into_inner();
-            let mut out = std::io::stdout();
+            let mut stdout = std::io::stdout();
             while let Some(next) = stream.next().await {
                 let next = next?;
-                out.write_all(&next.chunk)?;
-                out.flush()?;
+                if output == Output::Json {
+                    out::line(json::render("slipway.build.v1.TailLogResponse", &next)?);
+                    continue;
+                }
+                stdout.write_all(&next.chunk)?;
+                stdout.flush()?;
                 if next.truncated {
                     eprintln!("the log reached its size limit and was cut here");
                 }

@@ -6,12 +6,11 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use slipway_edit::{Difference, Edit};
 use slipway_ledger::{Decider, EffectKey, Index};
 use slipway_model::{
     Actor, BranchName, CommitSha, Digest, Id, ImageName, Name, Tag, Timestamp, TraceContext,
 };
-
-use crate::edit::{Edit, Entry, Folder, RestoreImage};
 
 /// The label by which the waiting changes of a branch are listed. Callers cannot use it: it holds a space.
 pub const BRANCH_LABEL: &str = "slipway branch";
@@ -148,14 +147,6 @@ pub struct Request {
     pub traceparent: Option<TraceContext>,
 }
 
-/// An entry before and after an edit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    pub path: Folder,
-    pub before: Entry,
-    pub after: Entry,
-}
-
 /// How a change ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -227,13 +218,7 @@ impl State {
         self.differences
             .iter()
             .rev()
-            .map(|difference| {
-                Edit::RestoreImage(Box::new(RestoreImage {
-                    path: difference.path.clone(),
-                    entry: difference.before.clone(),
-                    written: (!force).then(|| difference.after.clone()),
-                }))
-            })
+            .filter_map(|difference| Edit::undoing(difference, force))
             .collect()
     }
 }

@@ -6,6 +6,7 @@ mod messages;
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
+use slipway_edit::Place;
 use slipway_ledger::{Ledger, ListFilter, Meta, Page, Request as Once, Snapshot};
 use slipway_model::{Actor, CommitSha, Id, TraceContext};
 use slipway_proto::gitops::v1::{
@@ -16,7 +17,7 @@ use slipway_server::{Action, ApiError, Caller, convert, page};
 use tonic::{Request, Response, Status};
 
 use self::messages::{
-    branch, commit_not_found, edits, entry_to_proto, folder, image, problem, scope, status_filter, subject,
+    branch, commit_not_found, edits, folder, found_to_proto, image, problem, scope, status_filter, subject,
     to_proto,
 };
 use crate::{
@@ -247,17 +248,24 @@ impl GitOpsGrpc {
                 .await
                 .map_err(problem)?,
         };
-        let entries = repository
-            .images(&commit, &folder)
+        let found = repository
+            .images(&commit, &Place::Kustomization(folder.clone()))
             .await
             .map_err(problem)?
             .map_err(|reason| ApiError::precondition(reason.code.as_str(), reason))?;
         Ok(proto::GetDesiredStateResponse {
             commit: commit.to_string(),
-            images: entries
+            images: found
                 .iter()
-                .map(|entry| entry_to_proto(&folder, entry))
+                .map(|image| proto::KustomizeImage {
+                    path: folder.as_str().to_owned(),
+                    name: image.name.clone(),
+                    new_name: image.image.name.clone(),
+                    new_tag: image.image.tag.clone(),
+                    digest: image.image.digest.clone(),
+                })
                 .collect(),
+            desired_images: found.iter().map(found_to_proto).collect(),
         })
     }
 
@@ -367,6 +375,17 @@ impl GitOpsService for GitOpsGrpc {
     ) -> Answer<proto::GetDesiredStateResponse> {
         Caller::of(&request)?.require_somewhere(Action::Read)?;
         Ok(Response::new(self.desired(request.into_inner()).await?))
+    }
+
+    async fn promote(&self, _: Request<proto::PromoteRequest>) -> Answer<proto::PromoteResponse> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn diff_environments(
+        &self,
+        _: Request<proto::DiffEnvironmentsRequest>,
+    ) -> Answer<proto::DiffEnvironmentsResponse> {
+        Err(Status::unimplemented("not there yet"))
     }
 
     async fn render_manifests(

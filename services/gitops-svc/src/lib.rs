@@ -1,12 +1,11 @@
 //! gitops-svc: writes the wanted images into GitOps repositories, one commit for each change, many changes in one push.
 //!
-//! Where to look: [`edit`] changes the text of a file; [`change`] and [`branch`] decide; `round` pushes; `repository` is
+//! Where to look: the crate `slipway-edit` changes the text of a file; [`change`] and [`branch`] decide; `round` pushes; `repository` is
 //! the mirror and the remote; `render` runs kustomize; `grpc` is the API.
 
 pub mod branch;
 pub mod change;
 pub mod config;
-pub mod edit;
 mod effects;
 mod grpc;
 mod message;

@@ -14,13 +14,13 @@ use std::{
 
 use moka::sync::Cache;
 use serde_json::Value;
+use slipway_edit::{Folder, KUSTOMIZATION_NAMES, MAX_FILE_BYTES, Place};
 use slipway_model::CommitSha;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{
     change::{Code, Reason},
     config::KustomizeConfig,
-    edit::{Folder, KUSTOMIZATION_NAMES, MAX_FILE_BYTES},
     process::{ProcessError, Program},
     repository::{Leaf, Problem, Repository, words},
 };
@@ -111,7 +111,7 @@ impl Renderer {
         }
         // Says in our words what kustomize would say in its own.
         repository
-            .images(commit, folder)
+            .images(commit, &Place::Kustomization(folder.clone()))
             .await
             .map_err(unavailable)?
             .map_err(RenderError::Refused)?;

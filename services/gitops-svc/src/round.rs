@@ -421,7 +421,7 @@ fn ids(changes: &[Waiting]) -> impl Iterator<Item = Id> {
     changes.iter().map(|(id, _)| id.clone())
 }
 
-fn edits(state: &change::State) -> Vec<crate::edit::Edit> {
+fn edits(state: &change::State) -> Vec<slipway_edit::Edit> {
     state
         .request
         .as_ref()

@@ -5,11 +5,13 @@ use std::{path::Path, time::Duration};
 
 use gitops_svc::{
     branch::{self, Branch},
-    change::{self, Change, Code, Difference, Image, Outcome, Reason, Status},
-    edit::{Edit, Entry, KustomizeImage, RestoreImage, Scalar},
+    change::{self, Change, Code, Image, Outcome, Reason, Status},
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
+use slipway_edit::{
+    Difference, Edit, Entry, EntryDifference, KustomizeImage, NewImage, RestoreImage, Scalar,
+};
 use slipway_ledger::Decider;
 use slipway_model::{Actor, Id, Principal, Timestamp};
 
@@ -26,7 +28,7 @@ fn request() -> change::Request {
         service: "identity".parse().unwrap(),
         environment: "dev".parse().unwrap(),
         edits: vec![Edit::KustomizeImage(
-            KustomizeImage::new("apps/identity/dev", "app", "", "v1", "").unwrap(),
+            KustomizeImage::new("apps/identity/dev", "app", NewImage::new("", "v1", "").unwrap()).unwrap(),
         )],
         source_commit: Some(SHA.parse().unwrap()),
         image: Some(Image {
@@ -61,11 +63,12 @@ fn entry(tag: &str) -> Entry {
 }
 
 fn difference() -> Difference {
-    Difference {
+    Difference::Entry(EntryDifference {
         path: "apps/identity/dev".parse().unwrap(),
         before: entry("v0"),
         after: entry("v1"),
-    }
+        added: false,
+    })
 }
 
 fn pushed() -> Outcome {
@@ -172,9 +175,12 @@ fn a_cancellation_is_a_wish_until_the_branch_says_so() {
 #[test]
 fn a_change_is_undone_from_its_last_edit_to_its_first() {
     let mut state = requested();
-    let mut second = difference();
-    second.before = entry("v1");
-    second.after = entry("v2");
+    let second = Difference::Entry(EntryDifference {
+        path: "apps/identity/dev".parse().unwrap(),
+        before: entry("v1"),
+        after: entry("v2"),
+        added: false,
+    });
     let outcome = Outcome::Pushed {
         commit: SHA.parse().unwrap(),
         differences: vec![difference(), second],
@@ -186,7 +192,7 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
         .into_iter()
         .map(|edit| match edit {
             Edit::RestoreImage(edit) => (edit.entry, edit.written.is_some()),
-            Edit::KustomizeImage(_) => panic!("not an undo"),
+            edit => panic!("not an undo: {edit:?}"),
         })
         .collect();
     assert_eq!(put_back, [(entry("v1"), true), (entry("v0"), true)]);
@@ -339,6 +345,7 @@ fn the_wire_form_of_events_is_pinned() {
         path: "a".parse().unwrap(),
         entry: entry("v0"),
         written: Some(entry("v1")),
+        remove: false,
     };
     let mut revert = request();
     revert.edits = vec![Edit::RestoreImage(Box::new(restore))];

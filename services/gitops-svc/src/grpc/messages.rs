@@ -1,5 +1,9 @@
 //! Messages of the wire, checked into the words of the domain and made from them.
 
+use slipway_edit::{
+    Difference, Edit, Entry, Folder, Found, HelmImage, InvalidEdit, KustomizeImage, ManifestImage, NewImage,
+    Reference,
+};
 use slipway_ledger::Snapshot;
 use slipway_model::{BranchName, CommitSha};
 use slipway_proto::{common::v1::waiting_on::Kind, gitops::v1 as proto};
@@ -7,7 +11,6 @@ use slipway_server::{ApiError, convert};
 
 use crate::{
     change::{self, Change, Image, Refusal, State},
-    edit::{Edit, Entry, Folder, InvalidEdit, KustomizeImage},
     message::MAX_SUBJECT,
     render::RenderError,
     repository::{Problem, Repository},
@@ -79,28 +82,58 @@ pub(super) fn subject(text: &str) -> Result<String, ApiError> {
 }
 
 pub(super) fn edits(edits: Vec<proto::Edit>) -> Result<Vec<Edit>, ApiError> {
-    if edits.is_empty() || edits.len() > MAX_EDITS {
-        return Err(ApiError::invalid("edits", format!("give 1 to {MAX_EDITS}")));
+    if edits.len() > MAX_EDITS {
+        return Err(ApiError::invalid("edits", format!("give up to {MAX_EDITS}")));
     }
     edits
         .into_iter()
         .enumerate()
-        .map(|(index, edit)| match edit.edit {
-            Some(proto::edit::Edit::KustomizeImage(edit)) => KustomizeImage::new(
-                &edit.path,
-                &edit.name,
-                &edit.new_name,
-                &edit.new_tag,
-                &edit.digest,
-            )
-            .map(Edit::KustomizeImage)
-            .map_err(|error| {
-                let field = format!("edits[{index}].kustomize_image.{}", error.field);
+        .map(|(index, edit)| {
+            let Some(edit) = edit.edit else {
+                return Err(ApiError::invalid(format!("edits[{index}].edit"), "is required"));
+            };
+            let (kind, read) = one(edit);
+            read.map_err(|error| {
+                let field = format!("edits[{index}].{kind}.{}", error.field);
                 ApiError::invalid(field, error)
-            }),
-            None => Err(ApiError::invalid(format!("edits[{index}].edit"), "is required")),
+            })
         })
         .collect()
+}
+
+/// The name of the edit's kind, and the edit.
+fn one(edit: proto::edit::Edit) -> (&'static str, Result<Edit, InvalidEdit>) {
+    use proto::edit::Edit as Wire;
+    match edit {
+        Wire::KustomizeImage(edit) => (
+            "kustomize_image",
+            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
+                .and_then(|to| KustomizeImage::new(&edit.path, &edit.name, to))
+                .map(Edit::KustomizeImage),
+        ),
+        Wire::HelmImage(edit) => (
+            "helm_image",
+            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
+                .and_then(|to| HelmImage::new(&edit.file, &edit.path, &edit.document, to))
+                .map(Edit::HelmImage),
+        ),
+        Wire::ManifestImage(edit) => (
+            "manifest_image",
+            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
+                .and_then(|to| {
+                    ManifestImage::new(
+                        &edit.file,
+                        &edit.object,
+                        &edit.container,
+                        &edit.image,
+                        &edit.field,
+                        to,
+                    )
+                })
+                .map(Edit::ManifestImage),
+        ),
+        Wire::Marker(_) => ("marker", Ok(Edit::Marker)),
+    }
 }
 
 pub(super) fn image(image: &slipway_proto::common::v1::Image) -> Result<Image, ApiError> {
@@ -135,8 +168,8 @@ pub(super) fn scope(state: &State) -> (&str, &str) {
     })
 }
 
-pub(super) fn entry_to_proto(folder: &Folder, entry: &Entry) -> proto::KustomizeImage {
-    let value = |scalar: &Option<crate::edit::Scalar>| {
+fn entry_to_proto(folder: &Folder, entry: &Entry) -> proto::KustomizeImage {
+    let value = |scalar: &Option<slipway_edit::Scalar>| {
         scalar
             .as_ref()
             .map(|scalar| scalar.value.clone())
@@ -151,23 +184,100 @@ pub(super) fn entry_to_proto(folder: &Folder, entry: &Entry) -> proto::Kustomize
     }
 }
 
-pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
-    let image = match edit {
-        Edit::KustomizeImage(edit) => proto::KustomizeImage {
-            path: edit.path.as_str().to_owned(),
-            name: edit.name.clone(),
-            new_name: edit
-                .new_name
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            new_tag: edit.new_tag.as_ref().map(ToString::to_string).unwrap_or_default(),
-            digest: edit.digest.as_ref().map(ToString::to_string).unwrap_or_default(),
-        },
-        Edit::RestoreImage(edit) => entry_to_proto(&edit.path, &edit.entry),
+/// The parts of an image, as the wire has them.
+fn parts(to: &NewImage) -> Reference {
+    fn text(value: Option<&impl ToString>) -> String {
+        value.map(ToString::to_string).unwrap_or_default()
+    }
+    Reference {
+        name: text(to.new_name.as_ref()),
+        tag: text(to.new_tag.as_ref()),
+        digest: text(to.digest.as_ref()),
+    }
+}
+
+/// The values of a difference or its undoing: containers and fields have their own kind on the wire.
+fn values_to_proto(
+    file: &slipway_edit::FilePath,
+    values: &[slipway_edit::ValueDifference],
+    image: &Reference,
+) -> proto::edit::Edit {
+    let first = values.first();
+    let text = |of: fn(&slipway_edit::ValueDifference) -> &String| first.map(of).cloned().unwrap_or_default();
+    proto::edit::Edit::HelmImage(proto::HelmImage {
+        file: file.to_string(),
+        path: text(|value| &value.at),
+        document: text(|value| &value.document),
+        new_name: image.name.clone(),
+        new_tag: image.tag.clone(),
+        digest: image.digest.clone(),
+    })
+}
+
+fn edit_to_proto(edit: &Edit) -> proto::Edit {
+    use proto::edit::Edit as Wire;
+    let edit = match edit {
+        Edit::KustomizeImage(edit) => {
+            let to = parts(&edit.to);
+            Wire::KustomizeImage(proto::KustomizeImage {
+                path: edit.path.as_str().to_owned(),
+                name: edit.name.clone(),
+                new_name: to.name,
+                new_tag: to.tag,
+                digest: to.digest,
+            })
+        }
+        Edit::HelmImage(edit) => {
+            let to = parts(&edit.to);
+            Wire::HelmImage(proto::HelmImage {
+                file: edit.file.to_string(),
+                path: edit.path.clone(),
+                document: edit.document.clone(),
+                new_name: to.name,
+                new_tag: to.tag,
+                digest: to.digest,
+            })
+        }
+        Edit::ManifestImage(edit) => {
+            let to = parts(&edit.to);
+            Wire::ManifestImage(proto::ManifestImage {
+                file: edit.file.to_string(),
+                object: edit.object.clone(),
+                container: edit.container.clone(),
+                image: edit.image.clone(),
+                field: edit.field.clone(),
+                new_name: to.name,
+                new_tag: to.tag,
+                digest: to.digest,
+            })
+        }
+        Edit::RestoreImage(edit) => Wire::KustomizeImage(entry_to_proto(&edit.path, &edit.entry)),
+        Edit::RestoreValues(edit) => values_to_proto(&edit.file, &edit.values, &edit.image),
+        Edit::Marker => Wire::Marker(proto::Marker {}),
     };
-    proto::Edit {
-        edit: Some(proto::edit::Edit::KustomizeImage(image)),
+    proto::Edit { edit: Some(edit) }
+}
+
+/// The edit that would put a difference back.
+fn previous(difference: &Difference) -> proto::Edit {
+    let edit = match difference {
+        Difference::Entry(entry) => {
+            proto::edit::Edit::KustomizeImage(entry_to_proto(&entry.path, &entry.before))
+        }
+        Difference::Values(values) => values_to_proto(&values.file, &values.values, &values.before),
+        Difference::Marker { .. } => proto::edit::Edit::Marker(proto::Marker {}),
+    };
+    proto::Edit { edit: Some(edit) }
+}
+
+pub(super) fn found_to_proto(found: &Found) -> proto::DesiredImage {
+    proto::DesiredImage {
+        name: found.name.clone(),
+        image: found.image.name.clone(),
+        tag: found.image.tag.clone(),
+        digest: found.image.digest.clone(),
+        file: found.file.clone(),
+        line: u32::try_from(found.line).unwrap_or(u32::MAX),
     }
 }
 
@@ -192,16 +302,8 @@ pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
             .map(|reason| convert::reason(reason.code.as_str(), &reason.message)),
         commit: state.commit.as_ref().map(ToString::to_string).unwrap_or_default(),
         no_op: state.no_op,
-        previous: state
-            .differences
-            .iter()
-            .map(|difference| proto::Edit {
-                edit: Some(proto::edit::Edit::KustomizeImage(entry_to_proto(
-                    &difference.path,
-                    &difference.before,
-                ))),
-            })
-            .collect(),
+        previous: state.differences.iter().map(previous).collect(),
+        source: proto::change::Source::Ledger.into(),
         create_time: Some(convert::timestamp(since)),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempts,

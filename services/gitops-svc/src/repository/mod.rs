@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_model::{BranchName, CommitSha, Id};
 
 pub(crate) use objects::{Applied, Leaf, Plan};
@@ -17,9 +18,8 @@ pub(crate) use remote::{Problem, words};
 
 use self::git::Git;
 use crate::{
-    change::{Code, Difference, Reason},
+    change::{Code, Reason},
     config::{Author, RepositoryConfig},
-    edit::{Edit, Entry, Folder},
 };
 
 /// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
@@ -204,14 +204,14 @@ impl Repository {
             .await
     }
 
-    /// The `images` of a folder at a commit that is here.
+    /// The images at a place of a commit that is here.
     pub(crate) async fn images(
         self: &Arc<Self>,
         commit: &CommitSha,
-        folder: &Folder,
-    ) -> Result<Result<Vec<Entry>, Reason>, Problem> {
-        let (commit, folder) = (commit.clone(), folder.clone());
-        self.objects(move |objects, _| objects::images(objects, &commit, &folder))
+        place: &Place,
+    ) -> Result<Result<Vec<Found>, Reason>, Problem> {
+        let (commit, place) = (commit.clone(), place.clone());
+        self.objects(move |objects, _| objects::images(objects, &commit, &place))
             .await
     }
 

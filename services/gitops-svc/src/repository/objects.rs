@@ -5,16 +5,13 @@ use std::{
     path::Path,
 };
 
-use gix::{
-    ObjectId, Repository,
-    objs::tree::{EntryKind, EntryMode},
-};
+use gix::{ObjectId, Repository, objs::tree::EntryKind};
+use slipway_edit::{Difference, Edit, Edited, Found, MAX_FILE_BYTES, Place, Read, Refusal, Refused, Source};
 use slipway_model::{CommitSha, Id, Timestamp};
 
 use crate::{
-    change::{Code, Difference, Reason},
+    change::{Code, Reason},
     config::Author,
-    edit::{Edit, Entry, Folder, KUSTOMIZATION_NAMES, MAX_FILE_BYTES, Refusal, kustomize},
     message,
 };
 
@@ -95,11 +92,13 @@ pub(super) fn apply(
     for plan in plans {
         results.push(match edit(repository, tree, &plan.edits)? {
             Err(reason) => Applied::Refused(reason),
-            Ok((files, differences)) if files.is_empty() => Applied::Unchanged {
-                commit: sha(tip)?,
-                differences,
-            },
-            Ok((files, differences)) => {
+            Ok(Edited { files, differences }) if files.is_empty() && !marks(&plan.edits) => {
+                Applied::Unchanged {
+                    commit: sha(tip)?,
+                    differences,
+                }
+            }
+            Ok(Edited { files, differences }) => {
                 tree = write_tree(repository, tree, &files)?;
                 tip = write_commit(repository, tip, tree, plan, author)?;
                 Applied::Commit {
@@ -112,147 +111,87 @@ pub(super) fn apply(
     Ok((sha(tip)?, results))
 }
 
+/// Whether a commit is wanted even where no file changes.
+fn marks(edits: &[Edit]) -> bool {
+    edits.contains(&Edit::Marker)
+}
+
 fn tree_of(repository: &Repository, commit: ObjectId) -> Result<ObjectId, MirrorError> {
     let commit = repository.find_commit(commit).map_err(broken)?;
     Ok(commit.tree_id().map_err(broken)?.detach())
 }
 
-/// A file to be written: its kind as it was, and its new bytes.
-type Files = BTreeMap<String, (EntryKind, String)>;
+/// The files of a tree, for edits.
+struct TreeSource<'repo> {
+    repository: &'repo Repository,
+    tree: ObjectId,
+}
 
-/// Applies the edits of one change to the files of a tree; only files that differ are kept.
+impl Source for TreeSource<'_> {
+    type Error = MirrorError;
+
+    fn read(&self, path: &str) -> Result<Read, MirrorError> {
+        let tree = self.repository.find_tree(self.tree).map_err(broken)?;
+        let Some(entry) = tree.lookup_entry(path.split('/')).map_err(broken)? else {
+            return Ok(Read::Absent);
+        };
+        let mode = entry.mode();
+        if mode.is_tree() {
+            return Ok(Read::Folder);
+        }
+        if mode.is_link() {
+            return Ok(Read::Unfit("is a symbolic link".to_owned()));
+        }
+        if !mode.is_blob() {
+            return Ok(Read::Unfit("is a submodule".to_owned()));
+        }
+        let header = self.repository.find_header(entry.object_id()).map_err(broken)?;
+        if header.size() > MAX_FILE_BYTES as u64 {
+            return Ok(Read::Unfit(format!("is larger than {MAX_FILE_BYTES} bytes")));
+        }
+        let mut object = entry.object().map_err(broken)?;
+        Ok(match String::from_utf8(std::mem::take(&mut object.data)) {
+            Ok(text) => Read::Text(text),
+            Err(_) => Read::Unfit("is not UTF-8".to_owned()),
+        })
+    }
+}
+
 fn edit(
     repository: &Repository,
     tree: ObjectId,
     edits: &[Edit],
-) -> Result<Result<(Files, Vec<Difference>), Reason>, MirrorError> {
-    let mut files: BTreeMap<String, (EntryKind, String, String)> = BTreeMap::new();
-    let mut differences = Vec::with_capacity(edits.len());
-    for edit in edits {
-        let path = match find_kustomization(repository, tree, edit.folder())? {
-            Ok(path) => path,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        if !files.contains_key(&path) {
-            match read_text(repository, tree, &path)? {
-                Ok((kind, text)) => files.insert(path.clone(), (kind, text.clone(), text)),
-                Err(reason) => return Ok(Err(reason)),
-            };
-        }
-        let Some((_, _, text)) = files.get_mut(&path) else {
-            continue;
-        };
-        match edit.apply(text) {
-            Ok(edited) => {
-                *text = edited.text;
-                differences.push(Difference {
-                    path: edit.folder().clone(),
-                    before: edited.before,
-                    after: edited.after,
-                });
-            }
-            Err(refusal) => return Ok(Err(reason(&path, &refusal))),
-        }
-    }
-    let changed = files
-        .into_iter()
-        .filter(|(_, (_, before, after))| before != after)
-        .map(|(path, (kind, _, after))| (path, (kind, after)))
-        .collect();
-    Ok(Ok((changed, differences)))
+) -> Result<Result<Edited, Reason>, MirrorError> {
+    let source = TreeSource { repository, tree };
+    Ok(slipway_edit::apply(edits, &source)?.map_err(|refused| reason(&refused)))
 }
 
-fn reason(path: &str, refusal: &Refusal) -> Reason {
-    let code = match refusal {
-        Refusal::NotYaml { .. } => Code::FileInvalid,
-        Refusal::ImageNotFound { .. } => Code::ImageNotFound,
+fn reason(refused: &Refused) -> Reason {
+    let code = match &refused.refusal {
+        Refusal::FileNotFound(_) => Code::FileNotFound,
+        Refusal::NotAFile(_) | Refusal::NotYaml { .. } => Code::FileInvalid,
+        Refusal::ImageNotFound(_) => Code::ImageNotFound,
         Refusal::Unsafe { .. } => Code::EditUnsafe,
         Refusal::ChangedSince { .. } => Code::ChangedSince,
     };
-    Reason::new(code, format!("{path}: {refusal}"))
+    Reason::new(code, refused.to_string())
 }
 
-/// The one kustomization of a folder.
-fn find_kustomization(
+/// The tree with other texts in some files; each stays the kind of file it was.
+fn write_tree(
     repository: &Repository,
     tree: ObjectId,
-    folder: &Folder,
-) -> Result<Result<String, Reason>, MirrorError> {
-    let mut at = tree;
-    for part in folder.as_str().split('/').filter(|part| !part.is_empty()) {
-        match child(repository, at, part)? {
-            Some((mode, id)) if mode.is_tree() => at = id,
-            Some((mode, _)) if mode.is_link() => {
-                return Ok(Err(not_found(format!("{folder}: {part} is a symbolic link"))));
-            }
-            _ => {
-                return Ok(Err(not_found(format!("the repository has no folder {folder}"))));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    for name in KUSTOMIZATION_NAMES {
-        if child(repository, at, name)?.is_some() {
-            found.push(name);
-        }
-    }
-    Ok(match found.as_slice() {
-        [name] => Ok(folder.join(name)),
-        [] => Err(not_found(format!(
-            "{folder} has no kustomization: none of {}",
-            KUSTOMIZATION_NAMES.join(", ")
-        ))),
-        several => Err(Reason::new(
-            Code::FileInvalid,
-            format!("{folder} has several kustomizations: {}", several.join(", ")),
-        )),
-    })
-}
-
-fn not_found(message: String) -> Reason {
-    Reason::new(Code::FileNotFound, message)
-}
-
-fn child(
-    repository: &Repository,
-    tree: ObjectId,
-    name: &str,
-) -> Result<Option<(EntryMode, ObjectId)>, MirrorError> {
-    let tree = repository.find_tree(tree).map_err(broken)?;
-    let entry = tree.lookup_entry([name]).map_err(broken)?;
-    Ok(entry.map(|entry| (entry.mode(), entry.object_id())))
-}
-
-/// A file's kind and its text.
-fn read_text(
-    repository: &Repository,
-    tree: ObjectId,
-    path: &str,
-) -> Result<Result<(EntryKind, String), Reason>, MirrorError> {
-    let tree = repository.find_tree(tree).map_err(broken)?;
-    let Some(entry) = tree.lookup_entry(path.split('/')).map_err(broken)? else {
-        return Ok(Err(not_found(format!("the repository has no file {path}"))));
-    };
-    let invalid = |what: &str| Ok(Err(Reason::new(Code::FileInvalid, format!("{path} {what}"))));
-    if !entry.mode().is_blob() {
-        return invalid("is not a file of its own (a symbolic link, a folder or a submodule)");
-    }
-    let header = repository.find_header(entry.object_id()).map_err(broken)?;
-    if header.size() > MAX_FILE_BYTES as u64 {
-        return invalid(&format!("is larger than {MAX_FILE_BYTES} bytes"));
-    }
-    let mut object = entry.object().map_err(broken)?;
-    match String::from_utf8(std::mem::take(&mut object.data)) {
-        Ok(text) => Ok(Ok((entry.mode().kind(), text))),
-        Err(_) => invalid("is not UTF-8"),
-    }
-}
-
-fn write_tree(repository: &Repository, tree: ObjectId, files: &Files) -> Result<ObjectId, MirrorError> {
+    files: &BTreeMap<String, String>,
+) -> Result<ObjectId, MirrorError> {
+    let root = repository.find_tree(tree).map_err(broken)?;
     let mut editor = repository.edit_tree(tree).map_err(broken)?;
-    for (path, (kind, text)) in files {
+    for (path, text) in files {
+        let kind = match root.lookup_entry(path.split('/')).map_err(broken)? {
+            Some(entry) => entry.mode().kind(),
+            None => EntryKind::Blob,
+        };
         let blob = repository.write_blob(text.as_bytes()).map_err(broken)?;
-        editor.upsert(path.as_str(), *kind, blob).map_err(broken)?;
+        editor.upsert(path.as_str(), kind, blob).map_err(broken)?;
     }
     Ok(editor.write().map_err(broken)?.detach())
 }
@@ -304,58 +243,29 @@ pub(super) fn find_changes(
     Ok(found)
 }
 
-/// What a commit of ours changed, read back from itself and its parent.
+/// What a commit of ours changed: its edits are done again on its parent.
 pub(super) fn differences(
     repository: &Repository,
     commit: &CommitSha,
     edits: &[Edit],
 ) -> Result<Vec<Difference>, MirrorError> {
-    let after = object_id(commit)?;
-    let parent = repository.find_commit(after).map_err(broken)?;
-    let Some(before) = parent.parent_ids().next().map(gix::Id::detach) else {
+    let commit = repository.find_commit(object_id(commit)?).map_err(broken)?;
+    let Some(parent) = commit.parent_ids().next().map(gix::Id::detach) else {
         return Ok(Vec::new());
     };
-    let (before, after) = (tree_of(repository, before)?, tree_of(repository, after)?);
-    let mut differences = Vec::new();
-    for edit in edits {
-        let entry = |tree| -> Result<Option<Entry>, MirrorError> {
-            let entries = read_images(repository, tree, edit.folder())?.unwrap_or_default();
-            Ok(entries.into_iter().find(|entry| entry.name == edit.name()))
-        };
-        if let (Some(before), Some(after)) = (entry(before)?, entry(after)?) {
-            differences.push(Difference {
-                path: edit.folder().clone(),
-                before,
-                after,
-            });
-        }
-    }
-    Ok(differences)
+    let edited = edit(repository, tree_of(repository, parent)?, edits)?;
+    Ok(edited.map(|edited| edited.differences).unwrap_or_default())
 }
 
-/// The `images` of a folder's kustomization at a commit.
+/// The images at a place of a commit.
 pub(super) fn images(
     repository: &Repository,
     commit: &CommitSha,
-    folder: &Folder,
-) -> Result<Result<Vec<Entry>, Reason>, MirrorError> {
+    place: &Place,
+) -> Result<Result<Vec<Found>, Reason>, MirrorError> {
     let tree = tree_of(repository, object_id(commit)?)?;
-    read_images(repository, tree, folder)
-}
-
-fn read_images(
-    repository: &Repository,
-    tree: ObjectId,
-    folder: &Folder,
-) -> Result<Result<Vec<Entry>, Reason>, MirrorError> {
-    let path = match find_kustomization(repository, tree, folder)? {
-        Ok(path) => path,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    Ok(match read_text(repository, tree, &path)? {
-        Ok((_, text)) => kustomize::read(&text).map_err(|refusal| reason(&path, &refusal)),
-        Err(reason) => Err(reason),
-    })
+    let source = TreeSource { repository, tree };
+    Ok(slipway_edit::read(place, &source)?.map_err(|refused| reason(&refused)))
 }
 
 /// A file or link of a tree, as it is written into a folder.

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 100;
 
 /// How a scalar is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     Plain,
     Single,
     Double,
@@ -22,7 +22,7 @@ pub(super) enum Style {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Scalar {
         value: String,
         style: Style,
@@ -41,15 +41,15 @@ pub(super) enum Kind {
 
 /// One node and its place. Spans of collections are not used: they end where the parser noticed their end.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
     /// Bytes in the text; meaningful for scalars and aliases.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// Counted from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// The number of this node's anchor; 0 for none.
-    pub(super) anchor: usize,
-    pub(super) tag: Option<Tag>,
+    pub(crate) anchor: usize,
+    pub(crate) tag: Option<Tag>,
 }
 
 /// Equal in meaning and style, wherever it stands.
@@ -60,7 +60,7 @@ impl PartialEq for Node {
 }
 
 impl Node {
-    pub(super) fn scalar(&self) -> Option<&str> {
+    pub(crate) fn scalar(&self) -> Option<&str> {
         match &self.kind {
             Kind::Scalar { value, .. } => Some(value),
             _ => None,
@@ -68,7 +68,7 @@ impl Node {
     }
 
     /// The value of `key` and its key, each time it occurs in this mapping.
-    pub(super) fn fields<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a (Node, Node)> {
+    pub(crate) fn fields<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a (Node, Node)> {
         let entries = match &self.kind {
             Kind::Mapping { entries, .. } => entries.as_slice(),
             _ => &[],
@@ -77,12 +77,12 @@ impl Node {
     }
 
     /// An absent value, as YAML 1.2 writes it.
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { value, style: Style::Plain } if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Whether this node or one below points to the anchor.
-    pub(super) fn points_to(&self, anchor: usize) -> bool {
+    pub(crate) fn points_to(&self, anchor: usize) -> bool {
         match &self.kind {
             Kind::Scalar { .. } => false,
             Kind::Alias(to) => *to == anchor,
@@ -96,18 +96,18 @@ impl Node {
 
 /// Everything in a text that an edit must account for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     /// Whether `---` stands before it, and the document unless it is empty.
-    pub(super) documents: Vec<(bool, Option<Node>)>,
+    pub(crate) documents: Vec<(bool, Option<Node>)>,
     /// The comments' texts, in order.
-    pub(super) comments: Vec<String>,
+    pub(crate) comments: Vec<String>,
     /// Where each comment starts, in bytes.
-    pub(super) comment_starts: Positions,
+    pub(crate) comment_starts: Positions,
 }
 
 /// Positions are no part of what two texts have in common.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Positions(pub(super) Vec<usize>);
+pub(crate) struct Positions(pub(crate) Vec<usize>);
 
 impl PartialEq for Positions {
     fn eq(&self, _: &Self) -> bool {
@@ -117,13 +117,13 @@ impl PartialEq for Positions {
 
 /// Why a text is not YAML that we read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unreadable {
-    pub(super) line: usize,
-    pub(super) message: String,
+pub(crate) struct Unreadable {
+    pub(crate) line: usize,
+    pub(crate) message: String,
 }
 
 /// Reads a whole text. A byte order mark must have been taken off.
-pub(super) fn parse(text: &str) -> Result<Stream, Unreadable> {
+pub(crate) fn parse(text: &str) -> Result<Stream, Unreadable> {
     let mut stream = Stream {
         documents: Vec::new(),
         comments: Vec::new(),
@@ -275,7 +275,7 @@ fn offset(span: &Span) -> Result<Range<usize>, Unreadable> {
 
 /// Whether a plain scalar of this text would be read as something other than a string, by the rules of YAML 1.1
 /// (which kustomize's parser keeps for the words) or of YAML 1.2, or not as one scalar at all.
-pub(super) fn needs_quotes(text: &str) -> bool {
+pub(crate) fn needs_quotes(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let word = matches!(
         lower.as_str(),

@@ -4,15 +4,95 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Refusal,
+use crate::{
+    InvalidEdit, Refusal,
+    difference::RestoreImage,
+    image::NewImage,
+    path::Folder,
     splice::Plan,
     yaml::{self, Kind, Node, Stream},
 };
 
+/// The names that kustomize looks for in a folder; more than one of them is an error.
+pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+
 const BOM: &str = "\u{feff}";
 /// The fields that we set, in the order in which kustomize writes them after `name`.
-pub(super) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
+pub(crate) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
+
+/// Sets an entry of `images`; where there is none and what the kustomization builds on uses the image, adds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KustomizeImage {
+    pub path: Folder,
+    /// The entry's `name`: what the manifests say.
+    pub name: String,
+    #[serde(flatten)]
+    pub to: NewImage,
+}
+
+impl KustomizeImage {
+    /// Reads the fields of a request.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn new(path: &str, name: &str, to: NewImage) -> Result<Self, InvalidEdit> {
+        if name.is_empty() || name.len() > 512 || name.contains(char::is_control) {
+            return Err(InvalidEdit::new(
+                "name",
+                "give the image's name as the manifests have it, up to 512 characters",
+            ));
+        }
+        Ok(Self {
+            path: path.parse()?,
+            name: name.to_owned(),
+            to,
+        })
+    }
+
+    pub(crate) fn apply(&self, text: &str) -> Result<Edited, Refusal> {
+        let field = |value: Option<String>, remove: bool| match value {
+            Some(value) => Field::Set(value),
+            None if remove => Field::Remove,
+            None => Field::Keep,
+        };
+        let to = self.to.clone();
+        let either = to.new_tag.is_some() || to.digest.is_some();
+        let wanted = Wanted {
+            new_name: field(to.new_name.map(String::from), false),
+            new_tag: field(to.new_tag.map(String::from), either),
+            digest: field(to.digest.map(String::from), either),
+        };
+        set_image(text, &self.name, &wanted)
+    }
+}
+
+impl RestoreImage {
+    pub(crate) fn apply(&self, text: &str) -> Result<Edited, Refusal> {
+        if let Some(written) = &self.written {
+            let entries = read(text)?;
+            if let Some(now) = entries.iter().find(|entry| entry.name == self.entry.name)
+                && !now.means(written)
+                && !now.means(&self.entry)
+            {
+                return Err(Refusal::ChangedSince {
+                    name: format!("image {}", now.name),
+                    now: now.to_string(),
+                    written: written.to_string(),
+                });
+            }
+        }
+        let field = |scalar: &Option<Scalar>| match scalar {
+            Some(scalar) => Field::Restore(scalar.clone()),
+            None => Field::Remove,
+        };
+        let wanted = Wanted {
+            new_name: field(&self.entry.new_name),
+            new_tag: field(&self.entry.new_tag),
+            digest: field(&self.entry.digest),
+        };
+        set_image(text, &self.entry.name, &wanted)
+    }
+}
 
 /// A value as it means and as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +144,7 @@ impl fmt::Display for Entry {
 
 /// What is to become of one field of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Field {
+pub(crate) enum Field {
     Keep,
     Remove,
     /// Written in the style that stands there, quoted where the text alone would not be a string.
@@ -75,26 +155,26 @@ pub enum Field {
 
 /// What is to become of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    pub new_name: Field,
-    pub new_tag: Field,
-    pub digest: Field,
+pub(crate) struct Wanted {
+    pub(crate) new_name: Field,
+    pub(crate) new_tag: Field,
+    pub(crate) digest: Field,
 }
 
 /// An edit that was done, and what it was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edited {
+pub(crate) struct Edited {
     /// The whole text. Equal to the one before when nothing had to be changed.
-    pub text: String,
-    pub before: Entry,
-    pub after: Entry,
+    pub(crate) text: String,
+    pub(crate) before: Entry,
+    pub(crate) after: Entry,
 }
 
 /// The entries of `images`, in order. None where there is no such key.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
+pub(crate) fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
     let text = text.strip_prefix(BOM).unwrap_or(text);
     let stream = parse(text)?;
     let Some(root) = root(&stream)? else {
@@ -110,7 +190,7 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
 ///
 /// # Errors
 /// The image is not there, or the edit could not be done without touching something else.
-pub fn set_image(whole: &str, name: &str, wanted: &Wanted) -> Result<Edited, Refusal> {
+pub(crate) fn set_image(whole: &str, name: &str, wanted: &Wanted) -> Result<Edited, Refusal> {
     let (bom, text) = match whole.strip_prefix(BOM) {
         Some(text) => (BOM, text),
         None => ("", whole),
@@ -143,7 +223,7 @@ fn parse(text: &str) -> Result<Stream, Refusal> {
     })
 }
 
-pub(super) fn refuse(line: usize, reason: impl Into<String>) -> Refusal {
+pub(crate) fn refuse(line: usize, reason: impl Into<String>) -> Refusal {
     Refusal::Unsafe {
         line,
         reason: reason.into(),
@@ -185,16 +265,26 @@ fn images(root: &Node) -> Result<&[Node], Refusal> {
     }
 }
 
+/// Names what there is instead, bounded.
+fn image_not_found(name: &str, present: &[String]) -> String {
+    const SHOWN: usize = 20;
+    if present.is_empty() {
+        return format!("no image {name:?} in `images`, which has no entries");
+    }
+    let mut list = present.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if present.len() > SHOWN {
+        list.push_str(&format!(" and {} more", present.len() - SHOWN));
+    }
+    format!("no image {name:?} in `images`; the names that are there: {list}")
+}
+
 fn name_of(node: &Node) -> Option<&str> {
     node.fields("name").next().and_then(|(_, value)| value.scalar())
 }
 
 /// The entry that manifests' name `name` means, and its place in the list.
 fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
-    let none = |present| Refusal::ImageNotFound {
-        name: name.to_owned(),
-        present,
-    };
+    let none = |present: Vec<String>| Refusal::ImageNotFound(image_not_found(name, &present));
     let Some(root) = root(stream)? else {
         return Err(none(Vec::new()));
     };

@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 
-use super::{
+use crate::{
     Refusal,
     kustomize::{FIELDS, Field, Wanted, refuse},
     yaml::{Kind, Node, Stream, Style, needs_quotes},
 };
 
 /// The splices that an edit comes to.
-pub(super) struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     text: &'a str,
     stream: &'a Stream,
     entries: &'a [(Node, Node)],
     flow: bool,
-    pub(super) splices: Vec<(Range<usize>, String)>,
+    pub(crate) splices: Vec<(Range<usize>, String)>,
 }
 
 /// A field's own place in the entry.
@@ -26,7 +26,7 @@ struct Place<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         text: &'a str,
         stream: &'a Stream,
         node: &'a Node,
@@ -74,7 +74,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    pub(super) fn splice(&self, text: &str) -> String {
+    pub(crate) fn splice(&self, text: &str) -> String {
         let mut edited = String::with_capacity(text.len() + 128);
         let mut done = 0;
         for (range, with) in &self.splices {

@@ -1,0 +1,254 @@
+//! What can be changed in a file of a GitOps repository, and the proof that nothing else was. Pure.
+//!
+//! An edit is recomputed on whatever the branch holds, never merged, so it cannot conflict. It is a splice of the
+//! text; before it counts, the text is read again, and must differ only where it was meant to.
+//!
+//! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and
+//! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back.
+
+mod difference;
+mod helm;
+mod image;
+mod kustomize;
+mod manifest;
+mod path;
+mod place;
+mod splice;
+mod values;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::{
+    difference::{
+        Difference, EntryDifference, RestoreImage, RestoreValues, ValueDifference, ValuesDifference,
+    },
+    helm::HelmImage,
+    image::{NewImage, Reference},
+    kustomize::{Entry, KUSTOMIZATION_NAMES, KustomizeImage, Scalar},
+    manifest::ManifestImage,
+    path::{FilePath, Folder},
+    place::{Found, HelmPlace, ManifestPlace, Place, read},
+};
+
+/// A file larger than this is not read: values and kustomizations have a few kilobytes, bundles of manifests a few
+/// megabytes.
+pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+
+/// An edit that makes no sense whatever the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidEdit {
+    /// The field of the edit.
+    pub field: &'static str,
+    pub message: String,
+}
+
+impl InvalidEdit {
+    pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field,
+            message: message.into(),
+        }
+    }
+}
+
+/// One edit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Edit {
+    /// Sets an entry of `images` in a kustomization.
+    KustomizeImage(KustomizeImage),
+    /// Puts an entry of `images` back as it stood, to the letter.
+    RestoreImage(Box<RestoreImage>),
+    /// Sets the image at a path of a values file.
+    HelmImage(HelmImage),
+    /// Sets the image of containers, or of a field of a custom resource.
+    ManifestImage(ManifestImage),
+    /// Puts values of a file back as they stood, to the letter.
+    RestoreValues(Box<RestoreValues>),
+    /// Changes no file: a commit that tells those who watch the branch.
+    Marker,
+}
+
+/// The files that edits read: those of a commit's tree, or of a working copy.
+pub trait Source {
+    /// What keeps the files from being read at all.
+    type Error;
+
+    /// What stands at a path from the root, written with `/`.
+    ///
+    /// # Errors
+    /// The source itself is at fault; a path that holds nothing is no error.
+    fn read(&self, path: &str) -> Result<Read, Self::Error>;
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    Text(String),
+    Absent,
+    Folder,
+    /// Something that is not edited; why, as it follows the path: `is a symbolic link`.
+    Unfit(String),
+}
+
+/// What a list of edits comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited {
+    /// The files that differ, by path, with their whole new text. Empty when nothing had to be changed.
+    pub files: BTreeMap<String, String>,
+    /// One for each edit, in order, also where nothing had to be changed.
+    pub differences: Vec<Difference>,
+}
+
+/// Why a file is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such file or folder, or no kustomization in it.
+    #[error("{0}")]
+    FileNotFound(String),
+    /// Something else than a file of text.
+    #[error("{0}")]
+    NotAFile(String),
+    #[error("line {line}: not YAML: {message}")]
+    NotYaml { line: usize, message: String },
+    /// The file has no such image, container or path. Names what there is instead, and the remedy.
+    #[error("{0}")]
+    ImageNotFound(String),
+    #[error("line {line}: {reason}")]
+    Unsafe { line: usize, reason: String },
+    #[error(
+        "{name} was changed by somebody else since: it is {now}, and this change had written {written}; force puts it back all the same"
+    )]
+    ChangedSince {
+        name: String,
+        now: String,
+        written: String,
+    },
+}
+
+/// A refusal and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {refusal}")]
+pub struct Refused {
+    /// The file or folder, from the root.
+    pub path: String,
+    pub refusal: Refusal,
+}
+
+/// Applies edits in order, each to what those before it made of the files. All of them, or none.
+///
+/// # Errors
+/// The outer one is the source's own; the inner one says what keeps an edit from being done, and where.
+pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Refused>, S::Error> {
+    let mut files: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut differences = Vec::with_capacity(edits.len());
+    for edit in edits {
+        let path = match edit {
+            Edit::Marker => {
+                differences.push(Difference::Marker { marker: true });
+                continue;
+            }
+            Edit::KustomizeImage(edit) => kustomization(&edit.path, source)?,
+            Edit::RestoreImage(edit) => kustomization(&edit.path, source)?,
+            Edit::HelmImage(edit) => Ok(edit.file.to_string()),
+            Edit::ManifestImage(edit) => Ok(edit.file.to_string()),
+            Edit::RestoreValues(edit) => Ok(edit.file.to_string()),
+        };
+        let path = match path {
+            Ok(path) => path,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if !files.contains_key(&path) {
+            match text(&path, source)? {
+                Ok(text) => files.insert(path.clone(), (text.clone(), text)),
+                Err(refused) => return Ok(Err(refused)),
+            };
+        }
+        let Some((_, now)) = files.get_mut(&path) else {
+            continue;
+        };
+        let done = match edit {
+            Edit::KustomizeImage(edit) => edit.apply(now).map(|done| (done, &edit.path)),
+            Edit::RestoreImage(edit) => edit.apply(now).map(|done| (done, &edit.path)),
+            _ => Err(Refusal::NotAFile("this kind of edit is not there yet".to_owned())),
+        };
+        match done {
+            Ok((done, folder)) => {
+                *now = done.text;
+                differences.push(Difference::Entry(EntryDifference {
+                    path: folder.clone(),
+                    before: done.before,
+                    after: done.after,
+                    added: false,
+                }));
+            }
+            Err(refusal) => return Ok(Err(Refused { path, refusal })),
+        }
+    }
+    let changed = files
+        .into_iter()
+        .filter(|(_, (before, after))| before != after)
+        .map(|(path, (_, after))| (path, after));
+    Ok(Ok(Edited {
+        files: changed.collect(),
+        differences,
+    }))
+}
+
+/// The text of a file.
+fn text<S: Source>(path: &str, source: &S) -> Result<Result<String, Refused>, S::Error> {
+    let refused = |refusal| Refused {
+        path: path.to_owned(),
+        refusal,
+    };
+    Ok(match source.read(path)? {
+        Read::Text(text) => Ok(text),
+        Read::Absent => Err(refused(Refusal::FileNotFound("there is no such file".to_owned()))),
+        Read::Folder => Err(refused(Refusal::NotAFile("is a folder".to_owned()))),
+        Read::Unfit(why) => Err(refused(Refusal::NotAFile(why))),
+    })
+}
+
+/// The one kustomization of a folder.
+fn kustomization<S: Source>(folder: &Folder, source: &S) -> Result<Result<String, Refused>, S::Error> {
+    let refused = |refusal| Refused {
+        path: folder.to_string(),
+        refusal,
+    };
+    if !folder.as_str().is_empty() {
+        match source.read(folder.as_str())? {
+            Read::Folder => {}
+            Read::Absent => {
+                let refusal = Refusal::FileNotFound("there is no such folder".to_owned());
+                return Ok(Err(refused(refusal)));
+            }
+            Read::Text(_) => {
+                let refusal =
+                    Refusal::NotAFile("is a file, and a kustomization's folder is meant".to_owned());
+                return Ok(Err(refused(refusal)));
+            }
+            Read::Unfit(why) => return Ok(Err(refused(Refusal::NotAFile(why)))),
+        }
+    }
+    let mut found = Vec::new();
+    for name in KUSTOMIZATION_NAMES {
+        if source.read(&folder.join(name))? != Read::Absent {
+            found.push(name);
+        }
+    }
+    Ok(match found.as_slice() {
+        [name] => Ok(folder.join(name)),
+        [] => Err(refused(Refusal::FileNotFound(format!(
+            "has no kustomization: none of {}",
+            KUSTOMIZATION_NAMES.join(", ")
+        )))),
+        several => Err(refused(Refusal::NotAFile(format!(
+            "has several kustomizations: {}",
+            several.join(", ")
+        )))),
+    })
+}

@@ -1,0 +1,104 @@
+//! Where a service's images of one environment stand, to read them and to make edits of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Edit, InvalidEdit, Refused, Source,
+    image::{NewImage, Reference},
+    path::{FilePath, Folder},
+};
+
+/// A place that holds images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The folder of a kustomization; its images are the entries of `images`.
+    Kustomization(Folder),
+    Helm(HelmPlace),
+    Manifest(ManifestPlace),
+}
+
+/// A path of a values file. See [`crate::HelmImage`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelmPlace {
+    pub file: FilePath,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub document: String,
+}
+
+/// The containers of a file of manifests, or a field of its objects. See [`crate::ManifestImage`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestPlace {
+    pub file: FilePath,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub object: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+/// An image at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// By which edits know it: the entry's `name` in a kustomization, the path in values, and in manifests the image's
+    /// name as it stands there.
+    pub name: String,
+    /// What the file says.
+    pub image: Reference,
+    pub file: String,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+impl Place {
+    /// The edit that writes an image here. `name` as in [`Found::name`]; a values path knows one image only, and
+    /// takes no notice of it.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn edit(&self, name: &str, to: NewImage) -> Result<Edit, InvalidEdit> {
+        todo!("{name} {to:?}")
+    }
+}
+
+/// The images at a place, in the order of the file.
+///
+/// # Errors
+/// The outer one is the source's own; the inner one says what is wrong with the file.
+pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, Refused>, S::Error> {
+    let Place::Kustomization(folder) = place else {
+        todo!()
+    };
+    let path = match crate::kustomization(folder, source)? {
+        Ok(path) => path,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let text = match crate::text(&path, source)? {
+        Ok(text) => text,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let value = |scalar: &Option<crate::Scalar>| {
+        scalar
+            .as_ref()
+            .map(|scalar| scalar.value.clone())
+            .unwrap_or_default()
+    };
+    Ok(match crate::kustomize::read(&text) {
+        Ok(entries) => Ok(entries
+            .iter()
+            .map(|entry| Found {
+                name: entry.name.clone(),
+                image: Reference {
+                    name: value(&entry.new_name),
+                    tag: value(&entry.new_tag),
+                    digest: value(&entry.digest),
+                },
+                file: path.clone(),
+                line: 0,
+            })
+            .collect()),
+        Err(refusal) => Err(Refused { path, refusal }),
+    })
+}

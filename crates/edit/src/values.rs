@@ -1,0 +1,1 @@
+//! Values at paths of a document: found, set, put back.

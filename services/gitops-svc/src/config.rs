@@ -11,6 +11,8 @@ use slipway_model::BranchName;
 use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
 use slipway_telemetry::TelemetryConfig;
 
+use crate::credentials::{self, GithubRepository};
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,9 @@ pub struct Config {
     /// Author and committer of the commits, unless a repository has its own.
     #[serde(default)]
     pub author: Author,
+    /// Commits are signed with this key, unless a repository has its own.
+    #[serde(default)]
+    pub signing: Option<SigningConfig>,
     /// A change that is not pushed after this time ends `ERRORED`.
     #[serde(default = "push_deadline", with = "slipway_server::config::duration")]
     pub push_deadline: Duration,
@@ -104,8 +109,14 @@ pub struct RepositoryConfig {
     pub branch: BranchName,
     #[serde(default)]
     pub credentials: Credentials,
+    /// Whom an https remote's certificate must be from, in PEM form; instead of those that this machine trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     #[serde(default)]
     pub author: Option<Author>,
+    /// Signs the repository's commits, instead of the service's own `signing`.
+    #[serde(default)]
+    pub signing: Option<SigningConfig>,
     /// For benchmarks of what is around it: changes are answered at once and nothing is written.
     #[serde(default)]
     pub pretend: bool,
@@ -129,6 +140,34 @@ pub enum Credentials {
         key_file: PathBuf,
         known_hosts_file: Option<PathBuf>,
     },
+    /// For https: an installation of the App gives the tokens.
+    GithubApp(GithubApp),
+}
+
+/// `github_app:`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GithubApp {
+    pub app_id: u64,
+    /// The App's installation on the repository's owner; looked up when it is not given.
+    #[serde(default)]
+    pub installation_id: Option<u64>,
+    /// The App's RSA key in PEM form.
+    pub private_key_file: PathBuf,
+    /// Where the API is when it is not where GitHub has it: `https://…`, or http on this machine.
+    #[serde(default)]
+    pub api_url: Option<String>,
+}
+
+/// `signing:`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningConfig {
+    /// An ed25519, ECDSA P-256 or RSA private key in OpenSSH's form.
+    pub ssh_key_file: PathBuf,
+    /// The key's passphrase, when it has one.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// `credentials:` as it is written.
@@ -140,6 +179,7 @@ struct CredentialsConfig {
     username: Option<String>,
     ssh_key_file: Option<PathBuf>,
     known_hosts_file: Option<PathBuf>,
+    github_app: Option<GithubApp>,
 }
 
 impl TryFrom<CredentialsConfig> for Credentials {
@@ -151,8 +191,9 @@ impl TryFrom<CredentialsConfig> for Credentials {
                 username,
                 ssh_key_file: None,
                 known_hosts_file: None,
+                github_app: None,
             } => Ok(Self::Token {
-                username: username.unwrap_or_else(|| "x-access-token".to_owned()),
+                username: username.unwrap_or_else(|| credentials::TOKEN_USER.to_owned()),
                 token_file,
             }),
             CredentialsConfig {
@@ -160,11 +201,19 @@ impl TryFrom<CredentialsConfig> for Credentials {
                 username: None,
                 ssh_key_file: Some(key_file),
                 known_hosts_file,
+                github_app: None,
             } => Ok(Self::SshKey {
                 key_file,
                 known_hosts_file,
             }),
-            _ => Err("give token_file (and username), or ssh_key_file (and known_hosts_file)"),
+            CredentialsConfig {
+                token_file: None,
+                username: None,
+                ssh_key_file: None,
+                known_hosts_file: None,
+                github_app: Some(app),
+            } => Ok(Self::GithubApp(app)),
+            _ => Err("give token_file (and username), or ssh_key_file (and known_hosts_file), or github_app"),
         }
     }
 }
@@ -224,6 +273,25 @@ impl RepositoryConfig {
         };
         let transport = transport(url).map_err(|message| ConfigError::invalid(key("url"), message))?;
         match (&self.credentials, transport) {
+            (Credentials::Token { username, .. }, _)
+                if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) =>
+            {
+                return Err(ConfigError::invalid(
+                    key("credentials.username"),
+                    "must be one word without a colon",
+                ));
+            }
+            (Credentials::GithubApp(app), Transport::Https) => {
+                check_github_app(app, url).map_err(|(field, message)| {
+                    ConfigError::invalid(key(&format!("credentials.github_app{field}")), message)
+                })?
+            }
+            (Credentials::GithubApp(_), _) => {
+                return Err(ConfigError::invalid(
+                    key("credentials.github_app"),
+                    "goes with an https:// url; a token must not travel readable",
+                ));
+            }
             (Credentials::None, _)
             | (Credentials::Token { .. }, Transport::Https)
             | (Credentials::SshKey { .. }, Transport::Ssh) => {}
@@ -255,6 +323,37 @@ impl RepositoryConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// The field at fault, and what is wrong with it.
+fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'static str)> {
+    if GithubRepository::of(url).is_none() {
+        return Err(("", "goes with a url of the form https://HOST/OWNER/REPOSITORY"));
+    }
+    if app.app_id == 0 {
+        return Err((".app_id", "is the number on the App's page"));
+    }
+    let Some(api_url) = &app.api_url else {
+        return Ok(());
+    };
+    let parsed = url::Url::parse(api_url).map_err(|_| (".api_url", "is not a URL"))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err((".api_url", "must not hold a user or password"));
+    }
+    let here = match parsed.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    match parsed.scheme() {
+        "https" => Ok(()),
+        "http" if here => Ok(()),
+        _ => Err((
+            ".api_url",
+            "write https://…; over http a token would travel readable",
+        )),
     }
 }
 

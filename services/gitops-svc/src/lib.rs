@@ -6,6 +6,7 @@
 pub mod branch;
 pub mod change;
 pub mod config;
+mod credentials;
 mod effects;
 mod grpc;
 mod message;

@@ -15,7 +15,6 @@ use nix::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A program and all that it is given; nothing is inherited but what is named here.
-#[derive(Debug)]
 pub(crate) struct Program {
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -24,6 +23,16 @@ pub(crate) struct Program {
     /// Standard output beyond this is an error.
     pub(crate) max_output: usize,
     pub(crate) timeout: Duration,
+}
+
+/// Without the environment, which may hold secrets.
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program")
+            .field("program", &self.program)
+            .field("arguments", &self.arguments)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a program that ended left behind.

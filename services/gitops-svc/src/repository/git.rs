@@ -3,15 +3,15 @@
 //! Credentials reach it through its environment, which only this user and root can read; they are in no URL, no
 //! argument, no file of the mirror, and no error.
 
-use std::{path::Path, time::Duration};
+use std::{ffi::OsStr, path::Path, time::Duration};
 
-use base64::Engine as _;
 use slipway_model::{BranchName, CommitSha};
 
 use super::remote::{self, Problem};
 use crate::{
     change::{Code, Reason},
-    config::{Credentials, RepositoryConfig},
+    config::RepositoryConfig,
+    credentials::Access,
     process::{Output, ProcessError, Program},
 };
 
@@ -37,6 +37,7 @@ const INHERITED: [&str; 10] = [
 pub(super) struct Git<'a> {
     pub(super) mirror: &'a Path,
     pub(super) config: &'a RepositoryConfig,
+    pub(super) access: &'a Access,
 }
 
 impl Git<'_> {
@@ -57,7 +58,7 @@ impl Git<'_> {
             Some(branch) => format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
             None => "+refs/heads/*:refs/remotes/origin/*".to_owned(),
         };
-        let fetch = self.remote()?.args([
+        let fetch = [
             "fetch",
             "--quiet",
             "--no-tags",
@@ -66,8 +67,8 @@ impl Git<'_> {
             "--prune",
             "origin",
             &refspec,
-        ]);
-        checked(fetch.run().await).map(|_| ())
+        ];
+        finished(self.ask(&fetch).await?).map(|_| ())
     }
 
     /// Moves the remote's branch from `old` to `new`, its descendant; when it is not at `old` any more, nothing happens.
@@ -77,7 +78,7 @@ impl Git<'_> {
         old: &CommitSha,
         new: &CommitSha,
     ) -> Result<(), Problem> {
-        let push = self.remote()?.args([
+        let push = [
             "push",
             "--porcelain",
             "--no-verify",
@@ -87,8 +88,8 @@ impl Git<'_> {
             &format!("--force-with-lease=refs/heads/{branch}:{old}"),
             "origin",
             &format!("{new}:refs/heads/{branch}"),
-        ]);
-        let output = push.run().await.map_err(|error| failed(&error))?;
+        ];
+        let output = self.ask(&push).await?;
         remote::push_answer(
             output.success,
             &String::from_utf8_lossy(&output.stdout),
@@ -108,45 +109,28 @@ impl Git<'_> {
         Ok(!checked(list.run().await)?.stdout.is_empty())
     }
 
+    /// Runs git against the remote; a second time when the credentials were refused and there are newer ones.
+    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Problem> {
+        let run = async || {
+            let program = self.remote().await?.args(arguments);
+            program.run().await.map_err(|error| failed(&error))
+        };
+        let output = run().await?;
+        if !output.success && refuses_us(&output.stderr) && self.access.refused().await {
+            return run().await;
+        }
+        Ok(output)
+    }
+
     /// git with the remote's address and credentials.
-    fn remote(&self) -> Result<Program, Problem> {
+    async fn remote(&self) -> Result<Program, Problem> {
         let url = self.config.url.as_deref().unwrap_or_default();
-        let mut settings = vec![
-            ("remote.origin.url".to_owned(), url.to_owned()),
-            ("http.followRedirects".to_owned(), "false".to_owned()),
-        ];
+        let mut settings = vec![("remote.origin.url".to_owned(), url.to_owned())];
+        let credentials = self.access.environment().await?;
+        settings.extend(credentials.settings);
         let mut program = base(self.mirror);
-        match &self.config.credentials {
-            Credentials::None => {}
-            Credentials::Token { username, token_file } => {
-                // Read each time: whoever rotates it replaces the file.
-                let token = std::fs::read_to_string(token_file).map_err(|error| {
-                    Problem::Transient(Reason::new(
-                        Code::CredentialsRefused,
-                        format!("the repository's token_file cannot be read: {error}"),
-                    ))
-                })?;
-                let pair = format!("{username}:{}", token.trim());
-                let value = base64::engine::general_purpose::STANDARD.encode(pair);
-                settings.push((
-                    format!("http.{url}.extraHeader"),
-                    format!("Authorization: Basic {value}"),
-                ));
-            }
-            Credentials::SshKey {
-                key_file,
-                known_hosts_file,
-            } => {
-                // git gives this to a shell; the configuration allows only paths that a shell leaves alone.
-                let mut command = format!(
-                    "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes",
-                    key_file.display()
-                );
-                if let Some(known) = known_hosts_file {
-                    command.push_str(&format!(" -o UserKnownHostsFile={}", known.display()));
-                }
-                program = program.env("GIT_SSH_COMMAND", command);
-            }
+        for (key, value) in credentials.variables {
+            program = program.env(key, value);
         }
         program = program.env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (index, (key, value)) in settings.iter().enumerate() {
@@ -156,6 +140,10 @@ impl Git<'_> {
         }
         Ok(program)
     }
+}
+
+fn refuses_us(stderr: &str) -> bool {
+    matches!(remote::problem(stderr), Problem::Final(reason) if reason.code == Code::CredentialsRefused)
 }
 
 /// git without this machine's and this user's settings.
@@ -174,10 +162,14 @@ fn base(mirror: &Path) -> Program {
 }
 
 fn checked(result: Result<Output, ProcessError>) -> Result<Output, Problem> {
-    match result {
-        Ok(output) if output.success => Ok(output),
-        Ok(output) => Err(remote::problem(&output.stderr)),
-        Err(error) => Err(failed(&error)),
+    finished(result.map_err(|error| failed(&error))?)
+}
+
+fn finished(output: Output) -> Result<Output, Problem> {
+    if output.success {
+        Ok(output)
+    } else {
+        Err(remote::problem(&output.stderr))
     }
 }
 

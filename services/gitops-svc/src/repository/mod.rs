@@ -20,6 +20,7 @@ use self::git::Git;
 use crate::{
     change::{Code, Reason},
     config::{Author, RepositoryConfig},
+    credentials::Access,
 };
 
 /// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
@@ -32,6 +33,7 @@ pub(crate) struct Repository {
     name: String,
     config: RepositoryConfig,
     author: Author,
+    access: Access,
     mirror: PathBuf,
     /// Opened once; handles for each use are cheap.
     objects: Mutex<Option<gix::ThreadSafeRepository>>,
@@ -49,6 +51,7 @@ impl Repository {
         Self {
             name: name.to_owned(),
             author: config.author.clone().unwrap_or_else(|| author.clone()),
+            access: Access::new(&config),
             mirror: data_dir.join("mirrors").join(format!("{name}.git")),
             config,
             objects: Mutex::default(),
@@ -75,7 +78,13 @@ impl Repository {
         Git {
             mirror: &self.mirror,
             config: &self.config,
+            access: &self.access,
         }
+    }
+
+    /// How the remote, and the forge around it, know us.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Brings the branch and gives its head.

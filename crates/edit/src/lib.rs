@@ -95,6 +95,24 @@ pub enum Read {
     Unfit(String),
 }
 
+/// Files in memory, by path. A folder is what some path goes through.
+impl Source for BTreeMap<String, String> {
+    type Error = std::convert::Infallible;
+
+    fn read(&self, path: &str) -> Result<Read, Self::Error> {
+        if let Some(text) = self.get(path) {
+            return Ok(Read::Text(text.clone()));
+        }
+        let within = |next: &String| next.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        // `a-b` sorts before `a/b`, so the first one behind `a` tells nothing; the first behind `a/` does.
+        let next = self.range(format!("{path}/")..).next();
+        Ok(match next {
+            Some((next, _)) if within(next) => Read::Folder,
+            _ => Read::Absent,
+        })
+    }
+}
+
 /// What a list of edits comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edited {

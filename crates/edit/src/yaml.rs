@@ -39,11 +39,12 @@ pub(crate) enum Kind {
     Alias(usize),
 }
 
-/// One node and its place. Spans of collections are not used: they end where the parser noticed their end.
+/// One node and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
-    /// Bytes in the text; meaningful for scalars and aliases.
+    /// Bytes in the text, without anchor and tag. A collection in block style is empty, and stands where its first key
+    /// or dash does; one in flow style has its brackets.
     pub(crate) span: Range<usize>,
     /// Counted from 1.
     pub(crate) line: usize,
@@ -81,6 +82,44 @@ impl Node {
         matches!(&self.kind, Kind::Scalar { value, style: Style::Plain } if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// The child at a place, as paths of nodes count: an item, or the value of an entry.
+    pub(crate) fn child(&self, index: usize) -> Option<&Self> {
+        match &self.kind {
+            Kind::Sequence { items, .. } => items.get(index),
+            Kind::Mapping { entries, .. } => entries.get(index).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn child_mut(&mut self, index: usize) -> Option<&mut Self> {
+        match &mut self.kind {
+            Kind::Sequence { items, .. } => items.get_mut(index),
+            Kind::Mapping { entries, .. } => entries.get_mut(index).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The node of that anchor, here or below.
+    pub(crate) fn anchored(&self, anchor: usize) -> Option<&Self> {
+        if self.anchor == anchor {
+            return Some(self);
+        }
+        match &self.kind {
+            Kind::Scalar { .. } | Kind::Alias(_) => None,
+            Kind::Sequence { items, .. } => items.iter().find_map(|item| item.anchored(anchor)),
+            Kind::Mapping { entries, .. } => entries
+                .iter()
+                .find_map(|(key, value)| key.anchored(anchor).or_else(|| value.anchored(anchor))),
+        }
+    }
+
+    /// Whether this is what YAML makes of `{{ .Values.x }}`: a mapping whose key is a mapping.
+    pub(crate) fn is_template(&self) -> bool {
+        matches!(&self.kind, Kind::Mapping { flow: true, entries }
+            if entries.iter().any(|(key, _)| matches!(key.kind, Kind::Mapping { flow: true, .. })))
+            || self.scalar().is_some_and(|value| value.contains("{{"))
+    }
+
     /// Whether this node or one below points to the anchor.
     pub(crate) fn points_to(&self, anchor: usize) -> bool {
         match &self.kind {
@@ -103,6 +142,39 @@ pub(crate) struct Stream {
     pub(crate) comments: Vec<String>,
     /// Where each comment starts, in bytes.
     pub(crate) comment_starts: Positions,
+}
+
+impl Stream {
+    /// The node at a path: the document's number, from 0, then that of each child.
+    pub(crate) fn at(&self, path: &[usize]) -> Option<&Node> {
+        let (document, rest) = path.split_first()?;
+        let root = self.documents.get(*document)?.1.as_ref()?;
+        rest.iter().try_fold(root, |node, index| node.child(*index))
+    }
+
+    pub(crate) fn at_mut(&mut self, path: &[usize]) -> Option<&mut Node> {
+        let (document, rest) = path.split_first()?;
+        let root = self.documents.get_mut(*document)?.1.as_mut()?;
+        rest.iter().try_fold(root, |node, index| node.child_mut(*index))
+    }
+
+    /// Whether an alias points to the anchor.
+    pub(crate) fn points_to(&self, anchor: usize) -> bool {
+        anchor != 0
+            && self
+                .documents
+                .iter()
+                .filter_map(|(_, root)| root.as_ref())
+                .any(|root| root.points_to(anchor))
+    }
+
+    /// The node of an anchor.
+    pub(crate) fn anchored(&self, anchor: usize) -> Option<&Node> {
+        self.documents
+            .iter()
+            .filter_map(|(_, root)| root.as_ref())
+            .find_map(|root| root.anchored(anchor))
+    }
 }
 
 /// Positions are no part of what two texts have in common.
@@ -206,6 +278,7 @@ impl<'text> Reader<'text, '_> {
                 message: format!("collections stand more than {MAX_DEPTH} deep in one another"),
             });
         }
+        let mut place = offset(span)?;
         let (kind, anchor, tag) = match event {
             Event::Scalar(value, style, anchor, tag) => {
                 let style = match style {
@@ -224,28 +297,36 @@ impl<'text> Reader<'text, '_> {
                 )
             }
             Event::SequenceStart(style, anchor, tag) => {
+                let flow = style == StructureStyle::Flow;
                 let mut items = Vec::new();
                 loop {
                     match self.next()? {
-                        (Event::SequenceEnd, _) => break,
+                        (Event::SequenceEnd, end) => {
+                            if flow {
+                                place.end = offset(&end)?.end;
+                            }
+                            break;
+                        }
                         (event, span) => items.push(self.node(event, &span, depth + 1)?),
                     }
                 }
-                let flow = style == StructureStyle::Flow;
                 (Kind::Sequence { flow, items }, anchor, tag)
             }
             Event::MappingStart(style, anchor, tag) => {
+                let flow = style == StructureStyle::Flow;
                 let mut entries = Vec::new();
                 loop {
                     let (event, span) = self.next()?;
                     if event == Event::MappingEnd {
+                        if flow {
+                            place.end = offset(&span)?.end;
+                        }
                         break;
                     }
                     let key = self.node(event, &span, depth + 1)?;
                     let (event, span) = self.next()?;
                     entries.push((key, self.node(event, &span, depth + 1)?));
                 }
-                let flow = style == StructureStyle::Flow;
                 (Kind::Mapping { flow, entries }, anchor, tag)
             }
             Event::Alias(to) => (Kind::Alias(to), 0, None),
@@ -258,7 +339,7 @@ impl<'text> Reader<'text, '_> {
         };
         Ok(Node {
             kind,
-            span: offset(span)?,
+            span: place,
             line,
             anchor,
             tag: tag.map(std::borrow::Cow::into_owned),

@@ -3,26 +3,39 @@
 
 use std::path::{Path, PathBuf};
 
-use gitops_svc::edit::{
-    Edit, Entry, Field, KUSTOMIZATION_NAMES, KustomizeImage, Refusal, RestoreImage, Wanted, kustomize,
-};
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
+use slipway_edit::{
+    Difference, Edit, Entry, KUSTOMIZATION_NAMES, KustomizeImage, NewImage, Place, Refusal, read,
+};
+
+#[path = "support/tree.rs"]
+mod tree;
+use tree::{Apply, tree};
 
 const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 fn edit(name: &str, new_name: &str, new_tag: &str, digest: &str) -> Edit {
-    Edit::KustomizeImage(KustomizeImage::new("app", name, new_name, new_tag, digest).unwrap())
+    Edit::KustomizeImage(
+        KustomizeImage::new("app", name, NewImage::new(new_name, new_tag, digest).unwrap()).unwrap(),
+    )
+}
+
+fn entries(done: &tree::Done) -> (&Entry, &Entry) {
+    match &done.difference {
+        Difference::Entry(entry) => (&entry.before, &entry.after),
+        other => panic!("not an entry: {other:?}"),
+    }
+}
+
+fn undo(done: &tree::Done, force: bool) -> Edit {
+    Edit::undoing(&done.difference, force).unwrap()
 }
 
 /// Applies an edit, checks that putting the entry back gives the first bytes again, and returns the edited text.
 fn apply(text: &str, edit: &Edit) -> Result<String, Refusal> {
     let edited = edit.apply(text)?;
-    let restore = Edit::RestoreImage(Box::new(RestoreImage {
-        path: "app".parse().unwrap(),
-        entry: edited.before.clone(),
-        written: Some(edited.after.clone()),
-    }));
+    let restore = undo(&edited, false);
     assert_eq!(restore.apply(&edited.text)?.text, text, "putting it back");
     assert_eq!(
         edit.apply(&edited.text)?.text,
@@ -271,27 +284,24 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
 fn putting_back_is_refused_when_somebody_changed_it_since() {
     let before = "images:\n- name: app\n  newTag: 1.10 # as it was\n";
     let done = edit("app", "", "v2", "").apply(before).unwrap();
-    let undo = |written: Option<Entry>| {
-        Edit::RestoreImage(Box::new(RestoreImage {
-            path: "app".parse().unwrap(),
-            entry: done.before.clone(),
-            written,
-        }))
-    };
     assert_eq!(
-        undo(Some(done.after.clone())).apply(&done.text).unwrap().text,
+        undo(&done, false).apply(&done.text).unwrap().text,
         before,
         "to the letter"
     );
     let since = done.text.replace("v2", "v3");
-    let error = undo(Some(done.after.clone())).apply(&since).unwrap_err();
+    let error = undo(&done, false).apply(&since).unwrap_err();
     assert!(
         matches!(&error, Refusal::ChangedSince { now, .. } if now == "app:v3"),
         "{error}"
     );
-    assert_eq!(undo(None).apply(&since).unwrap().text, before, "unless told to");
     assert_eq!(
-        undo(Some(done.after.clone())).apply(before).unwrap().text,
+        undo(&done, true).apply(&since).unwrap().text,
+        before,
+        "unless told to"
+    );
+    assert_eq!(
+        undo(&done, false).apply(before).unwrap().text,
         before,
         "nothing left to do"
     );
@@ -342,7 +352,12 @@ fn real_kustomizations_change_by_the_lines_that_had_to() {
     let (mut files, mut images) = (0, 0);
     for (path, text) in corpus() {
         files += 1;
-        let entries = kustomize::read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let entries = read(
+            &Place::Kustomization("app".parse().unwrap()),
+            &tree(&[(tree::KUSTOMIZATION, &text)]),
+        )
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for entry in entries {
             images += 1;
             for (new_name, new_tag, digest) in [
@@ -524,14 +539,10 @@ proptest! {
         // The same again changes nothing.
         prop_assert_eq!(&edit.apply(&edited.text).unwrap().text, &edited.text);
         // And back: to the letter, unless a field had to move to another line.
-        let restore = Edit::RestoreImage(Box::new(RestoreImage {
-            path: "app".parse().unwrap(),
-            entry: edited.before.clone(),
-            written: Some(edited.after.clone()),
-        }));
+        let restore = undo(&edited, false);
         if let Ok(back) = restore.apply(&edited.text) {
-            prop_assert!(back.after.means(&edited.before));
-            let (was, is) = (&edited.before, &edited.after);
+            let (was, is) = entries(&edited);
+            prop_assert!(entries(&back).1.means(was));
             let gone = [(&was.new_name, &is.new_name), (&was.new_tag, &is.new_tag), (&was.digest, &is.digest)]
                 .iter()
                 .filter(|(was, is)| was.is_some() && is.is_none())
@@ -545,7 +556,7 @@ proptest! {
 
     #[test]
     fn any_text_is_read_or_refused(text in "\\PC{0,200}", name in "[a-z]{1,5}") {
-        let wanted = Wanted { new_name: Field::Keep, new_tag: Field::Set("v1".to_owned()), digest: Field::Remove };
-        let _ = kustomize::set_image(&text, &name, &wanted);
+        let _ = edit(&name, "", "v1", "").apply(&text);
+        let _ = read(&Place::Kustomization("app".parse().unwrap()), &tree(&[(tree::KUSTOMIZATION, &text)]));
     }
 }

@@ -291,18 +291,22 @@ fn read_token(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(token))
 }
 
-/// Whether ssh would use the key; ssh itself says only that the remote refused it.
-fn usable_ssh_key(path: &Path) -> Result<(), String> {
+/// A private key that is ours alone. ssh's own rule: of our own files it refuses those that others may read.
+pub(crate) fn read_private_key(path: &Path) -> Result<SecretString, String> {
     let text = read(path)?;
     let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-    // ssh's own rule: of our own files it refuses those that others may read.
     if metadata.uid() == nix::unistd::Uid::effective().as_raw() && metadata.mode() & 0o077 != 0 {
         return Err(format!(
             "may be read by others (mode {:o}), and ssh refuses such a key: chmod 600 it, or mount it with mode 0400",
             metadata.mode() & 0o777
         ));
     }
-    if locked(text.expose_secret()) {
+    Ok(text)
+}
+
+/// Whether ssh would use the key; ssh itself says only that the remote refused it.
+fn usable_ssh_key(path: &Path) -> Result<(), String> {
+    if locked(read_private_key(path)?.expose_secret()) {
         return Err("has a passphrase, and nobody is there to type it: use a key without one".to_owned());
     }
     Ok(())

@@ -14,17 +14,19 @@ mod process;
 mod render;
 mod repository;
 mod round;
+mod signing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use slipway_ledger::Executor;
-use slipway_server::{RunError, Server, ServiceConfig as _, Wiring};
+use slipway_server::{ConfigError, RunError, Server, ServiceConfig as _, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 use crate::{
     branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer,
     repository::Repository,
+    signing::{Committer, Key},
 };
 
 /// Runs the service until `shutdown`, then drains. A round that is under way is taken up again by another replica, or
@@ -35,14 +37,21 @@ use crate::{
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
     config.check()?;
     std::fs::create_dir_all(&config.data_dir).map_err(RunError::other("data_dir"))?;
+    let signing = config.signing.as_ref();
+    let key = signing.map(|signing| Key::read(signing, "signing")).transpose()?;
+    let committer = Committer {
+        author: config.author.clone(),
+        key: key.map(Arc::new),
+    };
     let repositories: BTreeMap<String, Arc<Repository>> = config
         .repositories
         .iter()
         .map(|(name, repository)| {
-            let repository = Repository::new(name, repository.clone(), &config.author, &config.data_dir);
-            (name.clone(), Arc::new(repository))
+            let repository = repository.clone();
+            let repository = Repository::new(name, repository, &committer, &config.data_dir)?;
+            Ok((name.clone(), Arc::new(repository)))
         })
-        .collect();
+        .collect::<Result<_, ConfigError>>()?;
     for repository in repositories.values() {
         repository.recover();
     }

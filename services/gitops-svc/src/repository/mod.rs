@@ -12,6 +12,7 @@ use std::{
 
 use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_model::{BranchName, CommitSha, Id};
+use slipway_server::ConfigError;
 
 pub(crate) use objects::{Applied, Leaf, Plan};
 pub(crate) use remote::{Problem, words};
@@ -19,8 +20,9 @@ pub(crate) use remote::{Problem, words};
 use self::git::Git;
 use crate::{
     change::{Code, Reason},
-    config::{Author, RepositoryConfig},
+    config::RepositoryConfig,
     credentials::Access,
+    signing::Committer,
 };
 
 /// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
@@ -32,7 +34,7 @@ const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 pub(crate) struct Repository {
     name: String,
     config: RepositoryConfig,
-    author: Author,
+    committer: Committer,
     access: Access,
     mirror: PathBuf,
     /// Opened once; handles for each use are cheap.
@@ -42,21 +44,25 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
+    /// # Errors
+    /// When a key that it is configured with cannot be used.
     pub(crate) fn new(
         name: &str,
         config: RepositoryConfig,
-        author: &Author,
+        committer: &Committer,
         data_dir: &std::path::Path,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, ConfigError> {
+        let access = Access::new(&config);
+        access.check(name)?;
+        Ok(Self {
             name: name.to_owned(),
-            author: config.author.clone().unwrap_or_else(|| author.clone()),
-            access: Access::new(&config),
+            committer: Committer::of(name, &config, committer)?,
+            access,
             mirror: data_dir.join("mirrors").join(format!("{name}.git")),
             config,
             objects: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// The name in the configuration.
@@ -176,7 +182,7 @@ impl Repository {
         plans: Vec<Plan>,
     ) -> Result<(CommitSha, Vec<Applied>), Problem> {
         let head = head.clone();
-        self.objects(move |objects, author| objects::apply(objects, &head, &plans, author))
+        self.objects(move |objects, committer| objects::apply(objects, &head, &plans, committer))
             .await
     }
 
@@ -242,7 +248,7 @@ impl Repository {
     /// Works on the mirror's objects, away from the runtime's threads.
     async fn objects<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&gix::Repository, &Author) -> Result<T, objects::MirrorError> + Send + 'static,
+        work: impl FnOnce(&gix::Repository, &Committer) -> Result<T, objects::MirrorError> + Send + 'static,
     ) -> Result<T, Problem> {
         let this = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
@@ -253,7 +259,7 @@ impl Repository {
                     None => opened.insert(objects::open(&this.mirror)?.into_sync()).clone(),
                 }
             };
-            work(&shared.to_thread_local(), &this.author)
+            work(&shared.to_thread_local(), &this.committer)
         })
         .await
         .map_err(|error| internal(error.to_string()))?

@@ -5,14 +5,17 @@ use std::{
     path::Path,
 };
 
-use gix::{ObjectId, Repository, objs::tree::EntryKind};
+use gix::{
+    ObjectId, Repository,
+    objs::{WriteTo as _, tree::EntryKind},
+};
 use slipway_edit::{Difference, Edit, Edited, Found, MAX_FILE_BYTES, Place, Read, Refusal, Refused, Source};
 use slipway_model::{CommitSha, Id, Timestamp};
 
 use crate::{
     change::{Code, Reason},
-    config::Author,
     message,
+    signing::Committer,
 };
 
 /// How many commits are looked through for our own when the place to start from is unknown.
@@ -84,7 +87,7 @@ pub(super) fn apply(
     repository: &Repository,
     head: &CommitSha,
     plans: &[Plan],
-    author: &Author,
+    committer: &Committer,
 ) -> Result<(CommitSha, Vec<Applied>), MirrorError> {
     let mut tip = object_id(head)?;
     let mut tree = tree_of(repository, tip)?;
@@ -100,7 +103,7 @@ pub(super) fn apply(
             }
             Ok(Edited { files, differences }) => {
                 tree = write_tree(repository, tree, &files)?;
-                tip = write_commit(repository, tip, tree, plan, author)?;
+                tip = write_commit(repository, tip, tree, plan, committer)?;
                 Applied::Commit {
                     commit: sha(tip)?,
                     differences,
@@ -201,18 +204,29 @@ fn write_commit(
     parent: ObjectId,
     tree: ObjectId,
     plan: &Plan,
-    author: &Author,
+    committer: &Committer,
 ) -> Result<ObjectId, MirrorError> {
-    let time = format!("{} +0000", plan.time.as_micros().div_euclid(1_000_000));
-    let signature = gix::actor::SignatureRef {
-        name: author.name.as_str().into(),
-        email: author.email.as_str().into(),
-        time: &time,
+    let signature = gix::actor::Signature {
+        name: committer.author.name.as_str().into(),
+        email: committer.author.email.as_str().into(),
+        time: gix::date::Time::new(plan.time.as_micros().div_euclid(1_000_000), 0),
     };
-    let commit = repository
-        .new_commit_as(signature, signature, &plan.message, tree, [parent])
-        .map_err(broken)?;
-    Ok(commit.id)
+    let mut commit = gix::objs::Commit {
+        tree,
+        parents: [parent].into_iter().collect(),
+        author: signature.clone(),
+        committer: signature,
+        encoding: None,
+        message: plan.message.as_str().into(),
+        extra_headers: Vec::new(),
+    };
+    if let Some(key) = &committer.key {
+        let mut unsigned = Vec::new();
+        commit.write_to(&mut unsigned).map_err(broken)?;
+        let signature = key.sign(&unsigned).map_err(broken)?;
+        commit.extra_headers.push(("gpgsig".into(), signature.into()));
+    }
+    Ok(repository.write_object(commit).map_err(broken)?.detach())
 }
 
 /// Our commits between `base` (left out) and `head`, by the change that their trailer names. Without a base, or when

@@ -1,9 +1,10 @@
 //! One commit to be, or that was, pushed: the decider of its life.
 //!
 //! A change waits until the owner of its branch ([`crate::branch`]) has written it; only that owner says how it
-//! ended. So a cancellation is a wish until the owner has seen that the change is not on the remote already.
+//! ended. So a cancellation is a wish until the owner has seen that the change is not on the remote already. A change
+//! that goes by a pull request has no owner but itself; see [`crate::pull_request`].
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
@@ -11,6 +12,10 @@ use slipway_ledger::{Decider, EffectKey, Index};
 use slipway_model::{
     Actor, BranchName, CommitSha, Digest, Id, ImageName, Name, Tag, Timestamp, TraceContext,
 };
+
+use crate::pull_request;
+pub use crate::pull_request::{Method, Mode, News, PullRequest, PullState, Stage};
+pub use crate::reason::{Code, Reason};
 
 /// The label by which the waiting changes of a branch are listed. Callers cannot use it: it holds a space.
 pub const BRANCH_LABEL: &str = "slipway branch";
@@ -24,87 +29,6 @@ pub fn branch_id(repository: &str, branch: &BranchName) -> Id {
     Id::derived("br", &[repository, branch.as_str()])
 }
 
-/// Why something is as it is, for programs. Pinned: part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Code {
-    /// The kustomization does not list the image.
-    ImageNotFound,
-    /// No such folder, or no kustomization in it.
-    FileNotFound,
-    /// The file is not what it should be, or too large.
-    FileInvalid,
-    /// The edit could not be done without touching something else.
-    EditUnsafe,
-    /// Somebody changed the same image since.
-    ChangedSince,
-    BranchNotFound,
-    RepositoryNotFound,
-    /// The remote knows us and does not let us write.
-    PermissionDenied,
-    /// The remote does not know us.
-    CredentialsRefused,
-    BranchProtected,
-    /// A hook of the remote declined.
-    PushRefused,
-    /// The remote has no room left.
-    RemoteFull,
-    RemoteUnreachable,
-    DeadlineExceeded,
-    Cancelled,
-    /// This service's configuration no longer has the repository.
-    RepositoryNotConfigured,
-    /// Something here went wrong: a full disk, a damaged mirror.
-    Internal,
-}
-
-impl Code {
-    /// As it stands in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ImageNotFound => "IMAGE_NOT_FOUND",
-            Self::FileNotFound => "FILE_NOT_FOUND",
-            Self::FileInvalid => "FILE_INVALID",
-            Self::EditUnsafe => "EDIT_UNSAFE",
-            Self::ChangedSince => "CHANGED_SINCE",
-            Self::BranchNotFound => "BRANCH_NOT_FOUND",
-            Self::RepositoryNotFound => "REPOSITORY_NOT_FOUND",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::CredentialsRefused => "CREDENTIALS_REFUSED",
-            Self::BranchProtected => "BRANCH_PROTECTED",
-            Self::PushRefused => "PUSH_REFUSED",
-            Self::RemoteFull => "REMOTE_FULL",
-            Self::RemoteUnreachable => "REMOTE_UNREACHABLE",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::Cancelled => "CANCELLED",
-            Self::RepositoryNotConfigured => "REPOSITORY_NOT_CONFIGURED",
-            Self::Internal => "INTERNAL",
-        }
-    }
-}
-
-/// A code, and the same for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    pub code: Code,
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
 /// The image that a change is about, for its message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -113,6 +37,14 @@ pub struct Image {
     pub digest: Option<Digest>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
+}
+
+/// Where the images of a change were copied from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    pub environment: Name,
+    /// The commit that they were read at.
+    pub commit: CommitSha,
 }
 
 /// What was asked for.
@@ -134,6 +66,12 @@ pub struct Request {
     /// The change that this one puts back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts: Option<Id>,
+    /// The environment whose images were copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_from: Option<Promotion>,
+    /// How it reaches its branch; decided when it is requested.
+    #[serde(default, skip_serializing_if = "Mode::is_push")]
+    pub mode: Mode,
     /// Why, for the commit's body.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -210,9 +148,59 @@ pub struct State {
     pub attempts: u32,
     pub reason: Option<Reason>,
     pub ended_at: Option<Timestamp>,
+    /// With [`Mode::PullRequest`], once it is opened.
+    pub pull_request: Option<PullRequest>,
+    /// With [`Mode::PullRequest`]: how far it is. Means nothing for a change that is pushed.
+    pub stage: Stage,
+    /// With [`Mode::PullRequest`]: the number of the effect.
+    pub tries: u32,
+    /// With [`Mode::PullRequest`]: failures of the remote or of GitHub in a row.
+    pub failures: u32,
+    /// With [`Mode::PullRequest`]: not before this time.
+    pub retry_at: Option<Timestamp>,
+    /// With [`Mode::PullRequest`]: why it is tried again.
+    pub problem: Option<Reason>,
+    /// With [`Mode::PullRequest`]: the deadline has passed, so it is taken back.
+    pub expired: bool,
 }
 
 impl State {
+    /// Whether it goes by a pull request.
+    pub fn by_pull_request(&self) -> bool {
+        self.request
+            .as_ref()
+            .is_some_and(|request| request.mode == Mode::PullRequest)
+    }
+
+    /// The event of an outcome.
+    pub(crate) fn ending(&self, outcome: Outcome) -> Event {
+        match outcome {
+            Outcome::Pushed {
+                commit,
+                differences,
+                attempts,
+            } => Event::Pushed {
+                commit,
+                differences,
+                attempts,
+            },
+            Outcome::Unchanged { commit, differences } => Event::Unchanged { commit, differences },
+            Outcome::Failed(reason) => Event::Failed { reason },
+            Outcome::Errored(reason) => Event::Errored { reason },
+            Outcome::Cancelled => {
+                let why = self.cancel.clone().unwrap_or_default();
+                let message = if why.is_empty() {
+                    "taken back before it was pushed".to_owned()
+                } else {
+                    why
+                };
+                Event::Cancelled {
+                    reason: Reason::new(Code::Cancelled, message),
+                }
+            }
+        }
+    }
+
     /// The edits that put back what this change replaced; the last edit is undone first.
     pub fn undo(&self, force: bool) -> Vec<Edit> {
         self.differences
@@ -233,6 +221,10 @@ pub enum Command {
         reason: String,
     },
     Settle(Outcome),
+    /// What came of working on the pull request.
+    PullRequest(News),
+    /// The time to try again, or the deadline, may have come.
+    Tick,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -264,12 +256,63 @@ pub enum Event {
     Cancelled {
         reason: Reason,
     },
+    /// The pull request is open.
+    PullRequestOpened {
+        number: u64,
+        url: String,
+        /// The branch that it comes from.
+        branch: BranchName,
+        commit: CommitSha,
+        /// The head of the branch it goes to, when its commit was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<CommitSha>,
+        differences: Vec<Difference>,
+        /// Milliseconds from look to look.
+        poll_ms: u64,
+    },
+    /// The edits were made again on a newer head of the branch it goes to.
+    PullRequestRevised {
+        commit: CommitSha,
+        base: CommitSha,
+        differences: Vec<Difference>,
+    },
+    /// What it waits for is another thing now.
+    PullRequestNoted {
+        message: String,
+    },
+    /// Followed by `pushed`.
+    PullRequestMerged {
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+        method: Method,
+    },
+    /// Followed by how the change ended.
+    PullRequestClosed {
+        /// Empty where it is not known, or where it was closed by us.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
+    },
+    /// The remote or GitHub could not be reached, or asks us to wait.
+    Postponed {
+        reason: Reason,
+        retry_at: Timestamp,
+    },
+    Resumed,
+    /// The deadline has passed.
+    Expired,
 }
 
-/// Finds the branch's owner and wakes it.
+/// What is to be done for a change itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
+    /// Finds the branch's owner and wakes it.
     Nudge { repository: String, branch: BranchName },
+    /// Pushes the pull request's branch and opens it.
+    Propose,
+    /// Looks at the pull request, and moves it on.
+    Follow,
+    /// Closes the pull request, unless it is merged.
+    Withdraw,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -286,7 +329,7 @@ pub struct Change;
 
 impl Decider for Change {
     const KIND: &'static str = "change";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     type State = State;
     type Command = Command;
@@ -315,31 +358,9 @@ impl Decider for Change {
             Command::Request { .. } => return Err(Refusal::Exists),
             Command::Cancel { .. } if state.cancel.is_some() => return Ok(Vec::new()),
             Command::Cancel { reason } => Event::CancelRequested { reason },
-            Command::Settle(Outcome::Pushed {
-                commit,
-                differences,
-                attempts,
-            }) => Event::Pushed {
-                commit,
-                differences,
-                attempts,
-            },
-            Command::Settle(Outcome::Unchanged { commit, differences }) => {
-                Event::Unchanged { commit, differences }
-            }
-            Command::Settle(Outcome::Failed(reason)) => Event::Failed { reason },
-            Command::Settle(Outcome::Errored(reason)) => Event::Errored { reason },
-            Command::Settle(Outcome::Cancelled) => {
-                let why = state.cancel.clone().unwrap_or_default();
-                let message = if why.is_empty() {
-                    "taken back before it was pushed".to_owned()
-                } else {
-                    why
-                };
-                Event::Cancelled {
-                    reason: Reason::new(Code::Cancelled, message),
-                }
-            }
+            Command::Settle(outcome) => state.ending(outcome),
+            Command::PullRequest(news) => return Ok(pull_request::decide(state, news, now)),
+            Command::Tick => return Ok(pull_request::tick(state, now)),
         };
         Ok(vec![event])
     }
@@ -354,6 +375,7 @@ impl Decider for Change {
             }
             Event::CancelRequested { reason } => {
                 state.cancel = Some(reason.clone());
+                pull_request::withdraw(state);
                 return;
             }
             Event::Pushed {
@@ -384,13 +406,27 @@ impl Decider for Change {
                 state.reason = Some(reason.clone());
                 Status::Cancelled
             }
+            _ => return pull_request::evolve(state, event),
         };
         state.status = status;
+        state.retry_at = None;
         state.ended_at = Some(at);
+    }
+
+    fn effects(_: &Id, state: &State) -> Vec<(EffectKey, Effect)> {
+        pull_request::effect(state).into_iter().collect()
     }
 
     fn polls(_: &Id, state: &State) -> Vec<(EffectKey, Effect)> {
         match &state.request {
+            Some(request)
+                if state.status == Status::Pending
+                    && request.mode == Mode::PullRequest
+                    && state.stage == Stage::Follow =>
+            {
+                vec![(EffectKey::new("follow", 1), Effect::Follow)]
+            }
+            Some(request) if request.mode == Mode::PullRequest => Vec::new(),
             Some(request) if state.status == Status::Pending => vec![(
                 EffectKey::new("nudge", 1),
                 Effect::Nudge {
@@ -402,8 +438,19 @@ impl Decider for Change {
         }
     }
 
-    fn poll_every(_: &State) -> Duration {
-        NUDGE_EVERY
+    fn poll_every(state: &State) -> Duration {
+        state
+            .pull_request
+            .as_ref()
+            .map_or(NUDGE_EVERY, |pull| pull.poll_every)
+    }
+
+    fn wake_at(state: &State) -> Option<Timestamp> {
+        pull_request::wake_at(state)
+    }
+
+    fn wake() -> Option<Command> {
+        Some(Command::Tick)
     }
 
     fn index(state: &State) -> Index {
@@ -411,10 +458,13 @@ impl Decider for Change {
             return Index::default();
         };
         let mut labels = request.labels.clone();
-        labels.insert(
-            BRANCH_LABEL.to_owned(),
-            branch_id(&request.repository, &request.branch).to_string(),
-        );
+        // What goes by a pull request is none of the branch's owner's.
+        if request.mode == Mode::Push {
+            labels.insert(
+                BRANCH_LABEL.to_owned(),
+                branch_id(&request.repository, &request.branch).to_string(),
+            );
+        }
         Index {
             status: state.status.as_str().to_owned(),
             service: request.service.to_string(),

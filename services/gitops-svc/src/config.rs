@@ -1,5 +1,7 @@
 //! The configuration of gitops-svc: typed, checked, unknown keys refused.
 
+mod pull_requests;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -12,6 +14,8 @@ use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, Servi
 use slipway_telemetry::TelemetryConfig;
 
 use crate::credentials::{self, GithubRepository};
+
+pub use pull_requests::PullRequestsConfig;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -117,6 +121,9 @@ pub struct RepositoryConfig {
     /// Signs the repository's commits, instead of the service's own `signing`.
     #[serde(default)]
     pub signing: Option<SigningConfig>,
+    /// Changes that go by pull request instead of by push.
+    #[serde(default)]
+    pub pull_requests: Option<PullRequestsConfig>,
     /// For benchmarks of what is around it: changes are answered at once and nothing is written.
     #[serde(default)]
     pub pretend: bool,
@@ -264,6 +271,9 @@ impl RepositoryConfig {
         if let Some(author) = &self.author {
             check_author(&key("author"), author)?;
         }
+        if let Some(pull_requests) = &self.pull_requests {
+            pull_requests.check(name, self)?;
+        }
         let Some(url) = &self.url else {
             return if self.pretend {
                 Ok(())
@@ -341,19 +351,23 @@ fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'s
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err((".api_url", "must not hold a user or password"));
     }
-    let here = match parsed.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
     match parsed.scheme() {
         "https" => Ok(()),
-        "http" if here => Ok(()),
+        "http" if is_loopback(&parsed) => Ok(()),
         _ => Err((
             ".api_url",
             "write https://…; over http a token would travel readable",
         )),
+    }
+}
+
+/// Whether it stays on this machine.
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

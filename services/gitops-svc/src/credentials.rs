@@ -279,7 +279,8 @@ pub(crate) fn read(path: &Path) -> Result<SecretString, String> {
     Ok(text)
 }
 
-fn read_token(path: &Path) -> Result<SecretString, String> {
+/// A file with a token. The error reads on from the file's name.
+pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
     let text = read(path)?;
     let token = text.expose_secret().trim();
     if token.is_empty() {

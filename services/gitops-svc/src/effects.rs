@@ -10,6 +10,7 @@ use slipway_telemetry::Service;
 use crate::{
     branch::{self, Branch},
     change::{self, Change, branch_id},
+    pull_request::Flow,
     repository::Repository,
     round::{Round, RoundError},
 };
@@ -47,7 +48,10 @@ pub(crate) async fn nudge(
 #[async_trait]
 impl Effects<Change> for Worker {
     async fn perform(&self, run: EffectRun<Change>) -> Option<change::Command> {
-        let change::Effect::Nudge { repository, branch } = &run.effect;
+        let change::Effect::Nudge { repository, branch } = &run.effect else {
+            let flow = Flow { run: &run };
+            return Box::pin(flow.perform()).await;
+        };
         if let Err(error) = nudge(&run.ledger, repository, branch, &Meta::from(actor())).await {
             tracing::warn!(id = %run.id, %error, "the branch of a waiting change could not be woken");
         }

@@ -108,6 +108,8 @@ impl GitOpsGrpc {
             image: request.image.as_ref().map(image).transpose()?,
             subject: subject(&request.message)?,
             reverts: None,
+            promoted_from: None,
+            mode: change::Mode::Push,
             why: String::new(),
             correlation_id: convert::key("correlation_id", &request.correlation_id)?,
             labels: convert::labels(request.labels)?,

@@ -113,6 +113,8 @@ mod tests {
             }),
             subject: String::new(),
             reverts: None,
+            promoted_from: None,
+            mode: crate::change::Mode::Push,
             why: String::new(),
             correlation_id: "rel-1".to_owned(),
             labels: Default::default(),

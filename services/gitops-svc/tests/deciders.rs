@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use gitops_svc::{
     branch::{self, Branch},
-    change::{self, Change, Code, Image, Outcome, Reason, Status},
+    change::{self, Change, Code, Image, Mode, Outcome, Reason, Status},
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
@@ -38,6 +38,8 @@ fn request() -> change::Request {
         }),
         subject: String::new(),
         reverts: None,
+        promoted_from: None,
+        mode: Mode::Push,
         why: String::new(),
         correlation_id: "rel-1".to_owned(),
         labels: [("team".to_owned(), "shop".to_owned())].into(),

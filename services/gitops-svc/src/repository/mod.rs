@@ -20,7 +20,7 @@ pub(crate) use remote::{Problem, words};
 use self::git::Git;
 use crate::{
     change::{Code, Reason},
-    config::RepositoryConfig,
+    config::{PullRequestsConfig, RepositoryConfig},
     credentials::Access,
     signing::Committer,
 };
@@ -91,6 +91,16 @@ impl Repository {
     /// How the remote, and the forge around it, know us.
     pub(crate) fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Where the remote is, without credentials; empty for one that pretends.
+    pub(crate) fn url(&self) -> &str {
+        self.config.url.as_deref().unwrap_or_default()
+    }
+
+    /// How changes go by pull request, if they may.
+    pub(crate) fn pull_requests(&self) -> Option<&PullRequestsConfig> {
+        self.config.pull_requests.as_ref()
     }
 
     /// Brings the branch and gives its head.

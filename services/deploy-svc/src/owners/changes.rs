@@ -6,7 +6,7 @@ use slipway_proto::{
     common::v1::Image,
     gitops::v1::{
         ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage,
-        RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
+        Mode, RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
         git_ops_service_client::GitOpsServiceClient,
     },
 };
@@ -86,6 +86,8 @@ impl Changes {
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             on_behalf_of: order.requester(),
+            // As the repository is configured.
+            mode: Mode::Unspecified.into(),
         };
         let answer = self
             .client

@@ -1,8 +1,14 @@
 //! The command line.
 
+mod gitops;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use gitops::{
+    ApplyArgs, ChangeArgs, ChangeStatus, DiffArgs, EditArgs, GitopsCommand, ImageArgs, ListChangesArgs,
+    PromoteArgs, StartChangeArgs,
+};
 
 /// Takes commits to verified rollouts on Kubernetes.
 ///
@@ -55,6 +61,9 @@ pub(crate) enum Command {
     /// Look into builds.
     #[command(subcommand)]
     Build(BuildCommand),
+    /// Set images in GitOps repositories, compare environments, and put changes back.
+    #[command(subcommand)]
+    Gitops(GitopsCommand),
     /// Facts as they happen.
     #[command(subcommand)]
     Events(EventsCommand),

@@ -6,7 +6,14 @@ pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod events;
+pub(crate) mod gitops;
 pub(crate) mod release;
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Output;
 
 /// An idempotency key for one run of a command.
 fn request_id() -> String {
@@ -25,4 +32,17 @@ fn table(header: &[&str]) -> comfy_table::Table {
 /// A resource that an answer must hold.
 fn present<T>(resource: Option<T>) -> Result<T, crate::failure::Failure> {
     resource.ok_or_else(|| crate::failure::Failure::new("the service answered without the resource"))
+}
+
+/// A spinner with the time so far, where a person looks on.
+fn progress(output: Output) -> ProgressBar {
+    if output == Output::Json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
 }

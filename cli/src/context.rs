@@ -23,10 +23,14 @@ const DEFAULT: &str = ".slipway/context.yaml";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
-    /// URLs of the services.
+    /// URLs of the services; those that are not there are left out.
+    #[serde(default)]
     pub(crate) build: String,
+    #[serde(default)]
     pub(crate) gitops: String,
+    #[serde(default)]
     pub(crate) approval: String,
+    #[serde(default)]
     pub(crate) deploy: String,
     /// Trusted certificates, when they are not the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +81,10 @@ impl Context {
     }
 
     fn channel(&self, key: &str, url: &str) -> Result<Channel, Failure> {
+        if url.is_empty() {
+            let message = format!("the context file does not say where {key}-svc is");
+            return Err(Failure::new(message).next(format!("add a line `{key}: https://HOST:PORT` to it")));
+        }
         let token_file = self.token_files.get(&self.user).ok_or_else(|| {
             let known: Vec<&str> = self.token_files.keys().map(String::as_str).collect();
             Failure::new(format!("no token for {:?} in the context file", self.user))

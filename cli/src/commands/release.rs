@@ -1,16 +1,16 @@
 //! `slipway release …`
 
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use slipway_model::Timestamp;
 use slipway_proto::release::v1::{
     CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
     StartReleaseRequest, WatchReleaseRequest, release::Status, step,
 };
 
-use super::{present, request_id, table};
+use super::{present, progress, request_id, table};
 use crate::{
     Outcome,
     args::{Output, ReleaseCommand, StartArgs, WantedArgs},
@@ -239,18 +239,6 @@ async fn follow(context: &Context, output: Output, mut release: Release) -> Resu
     }
     bar.finish_and_clear();
     Ok(release)
-}
-
-fn progress(output: Output) -> ProgressBar {
-    if output == Output::Json || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {

@@ -10,7 +10,7 @@ use slipway_telemetry::Service;
 use crate::{
     branch::{self, Branch},
     change::{self, Change, branch_id},
-    pull_request::Flow,
+    pull_request::{Flow, Forge},
     repository::Repository,
     round::{Round, RoundError},
 };
@@ -24,6 +24,8 @@ pub(crate) fn actor() -> Actor {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) repositories: BTreeMap<String, Arc<Repository>>,
+    /// Those of the repositories whose changes may go by pull request.
+    pub(crate) forges: BTreeMap<String, Forge>,
     pub(crate) max_batch: usize,
     pub(crate) telemetry: Service,
 }
@@ -49,7 +51,10 @@ pub(crate) async fn nudge(
 impl Effects<Change> for Worker {
     async fn perform(&self, run: EffectRun<Change>) -> Option<change::Command> {
         let change::Effect::Nudge { repository, branch } = &run.effect else {
-            let flow = Flow { run: &run };
+            let flow = Flow {
+                forges: &self.forges,
+                run: &run,
+            };
             return Box::pin(flow.perform()).await;
         };
         if let Err(error) = nudge(&run.ledger, repository, branch, &Meta::from(actor())).await {

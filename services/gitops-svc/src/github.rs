@@ -186,7 +186,9 @@ impl Github {
             body["commit_title"] = title.into();
             body["commit_message"] = rest.into();
         }
-        self.ask(&http::Method::PUT, &path, Body::Json(body)).await.map(drop)
+        self.ask(&http::Method::PUT, &path, Body::Json(body))
+            .await
+            .map(drop)
     }
 
     /// Takes a branch away; one that is gone already is fine.
@@ -245,7 +247,9 @@ impl Github {
             return Err(Trouble::Limited { reason, until });
         }
         match self.send(method, path, &body).await {
-            Err(Trouble::Unauthorized(_)) if self.token_file.is_none() && self.repository.access().refused().await => {
+            Err(Trouble::Unauthorized(_))
+                if self.token_file.is_none() && self.repository.access().refused().await =>
+            {
                 self.send(method, path, &body).await
             }
             Err(Trouble::Limited { reason, until }) => {
@@ -260,7 +264,10 @@ impl Github {
 
     fn quiet(&self) -> Option<(Timestamp, String)> {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        if quiet.as_ref().is_some_and(|(until, _)| *until <= Timestamp::now()) {
+        if quiet
+            .as_ref()
+            .is_some_and(|(until, _)| *until <= Timestamp::now())
+        {
             *quiet = None;
         }
         quiet.clone()
@@ -315,7 +322,12 @@ impl Github {
             })?
             .to_bytes();
         if !parts.status.is_success() {
-            return Err(answer::trouble(parts.status, &parts.headers, &text, Timestamp::now()));
+            return Err(answer::trouble(
+                parts.status,
+                &parts.headers,
+                &text,
+                Timestamp::now(),
+            ));
         }
         let text = Arc::new(text.to_vec());
         self.remember(method, path, &parts.headers, &text);
@@ -338,10 +350,15 @@ impl Github {
                 let message = format!("pull_requests.token_file {problem}");
                 Trouble::Transient(Reason::new(Code::CredentialsRefused, message))
             })?,
-            None => self.repository.access().token().await.map_err(|problem| match problem {
-                Problem::Final(reason) => Trouble::Final(reason),
-                problem => Trouble::Transient(problem.reason()),
-            })?,
+            None => self
+                .repository
+                .access()
+                .token()
+                .await
+                .map_err(|problem| match problem {
+                    Problem::Final(reason) => Trouble::Final(reason),
+                    problem => Trouble::Transient(problem.reason()),
+                })?,
         };
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, client)) = &*client

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::config::Config;
 use crate::{
     branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer,
+    pull_request::Forge,
     repository::Repository,
     signing::{Committer, Key},
 };
@@ -65,6 +66,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
 
     let worker = Arc::new(Worker {
         repositories: repositories.clone(),
+        forges: Forge::all(&repositories),
         max_batch: config.max_batch,
         telemetry: wiring.telemetry.clone(),
     });

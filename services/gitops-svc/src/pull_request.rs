@@ -21,7 +21,7 @@ use crate::{
     config::PullRequestsConfig,
 };
 
-pub(crate) use flow::Flow;
+pub(crate) use flow::{Flow, Forge};
 pub use follow::{Base, Pull, PullState, Readiness, Step, follow};
 
 /// The first wait after a failure of the remote or of GitHub; it doubles up to the longest.
@@ -54,7 +54,9 @@ pub enum ModeRefusal {
     #[error("changes of {0} go by pull request here: ask for MODE_PULL_REQUEST, or leave the mode out")]
     Required(Name),
     /// Something for `INVALID_ARGUMENT`, field `mode`.
-    #[error("pull requests are not configured for this repository: add `pull_requests`, or leave the mode out")]
+    #[error(
+        "pull requests are not configured for this repository: add `pull_requests`, or leave the mode out"
+    )]
     NotConfigured,
 }
 
@@ -264,7 +266,9 @@ pub(crate) fn decide(state: &State, news: News, now: Timestamp) -> Vec<Event> {
         News::Postponed { reason, .. }
             if state.stage == Stage::Withdraw
                 && state.expired
-                && state.deadline.is_some_and(|deadline| deadline + WITHDRAWAL <= now) =>
+                && state
+                    .deadline
+                    .is_some_and(|deadline| deadline + WITHDRAWAL <= now) =>
         {
             let message = format!(
                 "{}, and it could not be closed: {}",
@@ -291,7 +295,9 @@ pub(crate) fn decide(state: &State, news: News, now: Timestamp) -> Vec<Event> {
 fn too_late(state: &State) -> Reason {
     let last = state.problem.as_ref().map(|problem| problem.message.as_str());
     let message = match &state.pull_request {
-        Some(pull) if pull.message.is_empty() => format!("pull request #{} was not merged in time", pull.number),
+        Some(pull) if pull.message.is_empty() => {
+            format!("pull request #{} was not merged in time", pull.number)
+        }
         Some(pull) => format!(
             "pull request #{} was not merged in time; it waited for {}",
             pull.number, pull.message

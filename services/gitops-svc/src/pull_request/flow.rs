@@ -1,17 +1,283 @@
-//! Works on pull requests.
+//! Works on pull requests: asks git and GitHub, does what was decided, and says what came of it.
+//!
+//! Each run may be a repetition of one that was killed anywhere. Before anything is made, it is looked for.
 
+mod close;
+mod look;
+mod propose;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use slipway_edit::Difference;
 use slipway_ledger::EffectRun;
+use slipway_model::{BranchName, CommitSha, Timestamp};
 
-use crate::change::{Change, Command};
+use super::{News, branch};
+use crate::{
+    change::{Change, Code, Command, Effect, Outcome, Reason, Request, State},
+    config::PullRequestsConfig,
+    github::{Github, Trouble},
+    message,
+    repository::{Applied, Plan, Problem, Repository},
+};
+
+/// The longest pause from look to look within a run.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A repository whose changes may go by pull request.
+#[derive(Debug)]
+pub(crate) struct Forge {
+    repository: Arc<Repository>,
+    config: PullRequestsConfig,
+    github: Github,
+    /// Heads of branches, and when they were fetched: many pull requests go to the same one.
+    heads: Mutex<HashMap<BranchName, (Instant, CommitSha)>>,
+}
+
+impl Forge {
+    /// Those of all repositories that are configured so, by name.
+    pub(crate) fn all(repositories: &BTreeMap<String, Arc<Repository>>) -> BTreeMap<String, Self> {
+        let forge = |repository: &Arc<Repository>| {
+            let config = repository.pull_requests()?.clone();
+            let github = Github::new(repository, &config)?;
+            Some(Self {
+                repository: Arc::clone(repository),
+                config,
+                github,
+                heads: Mutex::default(),
+            })
+        };
+        repositories
+            .iter()
+            .filter_map(|(name, repository)| Some((name.clone(), forge(repository)?)))
+            .collect()
+    }
+
+    /// The head of a branch, perhaps as others fetched it a moment ago.
+    async fn head(&self, branch: &BranchName) -> Result<CommitSha, Problem> {
+        let known = {
+            let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+            heads
+                .get(branch)
+                .filter(|(at, _)| at.elapsed() < self.config.poll / 2)
+                .map(|(_, head)| head.clone())
+        };
+        if let Some(head) = known {
+            return Ok(head);
+        }
+        self.fresh_head(branch).await
+    }
+
+    async fn fresh_head(&self, branch: &BranchName) -> Result<CommitSha, Problem> {
+        let at = Instant::now();
+        let head = self.repository.fetch(branch).await?;
+        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.insert(branch.clone(), (at, head.clone()));
+        Ok(head)
+    }
+}
+
+/// Why a run came to no news.
+enum Halt {
+    /// The answer is no, and stays no.
+    Final(Reason),
+    /// We are not let in, which a new token may change.
+    Refused(Reason),
+    Later {
+        reason: Reason,
+        not_before: Option<Timestamp>,
+    },
+    /// The state has gone on.
+    Cancelled,
+}
+
+impl From<Problem> for Halt {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Final(reason) if reason.code == Code::CredentialsRefused => Self::Refused(reason),
+            Problem::Final(reason) => Self::Final(reason),
+            problem => Self::Later {
+                reason: problem.reason(),
+                not_before: None,
+            },
+        }
+    }
+}
+
+impl From<Trouble> for Halt {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Limited { reason, until } => Self::Later {
+                reason,
+                not_before: Some(until),
+            },
+            Trouble::Transient(reason) => Self::Later {
+                reason,
+                not_before: None,
+            },
+            Trouble::Unauthorized(reason) => Self::Refused(reason),
+            trouble => Self::Final(trouble.reason()),
+        }
+    }
+}
+
+type Told = Result<Option<News>, Halt>;
 
 /// One run of an effect of a change that goes by a pull request.
 pub(crate) struct Flow<'a> {
+    pub(crate) forges: &'a BTreeMap<String, Forge>,
     pub(crate) run: &'a EffectRun<Change>,
 }
 
 impl Flow<'_> {
+    /// What came of it; nothing where a look found nothing new.
     pub(crate) async fn perform(&self) -> Option<Command> {
-        tracing::warn!(id = %self.run.id, "not there yet");
-        None
+        let state = &self.run.snapshot.state;
+        let request = state.request.as_ref()?;
+        let Some(forge) = self.forges.get(&request.repository) else {
+            let message = format!(
+                "the configuration has no pull_requests for repository {} any more",
+                request.repository
+            );
+            let reason = Reason::new(Code::RepositoryNotConfigured, message);
+            return Some(Command::PullRequest(News::Ended(Outcome::Failed(reason))));
+        };
+        let work = Work {
+            forge,
+            run: self.run,
+            state,
+            request,
+            branch: branch(&self.run.id),
+            message: message::compose(&self.run.id, request),
+        };
+        let (told, patient) = match &self.run.effect {
+            Effect::Propose => (work.propose().await, false),
+            Effect::Follow => (work.follow().await, true),
+            Effect::Withdraw => (work.withdraw().await, true),
+            Effect::Nudge { .. } => return None,
+        };
+        let news = match told {
+            Ok(news) => news,
+            Err(Halt::Cancelled) => None,
+            Err(Halt::Refused(reason)) if !patient => Some(News::Ended(Outcome::Failed(reason))),
+            Err(Halt::Final(reason)) => Some(News::Ended(Outcome::Failed(reason))),
+            Err(Halt::Refused(reason)) => Some(postponed(reason, None)),
+            Err(Halt::Later { reason, not_before }) => Some(postponed(reason, not_before)),
+        };
+        if let Some(News::Postponed { reason, .. }) = &news {
+            tracing::info!(id = %self.run.id, code = reason.code.as_str(), %reason, "a pull request has to wait");
+        }
+        news.map(Command::PullRequest)
+    }
+}
+
+fn postponed(reason: Reason, not_before: Option<Timestamp>) -> News {
+    News::Postponed {
+        reason,
+        not_before,
+        jitter: fastrand::u16(0..=1000),
+    }
+}
+
+struct Work<'a> {
+    forge: &'a Forge,
+    run: &'a EffectRun<Change>,
+    state: &'a State,
+    request: &'a Request,
+    /// The branch that the pull request comes from.
+    branch: BranchName,
+    /// Our commit's.
+    message: String,
+}
+
+impl Work<'_> {
+    /// Takes away a branch that an earlier run pushed and no pull request came of.
+    async fn sweep(&self) {
+        let swept = async {
+            match self.forge.repository.fetch(&self.branch).await {
+                Ok(head) if self.ours(&head).await?.is_some() => {
+                    Ok(self.forge.github.delete_branch(&self.branch).await?)
+                }
+                Ok(_) => Ok(()),
+                Err(Problem::Final(reason)) if reason.code == Code::BranchNotFound => Ok(()),
+                Err(problem) => Err(Halt::from(problem)),
+            }
+        };
+        if let Err(Halt::Final(reason) | Halt::Refused(reason) | Halt::Later { reason, .. }) = swept.await {
+            tracing::warn!(id = %self.run.id, %reason, "the branch could not be taken away");
+        }
+    }
+
+    /// Takes the branch of a closed pull request away, when nobody else's work is on it.
+    async fn tidy(&self, ours: bool) -> Result<(), Halt> {
+        if ours && self.forge.config.delete_branch {
+            let number = self.state.pull_request.as_ref().map_or(0, |pull| pull.number);
+            self.delete_branch(number).await?;
+        }
+        Ok(())
+    }
+
+    /// A branch that may not be deleted stays.
+    async fn delete_branch(&self, number: u64) -> Result<(), Halt> {
+        match self.forge.github.delete_branch(&self.branch).await {
+            Err(Trouble::Final(reason)) => {
+                tracing::warn!(id = %self.run.id, number, %reason, "a pull request's branch stays");
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    async fn apply(&self, head: &CommitSha) -> Result<Applied, Halt> {
+        let plan = Plan {
+            edits: self.request.edits.clone(),
+            message: self.message.clone(),
+            time: self.state.requested_at.unwrap_or(self.run.snapshot.created_at),
+        };
+        let (_, mut applied) = self.forge.repository.apply(head, vec![plan]).await?;
+        applied.pop().ok_or_else(|| {
+            Halt::Final(Reason::new(
+                Code::Internal,
+                "the edits came to nothing that is known",
+            ))
+        })
+    }
+
+    /// Whether a commit is the very one that we make on its parent; then that parent, and the differences.
+    async fn ours(&self, commit: &CommitSha) -> Result<Option<(CommitSha, Vec<Difference>)>, Halt> {
+        let info = self.forge.github.commit(commit).await?;
+        let [parent] = info.parents.as_slice() else {
+            return Ok(None);
+        };
+        if info.message.trim_end() != self.message.trim_end() || !self.forge.repository.ensure(parent).await?
+        {
+            return Ok(None);
+        }
+        Ok(match self.apply(parent).await? {
+            Applied::Commit {
+                commit: made,
+                differences,
+            } if made == *commit => Some((parent.clone(), differences)),
+            _ => None,
+        })
+    }
+
+    fn check(&self) -> Result<(), Halt> {
+        if self.run.cancelled.is_cancelled() {
+            return Err(Halt::Cancelled);
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) -> Result<(), Halt> {
+        let pause = PAUSE.min(self.forge.config.poll / 4);
+        tokio::select! {
+            () = self.run.cancelled.cancelled() => Err(Halt::Cancelled),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
     }
 }

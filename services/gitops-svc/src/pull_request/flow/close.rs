@@ -1,0 +1,99 @@
+//! Closes a pull request, unless somebody has just merged it.
+
+use slipway_ledger::faults;
+
+use super::{Halt, Told, Work};
+use crate::{
+    change::Outcome,
+    github::Trouble,
+    pull_request::{News, Pull, PullRequest, PullState, text},
+};
+
+impl Work<'_> {
+    /// Closes it, unless somebody has just merged it.
+    pub(super) async fn close(
+        &self,
+        recorded: &PullRequest,
+        comment: &str,
+        ours: bool,
+        outcome: Outcome,
+    ) -> Told {
+        if let Some(merged) = self.shut(recorded.number, comment).await? {
+            return self.merged(recorded, &merged).await;
+        }
+        self.tidy(ours).await?;
+        Ok(Some(News::Closed {
+            by: String::new(),
+            outcome,
+        }))
+    }
+
+    /// The pull request when it turns out to be merged.
+    async fn shut(&self, number: u64, comment: &str) -> Result<Option<Pull>, Halt> {
+        self.check()?;
+        let github = &self.forge.github;
+        let before = github.pull(number).await?;
+        match before.state {
+            PullState::Merged => return Ok(Some(before)),
+            PullState::Closed => return Ok(None),
+            PullState::Open => {}
+        }
+        faults::point("gitops.close.before");
+        let after = match github.close(number).await {
+            // GitHub does not close what is merged.
+            Err(Trouble::Unprocessable(_)) => github.pull(number).await?,
+            after => after?,
+        };
+        faults::point("gitops.close.after");
+        if after.state == PullState::Merged {
+            return Ok(Some(after));
+        }
+        if let Err(trouble) = github.comment(number, comment).await {
+            let reason = trouble.reason();
+            tracing::warn!(id = %self.run.id, number, %reason, "why a pull request was closed could not be said");
+        }
+        Ok(None)
+    }
+
+    /// Closes what there is, unless it is merged.
+    pub(super) async fn withdraw(&self) -> Told {
+        let github = &self.forge.github;
+        let pull = match &self.state.pull_request {
+            Some(recorded) => Some(github.pull(recorded.number).await?),
+            None => github.find(&self.branch).await?,
+        };
+        let Some(pull) = pull else {
+            self.sweep().await;
+            return Ok(Some(News::Withdrawn));
+        };
+        let comment = text::withdrawn(self.state.cancel.as_deref());
+        let merged = match pull.state {
+            PullState::Merged => Some(pull.clone()),
+            _ => self.shut(pull.number, &comment).await?,
+        };
+        if let Some(merged) = merged {
+            // A list does not tell all that is asked of a merged one.
+            let merged = github.pull(merged.number).await?;
+            let found = self.state.pull_request.clone().unwrap_or_else(|| PullRequest {
+                number: merged.number,
+                url: merged.url.clone(),
+                status: PullState::Merged,
+                branch: self.branch.clone(),
+                commit: merged.head.clone(),
+                base: None,
+                revisions: 0,
+                message: String::new(),
+                by: String::new(),
+                method: None,
+                poll_every: self.forge.config.poll,
+            });
+            return self.merged(&found, &merged).await;
+        }
+        let ours = match &self.state.pull_request {
+            Some(recorded) if recorded.commit == pull.head => true,
+            _ => self.ours(&pull.head).await?.is_some(),
+        };
+        self.tidy(ours).await?;
+        Ok(Some(News::Withdrawn))
+    }
+}

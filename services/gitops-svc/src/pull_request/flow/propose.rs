@@ -1,0 +1,180 @@
+//! Pushes a branch with our commit and opens the pull request.
+
+use slipway_edit::Difference;
+use slipway_ledger::faults;
+use slipway_model::CommitSha;
+
+use super::{Halt, Told, Work};
+use crate::{
+    change::{Code, Outcome, Reason},
+    github::{Proposal, Trouble},
+    pull_request::{News, Pull, PullState, text},
+    repository::{Applied, Problem},
+};
+
+/// How often a proposal starts over because the branch it goes to has moved.
+const PROPOSALS: u32 = 3;
+
+impl Work<'_> {
+    /// Pushes the branch and opens the pull request, unless that is done already.
+    pub(super) async fn propose(&self) -> Told {
+        for _ in 0..PROPOSALS {
+            self.check()?;
+            if let Some(pull) = self.forge.github.find(&self.branch).await? {
+                return self.found(pull).await.map(Some);
+            }
+            let base = self.forge.fresh_head(&self.request.branch).await?;
+            let (commit, differences) = match self.apply(&base).await? {
+                Applied::Commit { commit, differences } => (commit, differences),
+                Applied::Unchanged { commit, differences } => {
+                    self.sweep().await;
+                    return Ok(Some(News::Ended(Outcome::Unchanged { commit, differences })));
+                }
+                Applied::Refused(reason) => {
+                    self.sweep().await;
+                    return Ok(Some(News::Ended(Outcome::Failed(reason))));
+                }
+            };
+            self.publish(&commit).await?;
+            let body = text::body(&self.message, &differences);
+            let proposal = Proposal {
+                title: text::split(&self.message).0,
+                body: &body,
+                head: &self.branch,
+                base: &self.request.branch,
+            };
+            faults::point("gitops.propose.open.before");
+            match self.forge.github.open(&proposal).await {
+                Ok(pull) => {
+                    faults::point("gitops.propose.open.after");
+                    self.decorate(&pull).await?;
+                    return Ok(Some(self.opened(pull, commit, Some(base), differences)));
+                }
+                // Opened by a run whose answer was lost, or the branch has all of it meanwhile: looked at again.
+                Err(Trouble::Unprocessable(message))
+                    if message.contains("already exists") || message.contains("No commits between") =>
+                {
+                    tracing::debug!(id = %self.run.id, %message, "the pull request is looked for again");
+                }
+                Err(Trouble::Unprocessable(message)) => {
+                    self.sweep().await;
+                    return Err(Halt::Final(Reason::new(Code::PullRequestRefused, message)));
+                }
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
+        Err(Halt::Later {
+            reason: Reason::new(
+                Code::PullRequestRefused,
+                "GitHub takes no pull request, and shows none either",
+            ),
+            not_before: None,
+        })
+    }
+
+    fn opened(
+        &self,
+        pull: Pull,
+        commit: CommitSha,
+        base: Option<CommitSha>,
+        differences: Vec<Difference>,
+    ) -> News {
+        News::Opened {
+            number: pull.number,
+            url: pull.url,
+            branch: self.branch.clone(),
+            commit,
+            base,
+            differences,
+            poll: self.forge.config.poll,
+        }
+    }
+
+    /// A pull request that an earlier run opened without living to tell.
+    async fn found(&self, pull: Pull) -> Result<News, Halt> {
+        if pull.state != PullState::Open {
+            // How it ended is seen at the first look.
+            let commit = pull.head.clone();
+            return Ok(self.opened(pull, commit, None, Vec::new()));
+        }
+        self.decorate(&pull).await?;
+        if let Some((base, differences)) = self.ours(&pull.head).await? {
+            let commit = pull.head.clone();
+            return Ok(self.opened(pull, commit, Some(base), differences));
+        }
+        // Somebody has pushed to it since. Our commit is known all the same.
+        let base = self.forge.fresh_head(&self.request.branch).await?;
+        match self.apply(&base).await? {
+            Applied::Commit { commit, differences } => Ok(self.opened(pull, commit, Some(base), differences)),
+            Applied::Unchanged { .. } | Applied::Refused(_) => {
+                let commit = pull.head.clone();
+                Ok(self.opened(pull, commit, None, Vec::new()))
+            }
+        }
+    }
+
+    /// Labels and reviewers. What GitHub does not know of them does not keep the change back.
+    async fn decorate(&self, pull: &Pull) -> Result<(), Halt> {
+        let (github, config) = (&self.forge.github, &self.forge.config);
+        let tolerate = |what: &str, result: Result<(), Trouble>| match result {
+            Err(Trouble::Unprocessable(message)) => {
+                tracing::warn!(id = %self.run.id, number = pull.number, %message, "{what}");
+                Ok(())
+            }
+            Err(Trouble::Final(reason)) => {
+                tracing::warn!(id = %self.run.id, number = pull.number, %reason, "{what}");
+                Ok(())
+            }
+            result => result,
+        };
+        if config.labels.iter().any(|label| !pull.labels.contains(label)) {
+            let added = github.add_labels(pull.number, &config.labels).await;
+            tolerate("labels could not be set", added)?;
+        }
+        if !pull.reviewers && !(config.reviewers.is_empty() && config.team_reviewers.is_empty()) {
+            let asked = github
+                .request_reviews(pull.number, &config.reviewers, &config.team_reviewers)
+                .await;
+            tolerate("reviews could not be requested", asked)?;
+        }
+        Ok(())
+    }
+
+    /// Puts our commit on its branch.
+    async fn publish(&self, commit: &CommitSha) -> Result<(), Halt> {
+        faults::point("gitops.propose.push.before");
+        let created = self
+            .forge
+            .repository
+            .push(&self.branch, &nothing(commit), commit)
+            .await;
+        match created {
+            Ok(()) => {
+                faults::point("gitops.propose.push.after");
+                return Ok(());
+            }
+            Err(Problem::LostRace) => {}
+            Err(problem) => return Err(problem.into()),
+        }
+        // It is there: from a run that was killed.
+        let there = self.forge.repository.fetch(&self.branch).await?;
+        if there == *commit {
+            return Ok(());
+        }
+        if self.ours(&there).await?.is_none() {
+            let message = format!("the branch {} holds commits that are not ours", self.branch);
+            return Err(Halt::Final(Reason::new(Code::PullRequestConflict, message)));
+        }
+        self.forge
+            .repository
+            .push(&self.branch, &there, commit)
+            .await
+            .map_err(Halt::from)
+    }
+}
+
+/// In place of a commit: the branch is not there.
+fn nothing(like: &CommitSha) -> CommitSha {
+    #[allow(clippy::unwrap_used)] // zeros are hexadecimal digits
+    "0".repeat(like.as_str().len()).parse().unwrap()
+}

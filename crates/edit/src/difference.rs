@@ -1,11 +1,14 @@
 //! What an edit did, and the edits that put it back.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Edit,
     image::Reference,
     kustomize::{Entry, Scalar},
+    layout::Text,
     path::{FilePath, Folder},
 };
 
@@ -31,6 +34,52 @@ pub struct EntryDifference {
     /// There was no entry of that name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub added: bool,
+    /// The entry was taken out; `after` is only its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
+    /// Absent where the values alone say how the entry stood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Exact>,
+}
+
+/// The bytes that an edit put in place of others, where keys came or went: how they lay among comments and blank lines
+/// cannot be told from their values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exact {
+    pub before: String,
+    pub after: String,
+    /// How many bytes of `after` stand before the entry's first key.
+    #[serde(default)]
+    pub lead: usize,
+}
+
+impl Exact {
+    /// What stands in a range of the text before, and what came in its place.
+    pub(crate) fn between(before: &str, after: &str, range: Range<usize>, lead: usize) -> Self {
+        let rest = before.len() - range.end;
+        Self {
+            before: before[range.clone()].to_owned(),
+            after: after[range.start..after.len() - rest].to_owned(),
+            lead,
+        }
+    }
+
+    /// The text with the bytes put back; none when others stand there now. `entry` is where the entry's first key
+    /// stands.
+    pub(crate) fn put_back(&self, text: &Text<'_>, entry: usize) -> Option<String> {
+        let start = entry.checked_sub(self.lead)?;
+        let rest = text.text.get(start..)?.strip_prefix(self.after.as_str())?;
+        Some(format!("{}{}{rest}", &text.text[..start], self.before))
+    }
+
+    /// The other way round.
+    pub(crate) fn turned(&self) -> Self {
+        Self {
+            before: self.after.clone(),
+            after: self.before.clone(),
+            lead: self.lead,
+        }
+    }
 }
 
 /// Values of a file of values or manifests.
@@ -71,6 +120,12 @@ pub struct RestoreImage {
     /// The entry was not there before, so it is taken out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remove: bool,
+    /// The entry was taken out before, so it is added again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add: bool,
+    /// As in [`EntryDifference::exact`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Exact>,
 }
 
 /// Puts values back as they stood before a change of ours.
@@ -88,7 +143,7 @@ pub struct RestoreValues {
 
 impl Edit {
     /// The edit that puts a difference back; none where there is nothing to put back. Without `force` it is refused
-    /// when somebody changed the same image since.
+    /// when somebody changed the same image since. Several differences are undone from the last to the first.
     pub fn undoing(difference: &Difference, force: bool) -> Option<Self> {
         match difference {
             Difference::Entry(entry) => Some(Self::RestoreImage(Box::new(RestoreImage {
@@ -96,6 +151,8 @@ impl Edit {
                 entry: entry.before.clone(),
                 written: (!force).then(|| entry.after.clone()),
                 remove: entry.added,
+                add: entry.removed,
+                exact: entry.exact.clone(),
             }))),
             Difference::Values(values) => Some(Self::RestoreValues(Box::new(RestoreValues {
                 file: values.file.clone(),

@@ -2,13 +2,33 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InvalidEdit, image::NewImage, path::FilePath};
+use crate::{
+    InvalidEdit, Refusal,
+    difference::Difference,
+    image::NewImage,
+    layout::{Text, list, refuse},
+    path::FilePath,
+    slots::ImageAt,
+    steps::Steps,
+    values::{Changes, done, named, objects},
+};
+
+/// The longest `Kind/name`: what Kubernetes allows for both.
+const MAX_OBJECT: usize = 320;
 
 /// Sets the image at a path of a values file.
+///
+/// What stands at the path decides what is written:
+/// - A mapping with `repository`, `tag`, `digest`, `registry` has each part in its key. A missing `tag` is added. A
+///   digest that has to go is emptied and keeps its key, since a key that is gone would leave the chart's default; one
+///   that comes without a `digest` key goes behind the tag, as `TAG@DIGEST`. A digest alone keeps the tag.
+/// - A path whose last key is such a part (`image.tag`, `imageTag`, `IMAGE_TAG`) means the image that it belongs to.
+/// - Any other value is a whole reference; it keeps its name unless a new one is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelmImage {
     pub file: FilePath,
-    /// `image`, `image.tag`, `frontend.image`, `workers[name=mail].image`, `spec.values.image`.
+    /// `image`, `image.tag`, `frontend.image`, `workers[name=mail].image`, `spec.values.image`. Keys with dots between,
+    /// list items by `[0]` or `[KEY=VALUE]`; a key that holds a dot or bracket is written in double quotes.
     pub path: String,
     /// Which document of several, as in [`crate::ValueDifference::document`]; empty where the path is in one only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -23,6 +43,8 @@ impl HelmImage {
     /// # Errors
     /// Names the field.
     pub fn new(file: &str, path: &str, document: &str, to: NewImage) -> Result<Self, InvalidEdit> {
+        Steps::parse("path", path)?;
+        check_object("document", document)?;
         Ok(Self {
             file: file.parse()?,
             path: path.to_owned(),
@@ -30,4 +52,68 @@ impl HelmImage {
             to,
         })
     }
+
+    pub(crate) fn apply(&self, whole: &str) -> Result<(String, Difference), Refusal> {
+        let text = Text::read(whole)?;
+        let image = find(&text, &self.path, &self.document)?;
+        let mut changes = Changes::new(&text);
+        let before = image.reference();
+        let (values, after) = image.write(&mut changes, &self.to)?;
+        Ok(done(changes.finish()?, &self.file, values, before, after))
+    }
+}
+
+/// The one image at a path.
+pub(crate) fn find<'a>(text: &'a Text<'_>, path: &str, document: &str) -> Result<ImageAt<'a>, Refusal> {
+    let steps = Steps::parse("path", path).map_err(|error| Refusal::ImageNotFound(error.message))?;
+    let objects = objects(&text.stream);
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for object in named(&objects, document)? {
+        match ImageAt::find(text, &object, &steps)? {
+            Ok(image) => found.push(image),
+            Err(instead) => missing.push((object.label.clone(), instead)),
+        }
+    }
+    if let [first, second, ..] = found.as_slice() {
+        let labels: Vec<&str> = found.iter().map(|image| image.object.label.as_str()).collect();
+        let _ = first;
+        return Err(refuse(
+            second.line(),
+            format!(
+                "`{path}` stands in several documents ({}): name one by `document`",
+                list(&labels)
+            ),
+        ));
+    }
+    found.pop().ok_or_else(|| {
+        Refusal::ImageNotFound(match missing.as_slice() {
+            [(_, instead)] => instead.clone(),
+            several => {
+                let each: Vec<String> = several
+                    .iter()
+                    .map(|(label, instead)| format!("document {label}: {instead}"))
+                    .collect();
+                format!("no document has `{path}`: {}", list(&each))
+            }
+        })
+    })
+}
+
+/// That a text can be a document's number or `Kind/name`.
+pub(crate) fn check_object(field: &'static str, text: &str) -> Result<(), InvalidEdit> {
+    let parts = text.split_once('/');
+    let named = parts.is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    let numbered = text.parse::<usize>().is_ok_and(|number| number > 0);
+    if text.is_empty()
+        || ((named || numbered) && text.len() <= MAX_OBJECT && !text.contains(char::is_control))
+    {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(120).collect();
+    Err(InvalidEdit::new(
+        field,
+        format!(
+            "{shown:?} names no object: write KIND/NAME, as Deployment/web, or the document's number from 1"
+        ),
+    ))
 }

@@ -5,9 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    InvalidEdit, Refusal,
-    difference::RestoreImage,
+    InvalidEdit, Refusal, Source, bases,
+    difference::{Difference, EntryDifference, Exact, RestoreImage},
     image::NewImage,
+    images,
+    layout::{Field, Text, list, refuse},
     path::Folder,
     splice::Plan,
     yaml::{self, Kind, Node, Stream},
@@ -16,7 +18,6 @@ use crate::{
 /// The names that kustomize looks for in a folder; more than one of them is an error.
 pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-const BOM: &str = "\u{feff}";
 /// The fields that we set, in the order in which kustomize writes them after `name`.
 pub(crate) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
 
@@ -49,7 +50,8 @@ impl KustomizeImage {
         })
     }
 
-    pub(crate) fn apply(&self, text: &str) -> Result<Edited, Refusal> {
+    /// What the entry is to hold.
+    pub(crate) fn wanted(&self) -> Wanted {
         let field = |value: Option<String>, remove: bool| match value {
             Some(value) => Field::Set(value),
             None if remove => Field::Remove,
@@ -57,40 +59,78 @@ impl KustomizeImage {
         };
         let to = self.to.clone();
         let either = to.new_tag.is_some() || to.digest.is_some();
-        let wanted = Wanted {
+        Wanted {
             new_name: field(to.new_name.map(String::from), false),
             new_tag: field(to.new_tag.map(String::from), either),
             digest: field(to.digest.map(String::from), either),
+        }
+    }
+
+    /// Sets the entry of the kustomization of this text, or adds it when what the kustomization builds on uses the
+    /// image.
+    pub(crate) fn apply<S: Source>(
+        &self,
+        whole: &str,
+        source: &S,
+    ) -> Result<Result<Edited, Refusal>, S::Error> {
+        let none = match Text::read(whole) {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(text) => match set_image(&text, &self.name, &self.wanted()) {
+                Err(Refusal::ImageNotFound(none)) => (none, text),
+                done => return Ok(done.map(|done| done.of(&text))),
+            },
         };
-        set_image(text, &self.name, &wanted)
+        let (none, text) = none;
+        let Ok(Some(root)) = root(&text.stream) else {
+            return Ok(Err(Refusal::ImageNotFound(none)));
+        };
+        let used = bases::used(&self.path, root, source)?;
+        if !used.names.iter().any(|image| bases::matches(&self.name, image)) {
+            return Ok(Err(Refusal::ImageNotFound(format!(
+                "{none}; {}",
+                used.without(&self.name)
+            ))));
+        }
+        let done = images::add(&text, &self.name, &self.wanted(), &used);
+        Ok(done.map(|done| done.of(&text)))
     }
 }
 
 impl RestoreImage {
-    pub(crate) fn apply(&self, text: &str) -> Result<Edited, Refusal> {
-        if let Some(written) = &self.written {
-            let entries = read(text)?;
-            if let Some(now) = entries.iter().find(|entry| entry.name == self.entry.name)
-                && !now.means(written)
-                && !now.means(&self.entry)
-            {
-                return Err(Refusal::ChangedSince {
-                    name: format!("image {}", now.name),
-                    now: now.to_string(),
-                    written: written.to_string(),
-                });
+    pub(crate) fn apply(&self, whole: &str) -> Result<Edited, Refusal> {
+        let text = Text::read(whole)?;
+        let name = &self.entry.name;
+        let now = entries(&text)?.into_iter().find(|(_, entry)| entry.name == *name);
+        let changed = |now: String, written: &Entry| Refusal::ChangedSince {
+            name: format!("image {name}"),
+            now,
+            written: written.to_string(),
+        };
+        // That the entry is gone is what taking it out wants, and adding it again finds.
+        let meant = |entry: &Entry| entry.means(&self.entry) && !self.remove;
+        match (&now, &self.written) {
+            (Some((_, now)), Some(written)) if self.add => {
+                if !now.means(&self.entry) {
+                    return Err(changed(now.to_string(), written));
+                }
             }
+            (Some((_, now)), Some(written)) if !now.means(written) && !meant(now) => {
+                return Err(changed(now.to_string(), written));
+            }
+            _ => {}
         }
-        let field = |scalar: &Option<Scalar>| match scalar {
-            Some(scalar) => Field::Restore(scalar.clone()),
-            None => Field::Remove,
+        let wanted = Wanted::standing(&self.entry);
+        let done = match now {
+            None if self.remove => Edit::unchanged(&text, &Entry::named(name)),
+            None if self.add => images::add(&text, name, &wanted, &bases::Used::default())?,
+            Some(_) if self.remove => images::remove(&text, name, self.exact.as_ref())?,
+            _ => self
+                .exact
+                .as_ref()
+                .and_then(|exact| set_exactly(&text, &self.entry, &wanted, exact))
+                .map_or_else(|| set_image(&text, name, &wanted), Ok)?,
         };
-        let wanted = Wanted {
-            new_name: field(&self.entry.new_name),
-            new_tag: field(&self.entry.new_tag),
-            digest: field(&self.entry.digest),
-        };
-        set_image(text, &self.entry.name, &wanted)
+        Ok(done.of(&text))
     }
 }
 
@@ -115,7 +155,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn get(&self, field: usize) -> Option<&Scalar> {
+    /// One without fields.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            new_name: None,
+            new_tag: None,
+            digest: None,
+        }
+    }
+
+    pub(crate) fn get(&self, field: usize) -> Option<&Scalar> {
         [&self.new_name, &self.new_tag, &self.digest][field].as_ref()
     }
 
@@ -142,23 +192,32 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What is to become of one field of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Field {
-    Keep,
-    Remove,
-    /// Written in the style that stands there, quoted where the text alone would not be a string.
-    Set(String),
-    /// Written to the letter.
-    Restore(Scalar),
-}
-
 /// What is to become of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) new_name: Field,
     pub(crate) new_tag: Field,
     pub(crate) digest: Field,
+}
+
+impl Wanted {
+    /// In the order of [`FIELDS`].
+    pub(crate) fn fields(&self) -> [&Field; 3] {
+        [&self.new_name, &self.new_tag, &self.digest]
+    }
+
+    /// All as they stand in an entry.
+    fn standing(entry: &Entry) -> Self {
+        let field = |scalar: &Option<Scalar>| match scalar {
+            Some(scalar) => Field::Restore(scalar.clone()),
+            None => Field::Remove,
+        };
+        Self {
+            new_name: field(&entry.new_name),
+            new_tag: field(&entry.new_tag),
+            digest: field(&entry.digest),
+        }
+    }
 }
 
 /// An edit that was done, and what it was done to.
@@ -168,21 +227,61 @@ pub(crate) struct Edited {
     pub(crate) text: String,
     pub(crate) before: Entry,
     pub(crate) after: Entry,
+    pub(crate) added: bool,
+    pub(crate) removed: bool,
+    pub(crate) exact: Option<Exact>,
 }
 
-/// The entries of `images`, in order. None where there is no such key.
+/// An [`Edited`] whose text has no byte order mark yet.
+pub(crate) type Edit = Edited;
+
+impl Edit {
+    pub(crate) fn unchanged(text: &Text<'_>, entry: &Entry) -> Self {
+        Self {
+            text: text.text.to_owned(),
+            before: entry.clone(),
+            after: entry.clone(),
+            added: false,
+            removed: false,
+            exact: None,
+        }
+    }
+
+    /// The file's new text and the difference, for the kustomization of a folder.
+    pub(crate) fn at(self, folder: &Folder) -> (String, Difference) {
+        let difference = EntryDifference {
+            path: folder.clone(),
+            before: self.before,
+            after: self.after,
+            added: self.added,
+            removed: self.removed,
+            exact: self.exact,
+        };
+        (self.text, Difference::Entry(difference))
+    }
+
+    fn of(self, text: &Text<'_>) -> Edited {
+        Edited {
+            text: text.whole(&self.text),
+            ..self
+        }
+    }
+}
+
+/// The entries of `images` and their nodes, in order. None where there is no such key.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(crate) fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
-    let text = text.strip_prefix(BOM).unwrap_or(text);
-    let stream = parse(text)?;
-    let Some(root) = root(&stream)? else {
+pub(crate) fn entries<'a>(text: &'a Text<'_>) -> Result<Vec<(&'a Node, Entry)>, Refusal> {
+    let Some(root) = root(&text.stream)? else {
         return Ok(Vec::new());
     };
     images(root)?
         .iter()
-        .filter_map(|node| Some(entry(text, node, name_of(node)?)))
+        .filter_map(|node| {
+            let name = name_of(node)?;
+            Some(entry(text.text, node, name).map(|entry| (node, entry)))
+        })
         .collect()
 }
 
@@ -190,48 +289,49 @@ pub(crate) fn read(text: &str) -> Result<Vec<Entry>, Refusal> {
 ///
 /// # Errors
 /// The image is not there, or the edit could not be done without touching something else.
-pub(crate) fn set_image(whole: &str, name: &str, wanted: &Wanted) -> Result<Edited, Refusal> {
-    let (bom, text) = match whole.strip_prefix(BOM) {
-        Some(text) => (BOM, text),
-        None => ("", whole),
-    };
-    let stream = parse(text)?;
-    let (index, node) = find(&stream, name)?;
-    let before = entry(text, node, name)?;
-
-    let plan = Plan::new(text, &stream, node, wanted)?;
+fn set_image(text: &Text<'_>, name: &str, wanted: &Wanted) -> Result<Edit, Refusal> {
+    let (index, node) = find(&text.stream, name)?;
+    let before = entry(text.text, node, name)?;
+    let mut plan = Plan::new(text, node, wanted)?;
     if plan.splices.is_empty() {
-        return Ok(Edited {
-            text: whole.to_owned(),
-            after: before.clone(),
-            before,
-        });
+        return Ok(Edit::unchanged(text, &before));
     }
-    let edited = plan.splice(text);
-    let after = verify(&stream, &edited, name, index, &before, wanted, node.line)?;
-    Ok(Edited {
-        text: format!("{bom}{edited}"),
+    let edited = text.splice(&mut plan.splices);
+    let after = verify(&text.stream, &edited, index, &before, wanted, node.line)?;
+    let last = plan.splices.iter().map(|(range, _)| range.end).max();
+    let exact = plan.reshaped.then(|| {
+        let start = node.span.start;
+        let (end, _) = text.line_end(last.unwrap_or(start).max(start));
+        Exact::between(text.text, &edited, start..end, 0)
+    });
+    Ok(Edit {
+        text: edited,
         before,
         after,
+        added: false,
+        removed: false,
+        exact,
     })
 }
 
-fn parse(text: &str) -> Result<Stream, Refusal> {
-    yaml::parse(text).map_err(|error| Refusal::NotYaml {
-        line: error.line,
-        message: error.message,
+/// Puts the very bytes of an entry back, where those that an edit of ours wrote still stand.
+fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &Wanted, exact: &Exact) -> Option<Edit> {
+    let (index, node) = find(&text.stream, &entry.name).ok()?;
+    let before = self::entry(text.text, node, &entry.name).ok()?;
+    let edited = exact.put_back(text, node.span.start)?;
+    let after = verify(&text.stream, &edited, index, &before, wanted, node.line).ok()?;
+    Some(Edit {
+        text: edited,
+        before,
+        after,
+        added: false,
+        removed: false,
+        exact: Some(exact.turned()),
     })
-}
-
-pub(crate) fn refuse(line: usize, reason: impl Into<String>) -> Refusal {
-    Refusal::Unsafe {
-        line,
-        reason: reason.into(),
-    }
 }
 
 /// The one document's mapping.
-fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
+pub(crate) fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
     let mut roots = stream.documents.iter().filter_map(|(_, root)| root.as_ref());
     let Some(root) = roots.next() else {
         return Ok(None);
@@ -249,7 +349,7 @@ fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
 }
 
 /// The items of `images`.
-fn images(root: &Node) -> Result<&[Node], Refusal> {
+pub(crate) fn images(root: &Node) -> Result<&[Node], Refusal> {
     let mut found = root.fields("images");
     let Some((_, images)) = found.next() else {
         return Ok(&[]);
@@ -265,25 +365,23 @@ fn images(root: &Node) -> Result<&[Node], Refusal> {
     }
 }
 
-/// Names what there is instead, bounded.
+/// Names what there is instead.
 fn image_not_found(name: &str, present: &[String]) -> String {
-    const SHOWN: usize = 20;
     if present.is_empty() {
         return format!("no image {name:?} in `images`, which has no entries");
     }
-    let mut list = present.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if present.len() > SHOWN {
-        list.push_str(&format!(" and {} more", present.len() - SHOWN));
-    }
-    format!("no image {name:?} in `images`; the names that are there: {list}")
+    format!(
+        "no image {name:?} in `images`; the names that are there: {}",
+        list(present)
+    )
 }
 
-fn name_of(node: &Node) -> Option<&str> {
+pub(crate) fn name_of(node: &Node) -> Option<&str> {
     node.fields("name").next().and_then(|(_, value)| value.scalar())
 }
 
 /// The entry that manifests' name `name` means, and its place in the list.
-fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
+pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
     let none = |present: Vec<String>| Refusal::ImageNotFound(image_not_found(name, &present));
     let Some(root) = root(stream)? else {
         return Err(none(Vec::new()));
@@ -304,17 +402,35 @@ fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal
             format!("image {name:?} is listed at line {} and again here", node.line),
         ));
     }
-    // An alias elsewhere would change its meaning along with ours.
+    let clash = |other: &&Node| {
+        name_of(other).is_some_and(|pattern| pattern != name && bases::matches(pattern, name))
+    };
+    if let Some(other) = items.iter().find(clash) {
+        return Err(refuse(
+            other.line,
+            format!(
+                "`name: {}` fits image {name:?} too, which is listed at line {}: let one entry set it",
+                name_of(other).unwrap_or_default(),
+                node.line
+            ),
+        ));
+    }
+    is_ours_alone(stream, root, Some(node))?;
+    Ok((index, node))
+}
+
+/// That no alias elsewhere would change its meaning along with ours.
+pub(crate) fn is_ours_alone(stream: &Stream, root: &Node, entry: Option<&Node>) -> Result<(), Refusal> {
     let images = root.fields("images").next().map(|(_, value)| value);
-    for shared in [Some(root), images, Some(node)].into_iter().flatten() {
-        if shared.anchor != 0 && root.points_to(shared.anchor) {
+    for shared in [Some(root), images, entry].into_iter().flatten() {
+        if stream.points_to(shared.anchor) {
             return Err(refuse(
                 shared.line,
-                "an anchor stands here that an alias elsewhere uses",
+                "an anchor stands here that an alias elsewhere uses: write the entry out there first",
             ));
         }
     }
-    Ok((index, node))
+    Ok(())
 }
 
 /// The field's key and value, when the entry has it once.
@@ -327,7 +443,7 @@ fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node
     }
 }
 
-fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
+pub(crate) fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
     if let Some((key, _)) = node.fields("<<").next() {
         return Err(refuse(
             key.line,
@@ -360,7 +476,6 @@ fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
 fn verify(
     before: &Stream,
     edited: &str,
-    name: &str,
     index: usize,
     stood: &Entry,
     wanted: &Wanted,
@@ -379,11 +494,8 @@ fn verify(
     if !same_but(&before.documents, &after.documents, old, new, index) {
         return Err(differs("something else"));
     }
-    let stands = entry(edited, &new[index], name)?;
-    for (number, wanted) in [&wanted.new_name, &wanted.new_tag, &wanted.digest]
-        .into_iter()
-        .enumerate()
-    {
+    let stands = entry(edited, &new[index], &stood.name)?;
+    for (number, wanted) in wanted.fields().into_iter().enumerate() {
         let expected = match wanted {
             Field::Keep => stood.get(number).map(|scalar| scalar.value.as_str()),
             Field::Remove => None,

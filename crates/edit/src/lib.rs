@@ -6,14 +6,19 @@
 //! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and
 //! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back.
 
+mod bases;
 mod difference;
 mod helm;
 mod image;
+mod images;
 mod kustomize;
+mod layout;
 mod manifest;
 mod path;
 mod place;
+mod slots;
 mod splice;
+mod steps;
 mod values;
 mod yaml;
 
@@ -23,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::{
     difference::{
-        Difference, EntryDifference, RestoreImage, RestoreValues, ValueDifference, ValuesDifference,
+        Difference, EntryDifference, Exact, RestoreImage, RestoreValues, ValueDifference, ValuesDifference,
     },
     helm::HelmImage,
     image::{NewImage, Reference},
@@ -157,12 +162,33 @@ pub struct Refused {
     pub refusal: Refusal,
 }
 
+/// Files as edits left them so far, before those of a source.
+struct Overlay<'a, S> {
+    /// As each was read, and as it is now.
+    files: BTreeMap<String, (String, String)>,
+    source: &'a S,
+}
+
+impl<S: Source> Source for Overlay<'_, S> {
+    type Error = S::Error;
+
+    fn read(&self, path: &str) -> Result<Read, Self::Error> {
+        match self.files.get(path) {
+            Some((_, now)) => Ok(Read::Text(now.clone())),
+            None => self.source.read(path),
+        }
+    }
+}
+
 /// Applies edits in order, each to what those before it made of the files. All of them, or none.
 ///
 /// # Errors
 /// The outer one is the source's own; the inner one says what keeps an edit from being done, and where.
 pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Refused>, S::Error> {
-    let mut files: BTreeMap<String, (String, String)> = BTreeMap::new();
+    let mut overlay = Overlay {
+        files: BTreeMap::new(),
+        source,
+    };
     let mut differences = Vec::with_capacity(edits.len());
     for edit in edits {
         let path = match edit {
@@ -170,8 +196,8 @@ pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Ref
                 differences.push(Difference::Marker { marker: true });
                 continue;
             }
-            Edit::KustomizeImage(edit) => kustomization(&edit.path, source)?,
-            Edit::RestoreImage(edit) => kustomization(&edit.path, source)?,
+            Edit::KustomizeImage(edit) => kustomization(&edit.path, &overlay)?,
+            Edit::RestoreImage(edit) => kustomization(&edit.path, &overlay)?,
             Edit::HelmImage(edit) => Ok(edit.file.to_string()),
             Edit::ManifestImage(edit) => Ok(edit.file.to_string()),
             Edit::RestoreValues(edit) => Ok(edit.file.to_string()),
@@ -180,34 +206,32 @@ pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Ref
             Ok(path) => path,
             Err(refused) => return Ok(Err(refused)),
         };
-        if !files.contains_key(&path) {
-            match text(&path, source)? {
-                Ok(text) => files.insert(path.clone(), (text.clone(), text)),
-                Err(refused) => return Ok(Err(refused)),
-            };
-        }
-        let Some((_, now)) = files.get_mut(&path) else {
-            continue;
+        let now = match text(&path, &overlay)? {
+            Ok(now) => now,
+            Err(refused) => return Ok(Err(refused)),
         };
         let done = match edit {
-            Edit::KustomizeImage(edit) => edit.apply(now).map(|done| (done, &edit.path)),
-            Edit::RestoreImage(edit) => edit.apply(now).map(|done| (done, &edit.path)),
-            _ => Err(Refusal::NotAFile("this kind of edit is not there yet".to_owned())),
+            Edit::KustomizeImage(edit) => edit.apply(&now, &overlay)?.map(|done| done.at(&edit.path)),
+            Edit::RestoreImage(edit) => edit.apply(&now).map(|done| done.at(&edit.path)),
+            Edit::HelmImage(edit) => edit.apply(&now),
+            Edit::ManifestImage(edit) => edit.apply(&now),
+            Edit::RestoreValues(edit) => edit.apply(&now),
+            Edit::Marker => continue,
         };
         match done {
-            Ok((done, folder)) => {
-                *now = done.text;
-                differences.push(Difference::Entry(EntryDifference {
-                    path: folder.clone(),
-                    before: done.before,
-                    after: done.after,
-                    added: false,
-                }));
+            Ok((after, difference)) => {
+                differences.push(difference);
+                overlay
+                    .files
+                    .entry(path)
+                    .and_modify(|(_, now)| now.clone_from(&after))
+                    .or_insert((now, after));
             }
             Err(refusal) => return Ok(Err(Refused { path, refusal })),
         }
     }
-    let changed = files
+    let changed = overlay
+        .files
         .into_iter()
         .filter(|(_, (before, after))| before != after)
         .map(|(path, (_, after))| (path, after));

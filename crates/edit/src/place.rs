@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Edit, InvalidEdit, Refused, Source,
+    Edit, HelmImage, InvalidEdit, KustomizeImage, ManifestImage, Refusal, Refused, Scalar, Source,
     image::{NewImage, Reference},
+    layout::Text,
     path::{FilePath, Folder},
 };
 
@@ -59,7 +60,22 @@ impl Place {
     /// # Errors
     /// Names the field.
     pub fn edit(&self, name: &str, to: NewImage) -> Result<Edit, InvalidEdit> {
-        todo!("{name} {to:?}")
+        match self {
+            Self::Kustomization(folder) => {
+                KustomizeImage::new(folder.as_str(), name, to).map(Edit::KustomizeImage)
+            }
+            Self::Helm(HelmPlace { file, path, document }) => {
+                HelmImage::new(file.as_str(), path, document, to).map(Edit::HelmImage)
+            }
+            Self::Manifest(ManifestPlace {
+                file,
+                object,
+                container,
+                field,
+            }) => {
+                ManifestImage::new(file.as_str(), object, container, name, field, to).map(Edit::ManifestImage)
+            }
+        }
     }
 }
 
@@ -68,37 +84,64 @@ impl Place {
 /// # Errors
 /// The outer one is the source's own; the inner one says what is wrong with the file.
 pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, Refused>, S::Error> {
-    let Place::Kustomization(folder) = place else {
-        todo!()
+    let path = match place {
+        Place::Kustomization(folder) => match crate::kustomization(folder, source)? {
+            Ok(path) => path,
+            Err(refused) => return Ok(Err(refused)),
+        },
+        Place::Helm(place) => place.file.to_string(),
+        Place::Manifest(place) => place.file.to_string(),
     };
-    let path = match crate::kustomization(folder, source)? {
-        Ok(path) => path,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    let text = match crate::text(&path, source)? {
+    let whole = match crate::text(&path, source)? {
         Ok(text) => text,
         Err(refused) => return Ok(Err(refused)),
     };
-    let value = |scalar: &Option<crate::Scalar>| {
+    let found = Text::read(&whole).and_then(|text| match place {
+        Place::Kustomization(_) => entries(&text, &path),
+        Place::Helm(place) => {
+            let image = crate::helm::find(&text, &place.path, &place.document)?;
+            Ok(vec![Found {
+                name: place.path.clone(),
+                image: image.reference(),
+                file: path.clone(),
+                line: image.line(),
+            }])
+        }
+        Place::Manifest(place) => {
+            let images = crate::manifest::find(&text, &place.object, &place.container, "", &place.field)?;
+            Ok(images
+                .iter()
+                .map(|image| Found {
+                    name: image.reference().name,
+                    image: image.reference(),
+                    file: path.clone(),
+                    line: image.line(),
+                })
+                .collect())
+        }
+    });
+    Ok(found.map_err(|refusal| Refused { path, refusal }))
+}
+
+fn entries(text: &Text<'_>, path: &str) -> Result<Vec<Found>, Refusal> {
+    let value = |scalar: &Option<Scalar>| {
         scalar
             .as_ref()
             .map(|scalar| scalar.value.clone())
             .unwrap_or_default()
     };
-    Ok(match crate::kustomize::read(&text) {
-        Ok(entries) => Ok(entries
-            .iter()
-            .map(|entry| Found {
-                name: entry.name.clone(),
-                image: Reference {
-                    name: value(&entry.new_name),
-                    tag: value(&entry.new_tag),
-                    digest: value(&entry.digest),
-                },
-                file: path.clone(),
-                line: 0,
-            })
-            .collect()),
-        Err(refusal) => Err(Refused { path, refusal }),
-    })
+    let entries = crate::kustomize::entries(text)?;
+    Ok(entries
+        .iter()
+        .map(|(node, entry)| Found {
+            name: entry.name.clone(),
+            image: Reference {
+                name: value(&entry.new_name),
+                tag: value(&entry.new_tag),
+                digest: value(&entry.digest),
+            },
+            file: path.to_owned(),
+            line: node.line,
+        })
+        .collect())
 }

@@ -70,6 +70,8 @@ fn difference() -> Difference {
         before: entry("v0"),
         after: entry("v1"),
         added: false,
+        removed: false,
+        exact: None,
     })
 }
 
@@ -182,6 +184,8 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
         before: entry("v1"),
         after: entry("v2"),
         added: false,
+        removed: false,
+        exact: None,
     });
     let outcome = Outcome::Pushed {
         commit: SHA.parse().unwrap(),
@@ -348,6 +352,8 @@ fn the_wire_form_of_events_is_pinned() {
         entry: entry("v0"),
         written: Some(entry("v1")),
         remove: false,
+        add: false,
+        exact: None,
     };
     let mut revert = request();
     revert.edits = vec![Edit::RestoreImage(Box::new(restore))];

@@ -1,0 +1,391 @@
+//! Which bytes of a text an edit of one node puts in place of which, in the style that stands there.
+
+use std::ops::Range;
+
+use crate::{
+    Refusal,
+    kustomize::Scalar,
+    yaml::{self, Kind, Node, Stream, Style, needs_quotes},
+};
+
+const BOM: &str = "\u{feff}";
+
+/// Bytes, and what comes in their place.
+pub(crate) type Splice = (Range<usize>, String);
+
+/// What is to become of one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Field {
+    Keep,
+    Remove,
+    /// Written in the style that stands there, quoted where the text alone would not be a string.
+    Set(String),
+    /// Written to the letter.
+    Restore(Scalar),
+}
+
+/// A text and what YAML makes of it.
+#[derive(Debug)]
+pub(crate) struct Text<'a> {
+    /// The byte order mark, or nothing.
+    bom: &'static str,
+    /// What follows it.
+    pub(crate) text: &'a str,
+    pub(crate) stream: Stream,
+}
+
+impl<'a> Text<'a> {
+    /// # Errors
+    /// It is not YAML.
+    pub(crate) fn read(whole: &'a str) -> Result<Self, Refusal> {
+        let (bom, text) = match whole.strip_prefix(BOM) {
+            Some(text) => (BOM, text),
+            None => ("", whole),
+        };
+        let stream = yaml::parse(text).map_err(|error| {
+            let template = text.contains("{{");
+            Refusal::NotYaml {
+                line: error.line,
+                message: match template {
+                    true => format!(
+                        "{} (it looks like a template: edit the values that it is filled with)",
+                        error.message
+                    ),
+                    false => error.message,
+                },
+            }
+        })?;
+        Ok(Self { bom, text, stream })
+    }
+
+    /// The text with splices done, which must not overlap. Those at the same place keep their order.
+    pub(crate) fn splice(&self, splices: &mut [Splice]) -> String {
+        splices.sort_by_key(|(range, _)| (range.start, range.end));
+        let more: usize = splices.iter().map(|(_, with)| with.len()).sum();
+        let mut edited = String::with_capacity(self.text.len() + more);
+        let mut done = 0;
+        for (range, with) in splices.iter() {
+            edited.push_str(self.text.get(done..range.start).unwrap_or_default());
+            edited.push_str(with);
+            done = range.end;
+        }
+        edited.push_str(self.text.get(done..).unwrap_or_default());
+        edited
+    }
+
+    /// The whole text that this one stands for.
+    pub(crate) fn whole(&self, edited: &str) -> String {
+        format!("{}{edited}", self.bom)
+    }
+
+    fn comment_between(&self, from: usize, to: usize) -> Option<usize> {
+        let starts = &self.stream.comment_starts.0;
+        let first = starts.partition_point(|start| *start < from);
+        starts.get(first).copied().filter(|start| *start < to)
+    }
+
+    pub(crate) fn line_start(&self, at: usize) -> usize {
+        self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
+    }
+
+    /// Where the line ends, before its line break, and the line break to use there.
+    pub(crate) fn line_end(&self, at: usize) -> (usize, &'static str) {
+        match self.text[at..].find('\n').map(|newline| at + newline) {
+            Some(end) if self.text[..end].ends_with('\r') => (end - 1, "\r\n"),
+            Some(end) => (end, "\n"),
+            // The last line has none: the one before it tells.
+            None => (self.text.len(), self.line_break()),
+        }
+    }
+
+    pub(crate) fn line_break(&self) -> &'static str {
+        if self.text.contains("\r\n") { "\r\n" } else { "\n" }
+    }
+
+    /// How far a place is from the start of its line, in characters.
+    pub(crate) fn column(&self, at: usize) -> usize {
+        self.text[self.line_start(at)..at].chars().count()
+    }
+
+    /// Whether nothing but spaces stands before it on its line.
+    pub(crate) fn begins_line(&self, at: usize) -> bool {
+        self.text[self.line_start(at)..at].bytes().all(|b| b == b' ')
+    }
+
+    /// Behind the colon of a key.
+    pub(crate) fn colon(&self, key: &Node) -> Result<usize, Refusal> {
+        let rest = &self.text[key.span.end..];
+        let spaces = rest.len() - rest.trim_start_matches(' ').len();
+        if rest[spaces..].starts_with(':') {
+            Ok(key.span.end + spaces + 1)
+        } else {
+            Err(refuse(key.line, "the key and its colon stand apart"))
+        }
+    }
+
+    /// Behind the last byte of an entry of a mapping.
+    pub(crate) fn end_of_entry(&self, key: &Node, value: &Node) -> Result<usize, Refusal> {
+        match &value.kind {
+            Kind::Scalar { .. } if value.span.is_empty() => {
+                if value.anchor != 0 || value.tag.is_some() {
+                    return Err(refuse(key.line, "there is no plain line to add something behind"));
+                }
+                self.colon(key)
+            }
+            _ => self.end_of(value),
+        }
+    }
+
+    /// Behind the last byte of a node.
+    pub(crate) fn end_of(&self, node: &Node) -> Result<usize, Refusal> {
+        match &node.kind {
+            Kind::Scalar {
+                style: Style::Block, ..
+            } => {
+                let inside = self.text[node.span.clone()].trim_end();
+                Ok(node.span.start + inside.len())
+            }
+            Kind::Mapping { flow: false, entries } => match entries.last() {
+                Some((key, value)) => self.end_of_entry(key, value),
+                None => Ok(node.span.end),
+            },
+            Kind::Sequence { flow: false, items } => match items.last() {
+                Some(item) if item.span.is_empty() && item.scalar().is_some() => Err(refuse(
+                    item.line,
+                    "an empty item stands here, behind which nothing can be added",
+                )),
+                Some(item) => self.end_of(item),
+                None => Ok(node.span.end),
+            },
+            _ => Ok(node.span.end),
+        }
+    }
+
+    /// Puts another value where one stands; nothing where it stands there already. `key` is the value's own, none for
+    /// an item of a list.
+    ///
+    /// # Errors
+    /// More than this value would change.
+    pub(crate) fn replace(
+        &self,
+        key: Option<&Node>,
+        value: &Node,
+        wanted: &Field,
+    ) -> Result<Option<Splice>, Refusal> {
+        let line = key.unwrap_or(value).line;
+        let Kind::Scalar { value: now, style } = &value.kind else {
+            return Err(match &value.kind {
+                Kind::Alias(_) => refuse(
+                    value.line,
+                    "the value is an alias: edit it where its anchor stands, or write it out here",
+                ),
+                _ if value.is_template() => refuse(
+                    value.line,
+                    "a template stands here: edit the values that it is filled with",
+                ),
+                _ => refuse(
+                    value.line,
+                    "an alias or a collection stands where the value is expected",
+                ),
+            });
+        };
+        if self.stream.points_to(value.anchor) {
+            return Err(refuse(
+                value.line,
+                "the value has an anchor that an alias elsewhere uses: write the value out there first",
+            ));
+        }
+        if let Some(tag) = &value.tag {
+            return Err(refuse(
+                value.line,
+                format!("the value has a tag (`{tag}`): take that away first"),
+            ));
+        }
+        let stands = &self.text[value.span.clone()];
+        if *style == Style::Block || stands.contains('\n') {
+            return Err(refuse(
+                line,
+                "the value is written over several lines: write it on one first",
+            ));
+        }
+        if value.is_template() {
+            return Err(refuse(
+                value.line,
+                "a template stands here: edit the values that it is filled with",
+            ));
+        }
+        let with = match wanted {
+            Field::Set(wanted) => {
+                let means_it = wanted == now && !(*style == Style::Plain && needs_quotes(now));
+                // Of an absent value, the emptied one says the same.
+                if means_it || (wanted.is_empty() && value.is_null()) {
+                    return Ok(None);
+                }
+                match style {
+                    Style::Single => format!("'{}'", wanted.replace('\'', "''")),
+                    Style::Double => double_quoted(wanted),
+                    _ => written(wanted),
+                }
+            }
+            Field::Restore(scalar) if scalar.written == stands => return Ok(None),
+            Field::Restore(scalar) => scalar.written.clone(),
+            Field::Keep | Field::Remove => return Ok(None),
+        };
+        if !value.span.is_empty() {
+            let mut range = value.span.clone();
+            // The space came with the value, so it goes with it.
+            if with.is_empty() && self.text[..range.start].ends_with(": ") {
+                range.start -= 1;
+            }
+            return Ok(Some((range, with)));
+        }
+        let Some(key) = key.filter(|_| value.anchor == 0) else {
+            return Err(refuse(
+                value.line,
+                "there is no value here to put another in place of",
+            ));
+        };
+        let colon = self.colon(key)?;
+        Ok(Some((colon..colon, format!(" {with}"))))
+    }
+
+    /// Adds a key to a mapping, behind the entry of that number.
+    ///
+    /// # Errors
+    /// There is no place to put it without touching something else.
+    pub(crate) fn insert(
+        &self,
+        mapping: &Node,
+        behind: usize,
+        key: &str,
+        wanted: &Field,
+    ) -> Result<Option<Splice>, Refusal> {
+        let Kind::Mapping { flow, entries } = &mapping.kind else {
+            return Err(refuse(mapping.line, "only a mapping can take a key"));
+        };
+        let with = match wanted {
+            Field::Set(value) => written(value),
+            Field::Restore(scalar) => scalar.written.clone(),
+            Field::Keep | Field::Remove => return Ok(None),
+        };
+        let with = if with.is_empty() {
+            format!("{}:", written(key))
+        } else {
+            format!("{}: {with}", written(key))
+        };
+        let Some((before, value)) = entries.get(behind) else {
+            return Err(refuse(
+                mapping.line,
+                "the mapping is empty, so it does not tell how to write",
+            ));
+        };
+        let end = self.end_of_entry(before, value)?;
+        if *flow {
+            return Ok(Some((end..end, format!(", {with}"))));
+        }
+        let indent = " ".repeat(self.column(before.span.start));
+        let (end, eol) = self.line_end(end);
+        Ok(Some((end..end, format!("{eol}{indent}{with}"))))
+    }
+
+    /// Takes an entry out of a mapping, and leaves a comment that stands behind it.
+    ///
+    /// # Errors
+    /// It cannot be taken out by itself.
+    pub(crate) fn delete(&self, mapping: &Node, index: usize) -> Result<Splice, Refusal> {
+        let Kind::Mapping { flow, entries } = &mapping.kind else {
+            return Err(refuse(mapping.line, "only a mapping has keys"));
+        };
+        let Some((name, content)) = entries.get(index) else {
+            return Err(refuse(mapping.line, "there is no such key"));
+        };
+        let line = name.line;
+        let colon = self.colon(name)?;
+        let (key, value) = (&name.span, &content.span);
+        let value_end = if value.is_empty() { colon } else { value.end };
+        if self.stream.points_to(content.anchor)
+            || content.scalar().is_none()
+            || self.text[value.clone()].contains('\n')
+        {
+            return Err(refuse(line, "the field cannot be taken out by itself"));
+        }
+        let next = entries.get(index + 1).map(|(key, _)| key.span.start);
+        let start = self.line_start(key.start);
+        let whole_line = !flow && self.begins_line(key.start);
+        let range = if whole_line && start > 0 {
+            let (end, _) = self.line_end(value_end);
+            match self.comment_between(value_end, end) {
+                Some(comment) => key.start..comment,
+                None => {
+                    // With the line break before it, so that a last line without one stays without one.
+                    let before = &self.text[..start - 1];
+                    before.strip_suffix('\r').unwrap_or(before).len()..end
+                }
+            }
+        } else if index > 0 && *flow {
+            let (key, value) = &entries[index - 1];
+            self.end_of_entry(key, value)?..value_end
+        } else if let Some(next) = next {
+            key.start..next
+        } else {
+            return Err(refuse(line, "the field cannot be taken out by itself"));
+        };
+        if !whole_line && self.comment_between(range.start, range.end).is_some() {
+            return Err(refuse(line, "a comment stands beside the field that has to go"));
+        }
+        Ok((range, String::new()))
+    }
+
+    /// Whether a comment stands between the two places.
+    pub(crate) fn has_comment(&self, range: &Range<usize>) -> bool {
+        self.comment_between(range.start, range.end).is_some()
+    }
+}
+
+/// Reads the edited text and compares: it must be what was meant, and nothing else.
+///
+/// # Errors
+/// Something else would have changed.
+pub(crate) fn prove(expected: &Stream, edited: &str, line: usize) -> Result<Stream, Refusal> {
+    let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
+    let after = yaml::parse(edited)
+        .map_err(|error| differs(&format!("the file into no YAML ({})", error.message)))?;
+    if after.comments != expected.comments {
+        return Err(differs("a comment"));
+    }
+    if after.documents != expected.documents {
+        return Err(differs("something else"));
+    }
+    Ok(after)
+}
+
+pub(crate) fn refuse(line: usize, reason: impl Into<String>) -> Refusal {
+    Refusal::Unsafe {
+        line,
+        reason: reason.into(),
+    }
+}
+
+fn double_quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A value where none stood.
+pub(crate) fn written(value: &str) -> String {
+    if needs_quotes(value) {
+        double_quoted(value)
+    } else {
+        value.to_owned()
+    }
+}
+
+/// Names, bounded.
+pub(crate) fn list<T: AsRef<str>>(names: &[T]) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let mut list = shown.join(", ");
+    if names.len() > SHOWN {
+        list.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    list
+}

@@ -12,7 +12,7 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A program and all that it is given; nothing is inherited but what is named here.
 pub(crate) struct Program {
@@ -20,6 +20,7 @@ pub(crate) struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
+    input: Vec<u8>,
     /// Standard output beyond this is an error.
     pub(crate) max_output: usize,
     pub(crate) timeout: Duration,
@@ -66,6 +67,7 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             folder: None,
+            input: Vec::new(),
             max_output: 4 * 1024 * 1024,
             timeout: Duration::from_secs(120),
         }
@@ -97,6 +99,12 @@ impl Program {
         self
     }
 
+    /// What it reads from standard input.
+    pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors
@@ -113,7 +121,11 @@ impl Program {
             .args(&self.arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::null())
+            .stdin(if self.input.is_empty() {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -127,11 +139,14 @@ impl Program {
         })?;
         // Dropped on every way out, also when the caller gives up.
         let _group = Group(child.id());
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let limit = self.max_output;
         let work = async {
-            let (stdout, stderr) =
-                tokio::try_join!(read(stdout, limit, true), read(stderr, MAX_STDERR, false))?;
+            let (stdout, stderr, ()) = tokio::try_join!(
+                read(stdout, limit, true),
+                read(stderr, MAX_STDERR, false),
+                write(stdin, &self.input)
+            )?;
             let status = child.wait().await?;
             Ok::<_, std::io::Error>((stdout, stderr, status))
         };
@@ -150,6 +165,17 @@ impl Program {
                 stderr: String::from_utf8_lossy(&stderr).into_owned(),
             }),
         }
+    }
+}
+
+/// Writes all of it and closes the stream. A program that does not want to read on says why by its own exit.
+async fn write(stream: Option<impl AsyncWrite + Unpin>, input: &[u8]) -> std::io::Result<()> {
+    let Some(mut stream) = stream else {
+        return Ok(());
+    };
+    match stream.write_all(input).await {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 
@@ -219,6 +245,19 @@ mod tests {
             Program::new("/no/such/program").run().await,
             Err(ProcessError::Start { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn input_is_written_while_output_is_read() {
+        let input: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let output = Program::new("/bin/cat").input(input.clone()).run().await.unwrap();
+        assert!(output.success && output.stdout == input);
+
+        // Who closes the door on us has their own reason.
+        let closed = Program::new("/bin/sh")
+            .args(["-c", "exec <&-; exit 4"])
+            .input(input);
+        assert!(!closed.run().await.unwrap().success);
     }
 
     #[tokio::test]

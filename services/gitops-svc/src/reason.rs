@@ -29,6 +29,10 @@ pub enum Code {
     PushRefused,
     /// The remote has no room left.
     RemoteFull,
+    /// The remote takes no writes from anybody.
+    RemoteReadOnly,
+    /// This service's own `data_dir` has no room left.
+    StorageFull,
     RemoteUnreachable,
     DeadlineExceeded,
     Cancelled,
@@ -64,6 +68,8 @@ impl Code {
             Self::BranchProtected => "BRANCH_PROTECTED",
             Self::PushRefused => "PUSH_REFUSED",
             Self::RemoteFull => "REMOTE_FULL",
+            Self::RemoteReadOnly => "REMOTE_READ_ONLY",
+            Self::StorageFull => "STORAGE_FULL",
             Self::RemoteUnreachable => "REMOTE_UNREACHABLE",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",

@@ -18,6 +18,30 @@ use crate::{
 /// One exchange with the remote takes no longer, or is tried again.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Packing a mirror of some gigabytes.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// One thread and a bounded window: the machine is there for pushes. A pack of more than 64 MB is left as it is.
+const TIDY: &[&str] = &[
+    "-c",
+    "gc.autoDetach=false",
+    "-c",
+    "gc.auto=2000",
+    "-c",
+    "gc.autoPackLimit=20",
+    "-c",
+    "gc.bigPackThreshold=64m",
+    "-c",
+    "pack.threads=1",
+    "-c",
+    "pack.windowMemory=32m",
+    "gc",
+    "--auto",
+    "--quiet",
+    "--cruft",
+    "--prune=2.weeks.ago",
+];
+
 /// What may come from our own environment: how to reach the network, and which certificates to trust.
 const INHERITED: [&str; 10] = [
     "PATH",
@@ -40,6 +64,35 @@ pub(super) struct Git<'a> {
     pub(super) access: &'a Access,
 }
 
+/// How much of a branch's history is brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// What came since the last time.
+    New,
+    /// The latest commit alone, for a branch that was not here before.
+    Latest,
+    /// So many commits more behind what is here.
+    Further(u32),
+    /// All that the remote has.
+    Whole,
+}
+
+/// Files are brought when they are read, not with the commits.
+const NO_FILES: &str = "--filter=blob:none";
+
+/// A fetch that leaves the mirror's order to [`Git::tidy`], and writes nothing but objects and the refs it is given.
+const FETCH: [&str; 9] = [
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+    "fetch",
+    "--quiet",
+    "--no-tags",
+    "--no-write-fetch-head",
+    "--no-recurse-submodules",
+];
+
 impl Git<'_> {
     /// Makes the mirror.
     pub(super) async fn init(&self) -> Result<(), Problem> {
@@ -52,23 +105,68 @@ impl Git<'_> {
         Ok(())
     }
 
-    /// Brings a branch, or all of them, and forgets what is no longer there.
-    pub(super) async fn fetch(&self, branch: Option<&BranchName>) -> Result<(), Problem> {
-        let refspec = match branch {
-            Some(branch) => format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
-            None => "+refs/heads/*:refs/remotes/origin/*".to_owned(),
+    /// Brings branches, by their refs below `refs/heads/` or a pattern, and forgets those that are no longer there.
+    pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<(), Problem> {
+        let depth = match history {
+            History::New => None,
+            History::Latest => Some("--depth=1".to_owned()),
+            History::Further(commits) => Some(format!("--deepen={commits}")),
+            // git's own word for all of it; `--unshallow` fails where nothing is missing.
+            History::Whole => Some("--depth=2147483647".to_owned()),
         };
-        let fetch = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--no-recurse-submodules",
-            "--prune",
-            "origin",
-            &refspec,
-        ];
-        finished(self.ask(&fetch).await?).map(|_| ())
+        let refspecs = branches
+            .iter()
+            .map(|branch| format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"));
+        let mut fetch: Vec<String> = FETCH.map(str::to_owned).to_vec();
+        fetch.push("--prune".to_owned());
+        fetch.extend(depth);
+        if history == History::Latest {
+            fetch.push(NO_FILES.to_owned());
+        }
+        fetch.push("origin".to_owned());
+        fetch.extend(refspecs);
+        let output = self.ask(&fetch).await?;
+        if history == History::Latest && output.stderr.contains("filtering not recognized") {
+            self.keep_files().await?;
+        }
+        finished(output).map(|_| ())
+    }
+
+    /// From now on files come with their commits: the remote does not hand them out one by one.
+    pub(super) async fn keep_files(&self) -> Result<(), Problem> {
+        for key in ["remote.origin.promisor", "remote.origin.partialclonefilter"] {
+            let unset = base(self.mirror).args(["config", "--unset-all", key]);
+            // Absent is as well.
+            unset.run().await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Brings files that were left out, all in one exchange. As git does it for itself, one by one.
+    pub(super) async fn fetch_objects(&self, objects: &[gix::ObjectId]) -> Result<(), Problem> {
+        let mut fetch = vec!["-c", "fetch.negotiationAlgorithm=noop"];
+        fetch.extend(FETCH);
+        fetch.extend([NO_FILES, "--stdin", "origin"]);
+        let ids: String = objects.iter().map(|id| format!("{id}\n")).collect();
+        finished(self.ask_with(&fetch, ids.as_bytes()).await?).map(|_| ())
+    }
+
+    /// Whether the remote has the commit at all, on a branch or not. Brings it, alone.
+    pub(super) async fn probe(&self, commit: &CommitSha) -> Result<bool, Problem> {
+        let mut fetch = FETCH.to_vec();
+        fetch.extend(["--depth=1", NO_FILES, "origin", commit.as_str()]);
+        let output = self.ask(&fetch).await?;
+        Ok(output.success || !remote::has_no_such_object(&output.stderr))
+    }
+
+    /// The remote's branches.
+    pub(super) async fn branches(&self) -> Result<Vec<String>, Problem> {
+        let output = finished(self.ask(&["ls-remote", "--heads", "origin"]).await?)?;
+        let names = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| Some(line.split_once("\trefs/heads/")?.1.to_owned()))
+            .collect();
+        Ok(names)
     }
 
     /// Moves the remote's branch from `old` to `new`, its descendant; when it is not at `old` any more, nothing happens.
@@ -79,6 +177,9 @@ impl Git<'_> {
         new: &CommitSha,
     ) -> Result<(), Problem> {
         let push = [
+            // The mirror then knows where the branch is, without a fetch.
+            "-c",
+            "remote.origin.fetch=+refs/heads/*:refs/remotes/origin/*",
             "push",
             "--porcelain",
             "--no-verify",
@@ -97,22 +198,14 @@ impl Git<'_> {
         )
     }
 
-    /// Whether a branch of the remote, as fetched, holds the commit.
-    pub(super) async fn on_some_branch(&self, commit: &CommitSha) -> Result<bool, Problem> {
-        let list = base(self.mirror).args([
-            "for-each-ref",
-            "--count=1",
-            "--format=%(refname)",
-            &format!("--contains={commit}"),
-            "refs/remotes/origin/",
-        ]);
-        Ok(!checked(list.run().await)?.stdout.is_empty())
+    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Problem> {
+        self.ask_with(arguments, &[]).await
     }
 
     /// Runs git against the remote; a second time when the credentials were refused and there are newer ones.
-    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Problem> {
+    async fn ask_with<A: AsRef<OsStr>>(&self, arguments: &[A], input: &[u8]) -> Result<Output, Problem> {
         let run = async || {
-            let program = self.remote().await?.args(arguments);
+            let program = self.remote().await?.args(arguments).input(input);
             program.run().await.map_err(|error| failed(&error))
         };
         let output = run().await?;
@@ -154,6 +247,8 @@ fn base(mirror: &Path) -> Program {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
+        // What is missing is brought by us, together, and never by a git that happens to look at it.
+        .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_ALLOW_PROTOCOL", "file:https:http:ssh")
         .env("HOME", mirror)
         .env("LC_ALL", "C");
@@ -169,8 +264,17 @@ fn finished(output: Output) -> Result<Output, Problem> {
     if output.success {
         Ok(output)
     } else {
-        Err(remote::problem(&output.stderr))
+        Err(remote::fetch_problem(&output.stderr))
     }
+}
+
+/// Packs what many pushes and fetches have left lying about, when git finds it is much; and only then does much.
+/// Nothing that a push under way may need goes: what nobody refers to stays for two weeks.
+pub(super) async fn tidy(mirror: &Path) -> Result<(), Problem> {
+    let mut gc = base(mirror).args(TIDY);
+    // Others wait for none of it.
+    gc.timeout = TIDY_TIMEOUT;
+    checked(gc.run().await).map(|_| ())
 }
 
 fn failed(error: &ProcessError) -> Problem {

@@ -1,8 +1,13 @@
 //! One configured repository: a bare mirror in the data folder, its remote, and what can be done with both.
 
 mod git;
+mod history;
+mod mirror;
 mod objects;
+mod reach;
 mod remote;
+mod tidy;
+mod trees;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,17 +22,13 @@ use slipway_server::ConfigError;
 pub(crate) use objects::{Applied, Leaf, Plan};
 pub(crate) use remote::{Problem, words};
 
-use self::git::Git;
+use self::{git::Git, objects::MirrorError, reach::Reach, tidy::Tidy};
 use crate::{
     change::{Code, Reason},
     config::{PullRequestsConfig, RepositoryConfig},
     credentials::Access,
     signing::Committer,
 };
-
-/// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
-const LOCK_TRIES: u32 = 50;
-const LOCK_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// A repository by its configured name.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) struct Repository {
     objects: Mutex<Option<gix::ThreadSafeRepository>>,
     /// Fetches of one mirror take turns, since they lock the same refs.
     turn: tokio::sync::Mutex<()>,
+    tidy: Tidy,
 }
 
 impl Repository {
@@ -62,6 +64,7 @@ impl Repository {
             config,
             objects: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            tidy: Tidy::default(),
         })
     }
 
@@ -114,48 +117,9 @@ impl Repository {
         })
     }
 
-    async fn bring(&self, branch: Option<&BranchName>) -> Result<(), Problem> {
-        let _turn = self.turn.lock().await;
-        if !self.mirror.join("HEAD").is_file() {
-            std::fs::create_dir_all(&self.mirror)
-                .map_err(|error| internal(format!("cannot make {}: {error}", self.mirror.display())))?;
-            self.git().init().await?;
-        }
-        let mut tries = 0;
-        loop {
-            match self.git().fetch(branch).await {
-                // Our own push records where the remote's branch is at the same time.
-                Err(Problem::LostRace) if tries < LOCK_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(LOCK_WAIT).await;
-                }
-                Err(Problem::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
-                result => return result,
-            }
-        }
-    }
-
-    /// Takes away the locks that git leaves behind when it is killed. Called before anything uses the mirror.
-    pub(crate) fn recover(&self) {
-        let mut folders = vec![self.mirror.clone()];
-        while let Some(folder) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(&folder) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                if path.is_dir() && path.file_name().is_some_and(|name| name != "objects") {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "lock") {
-                    let _ = std::fs::remove_file(path);
-                }
-            }
-        }
-    }
-
     /// Where the branch was when this process last heard of it; a push from there shows whether it still is.
     pub(crate) async fn tracked(self: &Arc<Self>, branch: &BranchName) -> Result<Option<CommitSha>, Problem> {
-        if !self.mirror.join("HEAD").is_file() {
+        if !self.is_there() {
             return Ok(None);
         }
         let branch = branch.to_string();
@@ -165,24 +129,12 @@ impl Repository {
 
     /// Whether the mirror has the commit.
     pub(crate) async fn has_commit(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Problem> {
-        if !self.mirror.join("HEAD").is_file() {
+        if !self.is_there() {
             return Ok(false);
         }
         let commit = commit.clone();
         self.objects(move |objects, _| Ok(objects::has_commit(objects, &commit)))
             .await
-    }
-
-    /// Makes sure that the commit is on a branch of the remote, and here.
-    ///
-    /// # Errors
-    /// `Ok(false)` when the remote does not have it.
-    pub(crate) async fn ensure(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Problem> {
-        if self.has_commit(commit).await? && self.git().on_some_branch(commit).await? {
-            return Ok(true);
-        }
-        self.bring(None).await?;
-        Ok(self.has_commit(commit).await? && self.git().on_some_branch(commit).await?)
     }
 
     /// See [`objects::apply`].
@@ -206,16 +158,24 @@ impl Repository {
         self.git().push(branch, old, new).await
     }
 
-    /// See [`objects::find_changes`].
+    /// See [`reach::find_changes`]. Where the mirror's history ends before `base`, more of it is brought.
     pub(crate) async fn find_changes(
         self: &Arc<Self>,
         base: Option<&CommitSha>,
         head: &CommitSha,
         wanted: HashSet<Id>,
     ) -> Result<HashMap<Id, CommitSha>, Problem> {
-        let (base, head) = (base.cloned(), head.clone());
-        self.objects(move |objects, _| objects::find_changes(objects, base.as_ref(), &head, &wanted))
-            .await
+        let mut steps = mirror::STEPS.iter();
+        loop {
+            let (base, from, wanted) = (base.cloned(), head.clone(), wanted.clone());
+            let search = self
+                .objects(move |objects, _| reach::find_changes(objects, base.as_ref(), &from, &wanted))
+                .await?;
+            match steps.next() {
+                Some(step) if !search.complete && self.lengthen(*step).await?.changed => {}
+                _ => return Ok(search.found),
+            }
+        }
     }
 
     /// What a commit of ours changed.
@@ -248,36 +208,50 @@ impl Repository {
         max_files: usize,
         mut each: impl FnMut(&str, Leaf) -> Result<(), Reason> + Send + 'static,
     ) -> Result<Result<(), Reason>, Problem> {
+        let wanted = commit.clone();
+        self.objects(move |objects, _| objects::has_leaves(objects, &wanted, max_files))
+            .await?;
         let commit = commit.clone();
-        self.objects(move |objects, _| {
-            objects::for_each_leaf(objects, &commit, max_bytes, max_files, &mut each)
-        })
-        .await
-    }
-
-    /// Works on the mirror's objects, away from the runtime's threads.
-    async fn objects<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&gix::Repository, &Committer) -> Result<T, objects::MirrorError> + Send + 'static,
-    ) -> Result<T, Problem> {
         let this = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            let shared = {
-                let mut opened = this.objects.lock().unwrap_or_else(PoisonError::into_inner);
-                match &*opened {
-                    Some(objects) => objects.clone(),
-                    None => opened.insert(objects::open(&this.mirror)?.into_sync()).clone(),
-                }
-            };
-            work(&shared.to_thread_local(), &this.committer)
-        })
-        .await
-        .map_err(|error| internal(error.to_string()))?
-        .map_err(|error| internal(error.to_string()))
+        let work = move |objects: &gix::Repository| {
+            objects::for_each_leaf(objects, &commit, max_bytes, max_files, &mut each)
+        };
+        tokio::task::spawn_blocking(move || work_on(&this, work))
+            .await
+            .map_err(|error| internal(error.to_string()))?
+            .map_err(mirror_problem)
     }
 }
 
 /// Something here is at fault, perhaps not for long.
 fn internal(message: String) -> Problem {
     Problem::Transient(Reason::new(Code::Internal, message))
+}
+
+/// What the mirror's own state means for those who wanted something of it.
+fn mirror_problem(error: MirrorError) -> Problem {
+    match &error {
+        MirrorError::Full(_) => Problem::Final(Reason::new(Code::StorageFull, error.to_string())),
+        _ => internal(error.to_string()),
+    }
+}
+
+/// Works on the mirror's objects. Blocks.
+fn work_on<T>(
+    this: &Repository,
+    work: impl FnOnce(&gix::Repository) -> Result<T, MirrorError>,
+) -> Result<T, MirrorError> {
+    let shared = {
+        let mut opened = this.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*opened {
+            Some(objects) => objects.clone(),
+            None => opened.insert(objects::open(&this.mirror)?.into_sync()).clone(),
+        }
+    };
+    let result = work(&shared.to_thread_local());
+    if matches!(result, Err(MirrorError::Broken(_))) {
+        // Whatever this handle has got wrong of the files, the next one looks at them anew.
+        *this.objects.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    result
 }

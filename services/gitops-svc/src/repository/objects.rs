@@ -1,25 +1,19 @@
 //! Objects of the mirror: files are read, and trees and commits built, without a checkout.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
-};
+use std::path::Path;
 
-use gix::{
-    ObjectId, Repository,
-    objs::{WriteTo as _, tree::EntryKind},
-};
-use slipway_edit::{Difference, Edit, Edited, Found, MAX_FILE_BYTES, Place, Read, Refusal, Refused, Source};
-use slipway_model::{CommitSha, Id, Timestamp};
+use gix::{ObjectId, Repository, objs::WriteTo as _};
+use slipway_edit::{Difference, Edit, Edited, Found, Place, Refusal, Refused};
+use slipway_model::{CommitSha, Timestamp};
 
+use super::trees::{TreeSource, Trees};
 use crate::{
     change::{Code, Reason},
-    message,
     signing::Committer,
 };
 
-/// How many commits are looked through for our own when the place to start from is unknown.
-const MAX_SEARCHED: usize = 10_000;
+/// Where the mirror keeps the remote's branches.
+const ORIGIN: &str = "refs/remotes/origin/";
 
 /// One commit to be.
 #[derive(Debug, Clone)]
@@ -45,25 +39,70 @@ pub(crate) enum Applied {
     Refused(Reason),
 }
 
-/// The mirror itself is at fault: damaged, full, or lacking an object that it should have.
+/// What keeps the mirror from being read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("mirror: {0}")]
-pub(crate) struct MirrorError(String);
-
-fn broken(error: impl std::fmt::Display) -> MirrorError {
-    MirrorError(error.to_string())
+pub(crate) enum MirrorError {
+    /// The mirror itself is at fault: damaged, or not readable.
+    #[error("mirror: {0}")]
+    Broken(String),
+    /// Its disk has no room left.
+    #[error("the service's data_dir is full: free some room, or give it a larger volume; writing said: {0}")]
+    Full(String),
+    /// Objects that a partial mirror leaves out until they are asked for.
+    #[error("mirror: {} objects are missing, {} among them", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
+    Missing(Vec<ObjectId>),
+    /// A commit that lies behind the part of the history that a shallow mirror has.
+    #[error("mirror: commit {0} is missing")]
+    Beyond(ObjectId),
 }
+
+pub(super) fn broken(error: impl std::fmt::Display) -> MirrorError {
+    MirrorError::Broken(error.to_string())
+}
+
+/// What kept something from being written, down to its cause.
+pub(super) fn unwritten<E: std::error::Error + 'static>(error: E) -> MirrorError {
+    let mut text = error.to_string();
+    let mut full = is_full(&error);
+    let mut source = error.source();
+    while let Some(cause) = source {
+        full |= is_full(cause);
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    if full {
+        MirrorError::Full(text)
+    } else {
+        MirrorError::Broken(text)
+    }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
+        // Where the cause is not handed on as it was.
+        || error.to_string().contains("No space left on device")
+}
+
+/// More packs than a mirror has at any time: each fetch makes one, and they are packed together now and then.
+const MAX_PACKS: u16 = 2000;
 
 /// Opens a mirror, or says that there is none.
 pub(super) fn open(path: &Path) -> Result<Repository, MirrorError> {
-    gix::open_opts(path, gix::open::Options::isolated()).map_err(broken)
+    let options = gix::open::Options::isolated()
+        .object_store_slots(gix::odb::store::init::Slots::Given(MAX_PACKS))
+        // What is written here is read once, by the push; it is packed later.
+        .config_overrides(["core.looseCompression=0"]);
+    gix::open_opts(path, options).map_err(broken)
 }
 
-fn object_id(commit: &CommitSha) -> Result<ObjectId, MirrorError> {
+pub(super) fn object_id(commit: &CommitSha) -> Result<ObjectId, MirrorError> {
     ObjectId::from_hex(commit.as_str().as_bytes()).map_err(broken)
 }
 
-fn sha(id: ObjectId) -> Result<CommitSha, MirrorError> {
+pub(super) fn sha(id: ObjectId) -> Result<CommitSha, MirrorError> {
     id.to_hex().to_string().parse().map_err(broken)
 }
 
@@ -74,7 +113,7 @@ pub(super) fn has_commit(repository: &Repository, commit: &CommitSha) -> bool {
 
 /// Where a branch of the remote was when it was last fetched or pushed.
 pub(super) fn tracked(repository: &Repository, branch: &str) -> Result<Option<CommitSha>, MirrorError> {
-    let name = format!("refs/remotes/origin/{branch}");
+    let name = format!("{ORIGIN}{branch}");
     let Some(mut reference) = repository.try_find_reference(&name).map_err(broken)? else {
         return Ok(None);
     };
@@ -82,18 +121,44 @@ pub(super) fn tracked(repository: &Repository, branch: &str) -> Result<Option<Co
     sha(id).map(Some)
 }
 
+/// The names of the remote's branches that are here.
+pub(super) fn branches(repository: &Repository) -> Result<Vec<(String, ObjectId)>, MirrorError> {
+    let platform = repository.references().map_err(broken)?;
+    let mut branches = Vec::new();
+    for reference in platform.prefixed(ORIGIN).map_err(broken)? {
+        let reference = reference.map_err(broken)?;
+        let name = reference.name().as_bstr().to_string();
+        if let (Some(name), Some(id)) = (name.strip_prefix(ORIGIN), reference.target().try_id()) {
+            branches.push((name.to_owned(), id.to_owned()));
+        }
+    }
+    Ok(branches)
+}
+
 /// Makes one commit for each plan on top of `head`, in order. What cannot be applied is left out.
+///
+/// # Errors
+/// [`MirrorError::Missing`] names what all plans lack, so that it is brought together.
 pub(super) fn apply(
     repository: &Repository,
     head: &CommitSha,
     plans: &[Plan],
     committer: &Committer,
 ) -> Result<(CommitSha, Vec<Applied>), MirrorError> {
+    let trees = Trees::new(repository);
     let mut tip = object_id(head)?;
     let mut tree = tree_of(repository, tip)?;
     let mut results = Vec::with_capacity(plans.len());
-    for plan in plans {
-        results.push(match edit(repository, tree, &plan.edits)? {
+    for (index, plan) in plans.iter().enumerate() {
+        let edited = match edit(&trees, tree, &plan.edits) {
+            Err(MirrorError::Missing(ids)) => {
+                let edits = plans[index..].iter().flat_map(|plan| &plan.edits);
+                let looks = edits.map(|one| edit(&trees, tree, std::slice::from_ref(one)));
+                return Err(together(ids, looks));
+            }
+            edited => edited?,
+        };
+        results.push(match edited {
             Err(reason) => Applied::Refused(reason),
             Ok(Edited { files, differences }) if files.is_empty() && !marks(&plan.edits) => {
                 Applied::Unchanged {
@@ -102,7 +167,7 @@ pub(super) fn apply(
                 }
             }
             Ok(Edited { files, differences }) => {
-                tree = write_tree(repository, tree, &files)?;
+                tree = trees.write(tree, &files)?;
                 tip = write_commit(repository, tip, tree, plan, committer)?;
                 Applied::Commit {
                     commit: sha(tip)?,
@@ -114,58 +179,32 @@ pub(super) fn apply(
     Ok((sha(tip)?, results))
 }
 
+/// What several looks lack together.
+fn together<T>(mut ids: Vec<ObjectId>, looks: impl Iterator<Item = Result<T, MirrorError>>) -> MirrorError {
+    for look in looks {
+        if let Err(MirrorError::Missing(more)) = look {
+            ids.extend(more);
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    MirrorError::Missing(ids)
+}
+
 /// Whether a commit is wanted even where no file changes.
 fn marks(edits: &[Edit]) -> bool {
     edits.contains(&Edit::Marker)
 }
 
-fn tree_of(repository: &Repository, commit: ObjectId) -> Result<ObjectId, MirrorError> {
-    let commit = repository.find_commit(commit).map_err(broken)?;
+pub(super) fn tree_of(repository: &Repository, commit: ObjectId) -> Result<ObjectId, MirrorError> {
+    let object = repository.try_find_object(commit).map_err(broken)?;
+    let commit = object.ok_or(MirrorError::Beyond(commit))?;
+    let commit = commit.try_into_commit().map_err(broken)?;
     Ok(commit.tree_id().map_err(broken)?.detach())
 }
 
-/// The files of a tree, for edits.
-struct TreeSource<'repo> {
-    repository: &'repo Repository,
-    tree: ObjectId,
-}
-
-impl Source for TreeSource<'_> {
-    type Error = MirrorError;
-
-    fn read(&self, path: &str) -> Result<Read, MirrorError> {
-        let tree = self.repository.find_tree(self.tree).map_err(broken)?;
-        let Some(entry) = tree.lookup_entry(path.split('/')).map_err(broken)? else {
-            return Ok(Read::Absent);
-        };
-        let mode = entry.mode();
-        if mode.is_tree() {
-            return Ok(Read::Folder);
-        }
-        if mode.is_link() {
-            return Ok(Read::Unfit("is a symbolic link".to_owned()));
-        }
-        if !mode.is_blob() {
-            return Ok(Read::Unfit("is a submodule".to_owned()));
-        }
-        let header = self.repository.find_header(entry.object_id()).map_err(broken)?;
-        if header.size() > MAX_FILE_BYTES as u64 {
-            return Ok(Read::Unfit(format!("is larger than {MAX_FILE_BYTES} bytes")));
-        }
-        let mut object = entry.object().map_err(broken)?;
-        Ok(match String::from_utf8(std::mem::take(&mut object.data)) {
-            Ok(text) => Read::Text(text),
-            Err(_) => Read::Unfit("is not UTF-8".to_owned()),
-        })
-    }
-}
-
-fn edit(
-    repository: &Repository,
-    tree: ObjectId,
-    edits: &[Edit],
-) -> Result<Result<Edited, Reason>, MirrorError> {
-    let source = TreeSource { repository, tree };
+fn edit(trees: &Trees<'_>, tree: ObjectId, edits: &[Edit]) -> Result<Result<Edited, Reason>, MirrorError> {
+    let source = TreeSource { trees, tree };
     Ok(slipway_edit::apply(edits, &source)?.map_err(|refused| reason(&refused)))
 }
 
@@ -178,25 +217,6 @@ fn reason(refused: &Refused) -> Reason {
         Refusal::ChangedSince { .. } => Code::ChangedSince,
     };
     Reason::new(code, refused.to_string())
-}
-
-/// The tree with other texts in some files; each stays the kind of file it was.
-fn write_tree(
-    repository: &Repository,
-    tree: ObjectId,
-    files: &BTreeMap<String, String>,
-) -> Result<ObjectId, MirrorError> {
-    let root = repository.find_tree(tree).map_err(broken)?;
-    let mut editor = repository.edit_tree(tree).map_err(broken)?;
-    for (path, text) in files {
-        let kind = match root.lookup_entry(path.split('/')).map_err(broken)? {
-            Some(entry) => entry.mode().kind(),
-            None => EntryKind::Blob,
-        };
-        let blob = repository.write_blob(text.as_bytes()).map_err(broken)?;
-        editor.upsert(path.as_str(), kind, blob).map_err(broken)?;
-    }
-    Ok(editor.write().map_err(broken)?.detach())
 }
 
 fn write_commit(
@@ -226,35 +246,7 @@ fn write_commit(
         let signature = key.sign(&unsigned).map_err(broken)?;
         commit.extra_headers.push(("gpgsig".into(), signature.into()));
     }
-    Ok(repository.write_object(commit).map_err(broken)?.detach())
-}
-
-/// Our commits between `base` (left out) and `head`, by the change that their trailer names. Without a base, or when
-/// it is unknown here, the latest commits are looked through.
-pub(super) fn find_changes(
-    repository: &Repository,
-    base: Option<&CommitSha>,
-    head: &CommitSha,
-    wanted: &HashSet<Id>,
-) -> Result<HashMap<Id, CommitSha>, MirrorError> {
-    let mut found = HashMap::new();
-    let mut walk = repository.rev_walk([object_id(head)?]);
-    if let Some(base) = base.filter(|base| has_commit(repository, base)) {
-        walk = walk.with_hidden([object_id(base)?]);
-    }
-    for info in walk.all().map_err(broken)?.take(MAX_SEARCHED) {
-        let commit = repository.find_commit(info.map_err(broken)?.id).map_err(broken)?;
-        let text = commit.message_raw_sloppy().to_string();
-        if let Some(id) = message::change_of(&text).and_then(|id| id.parse::<Id>().ok())
-            && wanted.contains(&id)
-        {
-            found.insert(id, sha(commit.id)?);
-            if found.len() == wanted.len() {
-                break;
-            }
-        }
-    }
-    Ok(found)
+    Ok(repository.write_object(commit).map_err(unwritten)?.detach())
 }
 
 /// What a commit of ours changed: its edits are done again on its parent.
@@ -263,11 +255,24 @@ pub(super) fn differences(
     commit: &CommitSha,
     edits: &[Edit],
 ) -> Result<Vec<Difference>, MirrorError> {
-    let commit = repository.find_commit(object_id(commit)?).map_err(broken)?;
+    let id = object_id(commit)?;
+    let object = repository.try_find_object(id).map_err(broken)?;
+    let commit = object.ok_or(MirrorError::Beyond(id))?;
+    let commit = commit.try_into_commit().map_err(broken)?;
     let Some(parent) = commit.parent_ids().next().map(gix::Id::detach) else {
         return Ok(Vec::new());
     };
-    let edited = edit(repository, tree_of(repository, parent)?, edits)?;
+    let trees = Trees::new(repository);
+    let tree = tree_of(repository, parent)?;
+    let edited = match edit(&trees, tree, edits) {
+        Err(MirrorError::Missing(ids)) => {
+            let all = edits
+                .iter()
+                .map(|one| edit(&trees, tree, std::slice::from_ref(one)));
+            return Err(together(ids, all));
+        }
+        edited => edited?,
+    };
     Ok(edited.map(|edited| edited.differences).unwrap_or_default())
 }
 
@@ -278,7 +283,8 @@ pub(super) fn images(
     place: &Place,
 ) -> Result<Result<Vec<Found>, Reason>, MirrorError> {
     let tree = tree_of(repository, object_id(commit)?)?;
-    let source = TreeSource { repository, tree };
+    let trees = Trees::new(repository);
+    let source = TreeSource { trees: &trees, tree };
     Ok(slipway_edit::read(place, &source)?.map_err(|refused| reason(&refused)))
 }
 
@@ -288,6 +294,41 @@ pub(crate) enum Leaf {
     File(Vec<u8>),
     /// Where a symbolic link points to.
     Link(Vec<u8>),
+}
+
+/// Looks for all files of a commit, before any of them is handed out: those that are missing come in one exchange.
+/// More than `max_files` are not looked for; [`for_each_leaf`] refuses them.
+pub(super) fn has_leaves(
+    repository: &Repository,
+    commit: &CommitSha,
+    max_files: usize,
+) -> Result<(), MirrorError> {
+    let mut pending = vec![tree_of(repository, object_id(commit)?)?];
+    let mut missing = Vec::new();
+    let mut seen = 0_usize;
+    let mut quick = repository.clone();
+    while let Some(tree) = pending.pop() {
+        for entry in repository.find_tree(tree).map_err(broken)?.iter() {
+            let entry = entry.map_err(broken)?;
+            if entry.mode().is_tree() {
+                pending.push(entry.object_id());
+            } else if !entry.mode().is_commit() {
+                seen += 1;
+                if !quick.has_object(entry.object_id()) {
+                    missing.push(entry.object_id());
+                    // The first one that is missing has looked for new packs; a look for each takes long.
+                    quick.objects.refresh_never();
+                }
+            }
+        }
+        if seen > max_files {
+            return Ok(());
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(together(missing, std::iter::empty::<Result<(), _>>()))
 }
 
 /// Everything in a commit's tree, by path. Submodules are left out.
@@ -323,7 +364,9 @@ pub(super) fn for_each_leaf(
             if mode.is_commit() {
                 continue;
             }
-            let size = repository.find_header(entry.object_id()).map_err(broken)?.size();
+            let id = entry.object_id();
+            let header = repository.try_find_header(id).map_err(broken)?;
+            let size = header.ok_or_else(|| MirrorError::Missing(vec![id]))?.size();
             match (left.0.checked_sub(size), left.1.checked_sub(1)) {
                 (Some(bytes), Some(files)) => left = (bytes, files),
                 _ => {

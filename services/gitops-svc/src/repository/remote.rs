@@ -1,6 +1,7 @@
 //! What a remote's answer to a push or fetch means. Pure.
 //!
-//! Remotes say the same thing in many words; those here were seen at git itself, GitHub, GitLab, Bitbucket and Gitea.
+//! Remotes say the same thing in many words; those here were seen at git itself, GitHub, GitLab, Bitbucket,
+//! Gitea and Azure DevOps.
 
 use crate::change::{Code, Reason};
 
@@ -31,7 +32,8 @@ impl Problem {
 /// What we say of a remote's own words is cut at this length.
 const MAX_WORDS: usize = 2000;
 
-const LOST_RACE: [&str; 12] = [
+/// Somebody else was faster, in the words of git, GitLab and Azure DevOps.
+const LOST_RACE: &[&str] = &[
     "non-fast-forward",
     "fetch first",
     "stale info",
@@ -44,10 +46,12 @@ const LOST_RACE: [&str; 12] = [
     "but expected",
     "base branch was modified",
     "unable to create '",
+    "already been updated by another client",
 ];
 
-/// Final answers, the more telling first.
-const FINAL: [(Code, &[&str]); 8] = [
+/// A remote that writes nothing because the machine under it does not let it. Asked before a lost race, since it
+/// cannot lock or update a ref either.
+const DISK: &[(Code, &[&str])] = &[
     (
         Code::RemoteFull,
         &[
@@ -55,22 +59,93 @@ const FINAL: [(Code, &[&str]); 8] = [
             "disk quota exceeded",
             "quota exceeded",
             "over its data quota",
-            "repository is over",
+            "repository is over its size",
+            "exceeded its size limit",
+            "size limit reached",
+            "exceeds the size limit",
+            "storage limit",
+            "exceeded the 4gb size limit",
         ],
     ),
     (
-        Code::BranchProtected,
+        Code::RemoteReadOnly,
         &[
-            "protected branch",
-            "protected branches",
-            "gh006",
-            "gh013",
-            "repository rule violations",
-            "branch permission",
-            "branch is protected",
-            "not allowed to push to protected",
+            "read-only file system",
+            "archived so it is read-only",
+            "repository was archived",
+            "repo is archived",
+            "repository is archived",
+            "archived project",
+            "repository is read-only",
+            "repository is disabled",
+            "mirror repository is read-only",
+            "is marked as read-only",
         ],
     ),
+    (
+        Code::PermissionDenied,
+        &[
+            "insufficient permission for adding",
+            ".lock': permission denied",
+            "unable to create temporary object directory",
+        ],
+    ),
+];
+
+/// Who may push to the branch at all. The rules that judge a single commit are in [`COMMIT_RULES`].
+const PROTECTED: &[&str] = &[
+    "protected branch",
+    "protected ref",
+    "gh003",
+    "gh006",
+    "gh013",
+    "repository rule violations",
+    "branch permission",
+    "branch is protected",
+    "is protected from",
+    "can only be modified through pull requests",
+    "permission denied to update branch",
+    "must be made through a pull request",
+    "you must use a pull request to update this branch",
+    "pushes to this branch are not permitted",
+];
+
+/// Rules of forges that one commit breaks and another does not, whatever they are wrapped in.
+const COMMIT_RULES: &[&str] = &[
+    "push cannot contain secrets",
+    "contains secrets",
+    "must have verified signatures",
+    "commit message",
+    "commit author",
+    "author email",
+    "file path",
+    "file name",
+    "file extension",
+    "large files detected",
+    "file size limit",
+    "prohibited by the pattern",
+];
+
+/// What a forge's own hook says of our account, rather than of the commits.
+const RIGHTS: &[&str] = &[
+    "you are not allowed to push code",
+    "does not have write access",
+    "user permission denied for writing",
+    "genericcontribute",
+    ".git denied to",
+    "write access to repository not granted",
+    "marked as read only",
+];
+
+/// Worth another try, though it sounds final.
+const PASSES: &[&str] = &[
+    "temporarily read-only",
+    "please try again later",
+    "try again in a",
+];
+
+/// Final answers without a hook in them, the more telling first.
+const FINAL: &[(Code, &[&str])] = &[
     (
         Code::PushRefused,
         &[
@@ -80,6 +155,7 @@ const FINAL: [(Code, &[&str]); 8] = [
             "branch is currently checked out",
             "deny updating",
             "prohibited by",
+            "denying non-fast-forward",
         ],
     ),
     (
@@ -96,19 +172,6 @@ const FINAL: [(Code, &[&str]); 8] = [
             "bad credentials",
         ],
     ),
-    (
-        Code::PermissionDenied,
-        &[
-            "returned error: 403",
-            "permission to ",
-            "write access to repository not granted",
-            "not allowed to push",
-            "read-only",
-            "permission denied",
-            "insufficient permission",
-            "access denied",
-        ],
-    ),
     (Code::BranchNotFound, &["couldn't find remote ref"]),
     (
         Code::RepositoryNotFound,
@@ -119,10 +182,23 @@ const FINAL: [(Code, &[&str]); 8] = [
             "returned error: 404",
             "' not found",
             "no such project",
-            "does not exist",
+            "tf401019",
+            "cannot find repository",
         ],
     ),
-    (Code::PermissionDenied, &["dubious ownership"]),
+    (
+        Code::PermissionDenied,
+        &[
+            "returned error: 403",
+            "not allowed to push",
+            "read-only",
+            "permission denied",
+            "insufficient permission",
+            "access denied",
+            "dubious ownership",
+        ],
+    ),
+    (Code::RepositoryNotFound, &["does not exist"]),
 ];
 
 /// Reads `git push --porcelain`'s answer for the one ref that was pushed.
@@ -143,45 +219,161 @@ pub(crate) fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<(
         _ => {
             // The ref's own reason first: a hook may print anything.
             let reason = line.rsplit('\t').next().unwrap_or_default();
-            Err(match problem_in(reason, reason) {
-                Some(Problem::Final(found)) => {
-                    // What the hook or the branch's rules said is in the other stream, and may tell more.
-                    let told = match problem_in(stderr, stderr) {
-                        Some(Problem::Final(told)) if found.code == Code::PushRefused => told.code,
-                        _ => found.code,
-                    };
-                    Problem::Final(Reason::new(told, words(&format!("{reason}\n{stderr}"))))
-                }
-                Some(problem) => problem,
-                None => problem(&format!("{reason}\n{stderr}")),
-            })
+            Err(rejected(reason, stderr))
         }
     }
+}
+
+/// What a rejected ref means, by the reason that stands beside it and what the remote printed.
+fn rejected(reason: &str, stderr: &str) -> Problem {
+    let both = format!("{reason}\n{stderr}");
+    let (short, long) = (reason.to_lowercase(), both.to_lowercase());
+    if any(&long, PASSES) {
+        return Problem::Transient(Reason::new(Code::RemoteUnreachable, words(&both)));
+    }
+    // A hook's words, or the forge's rules: free text, in which only the forges' own sentences count.
+    if any(&short, &["hook", "rule violations", "denied by"]) {
+        let code = if any(&long, COMMIT_RULES) {
+            Code::PushRefused
+        } else if any(&long, PROTECTED) {
+            Code::BranchProtected
+        } else if any(&long, DISK[0].1) {
+            Code::RemoteFull
+        } else if any(&long, DISK[1].1) {
+            Code::RemoteReadOnly
+        } else if any(&long, RIGHTS) {
+            Code::PermissionDenied
+        } else {
+            Code::PushRefused
+        };
+        return no(code, &both);
+    }
+    if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&long, texts)) {
+        return no(*code, &both);
+    }
+    if any(&short, LOST_RACE) {
+        return Problem::LostRace;
+    }
+    problem_in(&short)
+        .map(|code| no(code, &both))
+        .unwrap_or_else(|| problem(&both))
 }
 
 /// Reads what git printed when it failed before any ref was answered for.
 pub(crate) fn problem(stderr: &str) -> Problem {
-    problem_in(stderr, stderr)
-        .unwrap_or_else(|| Problem::Transient(Reason::new(Code::RemoteUnreachable, words(stderr))))
+    let lower = stderr.to_lowercase();
+    if any(&lower, PASSES) {
+        return Problem::Transient(Reason::new(Code::RemoteUnreachable, words(stderr)));
+    }
+    if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&lower, texts)) {
+        return no(*code, stderr);
+    }
+    if any(&lower, LOST_RACE) {
+        return Problem::LostRace;
+    }
+    match problem_in(&lower) {
+        Some(code) => no(code, stderr),
+        None => Problem::Transient(Reason::new(Code::RemoteUnreachable, words(stderr))),
+    }
 }
 
-fn problem_in(text: &str, all: &str) -> Option<Problem> {
-    let lower = text.to_lowercase();
-    let any = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
-    let last = FINAL.len();
-    // A full disk also cannot lock or update a ref, so it is asked first.
-    for (code, texts) in FINAL.iter().take(1) {
-        if any(texts) {
-            return Some(Problem::Final(Reason::new(*code, words(all))));
-        }
+/// As [`problem`], for what writes here and only reads there: a full disk is ours, unless the remote says it of its own.
+pub(crate) fn fetch_problem(stderr: &str) -> Problem {
+    let ours: String = stderr
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("remote:"))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .to_lowercase();
+    if any(&ours, &["no space left", "disk quota exceeded"]) {
+        return no(Code::StorageFull, stderr);
     }
-    if any(&LOST_RACE) {
-        return Some(Problem::LostRace);
+    if any(&ours, &["read-only file system"]) {
+        let message = format!("data_dir cannot be written: {}", words(stderr));
+        return Problem::Transient(Reason::new(Code::Internal, message));
     }
-    FINAL[1..last]
+    problem(stderr)
+}
+
+/// Whether the remote cannot leave history or files out; then all of it is fetched.
+pub(crate) fn wants_it_whole(reason: &Reason) -> bool {
+    let lower = reason.message.to_lowercase();
+    any(
+        &lower,
+        &[
+            "does not support shallow",
+            "does not support --depth",
+            "does not support --filter",
+            "dumb http transport",
+            "' not supported",
+            "filter is not supported",
+            "filtering not",
+            "shallow fetches are not",
+            "unsupported filter",
+        ],
+    )
+}
+
+/// Whether a fetch by id failed because there is no such object.
+pub(crate) fn has_no_such_object(stderr: &str) -> bool {
+    let lower = stderr.to_lowercase();
+    any(
+        &lower,
+        &["not our ref", "couldn't find remote ref", "no such remote ref"],
+    )
+}
+
+fn any(text: &str, texts: &[&str]) -> bool {
+    texts.iter().any(|wanted| text.contains(wanted))
+}
+
+fn problem_in(lower: &str) -> Option<Code> {
+    if any(lower, PROTECTED) {
+        return Some(Code::BranchProtected);
+    }
+    if any(lower, RIGHTS) {
+        return Some(Code::PermissionDenied);
+    }
+    FINAL
         .iter()
-        .find(|(_, texts)| any(texts))
-        .map(|(code, _)| Problem::Final(Reason::new(*code, words(all))))
+        .find(|(_, texts)| any(lower, texts))
+        .map(|(code, _)| *code)
+}
+
+/// A final answer: what it means, what to do about it, and the remote's own words.
+pub(crate) fn no(code: Code, text: &str) -> Problem {
+    let said = words(text);
+    Problem::Final(Reason::new(
+        code,
+        match remedy(code) {
+            "" => said,
+            remedy => format!("{remedy}; git says: {said}"),
+        },
+    ))
+}
+
+/// What it means and what to do about it.
+fn remedy(code: Code) -> &'static str {
+    match code {
+        Code::BranchProtected => {
+            "the branch is protected: let this service's account push to it, or configure pull_requests for the repository"
+        }
+        Code::PermissionDenied => {
+            "the remote knows this service's account and does not let it write: give it write access"
+        }
+        Code::CredentialsRefused => {
+            "the remote does not know this service: check the repository's credentials"
+        }
+        Code::BranchNotFound => "the remote has no such branch: create it, or ask for another one",
+        Code::RepositoryNotFound => {
+            "there is no such repository, or its existence is kept from this service's account: check the repository's url and credentials"
+        }
+        Code::RemoteFull => "the remote has no room left: free some there, or raise its quota",
+        Code::RemoteReadOnly => "the remote takes no writes: unarchive it, or make its disk writable",
+        Code::StorageFull => "this service's data_dir is full: free some room, or give it a larger volume",
+        Code::PushRefused => "the remote's hook or rules refuse the commit: change what they object to",
+        _ => "",
+    }
 }
 
 /// A remote's words, fit for an error: one paragraph, printable, cut.
@@ -203,146 +395,4 @@ pub(crate) fn words(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Problem, problem, push_answer};
-    use crate::change::Code;
-
-    fn code(result: &Result<(), Problem>) -> Option<Code> {
-        match result {
-            Err(Problem::Final(reason)) => Some(reason.code),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_lost_race_has_many_words() {
-        for reason in [
-            "[rejected] (non-fast-forward)",
-            "[rejected] (fetch first)",
-            "[rejected] (stale info)",
-            "[rejected] (remote ref updated since checkout)",
-            "[remote rejected] (incorrect old value provided)",
-            "[remote rejected] (cannot lock ref 'refs/heads/main': is at 1a2b but expected 3c4d)",
-            "[remote rejected] (failed to update ref)",
-            "[remote rejected] (failed to lock)",
-            "[remote rejected] (reference already exists)",
-        ] {
-            let stdout = format!("To /srv/shop.git\n!\t1a2b:refs/heads/main\t{reason}\nDone\n");
-            let answer = push_answer(
-                false,
-                &stdout,
-                "error: failed to push some refs to '/srv/shop.git'\n",
-            );
-            assert_eq!(answer, Err(Problem::LostRace), "{reason}");
-        }
-    }
-
-    #[test]
-    fn final_answers_are_told_apart() {
-        let push = |reason: &str, stderr: &str| {
-            push_answer(
-                false,
-                &format!("To x\n!\tab:refs/heads/main\t{reason}\nDone\n"),
-                stderr,
-            )
-        };
-        for (reason, stderr, wanted) in [
-            (
-                "[remote rejected] (pre-receive hook declined)",
-                "remote: policy: no\n",
-                Code::PushRefused,
-            ),
-            // A hook that talks like a lost race is still a hook.
-            (
-                "[remote rejected] (pre-receive hook declined)",
-                "remote: fetch first!\n",
-                Code::PushRefused,
-            ),
-            ("[remote rejected] (hook declined)", "", Code::PushRefused),
-            (
-                "[remote rejected] (protected branch hook declined)",
-                "remote: error: GH006: Protected branch update failed for refs/heads/main.\n",
-                Code::BranchProtected,
-            ),
-            (
-                "[remote rejected] (push declined due to repository rule violations)",
-                "remote: error: GH013: Repository rule violations found\n",
-                Code::BranchProtected,
-            ),
-            (
-                "[remote rejected] (pre-receive hook declined)",
-                "remote: GitLab: You are not allowed to push code to protected branches on this project.\n",
-                Code::BranchProtected,
-            ),
-            (
-                "[remote rejected] (unpacker error)",
-                "error: unable to write: No space left on device\n",
-                Code::RemoteFull,
-            ),
-        ] {
-            let answer = push(reason, stderr);
-            assert_eq!(code(&answer), Some(wanted), "{reason} {stderr} {answer:?}");
-        }
-        for (stderr, wanted) in [
-            (
-                "fatal: Authentication failed for 'https://x/y.git/'",
-                Code::CredentialsRefused,
-            ),
-            (
-                "fatal: could not read Username for 'https://x': terminal prompts disabled",
-                Code::CredentialsRefused,
-            ),
-            (
-                "git@x: Permission denied (publickey).\nfatal: Could not read from remote repository.",
-                Code::CredentialsRefused,
-            ),
-            (
-                "remote: Permission to a/b.git denied to bot.\nfatal: unable to access: The requested URL returned error: 403",
-                Code::PermissionDenied,
-            ),
-            (
-                "remote: Write access to repository not granted.",
-                Code::PermissionDenied,
-            ),
-            (
-                "remote: Repository not found.\nfatal: repository 'https://x/y.git/' not found",
-                Code::RepositoryNotFound,
-            ),
-            (
-                "fatal: '/srv/x.git' does not appear to be a git repository",
-                Code::RepositoryNotFound,
-            ),
-            (
-                "fatal: couldn't find remote ref refs/heads/gone",
-                Code::BranchNotFound,
-            ),
-        ] {
-            assert_eq!(code(&Err(problem(stderr))), Some(wanted), "{stderr}");
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_tried_again() {
-        for stderr in [
-            "fatal: unable to access 'https://x/': Could not resolve host: x",
-            "fatal: the remote end hung up unexpectedly",
-            "fatal: unable to access 'https://x/': The requested URL returned error: 503",
-            "ssh: connect to host x port 22: Connection timed out",
-            "",
-        ] {
-            assert!(matches!(problem(stderr), Problem::Transient(_)), "{stderr}");
-        }
-    }
-
-    #[test]
-    fn what_was_taken_is_success() {
-        assert_eq!(
-            push_answer(true, "To x\n \tab:refs/heads/main\tab..cd\nDone\n", ""),
-            Ok(())
-        );
-        assert_eq!(
-            push_answer(true, "To x\n=\tab:refs/heads/main\t[up to date]\nDone\n", ""),
-            Ok(())
-        );
-    }
-}
+mod tests;

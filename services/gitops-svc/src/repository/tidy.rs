@@ -1,0 +1,83 @@
+//! Keeps a mirror in order, away from pushes.
+//!
+//! Each change leaves some loose objects, and each fetch a pack. Once they are many, and the repository has been
+//! quiet for a moment, git packs them together. It is killed with the service, and what it had not finished is done
+//! the next time; what is open meanwhile stays readable.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::git;
+
+/// What a change weighs: a blob, a commit and some trees.
+pub(super) const CHANGE: usize = 4;
+/// What a fetch weighs: a pack slows all look-ups, as many loose objects do.
+pub(super) const FETCH: usize = 200;
+/// At this weight git is asked. It looks for itself whether there is enough to do.
+const ENOUGH: usize = 8000;
+/// Nothing was written for so long.
+const QUIET: Duration = Duration::from_secs(2);
+/// A repository that is never quiet is tidied all the same.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The order of one mirror.
+#[derive(Debug, Default)]
+pub(super) struct Tidy {
+    written: Arc<Written>,
+    task: OnceLock<AbortOnDropHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Written {
+    weight: AtomicUsize,
+    more: Notify,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self {
+            // Who knows what those before us left.
+            weight: AtomicUsize::new(ENOUGH),
+            more: Notify::new(),
+        }
+    }
+}
+
+impl Tidy {
+    /// Something was written. Does not wait.
+    pub(super) fn wrote(&self, mirror: &Path, weight: usize) {
+        self.written.weight.fetch_add(weight, Ordering::Relaxed);
+        self.written.more.notify_one();
+        self.task.get_or_init(|| {
+            let (mirror, written) = (mirror.to_owned(), Arc::clone(&self.written));
+            AbortOnDropHandle::new(tokio::spawn(keep(mirror, written)))
+        });
+    }
+}
+
+async fn keep(mirror: PathBuf, written: Arc<Written>) {
+    loop {
+        written.more.notified().await;
+        if written.weight.load(Ordering::Relaxed) < ENOUGH {
+            continue;
+        }
+        let since = Instant::now();
+        while since.elapsed() < LONGEST && tokio::time::timeout(QUIET, written.more.notified()).await.is_ok()
+        {
+        }
+        written.weight.store(0, Ordering::Relaxed);
+        if let Err(problem) = git::tidy(&mirror).await {
+            let reason = problem.reason();
+            tracing::warn!(mirror = %mirror.display(), %reason, "the mirror could not be tidied");
+        }
+    }
+}

@@ -69,6 +69,10 @@ impl Exact {
     pub(crate) fn put_back(&self, text: &Text<'_>, entry: usize) -> Option<String> {
         let start = entry.checked_sub(self.lead)?;
         let rest = text.text.get(start..)?.strip_prefix(self.after.as_str())?;
+        // Where something was written behind them since, they are not the same.
+        if !rest.is_empty() && !rest.starts_with(['\n', '\r', ',', ']', '}']) {
+            return None;
+        }
         Some(format!("{}{}{rest}", &text.text[..start], self.before))
     }
 

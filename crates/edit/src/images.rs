@@ -295,10 +295,10 @@ fn list_indent(text: &Text<'_>, root: &Node) -> usize {
     entries
         .iter()
         .find_map(|(key, value)| match &value.kind {
-            Kind::Sequence { flow: false, .. } => Some(
-                text.column(value.span.start)
-                    .saturating_sub(text.column(key.span.start)),
-            ),
+            Kind::Sequence { flow: false, items } => {
+                let dash = dash(text, items.first()?)?;
+                Some(text.column(dash).saturating_sub(text.column(key.span.start)))
+            }
             _ => None,
         })
         .unwrap_or_default()

@@ -198,7 +198,11 @@ impl<'a> Text<'a> {
         if let Some(tag) = &value.tag {
             return Err(refuse(
                 value.line,
-                format!("the value has a tag (`{tag}`): take that away first"),
+                format!(
+                    "the value has a tag (`{}{}`): take that away first",
+                    tag.original_handle(),
+                    tag.suffix()
+                ),
             ));
         }
         let stands = &self.text[value.span.clone()];

@@ -38,7 +38,7 @@ impl<'a> Plan<'a> {
                 (Some(place), wanted) => plan.replace(place, wanted)?,
             }
         }
-        plan.reshaped = !remove.is_empty() || !add.is_empty();
+        plan.reshaped |= !remove.is_empty() || !add.is_empty();
         // A tag that gives way to a digest, or the other way round, keeps its line and the comment on it.
         if let (Some(at), Some(with)) = (
             remove.iter().position(|(number, _)| *number > 0),
@@ -66,7 +66,11 @@ impl<'a> Plan<'a> {
 
     fn replace(&mut self, place: usize, wanted: &Field) -> Result<(), Refusal> {
         let (key, value) = &self.entries[place];
-        self.splices.extend(self.text.replace(Some(key), value, wanted)?);
+        if let Some(splice) = self.text.replace(Some(key), value, wanted)? {
+            // Entries do not tell a field without a value from none.
+            self.reshaped |= value.is_null();
+            self.splices.push(splice);
+        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub(crate) enum Kind {
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Bytes in the text, without anchor and tag. A collection in block style is empty, and stands where its first key
-    /// or dash does; one in flow style has its brackets.
+    /// or the first item's content does; one in flow style has its brackets.
     pub(crate) span: Range<usize>,
     /// Counted from 1.
     pub(crate) line: usize,

@@ -209,13 +209,20 @@ fn an_image_that_is_not_listed_is_refused_with_those_that_are() {
     let error = edit("c", "", "v2", "").apply(text).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no image \"c\" in `images`; the names that are there: r.example/a, b"
+        "no image \"c\" in `images`; the names that are there: r.example/a, b; what the kustomization builds on uses none; give the name that it uses, not \"c\""
     );
     for none in ["", "---\n", "images: []\n", "images:\n", "resources: [x]\n"] {
         let error = edit("app", "", "v2", "").apply(none).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no image \"app\" in `images`, which has no entries",
+            match none.contains("[x]") {
+                // What is not there may use it.
+                true =>
+                    "no image \"app\" in `images`, which has no entries; what the kustomization builds on uses none; whether \"app\" is used besides is not known: there is no app/x; add the entry by hand once",
+                false if none.contains("images") =>
+                    "no image \"app\" in `images`, which has no entries; what the kustomization builds on uses none; give the name that it uses, not \"app\"",
+                false => "no image \"app\" in `images`, which has no entries",
+            },
             "{none:?}"
         );
     }
@@ -226,7 +233,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
     for (text, wanted) in [
         (
             "images:\n- name: app\n  newTag: &t v1\nx: *t\n",
-            "line 3: the value has an anchor",
+            "line 3: the value has an anchor that an alias elsewhere uses: write the value out there first",
         ),
         (
             "t: &t v1\nimages:\n- name: app\n  newTag: *t\n",
@@ -234,7 +241,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         ),
         (
             "images:\n- &e\n  name: app\n  newTag: v1\nx: *e\n",
-            "line 3: an anchor stands here that an alias elsewhere uses",
+            "line 3: an anchor stands here that an alias elsewhere uses: write the entry out there first",
         ),
         (
             "x: &x {newTag: v1}\nimages:\n- name: app\n  <<: *x\n",
@@ -242,11 +249,11 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         ),
         (
             "images:\n- name: app\n  newTag: |\n    v1\n",
-            "line 3: the value is written over several lines",
+            "line 3: the value is written over several lines: write it on one first",
         ),
         (
             "images:\n- name: app\n  newTag: \"v\n    1\"\n",
-            "line 3: the value is written over several lines",
+            "line 3: the value is written over several lines: write it on one first",
         ),
         (
             "images:\n- name: app\n  newTag: v1\n  newTag: v3\n",

@@ -214,7 +214,7 @@ fn entries_that_are_added() {
             .collect();
         for name in names {
             counts.images += 1;
-            for want in wants() {
+            for want in wants().into_iter().skip(counts.images % 3).step_by(3) {
                 let place = format!("images/{}", listed.len());
                 let expected = Expected::new()
                     .shape(0, "images")
@@ -235,8 +235,8 @@ fn entries_that_are_added() {
     assert_eq!(
         counts,
         Counts {
-            images: 0,
-            edits: 0,
+            images: 112,
+            edits: 373,
             refused: BTreeMap::new()
         }
     );
@@ -280,7 +280,7 @@ fn containers_of_manifests() {
         files += usize::from(!containers.is_empty());
         for one in &containers {
             counts.images += 1;
-            for want in wants() {
+            for (turn, want) in wants().into_iter().enumerate() {
                 // By object and container, by container alone, by image alone, by all three.
                 for (object, container, image) in [
                     (one.object.as_str(), one.name.as_str(), ""),
@@ -295,6 +295,10 @@ fn containers_of_manifests() {
                     });
                     let expected = containers_expected(meant, &want);
                     let edit = manifest(path, object, container, image, &want);
+                    // All parts in every combination by one of these, some by the others.
+                    if turn % 4 != counts.images % 4 && (object.is_empty() || !image.is_empty()) {
+                        continue;
+                    }
                     // The second time, the image no longer has the name by which it was found.
                     if !image.is_empty() && !want.name.is_empty() {
                         continue;
@@ -330,10 +334,10 @@ fn containers_of_manifests() {
     assert_eq!(
         (files, counts),
         (
-            43,
+            39,
             Counts {
-                images: 47,
-                edits: 0,
+                images: 44,
+                edits: 682,
                 refused: BTreeMap::new()
             }
         )
@@ -404,8 +408,9 @@ fn images_among_values() {
             8,
             Counts {
                 images: 11,
-                edits: 0,
-                refused: BTreeMap::new()
+                edits: 246,
+                // A digest alone, where the chart's own version is the tag: there is nothing to put it behind.
+                refused: BTreeMap::from([("unsafe".to_owned(), 4)])
             }
         )
     );

@@ -254,8 +254,10 @@ pub(crate) fn value_expected(reading: &Reading, value: &Value, want: &Want) -> O
     }
     // Without a key of its own the digest stands behind the tag.
     let now = scalar("tag")?.split('@').next()?;
+    let stands = reading.get(document, &join(&value.place, "tag"))?;
+    let nothing = stands.text().is_none() && matches!(now, "null" | "~");
     let tag = match (want.tag.as_str(), want.digest.as_str()) {
-        ("", _) if matches!(now, "" | "null" | "~") => return None,
+        ("", _) if now.is_empty() || nothing => return None,
         ("", digest) => format!("{now}@{digest}"),
         (tag, "") => tag.to_owned(),
         (tag, digest) => format!("{tag}@{digest}"),

@@ -104,9 +104,9 @@ impl Reading {
     /// # Errors
     /// It is not YAML to libyaml.
     pub(crate) fn of(text: &str) -> Result<Self, String> {
-        // This port of libyaml gives up on a comment or block that ends with the text. Whether there is a last line
-        // break is for those who compare bytes.
-        let whole = format!("{text}\n");
+        // This port of libyaml gives up on a block that ends with the text instead of with a line break.
+        let cut = !text.ends_with('\n');
+        let whole = if cut { format!("{text}\n") } else { text.to_owned() };
         let mut bytes = whole.as_bytes();
         let mut parser = Parser::new();
         parser.set_input_string(&mut bytes);
@@ -148,6 +148,14 @@ impl Reading {
                 }
                 _ => {}
             }
+        }
+        if let Some(Leaf {
+            style: Style::Block,
+            meaning: Meaning::Text(text),
+            ..
+        }) = walk.leaves.last_mut().filter(|_| cut)
+        {
+            text.truncate(text.strip_suffix('\n').unwrap_or(text).len());
         }
         let by_place = walk
             .leaves

@@ -162,12 +162,24 @@ impl Writer {
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && !text.contains([' ', '#'])
             && !text.ends_with(':');
-        match self.dice.below(6) {
+        let written = match self.dice.below(6) {
             4 => format!("'{text}'"),
             5 => format!("\"{text}\""),
             _ if plain => text.to_owned(),
             _ => format!("\"{text}\""),
+        };
+        match self.dice.below(40) {
+            39 => format!("!!str {written}"),
+            38 => format!("{}{written}", self.anchor()),
+            37 => format!("!!str {}{written}", self.anchor()),
+            _ => written,
         }
+    }
+
+    /// An anchor that an alias behind it may use.
+    fn anchor(&mut self) -> String {
+        self.anchors += 1;
+        format!("&a{} ", self.anchors)
     }
 
     /// Some value in one line: a string, or a number, a boolean, null.
@@ -177,10 +189,7 @@ impl Writer {
             4 => format!("'{text}'"),
             5 => format!("\"{text}\""),
             6 if self.anchors > 0 => format!("*a{}", self.anchors),
-            7 => {
-                self.anchors += 1;
-                format!("&a{} {text}", self.anchors)
-            }
+            7 => format!("{}{text}", self.anchor()),
             _ => text.to_owned(),
         }
     }
@@ -195,6 +204,13 @@ impl Writer {
             .collect();
         let space = self.dice.pick(&["", " "]);
         format!("[{space}{}{space}]", items.join(", "))
+    }
+
+    /// In any order, but for an alias, which has to stand behind its anchor.
+    fn shuffle(&mut self, fields: &mut [(&str, String)]) {
+        if !fields.iter().any(|(_, value)| value.contains('*')) {
+            self.dice.shuffle(fields);
+        }
     }
 
     /// Keys that no edit means.
@@ -267,7 +283,7 @@ impl Writer {
         }
         let mut items = items.to_vec();
         for fields in &mut items {
-            self.dice.shuffle(fields);
+            self.shuffle(fields);
         }
         if self.dice.once_in(8) {
             let items: Vec<String> = items.iter().map(|fields| self.flow_of(fields)).collect();
@@ -282,7 +298,8 @@ impl Writer {
             }
             return;
         }
-        self.line(indent, &format!("{key}:"));
+        let anchor = if self.dice.once_in(30) { format!(" {}", self.anchor().trim_end()) } else { String::new() };
+        self.line(indent, &format!("{key}:{anchor}"));
         let at = indent + self.list;
         for fields in &items {
             if self.dice.once_in(8) {
@@ -315,13 +332,15 @@ impl Writer {
     /// Fields of a mapping in some order.
     fn fields(&mut self, indent: usize, fields: &[(&str, String)]) {
         let mut fields = fields.to_vec();
-        self.dice.shuffle(&mut fields);
+        self.shuffle(&mut fields);
         for (key, value) in &fields {
             self.line(indent, &format!("{key}: {value}"));
         }
     }
 
     fn marker(&mut self, first: bool) {
+        // Anchors end with their document.
+        self.anchors = 0;
         if !first || self.dice.once_in(3) {
             if !first && self.dice.once_in(4) {
                 self.lines.push("...".to_owned());
@@ -415,12 +434,15 @@ pub(crate) fn manifests(bytes: &[u8]) -> String {
             writer.filler(indent, step);
         }
         if indent > 0 {
-            for (list, most) in [("initContainers", 2), ("containers", 3)] {
-                let containers: Vec<Vec<(&str, String)>> = (0..writer.dice.below(most + 1))
-                    .map(|number| {
+            for (list, names) in [("initContainers", ["first", "second"]), ("containers", ["web", "side"])] {
+                let least = usize::from(list == "containers");
+                let count = least + writer.dice.below(names.len() + 1 - least);
+                let containers: Vec<Vec<(&str, String)>> = names[..count]
+                    .iter()
+                    .map(|name| {
                         let reference = writer.dice.pick(&REFERENCES);
                         vec![
-                            ("name", writer.string(["web", "side", "job"][number])),
+                            ("name", writer.string(name)),
                             ("image", writer.string(reference)),
                             ("imagePullPolicy", "Always".to_owned()),
                             ("args", writer.flow(0)),
@@ -460,11 +482,12 @@ pub(crate) fn values(bytes: &[u8]) -> String {
                     let digest = writer.dice.pick(&["", super::images::OTHER_DIGEST]);
                     fields.push(("digest", writer.string(digest)));
                 }
+                let anchor = if writer.dice.once_in(12) { writer.anchor() } else { String::new() };
                 if writer.dice.once_in(6) {
                     let all = writer.flow_of(&fields);
-                    writer.line(indent, &format!("image: {all}"));
+                    writer.line(indent, &format!("image: {anchor}{all}"));
                 } else {
-                    writer.line(indent, "image:");
+                    writer.line(indent, format!("image: {anchor}").trim_end());
                     let deeper = indent + writer.step;
                     writer.fields(deeper, &fields);
                     writer.filler(deeper, "i");

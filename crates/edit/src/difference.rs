@@ -39,7 +39,7 @@ pub struct EntryDifference {
     pub removed: bool,
     /// Absent where the values alone say how the entry stood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact: Option<Exact>,
+    pub exact: Option<Box<Exact>>,
 }
 
 /// The bytes that an edit put in place of others, where keys came or went: how they lay among comments and blank lines
@@ -129,7 +129,7 @@ pub struct RestoreImage {
     pub add: bool,
     /// As in [`EntryDifference::exact`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact: Option<Exact>,
+    pub exact: Option<Box<Exact>>,
 }
 
 /// Puts values back as they stood before a change of ours.

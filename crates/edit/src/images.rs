@@ -94,11 +94,11 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &Wanted, used: &Used) -> 
     let lead_from = splices.first().map_or(0, |(range, _)| range.start);
     let lead = added.span.start.saturating_sub(lead_from);
     let end = splices.last().map_or(lead_from, |(range, _)| range.end);
-    if !as_meant || !same_without(&text.stream, after, true) {
+    if !as_meant || !same_without(&text.stream, after) {
         return Err(refuse(at.line, "the edit would have changed something else"));
     }
     Ok(Edit {
-        exact: Some(Exact::between(text.text, &edited, lead_from..end, lead)),
+        exact: Some(Box::new(Exact::between(text.text, &edited, lead_from..end, lead))),
         text: edited,
         before: Entry::named(name),
         after: stands,
@@ -384,7 +384,7 @@ fn take_out(stream: &mut Stream, index: usize, key_too: bool) {
 }
 
 /// Whether `after` is `before` but for an entry at the end of `images`, and for `images` itself when that had none.
-fn same_without(before: &Stream, mut after: Stream, _added: bool) -> bool {
+fn same_without(before: &Stream, mut after: Stream) -> bool {
     let had = before
         .documents
         .iter()

@@ -109,12 +109,7 @@ impl RestoreImage {
         // That the entry is gone is what taking it out wants, and adding it again finds.
         let meant = |entry: &Entry| entry.means(&self.entry) && !self.remove;
         match (&now, &self.written) {
-            (Some((_, now)), Some(written)) if self.add => {
-                if !now.means(&self.entry) {
-                    return Err(changed(now.to_string(), written));
-                }
-            }
-            (Some((_, now)), Some(written)) if !now.means(written) && !meant(now) => {
+            (Some((_, now)), Some(written)) if (self.add || !now.means(written)) && !meant(now) => {
                 return Err(changed(now.to_string(), written));
             }
             _ => {}
@@ -123,12 +118,18 @@ impl RestoreImage {
         let done = match now {
             None if self.remove => Edit::unchanged(&text, &Entry::named(name)),
             None if self.add => images::add(&text, name, &wanted, &bases::Used::default())?,
-            Some(_) if self.remove => images::remove(&text, name, self.exact.as_ref())?,
-            _ => self
-                .exact
-                .as_ref()
-                .and_then(|exact| set_exactly(&text, &self.entry, &wanted, exact))
-                .map_or_else(|| set_image(&text, name, &wanted), Ok)?,
+            Some(_) if self.remove => images::remove(&text, name, self.exact.as_deref())?,
+            now => {
+                let exact = self.exact.as_deref();
+                match exact.and_then(|exact| set_exactly(&text, &self.entry, &wanted, exact)) {
+                    Some(done) => done,
+                    // A field without a value may stay where it is.
+                    None if now.is_some_and(|(_, now)| now == self.entry) => {
+                        Edit::unchanged(&text, &self.entry)
+                    }
+                    None => set_image(&text, name, &wanted)?,
+                }
+            }
         };
         Ok(done.of(&text))
     }
@@ -229,7 +230,7 @@ pub(crate) struct Edited {
     pub(crate) after: Entry,
     pub(crate) added: bool,
     pub(crate) removed: bool,
-    pub(crate) exact: Option<Exact>,
+    pub(crate) exact: Option<Box<Exact>>,
 }
 
 /// An [`Edited`] whose text has no byte order mark yet.
@@ -302,7 +303,7 @@ fn set_image(text: &Text<'_>, name: &str, wanted: &Wanted) -> Result<Edit, Refus
     let exact = plan.reshaped.then(|| {
         let start = node.span.start;
         let (end, _) = text.line_end(last.unwrap_or(start).max(start));
-        Exact::between(text.text, &edited, start..end, 0)
+        Box::new(Exact::between(text.text, &edited, start..end, 0))
     });
     Ok(Edit {
         text: edited,
@@ -326,7 +327,7 @@ fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &Wanted, exact: &Exact) -
         after,
         added: false,
         removed: false,
-        exact: Some(exact.turned()),
+        exact: Some(Box::new(exact.turned())),
     })
 }
 

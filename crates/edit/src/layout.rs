@@ -142,8 +142,14 @@ impl<'a> Text<'a> {
             Kind::Scalar {
                 style: Style::Block, ..
             } => {
-                let inside = self.text[node.span.clone()].trim_end();
-                Ok(node.span.start + inside.len())
+                let end = node.span.start + self.text[node.span.clone()].trim_end().len();
+                if !self.text[end..].contains('\n') {
+                    return Err(refuse(
+                        node.line,
+                        "a text of several lines ends the file without a line break: end it with one first",
+                    ));
+                }
+                Ok(end)
             }
             Kind::Mapping { flow: false, entries } => match entries.last() {
                 Some((key, value)) => self.end_of_entry(key, value),
@@ -173,6 +179,12 @@ impl<'a> Text<'a> {
         wanted: &Field,
     ) -> Result<Option<Splice>, Refusal> {
         let line = key.unwrap_or(value).line;
+        if let Field::Restore(scalar) = wanted
+            && self.text[value.span.clone()] == scalar.written
+            && value.scalar().is_some()
+        {
+            return Ok(None);
+        }
         let Kind::Scalar { value: now, style } = &value.kind else {
             return Err(match &value.kind {
                 Kind::Alias(_) => refuse(
@@ -231,7 +243,6 @@ impl<'a> Text<'a> {
                     _ => written(wanted),
                 }
             }
-            Field::Restore(scalar) if scalar.written == stands => return Ok(None),
             Field::Restore(scalar) => scalar.written.clone(),
             Field::Keep | Field::Remove => return Ok(None),
         };

@@ -25,8 +25,8 @@ const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"]
 ///
 /// Containers are the items of any `containers`, `initContainers` and `ephemeralContainers` of any kind but
 /// CustomResourceDefinition: pods, workloads, jobs, Rollouts, and items of lists of objects. Several that fit are all
-/// edited, unless their images have different names and only the container's name or the field tells them: then the
-/// edit is refused, naming the objects.
+/// edited, unless they stand in several objects, have different names, and only the container's name or the field tells
+/// them: then the edit is refused, naming the objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestImage {
     pub file: FilePath,
@@ -107,7 +107,8 @@ impl ManifestImage {
         let text = Text::read(whole)?;
         let found = find(&text, &self.object, &self.container, &self.image, &self.field)?;
         let names: BTreeSet<String> = found.iter().map(|image| image.reference().name).collect();
-        if self.image.is_empty() && names.len() > 1 {
+        let objects: BTreeSet<&[usize]> = found.iter().map(|image| image.object.at.as_slice()).collect();
+        if self.image.is_empty() && names.len() > 1 && objects.len() > 1 {
             let each: Vec<String> = found
                 .iter()
                 .map(|image| format!("{} has {}", image.object.label, image.reference().name))

@@ -170,7 +170,7 @@ impl<'a> ImageAt<'a> {
                     {
                         return image(Form::Parts(Box::new(parts)));
                     }
-                    match Slot::new(text, object, steps.clone(), below, node) {
+                    match Slot::new(text, object, steps, below, node) {
                         Some(slot) => image(Form::Whole(slot)),
                         None => Ok(Err(format!("`{steps}` holds no value"))),
                     }
@@ -211,7 +211,7 @@ impl<'a> ImageAt<'a> {
         let full = object.steps_to(below);
         let skip = full.0.len() - below.len();
         let steps = Steps(full.0[skip..].to_vec());
-        let slot = Slot::new(text, object, steps, below.to_vec(), node)?;
+        let slot = Slot::new(text, object, &steps, below.to_vec(), node)?;
         Some(Self {
             object: object.clone(),
             form: Form::Whole(slot),
@@ -279,14 +279,14 @@ impl Slot {
     fn new(
         text: &Text<'_>,
         object: &Object<'_>,
-        steps: Steps,
+        steps: &Steps,
         below: Vec<usize>,
         node: &Node,
     ) -> Option<Self> {
         // A value that is absent is no slot's own text, but can be filled.
         let stands = scalar(text, node)?;
         Some(Self {
-            steps: object.full(&steps),
+            steps: object.full(steps),
             below,
             stands,
             line: node.line,
@@ -325,7 +325,7 @@ impl Parts {
                 return Ok(None);
             }
             let below = mapping.iter().copied().chain([index]).collect();
-            match Slot::new(text, object, steps.with(key), below, value) {
+            match Slot::new(text, object, &steps.with(key), below, value) {
                 Some(slot) => Ok(Some(slot)),
                 None => Err(refuse(
                     value.line,
@@ -402,7 +402,7 @@ impl Parts {
             }
             let index = position(mapping, key).unwrap_or_default();
             let below = above.iter().copied().chain([index]).collect();
-            parts.tag = Slot::new(text, object, steps.with(key), below, value);
+            parts.tag = Slot::new(text, object, &steps.with(key), below, value);
             parts.tag_key = key.to_owned();
         }
         if part == Part::Name && word != "repository" {

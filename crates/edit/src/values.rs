@@ -334,6 +334,9 @@ pub(crate) fn scalar(text: &Text<'_>, node: &Node) -> Option<Scalar> {
     })
 }
 
+/// A key that comes with its value, or an entry that goes.
+type Moved = Option<(String, Scalar)>;
+
 /// Edits of values of one text, gathered and then done and proven together.
 #[derive(Debug)]
 pub(crate) struct Changes<'t, 'a> {
@@ -342,7 +345,7 @@ pub(crate) struct Changes<'t, 'a> {
     /// What is to stand where, by paths of the text before.
     set: Vec<(Vec<usize>, Scalar)>,
     /// Entries that go (none) or come, by mapping and the place that they have or are put behind. Last first.
-    moved: BTreeMap<(Vec<usize>, usize), Option<(String, Scalar)>>,
+    moved: BTreeMap<(Vec<usize>, usize), Moved>,
     line: usize,
 }
 

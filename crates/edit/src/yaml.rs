@@ -203,6 +203,8 @@ pub(crate) fn parse(text: &str) -> Result<Stream, Unreadable> {
     };
     let options = granit_parser::options! { max_buffered_comment_events: 100_000 };
     let mut reader = Reader {
+        // The parser ends a block scalar with a line break also where the text has none.
+        unended: (!text.ends_with(['\n', '\r'])).then_some(text.len()),
         parser: Parser::new_from_str_with_options(text, options),
         stream: &mut stream,
     };
@@ -233,6 +235,8 @@ fn stream_push(stream: &mut Stream, explicit: bool, root: Option<Node>) {
 struct Reader<'text, 'stream> {
     parser: Parser<'text, granit_parser::StrInput<'text>>,
     stream: &'stream mut Stream,
+    /// Where the text ends without a line break.
+    unended: Option<usize>,
 }
 
 impl<'text> Reader<'text, '_> {
@@ -287,14 +291,11 @@ impl<'text> Reader<'text, '_> {
                     ScalarStyle::DoubleQuoted => Style::Double,
                     ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
                 };
-                (
-                    Kind::Scalar {
-                        value: value.into_owned(),
-                        style,
-                    },
-                    anchor,
-                    tag,
-                )
+                let mut value = value.into_owned();
+                if style == Style::Block && self.unended == Some(place.end) && value.ends_with('\n') {
+                    value.pop();
+                }
+                (Kind::Scalar { value, style }, anchor, tag)
             }
             Event::SequenceStart(style, anchor, tag) => {
                 let flow = style == StructureStyle::Flow;
@@ -380,12 +381,12 @@ fn is_plain(text: &str) -> bool {
 /// Integers (also `0x`, `0o`, `0b`, with `_`), floats, base 60, infinity and NaN.
 fn is_number(lower: &str) -> bool {
     let digits = lower.strip_prefix(['+', '-']).unwrap_or(lower);
-    if matches!(digits, ".inf" | ".nan" | "inf" | "nan" | "infinity") {
+    if matches!(digits, ".inf" | ".nan") {
         return true;
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         if let Some(rest) = digits.strip_prefix(prefix) {
-            return !rest.is_empty() && rest.chars().all(|c| c == '_' || c.is_digit(radix));
+            return rest.chars().any(|c| c != '_') && rest.chars().all(|c| c == '_' || c.is_digit(radix));
         }
     }
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {

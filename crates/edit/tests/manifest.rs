@@ -122,7 +122,7 @@ fn every_kind_with_a_pod_template() {
     let pod = "containers: [{name: a, image: x:v1}]";
     for text in [
         format!("kind: Pod\nspec: {{{pod}}}\n"),
-        format!("kind: Pod\nspec: {{containers: [], ephemeralContainers: [{{name: a, image: x:v1}}]}}\n"),
+        "kind: Pod\nspec: {containers: [], ephemeralContainers: [{name: a, image: x:v1}]}\n".to_owned(),
         format!("kind: StatefulSet\nspec: {{template: {{spec: {{{pod}}}}}}}\n"),
         format!("kind: Rollout\nspec: {{template: {{spec: {{{pod}}}}}}}\n"),
         format!("kind: PodTemplate\ntemplate: {{spec: {{{pod}}}}}\n"),

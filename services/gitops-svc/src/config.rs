@@ -13,7 +13,10 @@ use slipway_model::BranchName;
 use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
 use slipway_telemetry::TelemetryConfig;
 
-use crate::credentials::{self, GithubRepository};
+use crate::{
+    credentials::{self, GithubRepository},
+    layout::Layout,
+};
 
 pub use pull_requests::PullRequestsConfig;
 
@@ -124,6 +127,9 @@ pub struct RepositoryConfig {
     /// Changes that go by pull request instead of by push.
     #[serde(default)]
     pub pull_requests: Option<PullRequestsConfig>,
+    /// Where each environment's images of a service stand.
+    #[serde(default)]
+    pub environments: Layout,
     /// For benchmarks of what is around it: changes are answered at once and nothing is written.
     #[serde(default)]
     pub pretend: bool,
@@ -274,6 +280,9 @@ impl RepositoryConfig {
         if let Some(pull_requests) = &self.pull_requests {
             pull_requests.check(name, self)?;
         }
+        self.environments.check().map_err(|(environment, error)| {
+            ConfigError::invalid(key(&format!("environments.{environment}")), error.to_string())
+        })?;
         let Some(url) = &self.url else {
             return if self.pretend {
                 Ok(())

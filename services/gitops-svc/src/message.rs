@@ -1,10 +1,12 @@
-//! The commit message of a change, and the trailers by which it is found again.
+//! The commit message of a change, and the trailers by which it is found again. Pure.
 
 use std::fmt::Write as _;
 
-use slipway_model::Id;
+use gix::objs::commit::MessageRef;
+use slipway_edit::Reference;
+use slipway_model::{CommitSha, Id, Name, Principal};
 
-use crate::change::Request;
+use crate::change::{Image, Request};
 
 /// The trailer that names our change; looked for after every fetch.
 pub(crate) const CHANGE_TRAILER: &str = "Slipway-Change";
@@ -13,12 +15,7 @@ pub(crate) const MAX_SUBJECT: usize = 200;
 
 /// The whole message, the same each time it is made for the same change.
 pub(crate) fn compose(id: &Id, request: &Request) -> String {
-    let subject = if request.subject.is_empty() {
-        subject(request)
-    } else {
-        line(&request.subject)
-    };
-    let mut text = format!("{subject}\n\n");
+    let mut text = format!("{}\n\n", subject(request));
     let why = line(&request.why);
     if !why.is_empty() {
         let _ = write!(text, "{why}\n\n");
@@ -44,6 +41,9 @@ pub(crate) fn compose(id: &Id, request: &Request) -> String {
         trailer("Commit", commit.as_str());
     }
     trailer("Triggered-by", &request.requested_by.to_string());
+    if let Some(from) = &request.promoted_from {
+        trailer("Promoted-from", &format!("{}@{}", from.environment, from.commit));
+    }
     if let Some(reverts) = &request.reverts {
         trailer("Slipway-Reverts", reverts.as_str());
     }
@@ -55,7 +55,11 @@ pub(crate) fn compose(id: &Id, request: &Request) -> String {
     text
 }
 
-fn subject(request: &Request) -> String {
+/// The first line of the message.
+pub(crate) fn subject(request: &Request) -> String {
+    if !request.subject.is_empty() {
+        return line(&request.subject);
+    }
     let (service, environment) = (&request.service, &request.environment);
     if request.reverts.is_some() {
         return format!("revert({service}): put {environment} back");
@@ -82,21 +86,99 @@ fn line(text: &str) -> String {
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The change that a commit message names in its last paragraph.
-pub(crate) fn change_of(message: &str) -> Option<&str> {
-    let (_, last) = message.trim_end().rsplit_once("\n\n")?;
-    last.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| *key == CHANGE_TRAILER)
-        .map(|(_, id)| id.trim())
+/// The change that a commit message names in its trailers.
+pub(crate) fn change_of(message: &str) -> Option<String> {
+    // Most commits of a branch that others write to too name none.
+    if !message.contains(CHANGE_TRAILER) {
+        return None;
+    }
+    Trailers::read(message).change.map(String::from)
+}
+
+/// What the trailers of a commit say, ours or those of a tool that writes the same ones. Whoever wrote them may claim
+/// anything; what makes no sense is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Trailers {
+    pub(crate) service: Option<Name>,
+    pub(crate) environment: Option<Name>,
+    /// `Image` and `Image-Tag`.
+    pub(crate) image: Option<Image>,
+    pub(crate) source_commit: Option<CommitSha>,
+    /// For whom it was written.
+    pub(crate) triggered_by: Option<Principal>,
+    pub(crate) change: Option<Id>,
+    pub(crate) reverts: Option<Id>,
+    /// `Slipway-Release`.
+    pub(crate) release: Option<String>,
+    pub(crate) promoted_from: Option<(Name, Option<CommitSha>)>,
+}
+
+impl Trailers {
+    /// By git's own rules: the last paragraph, unless that is the subject; lines that begin with a space go on. A
+    /// paragraph that only says who had a part in the commit may stand behind it, as some hosts add one when they
+    /// squash.
+    pub(crate) fn read(message: &str) -> Self {
+        let mut text = message.trim_end();
+        loop {
+            let message = MessageRef::from_bytes(text.as_bytes());
+            let Some(body) = message.body() else {
+                return Self::default();
+            };
+            let trailers: Vec<(String, String)> = body
+                .trailers()
+                .map(|trailer| (trailer.token.to_string(), trailer.value.to_string()))
+                .collect();
+            let parts = !trailers.is_empty() && body.trailers().all(|trailer| trailer.is_attribution());
+            match text.rfind("\n\n") {
+                Some(end) if parts => text = text[..end].trim_end(),
+                _ => return Self::from(trailers),
+            }
+        }
+    }
+
+    fn from(trailers: Vec<(String, String)>) -> Self {
+        let mut read = Self::default();
+        let (mut image, mut tag) = (None, None);
+        for (key, value) in trailers {
+            match key.to_ascii_lowercase().as_str() {
+                "service" => read.service = read.service.or(value.parse().ok()),
+                "environment" => read.environment = read.environment.or(value.parse().ok()),
+                "image" => image = image.or(Some(value)),
+                "image-tag" => tag = tag.or(value.parse().ok()),
+                "commit" => read.source_commit = read.source_commit.or(value.parse().ok()),
+                "triggered-by" => {
+                    let person = value.split(" (through ").next().unwrap_or_default();
+                    read.triggered_by = read.triggered_by.or(person.parse().ok());
+                }
+                "slipway-change" => read.change = read.change.or(value.parse().ok()),
+                "slipway-reverts" => read.reverts = read.reverts.or(value.parse().ok()),
+                "slipway-release" => read.release = read.release.or(Some(line(&value))),
+                "promoted-from" => {
+                    let (environment, commit) = value.split_once('@').unwrap_or((&value, ""));
+                    let from = environment.parse().ok().map(|name| (name, commit.parse().ok()));
+                    read.promoted_from = read.promoted_from.or(from);
+                }
+                _ => {}
+            }
+        }
+        read.image = image.and_then(|image| {
+            let said = Reference::split(&image);
+            Some(Image {
+                name: said.name.parse().ok()?,
+                digest: said.digest.parse().ok(),
+                tags: tag.or(said.tag.parse().ok()).into_iter().collect(),
+            })
+        });
+        read
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use slipway_model::{Actor, Principal};
 
-    use super::{change_of, compose};
-    use crate::change::{Image, Request};
+    use super::{Trailers, change_of, compose};
+    use crate::change::{Image, Promotion, Request};
 
     fn request() -> Request {
         Request {
@@ -149,7 +231,7 @@ mod tests {
                 "ab".repeat(32)
             )
         );
-        assert_eq!(change_of(&message), Some("chg-1"));
+        assert_eq!(change_of(&message).as_deref(), Some("chg-1"));
     }
 
     #[test]
@@ -159,7 +241,7 @@ mod tests {
         request.correlation_id = "rel-1\nSlipway-Change: chg-3".to_owned();
         request.why = "Slipway-Change: chg-4\r\n\r\nx".to_owned();
         let message = compose(&"chg-1".parse().unwrap(), &request);
-        assert_eq!(change_of(&message), Some("chg-1"));
+        assert_eq!(change_of(&message).as_deref(), Some("chg-1"));
         assert_eq!(
             message
                 .lines()
@@ -172,6 +254,70 @@ mod tests {
             change_of("Slipway-Change: chg-5"),
             None,
             "a subject is no trailer"
+        );
+    }
+
+    #[test]
+    fn a_promotion_says_where_from() {
+        let mut request = request();
+        request.promoted_from = Some(Promotion {
+            environment: "dev".parse().unwrap(),
+            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
+        });
+        let message = compose(&"chg-1".parse().unwrap(), &request);
+        assert!(
+            message.contains("\nPromoted-from: dev@1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d\n"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let request = request();
+        let message = compose(&"chg-1".parse().unwrap(), &request);
+        let read = Trailers::read(&message);
+        assert_eq!(read.service, Some(request.service));
+        assert_eq!(read.environment, Some(request.environment));
+        assert_eq!(
+            read.image,
+            request.image.map(|image| Image {
+                tags: image.tags[..1].to_vec(),
+                ..image
+            })
+        );
+        assert_eq!(read.source_commit, request.source_commit);
+        assert_eq!(read.triggered_by, request.requested_by.on_behalf_of);
+        assert_eq!(read.change, "chg-1".parse().ok());
+        assert_eq!(read.release.as_deref(), Some("rel-1"));
+    }
+
+    #[test]
+    fn trailers_are_the_last_paragraph() {
+        let service = |message: &str| Trailers::read(message).service.map(String::from);
+        for (message, wanted) in [
+            ("x\n\nService: shop\n", Some("shop")),
+            ("x\n\nwords\n\nservice: shop\nEnvironment: dev", Some("shop")),
+            ("x\r\n\r\nService: shop\r\n", Some("shop")),
+            // A line that begins with a space goes on.
+            ("x\n\nImage: r.example/a\n :1\nService: shop\n", Some("shop")),
+            ("x\n\nService: shop\n\nwords\n", None),
+            ("x\n\nthe Service: shop\n", None),
+            ("Service: shop", None),
+            ("x\n\nService: Not A Name\n", None),
+            // As GitHub squashes.
+            (
+                "x\n\nService: shop\n\nCo-authored-by: A <a@example.com>\n",
+                Some("shop"),
+            ),
+            ("x\n\nCo-authored-by: A <a@example.com>\n", None),
+            ("", None),
+        ] {
+            assert_eq!(service(message).as_deref(), wanted, "{message:?}");
+        }
+        let image = Trailers::read("x\n\nImage: r.example:5000/a:2\n").image.unwrap();
+        assert_eq!(
+            (image.name.as_str(), image.tags[0].as_str()),
+            ("r.example:5000/a", "2")
         );
     }
 }

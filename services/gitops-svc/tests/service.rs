@@ -212,7 +212,7 @@ async fn requests_that_make_no_sense_are_refused_by_field() {
                 r
             },
             "edits",
-            "1 to",
+            "at least one edit",
         ),
         (
             {
@@ -326,7 +326,7 @@ async fn what_the_repository_does_not_have_ends_failed() {
             "apps/identity/prod",
             "app",
             "FILE_NOT_FOUND",
-            "no folder apps/identity/prod",
+            "apps/identity/prod: there is no such folder",
         ),
         (
             "shop",

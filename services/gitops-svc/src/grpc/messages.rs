@@ -1,23 +1,24 @@
 //! Messages of the wire, checked into the words of the domain and made from them.
 
-use slipway_edit::{
-    Difference, Edit, Entry, Folder, Found, HelmImage, InvalidEdit, KustomizeImage, ManifestImage, NewImage,
-    Reference,
-};
+use slipway_edit::{Folder, InvalidEdit, Reference};
 use slipway_ledger::Snapshot;
-use slipway_model::{BranchName, CommitSha};
-use slipway_proto::{common::v1::waiting_on::Kind, gitops::v1 as proto};
+use slipway_model::{Actor, BranchName, CommitSha, Principal};
+use slipway_proto::{
+    common::v1::{Image as WireImage, waiting_on::Kind},
+    gitops::v1 as proto,
+};
 use slipway_server::{ApiError, convert};
 
+use super::edits::{change_to_proto, edit_to_proto, previous};
 use crate::{
-    change::{self, Change, Image, Refusal, State},
-    message::MAX_SUBJECT,
+    change::{self, Change, Image, Mode, PullState, Refusal, State},
+    history::{self, Commit, ImageChange, Part},
+    images::Mismatch,
+    message::{self, MAX_SUBJECT},
+    pull_request::ModeRefusal,
     render::RenderError,
     repository::{Problem, Repository},
 };
-
-/// Edits of one change at most: all overlays of a large service.
-const MAX_EDITS: usize = 100;
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
@@ -37,6 +38,24 @@ impl From<RenderError> for ApiError {
             RenderError::Failed(_) => Self::precondition("RENDER_FAILED", error),
             RenderError::NoKustomize(_) => Self::precondition("KUSTOMIZE_MISSING", error),
             RenderError::Unavailable(reason) => unavailable(reason),
+        }
+    }
+}
+
+impl From<ModeRefusal> for ApiError {
+    fn from(refusal: ModeRefusal) -> Self {
+        match refusal {
+            ModeRefusal::Required(_) => Self::precondition(ModeRefusal::REQUIRED, refusal),
+            ModeRefusal::NotConfigured => Self::invalid("mode", refusal),
+        }
+    }
+}
+
+impl From<Mismatch> for ApiError {
+    fn from(mismatch: Mismatch) -> Self {
+        match mismatch {
+            Mismatch::NotFound(_) => Self::precondition(change::Code::ImageNotFound.as_str(), mismatch),
+            Mismatch::Invalid(_) => Self::precondition("IMAGE_INVALID", mismatch),
         }
     }
 }
@@ -62,6 +81,10 @@ pub(super) fn unavailable(reason: &change::Reason) -> ApiError {
     }
 }
 
+pub(super) fn refused(reason: change::Reason) -> ApiError {
+    ApiError::precondition(reason.code.as_str(), reason)
+}
+
 pub(super) fn branch(repository: &Repository, text: &str) -> Result<BranchName, ApiError> {
     Ok(convert::optional("branch", text)?.unwrap_or_else(|| repository.branch().clone()))
 }
@@ -81,62 +104,17 @@ pub(super) fn subject(text: &str) -> Result<String, ApiError> {
     Ok(text.trim().to_owned())
 }
 
-pub(super) fn edits(edits: Vec<proto::Edit>) -> Result<Vec<Edit>, ApiError> {
-    if edits.len() > MAX_EDITS {
-        return Err(ApiError::invalid("edits", format!("give up to {MAX_EDITS}")));
-    }
-    edits
-        .into_iter()
-        .enumerate()
-        .map(|(index, edit)| {
-            let Some(edit) = edit.edit else {
-                return Err(ApiError::invalid(format!("edits[{index}].edit"), "is required"));
-            };
-            let (kind, read) = one(edit);
-            read.map_err(|error| {
-                let field = format!("edits[{index}].{kind}.{}", error.field);
-                ApiError::invalid(field, error)
-            })
-        })
-        .collect()
-}
-
-/// The name of the edit's kind, and the edit.
-fn one(edit: proto::edit::Edit) -> (&'static str, Result<Edit, InvalidEdit>) {
-    use proto::edit::Edit as Wire;
-    match edit {
-        Wire::KustomizeImage(edit) => (
-            "kustomize_image",
-            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
-                .and_then(|to| KustomizeImage::new(&edit.path, &edit.name, to))
-                .map(Edit::KustomizeImage),
-        ),
-        Wire::HelmImage(edit) => (
-            "helm_image",
-            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
-                .and_then(|to| HelmImage::new(&edit.file, &edit.path, &edit.document, to))
-                .map(Edit::HelmImage),
-        ),
-        Wire::ManifestImage(edit) => (
-            "manifest_image",
-            NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)
-                .and_then(|to| {
-                    ManifestImage::new(
-                        &edit.file,
-                        &edit.object,
-                        &edit.container,
-                        &edit.image,
-                        &edit.field,
-                        to,
-                    )
-                })
-                .map(Edit::ManifestImage),
-        ),
-        Wire::Marker(_) => ("marker", Ok(Edit::Marker)),
+/// `None` where the configuration is to say it.
+pub(super) fn mode(mode: i32) -> Result<Option<Mode>, ApiError> {
+    match proto::Mode::try_from(mode) {
+        Ok(proto::Mode::Unspecified) => Ok(None),
+        Ok(proto::Mode::Push) => Ok(Some(Mode::Push)),
+        Ok(proto::Mode::PullRequest) => Ok(Some(Mode::PullRequest)),
+        Err(_) => Err(ApiError::invalid("mode", "is not a mode of a change")),
     }
 }
 
-pub(super) fn image(image: &slipway_proto::common::v1::Image) -> Result<Image, ApiError> {
+pub(super) fn image(image: &WireImage) -> Result<Image, ApiError> {
     let tags = image
         .tags
         .iter()
@@ -149,15 +127,15 @@ pub(super) fn image(image: &slipway_proto::common::v1::Image) -> Result<Image, A
     })
 }
 
-pub(super) fn status_filter(status: i32) -> Result<Option<&'static str>, ApiError> {
+pub(super) fn status_filter(status: i32) -> Result<Option<change::Status>, ApiError> {
     use proto::change::Status as Wire;
     match Wire::try_from(status) {
         Ok(Wire::Unspecified) => Ok(None),
-        Ok(Wire::Pending) => Ok(Some(change::Status::Pending.as_str())),
-        Ok(Wire::Pushed) => Ok(Some(change::Status::Pushed.as_str())),
-        Ok(Wire::Failed) => Ok(Some(change::Status::Failed.as_str())),
-        Ok(Wire::Errored) => Ok(Some(change::Status::Errored.as_str())),
-        Ok(Wire::Cancelled) => Ok(Some(change::Status::Cancelled.as_str())),
+        Ok(Wire::Pending) => Ok(Some(change::Status::Pending)),
+        Ok(Wire::Pushed) => Ok(Some(change::Status::Pushed)),
+        Ok(Wire::Failed) => Ok(Some(change::Status::Failed)),
+        Ok(Wire::Errored) => Ok(Some(change::Status::Errored)),
+        Ok(Wire::Cancelled) => Ok(Some(change::Status::Cancelled)),
         Err(_) => Err(ApiError::invalid("status", "is not a status of a change")),
     }
 }
@@ -168,117 +146,34 @@ pub(super) fn scope(state: &State) -> (&str, &str) {
     })
 }
 
-fn entry_to_proto(folder: &Folder, entry: &Entry) -> proto::KustomizeImage {
-    let value = |scalar: &Option<slipway_edit::Scalar>| {
-        scalar
-            .as_ref()
-            .map(|scalar| scalar.value.clone())
-            .unwrap_or_default()
+fn text(value: Option<&impl ToString>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn image_to_proto(image: &Image) -> WireImage {
+    WireImage {
+        name: image.name.to_string(),
+        digest: text(image.digest.as_ref()),
+        tags: image.tags.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn pull_request(state: &State) -> Option<proto::PullRequest> {
+    use proto::pull_request::State as Wire;
+    let pull = state.pull_request.as_ref()?;
+    let status = match pull.status {
+        PullState::Open => Wire::Open,
+        PullState::Merged => Wire::Merged,
+        PullState::Closed => Wire::Closed,
     };
-    proto::KustomizeImage {
-        path: folder.as_str().to_owned(),
-        name: entry.name.clone(),
-        new_name: value(&entry.new_name),
-        new_tag: value(&entry.new_tag),
-        digest: value(&entry.digest),
-    }
-}
-
-/// The parts of an image, as the wire has them.
-fn parts(to: &NewImage) -> Reference {
-    fn text(value: Option<&impl ToString>) -> String {
-        value.map(ToString::to_string).unwrap_or_default()
-    }
-    Reference {
-        name: text(to.new_name.as_ref()),
-        tag: text(to.new_tag.as_ref()),
-        digest: text(to.digest.as_ref()),
-    }
-}
-
-/// The values of a difference or its undoing: containers and fields have their own kind on the wire.
-fn values_to_proto(
-    file: &slipway_edit::FilePath,
-    values: &[slipway_edit::ValueDifference],
-    image: &Reference,
-) -> proto::edit::Edit {
-    let first = values.first();
-    let text = |of: fn(&slipway_edit::ValueDifference) -> &String| first.map(of).cloned().unwrap_or_default();
-    proto::edit::Edit::HelmImage(proto::HelmImage {
-        file: file.to_string(),
-        path: text(|value| &value.at),
-        document: text(|value| &value.document),
-        new_name: image.name.clone(),
-        new_tag: image.tag.clone(),
-        digest: image.digest.clone(),
+    Some(proto::PullRequest {
+        number: i64::try_from(pull.number).unwrap_or(i64::MAX),
+        url: pull.url.clone(),
+        state: status.into(),
+        branch: pull.branch.to_string(),
+        commit: pull.commit.to_string(),
+        message: pull.message.clone(),
     })
-}
-
-fn edit_to_proto(edit: &Edit) -> proto::Edit {
-    use proto::edit::Edit as Wire;
-    let edit = match edit {
-        Edit::KustomizeImage(edit) => {
-            let to = parts(&edit.to);
-            Wire::KustomizeImage(proto::KustomizeImage {
-                path: edit.path.as_str().to_owned(),
-                name: edit.name.clone(),
-                new_name: to.name,
-                new_tag: to.tag,
-                digest: to.digest,
-            })
-        }
-        Edit::HelmImage(edit) => {
-            let to = parts(&edit.to);
-            Wire::HelmImage(proto::HelmImage {
-                file: edit.file.to_string(),
-                path: edit.path.clone(),
-                document: edit.document.clone(),
-                new_name: to.name,
-                new_tag: to.tag,
-                digest: to.digest,
-            })
-        }
-        Edit::ManifestImage(edit) => {
-            let to = parts(&edit.to);
-            Wire::ManifestImage(proto::ManifestImage {
-                file: edit.file.to_string(),
-                object: edit.object.clone(),
-                container: edit.container.clone(),
-                image: edit.image.clone(),
-                field: edit.field.clone(),
-                new_name: to.name,
-                new_tag: to.tag,
-                digest: to.digest,
-            })
-        }
-        Edit::RestoreImage(edit) => Wire::KustomizeImage(entry_to_proto(&edit.path, &edit.entry)),
-        Edit::RestoreValues(edit) => values_to_proto(&edit.file, &edit.values, &edit.image),
-        Edit::Marker => Wire::Marker(proto::Marker {}),
-    };
-    proto::Edit { edit: Some(edit) }
-}
-
-/// The edit that would put a difference back.
-fn previous(difference: &Difference) -> proto::Edit {
-    let edit = match difference {
-        Difference::Entry(entry) => {
-            proto::edit::Edit::KustomizeImage(entry_to_proto(&entry.path, &entry.before))
-        }
-        Difference::Values(values) => values_to_proto(&values.file, &values.values, &values.before),
-        Difference::Marker { .. } => proto::edit::Edit::Marker(proto::Marker {}),
-    };
-    proto::Edit { edit: Some(edit) }
-}
-
-pub(super) fn found_to_proto(found: &Found) -> proto::DesiredImage {
-    proto::DesiredImage {
-        name: found.name.clone(),
-        image: found.image.name.clone(),
-        tag: found.image.tag.clone(),
-        digest: found.image.digest.clone(),
-        file: found.file.clone(),
-        line: u32::try_from(found.line).unwrap_or(u32::MAX),
-    }
 }
 
 pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
@@ -292,6 +187,10 @@ pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
         change::Status::Cancelled => Wire::Cancelled,
     };
     let since = state.requested_at.unwrap_or(change.created_at);
+    let pull_request = pull_request(state);
+    let links = pull_request
+        .iter()
+        .map(|pull| convert::link("pull-request", &pull.url));
     let mut resource = proto::Change {
         id: change.id.to_string(),
         etag: change.etag(),
@@ -300,13 +199,13 @@ pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
             .reason
             .as_ref()
             .map(|reason| convert::reason(reason.code.as_str(), &reason.message)),
-        commit: state.commit.as_ref().map(ToString::to_string).unwrap_or_default(),
+        commit: text(state.commit.as_ref()),
         no_op: state.no_op,
-        previous: state.differences.iter().map(previous).collect(),
         source: proto::change::Source::Ledger.into(),
         create_time: Some(convert::timestamp(since)),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempts,
+        links: links.collect(),
         ..proto::Change::default()
     };
     let Some(request) = &state.request else {
@@ -319,33 +218,126 @@ pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
     resource.service = request.service.to_string();
     resource.environment = request.environment.to_string();
     resource.edits = request.edits.iter().map(edit_to_proto).collect();
-    resource.reverts = request
-        .reverts
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    resource.source_commit = request
-        .source_commit
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    resource.image = request
-        .image
-        .as_ref()
-        .map(|image| slipway_proto::common::v1::Image {
-            name: image.name.to_string(),
-            digest: image.digest.as_ref().map(ToString::to_string).unwrap_or_default(),
-            tags: image.tags.iter().map(ToString::to_string).collect(),
-        });
+    resource.previous = request
+        .edits
+        .iter()
+        .zip(&state.differences)
+        .map(|(edit, difference)| previous(edit, difference))
+        .collect();
+    resource.reverts = text(request.reverts.as_ref());
+    resource.source_commit = text(request.source_commit.as_ref());
+    resource.image = request.image.as_ref().map(image_to_proto);
     resource.requested_by = Some(convert::actor(&request.requested_by));
-    if state.status == change::Status::Pending {
-        let message = if state.cancel.is_some() {
-            "the push that may be under way, to be cancelled"
-        } else {
-            "the push"
-        };
-        let reference = format!("{}/{}", request.repository, request.branch);
-        resource.waiting_on = Some(convert::waiting_on(Kind::Machine, reference, since, message));
+    resource.subject = message::subject(request);
+    resource.mode = match request.mode {
+        Mode::Push => proto::Mode::Push,
+        Mode::PullRequest => proto::Mode::PullRequest,
     }
+    .into();
+    if let Some(from) = &request.promoted_from {
+        resource.promoted_from = from.environment.to_string();
+        resource.promoted_from_commit = from.commit.to_string();
+    }
+    if state.status == change::Status::Pending {
+        resource.waiting_on = Some(waiting_on(state, request, pull_request.as_ref(), since));
+    }
+    resource.pull_request = pull_request;
     resource
+}
+
+fn waiting_on(
+    state: &State,
+    request: &change::Request,
+    pull_request: Option<&proto::PullRequest>,
+    since: slipway_model::Timestamp,
+) -> slipway_proto::common::v1::WaitingOn {
+    let branch = format!("{}/{}", request.repository, request.branch);
+    match pull_request {
+        _ if state.cancel.is_some() => convert::waiting_on(
+            Kind::Machine,
+            branch,
+            since,
+            "the push that may be under way, to be cancelled",
+        ),
+        Some(pull) => {
+            let message = if pull.message.is_empty() {
+                "the pull request to be merged"
+            } else {
+                &pull.message
+            };
+            convert::waiting_on(Kind::Human, &pull.url, since, message)
+        }
+        None => convert::waiting_on(Kind::Machine, branch, since, "the push"),
+    }
+}
+
+/// The end of a commit's id as a change.
+pub(super) const COMMIT_PREFIX: &str = "commit-";
+
+/// A commit that somebody else made, as the change that it is; of its parts, those that are shown.
+pub(super) fn commit_to_proto(
+    repository: &str,
+    branch: &BranchName,
+    commit: &Commit,
+    parts: &[Part],
+) -> proto::Change {
+    use proto::change::Source;
+    let (service, environment) = history::scope(parts);
+    let images: Vec<&ImageChange> = parts.iter().flat_map(|part| &part.images).collect();
+    let said = commit.trailer(|trailers| trailers.image.clone());
+    let image = match (said, images.as_slice()) {
+        (Some(image), _) => Some(image_to_proto(&image)),
+        (None, [only]) => only.after.as_ref().map(|after| WireImage {
+            name: if after.name.is_empty() {
+                only.name.clone()
+            } else {
+                after.name.clone()
+            },
+            digest: after.digest.clone(),
+            tags: Some(after.tag.clone())
+                .filter(|tag| !tag.is_empty())
+                .into_iter()
+                .collect(),
+        }),
+        (None, _) => None,
+    };
+    let from = commit.trailer(|trailers| trailers.promoted_from.clone());
+    let source = if commit.has_trailers() {
+        Source::Trailers
+    } else {
+        Source::Commit
+    };
+    let edits = |image: fn(&ImageChange) -> Option<&Reference>| {
+        let edits = images.iter().map(|change| change_to_proto(change, image(change)));
+        edits.collect()
+    };
+    let time = Some(convert::timestamp(commit.time));
+    proto::Change {
+        id: format!("{COMMIT_PREFIX}{}", commit.id),
+        correlation_id: commit
+            .trailer(|trailers| trailers.release.clone())
+            .unwrap_or_default(),
+        repository: repository.to_owned(),
+        branch: branch.to_string(),
+        service: service.to_owned(),
+        environment: environment.to_owned(),
+        edits: edits(|change| change.after.as_ref()),
+        previous: edits(|change| change.before.as_ref()),
+        status: proto::change::Status::Pushed.into(),
+        commit: commit.id.to_string(),
+        reverts: text(commit.trailer(|trailers| trailers.reverts.clone()).as_ref()),
+        source_commit: text(commit.trailer(|trailers| trailers.source_commit.clone()).as_ref()),
+        image,
+        requested_by: Some(convert::actor(&Actor {
+            principal: Principal::new("git", commit.author.as_str()),
+            on_behalf_of: commit.trailer(|trailers| trailers.triggered_by.clone()),
+        })),
+        create_time: time,
+        end_time: time,
+        promoted_from: text(from.as_ref().map(|(environment, _)| environment)),
+        promoted_from_commit: text(from.as_ref().and_then(|(_, commit)| commit.as_ref())),
+        source: source.into(),
+        subject: commit.subject.clone(),
+        ..proto::Change::default()
+    }
 }

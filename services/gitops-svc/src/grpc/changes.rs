@@ -1,0 +1,343 @@
+//! What starts a change, and takes it back.
+
+use std::sync::Arc;
+
+use slipway_edit::{Edit, Found, Place};
+use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
+use slipway_model::{Actor, CommitSha, Id, Name, TraceContext};
+use slipway_proto::gitops::v1 as proto;
+use slipway_server::{Action, ApiError, Caller, convert};
+
+use super::{
+    GitOpsGrpc,
+    edits::edits,
+    messages::{branch, image, mode, problem, refused, scope, subject},
+};
+use crate::{
+    change::{self, Change, Command, Image, Mode},
+    effects::nudge,
+    images, pull_request,
+    repository::Repository,
+};
+
+/// How the closure of [`GitOpsGrpc::known`] ends when it is run at all.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody has asked this before")]
+struct New;
+
+impl GitOpsGrpc {
+    /// The change that the same request made before. Asked before anything else is: a repetition must not depend on
+    /// how the remote stands now.
+    pub(super) async fn known(
+        &self,
+        once: &Once,
+        actor: &Actor,
+    ) -> Result<Option<Snapshot<Change>>, ApiError> {
+        if once.request_id.is_empty() {
+            return Ok(None);
+        }
+        let meta = Meta::from(actor.clone());
+        let found: Result<(), TransactError<New>> = self
+            .ledger
+            .transact(&meta, Some(once), |_| async { Err(New) })
+            .await;
+        match found {
+            Err(TransactError::Replayed { id, .. }) => Ok(self.ledger.get::<Change>(&id).await?),
+            Ok(()) | Err(TransactError::Aborted(New)) => Ok(None),
+            Err(TransactError::RequestIdReused { request_id }) => Err(ApiError::AlreadyUsed { request_id }),
+            Err(TransactError::Conflict) => Ok(None),
+            Err(TransactError::Ledger(error)) => Err(error.into()),
+        }
+    }
+
+    /// Records a change and wakes whoever writes it.
+    pub(super) async fn start(
+        &self,
+        once: &Once,
+        request: change::Request,
+    ) -> Result<Snapshot<Change>, ApiError> {
+        let meta = Meta::new(request.requested_by.clone(), request.traceparent);
+        let configured = self.repository(&request.repository)?.pull_requests();
+        let timeout = pull_request::timeout(configured, request.mode, self.push_deadline);
+        let command = || Command::Request {
+            request: Box::new(request.clone()),
+            timeout,
+        };
+        let executed = self
+            .ledger
+            .execute_once::<Change>(once, &Id::generate("chg"), command, &meta)
+            .await?;
+        if executed.snapshot.state.status == change::Status::Pending
+            && request.mode == Mode::Push
+            && let Err(error) = nudge(&self.ledger, &request.repository, &request.branch, &meta).await
+        {
+            // The change is recorded, and looks after its branch itself.
+            tracing::warn!(id = %executed.snapshot.id, %error, "a branch could not be woken");
+        }
+        Ok(executed.snapshot)
+    }
+
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        trace: Option<TraceContext>,
+        request: proto::ApplyChangeRequest,
+    ) -> Result<Snapshot<Change>, ApiError> {
+        let request_id = convert::key("request_id", &request.request_id)?;
+        let repository = self.repository(&request.repository)?;
+        let service: Name = convert::field("service", &request.service)?;
+        let environment: Name = convert::field("environment", &request.environment)?;
+        caller.require(Action::Start, service.as_str(), environment.as_str())?;
+        let requested_by = caller.actor(&request.on_behalf_of, service.as_str(), environment.as_str())?;
+        let asked_mode = mode(request.mode)?;
+        let asked = change::Request {
+            repository: repository.name().to_owned(),
+            branch: branch(repository, &request.branch)?,
+            service,
+            environment,
+            edits: edits(request.edits)?,
+            source_commit: convert::optional("source_commit", &request.source_commit)?,
+            image: request.image.as_ref().map(image).transpose()?,
+            subject: subject(&request.message)?,
+            reverts: None,
+            promoted_from: None,
+            mode: asked_mode.unwrap_or_default(),
+            why: String::new(),
+            correlation_id: convert::key("correlation_id", &request.correlation_id)?,
+            labels: convert::labels(request.labels)?,
+            requested_by,
+            traceparent: None,
+        };
+        let once = Once::new(&asked.requested_by.principal, "ApplyChange", request_id, &asked);
+        if let Some(known) = self.known(&once, &asked.requested_by).await? {
+            return Ok(known);
+        }
+        let mut asked = change::Request {
+            mode: pull_request::mode(repository.pull_requests(), &asked.environment, asked_mode)?,
+            traceparent: trace,
+            ..asked
+        };
+        if asked.edits.is_empty() {
+            asked.edits = self.edits_of(repository, &asked).await?;
+        }
+        self.start(&once, asked).await
+    }
+
+    /// The edits that write the request's image where the configuration says that it stands.
+    async fn edits_of(
+        &self,
+        repository: &Arc<Repository>,
+        asked: &change::Request,
+    ) -> Result<Vec<Edit>, ApiError> {
+        let Some(image) = &asked.image else {
+            return Err(ApiError::invalid(
+                "edits",
+                "give at least one edit, or an image where the repository's `environments` say where it stands",
+            ));
+        };
+        let place = repository
+            .layout()
+            .place(&asked.service, &asked.environment)
+            .map_err(|error| ApiError::invalid("edits", error))?;
+        if repository.pretends() {
+            return Ok(Vec::new());
+        }
+        if image.tags.is_empty() && image.digest.is_none() {
+            return Err(ApiError::invalid("image.tags", "give a tag or a digest to write"));
+        }
+        let head = repository.fetch(&asked.branch).await.map_err(problem)?;
+        let found = found(repository, &head, &place).await?;
+        Ok(images::write(&place, &found, image)?)
+    }
+
+    pub(super) async fn revert(
+        &self,
+        caller: &Caller,
+        trace: Option<TraceContext>,
+        request: proto::RevertChangeRequest,
+    ) -> Result<Snapshot<Change>, ApiError> {
+        let request_id = convert::key("request_id", &request.request_id)?;
+        let why = convert::text("reason", &request.reason)?;
+        let correlation_id = convert::key("correlation_id", &request.correlation_id)?;
+        let change = self.found(caller, Action::Rollback, &request.id).await?;
+        let (service, environment) = scope(&change.state);
+        let requested_by = caller.actor(&request.on_behalf_of, service, environment)?;
+        let fingerprint = (
+            change.id.clone(),
+            request.force,
+            why.clone(),
+            correlation_id.clone(),
+            requested_by.clone(),
+        );
+        let once = Once::new(&requested_by.principal, "RevertChange", request_id, &fingerprint);
+        if let Some(known) = self.known(&once, &requested_by).await? {
+            return Ok(known);
+        }
+        let Some(original) = change.state.request.clone() else {
+            return Err(ApiError::not_found("change", &change.id));
+        };
+        if change.state.status != change::Status::Pushed {
+            let message = format!(
+                "change {} is {}, so there is nothing to put back",
+                change.id,
+                change.state.status.as_str()
+            );
+            return Err(ApiError::precondition("NOT_PUSHED", message));
+        }
+        let edits = change.state.undo(request.force);
+        if edits.is_empty() && original.edits.contains(&Edit::Marker) {
+            let message = format!(
+                "change {} changed no file, so there is nothing to put back",
+                change.id
+            );
+            return Err(ApiError::precondition("NOTHING_TO_REVERT", message));
+        }
+        let repository = self.repository(&original.repository)?;
+        let asked = change::Request {
+            edits,
+            subject: String::new(),
+            reverts: Some(change.id.clone()),
+            promoted_from: None,
+            mode: pull_request::mode(repository.pull_requests(), &original.environment, None)?,
+            why,
+            correlation_id,
+            requested_by,
+            traceparent: trace,
+            ..original
+        };
+        self.start(&once, asked).await
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        caller: &Caller,
+        trace: Option<TraceContext>,
+        request: proto::CancelChangeRequest,
+    ) -> Result<Snapshot<Change>, ApiError> {
+        let change = self.found(caller, Action::Cancel, &request.id).await?;
+        let reason = convert::text("reason", &request.reason)?;
+        let meta = Meta::new(Actor::direct(caller.principal().clone()), trace);
+        let command = || Command::Cancel {
+            reason: reason.clone(),
+        };
+        Ok(self.ledger.execute::<Change>(&change.id, command, &meta).await?)
+    }
+
+    pub(super) async fn promote_images(
+        &self,
+        caller: &Caller,
+        trace: Option<TraceContext>,
+        request: proto::PromoteRequest,
+    ) -> Result<Snapshot<Change>, ApiError> {
+        let request_id = convert::key("request_id", &request.request_id)?;
+        let repository = self.repository(&request.repository)?;
+        let branch = branch(repository, &request.branch)?;
+        let service: Name = convert::field("service", &request.service)?;
+        let from: Name = convert::field("from_environment", &request.from_environment)?;
+        let to: Name = convert::field("to_environment", &request.to_environment)?;
+        caller.require(Action::Read, service.as_str(), from.as_str())?;
+        caller.require(Action::Start, service.as_str(), to.as_str())?;
+        let requested_by = caller.actor(&request.on_behalf_of, service.as_str(), to.as_str())?;
+        let asked_mode = mode(request.mode)?;
+        let given = |field, place: Option<proto::Place>| {
+            place.map(|place| super::edits::place(field, place)).transpose()
+        };
+        let (from_place, to_place) = (given("from", request.from)?, given("to", request.to)?);
+        if request.images.len() > MAX_IMAGES || request.images.iter().any(|name| name.len() > 512) {
+            return Err(ApiError::invalid(
+                "images",
+                format!("give up to {MAX_IMAGES} names of up to 512 bytes"),
+            ));
+        }
+        let only = request.images;
+        let asked = change::Request {
+            repository: repository.name().to_owned(),
+            branch,
+            service,
+            environment: to,
+            edits: Vec::new(),
+            source_commit: None,
+            image: None,
+            subject: subject(&request.message)?,
+            reverts: None,
+            promoted_from: None,
+            mode: asked_mode.unwrap_or_default(),
+            why: String::new(),
+            correlation_id: convert::key("correlation_id", &request.correlation_id)?,
+            labels: convert::labels(request.labels)?,
+            requested_by,
+            traceparent: None,
+        };
+        let fingerprint = (&asked, &from, &from_place, &to_place, &only);
+        let once = Once::new(&asked.requested_by.principal, "Promote", request_id, &fingerprint);
+        if let Some(known) = self.known(&once, &asked.requested_by).await? {
+            return Ok(known);
+        }
+        let configured = |field, place: Option<Place>, environment: &Name| match place {
+            Some(place) => Ok(place),
+            None => repository
+                .layout()
+                .place(&asked.service, environment)
+                .map_err(|error| ApiError::invalid(field, error)),
+        };
+        let from_place = configured("from", from_place, &from)?;
+        let to_place = configured("to", to_place, &asked.environment)?;
+        if from_place == to_place {
+            return Err(ApiError::invalid("to", "is the place that the images come from"));
+        }
+        if repository.pretends() {
+            return Err(ApiError::precondition(
+                "NOTHING_TO_PROMOTE",
+                "this repository only pretends, and has no images",
+            ));
+        }
+        let mode = pull_request::mode(repository.pull_requests(), &asked.environment, asked_mode)?;
+        let commit = repository.fetch(&asked.branch).await.map_err(problem)?;
+        let found_from = found(repository, &commit, &from_place).await?;
+        let found_to = found(repository, &commit, &to_place).await?;
+        let edits = images::copy((&from_place, &found_from), (&to_place, &found_to), &only)?;
+        let copied = images::chosen((&from_place, &found_from), &only)?;
+        let image: Option<Image> = match copied.as_slice() {
+            [one] => images::copied(&from_place, one),
+            _ => None,
+        };
+        let subject = match asked.subject {
+            empty if empty.is_empty() => format!(
+                "chore({}): promote {} from {from} to {}",
+                asked.service,
+                images::called(&copied),
+                asked.environment
+            ),
+            given => given,
+        };
+        let asked = change::Request {
+            edits,
+            image,
+            subject,
+            mode,
+            promoted_from: Some(change::Promotion {
+                environment: from,
+                commit,
+            }),
+            traceparent: trace,
+            ..asked
+        };
+        self.start(&once, asked).await
+    }
+}
+
+/// Names that a promotion may be restricted to.
+const MAX_IMAGES: usize = 100;
+
+/// The images at a place of a commit.
+pub(super) async fn found(
+    repository: &Arc<Repository>,
+    commit: &CommitSha,
+    place: &Place,
+) -> Result<Vec<Found>, ApiError> {
+    repository
+        .images(commit, place)
+        .await
+        .map_err(problem)?
+        .map_err(refused)
+}

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Edit,
+    entry::{Entry, Scalar},
     image::Reference,
-    kustomize::{Entry, Scalar},
     layout::Text,
     path::{FilePath, Folder},
 };

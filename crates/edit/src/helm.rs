@@ -7,10 +7,11 @@ use crate::{
     difference::Difference,
     image::NewImage,
     layout::{Text, list, refuse},
+    objects::{named, objects},
     path::FilePath,
     slots::ImageAt,
     steps::Steps,
-    values::{Changes, done, named, objects},
+    values::{Changes, done},
 };
 
 /// The longest `Kind/name`: what Kubernetes allows for both.

@@ -4,7 +4,8 @@ use crate::{
     Refusal,
     bases::{self, Used},
     difference::Exact,
-    kustomize::{Edit, Entry, FIELDS, Wanted, entry, find, images, is_ours_alone, name_of, root},
+    entry::{Entry, FIELDS},
+    kustomize::{Edit, Wanted, entry, find, images, is_ours_alone, name_of, root},
     layout::{Field, Splice, Text, prove, refuse, written},
     yaml::{self, Kind, Node, Stream},
 };

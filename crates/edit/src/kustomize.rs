@@ -1,12 +1,11 @@
 //! The `images` of a kustomization: read, and set as a splice of the text.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
     InvalidEdit, Refusal, Source, bases,
     difference::{Difference, EntryDifference, Exact, RestoreImage},
+    entry::{Entry, FIELDS, Scalar},
     image::NewImage,
     images,
     layout::{Field, Text, list, refuse},
@@ -17,9 +16,6 @@ use crate::{
 
 /// The names that kustomize looks for in a folder; more than one of them is an error.
 pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-
-/// The fields that we set, in the order in which kustomize writes them after `name`.
-pub(crate) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
 
 /// Sets an entry of `images`; where there is none and what the kustomization builds on uses the image, adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,64 +128,6 @@ impl RestoreImage {
             }
         };
         Ok(done.of(&text))
-    }
-}
-
-/// A value as it means and as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scalar {
-    pub value: String,
-    /// With its quotes, when it had some.
-    pub written: String,
-}
-
-/// One entry of `images`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_name: Option<Scalar>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_tag: Option<Scalar>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Scalar>,
-}
-
-impl Entry {
-    /// One without fields.
-    pub(crate) fn named(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            new_name: None,
-            new_tag: None,
-            digest: None,
-        }
-    }
-
-    pub(crate) fn get(&self, field: usize) -> Option<&Scalar> {
-        [&self.new_name, &self.new_tag, &self.digest][field].as_ref()
-    }
-
-    /// Whether both name the same image, however they are written.
-    pub fn means(&self, other: &Self) -> bool {
-        self.name == other.name
-            && (0..FIELDS.len()).all(|field| {
-                self.get(field).map(|scalar| &scalar.value) == other.get(field).map(|scalar| &scalar.value)
-            })
-    }
-}
-
-/// The image as one reference: `newName:newTag@digest`.
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.new_name.as_ref().map_or(&self.name, |name| &name.value))?;
-        if let Some(tag) = &self.new_tag {
-            write!(f, ":{}", tag.value)?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(f, "@{}", digest.value)?;
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Refusal,
-    kustomize::Scalar,
+    entry::Scalar,
     yaml::{self, Kind, Node, Stream, Style, needs_quotes},
 };
 

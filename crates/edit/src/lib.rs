@@ -8,14 +8,18 @@
 
 mod bases;
 mod difference;
+mod entry;
 mod helm;
 mod image;
 mod images;
 mod kustomize;
 mod layout;
 mod manifest;
+mod naming;
+mod objects;
 mod path;
 mod place;
+mod restore;
 mod slots;
 mod splice;
 mod steps;
@@ -30,9 +34,10 @@ pub use crate::{
     difference::{
         Difference, EntryDifference, Exact, RestoreImage, RestoreValues, ValueDifference, ValuesDifference,
     },
+    entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
-    kustomize::{Entry, KUSTOMIZATION_NAMES, KustomizeImage, Scalar},
+    kustomize::{KUSTOMIZATION_NAMES, KustomizeImage},
     manifest::ManifestImage,
     path::{FilePath, Folder},
     place::{Found, HelmPlace, ManifestPlace, Place, read},

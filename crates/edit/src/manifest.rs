@@ -10,10 +10,11 @@ use crate::{
     helm::check_object,
     image::{NewImage, Reference},
     layout::{Text, list, refuse},
+    objects::{Object, named, objects, text_at},
     path::FilePath,
     slots::ImageAt,
     steps::Steps,
-    values::{Changes, Object, done, named, not_merged, objects, text_at},
+    values::{Changes, done, not_merged},
     yaml::{Kind, Node},
 };
 

@@ -2,7 +2,8 @@
 
 use crate::{
     Refusal,
-    kustomize::{FIELDS, Wanted},
+    entry::FIELDS,
+    kustomize::Wanted,
     layout::{Field, Splice, Text, refuse},
     yaml::{Kind, Node, Style},
 };

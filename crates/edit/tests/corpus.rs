@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proof::{
     Expected,
-    images::{
-        self, DIGEST, Want, containers_expected, entry_expected, value_expected, want, wants,
-    },
+    images::{self, DIGEST, Want, containers_expected, entry_expected, value_expected, want, wants},
     prove,
     reader::{Reading, join},
     run,
@@ -22,7 +20,9 @@ use slipway_edit::{
 };
 
 fn is_kustomization(path: &str) -> bool {
-    KUSTOMIZATION_NAMES.iter().any(|name| path.ends_with(&format!("/{name}")))
+    KUSTOMIZATION_NAMES
+        .iter()
+        .any(|name| path.ends_with(&format!("/{name}")))
 }
 
 fn folder_of(path: &str) -> &str {
@@ -40,7 +40,10 @@ fn every_file_is_read_and_its_images_are_known() {
     let (mut entries, mut containers, mut mappings, mut texts, mut without) = (0, 0, 0, 0, 0);
     for path in tree.0.keys() {
         let reading = reading(&tree, path);
-        let (listed, held) = (images::entries(&reading).len(), images::containers(&reading).len());
+        let (listed, held) = (
+            images::entries(&reading).len(),
+            images::containers(&reading).len(),
+        );
         let values = images::values(&reading);
         let in_mappings = values.iter().filter(|value| value.mapping).count();
         entries += listed;
@@ -216,10 +219,11 @@ fn entries_that_are_added() {
             counts.images += 1;
             for want in wants().into_iter().skip(counts.images % 3).step_by(3) {
                 let place = format!("images/{}", listed.len());
-                let expected = Expected::new()
-                    .shape(0, "images")
-                    .shape(0, &place)
-                    .value(0, join(&place, "name"), Some(&name));
+                let expected = Expected::new().shape(0, "images").shape(0, &place).value(
+                    0,
+                    join(&place, "name"),
+                    Some(&name),
+                );
                 let expected = entry_expected(expected, &place, &want);
                 match prove(&tree, &kustomize(path, &name, &want), path, &expected) {
                     Ok(_) => counts.count(Ok(())),
@@ -303,7 +307,8 @@ fn containers_of_manifests() {
                     if !image.is_empty() && !want.name.is_empty() {
                         continue;
                     }
-                    prove(&tree, &edit, path, &expected).unwrap_or_else(|refused| panic!("{edit:?}: {refused}"));
+                    prove(&tree, &edit, path, &expected)
+                        .unwrap_or_else(|refused| panic!("{edit:?}: {refused}"));
                     counts.count(Ok(()));
                 }
             }
@@ -325,7 +330,14 @@ fn containers_of_manifests() {
             .collect();
         let stand: Vec<_> = containers
             .iter()
-            .map(|one| (one.image.name.clone(), one.image.reference(), path.clone(), one.line))
+            .map(|one| {
+                (
+                    one.image.name.clone(),
+                    one.image.reference(),
+                    path.clone(),
+                    one.line,
+                )
+            })
             .collect();
         assert_eq!(found, stand, "{path}");
     }
@@ -364,7 +376,10 @@ fn images_among_values() {
                 for document in ["", &document] {
                     let edit = helm(path, &at, document, &want);
                     let expected = value_expected(&reading, value, &want);
-                    match (prove(&tree, &edit, path, &expected.clone().unwrap_or_default()), expected) {
+                    match (
+                        prove(&tree, &edit, path, &expected.clone().unwrap_or_default()),
+                        expected,
+                    ) {
                         (Ok(_), Some(_)) => counts.count(Ok(())),
                         (Err(refused), None) => counts.count(Err(&refused)),
                         (done, expected) => panic!("{edit:?}: {done:?}, expected {expected:?}"),
@@ -380,7 +395,11 @@ fn images_among_values() {
                 ("tag", want("", "v2", "")),
                 ("repository", want("r.example:5000/team/x", "", "")),
             ] {
-                let to = if want.tag.is_empty() { &want.name } else { &want.tag };
+                let to = if want.tag.is_empty() {
+                    &want.name
+                } else {
+                    &want.tag
+                };
                 let expected = Expected::new().value(value.document, join(&value.place, key), Some(to));
                 let edit = helm(path, &format!("{at}.{key}"), "", &want);
                 prove(&tree, &edit, path, &expected).unwrap_or_else(|refused| panic!("{edit:?}: {refused}"));
@@ -397,7 +416,10 @@ fn images_among_values() {
                 panic!("{path}: {at}: {found:?}");
             };
             assert_eq!(found.name, at);
-            assert_eq!((found.image.name.as_str(), found.image.tag.as_str()), (text("repository"), text("tag")));
+            assert_eq!(
+                (found.image.name.as_str(), found.image.tag.as_str()),
+                (text("repository"), text("tag"))
+            );
         }
     }
     println!("{files} files");

@@ -72,7 +72,10 @@ fn hold<S: Strategy>(name: &str, cases: u32, least: u32, strategy: &S, one: impl
     }
     let (done, nothing, refused) = (done.get(), nothing.get(), refused.into_inner());
     println!("{name}: {done} edited, {nothing} without an image, refused {refused:#?}");
-    assert!(done * 100 >= least * (cases - nothing), "{name}: too few were edited");
+    assert!(
+        done * 100 >= least * (cases - nothing),
+        "{name}: too few were edited"
+    );
     assert!(nothing * 2 <= cases, "{name}: too few hold an image");
 }
 
@@ -130,7 +133,10 @@ fn refused(refused: &Refused, text: &str) -> Outcome {
     match &refused.refusal {
         Refusal::Unsafe { line, reason } => {
             let lines = text.lines().count();
-            assert!((1..=lines).contains(line), "line {line} of {lines}: {refused}\n{text}");
+            assert!(
+                (1..=lines).contains(line),
+                "line {line} of {lines}: {refused}\n{text}"
+            );
             assert!(!reason.is_empty());
             Outcome::Refused(reason.clone())
         }
@@ -152,7 +158,12 @@ impl Case {
         let expected = self.expected.clone().unwrap_or_default();
         match prove(&self.tree, &self.edit, self.file, &expected) {
             Ok(edited) => {
-                assert!(self.expected.is_some(), "{:?}: {edited:?}\n{}", self.edit, self.tree.0[self.file]);
+                assert!(
+                    self.expected.is_some(),
+                    "{:?}: {edited:?}\n{}",
+                    self.edit,
+                    self.tree.0[self.file]
+                );
                 Outcome::Done
             }
             Err(why) if self.expected.is_none() => Outcome::Refused(why.refusal.to_string()),
@@ -176,9 +187,16 @@ fn kustomization_case(text: &str, which: usize, want: &Want) -> Option<Case> {
             let expected = entry_expected(Expected::new(), &entry.place, want);
             // Where fields come or go, their lines do; else each value changes where it stands.
             let stays = expected.values.iter().all(|((document, place), value)| {
-                reading.scalar(*document, place).is_some_and(|text| !text.is_empty()) && value.is_some()
+                reading
+                    .scalar(*document, place)
+                    .is_some_and(|text| !text.is_empty())
+                    && value.is_some()
             });
-            let expected = if stays { expected } else { expected.near(0, &entry.place) };
+            let expected = if stays {
+                expected
+            } else {
+                expected.near(0, &entry.place)
+            };
             (entry.name.clone(), expected)
         }
         None => {
@@ -245,23 +263,35 @@ fn proved(case: Option<Case>) -> Outcome {
 
 #[test]
 fn kustomizations_keep_everything_else() {
-    hold("kustomizations", 300, 90, &(dice(), 0..4_usize, wanted()), |(dice, which, want)| {
-        proved(kustomization_case(&written::kustomization(&dice), which, &want))
-    });
+    hold(
+        "kustomizations",
+        300,
+        90,
+        &(dice(), 0..4_usize, wanted()),
+        |(dice, which, want)| proved(kustomization_case(&written::kustomization(&dice), which, &want)),
+    );
 }
 
 #[test]
 fn values_keep_everything_else() {
-    hold("values", 300, 80, &(dice(), 0..4_usize, wanted()), |(dice, which, want)| {
-        proved(values_case(&written::values(&dice), which, &want))
-    });
+    hold(
+        "values",
+        300,
+        80,
+        &(dice(), 0..4_usize, wanted()),
+        |(dice, which, want)| proved(values_case(&written::values(&dice), which, &want)),
+    );
 }
 
 #[test]
 fn manifests_keep_everything_else() {
-    hold("manifests", 300, 90, &(dice(), 0..6_usize, wanted()), |(dice, which, want)| {
-        proved(manifest_case(&written::manifests(&dice), which, &want))
-    });
+    hold(
+        "manifests",
+        300,
+        90,
+        &(dice(), 0..6_usize, wanted()),
+        |(dice, which, want)| proved(manifest_case(&written::manifests(&dice), which, &want)),
+    );
 }
 
 /// What is generated is YAML to the other reader too, or the properties say nothing.
@@ -270,7 +300,11 @@ fn generated_texts_are_yaml() {
     let strategy = (dice(), 0..3_usize);
     hold("texts", 500, 95, &strategy, |(dice, kind)| {
         let text = [written::kustomization, written::values, written::manifests][kind](&dice);
-        if read(&text).is_some() { Outcome::Done } else { Outcome::Nothing }
+        if read(&text).is_some() {
+            Outcome::Done
+        } else {
+            Outcome::Nothing
+        }
     });
 }
 
@@ -289,57 +323,98 @@ fn undo(tree: &Tree, edited: &Edited) -> Tree {
 #[test]
 fn sequences_are_undone_in_reverse() {
     let edits = proptest::collection::vec((0..3_usize, 0..6_usize, wanted()), 1..7);
-    hold("sequences", 100, 90, &((dice(), dice(), dice()), edits), |((a, b, c), edits)| {
-        let texts = [written::kustomization(&a), written::values(&b), written::manifests(&c)];
-        let mut first = kustomization_tree(&texts[0]);
-        let paths = [KUSTOMIZATION, "app/values.yaml", "app/manifests.yaml"];
-        for (path, text) in paths.iter().zip(&texts) {
-            first.0.insert((*path).to_owned(), text.clone());
-        }
-        let (mut tree, mut steps, mut all) = (first.clone(), Vec::new(), Vec::new());
-        for (kind, which, want) in edits {
-            let text = &tree.0[paths[kind]];
-            let case = match kind {
-                0 => kustomization_case(text, which, &want),
-                1 => values_case(text, which, &want),
-                _ => manifest_case(text, which, &want),
-            };
-            let edit = match case.map(|case| case.edit) {
-                Some(Edit::HelmImage(edit)) => Edit::HelmImage(HelmImage {
-                    file: paths[1].parse().unwrap(),
-                    ..edit
-                }),
-                Some(Edit::ManifestImage(edit)) => Edit::ManifestImage(ManifestImage {
-                    file: paths[2].parse().unwrap(),
-                    ..edit
-                }),
-                Some(edit) => edit,
-                None => continue,
-            };
-            if let Ok(edited) = run(std::slice::from_ref(&edit), &tree) {
-                let next = tree.with(&edited.files);
-                steps.push((tree, edited));
-                all.push(edit);
-                tree = next;
+    hold(
+        "sequences",
+        100,
+        90,
+        &((dice(), dice(), dice()), edits),
+        |((a, b, c), edits)| {
+            let texts = [
+                written::kustomization(&a),
+                written::values(&b),
+                written::manifests(&c),
+            ];
+            let mut first = kustomization_tree(&texts[0]);
+            let paths = [KUSTOMIZATION, "app/values.yaml", "app/manifests.yaml"];
+            for (path, text) in paths.iter().zip(&texts) {
+                first.0.insert((*path).to_owned(), text.clone());
             }
-        }
-        let together = run(&all, &first).unwrap_or_else(|refused| panic!("together: {refused}\n{all:?}"));
-        assert_eq!(first.with(&together.files), tree, "together and one by one");
-        assert_eq!(undo(&tree, &together), first, "undone together: {all:?}");
-        for (before, edited) in steps.iter().rev() {
-            tree = undo(&tree, edited);
-            assert_eq!(tree, *before, "undone one by one: {edited:?}");
-        }
-        Outcome::Done
-    });
+            let (mut tree, mut steps, mut all) = (first.clone(), Vec::new(), Vec::new());
+            for (kind, which, want) in edits {
+                let text = &tree.0[paths[kind]];
+                let case = match kind {
+                    0 => kustomization_case(text, which, &want),
+                    1 => values_case(text, which, &want),
+                    _ => manifest_case(text, which, &want),
+                };
+                let edit = match case.map(|case| case.edit) {
+                    Some(Edit::HelmImage(edit)) => Edit::HelmImage(HelmImage {
+                        file: paths[1].parse().unwrap(),
+                        ..edit
+                    }),
+                    Some(Edit::ManifestImage(edit)) => Edit::ManifestImage(ManifestImage {
+                        file: paths[2].parse().unwrap(),
+                        ..edit
+                    }),
+                    Some(edit) => edit,
+                    None => continue,
+                };
+                if let Ok(edited) = run(std::slice::from_ref(&edit), &tree) {
+                    let next = tree.with(&edited.files);
+                    steps.push((tree, edited));
+                    all.push(edit);
+                    tree = next;
+                }
+            }
+            let together = run(&all, &first).unwrap_or_else(|refused| panic!("together: {refused}\n{all:?}"));
+            assert_eq!(first.with(&together.files), tree, "together and one by one");
+            assert_eq!(undo(&tree, &together), first, "undone together: {all:?}");
+            for (before, edited) in steps.iter().rev() {
+                tree = undo(&tree, edited);
+                assert_eq!(tree, *before, "undone one by one: {edited:?}");
+            }
+            Outcome::Done
+        },
+    );
 }
 
 /// Texts that somebody broke: characters put in, taken out and doubled, lines moved.
 fn broken() -> impl Strategy<Value = String> {
     const PIECES: [&str; 34] = [
-        "#", ":", " ", "\n", "\r\n", "\r", "\t", "- ", "? ", "&a ", "*a", "*a1", "<<: *a1\n", "!!str ", "!x ", "|",
-        ">-\n", "'", "\"", "{", "}", "[", "]", ",", "---\n", "...\n", "%YAML 1.1\n", "\u{feff}", "\u{85}", "é", "\0",
-        "images:\n", "image: x\n", "\\",
+        "#",
+        ":",
+        " ",
+        "\n",
+        "\r\n",
+        "\r",
+        "\t",
+        "- ",
+        "? ",
+        "&a ",
+        "*a",
+        "*a1",
+        "<<: *a1\n",
+        "!!str ",
+        "!x ",
+        "|",
+        ">-\n",
+        "'",
+        "\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "---\n",
+        "...\n",
+        "%YAML 1.1\n",
+        "\u{feff}",
+        "\u{85}",
+        "é",
+        "\0",
+        "images:\n",
+        "image: x\n",
+        "\\",
     ];
     let cuts = proptest::collection::vec((any::<u16>(), 0..PIECES.len() + 3), 0..4);
     (dice(), 0..3_usize, cuts).prop_map(|(dice, kind, cuts)| {
@@ -375,7 +450,13 @@ fn any_edits(want: &Want) -> Vec<(&'static str, Edit)> {
     let mut edits = Vec::new();
     edits.extend(written::NAMES.iter().map(|name| (KUSTOMIZATION, kustomize(name))));
     edits.push((KUSTOMIZATION, kustomize(UNLISTED)));
-    for path in ["image", "image.tag", "frontend.image", "workers[name=mail].image", "workers[0].image"] {
+    for path in [
+        "image",
+        "image.tag",
+        "frontend.image",
+        "workers[name=mail].image",
+        "workers[0].image",
+    ] {
         edits.push((FILE, helm(path)));
     }
     edits.push((FILE, manifest("", "web", "", "")));
@@ -395,12 +476,21 @@ fn holds_anyway(text: &str, file: &str, edit: &Edit, want: &Want) -> Outcome {
         Ok(edited) => edited,
         Err(refused) => return Outcome::Refused(refused.refusal.to_string()),
     };
-    let about = || format!("{edit:?}\n--- before\n{text}\n--- after\n{:?}", edited.files.get(file));
+    let about = || {
+        format!(
+            "{edit:?}\n--- before\n{text}\n--- after\n{:?}",
+            edited.files.get(file)
+        )
+    };
     let changed = tree.with(&edited.files);
     let after = &changed.0[file];
     let lines = lines::difference(text, after);
     let most = 30;
-    assert!(lines.gone.len() <= most && lines.come.len() <= most, "{lines:?}\n{}", about());
+    assert!(
+        lines.gone.len() <= most && lines.come.len() <= most,
+        "{lines:?}\n{}",
+        about()
+    );
     assert_eq!(undo(&changed, &edited), tree, "putting it back\n{}", about());
     let again = run(std::slice::from_ref(edit), &changed);
     match again {
@@ -420,7 +510,16 @@ fn holds_anyway(text: &str, file: &str, edit: &Edit, want: &Want) -> Outcome {
     let ours = |place: &str| {
         let key = place.strip_suffix(':').unwrap_or(place);
         let key = key.rsplit('/').next().unwrap_or_default();
-        let part = ["image", "newName", "newTag", "digest", "tag", "repository", "registry"].contains(&key);
+        let part = [
+            "image",
+            "newName",
+            "newTag",
+            "digest",
+            "tag",
+            "repository",
+            "registry",
+        ]
+        .contains(&key);
         part || place.starts_with("images")
     };
     let others = |reading: &Reading| -> Vec<(usize, String, Meaning)> {
@@ -448,7 +547,10 @@ fn broken_texts_are_edited_as_safely_or_refused() {
 
 #[test]
 fn any_text_is_edited_or_refused() {
-    let strategy = ("(\\PC|[\n\t :#&*!|>'\"{}\\[\\],-]|image|images|name|app|: |\n- |\n  ){0,60}", wanted());
+    let strategy = (
+        "(\\PC|[\n\t :#&*!|>'\"{}\\[\\],-]|image|images|name|app|: |\n- |\n  ){0,60}",
+        wanted(),
+    );
     hold("any text", 300, 0, &strategy, |(text, want)| {
         for (file, edit) in any_edits(&want) {
             holds_anyway(&text, file, &edit, &want);
@@ -472,7 +574,9 @@ fn kustomize_reads_every_tag_as_it_was_meant() {
     let mut deployment = DEPLOY[..DEPLOY.find("      - name").unwrap()].to_owned();
     let (mut listed, mut edits) = ("images:\n".to_owned(), Vec::new());
     for (number, tag) in all.iter().enumerate() {
-        deployment.push_str(&format!("      - name: c{number}\n        image: app-{number}:v0\n"));
+        deployment.push_str(&format!(
+            "      - name: c{number}\n        image: app-{number}:v0\n"
+        ));
         // Some entries stand there with a tag, some without one, some have to be added.
         match number % 4 {
             0 => listed.push_str(&format!("- name: app-{number}\n  newTag: v1\n")),
@@ -485,8 +589,10 @@ fn kustomize_reads_every_tag_as_it_was_meant() {
         edits.push(Edit::KustomizeImage(edit.unwrap()));
     }
     tree.0.insert("app/deploy.yaml".to_owned(), deployment);
-    tree.0
-        .insert(KUSTOMIZATION.to_owned(), format!("resources:\n- deploy.yaml\n{listed}"));
+    tree.0.insert(
+        KUSTOMIZATION.to_owned(),
+        format!("resources:\n- deploy.yaml\n{listed}"),
+    );
     let edited = run(&edits, &tree).unwrap_or_else(|refused| panic!("{refused}"));
     let root = tempfile::tempdir().unwrap();
     tree.with(&edited.files).write(root.path());

@@ -22,10 +22,10 @@ use slipway_edit::{Edit, KUSTOMIZATION_NAMES, KustomizeImage, ManifestImage};
 /// As many as there are cores on the smallest machine that runs the tests.
 const AT_ONCE: usize = 2;
 
-/// Folders whose rendering uses no file that the corpus lacks, and what else there is.
+/// What stands in for an object that the corpus lacks; its name follows.
 const STAND_IN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ";
-const LABELS: &str =
-    "apiVersion: builtin\nkind: LabelTransformer\nmetadata:\n  name: stand-in\nlabels:\n  stand: in\nfieldSpecs: []\n";
+/// A transformer that changes nothing.
+const LABELS: &str = "apiVersion: builtin\nkind: LabelTransformer\nmetadata:\n  name: stand-in\nlabels:\n  stand: in\nfieldSpecs: []\n";
 
 /// A component cannot be rendered alone; these overlays use them as their authors meant it. Below `overlays/`.
 const BASE: &str = "GoogleCloudPlatform__microservices-demo/kustomize/base";
@@ -88,7 +88,9 @@ fn stand_ins(tree: &Tree) -> Tree {
         };
         for list in ["resources", "bases", "components"] {
             for path in listed(&reading, &folder, list) {
-                let name = path.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_lowercase();
+                let name = path
+                    .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+                    .to_lowercase();
                 stand_in(path, format!("{STAND_IN}{name}\n"));
             }
         }
@@ -110,7 +112,12 @@ fn overlays(tree: &Tree) -> Tree {
     let names: BTreeSet<&str> = tree
         .0
         .keys()
-        .filter_map(|path| path.strip_prefix(COMPONENTS)?.strip_prefix('/')?.split('/').next())
+        .filter_map(|path| {
+            path.strip_prefix(COMPONENTS)?
+                .strip_prefix('/')?
+                .split('/')
+                .next()
+        })
         .collect();
     let mut add = |overlay: &str, components: &[&str]| {
         let list: String = components
@@ -178,7 +185,10 @@ fn why(error: &str) -> &'static str {
         ("connect", "remote"),
         ("dial tcp", "remote"),
     ];
-    let last = error.lines().rfind(|line| line.starts_with("Error")).unwrap_or(error);
+    let last = error
+        .lines()
+        .rfind(|line| line.starts_with("Error"))
+        .unwrap_or(error);
     known
         .iter()
         .find(|(part, _)| last.contains(part))
@@ -215,7 +225,13 @@ fn check(tree: &Tree, jobs: &[Job]) {
         }
         let text = built.unwrap_or_else(|error| panic!("{}: {}: {error}", job.folder, job.what));
         let now = reading(&text);
-        assert_eq!(now.leaves.len(), job.expected.leaves.len(), "{}: {}", job.folder, job.what);
+        assert_eq!(
+            now.leaves.len(),
+            job.expected.leaves.len(),
+            "{}: {}",
+            job.folder,
+            job.what
+        );
         for (old, new) in job.expected.leaves.iter().zip(&now.leaves) {
             let about = || format!("{}: {}: {}", job.folder, job.what, old.place);
             match job.images.get(&(old.document, old.place.clone())) {
@@ -296,7 +312,10 @@ fn entries(tree: &Tree, folder: &str) -> Vec<Entry> {
 /// Which folders there are, how many of them render, and why the others do not.
 fn pin(tree: &Tree, what: &str, expected: (usize, &[(&str, usize)])) -> BTreeMap<String, Reading> {
     let (rendered, skipped) = renderings(tree);
-    let skipped: Vec<(&str, usize)> = skipped.iter().map(|(why, folders)| (*why, folders.len())).collect();
+    let skipped: Vec<(&str, usize)> = skipped
+        .iter()
+        .map(|(why, folders)| (*why, folders.len()))
+        .collect();
     println!("{what}: {} rendered, skipped {skipped:?}", rendered.len());
     assert_eq!((rendered.len(), skipped.as_slice()), expected, "{what}");
     rendered
@@ -306,8 +325,12 @@ fn pin(tree: &Tree, what: &str, expected: (usize, &[(&str, usize)])) -> BTreeMap
 #[test]
 fn setting_an_image_changes_the_rendering_by_that_image() {
     let tree = Tree::corpus();
-    let rendered = pin(&tree, "as they are", (15, &[("a component alone", 10), ("a file is missing", 25)]));
-    prove_renderings(&tree, &rendered, "as they are", (0, 0));
+    let rendered = pin(
+        &tree,
+        "as they are",
+        (15, &[("a component alone", 10), ("a file is missing", 25)]),
+    );
+    prove_renderings(&tree, &rendered, "as they are", (124, 43));
 }
 
 /// The corpus with the files that its kustomizations name and that it does not hold, and with overlays that use its
@@ -315,22 +338,22 @@ fn setting_an_image_changes_the_rendering_by_that_image() {
 #[test]
 fn setting_an_image_of_bases_and_components_too() {
     let tree = overlays(&stand_ins(&Tree::corpus()));
-    let mut rendered = pin(&tree, "made whole", (55, &[("a component alone", 10), ("remote", 1)]));
+    let mut rendered = pin(
+        &tree,
+        "made whole",
+        (55, &[("a component alone", 10), ("remote", 1)]),
+    );
     // Those that render as they are have their proof above.
     let (before, _) = renderings(&Tree::corpus());
     rendered.retain(|folder, _| !before.contains_key(folder));
-    prove_renderings(&tree, &rendered, "made whole", (0, 0));
+    prove_renderings(&tree, &rendered, "made whole", (122, 10));
 }
 
 /// Through the kustomization of each folder, through those that it builds on, and through their manifests.
-fn prove_renderings(
-    tree: &Tree,
-    rendered: &BTreeMap<String, Reading>,
-    what: &str,
-    expected: (usize, usize),
-) {
+fn prove_renderings(tree: &Tree, rendered: &BTreeMap<String, Reading>, what: &str, expected: (usize, usize)) {
     let mut turns = Turns::new();
     let (mut jobs, mut by_manifest) = (Vec::new(), 0);
+    let mut proved: BTreeMap<(String, String), usize> = BTreeMap::new();
     for (folder, rendering) in rendered {
         let names: BTreeSet<String> = images::containers(rendering)
             .into_iter()
@@ -339,11 +362,18 @@ fn prove_renderings(
         let own = entries(tree, folder);
         // All of these overlays have the one base, whose images have had their proof; two of them show that an entry
         // can be added on top of each component.
-        let most = if folder.starts_with("overlays/") { 2 } else { usize::MAX };
+        let most = if folder.starts_with("overlays/") {
+            2
+        } else {
+            usize::MAX
+        };
         for name in names.iter().take(most) {
             let want = turns.next();
             // By the entry that makes this name, or by one that is added.
-            let by = own.iter().find(|entry| entry.to == *name).map_or(name, |entry| &entry.name);
+            let by = own
+                .iter()
+                .find(|entry| entry.to == *name)
+                .map_or(name, |entry| &entry.name);
             jobs.push(Job {
                 folder: folder.clone(),
                 files: set(tree, folder, by, &want),
@@ -394,6 +424,12 @@ fn prove_renderings(
                 if transformed.contains(&container.image.name) || !shown {
                     continue;
                 }
+                // In the folder itself and in one that builds on it; more of them show nothing new.
+                let times = proved.entry((file.clone(), container.place.clone())).or_insert(0);
+                *times += 1;
+                if *times > 2 {
+                    continue;
+                }
                 let want = turns.next();
                 let edit = ManifestImage::new(file, &container.object, &container.name, "", "", want.to());
                 let edited = run(&[Edit::ManifestImage(edit.unwrap())], tree)
@@ -412,7 +448,12 @@ fn prove_renderings(
         }
     }
     for job in &jobs {
-        assert!(!job.images.is_empty() && !job.files.is_empty(), "{}: {}", job.folder, job.what);
+        assert!(
+            !job.images.is_empty() && !job.files.is_empty(),
+            "{}: {}",
+            job.folder,
+            job.what
+        );
     }
     check(tree, &jobs);
     println!(
@@ -451,6 +492,9 @@ fn renderings_are_read_whole() {
         .iter()
         .filter(|leaf| matches!(leaf.meaning, Meaning::Text(_) | Meaning::Other(_)))
         .count();
-    assert_eq!((lines, reading.documents(), images::containers(&reading).len()), (912, 35, 13));
+    assert_eq!(
+        (lines, reading.documents(), images::containers(&reading).len()),
+        (912, 35, 13)
+    );
     assert!(scalars > lines, "{scalars} keys and values in {lines} lines");
 }

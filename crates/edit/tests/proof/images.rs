@@ -198,24 +198,26 @@ pub(crate) fn values(reading: &Reading) -> Vec<Value> {
     reading
         .leaves
         .iter()
-        .filter_map(|leaf| match &leaf.meaning {
-            Meaning::Map { .. }
-                if ["repository", "tag"]
-                    .iter()
-                    .all(|key| reading.scalar(leaf.document, &join(&leaf.place, key)).is_some()) =>
-            {
-                Some(true)
+        .filter_map(|leaf| {
+            match &leaf.meaning {
+                Meaning::Map { .. }
+                    if ["repository", "tag"]
+                        .iter()
+                        .all(|key| reading.scalar(leaf.document, &join(&leaf.place, key)).is_some()) =>
+                {
+                    Some(true)
+                }
+                Meaning::Text(text) if leaf.key() == "image" && !text.is_empty() && !container(leaf) => {
+                    Some(false)
+                }
+                _ => None,
             }
-            Meaning::Text(text) if leaf.key() == "image" && !text.is_empty() && !container(leaf) => {
-                Some(false)
-            }
-            _ => None,
-        }
-        .map(|mapping| Value {
-            document: leaf.document,
-            place: leaf.place.clone(),
-            mapping,
-        }))
+            .map(|mapping| Value {
+                document: leaf.document,
+                place: leaf.place.clone(),
+                mapping,
+            })
+        })
         .collect()
 }
 
@@ -279,8 +281,14 @@ pub(crate) fn path(reading: &Reading, document: usize, place: &str) -> String {
             if !path.is_empty() {
                 path.push('.');
             }
-            let plain = step.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-            path.push_str(&if plain { step.to_owned() } else { format!("{step:?}") });
+            let plain = step
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+            path.push_str(&if plain {
+                step.to_owned()
+            } else {
+                format!("{step:?}")
+            });
         }
         at = join(&at, step);
     }

@@ -191,7 +191,9 @@ fn nothing_shared(was: &Reading, expected: &Expected, about: &dyn Fn() -> String
         let anchored = was.leaves.iter().rfind(|other| {
             other.document == leaf.document && other.anchor.as_ref() == Some(name) && other.line <= leaf.line
         });
-        let below = |place: &str| anchored.is_some_and(|to| place == to.place || place.starts_with(&format!("{}/", to.place)));
+        let below = |place: &str| {
+            anchored.is_some_and(|to| place == to.place || place.starts_with(&format!("{}/", to.place)))
+        };
         let shared = expected
             .values
             .keys()
@@ -242,8 +244,18 @@ fn lines_that_had_to(
     }
     let numbers = |lines: &[(usize, &str)]| lines.iter().map(|(number, _)| *number).collect::<BTreeSet<_>>();
     if expected.own_lines {
-        assert_eq!(numbers(&lines.gone), gone, "the lines that went\n{lines:?}\n{}", about());
-        assert_eq!(numbers(&lines.come), come, "the lines that came\n{lines:?}\n{}", about());
+        assert_eq!(
+            numbers(&lines.gone),
+            gone,
+            "the lines that went\n{lines:?}\n{}",
+            about()
+        );
+        assert_eq!(
+            numbers(&lines.come),
+            come,
+            "the lines that came\n{lines:?}\n{}",
+            about()
+        );
     } else {
         let near = |reading: &Reading, line: usize| {
             let mut leaves = reading.leaves.iter().filter(|leaf| leaf.line == line);
@@ -257,13 +269,23 @@ fn lines_that_had_to(
         };
         for (number, line) in &lines.gone {
             // The dash of a field that goes moves to the next one, over the blank lines between them.
-            assert!(line.trim().is_empty() || near(was, *number), "line {} went: {line:?}\n{}", number + 1, about());
+            assert!(
+                line.trim().is_empty() || near(was, *number),
+                "line {} went: {line:?}\n{}",
+                number + 1,
+                about()
+            );
         }
         for (number, line) in &lines.come {
             // The comment of a field that goes stays, on a line of its own.
             let comment = line.trim_start();
             let left = comment.starts_with('#') && lines.gone.iter().any(|(_, gone)| gone.ends_with(comment));
-            assert!(left || near(is, *number), "line {} came: {line:?}\n{}", number + 1, about());
+            assert!(
+                left || near(is, *number),
+                "line {} came: {line:?}\n{}",
+                number + 1,
+                about()
+            );
         }
         let most = expected.values.len() + 1;
         let gone = lines.gone.iter().filter(|(_, line)| !line.trim().is_empty());

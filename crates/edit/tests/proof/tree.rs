@@ -55,7 +55,12 @@ impl Source for Tree {
         let below = format!("{path}/");
         Ok(match self.0.get(path) {
             Some(text) => Read::Text(text.clone()),
-            None if self.0.range(below.clone()..).next().is_some_and(|(next, _)| next.starts_with(&below)) => {
+            None if self
+                .0
+                .range(below.clone()..)
+                .next()
+                .is_some_and(|(next, _)| next.starts_with(&below)) =>
+            {
                 Read::Folder
             }
             None => Read::Absent,

@@ -198,7 +198,11 @@ impl Writer {
         let items: Vec<String> = (0..self.dice.below(4))
             .map(|number| match self.dice.below(if depth > 2 { 1 } else { 3 }) {
                 0 => self.scalar(),
-                1 => format!("{{k{number}: {}, image: {}}}", self.scalar(), self.flow(depth + 1)),
+                1 => format!(
+                    "{{k{number}: {}, image: {}}}",
+                    self.scalar(),
+                    self.flow(depth + 1)
+                ),
                 _ => self.flow(depth + 1),
             })
             .collect();
@@ -242,7 +246,13 @@ impl Writer {
                 let head = self.dice.pick(&["|", "|-", ">", ">-", "|+"]);
                 self.line(indent, &format!("{key}: {head}"));
                 self.loose = false;
-                for line in ["images:", "- name: app", "  newTag: v1 # no comment", "", "image: x:1"] {
+                for line in [
+                    "images:",
+                    "- name: app",
+                    "  newTag: v1 # no comment",
+                    "",
+                    "image: x:1",
+                ] {
                     let at = if line.is_empty() { 0 } else { deeper };
                     self.line(at, line);
                 }
@@ -298,7 +308,11 @@ impl Writer {
             }
             return;
         }
-        let anchor = if self.dice.once_in(30) { format!(" {}", self.anchor().trim_end()) } else { String::new() };
+        let anchor = if self.dice.once_in(30) {
+            format!(" {}", self.anchor().trim_end())
+        } else {
+            String::new()
+        };
         self.line(indent, &format!("{key}:{anchor}"));
         let at = indent + self.list;
         for fields in &items {
@@ -352,7 +366,11 @@ impl Writer {
     fn tag(&mut self) -> String {
         let tag = self.dice.pick(&PLAIN[..10]);
         // As people do: a version that is a number to YAML.
-        if self.dice.once_in(8) { tag.to_owned() } else { self.string(tag) }
+        if self.dice.once_in(8) {
+            tag.to_owned()
+        } else {
+            self.string(tag)
+        }
     }
 }
 
@@ -434,7 +452,10 @@ pub(crate) fn manifests(bytes: &[u8]) -> String {
             writer.filler(indent, step);
         }
         if indent > 0 {
-            for (list, names) in [("initContainers", ["first", "second"]), ("containers", ["web", "side"])] {
+            for (list, names) in [
+                ("initContainers", ["first", "second"]),
+                ("containers", ["web", "side"]),
+            ] {
                 let least = usize::from(list == "containers");
                 let count = least + writer.dice.below(names.len() + 1 - least);
                 let containers: Vec<Vec<(&str, String)>> = names[..count]
@@ -482,7 +503,11 @@ pub(crate) fn values(bytes: &[u8]) -> String {
                     let digest = writer.dice.pick(&["", super::images::OTHER_DIGEST]);
                     fields.push(("digest", writer.string(digest)));
                 }
-                let anchor = if writer.dice.once_in(12) { writer.anchor() } else { String::new() };
+                let anchor = if writer.dice.once_in(12) {
+                    writer.anchor()
+                } else {
+                    String::new()
+                };
                 if writer.dice.once_in(6) {
                     let all = writer.flow_of(&fields);
                     writer.line(indent, &format!("image: {anchor}{all}"));

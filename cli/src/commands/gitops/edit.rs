@@ -73,8 +73,8 @@ fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(Kin
         (None, Read::Text(text)) => {
             recognise::kind(&path, &text).map_err(|(message, next)| Failure::new(message).next(next))?
         }
-        (None, Read::Unfit(why)) => return Err(Failure::new(format!("{path}: {why}"))),
-        (None, Read::Absent) => return Err(Failure::new(format!("{path}: there is no such file"))),
+        (None, Read::Unfit(why)) => return Err(unfit(&path, &why)),
+        (None, Read::Absent) => return Err(unfit(&path, "there is no such file")),
     };
     if kind != Kind::Kustomization {
         return Ok((kind, path));
@@ -87,10 +87,14 @@ fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(Kin
         );
     }
     if let Read::Unfit(why) = files.read(&path)? {
-        return Err(Failure::new(format!("{path}: {why}")));
+        return Err(unfit(&path, &why));
     }
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     Ok((kind, folder.to_owned()))
+}
+
+fn unfit(path: &str, why: &str) -> Failure {
+    Failure::new(format!("{path}: {why}")).next("give a file of text that lies in the folder itself")
 }
 
 /// `NAME=REF` at a path of values: what stands there now is NAME, whole or without its registry.

@@ -157,6 +157,7 @@ impl Source for WorkingCopy {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("{} cannot be read: {error}", path.display()))
+        .next("check the path, and the rights of the file and its folders")
 }
 
 /// Absolute, without `.` and `..`.

@@ -30,7 +30,7 @@ use crate::{Error, Result, TestDir, process::run, tool};
 pub enum HttpAnswer {
     /// This status to everything, and a line of words.
     Status(u16),
-    /// 302 to the same path at another base, such as `https://127.0.0.1:1234`.
+    /// 301 to the same path at another base, such as `https://127.0.0.1:1234`.
     Redirect(String),
     /// Fetches are served; a push is answered 403, as hosts do when the token may only read.
     ReadOnly,
@@ -255,7 +255,7 @@ impl Shared {
                 return Some(plain(status, status.canonical_reason().unwrap_or_default()));
             }
             Some(HttpAnswer::Redirect(base)) => {
-                let mut answer = plain(StatusCode::FOUND, "elsewhere");
+                let mut answer = plain(StatusCode::MOVED_PERMANENTLY, "elsewhere");
                 if let Ok(place) = format!("{base}{path}").parse() {
                     answer.headers_mut().insert(header::LOCATION, place);
                 }

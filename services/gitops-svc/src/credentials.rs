@@ -193,9 +193,10 @@ impl Access {
             variables: Vec::new(),
         };
         if let Some(path) = &self.ca_file {
+            // The setting http.sslCAInfo would yield to this variable of ours.
             environment
-                .settings
-                .push(("http.sslCAInfo".to_owned(), path.display().to_string()));
+                .variables
+                .push(("GIT_SSL_CAINFO", path.display().to_string()));
         }
         match &self.means {
             Means::None => {}
@@ -378,12 +379,11 @@ impl App {
         let id = match self.config.installation_id {
             Some(id) => InstallationId(id),
             None => {
-                within(
-                    app.apps()
-                        .get_repository_installation(&repository.owner, &repository.name),
-                )
-                .await?
-                .id
+                let GithubRepository { owner, name, .. } = repository;
+                let route = format!("/repos/{owner}/{name}/installation");
+                within(app.get::<Installation, _, _>(route, None::<&()>))
+                    .await?
+                    .id
             }
         };
         app.installation_builder(id)
@@ -391,6 +391,12 @@ impl App {
             .build()
             .map_err(|error| github(&error))
     }
+}
+
+/// What is needed of GitHub's answer; octocrab's own type wants an account of a person or organisation.
+#[derive(serde::Deserialize)]
+struct Installation {
+    id: InstallationId,
 }
 
 async fn within<T>(asked: impl Future<Output = octocrab::Result<T>>) -> Result<T, Problem> {

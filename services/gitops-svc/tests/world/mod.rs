@@ -294,3 +294,60 @@ pub(crate) async fn appears(path: &Path) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Starts a replica in this process with a configuration of its own; the task ends with what [`gitops_svc::run`] says.
+pub(crate) async fn start_with(text: &str) -> Result<Running, String> {
+    let (url, shutdown, run) = prepared(text).await?;
+    let task = tokio::spawn(async move { run.await.unwrap() });
+    Ok(Running { url, shutdown, task })
+}
+
+/// Why a replica does not start.
+pub(crate) async fn start_refused(text: &str) -> String {
+    match prepared(text).await {
+        Ok((_, _, run)) => run.await.unwrap_err().to_string(),
+        Err(error) => error,
+    }
+}
+
+async fn prepared(
+    text: &str,
+) -> Result<
+    (
+        String,
+        CancellationToken,
+        impl Future<Output = Result<(), slipway_server::RunError>> + use<>,
+    ),
+    String,
+> {
+    let config: Config = config::parse("test.yaml", text).map_err(|error| error.to_string())?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    let wiring = Wiring {
+        listener,
+        bus: Arc::new(MemoryBus::new(BusConfig::default())),
+        telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
+    };
+    let stop = shutdown.clone();
+    Ok((url, shutdown, gitops_svc::run(config, wiring, stop)))
+}
+
+/// Starts the program with a configuration of its own, armed to kill itself.
+pub(crate) fn spawn_with(world: &World, text: &str, port: u16, fault: Option<&str>) -> Process {
+    let file = world.path("config.yaml");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
+    command
+        .arg("--config")
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(fault) = fault {
+        command.env("SLIPWAY_FAULT_KILL_AT", fault);
+    }
+    Process {
+        child: command.spawn().unwrap(),
+        url: format!("http://127.0.0.1:{port}"),
+    }
+}

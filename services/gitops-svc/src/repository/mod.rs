@@ -6,6 +6,8 @@ mod mirror;
 mod objects;
 mod reach;
 mod remote;
+#[cfg(test)]
+mod tests;
 mod tidy;
 mod trees;
 
@@ -144,6 +146,7 @@ impl Repository {
         plans: Vec<Plan>,
     ) -> Result<(CommitSha, Vec<Applied>), Problem> {
         let head = head.clone();
+        self.tidy.wrote(&self.mirror, plans.len() * tidy::CHANGE);
         self.objects(move |objects, committer| objects::apply(objects, &head, &plans, committer))
             .await
     }

@@ -80,15 +80,13 @@ const DISK: &[(Code, &[&str])] = &[
             "repository is disabled",
             "mirror repository is read-only",
             "is marked as read-only",
+            // As git says it on a disk without room for a folder, too.
+            "unable to create temporary object directory",
         ],
     ),
     (
         Code::PermissionDenied,
-        &[
-            "insufficient permission for adding",
-            ".lock': permission denied",
-            "unable to create temporary object directory",
-        ],
+        &["insufficient permission for adding", ".lock': permission denied"],
     ),
 ];
 
@@ -248,6 +246,9 @@ fn rejected(reason: &str, stderr: &str) -> Problem {
         };
         return no(code, &both);
     }
+    if any(&short, COMMIT_RULES) {
+        return no(Code::PushRefused, &both);
+    }
     if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&long, texts)) {
         return no(*code, &both);
     }
@@ -369,7 +370,9 @@ fn remedy(code: Code) -> &'static str {
             "there is no such repository, or its existence is kept from this service's account: check the repository's url and credentials"
         }
         Code::RemoteFull => "the remote has no room left: free some there, or raise its quota",
-        Code::RemoteReadOnly => "the remote takes no writes: unarchive it, or make its disk writable",
+        Code::RemoteReadOnly => {
+            "the remote takes no writes: unarchive it, make its disk writable, or free some room there"
+        }
         Code::StorageFull => "this service's data_dir is full: free some room, or give it a larger volume",
         Code::PushRefused => "the remote's hook or rules refuse the commit: change what they object to",
         _ => "",

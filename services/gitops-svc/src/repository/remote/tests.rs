@@ -1,6 +1,6 @@
 //! The words of remotes, as they were seen.
 
-use super::{Problem, problem, push_answer};
+use super::{Problem, fetch_problem, has_no_such_object, problem, push_answer, wants_it_whole};
 use crate::change::Code;
 
 fn code(result: &Result<(), Problem>) -> Option<Code> {
@@ -140,4 +140,223 @@ fn what_was_taken_is_success() {
         push_answer(true, "To x\n=\tab:refs/heads/main\t[up to date]\nDone\n", ""),
         Ok(())
     );
+}
+
+/// What each kind of server says to a push, as `git push --porcelain` shows it.
+#[test]
+fn servers_have_their_own_words() {
+    for (server, reason, stderr, wanted) in [
+        (
+            "GitHub",
+            "[remote rejected] (protected branch hook declined)",
+            "remote: error: GH006: Protected branch update failed for refs/heads/main.\nremote: error: Required status check \"ci\" is expected.\n",
+            Code::BranchProtected,
+        ),
+        (
+            "GitHub",
+            "[remote rejected] (push declined due to repository rule violations)",
+            "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - Changes must be made through a pull request.\n",
+            Code::BranchProtected,
+        ),
+        (
+            "GitHub",
+            "[remote rejected] (push declined due to repository rule violations)",
+            "remote: error: GH013: Repository rule violations found for refs/heads/main.\nremote: - GITHUB PUSH PROTECTION\nremote:   - Push cannot contain secrets\n",
+            Code::PushRefused,
+        ),
+        (
+            "GitHub",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: error: GH001: Large files detected. You may want to try Git Large File Storage.\n",
+            Code::PushRefused,
+        ),
+        (
+            "GitLab",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: GitLab: You are not allowed to push code to this project.\n",
+            Code::PermissionDenied,
+        ),
+        (
+            "GitLab",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: GitLab: This deploy key does not have write access to this project.\n",
+            Code::PermissionDenied,
+        ),
+        (
+            "GitLab",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: GitLab: Commit message does not follow the pattern 'JIRA-\\d+'\n",
+            Code::PushRefused,
+        ),
+        (
+            "GitLab",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: GitLab: Your push has been rejected, because this repository has exceeded its size limit of 10 GiB by 1 GiB.\n",
+            Code::RemoteFull,
+        ),
+        (
+            "Bitbucket Data Center",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: Branch refs/heads/main can only be modified through pull requests.\nremote: Check your branch permissions configuration with the project administrator.\n",
+            Code::BranchProtected,
+        ),
+        (
+            "Bitbucket Cloud",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: Permission denied to update branch main.\n",
+            Code::BranchProtected,
+        ),
+        (
+            "Gitea",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: Gitea: Not allowed to push to protected branch main\n",
+            Code::BranchProtected,
+        ),
+        (
+            "Gitea",
+            "[remote rejected] (pre-receive hook declined)",
+            "remote: Gitea: User permission denied for writing.\n",
+            Code::PermissionDenied,
+        ),
+        (
+            "Azure DevOps",
+            "[remote rejected] (TF402455: Pushes to this branch are not permitted; you must use a pull request to update this branch.)",
+            "",
+            Code::BranchProtected,
+        ),
+        (
+            "Azure DevOps",
+            "[remote rejected] (TF401027: You need the Git 'GenericContribute' permission to perform this action.)",
+            "",
+            Code::PermissionDenied,
+        ),
+        (
+            "Azure DevOps",
+            "[remote rejected] (VS403654: The push was rejected because it contains secrets.)",
+            "",
+            Code::PushRefused,
+        ),
+        (
+            "git",
+            "[remote rejected] (failed to update ref)",
+            "remote: error: cannot lock ref 'refs/heads/main': Unable to create '/srv/x.git/refs/heads/main.lock': Permission denied\n",
+            Code::PermissionDenied,
+        ),
+        (
+            "git",
+            "[remote rejected] (failed to update ref)",
+            "remote: error: cannot lock ref 'refs/heads/main': Unable to create '/srv/x.git/refs/heads/main.lock': Read-only file system\n",
+            Code::RemoteReadOnly,
+        ),
+        (
+            "git",
+            "[remote rejected] (failed to update ref)",
+            "remote: error: cannot lock ref 'refs/heads/main': Unable to create '/srv/x.git/refs/heads/main.lock': No space left on device\n",
+            Code::RemoteFull,
+        ),
+        (
+            "git",
+            "[remote rejected] (unpacker error)",
+            "remote: error: insufficient permission for adding an object to repository database ./objects\nremote: fatal: failed to write object\n",
+            Code::PermissionDenied,
+        ),
+        (
+            "git",
+            "[remote rejected] (branch is currently checked out)",
+            "",
+            Code::PushRefused,
+        ),
+    ] {
+        let stdout = format!("To x\n!\tab:refs/heads/main\t{reason}\nDone\n");
+        let answer = push_answer(false, &stdout, stderr);
+        assert_eq!(
+            code(&answer),
+            Some(wanted),
+            "{server}: {reason} {stderr} {answer:?}"
+        );
+        let Err(Problem::Final(reason)) = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(reason.message.contains("; git says: "), "no remedy: {reason}");
+    }
+    let stdout = "To x\n!\tab:refs/heads/main\t[remote rejected] (TF401028: The reference 'refs/heads/main' has already been updated by another client, so you cannot update it. Please try again.)\nDone\n";
+    assert_eq!(push_answer(false, stdout, ""), Err(Problem::LostRace));
+}
+
+/// Answers before any ref is spoken of.
+#[test]
+fn servers_have_their_own_words_for_who_we_are() {
+    for (stderr, wanted) in [
+        (
+            "remote: Permission to acme/shop.git denied to robot.\nfatal: unable to access 'https://github.com/acme/shop.git/': The requested URL returned error: 403",
+            Code::PermissionDenied,
+        ),
+        (
+            "ERROR: The key you are authenticating with has been marked as read only.\nfatal: Could not read from remote repository.",
+            Code::PermissionDenied,
+        ),
+        (
+            "remote: This repository was archived so it is read-only.\nfatal: unable to access 'https://github.com/acme/shop.git/': The requested URL returned error: 403",
+            Code::RemoteReadOnly,
+        ),
+        (
+            "remote: The project you were looking for could not be found or you don't have permission to view it.\nfatal: repository 'https://gitlab.com/acme/shop.git/' not found",
+            Code::RepositoryNotFound,
+        ),
+        (
+            "remote: TF401019: The Git repository with name or identifier shop does not exist or you do not have permissions for the operation you are attempting.\nfatal: repository 'https://dev.azure.com/acme/_git/shop/' not found",
+            Code::RepositoryNotFound,
+        ),
+        (
+            "remote: HTTP Basic: Access denied\nfatal: Authentication failed for 'https://gitlab.com/acme/shop.git/'",
+            Code::CredentialsRefused,
+        ),
+        (
+            "Gitea: Repository does not exist or you do not have access\nfatal: Could not read from remote repository.",
+            Code::RepositoryNotFound,
+        ),
+    ] {
+        let answer = problem(stderr);
+        assert_eq!(code(&Err(answer.clone())), Some(wanted), "{stderr} {answer:?}");
+    }
+    let passes = "remote: GitLab: The repository is temporarily read-only. Please try again later.";
+    assert!(matches!(problem(passes), Problem::Transient(_)));
+}
+
+#[test]
+fn a_fetch_fills_our_disk_and_not_theirs() {
+    for (stderr, wanted) in [
+        (
+            "fatal: write error: No space left on device\nfatal: fetch-pack: invalid index-pack output",
+            Code::StorageFull,
+        ),
+        (
+            "fatal: cannot mkdir /data/mirrors/x.git: No space left on device",
+            Code::StorageFull,
+        ),
+        (
+            "remote: fatal: unable to write: No space left on device\nfatal: the remote end hung up",
+            Code::RemoteFull,
+        ),
+    ] {
+        assert_eq!(code(&Err(fetch_problem(stderr))), Some(wanted), "{stderr}");
+    }
+}
+
+#[test]
+fn remotes_that_cannot_leave_things_out_say_so() {
+    for stderr in [
+        "fatal: dumb http transport does not support shallow capabilities",
+        "fatal: Server does not support shallow clients",
+        "fatal: remote error: filter 'blob:none' not supported",
+    ] {
+        let reason = problem(stderr).reason();
+        assert!(wants_it_whole(&reason), "{reason:?}");
+    }
+    assert!(!wants_it_whole(
+        &problem("fatal: the remote end hung up").reason()
+    ));
+    assert!(has_no_such_object(
+        "fatal: remote error: upload-pack: not our ref 1a2b"
+    ));
 }

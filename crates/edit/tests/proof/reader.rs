@@ -136,7 +136,7 @@ impl Reading {
                         style: Style::Collection,
                     });
                     let first = walk.parser.parse().map_err(|error| error.to_string())?;
-                    walk.node(first, String::new(), 0)?;
+                    walk.node(first, "", 0)?;
                     let end = walk.parser.parse().map_err(|error| error.to_string())?;
                     if let EventData::DocumentEnd { implicit } = end.data {
                         walk.leaves[at].meaning = Meaning::Document {
@@ -214,7 +214,7 @@ struct Walk<'a, 'b> {
 }
 
 impl Walk<'_, '_> {
-    fn node(&mut self, event: libyaml_safer::Event, place: String, depth: usize) -> Result<(), String> {
+    fn node(&mut self, event: libyaml_safer::Event, place: &str, depth: usize) -> Result<(), String> {
         if depth > 200 {
             return Err("too deep for this reader".to_owned());
         }
@@ -222,7 +222,7 @@ impl Walk<'_, '_> {
         let mut push = |meaning, anchor, tag, style| {
             self.leaves.push(Leaf {
                 document: self.document,
-                place: place.clone(),
+                place: place.to_owned(),
                 meaning,
                 anchor,
                 tag,
@@ -264,7 +264,7 @@ impl Walk<'_, '_> {
                     if event.data == EventData::SequenceEnd {
                         break;
                     }
-                    self.node(event, join(&place, &number.to_string()), depth + 1)?;
+                    self.node(event, &join(place, &number.to_string()), depth + 1)?;
                 }
             }
             EventData::MappingStart {
@@ -281,9 +281,9 @@ impl Walk<'_, '_> {
                         _ => "?".to_owned(),
                     };
                     // A key is a node too: its anchor, its tag, and whether it is a string.
-                    self.node(event, join(&place, &format!("{key}:")), depth + 1)?;
+                    self.node(event, &join(place, &format!("{key}:")), depth + 1)?;
                     let event = self.parser.parse().map_err(|error| error.to_string())?;
-                    self.node(event, join(&place, &key), depth + 1)?;
+                    self.node(event, &join(place, &key), depth + 1)?;
                 }
             }
             other => return Err(format!("no node: {other:?}")),
@@ -300,10 +300,10 @@ pub(crate) fn is_text(text: &str) -> bool {
     use regex::Regex;
     static OTHER: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         [
-            // YAML 1.1.
+            // YAML 1.1; its type repository takes `0x_` for a number too, which nobody's parser does.
             "~|null|Null|NULL|",
             "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
-            "[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",
+            "[-+]?0b_*[01][01_]*|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x_*[0-9a-fA-F][0-9a-fA-F_]*|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",
             r"[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?",
             r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
             "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9].*)?",

@@ -8,7 +8,7 @@ use crate::{
     naming::reference_of,
     objects::{Object, named, objects},
     steps::{Step, Steps},
-    values::{Changes, Led, behind, done, follow, scalar, what_is_there},
+    values::{Changes, Led, behind, done, follow, look, scalar, what_is_there},
 };
 
 impl RestoreValues {
@@ -19,7 +19,15 @@ impl RestoreValues {
         let mut values = Vec::with_capacity(self.values.len());
         let mut now = Vec::with_capacity(self.values.len());
         for value in &self.values {
-            let Spot { object, led, steps } = spot(&text, &objects, value)?;
+            let Spot { object, led, steps } = match spot(&text, &objects, value) {
+                // Nothing to put back: that it is not this value's own does not matter.
+                Err(Refusal::Unsafe { .. }) if value.before == value.after => {
+                    now.push(value.before.clone());
+                    values.push(value.clone());
+                    continue;
+                }
+                spot => spot?,
+            };
             let (below, stands) = match &led {
                 Led::Node { below, node } => match scalar(&text, node) {
                     Some(scalar) => (below, Some(scalar)),
@@ -103,7 +111,7 @@ fn spot<'a>(
     value: &ValueDifference,
 ) -> Result<Spot<'a>, Refusal> {
     let unreadable = |error: crate::InvalidEdit| Refusal::ImageNotFound(error.message);
-    let steps = Steps::parse("at", &value.at).map_err(unreadable)?;
+    let steps = Steps::recorded(&value.at).map_err(unreadable)?;
     let mut found = named(objects, &value.document)?;
     if found.len() > 1 {
         return Err(refuse(
@@ -112,6 +120,10 @@ fn spot<'a>(
         ));
     }
     let object = found.remove(0);
-    let led = follow(text, &object, &steps)?;
+    // What the change only saw beside its own may be shared with others.
+    let led = match value.before == value.after {
+        true => look(text, &object, &steps)?,
+        false => follow(text, &object, &steps)?,
+    };
     Ok(Spot { object, led, steps })
 }

@@ -31,22 +31,30 @@ impl Steps {
     /// # Errors
     /// Names the field of the edit.
     pub(crate) fn parse(field: &'static str, text: &str) -> Result<Self, InvalidEdit> {
-        let invalid = |why: &str| {
-            let shown: String = text.chars().take(120).collect();
-            InvalidEdit::new(
-                field,
-                format!(
-                    "{shown:?} {why}; write keys with dots between, list items as [0] or [name=web], and in double quotes what holds a dot: image.tag"
-                ),
-            )
-        };
+        if text.len() > MAX_BYTES || text.contains(char::is_control) {
+            let why = format!("is longer than {MAX_BYTES} bytes or holds control characters");
+            return Err(invalid(field, text, &why));
+        }
+        let steps = Self::read(field, text)?;
+        if steps.0.len() > MAX_STEPS {
+            let why = format!("has more than {MAX_STEPS} steps");
+            return Err(invalid(field, text, &why));
+        }
+        Ok(steps)
+    }
+
+    /// Reads what an edit wrote down: the same, but as long, as deep and as odd as the file's own keys.
+    ///
+    /// # Errors
+    /// No edit wrote that.
+    pub(crate) fn recorded(text: &str) -> Result<Self, InvalidEdit> {
+        Self::read("at", text)
+    }
+
+    fn read(field: &'static str, text: &str) -> Result<Self, InvalidEdit> {
+        let invalid = |why: &str| invalid(field, text, why);
         if text.is_empty() {
             return Err(invalid("is empty"));
-        }
-        if text.len() > MAX_BYTES || text.contains(char::is_control) {
-            return Err(invalid(&format!(
-                "is longer than {MAX_BYTES} bytes or holds control characters"
-            )));
         }
         let mut steps = Vec::new();
         let mut rest = text;
@@ -61,9 +69,6 @@ impl Steps {
             }
             .map_err(&invalid)?;
         }
-        if steps.len() > MAX_STEPS {
-            return Err(invalid(&format!("has more than {MAX_STEPS} steps")));
-        }
         Ok(Self(steps))
     }
 
@@ -73,6 +78,16 @@ impl Steps {
         steps.push(Step::Key(key.to_owned()));
         Self(steps)
     }
+}
+
+fn invalid(field: &'static str, text: &str, why: &str) -> InvalidEdit {
+    let shown: String = text.chars().take(120).collect();
+    InvalidEdit::new(
+        field,
+        format!(
+            "{shown:?} {why}; write keys with dots between, list items as [0] or [name=web], and in double quotes what holds a dot: image.tag"
+        ),
+    )
 }
 
 fn key<'a>(text: &'a str, steps: &mut Vec<Step>) -> Result<&'a str, &'static str> {

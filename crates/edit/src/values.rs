@@ -32,13 +32,30 @@ pub(crate) enum Led<'a> {
 /// # Errors
 /// The way is not this value's alone.
 pub(crate) fn follow<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps) -> Result<Led<'a>, Refusal> {
-    let mut node = object.node;
-    let mut below = Vec::new();
     if let Some(root) = object.at.first().and_then(|number| text.stream.at(&[*number])) {
         unshared(text, root)?;
     }
+    walk(text, object, steps, &|node| unshared(text, node))
+}
+
+/// Follows steps to a value that is only looked at: others may share it.
+///
+/// # Errors
+/// Something on the way is not written out here.
+pub(crate) fn look<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps) -> Result<Led<'a>, Refusal> {
+    walk(text, object, steps, &not_alias)
+}
+
+fn walk<'a>(
+    text: &'a Text<'_>,
+    object: &Object<'a>,
+    steps: &Steps,
+    check: &dyn Fn(&Node) -> Result<(), Refusal>,
+) -> Result<Led<'a>, Refusal> {
+    let mut node = object.node;
+    let mut below = Vec::new();
     for (number, step) in steps.0.iter().enumerate() {
-        unshared(text, node)?;
+        check(node)?;
         match child(text, node, step)? {
             Some(index) => {
                 below.push(index);
@@ -56,17 +73,22 @@ pub(crate) fn follow<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps)
             }
         }
     }
-    unshared(text, node)?;
+    check(node)?;
     Ok(Led::Node { below, node })
 }
 
-fn unshared(text: &Text<'_>, node: &Node) -> Result<(), Refusal> {
-    if matches!(node.kind, Kind::Alias(_)) {
-        return Err(refuse(
+fn not_alias(node: &Node) -> Result<(), Refusal> {
+    match node.kind {
+        Kind::Alias(_) => Err(refuse(
             node.line,
             "the value is an alias: edit it where its anchor stands, or write it out here",
-        ));
+        )),
+        _ => Ok(()),
     }
+}
+
+fn unshared(text: &Text<'_>, node: &Node) -> Result<(), Refusal> {
+    not_alias(node)?;
     if text.stream.points_to(node.anchor) {
         return Err(refuse(
             node.line,

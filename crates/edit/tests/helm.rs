@@ -578,3 +578,10 @@ fn the_image_is_read_with_its_line() {
         assert_eq!((found[0].name.as_str(), found[0].file.as_str()), (path, FILE));
     }
 }
+
+#[test]
+fn a_part_that_others_share_is_left_and_does_not_hinder() {
+    let text = "image:\n  repository: a\n  tag: &t v1\nother: *t\n";
+    let edited = apply(text, &helm("image", "", to("q/b", "", ""))).unwrap();
+    assert_eq!(edited, text.replace("repository: a", "repository: q/b"));
+}

@@ -30,6 +30,7 @@ fn help_teaches_every_noun() {
         "release",
         "approval",
         "build",
+        "gitops",
         "events",
         "config",
         "Exit codes",

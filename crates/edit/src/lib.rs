@@ -4,7 +4,8 @@
 //! text; before it counts, the text is read again, and must differ only where it was meant to.
 //!
 //! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and
-//! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back.
+//! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back. Inside, `layout` makes
+//! the splices and the proof; `images` and `bases` are kustomize's, `slots` finds the image that values make together.
 
 mod bases;
 mod difference;

@@ -386,9 +386,9 @@ fn is_number(lower: &str) -> bool {
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         if let Some(rest) = digits.strip_prefix(prefix) {
+            // Underscores alone are one by YAML 1.1's letter, but no parser's.
             let digits = rest.chars().all(|c| c == '_' || c.is_digit(radix));
-            // YAML 1.1 takes underscores alone for a number, and knows no `0o`.
-            return digits && !rest.is_empty() && (radix != 8 || rest.chars().any(|c| c != '_'));
+            return digits && rest.chars().any(|c| c != '_');
         }
     }
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {

@@ -178,6 +178,9 @@ const FINAL: &[(Code, &[&str])] = &[
             "does not appear to be a git repository",
             "project you were looking for could not be found",
             "returned error: 404",
+            // Moved for good; no redirect is followed with credentials.
+            "returned error: 301",
+            "returned error: 308",
             "' not found",
             "no such project",
             "tf401019",

@@ -10,6 +10,7 @@ use slipway_telemetry::Service;
 use crate::{
     branch::{self, Branch},
     change::{self, Change, branch_id},
+    pace::{Paces, Together},
     pull_request::{Flow, Forge},
     repository::Repository,
     round::{Round, RoundError},
@@ -27,11 +28,14 @@ pub(crate) struct Worker {
     /// Those of the repositories whose changes may go by pull request.
     pub(crate) forges: BTreeMap<String, Forge>,
     pub(crate) max_batch: usize,
+    pub(crate) paces: Paces,
+    pub(crate) wakes: Arc<Together>,
     pub(crate) telemetry: Service,
 }
 
-/// Wakes the owner of a branch, who sees for itself what waits.
+/// Wakes the owner of a branch, who sees for itself what waits. Call it when the change is recorded.
 pub(crate) async fn nudge(
+    wakes: &Together,
     ledger: &Ledger,
     repository: &str,
     branch: &BranchName,
@@ -41,10 +45,13 @@ pub(crate) async fn nudge(
         repository: repository.to_owned(),
         branch: branch.clone(),
     };
-    ledger
-        .execute::<Branch>(&branch_id(repository, branch), wake, meta)
-        .await?;
-    Ok(())
+    let id = branch_id(repository, branch);
+    wakes
+        .once(&id, async || {
+            ledger.execute::<Branch>(&id, wake, meta).await?;
+            Ok(())
+        })
+        .await
 }
 
 #[async_trait]
@@ -57,7 +64,7 @@ impl Effects<Change> for Worker {
             };
             return Box::pin(flow.perform()).await;
         };
-        if let Err(error) = nudge(&run.ledger, repository, branch, &Meta::from(actor())).await {
+        if let Err(error) = nudge(&self.wakes, &run.ledger, repository, branch, &Meta::from(actor())).await {
             tracing::warn!(id = %run.id, %error, "the branch of a waiting change could not be woken");
         }
         None

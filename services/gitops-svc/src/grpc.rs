@@ -20,12 +20,13 @@ use slipway_server::{Action, ApiError, Caller, convert};
 use tonic::{Request, Response, Status};
 
 use self::messages::{scope, to_proto};
-use crate::{change::Change, render::Renderer, repository::Repository};
+use crate::{change::Change, pace::Together, render::Renderer, repository::Repository};
 
 /// The service as gRPC knows it.
 #[derive(Debug)]
 pub(crate) struct GitOpsGrpc {
     pub(crate) ledger: Ledger,
+    pub(crate) wakes: Arc<Together>,
     pub(crate) repositories: BTreeMap<String, Arc<Repository>>,
     pub(crate) renderer: Renderer,
     pub(crate) push_deadline: Duration,

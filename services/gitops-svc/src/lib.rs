@@ -1,7 +1,8 @@
 //! gitops-svc: writes the wanted images into GitOps repositories, one commit for each change, many changes in one push.
 //!
 //! Where to look: the crate `slipway-edit` changes the text of a file; [`change`] and [`branch`] decide; `round` pushes; `repository` is
-//! the mirror and the remote; `render` runs kustomize; `grpc` is the API.
+//! the mirror and the remote; [`layout`] knows where images stand, and `history` what commits of others mean; `render` runs
+//! kustomize; `grpc` is the API.
 
 pub mod branch;
 pub mod change;
@@ -14,6 +15,7 @@ mod history;
 mod images;
 pub mod layout;
 mod message;
+mod pace;
 mod process;
 pub mod pull_request;
 mod reason;
@@ -30,8 +32,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 use crate::{
-    branch::Branch, change::Change, effects::Worker, grpc::GitOpsGrpc, render::Renderer,
+    branch::Branch,
+    change::Change,
+    effects::Worker,
+    grpc::GitOpsGrpc,
+    pace::{Paces, Together},
     pull_request::Forge,
+    render::Renderer,
     repository::Repository,
     signing::{Committer, Key},
 };
@@ -67,10 +74,13 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "gitops-svc".to_owned());
     let ledger = slipway_server::ledger::open(&config.database, "gitops", &replica).await?;
 
+    let wakes = Arc::new(Together::default());
     let worker = Arc::new(Worker {
         repositories: repositories.clone(),
         forges: Forge::all(&repositories),
         max_batch: config.max_batch,
+        paces: Paces::default(),
+        wakes: Arc::clone(&wakes),
         telemetry: wiring.telemetry.clone(),
     });
     let executor = Executor::builder(ledger.clone())
@@ -80,6 +90,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     let relay = slipway_server::spawn_relay(&ledger, wiring.bus, shutdown.clone());
     let grpc = GitOpsGrpc {
         ledger: ledger.clone(),
+        wakes,
         repositories,
         renderer,
         push_deadline: config.push_deadline,

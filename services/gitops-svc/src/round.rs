@@ -8,7 +8,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use slipway_ledger::{
@@ -29,6 +29,8 @@ use crate::{
 /// at random, since the winner may lose next time.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How often a round looks who has come while it waits for a crowd.
+const LINGER_STEP: Duration = Duration::from_millis(5);
 
 /// Why a round has no outcome.
 pub(crate) enum RoundError {
@@ -73,6 +75,8 @@ enum Attempt {
     Settled {
         outcomes: Vec<(Id, Outcome)>,
         head: CommitSha,
+        /// How many others waited while these were pushed, when somebody looked.
+        others: Option<usize>,
     },
     /// The remote refused them together.
     Refused(Reason),
@@ -86,7 +90,10 @@ impl Round<'_> {
     /// # Errors
     /// When there is nothing to record, or no way to.
     pub(crate) async fn run(&self) -> Result<(), RoundError> {
-        let waiting = self.waiting(self.worker.max_batch).await?;
+        let most = self.worker.max_batch.min(self.worker.paces.together(self.id));
+        let waiting = self.gathered(most).await?;
+        let began = Instant::now();
+        let count = waiting.len();
         let deadlines: HashMap<Id, _> = waiting
             .iter()
             .map(|(id, state)| (id.clone(), state.deadline))
@@ -94,6 +101,7 @@ impl Round<'_> {
         let mut outcomes = Vec::new();
         let mut head = None;
         let mut postponed = None;
+        let mut others = None;
         match self.worker.repositories.get(self.repository) {
             _ if waiting.is_empty() => {}
             None => {
@@ -121,12 +129,12 @@ impl Round<'_> {
                     Ok(base) => base,
                     Err(Problem::Final(reason)) => {
                         outcomes.extend(ids(&waiting).map(|id| (id, Outcome::Failed(reason.clone()))));
-                        return self.settle(outcomes, None, None).await;
+                        return self.settle(outcomes, None, None, None).await;
                     }
                     Err(problem) => {
                         let reason = problem.reason();
                         return self
-                            .settle(self.overdue(&deadlines, &reason), None, Some(reason))
+                            .settle(self.overdue(&deadlines, &reason), None, Some(reason), None)
                             .await;
                     }
                 };
@@ -136,7 +144,10 @@ impl Round<'_> {
                         Attempt::Settled {
                             outcomes: settled,
                             head: at,
+                            others: seen,
                         } => {
+                            // The rest of the group waits for the next round.
+                            others = seen.or_else(|| (settled.len() < group.len()).then_some(1));
                             outcomes.extend(settled);
                             head = Some(at);
                         }
@@ -158,7 +169,31 @@ impl Round<'_> {
                 }
             }
         }
-        self.settle(outcomes, head, postponed).await
+        self.settle(outcomes, head, postponed, others).await?;
+        let now = Instant::now();
+        if count > 0 {
+            self.worker.paces.settled(self.id, count, now - began, now);
+        }
+        Ok(())
+    }
+
+    /// The changes that wait, after a moment for those who are likely to come again.
+    async fn gathered(&self, most: usize) -> Result<Vec<Waiting>, RoundError> {
+        let linger = self.worker.paces.linger(self.id, Instant::now());
+        let mut waiting = self.waiting(most).await?;
+        if let Some((crowd, longest)) = linger {
+            let until = Instant::now() + longest;
+            while waiting.len() < crowd.min(most) && Instant::now() < until {
+                self.sleep(LINGER_STEP).await?;
+                let more = self.waiting(most).await?;
+                let quiet = more.len() == waiting.len() && !more.is_empty();
+                waiting = more;
+                if quiet {
+                    break;
+                }
+            }
+        }
+        Ok(waiting)
     }
 
     /// Those that have waited long enough for a remote that cannot be reached.
@@ -247,6 +282,7 @@ impl Round<'_> {
         let _spans = self.spans(changes);
         let mut wait = FIRST_WAIT;
         let mut attempts = 0;
+        let mut changes = changes;
         loop {
             if self.cancelled.is_cancelled() {
                 return Err(RoundError::Cancelled);
@@ -292,14 +328,26 @@ impl Round<'_> {
             }
             let plans: Vec<Plan> = rest.iter().filter_map(|(id, state)| plan(id, state)).collect();
             let (tip, applied) = reach!(repository.apply(&head, plans).await);
+            let mut others = None;
             if tip != head {
                 attempts += 1;
                 faults::point("gitops.push.before");
-                match repository.push(self.branch, &head, &tip).await {
-                    Ok(()) => proved = true,
+                let push = repository.push(self.branch, &head, &tip);
+                let (pushed, seen) = tokio::join!(push, self.others_waiting(changes));
+                others = seen.ok();
+                match pushed {
+                    Ok(()) => {
+                        proved = true;
+                        if attempts == 1 {
+                            self.worker.paces.won(self.id, changes.len());
+                        }
+                    }
                     Err(Problem::LostRace) => {
+                        self.worker.paces.lost(self.id, changes.len());
                         self.pause(wait).await?;
                         wait = (wait * 2).min(LONGEST_WAIT);
+                        // The rest comes in the next round.
+                        changes = &changes[..changes.len().min(self.worker.paces.together(self.id))];
                         continue;
                     }
                     Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),
@@ -323,7 +371,11 @@ impl Round<'_> {
                 };
                 (id.clone(), outcome)
             }));
-            return Ok(Attempt::Settled { outcomes, head: tip });
+            return Ok(Attempt::Settled {
+                outcomes,
+                head: tip,
+                others,
+            });
         }
     }
 
@@ -345,9 +397,13 @@ impl Round<'_> {
     }
 
     async fn pause(&self, wait: Duration) -> Result<(), RoundError> {
+        self.sleep(wait.mul_f64(fastrand::f64())).await
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<(), RoundError> {
         tokio::select! {
             () = self.cancelled.cancelled() => Err(RoundError::Cancelled),
-            () = tokio::time::sleep(wait.mul_f64(fastrand::f64())) => Ok(()),
+            () = tokio::time::sleep(time) => Ok(()),
         }
     }
 
@@ -357,9 +413,15 @@ impl Round<'_> {
         outcomes: Vec<(Id, Outcome)>,
         head: Option<CommitSha>,
         postponed: Option<Reason>,
+        others: Option<usize>,
     ) -> Result<(), RoundError> {
         let meta = Meta::from(actor());
-        let rest = postponed.is_none() && self.others_waiting(&outcomes).await? == 0;
+        // Nothing is lost when somebody has come since: see below.
+        let others = match others {
+            Some(others) => others,
+            None => self.others_than(outcomes.iter().map(|(id, _)| id)).await?,
+        };
+        let rest = postponed.is_none() && others == 0;
         let jitter = fastrand::u16(0..=1000);
         let (outcomes, head, postponed) = (&outcomes, &head, &postponed);
         let settled = self
@@ -397,15 +459,27 @@ impl Round<'_> {
         }
         // A change that came between the look and the record saw its branch awake, and woke nobody.
         if rest && !self.waiting(1).await?.is_empty() {
-            nudge(self.ledger, self.repository, self.branch, &meta).await?;
+            nudge(
+                &self.worker.wakes,
+                self.ledger,
+                self.repository,
+                self.branch,
+                &meta,
+            )
+            .await?;
         }
         Ok(())
     }
 
-    async fn others_waiting(&self, outcomes: &[(Id, Outcome)]) -> Result<usize, RoundError> {
-        let settled: HashSet<&Id> = outcomes.iter().map(|(id, _)| id).collect();
-        let waiting = self.waiting(settled.len() + 1).await?;
-        Ok(waiting.iter().filter(|(id, _)| !settled.contains(id)).count())
+    async fn others_waiting(&self, changes: &[Waiting]) -> Result<usize, RoundError> {
+        self.others_than(changes.iter().map(|(id, _)| id)).await
+    }
+
+    /// How many wait besides these.
+    async fn others_than<'a>(&self, these: impl Iterator<Item = &'a Id>) -> Result<usize, RoundError> {
+        let these: HashSet<&Id> = these.collect();
+        let waiting = self.waiting(these.len() + 1).await?;
+        Ok(waiting.iter().filter(|(id, _)| !these.contains(id)).count())
     }
 }
 

@@ -69,7 +69,14 @@ impl GitOpsGrpc {
             .await?;
         if executed.snapshot.state.status == change::Status::Pending
             && request.mode == Mode::Push
-            && let Err(error) = nudge(&self.ledger, &request.repository, &request.branch, &meta).await
+            && let Err(error) = nudge(
+                &self.wakes,
+                &self.ledger,
+                &request.repository,
+                &request.branch,
+                &meta,
+            )
+            .await
         {
             // The change is recorded, and looks after its branch itself.
             tracing::warn!(id = %executed.snapshot.id, %error, "a branch could not be woken");
@@ -109,7 +116,10 @@ impl GitOpsGrpc {
             traceparent: None,
         };
         let once = Once::new(&asked.requested_by.principal, "ApplyChange", request_id, &asked);
-        if let Some(known) = self.known(&once, &asked.requested_by).await? {
+        // What is decided from here on depends on the remote, or on a configuration that may have changed since.
+        if (asked.edits.is_empty() || repository.pull_requests().is_some())
+            && let Some(known) = self.known(&once, &asked.requested_by).await?
+        {
             return Ok(known);
         }
         let mut asked = change::Request {

@@ -113,7 +113,10 @@ async fn an_environment_is_changed_by_its_name_and_promoted() {
     assert_status(&staging, Status::Pushed);
     assert_eq!(
         read(&world, "apps/identity/staging/kustomization.yaml"),
-        STAGING.replace("\"0\"\n", "\"1a2b3c4\"\n  newName: r.example/identity\n")
+        STAGING.replace(
+            "newTag: \"0\"",
+            "newName: r.example/identity\n  newTag: \"1a2b3c4\""
+        )
     );
     assert_eq!(staging.promoted_from, "dev");
     assert_eq!(staging.promoted_from_commit, dev.commit);

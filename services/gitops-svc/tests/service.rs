@@ -212,7 +212,7 @@ async fn requests_that_make_no_sense_are_refused_by_field() {
                 r
             },
             "edits",
-            "at least one edit",
+            "give edits",
         ),
         (
             {

@@ -315,6 +315,16 @@ impl GitOpsGrpc {
             },
             token => Position::read(token, &list)?,
         };
+        if !token.is_empty()
+            && let Some(commit) = &position.commit
+            && !repository.ensure(commit).await.map_err(problem)?
+        {
+            // The branch was written anew since.
+            return Err(ApiError::invalid(
+                "page_token",
+                format!("goes on at commit {commit}, which is on no branch any more; begin without one"),
+            ));
+        }
         let mut changes = Changes {
             ledger: &self.ledger,
             filter,

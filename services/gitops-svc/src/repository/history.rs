@@ -96,6 +96,8 @@ fn walk(
     };
     let mut walked = Walked::default();
     let mut at = Some(objects::object_id(from)?);
+    // At the path, of the commit that comes next.
+    let mut stood: Option<Option<ObjectId>> = None;
     while let Some(id) = at {
         // What it changed cannot be told without its parent.
         if is_shallow(&id) {
@@ -114,7 +116,19 @@ fn walk(
         let commit = repository.find_commit(id).map_err(broken)?;
         let parents: Vec<ObjectId> = commit.parent_ids().map(gix::Id::detach).collect();
         at = parents.first().copied();
-        if touches(repository, id, at, path)? {
+        let touched = path.is_empty() || {
+            let now = match stood.take() {
+                Some(now) => now,
+                None => entry_at(repository, id, path)?,
+            };
+            let before = match at {
+                Some(parent) => entry_at(repository, parent, path)?,
+                None => None,
+            };
+            stood = Some(before);
+            now != before
+        };
+        if touched {
             let mut read = read(repository, id)?;
             if let [first, others @ ..] = parents.as_slice()
                 && !others.is_empty()
@@ -127,25 +141,17 @@ fn walk(
     Ok(walked)
 }
 
-/// Whether what stands at a path is another thing than in the parent.
-fn touches(
+/// What stands at a path of a commit.
+fn entry_at(
     repository: &gix::Repository,
     commit: ObjectId,
-    parent: Option<ObjectId>,
     path: &str,
-) -> Result<bool, MirrorError> {
-    if path.is_empty() {
-        return Ok(true);
-    }
-    let at = |commit: ObjectId| -> Result<Option<ObjectId>, MirrorError> {
-        let tree = repository
-            .find_tree(objects::tree_of(repository, commit)?)
-            .map_err(broken)?;
-        let entry = tree.lookup_entry(path.split('/')).map_err(broken)?;
-        Ok(entry.map(|entry| entry.object_id()))
-    };
-    let before = parent.map(at).transpose()?.flatten();
-    Ok(at(commit)? != before)
+) -> Result<Option<ObjectId>, MirrorError> {
+    let tree = repository
+        .find_tree(objects::tree_of(repository, commit)?)
+        .map_err(broken)?;
+    let entry = tree.lookup_entry(path.split('/')).map_err(broken)?;
+    Ok(entry.map(|entry| entry.object_id()))
 }
 
 fn read(repository: &gix::Repository, id: ObjectId) -> Result<Commit, MirrorError> {

@@ -237,12 +237,18 @@ fn set_image(text: &Text<'_>, name: &str, wanted: &Wanted) -> Result<Edit, Refus
     }
     let edited = text.splice(&mut plan.splices);
     let after = verify(&text.stream, &edited, index, &before, wanted, node.line)?;
-    let last = plan.splices.iter().map(|(range, _)| range.end).max();
-    let exact = plan.reshaped.then(|| {
-        let start = node.span.start;
-        let (end, _) = text.line_end(last.unwrap_or(start).max(start));
-        Box::new(Exact::between(text.text, &edited, start..end, 0))
-    });
+    let exact = if plan.reshaped {
+        let (first, last) = (plan.splices.first(), plan.splices.last());
+        let start = first.map_or(node.span.start, |(range, _)| range.start.min(node.span.start));
+        let (end, _) = text.line_end(last.map_or(start, |(range, _)| range.end).max(node.span.start));
+        // The first key may be another one now.
+        entry_start(&edited, name).map(|entry| {
+            let lead = entry.saturating_sub(start);
+            Box::new(Exact::between(text.text, &edited, start..end, lead))
+        })
+    } else {
+        None
+    };
     Ok(Edit {
         text: edited,
         before,
@@ -253,19 +259,30 @@ fn set_image(text: &Text<'_>, name: &str, wanted: &Wanted) -> Result<Edit, Refus
     })
 }
 
+/// Where the first key of an entry stands.
+fn entry_start(text: &str, name: &str) -> Option<usize> {
+    let stream = Text::read(text).ok()?.stream;
+    find(&stream, name).ok().map(|(_, node)| node.span.start)
+}
+
 /// Puts the very bytes of an entry back, where those that an edit of ours wrote still stand.
 fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &Wanted, exact: &Exact) -> Option<Edit> {
     let (index, node) = find(&text.stream, &entry.name).ok()?;
     let before = self::entry(text.text, node, &entry.name).ok()?;
     let edited = exact.put_back(text, node.span.start)?;
     let after = verify(&text.stream, &edited, index, &before, wanted, node.line).ok()?;
+    let start = node.span.start - exact.lead;
+    let lead = entry_start(&edited, &entry.name)?.saturating_sub(start);
     Some(Edit {
         text: edited,
         before,
         after,
         added: false,
         removed: false,
-        exact: Some(Box::new(exact.turned())),
+        exact: Some(Box::new(Exact {
+            lead,
+            ..exact.turned()
+        })),
     })
 }
 

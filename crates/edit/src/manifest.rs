@@ -14,7 +14,7 @@ use crate::{
     path::FilePath,
     slots::ImageAt,
     steps::Steps,
-    values::{Changes, done, not_merged},
+    values::{Changes, done, follow, not_merged},
     yaml::{Kind, Node},
 };
 
@@ -330,6 +330,8 @@ impl<'a> Walk<'_, 'a, '_> {
             ));
         }
         below.push(index);
+        // The way to it is the only one of its words: no key on it stands there twice.
+        follow(self.text, self.object, &self.object.steps_to(below))?;
         self.found.extend(ImageAt::whole(self.text, self.object, below));
         below.pop();
         Ok(())

@@ -363,7 +363,9 @@ pub(crate) fn needs_quotes(text: &str) -> bool {
         lower.as_str(),
         "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
     );
-    word || is_number(&lower) || is_date(text) || !is_plain(text)
+    // go-yaml drops every underscore before it tries numbers, but not where the text begins with one.
+    let bare = || !lower.starts_with('_') && is_number(&lower.replace('_', ""));
+    word || is_number(&lower) || bare() || is_date(text) || !is_plain(text)
 }
 
 /// The characters that need no thought in a plain scalar, in block and in flow; `:` only inside a word.
@@ -433,6 +435,9 @@ mod tests {
             "0123456",
             "1.0",
             "1_000",
+            "1e5_0",
+            "1e_5",
+            "0_x1f",
             "0x1f",
             "0o17",
             "0b1",

@@ -251,7 +251,7 @@ fn when_one_file_is_refused_none_is_written() {
         assert_eq!(copy.snapshot(), before, "{file}");
     }
     let said = refused(&copy.edit(&["--helm", "image", "--image", "nginx=*:2", VALUES]));
-    assert!(said.contains("line 9") && said.contains("not nginx"), "{said}");
+    assert!(said.contains("line 11") && said.contains("not nginx"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The deciders: what may follow what, and the wire form of every event.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+#[path = "deciders/pull_request.rs"]
+mod pull_request;
+
 use std::{path::Path, time::Duration};
 
 use gitops_svc::{

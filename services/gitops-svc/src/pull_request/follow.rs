@@ -135,3 +135,105 @@ pub fn follow(pull: &Pull, ours: bool, base: &Base, auto_merge: bool) -> Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Base, Pull, PullState, Readiness, Step, follow};
+    use crate::change::{Code, Reason};
+
+    const READINESS: [Readiness; 8] = [
+        Readiness::Clean,
+        Readiness::Unstable,
+        Readiness::HasHooks,
+        Readiness::Blocked,
+        Readiness::Behind,
+        Readiness::Dirty,
+        Readiness::Draft,
+        Readiness::Unknown,
+    ];
+
+    fn bases() -> [Base; 5] {
+        [
+            Base::Unmoved,
+            Base::Same,
+            Base::Differs,
+            Base::Has,
+            Base::Refuses(Reason::new(Code::FileNotFound, "gone")),
+        ]
+    }
+
+    /// Every combination there is, against the rules one by one.
+    #[test]
+    fn each_combination_has_its_step() {
+        let mut steps = 0;
+        for state in [PullState::Open, PullState::Merged, PullState::Closed] {
+            for readiness in READINESS {
+                for mergeable in [None, Some(true), Some(false)] {
+                    for base in bases() {
+                        for ours in [true, false] {
+                            for auto_merge in [true, false] {
+                                let pull = Pull {
+                                    number: 1,
+                                    url: String::new(),
+                                    state,
+                                    head: "1".repeat(40).parse().unwrap(),
+                                    mergeable,
+                                    readiness,
+                                    merge_commit: None,
+                                    merged_by: String::new(),
+                                    labels: Vec::new(),
+                                    reviewers: false,
+                                };
+                                let step = follow(&pull, ours, &base, auto_merge);
+                                check(&pull, ours, &base, auto_merge, &step);
+                                steps += 1;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(steps, 3 * 8 * 3 * 5 * 2 * 2);
+    }
+
+    fn check(pull: &Pull, ours: bool, base: &Base, auto_merge: bool, step: &Step) {
+        let case = format!("{pull:?} ours {ours} {base:?} auto {auto_merge}: {step:?}");
+        let open = pull.state == PullState::Open;
+        let mergeable = pull.mergeable == Some(true)
+            && matches!(
+                pull.readiness,
+                Readiness::Clean | Readiness::Unstable | Readiness::HasHooks
+            );
+        let stale = matches!(pull.readiness, Readiness::Dirty | Readiness::Behind);
+        let moot = matches!(base, Base::Has | Base::Refuses(_));
+        // Merged is merged.
+        assert_eq!(*step == Step::Merged, pull.state == PullState::Merged, "{case}");
+        // Closed by others, unless we had a reason to.
+        assert_eq!(
+            *step == Step::Closed,
+            pull.state == PullState::Closed && !moot,
+            "{case}"
+        );
+        // Nobody else's work is replaced, merged or closed.
+        let acts = !matches!(step, Step::Wait(_) | Step::LookAgain);
+        assert!(!(open && !ours && acts), "{case}");
+        // A push is made only where it changes something.
+        let revise = open && ours && (*base == Base::Differs || (*base == Base::Same && stale));
+        assert_eq!(*step == Step::Revise, revise, "{case}");
+        // A merge only when it is asked for, possible, and still what the table in the description says.
+        let merge = open && ours && auto_merge && mergeable && matches!(base, Base::Unmoved | Base::Same);
+        assert_eq!(*step == Step::Merge, merge, "{case}");
+        let unmoved = open && (ours || pull.state != PullState::Open);
+        match base {
+            Base::Has if pull.state == PullState::Closed || unmoved => {
+                assert_eq!(*step, Step::Needless, "{case}")
+            }
+            Base::Refuses(reason) if pull.state == PullState::Closed || unmoved => {
+                assert_eq!(*step, Step::Impossible(reason.clone()), "{case}");
+            }
+            _ => {}
+        }
+        // GitHub is asked again at once only for the sake of a merge.
+        assert!(*step != Step::LookAgain || auto_merge, "{case}");
+    }
+}

@@ -351,3 +351,23 @@ pub(crate) fn spawn_with(world: &World, text: &str, port: u16, fault: Option<&st
         url: format!("http://127.0.0.1:{port}"),
     }
 }
+
+impl World {
+    /// Starts the program with one more variable, such as one that arms it to kill itself.
+    pub(crate) fn spawn_armed(&self, port: u16, fault: (&str, &str)) -> Process {
+        let file = self.path("config.yaml");
+        let text = self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"));
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
+        command
+            .arg("--config")
+            .arg(&file)
+            .env(fault.0, fault.1)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Process {
+            child: command.spawn().unwrap(),
+            url: format!("http://127.0.0.1:{port}"),
+        }
+    }
+}

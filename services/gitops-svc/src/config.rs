@@ -1,24 +1,19 @@
 //! The configuration of gitops-svc: typed, checked, unknown keys refused.
 
 mod pull_requests;
+mod remote;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use slipway_model::BranchName;
 use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
 use slipway_telemetry::TelemetryConfig;
 
-use crate::{
-    credentials::{self, GithubRepository},
-    layout::Layout,
-};
+use crate::layout::Layout;
 
 pub use pull_requests::PullRequestsConfig;
+pub use remote::{Credentials, GithubApp, SigningConfig};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -140,97 +135,6 @@ fn main_branch() -> BranchName {
     "main".parse().unwrap()
 }
 
-/// How the remote knows us.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "CredentialsConfig")]
-pub enum Credentials {
-    #[default]
-    None,
-    /// For https: the file holds a token or password, and is read again for each use.
-    Token { username: String, token_file: PathBuf },
-    /// For ssh.
-    SshKey {
-        key_file: PathBuf,
-        known_hosts_file: Option<PathBuf>,
-    },
-    /// For https: an installation of the App gives the tokens.
-    GithubApp(GithubApp),
-}
-
-/// `github_app:`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GithubApp {
-    pub app_id: u64,
-    /// The App's installation on the repository's owner; looked up when it is not given.
-    #[serde(default)]
-    pub installation_id: Option<u64>,
-    /// The App's RSA key in PEM form.
-    pub private_key_file: PathBuf,
-    /// Where the API is when it is not where GitHub has it: `https://…`, or http on this machine.
-    #[serde(default)]
-    pub api_url: Option<String>,
-}
-
-/// `signing:`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SigningConfig {
-    /// An ed25519, ECDSA P-256 or RSA private key in OpenSSH's form.
-    pub ssh_key_file: PathBuf,
-    /// The key's passphrase, when it has one.
-    #[serde(default)]
-    pub passphrase_file: Option<PathBuf>,
-}
-
-/// `credentials:` as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CredentialsConfig {
-    token_file: Option<PathBuf>,
-    /// Goes with the token; hosts that look only at the token take anything.
-    username: Option<String>,
-    ssh_key_file: Option<PathBuf>,
-    known_hosts_file: Option<PathBuf>,
-    github_app: Option<GithubApp>,
-}
-
-impl TryFrom<CredentialsConfig> for Credentials {
-    type Error = &'static str;
-    fn try_from(config: CredentialsConfig) -> Result<Self, Self::Error> {
-        match config {
-            CredentialsConfig {
-                token_file: Some(token_file),
-                username,
-                ssh_key_file: None,
-                known_hosts_file: None,
-                github_app: None,
-            } => Ok(Self::Token {
-                username: username.unwrap_or_else(|| credentials::TOKEN_USER.to_owned()),
-                token_file,
-            }),
-            CredentialsConfig {
-                token_file: None,
-                username: None,
-                ssh_key_file: Some(key_file),
-                known_hosts_file,
-                github_app: None,
-            } => Ok(Self::SshKey {
-                key_file,
-                known_hosts_file,
-            }),
-            CredentialsConfig {
-                token_file: None,
-                username: None,
-                ssh_key_file: None,
-                known_hosts_file: None,
-                github_app: Some(app),
-            } => Ok(Self::GithubApp(app)),
-            _ => Err("give token_file (and username), or ssh_key_file (and known_hosts_file), or github_app"),
-        }
-    }
-}
-
 impl ServiceConfig for Config {
     fn server(&self) -> &ServerConfig {
         &self.server
@@ -290,93 +194,7 @@ impl RepositoryConfig {
                 Err(ConfigError::invalid(key("url"), "is required"))
             };
         };
-        let transport = transport(url).map_err(|message| ConfigError::invalid(key("url"), message))?;
-        match (&self.credentials, transport) {
-            (Credentials::Token { username, .. }, _)
-                if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) =>
-            {
-                return Err(ConfigError::invalid(
-                    key("credentials.username"),
-                    "must be one word without a colon",
-                ));
-            }
-            (Credentials::GithubApp(app), Transport::Https) => {
-                check_github_app(app, url).map_err(|(field, message)| {
-                    ConfigError::invalid(key(&format!("credentials.github_app{field}")), message)
-                })?
-            }
-            (Credentials::GithubApp(_), _) => {
-                return Err(ConfigError::invalid(
-                    key("credentials.github_app"),
-                    "goes with an https:// url; a token must not travel readable",
-                ));
-            }
-            (Credentials::None, _)
-            | (Credentials::Token { .. }, Transport::Https)
-            | (Credentials::SshKey { .. }, Transport::Ssh) => {}
-            (Credentials::Token { .. }, _) => {
-                return Err(ConfigError::invalid(
-                    key("credentials.token_file"),
-                    "goes with an https:// url; a token must not travel readable",
-                ));
-            }
-            (Credentials::SshKey { .. }, _) => {
-                return Err(ConfigError::invalid(
-                    key("credentials.ssh_key_file"),
-                    "goes with an ssh url",
-                ));
-            }
-        }
-        if let Credentials::SshKey {
-            key_file,
-            known_hosts_file,
-        } = &self.credentials
-        {
-            for path in [Some(key_file), known_hosts_file.as_ref()].into_iter().flatten() {
-                if !is_shell_safe(path) {
-                    return Err(ConfigError::invalid(
-                        key("credentials"),
-                        "ssh files need absolute paths of letters, digits, / . _ and -, since git gives them to a shell",
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The field at fault, and what is wrong with it.
-fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'static str)> {
-    if GithubRepository::of(url).is_none() {
-        return Err(("", "goes with a url of the form https://HOST/OWNER/REPOSITORY"));
-    }
-    if app.app_id == 0 {
-        return Err((".app_id", "is the number on the App's page"));
-    }
-    let Some(api_url) = &app.api_url else {
-        return Ok(());
-    };
-    let parsed = url::Url::parse(api_url).map_err(|_| (".api_url", "is not a URL"))?;
-    if !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err((".api_url", "must not hold a user or password"));
-    }
-    match parsed.scheme() {
-        "https" => Ok(()),
-        "http" if is_loopback(&parsed) => Ok(()),
-        _ => Err((
-            ".api_url",
-            "write https://…; over http a token would travel readable",
-        )),
-    }
-}
-
-/// Whether it stays on this machine.
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+        remote::check(self, url).map_err(|(field, message)| ConfigError::invalid(key(&field), message))
     }
 }
 
@@ -396,61 +214,11 @@ fn check_author(key: &str, author: &Author) -> Result<(), ConfigError> {
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
-    Local,
-    Http,
-    Https,
-    Ssh,
-}
-
-/// How git reaches a URL. Helpers such as `ext::` run programs and are refused, as is a URL that holds a secret.
-fn transport(url: &str) -> Result<Transport, &'static str> {
-    if url.is_empty()
-        || url.starts_with('-')
-        || url.contains(char::is_control)
-        || url.contains(char::is_whitespace)
-    {
-        return Err("is not a URL");
-    }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // user@host:path, unless a slash comes before the colon.
-        return match url.split_once(':') {
-            _ if url.starts_with('/') => Ok(Transport::Local),
-            Some((host, path)) if !host.contains('/') && !path.starts_with(':') && host.contains('@') => {
-                Ok(Transport::Ssh)
-            }
-            _ => Err("write https://…, ssh://…, user@host:path or the absolute path of a local repository"),
-        };
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    match scheme {
-        "file" => Ok(Transport::Local),
-        "ssh" if user.is_some_and(|user| user.contains(':')) => Err("must not hold a password"),
-        "ssh" => Ok(Transport::Ssh),
-        "https" | "http" if user.is_some() => {
-            Err("must not hold a user or password; use credentials.token_file")
-        }
-        "https" => Ok(Transport::Https),
-        "http" => Ok(Transport::Http),
-        _ => Err("write https://…, ssh://…, user@host:path or the absolute path of a local repository"),
-    }
-}
-
-fn is_shell_safe(path: &Path) -> bool {
-    path.is_absolute()
-        && path.to_str().is_some_and(|path| {
-            path.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use slipway_server::{ServiceConfig, config::parse};
 
-    use super::{Config, Transport, transport};
+    use super::Config;
 
     fn read(repository: &str) -> Result<Config, String> {
         let text = format!(
@@ -467,6 +235,10 @@ mod tests {
             "{url: /srv/shop.git}",
             "{url: 'https://git.example/shop.git', credentials: {token_file: /run/token}, branch: prod}",
             "{url: 'git@git.example:shop.git', credentials: {ssh_key_file: /run/key, known_hosts_file: /run/hosts}}",
+            "{url: 'https://git.example/shop.git', ca_file: /run/ca.pem, credentials: {token_file: /run/token, username: bot}}",
+            "{url: 'https://github.com/acme/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",
+            "{url: 'https://ghe.example/acme/shop.git', credentials: {github_app: {app_id: 7, installation_id: 1, private_key_file: /run/key, api_url: 'https://ghe.example/api/v3'}}}",
+            "{url: /srv/shop.git, signing: {ssh_key_file: /run/key, passphrase_file: /run/passphrase}}",
             "{pretend: true}",
         ] {
             assert!(read(good).is_ok(), "{good}: {:?}", read(good).err());
@@ -492,6 +264,34 @@ mod tests {
                 "{url: 'git@x:y', credentials: {ssh_key_file: '/run/a b'}}",
                 "shell",
             ),
+            (
+                "{url: /srv/x, ca_file: /run/ca.pem}",
+                "ca_file: goes with an https",
+            ),
+            (
+                "{url: 'https://x/y', credentials: {token_file: /run/token, username: 'a:b'}}",
+                "credentials.username",
+            ),
+            (
+                "{url: 'git@github.com:acme/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",
+                "credentials.github_app: goes with an https",
+            ),
+            (
+                "{url: 'https://github.com/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",
+                "https://HOST/OWNER/REPOSITORY",
+            ),
+            (
+                "{url: 'https://github.com/a/b', credentials: {github_app: {app_id: 0, private_key_file: /run/key}}}",
+                "github_app.app_id",
+            ),
+            (
+                "{url: 'https://github.com/a/b', credentials: {github_app: {app_id: 7, private_key_file: /run/key, api_url: 'http://api.example'}}}",
+                "github_app.api_url: write https",
+            ),
+            (
+                "{url: 'https://x/y', credentials: {token_file: /run/token, ssh_key_file: /run/key}}",
+                "or github_app",
+            ),
             ("{url: /srv/x, credentials: {token: abc}}", "token"),
             ("{url: /srv/x, brunch: main}", "brunch"),
             ("{url: /srv/x, author: {name: 'a <b>', email: c}}", "author"),
@@ -500,20 +300,5 @@ mod tests {
             assert!(error.contains(words), "{bad}: {error}");
             assert!(!error.contains("secret") && !error.contains("abc"), "{error}");
         }
-    }
-
-    #[test]
-    fn urls_say_how_they_are_reached() {
-        for (url, wanted) in [
-            ("/srv/x.git", Transport::Local),
-            ("file:///srv/x.git", Transport::Local),
-            ("https://h/x", Transport::Https),
-            ("http://h/x", Transport::Http),
-            ("ssh://git@h/x", Transport::Ssh),
-            ("git@h:x/y.git", Transport::Ssh),
-        ] {
-            assert_eq!(transport(url), Ok(wanted), "{url}");
-        }
-        assert!(transport("relative/path").is_err());
     }
 }

@@ -49,7 +49,7 @@ enum Means {
         username: String,
         token_file: PathBuf,
     },
-    App(App),
+    App(Box<App>),
     SshKey {
         key_file: PathBuf,
         known_hosts_file: Option<PathBuf>,
@@ -94,11 +94,11 @@ impl Access {
                 key_file: key_file.clone(),
                 known_hosts_file: known_hosts_file.clone(),
             },
-            Credentials::GithubApp(app) => Means::App(App {
+            Credentials::GithubApp(app) => Means::App(Box::new(App {
                 config: app.clone(),
                 repository: GithubRepository::of(&url),
                 installation: tokio::sync::Mutex::default(),
-            }),
+            })),
         };
         Self {
             url,
@@ -509,5 +509,125 @@ impl GithubRepository {
             name: name.to_owned(),
             api_url,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{GithubRepository, answered, read_token, ssh_command};
+    use crate::{change::Code, repository::Problem};
+
+    #[test]
+    fn a_repository_of_github_is_known_by_its_address() {
+        for (url, api_url) in [
+            ("https://github.com/acme/shop", "https://api.github.com"),
+            ("https://GitHub.com/acme/shop.git/", "https://api.github.com"),
+            ("ssh://git@github.com/acme/shop.git", "https://api.github.com"),
+            ("git@github.com:acme/shop.git", "https://api.github.com"),
+            ("https://corp.ghe.com/acme/shop", "https://api.corp.ghe.com"),
+            (
+                "https://git.corp.example/acme/shop",
+                "https://git.corp.example/api/v3",
+            ),
+            (
+                "https://git.corp.example:8443/acme/shop",
+                "https://git.corp.example:8443/api/v3",
+            ),
+            (
+                "ssh://git@git.corp.example:2222/acme/shop",
+                "https://git.corp.example/api/v3",
+            ),
+        ] {
+            let found = GithubRepository::of(url).unwrap_or_else(|| panic!("{url}"));
+            assert_eq!(
+                (found.owner.as_str(), found.name.as_str(), found.api_url.as_str()),
+                ("acme", "shop", api_url),
+                "{url}"
+            );
+        }
+        for url in [
+            "/srv/shop.git",
+            "https://github.com/shop",
+            "https://github.com/a/b/c",
+            "https://github.com/../b",
+            "https://github.com/a/%2e%2e",
+            "",
+        ] {
+            assert_eq!(GithubRepository::of(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn answers_to_an_app_are_final_or_passing() {
+        for (status, message, wanted) in [
+            (401, "Bad credentials", Some(Code::CredentialsRefused)),
+            (
+                403,
+                "This installation has been suspended",
+                Some(Code::CredentialsRefused),
+            ),
+            (404, "Not Found", Some(Code::CredentialsRefused)),
+            (
+                422,
+                "There is at least one repository that does not exist",
+                Some(Code::RepositoryNotFound),
+            ),
+            (403, "You have exceeded a secondary rate limit", None),
+            (429, "Too many requests", None),
+            (500, "", None),
+            (503, "Unavailable", None),
+        ] {
+            let found = match answered(status, message) {
+                Problem::Final(reason) => Some(reason.code),
+                _ => None,
+            };
+            assert_eq!(found, wanted, "{status} {message}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        for (text, wanted) in [
+            ("abc", Ok("abc")),
+            ("abc\n", Ok("abc")),
+            (" abc\r\n", Ok("abc")),
+            ("", Err("is empty")),
+            ("\n", Err("is empty")),
+            ("user abc", Err("more than one word")),
+            ("abc\ndef\n", Err("more than one word")),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            match (read_token(&file), wanted) {
+                (Ok(token), Ok(wanted)) => {
+                    assert_eq!(secrecy::ExposeSecret::expose_secret(&token), wanted);
+                }
+                (Err(error), Err(words)) => {
+                    assert!(error.contains(words) && !error.contains("abc"), "{error}");
+                }
+                (found, wanted) => panic!("{text:?}: {:?} for {wanted:?}", found.is_ok()),
+            }
+        }
+        assert!(read_token(folder.path()).unwrap_err().contains("is not a file"));
+        std::fs::write(&file, "x".repeat(70_000)).unwrap();
+        assert!(read_token(&file).unwrap_err().contains("larger than"));
+    }
+
+    #[test]
+    fn ssh_trusts_nobody_that_is_not_named() {
+        let command = ssh_command(Path::new("/run/key"), Some(Path::new("/run/hosts")));
+        for part in [
+            " -F none ",
+            " -i /run/key ",
+            " -o StrictHostKeyChecking=yes ",
+            " -o BatchMode=yes ",
+            " -o IdentityAgent=none ",
+            " -o UserKnownHostsFile=/run/hosts ",
+        ] {
+            assert!(command.contains(part), "{command}");
+        }
     }
 }

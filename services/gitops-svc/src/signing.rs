@@ -183,3 +183,41 @@ fn rsa_key(pair: &RsaKeypair) -> Result<rsa::pkcs1v15::SigningKey<rsa::sha2::Sha
     }
     Ok(rsa::pkcs1v15::SigningKey::new(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use slipway_testbed::{TestDir, ssh_key};
+
+    use super::{Key, NAMESPACE};
+    use crate::config::SigningConfig;
+
+    #[test]
+    fn the_same_commit_has_the_same_signature() {
+        let folder = TestDir::new("signing").unwrap();
+        for (name, kind) in [
+            ("ed25519", &["-t", "ed25519"][..]),
+            ("ecdsa", &["-t", "ecdsa", "-b", "256"]),
+            ("rsa", &["-t", "rsa", "-b", "2048"]),
+        ] {
+            let ssh_key_file = folder.path().join(name);
+            ssh_key(&ssh_key_file, kind, "").unwrap();
+            let config = SigningConfig {
+                ssh_key_file,
+                passphrase_file: None,
+            };
+            let key = Key::read(&config, "signing").unwrap();
+            let signed = key.sign(b"tree 1a2b").unwrap();
+            assert_eq!(
+                Key::read(&config, "signing").unwrap().sign(b"tree 1a2b").unwrap(),
+                signed
+            );
+            let signature: ssh_key::SshSig = signed.parse().unwrap();
+            let public = key.key.public_key();
+            assert!(public.verify(NAMESPACE, b"tree 1a2b", &signature).is_ok());
+            assert!(public.verify(NAMESPACE, b"tree 1a2c", &signature).is_err());
+            assert!(public.verify("file", b"tree 1a2b", &signature).is_err());
+            assert!(signed.lines().all(|line| line.len() <= 76), "{signed}");
+            assert!(format!("{key:?}").starts_with("Key(SHA256:"));
+        }
+    }
+}

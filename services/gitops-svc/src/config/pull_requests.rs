@@ -6,7 +6,7 @@ use serde::Deserialize;
 use slipway_model::Name;
 use slipway_server::ConfigError;
 
-use super::{Credentials, RepositoryConfig};
+use super::{Credentials, RepositoryConfig, remote::is_loopback};
 use crate::{credentials::GithubRepository, pull_request::Method};
 
 /// Where GitHub has its API.
@@ -107,7 +107,7 @@ impl PullRequestsConfig {
             url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.has_host()
         });
         match here {
-            Some(url) if url.scheme() == "https" || (url.scheme() == "http" && super::is_loopback(&url)) => {}
+            Some(url) if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) => {}
             _ => {
                 return bad(
                     "api_url",

@@ -110,7 +110,10 @@ impl RestoreImage {
             }
             _ => {}
         }
-        let wanted = Wanted::standing(&self.entry);
+        let mut wanted = Wanted::standing(&self.entry);
+        if let Some((_, now)) = &now {
+            wanted.keep_absent(now);
+        }
         let done = match now {
             None if self.remove => Edit::unchanged(&text, &Entry::named(name)),
             None if self.add => images::add(&text, name, &wanted, &bases::Used::default())?,
@@ -155,6 +158,19 @@ impl Wanted {
             new_name: field(&entry.new_name),
             new_tag: field(&entry.new_tag),
             digest: field(&entry.digest),
+        }
+    }
+
+    /// What is to go and says nothing now stays: it may stand there as null.
+    fn keep_absent(&mut self, now: &Entry) {
+        for (field, now) in [
+            (&mut self.new_name, &now.new_name),
+            (&mut self.new_tag, &now.new_tag),
+            (&mut self.digest, &now.digest),
+        ] {
+            if *field == Field::Remove && now.is_none() {
+                *field = Field::Keep;
+            }
         }
     }
 }

@@ -327,6 +327,7 @@ impl Round<'_> {
                 }
             }
             let plans: Vec<Plan> = rest.iter().filter_map(|(id, state)| plan(id, state)).collect();
+            faults::point("gitops.edit.before");
             let (tip, applied) = reach!(repository.apply(&head, plans).await);
             let mut others = None;
             if tip != head {

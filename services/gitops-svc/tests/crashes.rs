@@ -1,32 +1,61 @@
-//! The program is killed beside its push, and makes exactly one commit all the same.
+//! The program is killed anywhere between a request and its last record, and makes exactly one commit all the same,
+//! also when others push meanwhile.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod world;
 
+use std::time::Duration;
+
 use slipway_proto::gitops::v1::change::Status;
 use world::*;
 
-async fn crash(fault: &str, on_the_remote: usize) {
-    let world = World::new("gitops-crash", &["identity", "other"]);
-    let port = slipway_testbed::free_port().unwrap();
-    let request = set_tag("identity", "v1");
+const SERVICES: [&str; 2] = ["identity", "other"];
+const AT: &str = "SLIPWAY_FAULT_KILL_AT";
+const AFTER_APPEND: &str = "SLIPWAY_FAULT_KILL_AFTER_APPEND";
 
-    let mut process = world.spawn(port, Some(fault));
-    let mut client = client(&process.url, "alice-token");
-    // Until it serves; and the answer may be lost with the process, so whether it came is not asked.
-    while let Err(error) = client.apply_change(request.clone()).await {
-        assert_eq!(error.code(), tonic::Code::Unavailable, "{error}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        if world.remote.log("main").unwrap().len() > 1 {
-            break;
-        }
+/// Somebody else is faster than the first push: the remote's own hook moves the branch while the push is under way.
+const RACE: &str = "\
+[ -e raced ] && exit 0
+touch raced
+commit=$(git -c user.name=x -c user.email=x@x commit-tree -p \"$1\" -m raced \"$1^{tree}\" </dev/null)
+git update-ref \"$1\" \"$commit\"";
+
+/// Two changes on their way are killed; how many of them are on the remote by then.
+async fn crash(fault: (&str, &str), raced: bool) -> usize {
+    let what = format!("{fault:?}, raced: {raced}");
+    let world = World::new("gitops-crash", &SERVICES);
+    if raced {
+        world.hook("update", RACE);
     }
-    process.died().await;
-    assert_eq!(
-        world.remote.log("main").unwrap().len(),
-        1 + on_the_remote,
-        "{fault}"
-    );
+    let port = slipway_testbed::free_port().unwrap();
+    let requests = SERVICES.map(|service| set_tag(service, "v1"));
+
+    let mut process = world.spawn_armed(port, fault);
+    let ask = requests.iter().map(|request| {
+        let mut client = client(&process.url, "alice-token");
+        async move {
+            // Until it serves. The answer may be lost with the process, so whether it came is not asked.
+            for _ in 0..500 {
+                match client.apply_change(request.clone()).await {
+                    Ok(_) => break,
+                    // Not there yet, or killed in the middle of the call.
+                    Err(error) => assert!(
+                        matches!(error.code(), tonic::Code::Unavailable | tonic::Code::Unknown),
+                        "{error}"
+                    ),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    let asking = futures::future::join_all(ask);
+    tokio::select! {
+        () = async { asking.await; std::future::pending().await } => {}
+        () = process.died() => {}
+    }
+    let log = world.remote.log("main").unwrap();
+    let others = 1 + usize::from(raced && world.remote.path().join("raced").exists());
+    let ours = log.len() - others;
 
     // Somebody else pushes before we are back.
     world
@@ -35,32 +64,68 @@ async fn crash(fault: &str, on_the_remote: usize) {
         .unwrap();
     let process = world.spawn(port, None);
     let mut client = world::client(&process.url, "alice-token");
-    let change = loop {
-        match client.apply_change(request.clone()).await {
-            Ok(answer) => break answer.into_inner().change.unwrap(),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-        }
-    };
-    let change = finished(&mut client, &change.id).await;
-    assert_status(&change, Status::Pushed);
-    assert_eq!(
-        world.commits_with(&format!("Slipway-Change: {}", change.id)),
-        1,
-        "{fault}"
-    );
-    assert_eq!(world.remote.log("main").unwrap().len(), 3, "{fault}");
-    assert!(world.file("identity").contains("'v1'"));
-    assert!(!change.no_op);
-    // What was found on the remote can be put back like any other.
-    assert_eq!(change.previous.len(), 1);
+    for (service, request) in SERVICES.iter().zip(&requests) {
+        let change = loop {
+            match client.apply_change(request.clone()).await {
+                Ok(answer) => break answer.into_inner().change.unwrap(),
+                Err(error) => assert_eq!(error.code(), tonic::Code::Unavailable, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let change = finished(&mut client, &change.id).await;
+        assert_status(&change, Status::Pushed);
+        assert!(!change.no_op, "{what}");
+        assert_eq!(
+            world.commits_with(&format!("Slipway-Change: {}", change.id)),
+            1,
+            "{what}"
+        );
+        assert!(world.file(service).contains("'v1'"), "{what}");
+        // What was found on the remote can be put back like any other.
+        assert_eq!(change.previous.len(), 1, "{what}");
+    }
+    let raced = usize::from(world.remote.path().join("raced").exists());
+    let all = world.remote.log("main").unwrap().len();
+    assert_eq!(all, 2 + raced + SERVICES.len(), "{what}");
+    ours
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_the_push() {
-    crash("gitops.push.before:1", 0).await;
+async fn killed_before_the_edit() {
+    assert_eq!(crash((AT, "gitops.edit.before:1"), false).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_after_the_push() {
-    crash("gitops.push.after:1", 1).await;
+async fn killed_between_commit_and_push() {
+    assert_eq!(crash((AT, "gitops.push.before:1"), false).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_push_and_record() {
+    assert_ne!(crash((AT, "gitops.push.after:1"), false).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_a_lost_race_before_the_edit_is_done_again() {
+    assert_eq!(crash((AT, "gitops.edit.before:2"), true).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_a_lost_race_before_the_next_push() {
+    assert_eq!(crash((AT, "gitops.push.before:2"), true).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_the_push_that_followed_a_lost_race() {
+    assert_ne!(crash((AT, "gitops.push.after:1"), true).await, 0);
+}
+
+/// Two requests, the branch's waking and base, and the settling of two changes and the branch: seven records at least.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_each_record() {
+    for append in 1..=7_usize {
+        let ours = crash((AFTER_APPEND, &append.to_string()), false).await;
+        // Nothing is pushed before the request, the waking and the base are recorded.
+        assert!(append >= 3 || ours == 0, "{append}: {ours}");
+    }
 }

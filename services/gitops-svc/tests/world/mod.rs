@@ -4,6 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -310,16 +311,9 @@ pub(crate) async fn start_refused(text: &str) -> String {
     }
 }
 
-async fn prepared(
-    text: &str,
-) -> Result<
-    (
-        String,
-        CancellationToken,
-        impl Future<Output = Result<(), slipway_server::RunError>> + use<>,
-    ),
-    String,
-> {
+type Run = Pin<Box<dyn Future<Output = Result<(), slipway_server::RunError>> + Send>>;
+
+async fn prepared(text: &str) -> Result<(String, CancellationToken, Run), String> {
     let config: Config = config::parse("test.yaml", text).map_err(|error| error.to_string())?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -330,7 +324,7 @@ async fn prepared(
         telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
     };
     let stop = shutdown.clone();
-    Ok((url, shutdown, gitops_svc::run(config, wiring, stop)))
+    Ok((url, shutdown, Box::pin(gitops_svc::run(config, wiring, stop))))
 }
 
 /// Starts the program with a configuration of its own, armed to kill itself.

@@ -34,7 +34,7 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
     tokio::time::sleep(SETTLE).await;
     let mut figures = Vec::new();
     for (service, start) in SERVICES.into_iter().zip(starts) {
-        let resident = resident(suite.process(service, 0).id());
+        let resident = memory(suite.process(service, 0).id(), "VmRSS:");
         figures.push(Figure::new(
             format!("{service} idle: resident memory"),
             format!("{:.1} MB", resident / MEGABYTE),
@@ -53,13 +53,10 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
     (suite, figures)
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(process: u32) -> f64 {
+/// A line of a process' status that gives memory, such as `VmRSS:`, in bytes.
+pub(crate) fn memory(process: u32, line: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kilobytes: f64 = line.trim().split(' ').next().unwrap().parse().unwrap();
+    let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    let kilobytes: f64 = value.trim().split(' ').next().unwrap().parse().unwrap();
     kilobytes * 1024.0
 }

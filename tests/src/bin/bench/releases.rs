@@ -14,7 +14,7 @@ use slipway_tests::{Clients, Suite, clients::told};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{Figure, rate};
+use crate::{Figure, per_second, percentile, rate};
 
 /// Deploy targets; releases of one follow each other.
 pub(crate) const LANES: usize = 500;
@@ -148,16 +148,4 @@ async fn one(clients: &Clients, number: u64) -> Release {
 #[allow(clippy::cast_precision_loss)] // milliseconds of this century
 fn millis(time: &prost_types::Timestamp) -> f64 {
     (time.seconds % 1_000_000) as f64 * 1e3 + f64::from(time.nanos) / 1e6
-}
-
-#[allow(clippy::cast_precision_loss)] // counts of a few seconds
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
-}
-
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted
-        .get((sorted.len().saturating_sub(1)) * percent / 100)
-        .copied()
-        .unwrap_or(f64::NAN)
 }

@@ -285,7 +285,7 @@ mod tests {
     }
 
     /// `name` and what is set: `newName:tag@digest`.
-    fn written(edits: Vec<Edit>) -> Vec<(String, String)> {
+    fn written(edits: &[Edit]) -> Vec<(String, String)> {
         let said = |to: &NewImage| {
             let text = |text: Option<String>| text.unwrap_or_default();
             Reference {
@@ -317,7 +317,7 @@ mod tests {
         ] {
             let edits = write(&overlay(), there, &image(name, "9")).unwrap();
             let (name, said) = wanted;
-            assert_eq!(written(edits), [(name.to_owned(), said.to_owned())]);
+            assert_eq!(written(&edits), [(name.to_owned(), said.to_owned())]);
         }
         let Err(Mismatch::NotFound(error)) = write(&overlay(), &several, &image("mail", "9")) else {
             panic!()
@@ -359,9 +359,9 @@ mod tests {
         };
         let app = ("app".to_owned(), format!("r.example/shop:1@{digest}"));
         let proxy = ("proxy".to_owned(), ":2".to_owned());
-        assert_eq!(written(all(&[]).unwrap()), [app.clone(), proxy.clone()]);
-        assert_eq!(written(all(&["proxy"]).unwrap()), [proxy]);
-        assert_eq!(written(all(&["r.example/shop"]).unwrap()), [app]);
+        assert_eq!(written(&all(&[]).unwrap()), [app.clone(), proxy.clone()]);
+        assert_eq!(written(&all(&["proxy"]).unwrap()), [proxy]);
+        assert_eq!(written(&all(&["r.example/shop"]).unwrap()), [app]);
         assert_eq!(
             all(&["mail"]),
             Err(Mismatch::NotFound(

@@ -20,6 +20,8 @@ use crate::{
     message::Trailers,
 };
 
+/// By so many commits a shallow mirror grows when its history is read.
+const FURTHER: u32 = 200;
 /// Of what a merge brings, so many commits are read.
 const MAX_MERGED: usize = 100;
 /// Of the files that a commit changed, so many are looked at. Imports of whole trees have more, and are no
@@ -40,6 +42,8 @@ pub(crate) struct Walked {
     pub(crate) looked: usize,
     /// Where it goes on; absent where the branch began.
     pub(crate) next: Option<CommitSha>,
+    /// Nothing was read, since the mirror does not have the first commit's parents.
+    cut: bool,
 }
 
 impl Repository {
@@ -57,9 +61,21 @@ impl Repository {
         most: usize,
         looked: usize,
     ) -> Result<Walked, Problem> {
-        let (from, path) = (from.clone(), path.to_owned());
-        self.objects(move |objects, _| walk(objects, &from, &path, most, looked))
-            .await
+        let mut more = true;
+        loop {
+            let (from, path) = (from.clone(), path.to_owned());
+            let walked = self
+                .objects(move |objects, _| walk(objects, &from, &path, most, looked))
+                .await?;
+            if !walked.cut {
+                return Ok(walked);
+            }
+            // A remote that is itself shallow has no more than it has.
+            if !more {
+                return Ok(Walked::default());
+            }
+            more = self.deepen(FURTHER).await?;
+        }
     }
 
     /// What a commit changed, by the configured places; kustomizations that belong to none are told without service
@@ -101,10 +117,7 @@ fn walk(
     while let Some(id) = at {
         // What it changed cannot be told without its parent.
         if is_shallow(&id) {
-            if walked.commits.is_empty() && walked.looked == 0 {
-                let parent = repository.find_commit(id).map_err(broken)?.parent_ids().next();
-                return Err(MirrorError::Beyond(parent.map_or(id, gix::Id::detach)));
-            }
+            walked.cut = walked.looked == 0;
             walked.next = Some(objects::sha(id)?);
             return Ok(walked);
         }

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Build(BuildCommand),
     /// Set images in GitOps repositories, compare environments, and put changes back.
     #[command(subcommand)]
-    Gitops(GitopsCommand),
+    Gitops(Box<GitopsCommand>),
     /// Facts as they happen.
     #[command(subcommand)]
     Events(EventsCommand),

@@ -60,7 +60,7 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Build(command) => {
             commands::build::run(&Context::load(&globals)?, globals.output, command).await
         }
-        Command::Gitops(command) => commands::gitops::run(&globals, command).await,
+        Command::Gitops(command) => commands::gitops::run(&globals, *command).await,
         Command::Events(command) => {
             commands::events::run(&Context::load(&globals)?, globals.output, command).await
         }

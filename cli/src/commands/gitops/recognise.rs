@@ -81,7 +81,7 @@ fn images(value: &Value, path: String, found: &mut Vec<String>) {
             }
             for (key, value) in fields {
                 let key = if key.contains(['.', '[', ']', '"', ' ']) {
-                    format!("{:?}", key)
+                    format!("{key:?}")
                 } else {
                     key.clone()
                 };

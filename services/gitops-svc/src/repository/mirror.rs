@@ -51,7 +51,7 @@ impl Repository {
         if !self.is_there() {
             std::fs::create_dir_all(&self.mirror)
                 .map_err(objects::unwritten)
-                .map_err(mirror_problem)?;
+                .map_err(|error| mirror_problem(&error))?;
             self.git().init().await?;
         }
         let here = self.objects(|objects, _| objects::branches(objects)).await?;
@@ -245,10 +245,10 @@ impl Repository {
                 Err(MirrorError::Beyond(id)) if brought.insert(id) => {
                     // Boxed: this function brings history by way of itself.
                     if !Box::pin(self.lengthen(STEPS[0])).await?.changed {
-                        return Err(mirror_problem(MirrorError::Beyond(id)));
+                        return Err(mirror_problem(&MirrorError::Beyond(id)));
                     }
                 }
-                Err(error) => return Err(mirror_problem(error)),
+                Err(error) => return Err(mirror_problem(&error)),
             }
         }
         Err(internal(format!(

@@ -222,7 +222,7 @@ impl Repository {
         tokio::task::spawn_blocking(move || work_on(&this, work))
             .await
             .map_err(|error| internal(error.to_string()))?
-            .map_err(mirror_problem)
+            .map_err(|error| mirror_problem(&error))
     }
 }
 
@@ -232,8 +232,8 @@ fn internal(message: String) -> Problem {
 }
 
 /// What the mirror's own state means for those who wanted something of it.
-fn mirror_problem(error: MirrorError) -> Problem {
-    match &error {
+fn mirror_problem(error: &MirrorError) -> Problem {
+    match error {
         MirrorError::Full(_) => Problem::Final(Reason::new(Code::StorageFull, error.to_string())),
         _ => internal(error.to_string()),
     }

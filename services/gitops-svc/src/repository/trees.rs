@@ -41,6 +41,12 @@ struct Entry {
     offset: usize,
 }
 
+/// An entry, and the tree that it stands in.
+struct Located {
+    entry: Entry,
+    folder: Rc<Vec<u8>>,
+}
+
 impl<'repo> Trees<'repo> {
     pub(super) fn new(repository: &'repo Repository) -> Self {
         let mut writer = repository.clone();
@@ -94,7 +100,7 @@ impl<'repo> Trees<'repo> {
     }
 
     /// What stands at a path, and the tree that it stands in.
-    fn look_up(&self, root: ObjectId, path: &str) -> Result<Option<(Entry, Rc<Vec<u8>>)>, MirrorError> {
+    fn look_up(&self, root: ObjectId, path: &str) -> Result<Option<Located>, MirrorError> {
         let mut tree = self.tree(root)?;
         let mut names = path.split('/').peekable();
         while let Some(name) = names.next() {
@@ -102,7 +108,7 @@ impl<'repo> Trees<'repo> {
                 return Ok(None);
             };
             if names.peek().is_none() {
-                return Ok(Some((entry, tree)));
+                return Ok(Some(Located { entry, folder: tree }));
             }
             if !entry.mode.is_tree() {
                 return Ok(None);
@@ -185,7 +191,7 @@ impl Source for TreeSource<'_, '_> {
     type Error = MirrorError;
 
     fn read(&self, path: &str) -> Result<Read, MirrorError> {
-        let Some((entry, folder)) = self.trees.look_up(self.tree, path)? else {
+        let Some(Located { entry, folder }) = self.trees.look_up(self.tree, path)? else {
             return Ok(Read::Absent);
         };
         if entry.mode.is_tree() {

@@ -23,7 +23,7 @@ use proof::{
 use proptest::{
     prelude::*,
     strategy::ValueTree,
-    test_runner::{Config, TestError, TestRunner},
+    test_runner::{Config, RngSeed, TestError, TestRunner},
 };
 use regex::Regex;
 use slipway_edit::{Edit, Edited, HelmImage, KustomizeImage, ManifestImage, Refusal, Refused};
@@ -49,13 +49,14 @@ fn hold<S: Strategy>(name: &str, cases: u32, least: u32, strategy: &S, one: impl
     let names = Regex::new(r#"["`(].*["`)]|[0-9]+"#).unwrap();
     let (done, nothing) = (Cell::new(0), Cell::new(0));
     let refused = RefCell::new(BTreeMap::<String, u32>::new());
-    // PROPTEST_CASES asks for a longer search.
-    let cases = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => Config::default().cases,
-        None => cases,
+    // The same cases each time; PROPTEST_CASES asks for a longer search among others.
+    let (cases, rng_seed) = match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => (Config::default().cases, Config::default().rng_seed),
+        None => (cases, RngSeed::Fixed(1)),
     };
     let mut runner = TestRunner::new(Config {
         cases,
+        rng_seed,
         failure_persistence: None,
         ..Config::default()
     });

@@ -187,7 +187,7 @@ impl Work<'_> {
         };
         self.forge.fresh_head(&self.request.branch).await?;
         let repository = &self.forge.repository;
-        let mut differences = if repository.has_commit(commit).await? {
+        let mut differences = if repository.ensure(commit).await? {
             repository.differences(commit, self.request.edits.clone()).await?
         } else {
             Vec::new()

@@ -131,7 +131,8 @@ impl Work<'_> {
             let added = github.add_labels(pull.number, &config.labels).await;
             tolerate("labels could not be set", added)?;
         }
-        if !pull.reviewers && !(config.reviewers.is_empty() && config.team_reviewers.is_empty()) {
+        let reviewers = config.reviewers.len() + config.team_reviewers.len();
+        if reviewers > 0 && !pull.reviewers {
             let asked = github
                 .request_reviews(pull.number, &config.reviewers, &config.team_reviewers)
                 .await;

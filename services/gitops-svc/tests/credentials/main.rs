@@ -146,7 +146,14 @@ async fn a_redirect_does_not_get_the_token() {
     let elsewhere = GitHttpServer::start(world.dir.path()).unwrap();
     let base = elsewhere.url("");
     server.misbehave(HttpAnswer::Redirect(base.trim_end_matches('/').to_owned()));
-    let running = start(&world, &repository).await;
+    // Nothing but our own rule keeps git from going there.
+    let both = [server.ca_file(), elsewhere.ca_file()].map(|file| std::fs::read_to_string(file).unwrap());
+    std::fs::write(world.path("both.pem"), both.concat()).unwrap();
+    let (one, two) = (
+        server.ca_file().display().to_string(),
+        world.path("both.pem").display().to_string(),
+    );
+    let running = start(&world, &repository.replace(&one, &two)).await;
     let refused = change(&running, "1").await;
     assert_failed(&refused, "REPOSITORY_NOT_FOUND");
     assert!(refused.reason.unwrap().message.contains("301"));

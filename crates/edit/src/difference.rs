@@ -145,6 +145,34 @@ pub struct RestoreValues {
     pub force: bool,
 }
 
+impl Difference {
+    /// The image that stood there; none for a marker, or where the file said nothing of it.
+    pub fn before(&self) -> Option<Reference> {
+        match self {
+            Self::Entry(entry) if entry.added => None,
+            Self::Entry(entry) => {
+                let value = |scalar: &Option<Scalar>| {
+                    scalar
+                        .as_ref()
+                        .map(|scalar| scalar.value.clone())
+                        .unwrap_or_default()
+                };
+                let name = match value(&entry.before.new_name) {
+                    empty if empty.is_empty() => entry.before.name.clone(),
+                    name => name,
+                };
+                Some(Reference {
+                    name,
+                    tag: value(&entry.before.new_tag),
+                    digest: value(&entry.before.digest),
+                })
+            }
+            Self::Values(values) => Some(values.before.clone()),
+            Self::Marker { .. } => None,
+        }
+    }
+}
+
 impl Edit {
     /// The edit that puts a difference back; none where there is nothing to put back. Without `force` it is refused
     /// when somebody changed the same image since. Several differences are undone from the last to the first.

@@ -106,7 +106,14 @@ impl ManifestImage {
 
     pub(crate) fn apply(&self, whole: &str) -> Result<(String, Difference), Refusal> {
         let text = Text::read(whole)?;
-        let found = find(&text, &self.object, &self.container, &self.image, &self.field)?;
+        let find = |image: &str| find(&text, &self.object, &self.container, image, &self.field);
+        let found = match (find(&self.image), &self.to.new_name) {
+            // Renamed already, as by the same edit before.
+            (Err(Refusal::ImageNotFound(there)), Some(name)) if !self.image.is_empty() => {
+                find(name.as_str()).map_err(|_| Refusal::ImageNotFound(there))?
+            }
+            (found, _) => found?,
+        };
         let names: BTreeSet<String> = found.iter().map(|image| image.reference().name).collect();
         let objects: BTreeSet<&[usize]> = found.iter().map(|image| image.object.at.as_slice()).collect();
         if self.image.is_empty() && names.len() > 1 && objects.len() > 1 {

@@ -361,3 +361,20 @@ fn images_are_read_with_their_lines() {
         .unwrap();
     assert_eq!(edit.apply(WEB).unwrap().text, WEB.replace("1.0", "v2"));
 }
+
+#[test]
+fn an_image_that_is_renamed_already_is_found_by_its_new_name() {
+    let text = WEB.replace("r.example/web", "web");
+    let edit = manifest(["", "", "web", ""], "r.example/web", "v2", "");
+    let renamed = apply(&text, &edit).unwrap();
+    assert!(renamed.contains("image: r.example/web:v2"), "{renamed}");
+    // `apply` has shown that a second time changes nothing; a later tag is written all the same.
+    let later = manifest(["", "", "web", ""], "r.example/web", "v3", "");
+    assert!(
+        apply(&renamed, &later)
+            .unwrap()
+            .contains("image: r.example/web:v3")
+    );
+    let other = manifest(["", "", "web", ""], "r.example/other", "v3", "");
+    assert!(matches!(apply(&renamed, &other), Err(Refusal::ImageNotFound(_))));
+}

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use slipway_edit::{Folder, HelmPlace, InvalidEdit, KUSTOMIZATION_NAMES, ManifestPlace, NewImage, Place};
+use slipway_edit::{
+    Edit, Folder, HelmPlace, InvalidEdit, KUSTOMIZATION_NAMES, ManifestPlace, NewImage, Place,
+};
 use slipway_model::Name;
 
 /// Stands for the service's name in a pattern.
@@ -148,6 +150,32 @@ impl Layout {
         }
         let near = |(depth, _): &(usize, Owner)| *depth >= nearest;
         owners.into_iter().filter(near).map(|(_, owner)| owner).collect()
+    }
+
+    /// To whom what an edit changes belongs. A place of several that share a file is its own environment's alone.
+    pub fn owners_of(&self, edit: &Edit, service: &Name) -> Vec<Owner> {
+        let file = match edit {
+            Edit::KustomizeImage(edit) => edit.path.join(KUSTOMIZATION_NAMES[0]),
+            Edit::RestoreImage(edit) => edit.path.join(KUSTOMIZATION_NAMES[0]),
+            Edit::HelmImage(edit) => edit.file.to_string(),
+            Edit::ManifestImage(edit) => edit.file.to_string(),
+            Edit::RestoreValues(edit) => edit.file.to_string(),
+            Edit::Marker => return Vec::new(),
+        };
+        let owners = self.owners(&file);
+        let exactly = |owner: &&Owner| {
+            let service = owner.service.as_ref().unwrap_or(service);
+            match (self.place(service, &owner.environment), edit) {
+                (Ok(Place::Helm(place)), Edit::HelmImage(edit)) => {
+                    (&place.path, &place.document) == (&edit.path, &edit.document)
+                }
+                _ => false,
+            }
+        };
+        match owners.iter().find(exactly) {
+            Some(owner) => vec![owner.clone()],
+            None => owners,
+        }
     }
 
     /// The services whose files are among these.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use gix::objs::commit::MessageRef;
-use slipway_edit::Reference;
+use slipway_edit::{Edit, Reference};
 use slipway_model::{CommitSha, Id, Name, Principal};
 
 use crate::change::{Image, Request};
@@ -71,9 +71,31 @@ pub(crate) fn subject(request: &Request) -> String {
             (None, Some(digest)) => digest.short().to_owned(),
             (None, None) => image.name.to_string(),
         },
-        (None, None) => "images".to_owned(),
+        (None, None) if request.edits.first() == Some(&Edit::Marker) => {
+            return format!("chore({service}): mark {environment}");
+        }
+        (None, None) => written(&request.edits).unwrap_or_else(|| "images".to_owned()),
     };
     format!("chore({service}): deploy {what} to {environment}")
+}
+
+/// What the edits write, when it is the same in all of them: the tag, else the digest.
+fn written(edits: &[Edit]) -> Option<String> {
+    let mut said = edits.iter().filter_map(|edit| match edit {
+        Edit::KustomizeImage(edit) => Some(&edit.to),
+        Edit::HelmImage(edit) => Some(&edit.to),
+        Edit::ManifestImage(edit) => Some(&edit.to),
+        Edit::RestoreImage(_) | Edit::RestoreValues(_) | Edit::Marker => None,
+    });
+    let first = said.next()?;
+    if said.any(|to| (&to.new_tag, &to.digest) != (&first.new_tag, &first.digest)) {
+        return None;
+    }
+    match (&first.new_tag, &first.digest) {
+        (Some(tag), _) => Some(tag.to_string()),
+        (None, Some(digest)) => Some(digest.short().to_owned()),
+        (None, None) => None,
+    }
 }
 
 /// One line, whatever was given: a line break in a value would make a trailer of its own.

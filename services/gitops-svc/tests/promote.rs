@@ -12,7 +12,7 @@ use slipway_proto::{
         edit, git_ops_service_client::GitOpsServiceClient, place,
     },
 };
-use slipway_server::{Channel, ErrorView};
+use slipway_server::{Channel, ErrorView, TokenHash};
 use tonic::Code;
 use world::*;
 
@@ -26,6 +26,13 @@ const MANIFEST: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: 
 
 async fn start(world: &World) -> Running {
     let text = world.config(&world.sqlite(), "one", "127.0.0.1:0");
+    let hash = String::from(TokenHash::of("developer-token"));
+    let text = text.replace(
+        "principals:\n",
+        &format!(
+            "principals:\n  - {{subject: developer, token_sha256: {hash}, roles: [{{actions: [read, start, rollback], environments: [dev]}}]}}\n"
+        ),
+    );
     let url = format!("url: {}/remote.git", world.dir.path().display());
     let text = text.replace(&url, &format!("{url}, environments: {LAYOUT}"));
     world
@@ -507,5 +514,57 @@ async fn several_files_are_one_commit_and_a_marker_is_an_empty_one() {
         (error.code, error.reason.as_str()),
         (Code::FailedPrecondition, "NOTHING_TO_REVERT")
     );
+    running.stop().await;
+}
+
+/// What a request calls itself does not open the files of another environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_an_environment_need_its_role() {
+    let world = World::new("gitops-places", &["identity"]);
+    let running = start(&world).await;
+    let mut client = client(&running.url, "developer-token");
+    let own = applied(&mut client, &deploy("dev", "1a2b3c4")).await;
+    assert_status(&own, Status::Pushed);
+
+    let kustomization = |path: &str| {
+        edit::Edit::KustomizeImage(KustomizeImage {
+            path: path.to_owned(),
+            name: "app".to_owned(),
+            new_tag: "v2".to_owned(),
+            ..KustomizeImage::default()
+        })
+    };
+    let values = edit::Edit::HelmImage(HelmImage {
+        file: "charts/identity/values-prod.yaml".to_owned(),
+        path: "image".to_owned(),
+        new_tag: "v2".to_owned(),
+        ..HelmImage::default()
+    });
+    let manifest = edit::Edit::ManifestImage(ManifestImage {
+        file: "manifests/identity.yaml".to_owned(),
+        container: "web".to_owned(),
+        new_tag: "v2".to_owned(),
+        ..ManifestImage::default()
+    });
+    for (edit, environment) in [
+        (kustomization("apps/identity/staging"), "staging"),
+        (kustomization("apps/other/staging"), "staging"),
+        (values, "prod"),
+        (manifest, "old"),
+    ] {
+        let request = ApplyChangeRequest {
+            request_id: String::new(),
+            edits: vec![Edit { edit: Some(edit) }],
+            ..deploy("dev", "v2")
+        };
+        let refused = client.apply_change(request.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+        assert!(refused.message().contains(environment), "{refused:?}");
+        if environment == "staging" && refused.message().contains("other") {
+            continue;
+        }
+        // Whoever holds the role may.
+        assert!(running.client().apply_change(request).await.is_ok());
+    }
     running.stop().await;
 }

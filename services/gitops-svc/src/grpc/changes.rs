@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use slipway_edit::{Edit, Found, Place};
+use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
 use slipway_model::{Actor, CommitSha, Id, Name, TraceContext};
 use slipway_proto::gitops::v1 as proto;
@@ -123,13 +123,13 @@ impl GitOpsGrpc {
             return Ok(known);
         }
         let mut asked = change::Request {
-            mode: pull_request::mode(repository.pull_requests(), &asked.environment, asked_mode)?,
             traceparent: trace,
             ..asked
         };
         if asked.edits.is_empty() {
             asked.edits = self.edits_of(repository, &asked).await?;
         }
+        asked.mode = admitted(caller, Action::Start, repository, &asked, asked_mode)?;
         self.start(&once, asked).await
     }
 
@@ -203,18 +203,21 @@ impl GitOpsGrpc {
             return Err(ApiError::precondition("NOTHING_TO_REVERT", message));
         }
         let repository = self.repository(&original.repository)?;
-        let asked = change::Request {
+        let mut asked = change::Request {
             edits,
+            // The image that runs again, not the one that is taken out.
+            image: restored(&change.state.differences),
+            source_commit: None,
             subject: String::new(),
             reverts: Some(change.id.clone()),
             promoted_from: None,
-            mode: pull_request::mode(repository.pull_requests(), &original.environment, None)?,
             why,
             correlation_id,
             requested_by,
             traceparent: trace,
             ..original
         };
+        asked.mode = admitted(caller, Action::Rollback, repository, &asked, None)?;
         self.start(&once, asked).await
     }
 
@@ -301,7 +304,6 @@ impl GitOpsGrpc {
                 "this repository only pretends, and has no images",
             ));
         }
-        let mode = pull_request::mode(repository.pull_requests(), &asked.environment, asked_mode)?;
         let commit = repository.fetch(&asked.branch).await.map_err(problem)?;
         let found_from = found(repository, &commit, &from_place).await?;
         let found_to = found(repository, &commit, &to_place).await?;
@@ -320,11 +322,10 @@ impl GitOpsGrpc {
             ),
             given => given,
         };
-        let asked = change::Request {
+        let mut asked = change::Request {
             edits,
             image,
             subject,
-            mode,
             promoted_from: Some(change::Promotion {
                 environment: from,
                 commit,
@@ -332,8 +333,45 @@ impl GitOpsGrpc {
             traceparent: trace,
             ..asked
         };
+        asked.mode = admitted(caller, Action::Start, repository, &asked, asked_mode)?;
         self.start(&once, asked).await
     }
+}
+
+/// How the change may reach its branch, if at all: where the configuration says to whom the edited files belong, the
+/// caller needs its role for them too, and their environments' pull requests, whatever the request calls itself.
+fn admitted(
+    caller: &Caller,
+    action: Action,
+    repository: &Repository,
+    asked: &change::Request,
+    mode: Option<Mode>,
+) -> Result<Mode, ApiError> {
+    let configured = repository.pull_requests();
+    let mut admitted = pull_request::mode(configured, &asked.environment, mode)?;
+    for edit in &asked.edits {
+        for owner in repository.layout().owners_of(edit, &asked.service) {
+            let service = owner.service.as_ref().unwrap_or(&asked.service);
+            caller.require(action, service.as_str(), owner.environment.as_str())?;
+            if pull_request::mode(configured, &owner.environment, mode)? == Mode::PullRequest {
+                admitted = Mode::PullRequest;
+            }
+        }
+    }
+    Ok(admitted)
+}
+
+/// The image that stood where a change was made, when it was one.
+fn restored(differences: &[Difference]) -> Option<Image> {
+    let [difference] = differences else {
+        return None;
+    };
+    let before = difference.before()?;
+    Some(Image {
+        name: before.name.parse().ok()?,
+        digest: before.digest.parse().ok(),
+        tags: before.tag.parse().into_iter().collect(),
+    })
 }
 
 /// Names that a promotion may be restricted to.

@@ -415,7 +415,7 @@ fn each_outside_system_has_its_place() {
         (
             "services/gitops-svc",
             "octocrab::",
-            &["github.rs", "github/", "credentials.rs"],
+            &["github.rs", "github/", "credentials"],
         ),
         (
             "services/build-svc",

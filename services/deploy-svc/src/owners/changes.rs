@@ -5,8 +5,8 @@ use slipway_model::Id;
 use slipway_proto::{
     common::v1::Image,
     gitops::v1::{
-        ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage,
-        Mode, RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
+        ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage, Mode,
+        RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
         git_ops_service_client::GitOpsServiceClient,
     },
 };

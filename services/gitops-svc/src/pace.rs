@@ -25,6 +25,8 @@ pub(crate) struct Paces(Mutex<HashMap<Id, Pace>>);
 struct Pace {
     /// Changes that go into one push.
     together: usize,
+    /// Others write too: the head of before is not worth a try.
+    contended: bool,
     last: Option<Last>,
 }
 
@@ -44,6 +46,7 @@ impl Paces {
     fn change<T>(&self, branch: &Id, change: impl FnOnce(&mut Pace) -> T) -> T {
         change(self.all().entry(branch.clone()).or_insert(Pace {
             together: usize::MAX,
+            contended: false,
             last: None,
         }))
     }
@@ -54,12 +57,22 @@ impl Paces {
         self.change(branch, |pace| pace.together)
     }
 
-    /// A push of so many lost the race.
+    /// Whether others were seen to write a moment ago, so that a round fetches first.
+    pub(crate) fn contended(&self, branch: &Id) -> bool {
+        self.change(branch, |pace| pace.contended)
+    }
+
+    /// Whether others wrote since the last round.
+    pub(crate) fn set_contended(&self, branch: &Id, contended: bool) {
+        self.change(branch, |pace| pace.contended = contended);
+    }
+
+    /// A push of so many lost the race, although the head was fetched just before.
     pub(crate) fn lost(&self, branch: &Id, pushed: usize) {
         self.change(branch, |pace| pace.together = (pushed / 2).max(1));
     }
 
-    /// A push of so many won at once.
+    /// A push of so many was the first that was tried.
     pub(crate) fn won(&self, branch: &Id, pushed: usize) {
         self.change(branch, |pace| {
             if pushed >= pace.together {
@@ -147,6 +160,16 @@ mod tests {
         // What was smaller anyway says nothing.
         paces.won(&branch, 3);
         assert_eq!(paces.together(&branch), 8);
+    }
+
+    #[test]
+    fn a_branch_is_contended_until_nobody_else_writes() {
+        let (paces, branch) = (Paces::default(), "br-1".parse().unwrap());
+        assert!(!paces.contended(&branch));
+        paces.set_contended(&branch, true);
+        assert!(paces.contended(&branch));
+        paces.set_contended(&branch, false);
+        assert!(!paces.contended(&branch));
     }
 
     #[test]

@@ -275,9 +275,17 @@ impl Round<'_> {
                 }
             };
         }
+        let mut fetched = None;
         let mut known = reach!(repository.tracked(self.branch).await);
         if !reach!(repository.has_commit(base).await) {
             known = None;
+        }
+        let paces = &self.worker.paces;
+        if paces.contended(self.id) {
+            let before = known.take();
+            let head = reach!(repository.fetch(self.branch).await);
+            paces.set_contended(self.id, before.as_ref() != Some(&head));
+            fetched = Some(head);
         }
         let _spans = self.spans(changes);
         let mut wait = FIRST_WAIT;
@@ -288,10 +296,12 @@ impl Round<'_> {
                 return Err(RoundError::Cancelled);
             }
             // A head from before is good for a push, which tells whether it still holds.
-            let (head, mut proved) = match known.take() {
-                Some(head) => (head, false),
-                None => (reach!(repository.fetch(self.branch).await), true),
+            let (head, mut proved) = match (fetched.take(), known.take()) {
+                (Some(head), _) => (head, true),
+                (None, Some(head)) => (head, false),
+                (None, None) => (reach!(repository.fetch(self.branch).await), true),
             };
+            let fresh = proved;
             let mut outcomes = Vec::new();
             let mut rest: Vec<&Waiting> = Vec::new();
             let found = if head == *base {
@@ -340,15 +350,19 @@ impl Round<'_> {
                     Ok(()) => {
                         proved = true;
                         if attempts == 1 {
-                            self.worker.paces.won(self.id, changes.len());
+                            paces.won(self.id, changes.len());
                         }
                     }
                     Err(Problem::LostRace) => {
-                        self.worker.paces.lost(self.id, changes.len());
-                        self.pause(wait).await?;
-                        wait = (wait * 2).min(LONGEST_WAIT);
-                        // The rest comes in the next round.
-                        changes = &changes[..changes.len().min(self.worker.paces.together(self.id))];
+                        paces.set_contended(self.id, true);
+                        // An old head says nothing about how fast we were.
+                        if fresh {
+                            paces.lost(self.id, changes.len());
+                            self.pause(wait).await?;
+                            wait = (wait * 2).min(LONGEST_WAIT);
+                            // The rest comes in the next round.
+                            changes = &changes[..changes.len().min(paces.together(self.id))];
+                        }
                         continue;
                     }
                     Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),

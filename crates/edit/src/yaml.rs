@@ -50,7 +50,8 @@ pub(crate) struct Node {
     pub(crate) line: usize,
     /// The number of this node's anchor; 0 for none.
     pub(crate) anchor: usize,
-    pub(crate) tag: Option<Tag>,
+    /// In a box: few nodes have one, and nodes are moved about a lot.
+    pub(crate) tag: Option<Box<Tag>>,
 }
 
 /// Equal in meaning and style, wherever it stands.
@@ -343,7 +344,7 @@ impl<'text> Reader<'text, '_> {
             span: place,
             line,
             anchor,
-            tag: tag.map(std::borrow::Cow::into_owned),
+            tag: tag.map(|tag| Box::new(tag.into_owned())),
         })
     }
 }

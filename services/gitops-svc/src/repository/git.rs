@@ -34,6 +34,9 @@ const TIDY: &[&str] = &[
     "-c",
     "pack.threads=1",
     "-c",
+    // Of no use to a mirror, and a partial one has no pack with all that a bitmap tells of.
+    "repack.writeBitmaps=false",
+    "-c",
     "pack.windowMemory=32m",
     "gc",
     "--auto",

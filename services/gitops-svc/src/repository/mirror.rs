@@ -15,7 +15,7 @@ use super::{
     git::History,
     internal, mirror_problem,
     objects::{self, MirrorError},
-    reach, remote, tidy, work_on,
+    reach, remote, work_on,
 };
 use crate::signing::Committer;
 
@@ -97,7 +97,7 @@ impl Repository {
                 }
                 Err(Problem::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
                 result => {
-                    self.tidy.wrote(&self.mirror, tidy::FETCH);
+                    self.tidy.wrote(&self.mirror);
                     return result;
                 }
             }
@@ -240,7 +240,7 @@ impl Repository {
                 // What came and is missing all the same is not to be had.
                 Err(MirrorError::Missing(ids)) if ids.iter().all(|id| brought.insert(*id)) => {
                     self.git().fetch_objects(&ids).await?;
-                    self.tidy.wrote(&self.mirror, tidy::FETCH);
+                    self.tidy.wrote(&self.mirror);
                 }
                 Err(MirrorError::Beyond(id)) if brought.insert(id) => {
                     // Boxed: this function brings history by way of itself.

@@ -4,6 +4,7 @@ mod git;
 mod history;
 mod mirror;
 mod objects;
+mod pack;
 mod reach;
 mod remote;
 #[cfg(test)]
@@ -146,7 +147,7 @@ impl Repository {
         plans: Vec<Plan>,
     ) -> Result<(CommitSha, Vec<Applied>), Problem> {
         let head = head.clone();
-        self.tidy.wrote(&self.mirror, plans.len() * tidy::CHANGE);
+        self.tidy.wrote(&self.mirror);
         self.objects(move |objects, committer| objects::apply(objects, &head, &plans, committer))
             .await
     }

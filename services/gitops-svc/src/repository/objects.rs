@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use gix::{ObjectId, Repository, objs::WriteTo as _};
+use gix::{
+    ObjectId, Repository,
+    objs::{Kind, WriteTo as _},
+};
 use slipway_edit::{Difference, Edit, Edited, Found, Place, Refusal, Refused};
 use slipway_model::{CommitSha, Timestamp};
 
@@ -86,15 +89,13 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
         || error.to_string().contains("No space left on device")
 }
 
-/// More packs than a mirror has at any time: each fetch makes one, and they are packed together now and then.
+/// More packs than a mirror has at any time: each push and fetch makes one, and they are packed together now and then.
 const MAX_PACKS: u16 = 2000;
 
 /// Opens a mirror, or says that there is none.
 pub(super) fn open(path: &Path) -> Result<Repository, MirrorError> {
-    let options = gix::open::Options::isolated()
-        .object_store_slots(gix::odb::store::init::Slots::Given(MAX_PACKS))
-        // What is written here is read once, by the push; it is packed later.
-        .config_overrides(["core.looseCompression=0"]);
+    let options =
+        gix::open::Options::isolated().object_store_slots(gix::odb::store::init::Slots::Given(MAX_PACKS));
     gix::open_opts(path, options).map_err(broken)
 }
 
@@ -168,7 +169,7 @@ pub(super) fn apply(
             }
             Ok(Edited { files, differences }) => {
                 tree = trees.write(tree, &files)?;
-                tip = write_commit(repository, tip, tree, plan, committer)?;
+                tip = write_commit(&trees, tip, tree, plan, committer)?;
                 Applied::Commit {
                     commit: sha(tip)?,
                     differences,
@@ -176,6 +177,7 @@ pub(super) fn apply(
             }
         });
     }
+    trees.flush()?;
     Ok((sha(tip)?, results))
 }
 
@@ -220,7 +222,7 @@ fn reason(refused: &Refused) -> Reason {
 }
 
 fn write_commit(
-    repository: &Repository,
+    trees: &Trees<'_>,
     parent: ObjectId,
     tree: ObjectId,
     plan: &Plan,
@@ -246,7 +248,9 @@ fn write_commit(
         let signature = key.sign(&unsigned).map_err(broken)?;
         commit.extra_headers.push(("gpgsig".into(), signature.into()));
     }
-    Ok(repository.write_object(commit).map_err(unwritten)?.detach())
+    let mut text = Vec::new();
+    commit.write_to(&mut text).map_err(broken)?;
+    trees.make(Kind::Commit, text, None)
 }
 
 /// What a commit of ours changed: its edits are done again on its parent.

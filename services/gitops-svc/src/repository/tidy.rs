@@ -1,7 +1,7 @@
 //! Keeps a mirror in order, away from pushes.
 //!
-//! Each change leaves some loose objects, and each fetch a pack. Once they are many, and the repository has been
-//! quiet for a moment, git packs them together. It is killed with the service, and what it had not finished is done
+//! Each push and each fetch leaves a pack, and every look-up asks all of them. Once they are many, and the repository
+//! has been quiet for a moment, git makes one of them. It is killed with the service, and what it had not finished is done
 //! the next time; what is open meanwhile stays readable.
 
 use std::{
@@ -18,16 +18,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::git;
 
-/// What a change weighs: a blob, a commit and some trees.
-pub(super) const CHANGE: usize = 4;
-/// What a fetch weighs: a pack slows all look-ups, as many loose objects do.
-pub(super) const FETCH: usize = 200;
-/// At this weight git is asked. It looks for itself whether there is enough to do.
-const ENOUGH: usize = 8000;
+/// After so many packs git is asked. It looks for itself whether there is enough to do.
+const ENOUGH: usize = 40;
 /// Nothing was written for so long.
 const QUIET: Duration = Duration::from_secs(2);
 /// A repository that is never quiet is tidied all the same.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// The order of one mirror.
 #[derive(Debug, Default)]
@@ -38,7 +34,7 @@ pub(super) struct Tidy {
 
 #[derive(Debug)]
 struct Written {
-    weight: AtomicUsize,
+    packs: AtomicUsize,
     more: Notify,
 }
 
@@ -46,16 +42,16 @@ impl Default for Written {
     fn default() -> Self {
         Self {
             // Who knows what those before us left.
-            weight: AtomicUsize::new(ENOUGH),
+            packs: AtomicUsize::new(ENOUGH),
             more: Notify::new(),
         }
     }
 }
 
 impl Tidy {
-    /// Something was written. Does not wait.
-    pub(super) fn wrote(&self, mirror: &Path, weight: usize) {
-        self.written.weight.fetch_add(weight, Ordering::Relaxed);
+    /// A pack was written. Does not wait.
+    pub(super) fn wrote(&self, mirror: &Path) {
+        self.written.packs.fetch_add(1, Ordering::Relaxed);
         self.written.more.notify_one();
         self.task.get_or_init(|| {
             let (mirror, written) = (mirror.to_owned(), Arc::clone(&self.written));
@@ -67,14 +63,14 @@ impl Tidy {
 async fn keep(mirror: PathBuf, written: Arc<Written>) {
     loop {
         written.more.notified().await;
-        if written.weight.load(Ordering::Relaxed) < ENOUGH {
+        if written.packs.load(Ordering::Relaxed) < ENOUGH {
             continue;
         }
         let since = Instant::now();
         while since.elapsed() < LONGEST && tokio::time::timeout(QUIET, written.more.notified()).await.is_ok()
         {
         }
-        written.weight.store(0, Ordering::Relaxed);
+        written.packs.store(0, Ordering::Relaxed);
         if let Err(problem) = git::tidy(&mirror).await {
             let reason = problem.reason();
             tracing::warn!(mirror = %mirror.display(), %reason, "the mirror could not be tidied");

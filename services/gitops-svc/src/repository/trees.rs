@@ -12,11 +12,14 @@ use std::{
 
 use gix::{
     ObjectId, Repository,
-    objs::{Kind, TreeRefIter, Write as _, tree::EntryMode},
+    objs::{Kind, TreeRefIter, tree::EntryMode},
 };
 use slipway_edit::{MAX_FILE_BYTES, Read, Source};
 
-use super::objects::{MirrorError, broken, unwritten};
+use super::{
+    objects::{MirrorError, broken},
+    pack::Pack,
+};
 
 /// Trees that are kept in memory at most, in bytes: some of a repository with tens of thousands of files.
 const MAX_CACHED: usize = 16 * 1024 * 1024;
@@ -28,8 +31,8 @@ const SMALL_FOLDER: usize = 32;
 /// The trees of one piece of work.
 pub(super) struct Trees<'repo> {
     repository: &'repo Repository,
-    /// Without looks for packs that came since: what is written here is mostly new.
-    writer: Repository,
+    /// What was made, and is not in the mirror yet.
+    made: RefCell<Pack>,
     cache: RefCell<HashMap<ObjectId, Rc<Vec<u8>>>>,
     cached: Cell<usize>,
 }
@@ -49,11 +52,9 @@ struct Located {
 
 impl<'repo> Trees<'repo> {
     pub(super) fn new(repository: &'repo Repository) -> Self {
-        let mut writer = repository.clone();
-        writer.objects.refresh_never();
         Self {
             repository,
-            writer,
+            made: RefCell::default(),
             cache: RefCell::default(),
             cached: Cell::new(0),
         }
@@ -63,10 +64,30 @@ impl<'repo> Trees<'repo> {
         if let Some(data) = self.cache.borrow().get(&id) {
             return Ok(Rc::clone(data));
         }
+        if let Some(data) = self.made.borrow().get(&id) {
+            return Ok(Rc::clone(data));
+        }
         let object = self.repository.try_find_object(id).map_err(broken)?;
         let tree = object.ok_or_else(|| MirrorError::Missing(vec![id]))?;
         let data = tree.try_into_tree().map_err(broken)?.detach().data;
         Ok(self.keep(id, data))
+    }
+
+    /// Makes an object; `like` is one that it resembles.
+    pub(super) fn make(
+        &self,
+        kind: Kind,
+        data: Vec<u8>,
+        like: Option<ObjectId>,
+    ) -> Result<ObjectId, MirrorError> {
+        let hash = self.repository.object_hash();
+        self.made.borrow_mut().add(hash, kind, Rc::new(data), like)
+    }
+
+    /// Brings what was made into the mirror.
+    pub(super) fn flush(&self) -> Result<(), MirrorError> {
+        let folder = self.repository.objects.store_ref().path().join("pack");
+        self.made.borrow().write(self.repository.object_hash(), &folder)
     }
 
     fn keep(&self, id: ObjectId, data: Vec<u8>) -> Rc<Vec<u8>> {
@@ -122,10 +143,13 @@ impl<'repo> Trees<'repo> {
     fn missing(&self, id: ObjectId, folder: &[u8]) -> Result<MirrorError, MirrorError> {
         let hash = self.repository.object_hash();
         let mut ids = vec![id];
+        // One look for packs that came since is enough.
+        let mut quick = self.repository.clone();
+        quick.objects.refresh_never();
         if TreeRefIter::from_bytes(folder, hash).count() <= SMALL_FOLDER {
             for entry in TreeRefIter::from_bytes(folder, hash) {
                 let entry = entry.map_err(broken)?;
-                if entry.mode.is_blob() && !self.writer.has_object(entry.oid) {
+                if entry.mode.is_blob() && !quick.has_object(entry.oid) {
                     ids.push(entry.oid.to_owned());
                 }
             }
@@ -141,10 +165,8 @@ impl<'repo> Trees<'repo> {
     ) -> Result<ObjectId, MirrorError> {
         let mut blobs = Vec::with_capacity(files.len());
         for (path, text) in files {
-            let blob = self
-                .writer
-                .write_buf(Kind::Blob, text.as_bytes())
-                .map_err(unwritten)?;
+            let old = self.look_up(root, path)?.map(|found| found.entry.id);
+            let blob = self.make(Kind::Blob, text.clone().into_bytes(), old)?;
             blobs.push((path.as_str(), blob));
         }
         self.replace(root, &blobs)
@@ -175,9 +197,7 @@ impl<'repo> Trees<'repo> {
             let entry = place(name)?;
             data[entry.offset..entry.offset + blob.as_bytes().len()].copy_from_slice(blob.as_bytes());
         }
-        let id = self.writer.write_buf(Kind::Tree, &data).map_err(unwritten)?;
-        self.keep(id, data);
-        Ok(id)
+        self.make(Kind::Tree, data, Some(id))
     }
 }
 
@@ -203,6 +223,13 @@ impl Source for TreeSource<'_, '_> {
         if !entry.mode.is_blob() {
             return Ok(Read::Unfit("is a submodule".to_owned()));
         }
+        let text = |data| match String::from_utf8(data) {
+            Ok(text) => Read::Text(text),
+            Err(_) => Read::Unfit("is not UTF-8".to_owned()),
+        };
+        if let Some(data) = self.trees.made.borrow().get(&entry.id) {
+            return Ok(text(data.to_vec()));
+        }
         let repository = self.trees.repository;
         let Some(header) = repository.try_find_header(entry.id).map_err(broken)? else {
             return Err(self.trees.missing(entry.id, &folder)?);
@@ -211,9 +238,6 @@ impl Source for TreeSource<'_, '_> {
             return Ok(Read::Unfit(format!("is larger than {MAX_FILE_BYTES} bytes")));
         }
         let data = repository.find_object(entry.id).map_err(broken)?.detach().data;
-        Ok(match String::from_utf8(data) {
-            Ok(text) => Read::Text(text),
-            Err(_) => Read::Unfit("is not UTF-8".to_owned()),
-        })
+        Ok(text(data))
     }
 }

@@ -220,7 +220,8 @@ mod tests {
 
     use super::Config;
 
-    fn read(repository: &str) -> Result<Config, String> {
+    /// A configuration with this one repository.
+    pub(crate) fn read(repository: &str) -> Result<Config, String> {
         let text = format!(
             "database: {{url: 'sqlite:///tmp/x.db'}}\ndata_dir: /tmp/x\nrepositories:\n  shop: {repository}\n"
         );

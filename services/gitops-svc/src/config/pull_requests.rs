@@ -157,18 +157,7 @@ fn is_word(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use slipway_server::{ServiceConfig as _, config::parse};
-
-    use crate::config::Config;
-
-    fn read(repository: &str) -> Result<Config, String> {
-        let text = format!(
-            "database: {{url: 'sqlite:///tmp/x.db'}}\ndata_dir: /tmp/x\nrepositories:\n  shop: {repository}\n"
-        );
-        let config: Config = parse("x.yaml", &text).map_err(|error| error.to_string())?;
-        config.check().map_err(|error| error.to_string())?;
-        Ok(config)
-    }
+    use crate::config::tests::read;
 
     #[test]
     fn pull_requests_need_a_repository_at_github_and_a_token() {

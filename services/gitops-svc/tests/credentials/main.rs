@@ -9,12 +9,10 @@ mod signing;
 #[path = "../world/mod.rs"]
 mod world;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use slipway_proto::gitops::v1::{Change, change::Status};
+use futures::StreamExt as _;
+use slipway_proto::gitops::v1::{Change, StreamEventsRequest, change::Status};
 use slipway_server::TokenHash;
 use slipway_testbed::{GitHttpServer, HttpAnswer, SshServer, ssh_key};
 use world::{Running, World, applied, apply, assert_status, finished, set_tag, start_refused, start_with};
@@ -130,11 +128,19 @@ async fn a_token_file_that_is_missing_or_wrong_is_waited_for() {
     let running = start(&world, &repository).await;
     let mut client = running.client();
     let waiting = apply(&mut client, &set_tag("api", "1")).await;
-    // Whoever mounts it comes later.
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        secret_file(&file, "token-in-file\n");
-    });
+    // Whoever mounts it comes after the first try.
+    let mut events = client
+        .stream_events(StreamEventsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    while let Some(next) = events.next().await {
+        let event = next.unwrap().event;
+        if event.is_some_and(|event| event.r#type == "dev.slipway.branch.postponed.v1") {
+            break;
+        }
+    }
+    secret_file(&file, "token-in-file\n");
     assert_status(&finished(&mut client, &waiting.id).await, Status::Pushed);
     running.stop().await;
 }

@@ -103,45 +103,19 @@ impl World {
     /// Starts a replica in this process.
     pub(crate) async fn start(&self, database: &str, replica: &str) -> Running {
         let text = self.config(database, replica, "127.0.0.1:0");
-        let config: Config = config::parse("test.yaml", &text).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let wiring = Wiring {
-            listener,
-            bus: Arc::new(MemoryBus::new(BusConfig::default())),
-            telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
-        };
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move { gitops_svc::run(config, wiring, stop).await.unwrap() });
-        Running {
-            url: format!("http://{address}"),
-            shutdown,
-            task,
-        }
+        start_with(&text).await.unwrap()
     }
 
     /// Starts the program, armed to kill itself.
     pub(crate) fn spawn(&self, port: u16, fault: Option<&str>) -> Process {
-        let file = self.dir.path().join("config.yaml");
-        std::fs::write(
-            &file,
-            self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}")),
-        )
-        .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
-        command
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if let Some(fault) = fault {
-            command.env("SLIPWAY_FAULT_KILL_AT", fault);
-        }
-        Process {
-            child: command.spawn().unwrap(),
-            url: format!("http://127.0.0.1:{port}"),
-        }
+        let text = self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"));
+        spawn_with(self, &text, port, fault)
+    }
+
+    /// Starts the program with one more variable, such as one that arms it to kill itself.
+    pub(crate) fn spawn_armed(&self, port: u16, fault: (&str, &str)) -> Process {
+        let text = self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"));
+        spawn_in(self, &text, port, Some(fault))
     }
 
     pub(crate) fn file(&self, service: &str) -> String {
@@ -329,39 +303,26 @@ async fn prepared(text: &str) -> Result<(String, CancellationToken, Run), String
 
 /// Starts the program with a configuration of its own, armed to kill itself.
 pub(crate) fn spawn_with(world: &World, text: &str, port: u16, fault: Option<&str>) -> Process {
+    spawn_in(
+        world,
+        text,
+        port,
+        fault.map(|fault| ("SLIPWAY_FAULT_KILL_AT", fault)),
+    )
+}
+
+fn spawn_in(world: &World, text: &str, port: u16, variable: Option<(&str, &str)>) -> Process {
     let file = world.path("config.yaml");
     std::fs::write(&file, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
     command
         .arg("--config")
         .arg(&file)
+        .envs(variable)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    if let Some(fault) = fault {
-        command.env("SLIPWAY_FAULT_KILL_AT", fault);
-    }
     Process {
         child: command.spawn().unwrap(),
         url: format!("http://127.0.0.1:{port}"),
-    }
-}
-
-impl World {
-    /// Starts the program with one more variable, such as one that arms it to kill itself.
-    pub(crate) fn spawn_armed(&self, port: u16, fault: (&str, &str)) -> Process {
-        let file = self.path("config.yaml");
-        let text = self.config(&self.sqlite(), "program", &format!("127.0.0.1:{port}"));
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gitops-svc"));
-        command
-            .arg("--config")
-            .arg(&file)
-            .env(fault.0, fault.1)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Process {
-            child: command.spawn().unwrap(),
-            url: format!("http://127.0.0.1:{port}"),
-        }
     }
 }

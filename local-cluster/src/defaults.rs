@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::custom;
 use crate::object::{as_map, entry};
 use crate::resources::Resource;
 
@@ -16,7 +17,7 @@ fn default(map: &mut Map<String, Value>, field: &str, value: impl FnOnce() -> Va
 
 /// Fills in the defaults of the object's kind.
 pub(crate) fn apply(resource: &Resource, object: &mut Value) {
-    match resource.kind {
+    match resource.built_in() {
         "Deployment" => deployment(object),
         "ReplicaSet" => {
             let spec = entry(object, "spec");
@@ -26,7 +27,12 @@ pub(crate) fn apply(resource: &Resource, object: &mut Value) {
         "Pod" => pod_spec(entry(object, "spec")),
         "Service" => service(object),
         "Namespace" => namespace(object),
-        _ => {}
+        "CustomResourceDefinition" => custom::default(object),
+        _ => {
+            if let Some(custom) = resource.custom {
+                custom.schema.fill(object);
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The kinds that this cluster serves. A kind more is one entry here, its defaults and validation
 //! (`defaults.rs`, `validate.rs`), its columns (`api/table.rs`) and its controller.
 
+use crate::custom::Custom;
+
 /// One kind of the API, with what discovery says of it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug)]
 pub(crate) struct Resource {
     /// API group; empty for the core group.
     pub(crate) group: &'static str,
@@ -19,9 +21,31 @@ pub(crate) struct Resource {
     pub(crate) scale: bool,
     /// Subresources beyond status and scale, for discovery: name, kind, verbs.
     pub(crate) extra: &'static [(&'static str, &'static str, &'static [&'static str])],
+    /// What a CustomResourceDefinition says beyond the above; nothing for the kinds below.
+    pub(crate) custom: Option<&'static Custom>,
 }
 
+/// Resources are the same when their paths are: a definition that changed still means the same objects.
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        (self.group, self.version, self.plural) == (other.group, other.version, other.plural)
+    }
+}
+
+impl Eq for Resource {}
+
 impl Resource {
+    /// The kind, unless it is one of a definition: those may have the names of built-in kinds.
+    pub(crate) fn built_in(&self) -> &'static str {
+        if self.custom.is_some() { "" } else { self.kind }
+    }
+
+    /// Where the objects are kept: all versions of a custom resource in one place, and custom resources apart from
+    /// the built-in ones.
+    pub(crate) fn storage(&self) -> &'static str {
+        self.custom.map_or(self.plural, |custom| custom.name)
+    }
+
     /// `apps/v1`, or `v1` for the core group.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -55,6 +79,7 @@ pub(crate) static NAMESPACES: Resource = Resource {
     status: true,
     scale: false,
     extra: &[],
+    custom: None,
 };
 pub(crate) static CONFIG_MAPS: Resource = Resource {
     group: "",
@@ -68,6 +93,7 @@ pub(crate) static CONFIG_MAPS: Resource = Resource {
     status: false,
     scale: false,
     extra: &[],
+    custom: None,
 };
 pub(crate) static EVENTS: Resource = Resource {
     group: "",
@@ -81,6 +107,7 @@ pub(crate) static EVENTS: Resource = Resource {
     status: false,
     scale: false,
     extra: &[],
+    custom: None,
 };
 pub(crate) static PODS: Resource = Resource {
     group: "",
@@ -97,6 +124,7 @@ pub(crate) static PODS: Resource = Resource {
         ("log", "Pod", &["get"]),
         ("proxy", "PodProxyOptions", PROXY_VERBS),
     ],
+    custom: None,
 };
 pub(crate) static SERVICES: Resource = Resource {
     group: "",
@@ -110,6 +138,7 @@ pub(crate) static SERVICES: Resource = Resource {
     status: true,
     scale: false,
     extra: &[("proxy", "ServiceProxyOptions", PROXY_VERBS)],
+    custom: None,
 };
 pub(crate) static DEPLOYMENTS: Resource = Resource {
     group: "apps",
@@ -123,6 +152,7 @@ pub(crate) static DEPLOYMENTS: Resource = Resource {
     status: true,
     scale: true,
     extra: &[],
+    custom: None,
 };
 pub(crate) static REPLICA_SETS: Resource = Resource {
     group: "apps",
@@ -136,34 +166,167 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
     status: true,
     scale: true,
     extra: &[],
+    custom: None,
 };
 
-/// Every kind served, in the order of discovery.
-pub(crate) static ALL: [&Resource; 7] = [
+pub(crate) static NODES: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Node",
+    plural: "nodes",
+    singular: "node",
+    short_names: &["no"],
+    categories: &[],
+    namespaced: false,
+    status: true,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static RESOURCE_QUOTAS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "ResourceQuota",
+    plural: "resourcequotas",
+    singular: "resourcequota",
+    short_names: &["quota"],
+    categories: &[],
+    namespaced: true,
+    status: true,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static SECRETS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    status: false,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    categories: &[],
+    namespaced: true,
+    status: false,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static STATEFUL_SETS: Resource = Resource {
+    group: "apps",
+    version: "v1",
+    kind: "StatefulSet",
+    plural: "statefulsets",
+    singular: "statefulset",
+    short_names: &["sts"],
+    categories: &["all"],
+    namespaced: true,
+    status: true,
+    scale: true,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static DAEMON_SETS: Resource = Resource {
+    group: "apps",
+    version: "v1",
+    kind: "DaemonSet",
+    plural: "daemonsets",
+    singular: "daemonset",
+    short_names: &["ds"],
+    categories: &["all"],
+    namespaced: true,
+    status: true,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static CONTROLLER_REVISIONS: Resource = Resource {
+    group: "apps",
+    version: "v1",
+    kind: "ControllerRevision",
+    plural: "controllerrevisions",
+    singular: "controllerrevision",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    status: false,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+pub(crate) static JOBS: Resource = Resource {
+    group: "batch",
+    version: "v1",
+    kind: "Job",
+    plural: "jobs",
+    singular: "job",
+    short_names: &[],
+    categories: &["all"],
+    namespaced: true,
+    status: true,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+
+pub(crate) static DEFINITIONS: Resource = Resource {
+    group: "apiextensions.k8s.io",
+    version: "v1",
+    kind: "CustomResourceDefinition",
+    plural: "customresourcedefinitions",
+    singular: "customresourcedefinition",
+    short_names: &["crd", "crds"],
+    categories: &["api-extensions"],
+    namespaced: false,
+    status: true,
+    scale: false,
+    extra: &[],
+    custom: None,
+};
+
+/// Every built-in kind, in the order of discovery; custom resources are in the cluster's registry.
+pub(crate) static ALL: &[&Resource] = &[
     &CONFIG_MAPS,
     &EVENTS,
     &NAMESPACES,
+    &NODES,
     &PODS,
+    &RESOURCE_QUOTAS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
     &SERVICES,
+    &CONTROLLER_REVISIONS,
+    &DAEMON_SETS,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &STATEFUL_SETS,
+    &JOBS,
+    &DEFINITIONS,
 ];
 
 /// The kind behind a path's group, version and plural.
 pub(crate) fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    ALL.into_iter()
+    ALL.iter()
+        .copied()
         .find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
 /// The kind behind an object's own `apiVersion` and `kind`.
 pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
-    ALL.into_iter()
+    ALL.iter()
+        .copied()
         .find(|r| r.kind == kind && r.api_version() == api_version)
-}
-
-/// Groups other than the core group, each once.
-pub(crate) fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = ALL.iter().map(|r| r.group).filter(|g| !g.is_empty()).collect();
-    groups.dedup();
-    groups
 }

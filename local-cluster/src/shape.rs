@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,7 +29,8 @@ pub(crate) fn unknown(resource: &Resource, object: &Value) -> ApiResult<Vec<Stri
 
 /// What is left of the object after it went through its published type.
 fn decode(resource: &Resource, object: &Value) -> Result<Value, serde_json::Error> {
-    match resource.kind {
+    match resource.built_in() {
+        "CustomResourceDefinition" => round_trip::<CustomResourceDefinition>(object),
         "Deployment" => round_trip::<Deployment>(object),
         "ReplicaSet" => round_trip::<ReplicaSet>(object),
         "Pod" => round_trip::<Pod>(object),

@@ -8,12 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::journal::{Journal, JournalError, Record};
+use crate::custom;
 use crate::object;
-use crate::resources::{self, Resource};
+use crate::owners::Owners;
+use crate::quota;
+use crate::registry::Registry;
+use crate::resources::{self, DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
 
 /// How many changes a watch can go back; older ones are answered with 410 Gone.
@@ -40,11 +45,14 @@ pub(crate) struct Change {
     pub(crate) previous: Option<Arc<Value>>,
 }
 
-type Key = (&'static str, String, String);
+/// Where the kind is kept, namespace, name.
+pub(crate) type Key = (&'static str, String, String);
 
 #[derive(Debug)]
 struct Inner {
+    registry: Arc<Registry>,
     objects: BTreeMap<Key, Arc<Value>>,
+    owners: Owners,
     rv: u64,
     history: VecDeque<Change>,
     /// Changes up to and with this version are forgotten.
@@ -61,6 +69,7 @@ struct Durable {
 
 #[derive(Debug)]
 pub(crate) struct Store {
+    registry: Arc<Registry>,
     inner: Mutex<Inner>,
     durable: watch::Receiver<Durable>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -73,8 +82,11 @@ impl Store {
     /// When the journal cannot be used; see [`JournalError`].
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>, JournalError> {
         let (journal, records) = Journal::open(path)?;
+        let registry = Arc::new(Registry::default());
         let mut inner = Inner {
+            registry: Arc::clone(&registry),
             objects: BTreeMap::new(),
+            owners: Owners::default(),
             rv: 1,
             history: VecDeque::new(),
             floor: 1,
@@ -90,6 +102,7 @@ impl Store {
             failed: None,
         });
         let store = Arc::new(Self {
+            registry,
             inner: Mutex::new(inner),
             durable,
             writer: Mutex::new(None),
@@ -124,7 +137,11 @@ impl Store {
 
     fn snapshot(&self) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
-        (inner.rv, inner.objects.values().cloned().collect())
+        // Definitions first, so that what they define is known when it is read again.
+        let (definitions, others): (Vec<_>, Vec<_>) =
+            inner.objects.iter().partition(|((storage, ..), _)| *storage == DEFINITIONS.storage());
+        let all = definitions.into_iter().chain(others);
+        (inner.rv, all.map(|(_, object)| Arc::clone(object)).collect())
     }
 
     /// Waits until everything up to `rv` is on disk.
@@ -148,19 +165,19 @@ impl Store {
     pub(crate) fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.lock()
             .objects
-            .get(&(resource.plural, namespace.to_owned(), name.to_owned()))
+            .get(&(resource.storage(), namespace.to_owned(), name.to_owned()))
             .cloned()
     }
 
     /// The objects of one kind, by namespace and name, and the version they are of.
     pub(crate) fn list(&self, resource: &Resource, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let inner = self.lock();
-        let start = (resource.plural, namespace.unwrap_or("").to_owned(), String::new());
+        let start = (resource.storage(), namespace.unwrap_or("").to_owned(), String::new());
         let objects = inner
             .objects
             .range(start..)
             .take_while(|((plural, ns, _), _)| {
-                *plural == resource.plural && namespace.is_none_or(|wanted| ns == wanted)
+                *plural == resource.storage() && namespace.is_none_or(|wanted| ns == wanted)
             })
             .map(|(_, object)| Arc::clone(object))
             .collect();
@@ -173,8 +190,28 @@ impl Store {
         let found = inner.objects.iter().filter(|(_, object)| wanted(object));
         found
             .filter_map(|((plural, ..), object)| {
-                let resource = resources::ALL.into_iter().find(|r| r.plural == *plural)?;
+                let resource = self.registry.by_storage(plural)?;
                 Some((resource, Arc::clone(object)))
+            })
+            .collect()
+    }
+
+    /// The object with that uid.
+    pub(crate) fn by_uid(&self, uid: &str) -> Option<(&'static Resource, Arc<Value>)> {
+        let inner = self.lock();
+        let key = inner.owners.key(uid)?;
+        let object = Arc::clone(inner.objects.get(key)?);
+        Some((self.registry.by_storage(key.0)?, object))
+    }
+
+    /// The objects that name the one with that uid as an owner, by kind, namespace and name.
+    pub(crate) fn owned_by(&self, uid: &str) -> Vec<(&'static Resource, Arc<Value>)> {
+        let inner = self.lock();
+        let found = inner.owners.dependents(uid);
+        found
+            .filter_map(|key| {
+                let object = Arc::clone(inner.objects.get(key)?);
+                Some((self.registry.by_storage(key.0)?, object))
             })
             .collect()
     }
@@ -201,9 +238,21 @@ impl Store {
                 )));
             }
         }
-        let key = (resource.plural, namespace, name);
+        if let Some(custom) = resource.custom {
+            let key = (DEFINITIONS.storage(), String::new(), custom.name.to_owned());
+            if inner.objects.get(&key).is_none_or(|definition| object::is_deleting(definition)) {
+                return Err(ApiError::method_not_allowed(
+                    "create not allowed while custom resource definition is terminating",
+                ));
+            }
+        }
+        let key = (resource.storage(), namespace, name);
         if inner.objects.contains_key(&key) {
             return Err(ApiError::already_exists(resource, &key.2));
+        }
+        if resource.namespaced {
+            let list = |resource: &Resource| inner.in_namespace(resource, &key.1);
+            quota::admit(resource, &object, list)?;
         }
         inner.put(resource, key, object, None)
     }
@@ -221,7 +270,7 @@ impl Store {
         change: impl FnOnce(&Value) -> ApiResult<Value>,
     ) -> ApiResult<Arc<Value>> {
         let mut inner = self.lock();
-        let key = (resource.plural, namespace.to_owned(), name.to_owned());
+        let key = (resource.storage(), namespace.to_owned(), name.to_owned());
         let Some(old) = inner.objects.get(&key).cloned() else {
             return Err(ApiError::not_found(resource, name));
         };
@@ -252,12 +301,17 @@ impl Store {
         check: impl FnOnce(&Value) -> ApiResult<()>,
     ) -> ApiResult<Arc<Value>> {
         let mut inner = self.lock();
-        let key = (resource.plural, namespace.to_owned(), name.to_owned());
+        let key = (resource.storage(), namespace.to_owned(), name.to_owned());
         let Some(old) = inner.objects.get(&key).cloned() else {
             return Err(ApiError::not_found(resource, name));
         };
         check(&old)?;
         inner.remove(resource, &key, Value::clone(&old))
+    }
+
+    /// The kinds that are served.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -333,6 +387,17 @@ impl Feed {
 }
 
 impl Inner {
+    /// The objects of one kind in one namespace.
+    fn in_namespace<'a>(&'a self, resource: &Resource, namespace: &'a str) -> Vec<&'a Value> {
+        let storage = resource.storage();
+        let start = (storage, namespace.to_owned(), String::new());
+        self.objects
+            .range(start..)
+            .take_while(|((kept, ns, _), _)| *kept == storage && ns == namespace)
+            .map(|(_, object)| object.as_ref())
+            .collect()
+    }
+
     fn put(
         &mut self,
         resource: &'static Resource,
@@ -340,6 +405,14 @@ impl Inner {
         mut object: Value,
         previous: Option<Arc<Value>>,
     ) -> ApiResult<Arc<Value>> {
+        if resource == &DEFINITIONS {
+            let others = self.objects.iter().filter(|((storage, ..), _)| *storage == DEFINITIONS.storage());
+            let others: Vec<&Value> = others.map(|(_, other)| other.as_ref()).collect();
+            custom::settle(&mut object, &others, Timestamp::now());
+            if previous.as_deref().is_some_and(|previous| *previous == object) {
+                return Ok(previous.unwrap_or_default());
+            }
+        }
         let rv = self.rv + 1;
         object::metadata(&mut object).insert("resourceVersion".to_owned(), Value::from(rv.to_string()));
         self.enqueue(Record::Put {
@@ -348,7 +421,9 @@ impl Inner {
         })?;
         self.rv = rv;
         let object = Arc::new(object);
+        self.owners.put(&key, previous.as_deref(), &object);
         self.objects.insert(key, Arc::clone(&object));
+        self.note(resource, &object, true);
         let kind = if previous.is_some() {
             ChangeKind::Modified
         } else {
@@ -373,7 +448,9 @@ impl Inner {
         })?;
         self.rv = rv;
         let previous = self.objects.remove(key);
+        self.owners.remove(key, previous.as_deref());
         let object = Arc::new(last);
+        self.note(resource, &object, false);
         let kind = ChangeKind::Deleted;
         self.remember(Change {
             rv,
@@ -383,6 +460,15 @@ impl Inner {
             previous,
         });
         Ok(object)
+    }
+
+    /// Tells the registry of a definition that was stored or removed.
+    fn note(&self, resource: &Resource, object: &Value, stored: bool) {
+        match (resource == &DEFINITIONS, stored) {
+            (true, true) => self.registry.define(object),
+            (true, false) => self.registry.undefine(object::name(object)),
+            _ => {}
+        }
     }
 
     fn enqueue(&self, record: Record) -> ApiResult<()> {
@@ -410,11 +496,13 @@ impl Inner {
                 self.floor = self.rv;
             }
             Record::Put { rv, object } => {
-                let Some((resource, key)) = identify(&object) else {
+                let Some((resource, key)) = identify(&self.registry, &object) else {
                     return;
                 };
                 let object = Arc::new(object);
-                let previous = self.objects.insert(key, Arc::clone(&object));
+                self.note(resource, &object, true);
+                let previous = self.objects.insert(key.clone(), Arc::clone(&object));
+                self.owners.put(&key, previous.as_deref(), &object);
                 if rv > self.floor {
                     let kind = if previous.is_some() {
                         ChangeKind::Modified
@@ -432,10 +520,12 @@ impl Inner {
                 self.rv = self.rv.max(rv);
             }
             Record::Delete { rv, object } => {
-                let Some((resource, key)) = identify(&object) else {
+                let Some((resource, key)) = identify(&self.registry, &object) else {
                     return;
                 };
                 let previous = self.objects.remove(&key);
+                self.owners.remove(&key, previous.as_deref());
+                self.note(resource, &object, false);
                 let kind = ChangeKind::Deleted;
                 self.remember(Change {
                     rv,
@@ -450,13 +540,13 @@ impl Inner {
     }
 }
 
-fn identify(object: &Value) -> Option<(&'static Resource, Key)> {
-    let resource = resources::by_kind(
+fn identify(registry: &Registry, object: &Value) -> Option<(&'static Resource, Key)> {
+    let resource = registry.by_kind(
         object::text(object, &["apiVersion"]),
         object::text(object, &["kind"]),
     )?;
     let key = (
-        resource.plural,
+        resource.storage(),
         object::namespace(object).to_owned(),
         object::name(object).to_owned(),
     );

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::custom;
 use crate::object::{self, at, list, text};
 use crate::resources::Resource;
 use crate::selector::LabelSelector;
@@ -68,7 +69,7 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
     if name.is_empty() {
         causes.required("metadata.name", "name or generateName is required");
     } else {
-        let valid = match resource.kind {
+        let valid = match resource.built_in() {
             "Service" | "Namespace" => is_label(name),
             _ => is_subdomain(name),
         };
@@ -77,7 +78,7 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
             causes.invalid("metadata.name", &Value::from(name), why);
         }
     }
-    match resource.kind {
+    match resource.built_in() {
         "Deployment" | "ReplicaSet" => workload(object, old, &mut causes),
         "Pod" => {
             pod_spec(&object["spec"], "spec", &mut causes);
@@ -91,7 +92,11 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
         "Service" => service(object, &mut causes),
         "ConfigMap" => config_map(object, old, &mut causes),
         "Namespace" | "Event" => {}
-        _ => causes.refused("kind", "this kind is not served"),
+        "CustomResourceDefinition" => causes.0.extend(custom::check(object, old)),
+        _ => match resource.custom {
+            Some(custom) => causes.0.extend(custom.schema.check(object)),
+            None => causes.refused("kind", "this kind is not served"),
+        },
     }
     if !causes.0.is_empty() {
         return Err(ApiError::invalid(resource, name, &causes.0));

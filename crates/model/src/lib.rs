@@ -4,6 +4,7 @@
 //! as that string, so that a value which exists is a value that is well-formed.
 
 mod actor;
+pub mod duration;
 mod git;
 mod id;
 mod image;

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::fields::{self, FieldSet, Manager, Step};
-use crate::api::schema::{ListShape, is_atomic_map, list_shape};
+use crate::api::schema::{ListShape, Schema};
 use crate::object;
 
 /// Who applies, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(crate) manager: &'a str,
+    pub(crate) schema: Schema,
     /// Take over the fields in conflict.
     pub(crate) force: bool,
     /// Empty, or `status`.
@@ -29,6 +30,7 @@ pub(crate) type Conflicts = Vec<(String, String)>;
 /// # Errors
 /// The conflicts, when there are any and `force` is off.
 pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Result<Value, Conflicts> {
+    let schema = request.schema;
     let mut applied = applied.clone();
     object::metadata(&mut applied).remove("managedFields");
     let api_version = object::text(&applied, &["apiVersion"]).to_owned();
@@ -39,7 +41,7 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
         &api_version,
         request.now,
     );
-    own.fields = fields::of_object(&applied, request.subresource);
+    own.fields = fields::of_object(&applied, schema, request.subresource);
 
     let mut new = if live.is_null() { json!({}) } else { live.clone() };
     for (field, value) in applied.as_object().into_iter().flatten() {
@@ -50,7 +52,7 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
         };
         if wanted {
             let old = object::as_map(&mut new).remove(field).unwrap_or(Value::Null);
-            object::as_map(&mut new).insert(field.clone(), merge(old, value, &mut vec![field.as_str()]));
+            object::as_map(&mut new).insert(field.clone(), merge(old, value, schema, &mut vec![field.as_str()]));
         }
     }
 
@@ -66,7 +68,7 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
             .intersection(&own.fields)
             .filter(|path| {
                 !matches!(path.last(), Some(Step::Item(_)))
-                    && fields::get(live, path) != fields::get(&new, path)
+                    && fields::get(live, schema, path) != fields::get(&new, schema, path)
             })
             .cloned()
             .collect();
@@ -78,7 +80,7 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
     }
 
     if let Some(before) = &before {
-        prune(&mut new, before, &own, &managers);
+        prune(&mut new, schema, before, &own, &managers);
     }
     // Applying the same again changes nothing, not even the time.
     if let Some(before) = &before {
@@ -95,7 +97,7 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
 }
 
 /// Removes what this manager had and no longer wants.
-fn prune(new: &mut Value, before: &Manager, own: &Manager, others: &[Manager]) {
+fn prune(new: &mut Value, schema: Schema, before: &Manager, own: &Manager, others: &[Manager]) {
     let held = |path: &[Step]| {
         let within = |set: &FieldSet| set.iter().any(|p| p.starts_with(path));
         within(&own.fields) || others.iter().any(|other| within(&other.fields))
@@ -103,19 +105,19 @@ fn prune(new: &mut Value, before: &Manager, own: &Manager, others: &[Manager]) {
     // Items before their fields, so that an item that goes takes its key fields along.
     for path in before.fields.difference(&own.fields) {
         if !held(path) && !fields::is_key_field(path) {
-            fields::remove(new, path);
+            fields::remove(new, schema, path);
         }
     }
 }
 
-fn merge<'a>(live: Value, applied: &'a Value, path: &mut Vec<&'a str>) -> Value {
+fn merge<'a>(live: Value, applied: &'a Value, schema: Schema, path: &mut Vec<&'a str>) -> Value {
     match (live, applied) {
         (live, Value::Null) => live,
-        (Value::Object(mut map), Value::Object(wanted)) if !is_atomic_map(path) => {
+        (Value::Object(mut map), Value::Object(wanted)) if !schema.is_atomic_map(path) => {
             for (field, value) in wanted {
                 path.push(field);
                 let old = map.remove(field).unwrap_or(Value::Null);
-                let value = merge(old, value, path);
+                let value = merge(old, value, schema, path);
                 path.pop();
                 if !value.is_null() {
                     map.insert(field.clone(), value);
@@ -123,16 +125,16 @@ fn merge<'a>(live: Value, applied: &'a Value, path: &mut Vec<&'a str>) -> Value 
             }
             Value::Object(map)
         }
-        (Value::Null, Value::Object(wanted)) if !is_atomic_map(path) => {
+        (Value::Null, Value::Object(wanted)) if !schema.is_atomic_map(path) => {
             // Nothing there yet: the same walk, to drop nulls.
             let empty = Value::Object(serde_json::Map::new());
             if wanted.is_empty() {
                 empty
             } else {
-                merge(empty, applied, path)
+                merge(empty, applied, schema, path)
             }
         }
-        (Value::Array(mut items), Value::Array(wanted)) => match list_shape(path) {
+        (Value::Array(mut items), Value::Array(wanted)) => match schema.list_shape(path) {
             ListShape::Atomic => applied.clone(),
             ListShape::Set => {
                 let missing: Vec<Value> = wanted.iter().filter(|w| !items.contains(w)).cloned().collect();
@@ -143,7 +145,7 @@ fn merge<'a>(live: Value, applied: &'a Value, path: &mut Vec<&'a str>) -> Value 
                 for want in wanted {
                     let key = fields::item_key(want, keys);
                     match items.iter_mut().find(|item| fields::item_key(item, keys) == key) {
-                        Some(item) => *item = merge(item.take(), want, path),
+                        Some(item) => *item = merge(item.take(), want, schema, path),
                         None => items.push(want.clone()),
                     }
                 }
@@ -161,6 +163,7 @@ mod tests {
     fn request(manager: &str, force: bool) -> Request<'_> {
         Request {
             manager,
+            schema: Schema::BuiltIn,
             force,
             subresource: "",
             now: Timestamp::UNIX_EPOCH,

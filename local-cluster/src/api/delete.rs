@@ -7,8 +7,9 @@ use crate::api::App;
 use crate::api::read::Filter;
 use crate::api::request::{Answer, Request, json as answer};
 use crate::api::route::ObjectPath;
+use crate::custom;
 use crate::object::{self, text};
-use crate::resources::Resource;
+use crate::resources::{DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Store;
 
@@ -98,7 +99,7 @@ impl Options {
 /// Marks the object as being deleted; `None` when it can go at once.
 fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
     let mut new = old.clone();
-    let grace = match resource.kind {
+    let grace = match resource.built_in() {
         "Pod" => {
             let scheduled = !text(old, &["spec", "nodeName"]).is_empty();
             let over = matches!(text(old, &["status", "phase"]), "Succeeded" | "Failed");
@@ -117,13 +118,20 @@ fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) ->
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
-    if options.policy == Policy::Foreground && matches!(resource.kind, "Deployment" | "ReplicaSet") {
+    if options.policy == Policy::Foreground && matches!(resource.built_in(), "Deployment" | "ReplicaSet") {
         let foreground = json!("foregroundDeletion");
         if !finalizers.contains(&foreground) {
             finalizers.push(foreground);
         }
     }
-    let waits = grace > 0 || !finalizers.is_empty() || resource.kind == "Namespace";
+    if resource == &DEFINITIONS {
+        let cleanup = json!(custom::CLEANUP);
+        // Once added: the second time it may already have done its work.
+        if !object::is_deleting(old) && !finalizers.contains(&cleanup) {
+            finalizers.push(cleanup);
+        }
+    }
+    let waits = grace > 0 || !finalizers.is_empty() || resource.built_in() == "Namespace";
     if !waits {
         return None;
     }
@@ -139,7 +147,7 @@ fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) ->
             metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
         }
     }
-    if resource.kind == "Namespace" {
+    if resource.built_in() == "Namespace" {
         new["status"]["phase"] = json!("Terminating");
     }
     Some(new)
@@ -213,7 +221,7 @@ pub(crate) async fn delete(app: &App, path: &ObjectPath, name: &str, request: &R
     }
     let (object, gone) = delete_object(&app.store, resource, namespace, name, &options)?;
     app.store.durable(object::resource_version(&object)).await?;
-    if !gone || resource.kind == "Pod" {
+    if !gone || resource.built_in() == "Pod" {
         return Ok(answer(200, &object));
     }
     let status = json!({

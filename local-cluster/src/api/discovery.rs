@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::object;
-use crate::resources::{self, Resource};
+use crate::registry::Registry;
+use crate::resources::Resource;
 
 /// The version this cluster claims: the newest whose API it follows.
 pub(crate) fn version() -> Value {
@@ -43,31 +44,36 @@ pub(crate) fn api_versions(address: &str) -> Value {
            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]})
 }
 
-fn group(name: &str) -> Value {
-    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+fn group(name: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+        .collect();
+    json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `/apis`: the other groups.
-pub(crate) fn api_groups() -> Value {
-    let groups: Vec<Value> = resources::groups().into_iter().map(group).collect();
+pub(crate) fn api_groups(registry: &Registry) -> Value {
+    let groups = registry.groups();
+    let groups: Vec<Value> = groups.iter().map(|(name, versions)| group(name, versions)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`.
-pub(crate) fn api_group(name: &str) -> Option<Value> {
-    resources::groups().contains(&name).then(|| {
-        let mut group = group(name);
-        group["kind"] = json!("APIGroup");
-        group["apiVersion"] = json!("v1");
-        group
-    })
+pub(crate) fn api_group(registry: &Registry, name: &str) -> Option<Value> {
+    let groups = registry.groups();
+    let (_, versions) = groups.iter().find(|(group, _)| *group == name)?;
+    let mut group = group(name, versions);
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    Some(group)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
-pub(crate) fn resource_list(group: &str, version: &str) -> Option<Value> {
+pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut found = Vec::new();
-    for resource in resources::ALL
+    for resource in registry
+        .all()
         .into_iter()
         .filter(|r| r.group == group && r.version == version)
     {
@@ -105,23 +111,27 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Option<Value> {
 }
 
 /// The aggregated form of `/api` (`core`) or `/apis`: everything in one answer.
-pub(crate) fn aggregated(core: bool, version: &str) -> Value {
-    let names = if core { vec![""] } else { resources::groups() };
-    let items: Vec<Value> = names
+pub(crate) fn aggregated(registry: &Registry, core: bool, version: &str) -> Value {
+    let groups = if core { vec![("", vec!["v1"])] } else { registry.groups() };
+    let all = registry.all();
+    let items: Vec<Value> = groups
         .into_iter()
-        .map(|name| {
-            let found: Vec<Value> = resources::ALL
-                .into_iter()
-                .filter(|r| r.group == name)
-                .map(aggregated_resource)
-                .collect();
+        .map(|(name, versions)| {
             let metadata = if name.is_empty() {
                 json!({})
             } else {
                 json!({"name": name})
             };
-            json!({"metadata": metadata,
-                   "versions": [{"version": "v1", "freshness": "Current", "resources": found}]})
+            let of_version = |version: &str| {
+                let found: Vec<Value> = all
+                    .iter()
+                    .filter(|r| r.group == name && r.version == version)
+                    .map(|r| aggregated_resource(r))
+                    .collect();
+                json!({"version": version, "freshness": "Current", "resources": found})
+            };
+            let versions: Vec<Value> = versions.into_iter().map(of_version).collect();
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -161,25 +171,28 @@ fn aggregated_resource(resource: &Resource) -> Value {
 }
 
 /// `/openapi/v3`: where the documents are.
-pub(crate) fn openapi_index() -> Value {
+pub(crate) fn openapi_index(registry: &Registry) -> Value {
     let mut paths = json!({"api/v1": {"serverRelativeURL": "/openapi/v3/api/v1"}});
-    for group in resources::groups() {
-        let path = format!("apis/{group}/v1");
-        paths[&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}")});
+    for (group, versions) in registry.groups() {
+        for version in versions {
+            let path = format!("apis/{group}/{version}");
+            paths[&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}")});
+        }
     }
     json!({"paths": paths})
 }
 
 /// The OpenAPI v3 document of one group: the operations and their parameters, by which kubectl learns that the
 /// server validates fields itself and has dry run. There are no schemas, so `kubectl explain` has nothing to show.
-pub(crate) fn openapi(group: &str, version: &str) -> Option<Value> {
+pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
     let parameters: Vec<Value> = ["dryRun", "fieldManager", "fieldValidation", "force"]
         .into_iter()
         .map(parameter)
         .collect();
     let mut paths = json!({});
-    for resource in resources::ALL
+    for resource in registry
+        .all()
         .into_iter()
         .filter(|r| r.group == group && r.version == version)
     {
@@ -218,16 +231,17 @@ pub(crate) fn openapi_v2() -> Value {
 }
 
 /// The paths that there are, for `/`.
-pub(crate) fn root() -> Value {
+pub(crate) fn root(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for group in resources::groups() {
+    for (group, versions) in registry.groups() {
         paths.push(format!("/apis/{group}"));
-        paths.push(format!("/apis/{group}/v1"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(
         [
             "/healthz",
             "/livez",
+            "/metrics",
             "/readyz",
             "/openapi/v2",
             "/openapi/v3",

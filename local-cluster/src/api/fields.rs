@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::api::schema::{ListShape, is_atomic_map, key_default, list_shape};
+use crate::api::schema::{ListShape, Schema, key_default};
 use crate::object;
 
 /// A step of a path: into a field, into the list item with these key fields, or to a value of a set.
@@ -47,18 +47,18 @@ pub(crate) fn item_key(item: &Value, keys: &[&str]) -> String {
     object::canonical(&Value::Object(key))
 }
 
-fn collect(value: &Value, path: &mut Path, set: &mut FieldSet) {
+fn collect(value: &Value, schema: Schema, path: &mut Path, set: &mut FieldSet) {
     let at = names(path);
     match value {
         Value::Null => {}
-        Value::Object(map) if !map.is_empty() && !is_atomic_map(&at) => {
+        Value::Object(map) if !map.is_empty() && !schema.is_atomic_map(&at) => {
             for (field, child) in map {
                 path.push(Step::Field(field.clone()));
-                collect(child, path, set);
+                collect(child, schema, path, set);
                 path.pop();
             }
         }
-        Value::Array(items) if !items.is_empty() => match list_shape(&at) {
+        Value::Array(items) if !items.is_empty() => match schema.list_shape(&at) {
             ListShape::Atomic => {
                 set.insert(path.clone());
             }
@@ -73,7 +73,7 @@ fn collect(value: &Value, path: &mut Path, set: &mut FieldSet) {
                 for item in items {
                     path.push(Step::Item(item_key(item, keys)));
                     set.insert(path.clone());
-                    collect(item, path, set);
+                    collect(item, schema, path, set);
                     path.pop();
                 }
             }
@@ -100,7 +100,7 @@ const UNOWNED: &[&str] = &[
 ];
 
 /// The fields of an object that the request may own: all but the status, or the status alone.
-pub(crate) fn of_object(object: &Value, subresource: &str) -> FieldSet {
+pub(crate) fn of_object(object: &Value, schema: Schema, subresource: &str) -> FieldSet {
     let mut set = FieldSet::new();
     for (field, value) in object.as_object().into_iter().flatten() {
         let wanted = match field.as_str() {
@@ -110,7 +110,7 @@ pub(crate) fn of_object(object: &Value, subresource: &str) -> FieldSet {
             _ => subresource != "status",
         };
         if wanted {
-            collect(value, &mut vec![Step::Field(field.clone())], &mut set);
+            collect(value, schema, &mut vec![Step::Field(field.clone())], &mut set);
         }
     }
     set.retain(|path| match path.as_slice() {
@@ -122,13 +122,13 @@ pub(crate) fn of_object(object: &Value, subresource: &str) -> FieldSet {
 }
 
 /// The value at a path.
-pub(crate) fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
+pub(crate) fn get<'a>(object: &'a Value, schema: Schema, path: &[Step]) -> Option<&'a Value> {
     let mut value = object;
     for (index, step) in path.iter().enumerate() {
         value = match step {
             Step::Field(name) => value.get(name)?,
             Step::Item(key) => {
-                let ListShape::Keyed(keys) = list_shape(&names(&path[..index])) else {
+                let ListShape::Keyed(keys) = schema.list_shape(&names(&path[..index])) else {
                     return None;
                 };
                 value
@@ -146,11 +146,11 @@ pub(crate) fn get<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
 }
 
 /// Removes what is at a path, and the maps and lists that this leaves empty.
-pub(crate) fn remove(object: &mut Value, path: &[Step]) {
-    remove_at(object, path, &mut Vec::new());
+pub(crate) fn remove(object: &mut Value, schema: Schema, path: &[Step]) {
+    remove_at(object, schema, path, &mut Vec::new());
 }
 
-fn remove_at(value: &mut Value, path: &[Step], above: &mut Path) {
+fn remove_at(value: &mut Value, schema: Schema, path: &[Step], above: &mut Path) {
     let Some((first, rest)) = path.split_first() else {
         return;
     };
@@ -159,7 +159,7 @@ fn remove_at(value: &mut Value, path: &[Step], above: &mut Path) {
             if !rest.is_empty() {
                 let Some(child) = map.get_mut(name) else { return };
                 above.push(first.clone());
-                remove_at(child, rest, above);
+                remove_at(child, schema, rest, above);
                 above.pop();
             }
             let emptied = map.get(name).is_some_and(|child| match child {
@@ -172,14 +172,14 @@ fn remove_at(value: &mut Value, path: &[Step], above: &mut Path) {
             }
         }
         (Step::Item(key), Value::Array(items)) => {
-            let ListShape::Keyed(keys) = list_shape(&names(above)) else {
+            let ListShape::Keyed(keys) = schema.list_shape(&names(above)) else {
                 return;
             };
             if rest.is_empty() {
                 items.retain(|item| item_key(item, keys) != *key);
             } else if let Some(item) = items.iter_mut().find(|item| item_key(item, keys) == *key) {
                 above.push(first.clone());
-                remove_at(item, rest, above);
+                remove_at(item, schema, rest, above);
                 above.pop();
             }
         }
@@ -366,16 +366,16 @@ pub(crate) fn set_managers(object: &mut Value, managers: &[Manager]) {
 
 /// Records that `manager` wrote `new` over `old` without server-side apply: it owns what it changed, and others
 /// no longer do.
-pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Manager) {
-    let after = of_object(new, &manager.subresource);
+pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, schema: Schema, mut manager: Manager) {
+    let after = of_object(new, schema, &manager.subresource);
     let before = old
-        .map(|old| of_object(old, &manager.subresource))
+        .map(|old| of_object(old, schema, &manager.subresource))
         .unwrap_or_default();
     let changed: FieldSet = after
         .iter()
         .filter(|path| {
             old.is_none_or(|old| {
-                get(old, path) != get(new, path) && !is_container(new, path) || !before.contains(*path)
+                get(old, schema, path) != get(new, schema, path) && !is_container(new, schema, path) || !before.contains(*path)
             })
         })
         .cloned()
@@ -397,7 +397,7 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Ma
         if !other.is(&manager) {
             other
                 .fields
-                .retain(|path| !changed.contains(path) || is_container(new, path));
+                .retain(|path| !changed.contains(path) || is_container(new, schema, path));
         }
     }
     match all.iter_mut().find(|other| other.is(&manager)) {
@@ -415,8 +415,8 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, mut manager: Ma
 }
 
 /// Whether the path names an item of a keyed list, whose own fields are listed beside it.
-fn is_container(object: &Value, path: &[Step]) -> bool {
-    matches!(path.last(), Some(Step::Item(_))) && get(object, path).is_some_and(Value::is_object)
+fn is_container(object: &Value, schema: Schema, path: &[Step]) -> bool {
+    matches!(path.last(), Some(Step::Item(_))) && get(object, schema, path).is_some_and(Value::is_object)
 }
 
 #[cfg(test)]
@@ -429,7 +429,7 @@ mod tests {
             "selector": {"matchLabels": {"app": "web"}},
             "template": {"spec": {"containers": [{"name": "app", "image": "a", "args": ["x", "y"],
                 "ports": [{"containerPort": 80}]}]}}}, "status": {"replicas": 1}});
-        let set = of_object(&object, "");
+        let set = of_object(&object, Schema::BuiltIn, "");
         let written = to_fields_v1(&set);
         assert_eq!(
             written,
@@ -447,11 +447,12 @@ mod tests {
     fn an_update_takes_over_what_it_changes() {
         let now = Timestamp::UNIX_EPOCH;
         let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
-        track_update(None, &mut first, Manager::new("one", "Update", "", "v1", now));
+        track_update(None, &mut first, Schema::BuiltIn, Manager::new("one", "Update", "", "v1", now));
         let mut second = json!({"metadata": {"name": "a"}, "data": {"x": "2", "y": "1"}});
         track_update(
             Some(&first),
             &mut second,
+            Schema::BuiltIn,
             Manager::new("two", "Update", "", "v1", now),
         );
         let owned: Vec<(String, Vec<String>)> = managers(&second)

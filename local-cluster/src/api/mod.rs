@@ -33,7 +33,7 @@ mod read;
 mod request;
 mod route;
 mod scale;
-mod schema;
+pub(crate) mod schema;
 mod table;
 mod watch;
 pub(crate) mod write;
@@ -122,10 +122,11 @@ fn authorize(app: &App, headers: &HeaderMap) -> ApiResult<()> {
 
 async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Answer> {
     // Bodies of strangers are not even read.
-    let target = route::parse(incoming.uri().path());
+    let target = route::parse(app.store.registry(), incoming.uri().path());
     if !matches!(target, Ok(Target::Health)) {
         authorize(app, incoming.headers())?;
     }
+    let registry = app.store.registry();
     let target = target?;
     let request = Request::read(incoming).await?;
     if let Target::Object(path) = target {
@@ -145,24 +146,24 @@ async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Ans
         Ok(request::body(
             200,
             &kind,
-            discovery::aggregated(core, version).to_string().into(),
+            discovery::aggregated(registry, core, version).to_string().into(),
         ))
     };
     match (target, aggregated) {
         (Target::Health, _) => Ok(request::body(200, "text/plain", "ok".into())),
-        (Target::Root, _) => ok(discovery::root()),
+        (Target::Root, _) => ok(discovery::root(registry)),
         (Target::Version, _) => ok(discovery::version()),
         (Target::Api, Some(version)) => discovery(true, &version),
         (Target::Apis, Some(version)) => discovery(false, &version),
         (Target::Api, None) => ok(discovery::api_versions(&app.address.to_string())),
-        (Target::Apis, None) => ok(discovery::api_groups()),
-        (Target::Group(group), _) => ok(discovery::api_group(&group).ok_or_else(missing)?),
+        (Target::Apis, None) => ok(discovery::api_groups(registry)),
+        (Target::Group(group), _) => ok(discovery::api_group(registry, &group).ok_or_else(missing)?),
         (Target::Resources { group, version }, _) => {
-            ok(discovery::resource_list(&group, &version).ok_or_else(missing)?)
+            ok(discovery::resource_list(registry, &group, &version).ok_or_else(missing)?)
         }
-        (Target::OpenApiIndex, _) => ok(discovery::openapi_index()),
+        (Target::OpenApiIndex, _) => ok(discovery::openapi_index(registry)),
         (Target::OpenApi { group, version }, _) => {
-            ok(discovery::openapi(&group, &version).ok_or_else(missing)?)
+            ok(discovery::openapi(registry, &group, &version).ok_or_else(missing)?)
         }
         (Target::OpenApiV2, _) => Ok(openapi_v2(&request)),
         (Target::Object(_), _) => Err(missing()),
@@ -215,8 +216,8 @@ async fn object(app: &App, path: &ObjectPath, request: &Request) -> ApiResult<An
             _ => Err(refuse()),
         },
         (Some("scale"), _) if path.resource.scale => scale::scale(app, path, name, request).await,
-        (Some("log"), "GET") if path.resource.kind == "Pod" => log::log(app, path, name, request).await,
-        (Some("proxy"), _) if matches!(path.resource.kind, "Pod" | "Service") => {
+        (Some("log"), "GET") if path.resource.built_in() == "Pod" => log::log(app, path, name, request).await,
+        (Some("proxy"), _) if matches!(path.resource.built_in(), "Pod" | "Service") => {
             proxy::proxy(app, path, name, request).await
         }
         (Some(other), _) => Err(ApiError::unknown_path(format!(

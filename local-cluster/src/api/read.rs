@@ -11,6 +11,7 @@ use crate::api::App;
 use crate::api::request::{Answer, Representation, Request, json as answer};
 use crate::api::route::ObjectPath;
 use crate::api::table;
+use crate::api::write::as_version;
 use crate::object;
 use crate::resources::Resource;
 use crate::selector::{FieldSelector, LabelSelector};
@@ -53,7 +54,7 @@ impl Filter {
 /// One object, in the form asked for.
 pub(crate) fn represent(resource: &Resource, object: &Value, form: &Representation) -> Value {
     match form {
-        Representation::Plain | Representation::Discovery { .. } => object.clone(),
+        Representation::Plain | Representation::Discovery { .. } => as_version(resource, object).into_owned(),
         Representation::Partial { version } => table::partial(object, version),
         Representation::Table { version, include } => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
@@ -132,8 +133,9 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
 fn list_value(resource: &Resource, found: &[Arc<Value>], metadata: &Value, form: &Representation) -> Value {
     match form {
         Representation::Plain | Representation::Discovery { .. } => {
-            let items: Vec<&Value> = found.iter().map(AsRef::as_ref).collect();
-            json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
+            let items: Vec<_> = found.iter().map(|object| as_version(resource, object)).collect();
+            let kind = resource.custom.map_or_else(|| format!("{}List", resource.kind), |c| c.list_kind.to_owned());
+            json!({"kind": kind, "apiVersion": resource.api_version(),
                    "metadata": metadata, "items": items})
         }
         Representation::Partial { version } => {

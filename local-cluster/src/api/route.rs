@@ -1,6 +1,7 @@
 //! Paths of the Kubernetes API, taken apart.
 
-use crate::resources::{self, Resource};
+use crate::registry::Registry;
+use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 
 /// What a path names.
@@ -52,7 +53,7 @@ fn decode(segment: &str) -> Option<String> {
 ///
 /// # Errors
 /// 404 that says what is served instead.
-pub(crate) fn parse(path: &str) -> ApiResult<Target> {
+pub(crate) fn parse(registry: &Registry, path: &str) -> ApiResult<Target> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let owned = |s: &str| s.to_owned();
     let target = match segments.as_slice() {
@@ -80,8 +81,8 @@ pub(crate) fn parse(path: &str) -> ApiResult<Target> {
             group: owned(group),
             version: owned(version),
         },
-        ["api", version, rest @ ..] => Target::Object(object(path, "", version, rest)?),
-        ["apis", group, version, rest @ ..] => Target::Object(object(path, group, version, rest)?),
+        ["api", version, rest @ ..] => Target::Object(object(registry, path, "", version, rest)?),
+        ["apis", group, version, rest @ ..] => Target::Object(object(registry, path, group, version, rest)?),
         _ => return Err(unknown(path)),
     };
     Ok(target)
@@ -93,7 +94,13 @@ fn unknown(path: &str) -> ApiError {
     ))
 }
 
-fn object(path: &str, group: &str, version: &str, segments: &[&str]) -> ApiResult<ObjectPath> {
+fn object(
+    registry: &Registry,
+    path: &str,
+    group: &str,
+    version: &str,
+    segments: &[&str],
+) -> ApiResult<ObjectPath> {
     let (namespace, segments) = match segments {
         // A namespace itself, or its subresource.
         ["namespaces"] | ["namespaces", _] | ["namespaces", _, "status" | "finalize"] if group.is_empty() => {
@@ -103,8 +110,8 @@ fn object(path: &str, group: &str, version: &str, segments: &[&str]) -> ApiResul
         _ => (None, segments),
     };
     let (plural, below) = segments.split_first().ok_or_else(|| unknown(path))?;
-    let Some(resource) = resources::by_path(group, version, plural) else {
-        let served: Vec<String> = resources::ALL.iter().map(|r| r.qualified()).collect();
+    let Some(resource) = registry.by_path(group, version, plural) else {
+        let served: Vec<String> = registry.all().iter().map(|r| r.qualified()).collect();
         let asked = if group.is_empty() {
             (*plural).to_owned()
         } else {
@@ -153,7 +160,7 @@ mod tests {
     use crate::resources::{DEPLOYMENTS, NAMESPACES, PODS, SERVICES};
 
     fn path(text: &str) -> ObjectPath {
-        match parse(text).unwrap() {
+        match parse(&Registry::default(), text).unwrap() {
             Target::Object(path) => path,
             other => panic!("{other:?}"),
         }
@@ -184,15 +191,15 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_with_what_is() {
-        let error = parse("/apis/apps/v1/namespaces/dev/statefulsets").unwrap_err();
+        let error = parse(&Registry::default(), "/apis/apps/v1/namespaces/dev/ingresses").unwrap_err();
         assert_eq!(error.code, 404);
         assert!(
-            error.message.contains("does not serve statefulsets.apps"),
+            error.message.contains("does not serve ingresses.apps"),
             "{}",
             error.message
         );
         for bad in ["/foo", "/api/v1/pods/x", "/api/v1/namespaces/dev/pods/x/y/z"] {
-            assert_eq!(parse(bad).unwrap_err().code, 404, "{bad}");
+            assert_eq!(parse(&Registry::default(), bad).unwrap_err().code, 404, "{bad}");
         }
     }
 }

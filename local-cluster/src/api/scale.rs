@@ -8,9 +8,27 @@ use crate::api::request::{Answer, Request, json as answer};
 use crate::api::route::ObjectPath;
 use crate::api::{patch, write};
 use crate::object;
+use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 
-fn scale_of(object: &Value) -> Value {
+/// Where the object's resource keeps the numbers of its scale: wanted, running, and the selector of its pods.
+fn numbers(resource: &Resource, object: &Value) -> (Value, i64, String) {
+    if let Some(scale) = resource.custom.and_then(|custom| custom.scale.as_ref()) {
+        let at = |path: &[String]| {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            object::at(object, &path).clone()
+        };
+        let selector = if scale.selector.is_empty() {
+            Value::Null
+        } else {
+            at(&scale.selector)
+        };
+        return (
+            at(&scale.spec),
+            at(&scale.status).as_i64().unwrap_or(0),
+            selector.as_str().unwrap_or("").to_owned(),
+        );
+    }
     let labels = object["spec"]["selector"]["matchLabels"]
         .as_object()
         .cloned()
@@ -19,14 +37,23 @@ fn scale_of(object: &Value) -> Value {
         .iter()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
         .collect();
+    (
+        object["spec"]["replicas"].clone(),
+        object["status"]["replicas"].as_i64().unwrap_or(0),
+        selector.join(","),
+    )
+}
+
+fn scale_of(resource: &Resource, object: &Value) -> Value {
+    let (wanted, running, selector) = numbers(resource, object);
     let metadata = &object["metadata"];
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                      "resourceVersion": metadata["resourceVersion"],
                      "creationTimestamp": metadata["creationTimestamp"]},
-        "spec": {"replicas": object["spec"]["replicas"]},
-        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector.join(",")},
+        "spec": {"replicas": wanted},
+        "status": {"replicas": running, "selector": selector},
     })
 }
 
@@ -37,12 +64,12 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
         .get(resource, namespace, name)
         .ok_or_else(|| ApiError::not_found(resource, name))?;
     if request.method == Method::GET {
-        return Ok(answer(200, &scale_of(&live)));
+        return Ok(answer(200, &scale_of(resource, &live)));
     }
     let body = request.value()?;
     let dry_run = request.dry_run()?;
     let change = |old: &Value| {
-        let scale = scale_of(old);
+        let scale = scale_of(resource, old);
         let wanted = match (request.method.as_str(), request.content_type()) {
             ("PUT", _) => body.clone(),
             ("PATCH", "application/json-patch+json") => patch::json(&scale, &body)?,
@@ -60,7 +87,14 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
             ));
         }
         let mut new = old.clone();
-        new["spec"]["replicas"] = json!(replicas);
+        let place: Vec<&str> = match resource.custom.and_then(|custom| custom.scale.as_ref()) {
+            Some(scale) => scale.spec.iter().map(String::as_str).collect(),
+            None => vec!["spec", "replicas"],
+        };
+        let slot = place.iter().fold(&mut new, |value, field| {
+            object::as_map(value).entry((*field).to_owned()).or_insert(Value::Null)
+        });
+        *slot = json!(replicas);
         write::bump_generation(resource, old, &mut new);
         write::track(resource, old, &mut new, "scale", request);
         Ok(new)
@@ -71,5 +105,5 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
         Value::clone(app.store.update(resource, namespace, name, change)?.as_ref())
     };
     app.store.durable(object::resource_version(&stored)).await?;
-    Ok(answer(200, &scale_of(&stored)))
+    Ok(answer(200, &scale_of(resource, &stored)))
 }

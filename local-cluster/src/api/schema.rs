@@ -1,6 +1,9 @@
 //! How lists and maps of the served kinds merge: the `x-kubernetes-list-type`, `-list-map-keys` and `-map-type`
 //! of the published API, as far as these kinds have them.
 
+use crate::custom::schema::Node;
+use crate::resources::{DEFINITIONS, Resource};
+
 /// How two versions of a list become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListShape {
@@ -10,6 +13,43 @@ pub(crate) enum ListShape {
     Set,
     /// Items are told apart by these fields.
     Keyed(&'static [&'static str]),
+}
+
+/// Where to look up how the parts of an object merge.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Schema {
+    /// The kinds of this file.
+    BuiltIn,
+    /// CustomResourceDefinitions: schemas have properties of any name.
+    Definition,
+    Custom(&'static Node),
+}
+
+impl Schema {
+    pub(crate) fn of(resource: &Resource) -> Self {
+        match resource.custom {
+            Some(custom) => Self::Custom(&custom.schema),
+            None if resource == &DEFINITIONS => Self::Definition,
+            None => Self::BuiltIn,
+        }
+    }
+
+    pub(crate) fn list_shape(self, path: &[&str]) -> ListShape {
+        match self {
+            Self::BuiltIn => list_shape(path),
+            Self::Definition if matches!(path, ["metadata", ..] | ["status", "conditions"]) => list_shape(path),
+            Self::Definition => ListShape::Atomic,
+            Self::Custom(schema) => schema.list_shape(path),
+        }
+    }
+
+    pub(crate) fn is_atomic_map(self, path: &[&str]) -> bool {
+        match self {
+            Self::BuiltIn => is_atomic_map(path),
+            Self::Definition => false,
+            Self::Custom(schema) => schema.is_atomic_map(path),
+        }
+    }
 }
 
 /// The shape of the list at a path of field names; items of lists on the way add nothing to the path.

@@ -21,7 +21,7 @@ pub(crate) enum Include {
 type Column = (&'static str, &'static str, bool);
 
 fn columns(resource: &Resource) -> &'static [Column] {
-    match resource.kind {
+    match resource.built_in() {
         "Pod" => &[
             ("Name", "string", true),
             ("Ready", "string", true),
@@ -152,7 +152,7 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
     let count = |path: &[&str]| number(object, path).unwrap_or(0);
     let template = at(object, &["spec", "template", "spec"]);
     let selector = || json!(labels(at(object, &["spec", "selector", "matchLabels"])));
-    match resource.kind {
+    match resource.built_in() {
         "Pod" => pod(object, name, age, now),
         "Deployment" => vec![
             name,

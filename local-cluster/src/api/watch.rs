@@ -122,7 +122,7 @@ impl Watch {
 
     /// The change as this watch sees it: an object that no longer matches is as good as deleted.
     fn event(&self, change: &Change) -> Option<Bytes> {
-        if change.resource != self.resource {
+        if change.resource.storage() != self.resource.storage() {
             return None;
         }
         let matched = change

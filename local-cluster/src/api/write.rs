@@ -1,5 +1,7 @@
 //! Create, update and patch: what the API server does to an object before it is stored.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
@@ -11,10 +13,12 @@ use crate::api::fields::{self, Manager};
 use crate::api::read::represent;
 use crate::api::request::{Answer, Request, json as answer, warn};
 use crate::api::route::ObjectPath;
+use crate::api::schema::Schema;
 use crate::api::{apply, patch};
 use crate::object::{self, text};
-use crate::resources::Resource;
+use crate::resources::{DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
+use crate::store::Store;
 use crate::{defaults, shape, validate};
 
 /// What is to be done with fields that the API does not have.
@@ -38,7 +42,7 @@ fn unknown_fields(request: &Request) -> ApiResult<Unknown> {
 
 /// Whose generation counts the changes of its spec.
 fn has_generation(resource: &Resource) -> bool {
-    matches!(resource.kind, "Deployment" | "ReplicaSet")
+    resource.custom.is_some() || matches!(resource.built_in(), "Deployment" | "ReplicaSet" | "CustomResourceDefinition")
 }
 
 /// Checks that the body is an object of this kind for this place, and fills in what the path says.
@@ -114,7 +118,11 @@ fn normalize(value: &mut Value) {
 
 /// [`normalize`] for what users write; the status is the controllers' own, and the managed fields have empty maps
 /// that mean something.
-fn normalize_object(object: &mut Value) {
+fn normalize_object(resource: &Resource, object: &mut Value) {
+    if resource.custom.is_some() || resource == &DEFINITIONS {
+        // Here an empty list or map may mean something.
+        return normalize_metadata(object);
+    }
     let status = object::as_map(object).remove("status");
     let managed = object::metadata(object).remove("managedFields");
     normalize(object);
@@ -126,9 +134,38 @@ fn normalize_object(object: &mut Value) {
     }
 }
 
+fn normalize_metadata(object: &mut Value) {
+    let managed = object::metadata(object).remove("managedFields");
+    normalize(&mut object["metadata"]);
+    if let Some(managed) = managed {
+        object::metadata(object).insert("managedFields".to_owned(), managed);
+    }
+}
+
+/// The object as this version of its resource shows it; the versions of a definition differ in name alone.
+pub(crate) fn as_version<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, Value> {
+    if resource.custom.is_none() || text(object, &["apiVersion"]) == resource.api_version() {
+        return Cow::Borrowed(object);
+    }
+    let mut shown = object.clone();
+    shown["apiVersion"] = Value::from(resource.api_version());
+    Cow::Owned(shown)
+}
+
+fn as_stored(resource: &Resource, mut object: Value) -> Value {
+    if let Some(custom) = resource.custom {
+        object["apiVersion"] = Value::from(custom.stored_as.as_str());
+    }
+    object
+}
+
 /// Removes and reports the fields that the API does not have.
 fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> ApiResult<Vec<String>> {
-    let found = shape::unknown(resource, object)?;
+    let found = match resource.custom {
+        Some(custom) if unknown == Unknown::Strict => custom.schema.prune(&mut object.clone()),
+        Some(custom) => custom.schema.prune(object),
+        None => shape::unknown(resource, object)?,
+    };
     if found.is_empty() {
         return Ok(found);
     }
@@ -144,7 +181,9 @@ fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> Api
             version = resource.version,
         )));
     }
-    shape::drop_unknown(resource, object);
+    if resource.custom.is_none() {
+        shape::drop_unknown(resource, object);
+    }
     Ok(if unknown == Unknown::Warn {
         text
     } else {
@@ -153,7 +192,7 @@ fn check_shape(resource: &Resource, object: &mut Value, unknown: Unknown) -> Api
 }
 
 fn initial_status(resource: &Resource, object: &mut Value) {
-    let status = match resource.kind {
+    let status = match resource.built_in() {
         "Deployment" => json!({}),
         "ReplicaSet" => json!({"replicas": 0}),
         "Pod" => json!({"phase": "Pending", "qosClass": quality_of_service(object)}),
@@ -222,7 +261,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
         metadata.insert("generation".to_owned(), json!(1));
     }
     initial_status(resource, object);
-    normalize_object(object);
+    normalize_object(resource, object);
     defaults::apply(resource, object);
     validate::object(resource, object, None)
 }
@@ -246,11 +285,11 @@ pub(crate) async fn create(app: &App, path: &ObjectPath, request: &Request) -> A
     let now = Timestamp::now();
     prepare_new(resource, &mut object, now)?;
     let manager = Manager::new(&request.manager(), "Update", "", &resource.api_version(), now);
-    fields::track_update(None, &mut object, manager);
+    fields::track_update(None, &mut object, Schema::of(resource), manager);
     let stored = if request.dry_run()? {
         Arc::new(object)
     } else {
-        app.store.create(resource, object)?
+        app.store.create(resource, as_stored(resource, object))?
     };
     finish(app, resource, &stored, request, 201, &warnings).await
 }
@@ -306,11 +345,19 @@ fn prepare_update(
         // Beside the status only the annotations are taken: controllers keep the revision there.
         let mut merged = old.clone();
         object::as_map(&mut merged).insert("status".to_owned(), new["status"].clone());
-        for field in ["annotations", "managedFields"] {
-            match new["metadata"].get(field) {
-                Some(value) => object::metadata(&mut merged).insert(field.to_owned(), value.clone()),
-                None => object::metadata(&mut merged).remove(field),
+        let taken: &[&str] = if resource.custom.is_some() {
+            &["managedFields"]
+        } else {
+            &["annotations", "managedFields"]
+        };
+        for field in taken {
+            match new["metadata"].get(*field) {
+                Some(value) => object::metadata(&mut merged).insert((*field).to_owned(), value.clone()),
+                None => object::metadata(&mut merged).remove(*field),
             };
+        }
+        if resource.custom.is_some() {
+            validate::object(resource, &merged, Some(old))?;
         }
         return Ok((merged, warnings));
     }
@@ -334,15 +381,25 @@ fn prepare_update(
             None => object::as_map(&mut new).remove("status"),
         };
     }
-    normalize_object(&mut new);
+    normalize_object(resource, &mut new);
     defaults::apply(resource, &mut new);
     validate::object(resource, &new, Some(old))?;
     bump_generation(resource, old, &mut new);
     Ok((new, warnings))
 }
 
+/// What a custom resource's generation counts the changes of.
+fn content<'a>(resource: &Resource, object: &'a Value) -> BTreeMap<&'a str, &'a Value> {
+    let fields = object.as_object().into_iter().flatten();
+    fields
+        .filter(|(field, _)| *field != "metadata" && !(resource.status && *field == "status"))
+        .map(|(field, value)| (field.as_str(), value))
+        .collect()
+}
+
 /// One more when the spec changed; for a Deployment also when its annotations did, as in the real registry
-/// (`pkg/registry/apps/deployment/strategy.go`).
+/// (`pkg/registry/apps/deployment/strategy.go`); for a custom resource when anything but the metadata did, and but
+/// the status where that is a path of its own (`apiextensions-apiserver/pkg/registry/customresource/strategy.go`).
 pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value) {
     if !has_generation(resource) {
         return;
@@ -353,8 +410,8 @@ pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value)
             .cloned()
             .unwrap_or_else(|| json!({}))
     };
-    let changed =
-        old["spec"] != new["spec"] || (resource.kind == "Deployment" && annotations(old) != annotations(new));
+    let changed = resource.custom.is_some() && content(resource, old) != content(resource, new)
+        || resource.custom.is_none() && old["spec"] != new["spec"] || (resource.built_in() == "Deployment" && annotations(old) != annotations(new));
     if changed {
         object::metadata(new).insert("generation".to_owned(), json!(object::generation(old) + 1));
     }
@@ -381,7 +438,7 @@ pub(crate) fn track(resource: &Resource, old: &Value, new: &mut Value, subresour
         &resource.api_version(),
         Timestamp::now(),
     );
-    fields::track_update(Some(old), new, manager);
+    fields::track_update(Some(old), new, Schema::of(resource), manager);
 }
 
 /// Changes a stored object, or only says what it would become when this is a dry run.
@@ -394,6 +451,10 @@ async fn write(
 ) -> ApiResult<Answer> {
     let (resource, namespace) = (path.resource, path.namespace.as_deref().unwrap_or(""));
     let mut warnings = Vec::new();
+    let change = |old: &Value| {
+        let (new, found) = change(&as_version(resource, old))?;
+        Ok((as_stored(resource, new), found))
+    };
     let stored = if request.dry_run()? {
         let old = app
             .store
@@ -423,7 +484,7 @@ pub(crate) async fn patch(app: &App, path: &ObjectPath, name: &str, request: &Re
     let merge: fn(&Value, &Value) -> ApiResult<Value> = match kind {
         "application/json-patch+json" => patch::json,
         "application/merge-patch+json" => |object, body| Ok(patch::merge(object, body)),
-        "application/strategic-merge-patch+json" => patch::strategic,
+        "application/strategic-merge-patch+json" if path.resource.custom.is_none() => patch::strategic,
         other => {
             return Err(ApiError::unsupported_media_type(format!(
                 "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; got {other}"
@@ -457,55 +518,106 @@ async fn server_side_apply(app: &App, path: &ObjectPath, name: &str, request: &R
     if !object::list(&applied, &["metadata", "managedFields"]).is_empty() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    if let Some(first) = shape::unknown(resource, &applied)?.first() {
-        return Err(ApiError::bad_request(format!(
-            "failed to create typed patch object ({}/{name}; {}, Kind={}): .{first}: field not declared in schema",
-            path.namespace.as_deref().unwrap_or(""),
-            resource.api_version(),
-            resource.kind,
-        )));
-    }
     let subresource = path.subresource.clone().unwrap_or_default();
-    let force = request.flag("force");
-    let merge = |live: &Value| {
-        let request = apply::Request {
-            manager: &manager,
-            force,
-            subresource: &subresource,
-            now: Timestamp::now(),
-        };
-        apply::apply(live, &applied, request).map_err(|conflicts| ApiError::apply_conflict(&conflicts))
+    let apply = Apply {
+        manager: &manager,
+        force: request.flag("force"),
+        subresource: &subresource,
+        dry_run: request.dry_run()?,
     };
     let namespace = path.namespace.as_deref().unwrap_or("");
-    if app.store.get(resource, namespace, name).is_none() && subresource.is_empty() {
-        let wanted = text(&applied, &["metadata", "resourceVersion"]);
-        if !wanted.is_empty() && wanted != "0" || !object::uid(&applied).is_empty() {
-            return Err(ApiError::not_found(resource, name));
-        }
-        let mut object = merge(&Value::Null)?;
-        prepare_new(resource, &mut object, Timestamp::now())?;
-        let created = if request.dry_run()? {
-            Ok(Arc::new(object))
-        } else {
-            app.store.create(resource, object)
+    let (stored, code) = apply.to(&app.store, resource, (namespace, name), &applied)?;
+    finish(app, resource, &stored, request, code, &[]).await
+}
+
+/// A server-side apply, from outside or from a controller.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Apply<'a> {
+    pub(crate) manager: &'a str,
+    /// Take over the fields in conflict.
+    pub(crate) force: bool,
+    /// Empty, or `status`.
+    pub(crate) subresource: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+impl Apply<'_> {
+    /// Applies an object, whose name and namespace are filled in. Returns it as it is now, with 201 when it is new
+    /// and 200 otherwise.
+    ///
+    /// # Errors
+    /// 400 for fields the kind does not have, 404, 409 for conflicts, 422 when the result is not valid.
+    pub(crate) fn to(
+        self,
+        store: &Store,
+        resource: &'static Resource,
+        (namespace, name): (&str, &str),
+        applied: &Value,
+    ) -> ApiResult<(Arc<Value>, u16)> {
+        check_fields(resource, (namespace, name), applied)?;
+        let merge = |live: &Value| {
+            let request = apply::Request {
+                manager: self.manager,
+                schema: Schema::of(resource),
+                force: self.force,
+                subresource: self.subresource,
+                now: Timestamp::now(),
+            };
+            apply::apply(live, applied, request).map_err(|conflicts| ApiError::apply_conflict(&conflicts))
         };
-        match created {
-            Ok(stored) => return finish(app, resource, &stored, request, 201, &[]).await,
-            // Somebody was faster: what was to be created is now to be changed.
-            Err(error) if error.reason == "AlreadyExists" => {}
-            Err(error) => return Err(error),
+        if store.get(resource, namespace, name).is_none() && self.subresource.is_empty() {
+            let wanted = text(applied, &["metadata", "resourceVersion"]);
+            if !wanted.is_empty() && wanted != "0" || !object::uid(applied).is_empty() {
+                return Err(ApiError::not_found(resource, name));
+            }
+            let mut object = merge(&Value::Null)?;
+            prepare_new(resource, &mut object, Timestamp::now())?;
+            let object = as_stored(resource, object);
+            let created = if self.dry_run {
+                Ok(Arc::new(object))
+            } else {
+                store.create(resource, object)
+            };
+            match created {
+                Ok(stored) => return Ok((stored, 201)),
+                // Somebody was faster: what was to be created is now to be changed.
+                Err(error) if error.reason == "AlreadyExists" => {}
+                Err(error) => return Err(error),
+            }
         }
+        let change = |old: &Value| {
+            let old = &*as_version(resource, old);
+            preconditions(resource, old, applied)?;
+            let merged = merge(old)?;
+            let managed = merged["metadata"].get("managedFields").cloned();
+            let (mut new, _) = prepare_update(resource, old, merged, self.subresource, Unknown::Ignore)?;
+            match managed {
+                Some(managed) => object::metadata(&mut new).insert("managedFields".to_owned(), managed),
+                None => object::metadata(&mut new).remove("managedFields"),
+            };
+            Ok(as_stored(resource, new))
+        };
+        if self.dry_run {
+            let old = store
+                .get(resource, namespace, name)
+                .ok_or_else(|| ApiError::not_found(resource, name))?;
+            return Ok((Arc::new(change(&old)?), 200));
+        }
+        Ok((store.update(resource, namespace, name, change)?, 200))
     }
-    write(app, path, name, request, |old| {
-        preconditions(resource, old, &applied)?;
-        let merged = merge(old)?;
-        let managed = merged["metadata"].get("managedFields").cloned();
-        let (mut new, warnings) = prepare_update(resource, old, merged, &subresource, Unknown::Ignore)?;
-        match managed {
-            Some(managed) => object::metadata(&mut new).insert("managedFields".to_owned(), managed),
-            None => object::metadata(&mut new).remove("managedFields"),
-        };
-        Ok((new, warnings))
-    })
-    .await
+}
+
+fn check_fields(resource: &Resource, (namespace, name): (&str, &str), applied: &Value) -> ApiResult<()> {
+    let unknown = match resource.custom {
+        Some(custom) => custom.schema.prune(&mut applied.clone()),
+        None => shape::unknown(resource, applied)?,
+    };
+    match unknown.first() {
+        None => Ok(()),
+        Some(first) => Err(ApiError::bad_request(format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{first}: field not declared in schema",
+            resource.api_version(),
+            resource.kind,
+        ))),
+    }
 }

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::delete::{self, Options, is_owned_by};
 use crate::api::write;
+use crate::custom;
 use crate::object;
 use crate::recorder::{self, Recorder};
-use crate::resources::{DEPLOYMENTS, EVENTS, NAMESPACES, PODS, REPLICA_SETS, Resource};
+use crate::resources::{DEFINITIONS, DEPLOYMENTS, EVENTS, NAMESPACES, PODS, REPLICA_SETS, Resource};
 use crate::store::{Change, ChangeKind, Store};
 
 mod conditions;
@@ -101,12 +102,12 @@ impl Controllers {
 
     fn mark(&mut self, resource: &Resource, namespace: &str, name: &str) {
         self.dirty
-            .insert((resource.plural, namespace.to_owned(), name.to_owned()));
+            .insert((resource.storage(), namespace.to_owned(), name.to_owned()));
     }
 
     /// Looks at everything, as after a start.
     fn everything(&mut self) {
-        for resource in [&NAMESPACES, &DEPLOYMENTS, &REPLICA_SETS] {
+        for resource in [&NAMESPACES, &DEFINITIONS, &DEPLOYMENTS, &REPLICA_SETS] {
             for object in self.store.list(resource, None).0 {
                 self.mark(resource, object::namespace(&object), object::name(&object));
             }
@@ -157,7 +158,7 @@ impl Controllers {
         }
         if change.kind == ChangeKind::Deleted {
             self.timers.remove(&(
-                resource.plural,
+                resource.storage(),
                 namespace.clone(),
                 object::name(object).to_owned(),
             ));
@@ -169,6 +170,9 @@ impl Controllers {
                 self.release(object::text(owner, &["uid"]));
             }
             self.mark(&NAMESPACES, "", &namespace);
+            if let Some(custom) = resource.custom {
+                self.mark(&DEFINITIONS, "", custom.name);
+            }
         } else if object::is_deleting(object) {
             self.release(object::uid(object));
         }
@@ -248,6 +252,10 @@ impl Controllers {
                 "deployments" => self.deployment(namespace, name),
                 "namespaces" => {
                     self.namespace(name);
+                    None
+                }
+                "customresourcedefinitions" => {
+                    self.definition(name);
                     None
                 }
                 _ => None,
@@ -342,6 +350,31 @@ impl Controllers {
         }
         self.change(&REPLICA_SETS, &set, |new| new["status"] = decision.status);
         decision.look_again
+    }
+
+    /// Deletes the objects of a definition that is being deleted, and lets it go when there are none.
+    fn definition(&self, name: &str) {
+        let Some(definition) = self.store.get(&DEFINITIONS, "", name) else {
+            return;
+        };
+        if !object::is_deleting(&definition) {
+            return;
+        }
+        if let Some(resource) = self.store.registry().by_storage(name) {
+            for object in self.store.list(resource, None).0 {
+                if !object::is_deleting(&object) {
+                    self.delete(resource, &object, &Options::default());
+                }
+            }
+            if !self.store.list(resource, None).0.is_empty() {
+                return;
+            }
+        }
+        self.change(&DEFINITIONS, &definition, |new| {
+            if let Some(Value::Array(finalizers)) = object::metadata(new).get_mut("finalizers") {
+                finalizers.retain(|finalizer| finalizer != custom::CLEANUP);
+            }
+        });
     }
 
     /// Empties a namespace that is being deleted, and lets it go when it is empty.

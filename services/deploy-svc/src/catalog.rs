@@ -6,8 +6,11 @@
 //! for and this version cannot do (Argo CD, other workloads, a gate before the sync, …) is refused there with the
 //! words "not supported yet".
 
-pub mod duration;
+mod bake;
+mod check;
+mod delivery;
 mod file;
+mod job;
 mod store;
 mod validate;
 
@@ -15,15 +18,20 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{BranchName, ImageName, Name};
+use slipway_model::{BranchName, ImageName, Name, duration};
+pub use slipway_verdict::{Target, Verify, WorkloadKind};
 
+pub use bake::{Bake, Metric};
+pub use check::{Check, CheckKind, GrpcCheck, HttpCheck, Patience, Port, TcpCheck};
+pub use delivery::{Action, ArgoCd, Blocked, Gate, OnFailure, Pauses};
+pub use job::{Job, Jobs};
 pub use store::{CatalogStore, Problem as CatalogReadError};
 
 /// The largest catalog that is read, in bytes.
 pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Services and environments, fixed at the time it was read. Compare by [`hash`](Self::hash).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Catalog {
     /// SHA-256 of the file's bytes, `sha256:` and 64 hexadecimal digits.
     hash: String,
@@ -32,7 +40,7 @@ pub struct Catalog {
 }
 
 /// One service: where its source is, what image it becomes, and where it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub name: Name,
     /// URL of the source repository, without credentials.
@@ -122,13 +130,22 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// One environment of one service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Environment {
     pub name: Name,
     /// Name of a policy of approval-svc; `none` asks nobody.
     pub policy: Name,
-    pub gitops: GitOps,
+    pub gate: Gate,
+    /// None: the image is set in the cluster, and git knows nothing of it.
+    pub gitops: Option<GitOps>,
     pub target: Target,
+    pub action: Action,
+    /// Of an Application.
+    pub argo_cd: ArgoCd,
+    pub pauses: Pauses,
+    pub jobs: Jobs,
+    pub bake: Option<Bake>,
+    pub on_failure: OnFailure,
     pub supersede: Supersede,
     pub timeout: Timeouts,
     pub checks: Vec<Check>,
@@ -142,46 +159,56 @@ pub struct GitOps {
     pub repository: Name,
     /// Left out, the branch that gitops-svc has configured for the repository.
     pub branch: Option<BranchName>,
-    /// The kustomization's folder, from the repository's root.
+    /// The folder that is rendered, from the repository's root; a kustomization's, for that strategy.
     pub path: String,
     /// The image's name as the manifests write it, which is what kustomize matches.
     pub image: String,
+    #[serde(default, skip_serializing_if = "Strategy::is_kustomize")]
+    pub strategy: Strategy,
+    #[serde(default, skip_serializing_if = "Mode::is_push")]
+    pub mode: Mode,
 }
 
-/// The thing in a cluster that a release replaces. Its [`key`](Self::key) names its lane.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Target {
-    /// Name of a cluster in this service's configuration.
-    pub cluster: Name,
-    pub namespace: Name,
-    pub kind: WorkloadKind,
-    pub name: String,
+/// Which text of the repository names the image.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Strategy {
+    /// The `images` entry of the kustomization at `path`.
+    #[default]
+    Kustomize,
+    /// A value of a Helm values file.
+    Helm {
+        file: String,
+        /// Such as `image` or `web.image.tag`.
+        value: String,
+    },
+    /// The containers of a plain manifest that use the image.
+    Manifest { file: String },
+    /// An empty commit, for environments that follow a moving tag.
+    Marker,
 }
 
-impl Target {
-    /// `cluster/namespace/kind/name`.
-    pub fn key(&self) -> String {
-        format!("{}/{}/{}/{}", self.cluster, self.namespace, self.kind, self.name)
+impl Strategy {
+    fn is_kustomize(&self) -> bool {
+        *self == Self::Kustomize
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.key())
-    }
+/// How the change gets into the branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As gitops-svc has it configured for the repository, which is a push unless it says otherwise.
+    #[default]
+    Push,
+    /// By a pull request that is followed until it is merged.
+    PullRequest,
 }
 
-/// The kinds of workload that this version deploys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum WorkloadKind {
-    Deployment,
-}
-
-impl fmt::Display for WorkloadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deployment => f.write_str("Deployment"),
-        }
+impl Mode {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_push(&self) -> bool {
+        *self == Self::Push
     }
 }
 
@@ -217,103 +244,6 @@ impl Default for Timeouts {
             gate: one_day(),
             change: ten_minutes(),
             deploy: ten_minutes(),
-        }
-    }
-}
-
-/// How the rollout is judged beyond what `kubectl rollout status` looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Verify {
-    /// Fail as soon as a pod of the new template has a fault that does not heal by itself.
-    #[serde(default = "yes")]
-    pub fail_early: bool,
-    /// How often a container may have restarted before a crash loop counts as such a fault.
-    #[serde(default = "three")]
-    pub crash_loop_restarts: u32,
-    /// How long a pod may find no node before that counts as such a fault.
-    #[serde(default = "five_minutes", with = "duration")]
-    pub unschedulable_after: Duration,
-    /// Require that the running containers' image digest is the one deployed.
-    #[serde(default = "yes")]
-    pub digest: bool,
-}
-
-impl Verify {
-    /// Only what kubectl looks at.
-    pub const AS_KUBECTL: Self = Self {
-        fail_early: false,
-        crash_loop_restarts: u32::MAX,
-        unschedulable_after: Duration::MAX,
-        digest: false,
-    };
-}
-
-impl Default for Verify {
-    fn default() -> Self {
-        Self {
-            fail_early: yes(),
-            crash_loop_restarts: three(),
-            unschedulable_after: five_minutes(),
-            digest: yes(),
-        }
-    }
-}
-
-/// Something that must answer before a deployment counts as verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    pub name: Name,
-    #[serde(flatten)]
-    pub kind: CheckKind,
-}
-
-/// What a check asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckKind {
-    Http(HttpCheck),
-}
-
-/// A GET through the API server's service proxy, in the target's namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpCheck {
-    /// Name of the Service.
-    pub service: Name,
-    /// Its port, by name or number.
-    pub port: Port,
-    #[serde(default = "slash")]
-    pub path: String,
-    #[serde(default = "ok")]
-    pub expect_status: u16,
-    /// A text that the first 64 KiB of the body must hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body_contains: Option<String>,
-    /// How often it is asked before the answer is no.
-    #[serde(default = "ten")]
-    pub attempts: u32,
-    /// For one attempt.
-    #[serde(default = "two_seconds", with = "duration")]
-    pub timeout: Duration,
-    /// Between the end of one attempt and the next.
-    #[serde(default = "half_a_second", with = "duration")]
-    pub interval: Duration,
-}
-
-/// A Service's port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Port {
-    Number(u16),
-    Name(Name),
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Name(name) => write!(f, "{name}"),
         }
     }
 }
@@ -456,30 +386,6 @@ fn dot() -> String {
 }
 fn dockerfile() -> String {
     "Dockerfile".to_owned()
-}
-fn slash() -> String {
-    "/".to_owned()
-}
-const fn yes() -> bool {
-    true
-}
-const fn ok() -> u16 {
-    200
-}
-const fn three() -> u32 {
-    3
-}
-const fn ten() -> u32 {
-    10
-}
-const fn half_a_second() -> Duration {
-    Duration::from_millis(500)
-}
-const fn two_seconds() -> Duration {
-    Duration::from_secs(2)
-}
-const fn five_minutes() -> Duration {
-    Duration::from_secs(300)
 }
 const fn ten_minutes() -> Duration {
     Duration::from_secs(600)

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use slipway_server::{BusConfig, ClientConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
 use slipway_telemetry::TelemetryConfig;
 
-use crate::kubernetes::ClusterConfig;
+use slipway_kubernetes::ClusterConfig;
 
 /// Unknown keys are refused, with line and name.
 #[derive(Debug, Clone, Deserialize)]

@@ -4,6 +4,7 @@
 //! not be asked is tried again until the deadline, and only then is the end *errored*: we could not tell. On failure
 //! the reason is recorded first and the pods' evidence is collected after it, in a step of its own.
 
+mod request;
 mod state;
 
 use std::time::Duration;
@@ -12,9 +13,12 @@ use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
 use slipway_model::{Id, Timestamp};
 
-use crate::kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied};
+use slipway_verdict::{Applied, evidence::PodEvidence};
 
-pub use state::{DeploymentRequest, DeploymentState, DeploymentStatus, DeploymentStep, Reason};
+use crate::result::CheckResult;
+
+pub use request::{Action, DeploymentRequest, Source};
+pub use state::{DeploymentState, DeploymentStatus, DeploymentStep, Reason};
 
 /// Words about progress that are kept of one deployment; later ones are not recorded.
 const MAX_PROGRESS: u32 = 200;
@@ -72,7 +76,7 @@ pub enum DeploymentCommand {
 }
 
 /// What has happened to a deployment. Their JSON form is pinned by golden files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DeploymentEvent {
     Requested {
@@ -124,9 +128,13 @@ pub enum DeploymentEvent {
 /// What must be going on; the state says the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentEffect {
+    Revert,
+    Before,
     Apply,
     Rollout,
     Checks,
+    After,
+    Bake,
     Evidence,
     LeaveLane,
 }
@@ -196,11 +204,16 @@ impl Decider for Deployment {
             }
             Command::Refused { key, reason } if state.expects(&key) => match state.step {
                 // Nothing was written, or not all of it: there is no rollout to collect evidence of.
-                DeploymentStep::Apply => vec![DeploymentEvent::Failed {
-                    reason,
-                    evidence: Vec::new(),
-                }],
-                DeploymentStep::Rollout | DeploymentStep::Checks => vec![DeploymentEvent::Failing { reason }],
+                DeploymentStep::Revert | DeploymentStep::Before | DeploymentStep::Apply => {
+                    vec![DeploymentEvent::Failed {
+                        reason,
+                        evidence: Vec::new(),
+                    }]
+                }
+                DeploymentStep::Rollout
+                | DeploymentStep::Checks
+                | DeploymentStep::After
+                | DeploymentStep::Bake => vec![DeploymentEvent::Failing { reason }],
                 DeploymentStep::Evidence => failed(state, Vec::new()),
             },
             Command::Stumbled { key, message } if state.expects(&key) => vec![DeploymentEvent::Stumbled {
@@ -221,7 +234,10 @@ impl Decider for Deployment {
                 state.status = DeploymentStatus::Applying;
                 state.requested_at = Some(at);
                 state.deadline = Some(*deadline);
-                state.progress = format!("applying {}", request.commit.short());
+                state.progress = match &request.source {
+                    Some(source) => format!("applying {}", source.commit.short()),
+                    None => format!("changing {}", request.target),
+                };
                 state.begin(DeploymentStep::Apply, at);
             }
             DeploymentEvent::Applied { applied } => {
@@ -275,6 +291,10 @@ impl Decider for Deployment {
             return Vec::new();
         }
         let effect = match state.step {
+            DeploymentStep::Revert => DeploymentEffect::Revert,
+            DeploymentStep::Before => DeploymentEffect::Before,
+            DeploymentStep::After => DeploymentEffect::After,
+            DeploymentStep::Bake => DeploymentEffect::Bake,
             DeploymentStep::Apply => DeploymentEffect::Apply,
             DeploymentStep::Rollout => DeploymentEffect::Rollout,
             DeploymentStep::Checks => DeploymentEffect::Checks,

@@ -7,19 +7,20 @@ mod rollout;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use slipway_kubernetes::{
+    ApiFault, Cluster, Clusters,
+    apply::{self, ApplyError, Write, manifests},
+    evidence,
+};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, CommitSha, Name, SpanId, TraceContext, TraceId};
+use slipway_verdict::Applied;
 use tracing::Instrument;
 
 use crate::{
     deployment::{Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Reason},
-    kubernetes::{
-        ApiFault, Cluster, Clusters,
-        apply::{self, ApplyError, Write, manifests},
-        check::{self, CheckResult},
-        evidence,
-        verdict::Applied,
-    },
+    checks,
+    result::CheckResult,
     owners::{CallError, Changes},
 };
 
@@ -128,7 +129,7 @@ impl DeploymentEffects {
                 Cluster::Kubernetes(cluster) => rollout::follow(cluster, &run, &request).await?,
                 Cluster::Pretend => DeploymentCommand::RolledOut { key },
             },
-            DeploymentEffect::Checks => match checks(cluster, &request).await {
+            DeploymentEffect::Checks => match run_checks(cluster, &request).await {
                 Ok(results) => DeploymentCommand::Checked { key, results },
                 Err(fault) => DeploymentCommand::Stumbled {
                     key,
@@ -152,7 +153,11 @@ impl DeploymentEffects {
                     evidence: Vec::new(),
                 },
             },
-            DeploymentEffect::LeaveLane => return None,
+            DeploymentEffect::Revert
+            | DeploymentEffect::Before
+            | DeploymentEffect::After
+            | DeploymentEffect::Bake
+            | DeploymentEffect::LeaveLane => return None,
         })
     }
 
@@ -167,9 +172,13 @@ impl DeploymentEffects {
             Cluster::Kubernetes(cluster) => cluster,
             Cluster::Pretend => return Ok(Applied::default()),
         };
+        let Some(source) = &request.source else {
+            let reason = Reason::new("NO_SOURCE", "there is no commit to apply; this is a defect");
+            return Err(Outcome::Refused(reason));
+        };
         let yaml = self
             .manifests
-            .render(&request.repository, &request.commit, &request.path, trace)
+            .render(&source.repository, &source.commit, &source.path, trace)
             .await
             .map_err(|error| match error {
                 RenderError::Refused(reason) => Outcome::Refused(reason),
@@ -185,7 +194,7 @@ impl DeploymentEffects {
             deployment: &run.id,
             target: &request.target,
             epoch: request.epoch,
-            commit: request.commit.as_str(),
+            commit: source.commit.as_str(),
         };
         apply::apply(cluster, objects, &write)
             .await
@@ -204,9 +213,9 @@ enum Outcome {
     Away(String),
 }
 
-async fn checks(cluster: &Cluster, request: &DeploymentRequest) -> Result<Vec<CheckResult>, ApiFault> {
+async fn run_checks(cluster: &Cluster, request: &DeploymentRequest) -> Result<Vec<CheckResult>, ApiFault> {
     match cluster {
-        Cluster::Kubernetes(cluster) => check::run(cluster, &request.target.namespace, &request.checks).await,
+        Cluster::Kubernetes(cluster) => checks::run(cluster, &request.target.namespace, &request.checks).await,
         Cluster::Pretend => Ok(request
             .checks
             .iter()

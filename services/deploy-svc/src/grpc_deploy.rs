@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     catalog::{CatalogStore, Target},
     deployment::{
-        Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState,
-        DeploymentStatus,
+        Action as DeployAction, Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState,
+        DeploymentStatus, Source,
     },
     deployment_effects::{LaneError, request_alone},
 };
@@ -159,6 +159,34 @@ impl DeployService for DeployApi {
         }))
     }
 
+    async fn rollback(
+        &self,
+        _request: Request<proto::RollbackRequest>,
+    ) -> Result<Response<proto::RollbackResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn promote_deployment(
+        &self,
+        _request: Request<proto::PromoteDeploymentRequest>,
+    ) -> Result<Response<proto::PromoteDeploymentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn abort_deployment(
+        &self,
+        _request: Request<proto::AbortDeploymentRequest>,
+    ) -> Result<Response<proto::AbortDeploymentResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_live_state(
+        &self,
+        _request: Request<proto::GetLiveStateRequest>,
+    ) -> Result<Response<proto::GetLiveStateResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
 
     async fn stream_events(
@@ -256,9 +284,19 @@ impl DeployApi {
             target: environment.target.clone(),
             image: name,
             digest: convert::field::<Digest>("image.digest", &image.digest)?,
-            repository: environment.gitops.repository.clone(),
-            path: environment.gitops.path.clone(),
-            commit: convert::field::<CommitSha>("commit", &message.commit)?,
+            source: match &environment.gitops {
+                Some(gitops) => Some(Source {
+                    repository: gitops.repository.clone(),
+                    path: gitops.path.clone(),
+                    commit: convert::field::<CommitSha>("commit", &message.commit)?,
+                }),
+                None => None,
+            },
+            action: DeployAction::Apply,
+            jobs: environment.jobs.clone(),
+            bake: environment.bake.clone(),
+            pauses: environment.pauses,
+            rolls_back: None,
             epoch: 0,
             checks: environment.checks.clone(),
             verify: environment.verify,
@@ -332,12 +370,13 @@ pub fn target_proto(target: &Target) -> proto::Target {
 
 /// The pods at fault of a failed deployment as the API shows them.
 pub fn evidence_proto(state: &DeploymentState) -> Vec<proto::PodEvidence> {
-    let one = |evidence: &crate::kubernetes::evidence::PodEvidence| proto::PodEvidence {
+    let one = |evidence: &slipway_verdict::evidence::PodEvidence| proto::PodEvidence {
         pod: evidence.pod.clone(),
         container: evidence.container.clone(),
         state: evidence.state.clone(),
         exit_code: evidence.exit_code,
         log_tail: evidence.log_tail.clone(),
+        previous_log_tail: evidence.previous_log_tail.clone(),
         events: evidence.events.clone(),
     };
     state.evidence.iter().map(one).collect()
@@ -348,7 +387,7 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
     let state = &snapshot.state;
     let request = state.request.as_ref();
     let text = |of: fn(&DeploymentRequest) -> String| request.map(of).unwrap_or_default();
-    let check = |result: &crate::kubernetes::check::CheckResult| proto::CheckResult {
+    let check = |result: &crate::result::CheckResult| proto::CheckResult {
         name: result.name.to_string(),
         passed: result.passed,
         attempts: result.attempts,
@@ -376,7 +415,10 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         environment: text(|request| request.environment.to_string()),
         target: request.map(|request| target_proto(&request.target)),
         image: request.map(|request| convert::image(&request.image, &request.digest, &[])),
-        commit: text(|request| request.commit.to_string()),
+        commit: text(|request| {
+            let source = request.source.as_ref();
+            source.map(|source| source.commit.to_string()).unwrap_or_default()
+        }),
         epoch: request.map(|request| request.epoch).unwrap_or_default(),
         status: status_proto(state.status).into(),
         reason: reason.map(|reason| convert::reason(&reason.code, &reason.message)),
@@ -392,6 +434,9 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         end_time: state.ended_at.map(convert::timestamp),
         deadline: state.deadline.map(convert::timestamp),
         links: Vec::new(),
+        step: state.step.to_string(),
+        rolls_back: text(|request| request.rolls_back.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ..Default::default()
     }
 }
 
@@ -405,5 +450,6 @@ fn status_proto(status: DeploymentStatus) -> proto::deployment::Status {
         DeploymentStatus::Failed => Proto::Failed,
         DeploymentStatus::Errored => Proto::Errored,
         DeploymentStatus::Cancelled => Proto::Cancelled,
+        DeploymentStatus::RollbackFailed => Proto::RollbackFailed,
     }
 }

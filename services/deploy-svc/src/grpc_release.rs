@@ -412,18 +412,18 @@ fn plan_proto(plan: &Plan) -> proto::Plan {
 }
 
 fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment {
+    let gitops = planned.gitops.as_ref();
     proto::PlannedEnvironment {
         name: planned.name.to_string(),
         policy: planned.policy.to_string(),
         target: Some(grpc_deploy::target_proto(&planned.target)),
-        gitops_repository: planned.gitops.repository.to_string(),
-        gitops_branch: planned
-            .gitops
-            .branch
-            .as_ref()
+        gitops_repository: gitops.map(|gitops| gitops.repository.to_string()).unwrap_or_default(),
+        gitops_branch: gitops
+            .and_then(|gitops| gitops.branch.as_ref())
             .map(ToString::to_string)
             .unwrap_or_default(),
-        gitops_path: planned.gitops.path.clone(),
+        gitops_path: gitops.map(|gitops| gitops.path.clone()).unwrap_or_default(),
+        ..Default::default()
     }
 }
 

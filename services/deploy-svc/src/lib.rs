@@ -2,6 +2,7 @@
 //! deployments make a cluster take a commit and find out whether it runs.
 
 pub mod catalog;
+pub mod checks;
 pub mod config;
 pub mod deployment;
 pub mod deployment_effects;
@@ -10,16 +11,17 @@ pub mod effects;
 pub mod grpc_deploy;
 pub mod grpc_release;
 pub mod hints;
-pub mod kubernetes;
 pub mod lane;
 pub mod owners;
 pub mod plan;
 pub mod reason;
 pub mod release;
+pub mod result;
 pub mod spans;
 
 use std::{sync::Arc, time::Duration};
 
+use slipway_kubernetes::Clusters;
 use slipway_ledger::{Executor, Relay, RelayConfig};
 use slipway_proto::{
     deploy::v1::deploy_service_server::DeployServiceServer,
@@ -36,7 +38,6 @@ use crate::{
     effects::ReleaseEffects,
     grpc_deploy::DeployApi,
     grpc_release::ReleaseApi,
-    kubernetes::Clusters,
     owners::{Approvals, Builds, Changes, Deployments},
     release::Release,
     spans::SpanSink,

@@ -16,6 +16,7 @@ pub(crate) use deployments::fencing_epoch;
 use slipway_model::{Id, SpanId, TraceContext, TraceId};
 
 use crate::{
+    catalog::GitOps,
     plan::{Plan, PlannedEnvironment},
     release::{BuiltImage, ChangeMade, Observation, Reason, ReleaseState, Step},
 };
@@ -95,6 +96,11 @@ impl<'a> Order<'a> {
         self.environment
             .map(|(_, planned)| planned)
             .ok_or_else(|| missing("an environment"))
+    }
+
+    fn gitops(&self) -> Result<&'a GitOps, CallError> {
+        let gitops = self.planned()?.gitops.as_ref();
+        gitops.ok_or_else(|| missing("a GitOps repository"))
     }
 
     fn image(&self) -> Result<&'a BuiltImage, CallError> {

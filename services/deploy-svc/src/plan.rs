@@ -8,7 +8,8 @@ use slipway_model::{BranchName, CommitSha, Id, ImageName, Name};
 
 use crate::{
     catalog::{
-        Build, Catalog, Check, Environment, GitOps, Service, Supersede, Target, Timeouts, UnknownName, Verify,
+        Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses, Service,
+        Supersede, Target, Timeouts, UnknownName, Verify,
     },
     release::StepKind,
 };
@@ -42,8 +43,24 @@ pub struct Plan {
 pub struct PlannedEnvironment {
     pub name: Name,
     pub policy: Name,
-    pub gitops: GitOps,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gate: Gate,
+    /// None: the image is set in the cluster, and git knows nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gitops: Option<GitOps>,
     pub target: Target,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub action: Action,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub argo_cd: ArgoCd,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pauses: Pauses,
+    #[serde(default, skip_serializing_if = "Jobs::is_empty")]
+    pub jobs: Jobs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Bake>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_failure: OnFailure,
     /// A newer release may take this one's place while it has changed nothing here.
     pub yields: bool,
     pub timeout: Timeouts,
@@ -164,11 +181,23 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
     PlannedEnvironment {
         name: environment.name.clone(),
         policy: environment.policy.clone(),
+        gate: environment.gate,
         gitops: environment.gitops.clone(),
         target: environment.target.clone(),
+        action: environment.action,
+        argo_cd: environment.argo_cd.clone(),
+        pauses: environment.pauses,
+        jobs: environment.jobs.clone(),
+        bake: environment.bake.clone(),
+        on_failure: environment.on_failure,
         yields: environment.supersede == Supersede::Newest,
         timeout: environment.timeout,
         checks: environment.checks.clone(),
         verify: environment.verify,
     }
+}
+
+/// Additions to plans are not written where they say nothing, so that older plans keep their hash.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -287,7 +287,14 @@ fn check_environment(
     Environment {
         name: environment.name,
         policy: environment.policy,
-        gitops: check_gitops(environment.gitops, &format!("{path}.gitops"), image, faults),
+        gate: super::Gate::BeforeCommit,
+        gitops: Some(check_gitops(environment.gitops, &format!("{path}.gitops"), image, faults)),
+        action: super::Action::Apply,
+        argo_cd: super::ArgoCd::default(),
+        pauses: super::Pauses::Wait,
+        jobs: super::Jobs::default(),
+        bake: None,
+        on_failure: super::OnFailure::RollBack,
         target: check_target(environment.target, &format!("{path}.target"), faults),
         supersede: environment.supersede,
         timeout: environment.timeout,
@@ -327,6 +334,8 @@ fn check_gitops(gitops: FileGitOps, path: &str, image: &str, faults: &mut Faults
         branch: gitops.branch,
         path: gitops.path,
         image: name,
+        strategy: super::Strategy::Kustomize,
+        mode: super::Mode::Push,
     }
 }
 
@@ -401,19 +410,20 @@ fn check_http(http: &HttpCheck, path: &str, faults: &mut Faults) {
         "must be an HTTP status from 100 to 599",
     );
     faults.require(
-        (1..=1000).contains(&http.attempts),
+        (1..=1000).contains(&http.patience.attempts),
         format!("{path}.attempts"),
         "must be from 1 to 1000",
     );
     faults.require(
-        !http.timeout.is_zero(),
+        !http.patience.timeout.is_zero(),
         format!("{path}.timeout"),
         "must be more than 0 s",
     );
     let longest = http
+        .patience
         .timeout
-        .saturating_add(http.interval)
-        .saturating_mul(http.attempts);
+        .saturating_add(http.patience.interval)
+        .saturating_mul(http.patience.attempts);
     faults.require(
         longest <= MAX_CHECK,
         path,

@@ -1,55 +1,15 @@
-//! A deployment as it stands: what was asked for, and how far it is.
+//! A deployment as it stands: how far it is with what was asked for.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::fmt;
 
-pub use crate::reason::Reason;
 use serde::{Deserialize, Serialize};
 use slipway_ledger::EffectKey;
-use slipway_model::{Actor, CommitSha, Digest, ImageName, ImageRef, Name, Timestamp};
+use slipway_model::Timestamp;
+use slipway_verdict::{Applied, evidence::PodEvidence};
 
-use crate::{
-    catalog::{Check, Target, Verify, duration},
-    kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied},
-};
-
-/// Everything that a deployment needs to know, fixed when it is requested.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeploymentRequest {
-    pub service: Name,
-    pub environment: Name,
-    pub target: Target,
-    /// The image that must run.
-    pub image: ImageName,
-    pub digest: Digest,
-    /// Where the manifests are rendered from, at exactly this commit.
-    pub repository: Name,
-    pub path: String,
-    pub commit: CommitSha,
-    /// Fencing token of the target's lane.
-    pub epoch: u64,
-    #[serde(default)]
-    pub checks: Vec<Check>,
-    pub verify: Verify,
-    /// From the request to the last passed check.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-    /// The caller's id for what this belongs to; may be empty.
-    #[serde(default)]
-    pub correlation_id: String,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    pub requested_by: Actor,
-    /// This deployment holds the lane's turn itself, and gives it back when it is final. A release's does not.
-    #[serde(default)]
-    pub holds_lane: bool,
-}
-
-impl DeploymentRequest {
-    /// The image as it is looked for in manifests and pods.
-    pub fn image_ref(&self) -> ImageRef {
-        self.image.at(&self.digest)
-    }
-}
+use super::request::DeploymentRequest;
+pub use crate::reason::Reason;
+use crate::result::{CheckResult, JobResult};
 
 /// As the API shows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +23,8 @@ pub enum DeploymentStatus {
     Failed,
     Errored,
     Cancelled,
+    /// It was to put back what ran before, and did not: a person must look.
+    RollbackFailed,
 }
 
 impl DeploymentStatus {
@@ -70,7 +32,7 @@ impl DeploymentStatus {
     pub const fn is_final(self) -> bool {
         matches!(
             self,
-            Self::Succeeded | Self::Failed | Self::Errored | Self::Cancelled
+            Self::Succeeded | Self::Failed | Self::Errored | Self::Cancelled | Self::RollbackFailed
         )
     }
 
@@ -84,6 +46,7 @@ impl DeploymentStatus {
             Self::Failed => "failed",
             Self::Errored => "errored",
             Self::Cancelled => "cancelled",
+            Self::RollbackFailed => "rollback_failed",
         }
     }
 }
@@ -92,26 +55,38 @@ impl DeploymentStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentStep {
+    /// The change that failed is taken out of git.
+    Revert,
+    /// Jobs before the change.
+    Before,
     #[default]
     Apply,
     Rollout,
     Checks,
+    /// Jobs after the rollout.
+    After,
+    /// Metrics are watched; each measurement is an attempt.
+    Bake,
     Evidence,
 }
 
 impl fmt::Display for DeploymentStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Revert => "revert",
+            Self::Before => "before",
             Self::Apply => "apply",
             Self::Rollout => "rollout",
             Self::Checks => "checks",
+            Self::After => "after",
+            Self::Bake => "bake",
             Self::Evidence => "evidence",
         })
     }
 }
 
 /// A deployment as it stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeploymentState {
     /// None before it is requested.
     pub request: Option<DeploymentRequest>,
@@ -133,6 +108,9 @@ pub struct DeploymentState {
     /// Why it failed, errored or was cancelled.
     pub reason: Option<Reason>,
     pub checks: Vec<CheckResult>,
+    /// Jobs that came to their end, in the order of their ends.
+    #[serde(default)]
+    pub jobs: Vec<JobResult>,
     pub evidence: Vec<PodEvidence>,
     pub requested_at: Option<Timestamp>,
     pub applied_at: Option<Timestamp>,

@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1;
-use kube::Api;
+use slipway_kubernetes::{Kubernetes, watch::View};
 use slipway_ledger::Meta;
 use slipway_model::{Actor, Timestamp};
+use slipway_verdict::{Expected, Verdict};
 use tokio::time::{Instant, sleep_until};
 
 use super::Run;
 use crate::{
+    catalog::Pauses,
     deployment::{Deployment, DeploymentCommand, DeploymentRequest, Reason},
-    kubernetes::{
-        ApiFault, Kubernetes, call,
-        verdict::{self, Expected, Verdict},
-        watch::View,
-    },
 };
 
 /// Words about progress are recorded at most so often: each is an event for everyone who watches.
@@ -38,9 +34,12 @@ pub(super) async fn follow(
         epoch: request.epoch,
         applied: state.applied.clone().unwrap_or_default(),
         verify: request.verify,
+        since: state.applied_at.unwrap_or_else(Timestamp::now),
+        sync: None,
+        promotes: request.pauses == Pauses::Promote,
     };
     let target = &request.target;
-    let mut subscription = cluster.follow(target.namespace.as_str(), &target.name);
+    let mut subscription = cluster.follow(target);
     let mut words = Words {
         run,
         recorded: (state.progress.clone(), state.fault.is_some()),
@@ -51,7 +50,7 @@ pub(super) async fn follow(
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
         let mut view = subscription.view();
-        if view.synced && view.observed.deployment.is_none() {
+        if view.synced && view.observed.workload.is_none() {
             view.observed.gone = gone(cluster, request).await;
         }
         let (message, look_again) = match judge(&expected, &view) {
@@ -83,7 +82,7 @@ pub(super) async fn follow(
             () = subscription.changed() => asked = asked.filter(|(_, answer)| answer.is_ok()),
             () = until(look_again) => {}
             () = tokio::time::sleep(quiet) => {
-                let answer = live(cluster, request).await.map(drop).map_err(|fault| fault.to_string());
+                let answer = cluster.read(&request.target).await.map(drop).map_err(|fault| fault.to_string());
                 asked = Some((Instant::now(), answer));
             }
             () = words.due() => words.flush().await,
@@ -93,7 +92,7 @@ pub(super) async fn follow(
 
 fn judge(expected: &Expected, view: &View) -> Verdict {
     if view.synced {
-        verdict::deployment(expected, &view.observed, Timestamp::now())
+        slipway_verdict::judge(expected, &view.observed, Timestamp::now())
     } else {
         Verdict::Progressing {
             message: "reading the cluster's state".to_owned(),
@@ -104,13 +103,7 @@ fn judge(expected: &Expected, view: &View) -> Verdict {
 
 /// The watch does not show it: either it lags behind our own write, or the object is gone. The API server knows.
 async fn gone(cluster: &Kubernetes, request: &DeploymentRequest) -> bool {
-    matches!(live(cluster, request).await, Ok(None))
-}
-
-async fn live(cluster: &Kubernetes, request: &DeploymentRequest) -> Result<Option<v1::Deployment>, ApiFault> {
-    let api: Api<v1::Deployment> =
-        Api::namespaced(cluster.client().clone(), request.target.namespace.as_str());
-    call("read the Deployment", api.get_opt(&request.target.name)).await
+    matches!(cluster.read(&request.target).await, Ok(None))
 }
 
 async fn until(time: Option<Timestamp>) {

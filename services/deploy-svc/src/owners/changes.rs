@@ -55,18 +55,18 @@ impl Changes {
 
     async fn apply(&self, order: Order<'_>) -> Result<Change, CallError> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
+        let gitops = order.gitops()?;
         let edit = KustomizeImage {
-            path: planned.gitops.path.clone(),
-            name: planned.gitops.image.clone(),
+            path: gitops.path.clone(),
+            name: gitops.image.clone(),
             new_name: image.name.to_string(),
             new_tag: plan.commit.short().to_owned(),
             digest: image.digest.to_string(),
         };
         let request = ApplyChangeRequest {
             request_id: order.request_id(),
-            repository: planned.gitops.repository.to_string(),
-            branch: planned
-                .gitops
+            repository: gitops.repository.to_string(),
+            branch: gitops
                 .branch
                 .as_ref()
                 .map(ToString::to_string)

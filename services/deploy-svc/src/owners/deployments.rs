@@ -6,7 +6,8 @@ use slipway_model::{Actor, Id};
 
 use super::{CallError, Order, Owner, Taken};
 use crate::{
-    deployment::{Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
+    catalog::Jobs,
+    deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source},
     release::{Facts, Observation, Reason, StepKind, Waiting, WaitingKind},
 };
 
@@ -70,9 +71,16 @@ impl Owner for Deployments {
             target: planned.target.clone(),
             image: image.name.clone(),
             digest: image.digest.clone(),
-            repository: planned.gitops.repository.clone(),
-            path: planned.gitops.path.clone(),
-            commit: commit.clone(),
+            source: planned.gitops.as_ref().map(|gitops| Source {
+                repository: gitops.repository.clone(),
+                path: gitops.path.clone(),
+                commit: commit.clone(),
+            }),
+            action: Action::Apply,
+            jobs: Jobs::default(),
+            bake: None,
+            pauses: planned.pauses,
+            rolls_back: None,
             epoch: fencing_epoch(order.epoch()?, redeploy),
             checks: planned.checks.clone(),
             verify: planned.verify,
@@ -150,7 +158,7 @@ fn observation(state: &DeploymentState) -> Observation {
                 facts: Facts::None,
             }
         }
-        DeploymentStatus::Failed => Observation::Failed(reason("DEPLOYMENT_FAILED")),
+        DeploymentStatus::Failed | DeploymentStatus::RollbackFailed => Observation::Failed(reason("DEPLOYMENT_FAILED")),
         DeploymentStatus::Errored => Observation::Errored(reason("DEPLOYMENT_ERRORED")),
         DeploymentStatus::Cancelled => Observation::Cancelled(reason("DEPLOYMENT_CANCELLED")),
     }

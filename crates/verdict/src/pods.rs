@@ -3,10 +3,9 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use slipway_model::Timestamp;
 
-use super::{Current, Failure, FailureReason, later};
-use crate::{catalog::Verify, kubernetes::cut};
+use crate::{Failure, FailureReason, Verify, cut, deployment::Current, later};
 
-pub(super) enum Fault {
+pub(crate) enum Fault {
     None,
     /// It will not heal.
     Fatal(Failure),
@@ -15,7 +14,7 @@ pub(super) enum Fault {
 }
 
 /// Looks for what does not heal by itself, in the present template's pods only.
-pub(super) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> Fault {
+pub(crate) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> Fault {
     let mut soonest = None;
     for pod in current
         .pods
@@ -111,7 +110,7 @@ fn unscheduled(pod: &Pod) -> Option<(Option<Timestamp>, &str)> {
 }
 
 /// The pod that a person should look at, in words; `None` when none has a fault.
-pub(crate) fn worst(pods: &[&Pod]) -> Option<String> {
+pub fn worst(pods: &[&Pod]) -> Option<String> {
     let living = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
@@ -123,7 +122,7 @@ pub(crate) fn worst(pods: &[&Pod]) -> Option<String> {
 }
 
 /// How bad it is and what it is: a waiting container with a cause, no node, or a container that ended.
-pub(crate) fn ailing(pod: &Pod) -> Option<(u32, String)> {
+pub fn ailing(pod: &Pod) -> Option<(u32, String)> {
     let container = containers(pod).filter_map(|status| {
         let state = status.state.as_ref()?;
         if let Some(waiting) = &state.waiting {
@@ -164,7 +163,7 @@ fn describe(pod: &Pod, status: &ContainerStatus) -> String {
 }
 
 /// Of the run that ended last.
-pub(crate) fn exit_code(status: &ContainerStatus) -> Option<i32> {
+pub fn exit_code(status: &ContainerStatus) -> Option<i32> {
     let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state
             .as_ref()
@@ -179,7 +178,7 @@ fn restarts(status: &ContainerStatus) -> u32 {
 }
 
 /// Init containers first, as they run.
-pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status
         .and_then(|status| status.init_container_statuses.as_ref())

@@ -24,9 +24,8 @@ use slipway_model::Id;
 
 use super::{
     ApiFault, Kubernetes, call,
-    verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of},
 };
-use crate::catalog::Target;
+use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
 use manifests::Manifest;
 
 /// The field manager of everything that Slipway writes.
@@ -126,6 +125,7 @@ pub async fn apply(
                 uid: written.uid().unwrap_or_default(),
                 generation: written.metadata.generation.unwrap_or(0),
                 created_at: created(&written.metadata),
+                previous: None,
             };
         }
     }

@@ -1,14 +1,6 @@
-//! What a rollout has come to, judged from observed objects alone: no clock, no I/O.
-//!
-//! The base is `kubectl rollout status` (kubectl 1.32, `rollout_status.go`), which [`rollout`] follows to the letter
-//! and the recordings check. [`deployment`] adds what kubectl does not look at: that the thing is still ours, that
-//! the running containers have our digest, and faults that do not heal by themselves. With the additions a rollout
-//! may fail earlier or succeed later than kubectl says, never the opposite.
-
-pub(crate) mod faults;
-pub(crate) mod metadata;
-
-use std::sync::Arc;
+//! The verdict on a Deployment. The base is `kubectl rollout status` (kubectl 1.32, `rollout_status.go`), which
+//! [`rollout`] follows to the letter and the recordings check. [`judge`] adds what kubectl does not look at: that the
+//! thing is still ours, that the running containers have our digest, and faults that do not heal by themselves.
 
 use k8s_openapi::{
     api::{
@@ -17,119 +9,12 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde::{Deserialize, Serialize};
 use slipway_model::{Digest, ImageRef, Timestamp};
 
-use crate::catalog::Verify;
-
-pub use metadata::{COMMIT, DEPLOYMENT, EPOCH, TARGET};
-pub(crate) use metadata::{annotation, created, epoch_of, last_manager, later, micros, owned_by};
-
-const UNSEEN: &str = "waiting to see the new version in the cluster";
-
-/// Label that the Deployment controller puts on the pods of one template.
-pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
-
-/// What we wrote and want to see running.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    /// The image that must run, with its digest.
-    pub image: ImageRef,
-    pub epoch: u64,
-    /// What the API server answered to our write.
-    pub applied: Applied,
-    pub verify: Verify,
-}
-
-/// The object's identity after our write.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    pub uid: String,
-    /// `metadata.generation`: an older one that a watch still shows is not what we wrote.
-    pub generation: i64,
-    /// `metadata.creationTimestamp`, cut to seconds by the API server.
-    pub created_at: Option<Timestamp>,
-}
-
-/// What the cluster shows of one Deployment.
-#[derive(Debug, Clone, Default)]
-pub struct Observed {
-    /// Absent: the watch does not show it, or not yet.
-    pub deployment: Option<Arc<Deployment>>,
-    /// The API server itself said that it is not there.
-    pub gone: bool,
-    /// Those that it owns.
-    pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// Those that they own.
-    pub pods: Vec<Arc<Pod>>,
-}
-
-/// The judgement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Not there yet.
-    Progressing {
-        /// What is missing, for people.
-        message: String,
-        /// The judgement can change then without any change of the objects.
-        look_again: Option<Timestamp>,
-    },
-    Complete,
-    Failed(Failure),
-}
-
-/// Why a rollout failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub reason: FailureReason,
-    /// For people: what, where, and what to do where that is known.
-    pub message: String,
-}
-
-/// The pinned reasons of a failed rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureReason {
-    /// The Deployment's own `progressDeadlineSeconds`.
-    ProgressDeadlineExceeded,
-    /// Deleted while it was watched.
-    Deleted,
-    /// Deleted and made anew by someone else.
-    Replaced,
-    /// A later turn of the lane wrote it.
-    SupersededEpoch,
-    /// Someone else made it run another image.
-    Superseded,
-    /// It is told to run nothing.
-    ScaledToZero,
-    /// Containers run that are not of our digest.
-    WrongImage,
-    ImageNotFound,
-    InvalidImageName,
-    CrashLoop,
-    Unschedulable,
-    /// Quota or admission keeps pods from being created.
-    PodsNotCreated,
-}
-
-impl FailureReason {
-    /// As it stands in `reason.code`.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::ProgressDeadlineExceeded => "PROGRESS_DEADLINE_EXCEEDED",
-            Self::Deleted => "DELETED",
-            Self::Replaced => "REPLACED",
-            Self::SupersededEpoch => "SUPERSEDED_EPOCH",
-            Self::Superseded => "SUPERSEDED",
-            Self::ScaledToZero => "SCALED_TO_ZERO",
-            Self::WrongImage => "WRONG_IMAGE",
-            Self::ImageNotFound => "IMAGE_NOT_FOUND",
-            Self::InvalidImageName => "INVALID_IMAGE_NAME",
-            Self::CrashLoop => "CRASH_LOOP",
-            Self::Unschedulable => "UNSCHEDULABLE",
-            Self::PodsNotCreated => "PODS_NOT_CREATED",
-        }
-    }
-}
+use crate::{
+    DEPLOYMENT, Expected, FailureReason, Observed, TEMPLATE_HASH, UNSEEN, Verdict, annotation, created, epoch_of,
+    fail, last_manager, owned_by, pods as faults, progressing,
+};
 
 /// Where `kubectl rollout status deployment` stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,17 +65,7 @@ pub fn rollout(deployment: &Deployment) -> Rollout {
 }
 
 /// Judges one Deployment.
-pub fn deployment(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdict {
-    let Some(live) = observed.deployment.as_deref() else {
-        return if observed.gone {
-            fail(
-                FailureReason::Deleted,
-                "the Deployment was deleted while its rollout was watched",
-            )
-        } else {
-            progressing(UNSEEN.to_owned())
-        };
-    };
+pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: Timestamp) -> Verdict {
     if let Some(verdict) = still_ours(expected, &live.metadata, live) {
         return verdict;
     }
@@ -355,13 +230,13 @@ fn asks_for(pod: &Pod, container: &str, digest: &Digest) -> bool {
 
 /// The ReplicaSet of the Deployment's present template, and its pods.
 #[derive(Debug, Default)]
-pub(crate) struct Current<'a> {
-    pub(crate) replica_set: Option<&'a ReplicaSet>,
-    pub(crate) pods: Vec<&'a Pod>,
+pub struct Current<'a> {
+    pub replica_set: Option<&'a ReplicaSet>,
+    pub pods: Vec<&'a Pod>,
 }
 
 /// Finds what belongs to the present template, as the Deployment controller does: equal but for the hash label.
-pub(crate) fn current_pods<'a>(live: &Deployment, observed: &'a Observed) -> Current<'a> {
+pub fn current_pods<'a>(live: &Deployment, observed: &'a Observed) -> Current<'a> {
     let Some(template) = live.spec.as_ref().map(|spec| &spec.template) else {
         return Current::default();
     };
@@ -414,7 +289,7 @@ fn same_template(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
 }
 
 /// The names of the template's containers that run exactly this image, whatever its tag.
-pub(crate) fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageRef) -> Vec<&'a str> {
+pub fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageRef) -> Vec<&'a str> {
     let Some(spec) = template.and_then(|template| template.spec.as_ref()) else {
         return Vec::new();
     };
@@ -445,18 +320,4 @@ fn words(state: Rollout, replicas: i32) -> String {
         Rollout::Unavailable { available, .. } => format!("{available} of {replicas} new pods ready"),
         Rollout::NotObserved | Rollout::ProgressDeadlineExceeded | Rollout::Complete => String::new(),
     }
-}
-
-fn progressing(message: String) -> Verdict {
-    Verdict::Progressing {
-        message,
-        look_again: None,
-    }
-}
-
-fn fail(reason: FailureReason, message: &str) -> Verdict {
-    Verdict::Failed(Failure {
-        reason,
-        message: message.to_owned(),
-    })
 }

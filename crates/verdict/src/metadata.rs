@@ -15,7 +15,7 @@ pub const DEPLOYMENT: &str = "deploy.slipway.dev/deployment";
 pub const COMMIT: &str = "deploy.slipway.dev/commit";
 
 /// Who wrote the object last, by its managed fields, Kubernetes' own parts excepted.
-pub(crate) fn last_manager(metadata: &ObjectMeta) -> Option<&str> {
+pub fn last_manager(metadata: &ObjectMeta) -> Option<&str> {
     metadata
         .managed_fields
         .iter()
@@ -27,29 +27,29 @@ pub(crate) fn last_manager(metadata: &ObjectMeta) -> Option<&str> {
 }
 
 /// The epoch that an object carries; 0 when it carries none.
-pub(crate) fn epoch_of(metadata: &ObjectMeta) -> u64 {
+pub fn epoch_of(metadata: &ObjectMeta) -> u64 {
     annotation(metadata, EPOCH)
         .and_then(|text| text.parse().ok())
         .unwrap_or(0)
 }
 
-pub(crate) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-pub(crate) fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
+pub fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
     metadata
         .creation_timestamp
         .as_ref()
         .map(|time| Timestamp::from_micros(micros(time)))
 }
 
-pub(crate) fn micros(time: &Time) -> i64 {
+pub fn micros(time: &Time) -> i64 {
     time.0.as_microsecond()
 }
 
 /// Whether the object of that uid is the controller of this one.
-pub(crate) fn owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
+pub fn owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
     let owners = metadata.owner_references.iter().flatten();
     uid.is_some()
         && owners
@@ -58,6 +58,6 @@ pub(crate) fn owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
 }
 
 /// A moment that lies `after` behind a time that the cluster wrote.
-pub(crate) fn later(time: &Time, after: Duration) -> Timestamp {
+pub fn later(time: &Time, after: Duration) -> Timestamp {
     Timestamp::from_micros(micros(time)) + after
 }

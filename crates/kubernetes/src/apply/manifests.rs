@@ -6,7 +6,7 @@ use kube::core::GroupVersionKind;
 use serde_json::Value;
 use slipway_model::ImageRef;
 
-use crate::catalog::Target;
+use slipway_verdict::{Target, cut};
 
 /// The most objects of one rendering.
 const MAX_OBJECTS: usize = 500;
@@ -114,7 +114,7 @@ impl Manifest {
 /// [`ManifestError::Invalid`], naming the object.
 pub fn parse(yaml: &str) -> Result<Vec<Manifest>, ManifestError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)
-        .map_err(|error| ManifestError::Invalid(super::super::cut(&error.to_string())))?;
+        .map_err(|error| ManifestError::Invalid(cut(&error.to_string())))?;
     let mut manifests = Vec::new();
     for document in documents {
         take(document, &mut manifests)?;

@@ -11,13 +11,11 @@ use kube::{
     Api,
     api::{ListParams, LogParams},
 };
-use serde::{Deserialize, Serialize};
-
-use super::{
-    ApiFault, Kubernetes, call, cut,
-    verdict::{Observed, current_pods, faults},
+use slipway_verdict::{
+    Observed, Target, cut, deployment::current_pods, evidence::PodEvidence, pods as faults,
 };
-use crate::catalog::Target;
+
+use super::{ApiFault, Kubernetes, call};
 
 /// Lines of log kept per container and run.
 const LOG_LINES: i64 = 50;
@@ -31,22 +29,6 @@ const MAX_PODS: usize = 3;
 const MAX_EVENTS: usize = 10;
 /// For everything together.
 const TIME: Duration = Duration::from_secs(20);
-
-/// One container of a pod at fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodEvidence {
-    pub pod: String,
-    pub container: String,
-    /// Such as `CrashLoopBackOff` or `Running, not ready`.
-    pub state: String,
-    /// Of the last run that ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    /// Oldest first; the run before the present one first.
-    pub log_tail: Vec<String>,
-    /// Oldest first.
-    pub events: Vec<String>,
-}
 
 /// Collects the evidence of one target now.
 ///
@@ -83,7 +65,8 @@ async fn gather(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence
     let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let observed = Observed {
-        deployment: None,
+        workload: None,
+        primary: None,
         gone: false,
         replica_sets: call("list ReplicaSets", sets.list(&list))
             .await?
@@ -118,6 +101,7 @@ async fn gather(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence
                 state: "no pods".to_owned(),
                 exit_code: None,
                 log_tail: Vec::new(),
+                previous_log_tail: Vec::new(),
                 events,
             });
         }
@@ -141,6 +125,7 @@ async fn gather(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence
                 state: state(status),
                 exit_code: faults::exit_code(status),
                 log_tail: logs(&pods, &name, status).await,
+                previous_log_tail: Vec::new(),
                 events: events.clone(),
             });
         }
@@ -157,6 +142,7 @@ async fn gather(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence
                 state,
                 exit_code: None,
                 log_tail: Vec::new(),
+                previous_log_tail: Vec::new(),
                 events,
             });
         }
@@ -259,7 +245,7 @@ async fn events(cluster: &Kubernetes, namespace: &str, name: &str) -> Vec<String
         .filter(|event| event.involved_object.name.as_deref() == Some(name))
         .collect();
     events.sort_by_key(|event| {
-        let last = event.last_timestamp.as_ref().map(super::verdict::micros);
+        let last = event.last_timestamp.as_ref().map(slipway_verdict::micros);
         last.or_else(|| event.event_time.as_ref().map(|time| time.0.as_microsecond()))
     });
     let skip = events.len().saturating_sub(MAX_EVENTS);
@@ -308,6 +294,7 @@ mod tests {
             state: String::new(),
             exit_code: None,
             log_tail: (0..count).map(|line| format!("{line:0>499}")).collect(),
+            previous_log_tail: Vec::new(),
             events: Vec::new(),
         };
         let mut evidence = [one(100), one(10)];

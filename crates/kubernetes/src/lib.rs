@@ -1,22 +1,23 @@
 //! The clusters: who they are, how one is made to take a change, and how its answer is read.
 //!
-//! [`apply`] writes, [`watch`] holds one shared view per cluster and namespace, [`verdict`] judges what it shows
-//! without I/O, [`check`] asks the running service, and [`evidence`] collects what a person needs to see.
+//! [`apply`] writes, [`watch`] holds one shared view per cluster and kind, which `slipway-verdict` judges without I/O,
+//! and [`evidence`] collects what a person needs to see. This crate alone, local-cluster aside, knows kube.
 
 pub mod apply;
-pub mod check;
 mod client;
 pub mod evidence;
-pub mod verdict;
+pub mod proxy;
 pub mod watch;
+pub mod workload;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use slipway_model::Name;
+use slipway_verdict::{Target, cut};
 
 /// How long a call to an API server may take, watches excepted.
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// One entry of `clusters:` in the service's configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -111,9 +112,9 @@ impl Kubernetes {
         &self.client
     }
 
-    /// Follows one Deployment through the watch that everyone shares.
-    pub fn follow(&self, namespace: &str, deployment: &str) -> watch::Subscription {
-        self.watches.follow(namespace, deployment)
+    /// Follows one workload through the watches that everyone shares. Must be called within a tokio runtime.
+    pub fn follow(&self, target: &Target) -> watch::Subscription {
+        self.watches.follow(target.namespace.as_str(), &target.name)
     }
 }
 
@@ -171,7 +172,7 @@ pub enum ApiFault {
 
 impl ApiFault {
     /// Sorts a client's error. What the API server itself says in words is passed on.
-    pub(crate) fn of(what: &str, error: &kube::Error) -> Self {
+    pub fn of(what: &str, error: &kube::Error) -> Self {
         match error {
             // 401 heals when a token is renewed; 404 is an answer only where the caller says so.
             kube::Error::Api(status) if !matches!(status.code, 401 | 408 | 409 | 429 | 500..) => {
@@ -201,18 +202,8 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Far-side words are bounded before they are stored.
-pub(crate) fn cut(text: &str) -> String {
-    const LONGEST: usize = 600;
-    let mut kept: String = text.chars().take(LONGEST).collect();
-    if kept.len() < text.len() {
-        kept.push('…');
-    }
-    kept
-}
-
 /// Runs a call with the common time limit.
-pub(crate) async fn call<T>(
+pub async fn call<T>(
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ApiFault> {

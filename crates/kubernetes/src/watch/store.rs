@@ -14,7 +14,7 @@ use kube::{Resource, runtime::watcher::Event};
 use tokio::time::Instant;
 
 use super::{Concerns, Fault, View};
-use crate::kubernetes::verdict::Observed;
+use slipway_verdict::{Observed, Workload};
 
 #[derive(Default)]
 pub(super) struct Stores {
@@ -37,10 +37,11 @@ impl Stores {
         View {
             synced: self.deployments.synced && self.replica_sets.synced && self.pods.synced,
             observed: Observed {
-                deployment: live,
+                workload: live.map(Workload::Deployment),
                 gone: false,
                 replica_sets,
                 pods,
+                primary: None,
             },
             fault: self.faults.values().max_by_key(|fault| fault.at).cloned(),
         }

@@ -1,28 +1,20 @@
 //! Asks the running service whether it works: HTTP through the API server's service proxy.
 
-use http::{Method, Request};
-use http_body_util::BodyExt;
-use kube::client::Body;
-use serde::{Deserialize, Serialize};
 use slipway_model::Name;
 
-use super::{ApiFault, Kubernetes, call, cut};
-use crate::catalog::{Check, CheckKind, HttpCheck};
+use slipway_kubernetes::{
+    ApiFault, Kubernetes,
+    proxy::{Answer, Get},
+};
+use slipway_verdict::cut;
 
-/// How much of a body is looked at, in bytes.
-const MAX_BODY: usize = 64 * 1024;
-/// How much of it is kept for people, in characters.
+use crate::{
+    catalog::{Check, CheckKind, HttpCheck},
+    result::CheckResult,
+};
+
+/// How much of a body is kept for people, in characters.
 const SHOWN: usize = 200;
-
-/// One check's outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckResult {
-    pub name: Name,
-    pub passed: bool,
-    pub attempts: u32,
-    /// The last answer: status and the beginning of the body, or the error.
-    pub last_answer: String,
-}
 
 /// Runs all checks at once, each to its end.
 ///
@@ -37,7 +29,9 @@ pub async fn run(
 }
 
 async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<CheckResult, ApiFault> {
-    let CheckKind::Http(http) = &check.kind;
+    let CheckKind::Http(http) = &check.kind else {
+        return Err(ApiFault::Refused("this kind of check is not run yet".to_owned()));
+    };
     let mut attempts = 0;
     loop {
         let (passed, last_answer) = match ask(cluster, namespace, http).await {
@@ -46,7 +40,7 @@ async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<Ch
             Err(away) => return Err(away),
         };
         attempts += 1;
-        if passed || attempts >= http.attempts {
+        if passed || attempts >= http.patience.attempts {
             return Ok(CheckResult {
                 name: check.name.clone(),
                 passed,
@@ -54,64 +48,20 @@ async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<Ch
                 last_answer,
             });
         }
-        tokio::time::sleep(http.interval).await;
+        tokio::time::sleep(http.patience.interval).await;
     }
-}
-
-/// What came back, whether from the service or from the proxy for want of one.
-struct Answer {
-    status: u16,
-    body: String,
 }
 
 async fn ask(cluster: &Kubernetes, namespace: &Name, check: &HttpCheck) -> Result<Answer, ApiFault> {
-    let uri = format!(
-        "/api/v1/namespaces/{namespace}/services/{}:{}/proxy{}",
-        check.service, check.port, check.path
-    );
-    let request = Request::builder()
-        .method(Method::GET)
-        .uri(&uri)
-        .body(Body::empty())
-        .map_err(|error| ApiFault::Refused(format!("GET {}: {error}", check.path)))?;
-    let exchange = async {
-        let response = cluster
-            .client
-            .send(request)
-            .await
-            .map_err(|error| ApiFault::of(&format!("GET {}", check.path), &error))?;
-        let status = response.status().as_u16();
-        Ok(Answer {
-            status,
-            body: beginning(response.into_body()).await,
-        })
+    let get = Get {
+        namespace: namespace.as_str(),
+        service: check.service.as_ref().map(Name::as_str).unwrap_or_default(),
+        port: &check.port.as_ref().map(ToString::to_string).unwrap_or_default(),
+        path: &check.path,
+        headers: &check.headers,
+        timeout: check.patience.timeout,
     };
-    match tokio::time::timeout(check.timeout, exchange).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            // A service that hangs and an API server that hangs look the same from here: ask the latter.
-            call("GET /version", cluster.client.apiserver_version()).await?;
-            Err(ApiFault::Refused(format!(
-                "GET {}: no answer within {:?}",
-                check.path, check.timeout
-            )))
-        }
-    }
-}
-
-/// The first [`MAX_BODY`] bytes. One that breaks off is as long as it came.
-async fn beginning(mut body: Body) -> String {
-    let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
-            bytes.extend_from_slice(data);
-        }
-        if bytes.len() >= MAX_BODY {
-            bytes.truncate(MAX_BODY);
-            break;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    cluster.get_service(&get).await
 }
 
 fn judge(check: &HttpCheck, answer: &Answer) -> (bool, String) {
@@ -133,7 +83,10 @@ fn judge(check: &HttpCheck, answer: &Answer) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, judge};
+    use http::HeaderMap;
+    use slipway_kubernetes::proxy::Answer;
+
+    use super::judge;
 
     #[test]
     fn answers_are_judged_by_status_and_body() {
@@ -149,6 +102,7 @@ mod tests {
         ] {
             let answer = Answer {
                 status,
+                headers: HeaderMap::new(),
                 body: body.to_owned(),
             };
             assert_eq!(judge(&check, &answer), (passed, words.to_owned()));

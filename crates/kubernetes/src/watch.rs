@@ -32,7 +32,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{cut, verdict::Observed};
+use slipway_verdict::{Observed, cut};
+
 use store::Stores;
 
 /// How long a namespace stays watched after its last follower: releases come in rows, and a list is dear.

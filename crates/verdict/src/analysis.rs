@@ -1,0 +1,1 @@
+//! Bake: what measurements of a metric say about a version.

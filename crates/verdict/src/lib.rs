@@ -1,0 +1,203 @@
+//! What a rollout has come to, judged from observed objects alone: no clock, no I/O.
+//!
+//! [`judge`] is the whole of it: what was asked for ([`Expected`]), what the cluster shows ([`Observed`]) and the time
+//! make a [`Verdict`]. One file a kind of workload. The base for Deployments, StatefulSets and DaemonSets is
+//! `kubectl rollout status`, which [`kubectl`] follows to the letter and recordings check; the additions look at what
+//! kubectl does not: that the object is still ours, that the running containers have our digest, faults that do not
+//! heal by themselves. With the additions a rollout may fail earlier or succeed later than kubectl says, never the
+//! opposite.
+
+pub mod analysis;
+pub mod application;
+pub mod canary;
+pub mod daemon_set;
+pub mod deployment;
+pub mod evidence;
+pub mod job;
+pub mod kubectl;
+mod metadata;
+mod observed;
+pub mod pods;
+pub mod rollout;
+pub mod stateful_set;
+pub mod sync_window;
+mod target;
+mod verify;
+
+use serde::{Deserialize, Serialize};
+use slipway_model::{ImageRef, Timestamp};
+
+pub use metadata::{
+    COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, last_manager, later, micros, owned_by,
+};
+pub use observed::{Observed, Workload};
+pub use target::{Target, WorkloadKind};
+pub use verify::Verify;
+
+pub(crate) const UNSEEN: &str = "waiting to see the new version in the cluster";
+
+/// Label that the Deployment controller, and Argo Rollouts' in its own form, put on the pods of one template.
+pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// What we wrote and want to see running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The image that must run, with its digest.
+    pub image: ImageRef,
+    pub epoch: u64,
+    /// What the API server answered to our write.
+    pub applied: Applied,
+    pub verify: Verify,
+    /// When the cluster had taken the change; deadlines of our own begin here.
+    pub since: Timestamp,
+    /// The sync that Argo CD was, or is to be, asked for; none for other kinds.
+    pub sync: Option<application::Sync>,
+    /// Whether a rollout that pauses for somebody's word is to go on by itself (Argo Rollouts, Flagger).
+    pub promotes: bool,
+}
+
+/// The object's identity after our write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub uid: String,
+    /// `metadata.generation`: an older one that a watch still shows is not what we wrote.
+    pub generation: i64,
+    /// `metadata.creationTimestamp`, cut to seconds by the API server.
+    pub created_at: Option<Timestamp>,
+    /// What ran before, where that is not git's to know: what `rollout undo` goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+}
+
+/// The version of a workload before a write of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// `deployment.kubernetes.io/revision`, or the number of the ControllerRevision.
+    pub revision: i64,
+    /// The image that its template names for the container that was changed.
+    pub image: ImageRef,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not there yet.
+    Progressing {
+        /// What is missing, for people.
+        message: String,
+        /// The judgement can change then without any change of the objects.
+        look_again: Option<Timestamp>,
+    },
+    Complete,
+    Failed(Failure),
+}
+
+/// Why a rollout failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: FailureReason,
+    /// For people: what, where, and what to do where that is known.
+    pub message: String,
+}
+
+/// The pinned reasons of a failed rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureReason {
+    /// The Deployment's own `progressDeadlineSeconds`, or ours where Kubernetes has none.
+    ProgressDeadlineExceeded,
+    /// Deleted while it was watched.
+    Deleted,
+    /// Deleted and made anew by someone else.
+    Replaced,
+    /// A later turn of the lane wrote it.
+    SupersededEpoch,
+    /// Someone else made it run another image, or synced another revision.
+    Superseded,
+    /// It is told to run nothing.
+    ScaledToZero,
+    /// Containers run that are not of our digest.
+    WrongImage,
+    ImageNotFound,
+    InvalidImageName,
+    CrashLoop,
+    Unschedulable,
+    /// Quota or admission keeps pods from being created.
+    PodsNotCreated,
+    /// The update strategy leaves pods to whoever deletes them (`OnDelete`): nothing is rolled out.
+    NotRolledOut,
+    /// A Job ended without success.
+    JobFailed,
+    /// Argo CD's sync operation ended `Failed` or `Error`.
+    SyncFailed,
+    /// The application's health is Degraded at our revision, or Argo Rollouts says so of the Rollout.
+    Degraded,
+    /// The canary or blue-green rollout was aborted, or Flagger rolled it back.
+    Aborted,
+}
+
+impl FailureReason {
+    /// As it stands in `reason.code`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ProgressDeadlineExceeded => "PROGRESS_DEADLINE_EXCEEDED",
+            Self::Deleted => "DELETED",
+            Self::Replaced => "REPLACED",
+            Self::SupersededEpoch => "SUPERSEDED_EPOCH",
+            Self::Superseded => "SUPERSEDED",
+            Self::ScaledToZero => "SCALED_TO_ZERO",
+            Self::WrongImage => "WRONG_IMAGE",
+            Self::ImageNotFound => "IMAGE_NOT_FOUND",
+            Self::InvalidImageName => "INVALID_IMAGE_NAME",
+            Self::CrashLoop => "CRASH_LOOP",
+            Self::Unschedulable => "UNSCHEDULABLE",
+            Self::PodsNotCreated => "PODS_NOT_CREATED",
+            Self::NotRolledOut => "NOT_ROLLED_OUT",
+            Self::JobFailed => "JOB_FAILED",
+            Self::SyncFailed => "SYNC_FAILED",
+            Self::Degraded => "DEGRADED",
+            Self::Aborted => "ABORTED",
+        }
+    }
+}
+
+/// Judges one workload.
+pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdict {
+    match &observed.workload {
+        None if observed.gone => fail(
+            FailureReason::Deleted,
+            "it was deleted while its rollout was watched",
+        ),
+        None => progressing(UNSEEN.to_owned()),
+        Some(Workload::Deployment(live)) => deployment::judge(expected, live, observed, now),
+        Some(Workload::StatefulSet(live)) => stateful_set::judge(expected, live, observed, now),
+        Some(Workload::DaemonSet(live)) => daemon_set::judge(expected, live, observed, now),
+        Some(Workload::Rollout(live)) => rollout::judge(expected, live, observed, now),
+        Some(Workload::Canary(live)) => canary::judge(expected, live, observed, now),
+        Some(Workload::Application(live)) => application::judge(expected, live, now),
+    }
+}
+
+pub(crate) fn progressing(message: String) -> Verdict {
+    Verdict::Progressing {
+        message,
+        look_again: None,
+    }
+}
+
+pub(crate) fn fail(reason: FailureReason, message: &str) -> Verdict {
+    Verdict::Failed(Failure {
+        reason,
+        message: message.to_owned(),
+    })
+}
+
+/// Far-side words are bounded before they are stored or shown.
+pub fn cut(text: &str) -> String {
+    const LONGEST: usize = 600;
+    let mut kept: String = text.chars().take(LONGEST).collect();
+    if kept.len() < text.len() {
+        kept.push('…');
+    }
+    kept
+}
+

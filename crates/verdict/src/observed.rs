@@ -1,0 +1,76 @@
+//! What the cluster shows of one workload.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        core::v1::{Pod, PodTemplateSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::{WorkloadKind, application::Application, canary::Canary, rollout::Rollout};
+
+/// What the cluster shows of one workload and of what belongs to it.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Absent: the watch does not show it, or not yet.
+    pub workload: Option<Workload>,
+    /// The API server itself said that it is not there.
+    pub gone: bool,
+    /// Those that it owns: of a Deployment or Rollout.
+    pub replica_sets: Vec<Arc<ReplicaSet>>,
+    /// Those that it owns, or its ReplicaSets do.
+    pub pods: Vec<Arc<Pod>>,
+    /// Of a Canary: the Deployment that serves, `<target>-primary`.
+    pub primary: Option<Arc<Deployment>>,
+}
+
+/// One workload as the API server has it.
+#[derive(Debug, Clone)]
+pub enum Workload {
+    Deployment(Arc<Deployment>),
+    StatefulSet(Arc<StatefulSet>),
+    DaemonSet(Arc<DaemonSet>),
+    Application(Arc<Application>),
+    Rollout(Arc<Rollout>),
+    Canary(Arc<Canary>),
+}
+
+impl Workload {
+    /// What kind of workload it is.
+    pub fn kind(&self) -> WorkloadKind {
+        match self {
+            Self::Deployment(_) => WorkloadKind::Deployment,
+            Self::StatefulSet(_) => WorkloadKind::StatefulSet,
+            Self::DaemonSet(_) => WorkloadKind::DaemonSet,
+            Self::Application(_) => WorkloadKind::Application,
+            Self::Rollout(_) => WorkloadKind::Rollout,
+            Self::Canary(_) => WorkloadKind::Canary,
+        }
+    }
+
+    /// The object's metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Deployment(live) => &live.metadata,
+            Self::StatefulSet(live) => &live.metadata,
+            Self::DaemonSet(live) => &live.metadata,
+            Self::Application(live) => &live.metadata,
+            Self::Rollout(live) => &live.metadata,
+            Self::Canary(live) => &live.metadata,
+        }
+    }
+
+    /// The template of its pods, where it has one of its own.
+    pub fn template(&self) -> Option<&PodTemplateSpec> {
+        match self {
+            Self::Deployment(live) => live.spec.as_ref().map(|spec| &spec.template),
+            Self::StatefulSet(live) => live.spec.as_ref().map(|spec| &spec.template),
+            Self::DaemonSet(live) => live.spec.as_ref().map(|spec| &spec.template),
+            Self::Rollout(live) => live.spec.template.as_ref(),
+            Self::Application(_) | Self::Canary(_) => None,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How strictly a rollout is judged: the thresholds beyond `kubectl rollout status`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slipway_model::duration;
+
+/// How the rollout is judged beyond what `kubectl rollout status` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// Fail as soon as a pod of the new template has a fault that does not heal by itself.
+    #[serde(default = "yes")]
+    pub fail_early: bool,
+    /// How often a container may have restarted before a crash loop counts as such a fault.
+    #[serde(default = "three")]
+    pub crash_loop_restarts: u32,
+    /// How long a pod may find no node before that counts as such a fault.
+    #[serde(default = "five_minutes", with = "duration")]
+    pub unschedulable_after: Duration,
+    /// Require that the running containers' image digest is the one deployed.
+    #[serde(default = "yes")]
+    pub digest: bool,
+    /// How long no new pod may become ready before the rollout of a workload that has no deadline in Kubernetes
+    /// (StatefulSet, DaemonSet) has failed. Left out, only the deployment's own time limits it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub progress_deadline: Option<Duration>,
+}
+
+impl Verify {
+    /// Only what kubectl looks at.
+    pub const AS_KUBECTL: Self = Self {
+        fail_early: false,
+        crash_loop_restarts: u32::MAX,
+        unschedulable_after: Duration::MAX,
+        digest: false,
+        progress_deadline: None,
+    };
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            fail_early: yes(),
+            crash_loop_restarts: three(),
+            unschedulable_after: five_minutes(),
+            digest: yes(),
+            progress_deadline: None,
+        }
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+const fn three() -> u32 {
+    3
+}
+const fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}

@@ -124,7 +124,9 @@ fn rank(version: &str) -> (u8, u32, u32) {
     };
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (major, stage) = rest.split_at(end);
-    let Ok(major) = major.parse() else { return (0, 0, 0) };
+    let Ok(major) = major.parse() else {
+        return (0, 0, 0);
+    };
     if stage.is_empty() {
         return (3, major, 0);
     }
@@ -144,6 +146,9 @@ mod tests {
     fn versions_are_preferred_by_maturity_then_number() {
         let mut versions = ["v1alpha1", "v10", "v2beta2", "v1", "foo", "v2beta10", "v2"];
         versions.sort_by_key(|version| std::cmp::Reverse(rank(version)));
-        assert_eq!(versions, ["v10", "v2", "v1", "v2beta10", "v2beta2", "v1alpha1", "foo"]);
+        assert_eq!(
+            versions,
+            ["v10", "v2", "v1", "v2beta10", "v2beta2", "v1alpha1", "foo"]
+        );
     }
 }

@@ -191,6 +191,22 @@ impl ApiError {
         Self::new(500, "InternalError", message)
     }
 
+    /// Too many requests; the client is told to wait.
+    pub(crate) fn too_many_requests(seconds: u32) -> Self {
+        let mut error = Self::new(
+            429,
+            "TooManyRequests",
+            "the server has received too many requests and has asked us to try again later",
+        );
+        error.details = json!({"retryAfterSeconds": seconds});
+        error
+    }
+
+    /// The seconds that a client is told to wait.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        self.details["retryAfterSeconds"].as_u64()
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }

@@ -52,7 +52,10 @@ pub(crate) fn apply(live: &Value, applied: &Value, request: Request<'_>) -> Resu
         };
         if wanted {
             let old = object::as_map(&mut new).remove(field).unwrap_or(Value::Null);
-            object::as_map(&mut new).insert(field.clone(), merge(old, value, schema, &mut vec![field.as_str()]));
+            object::as_map(&mut new).insert(
+                field.clone(),
+                merge(old, value, schema, &mut vec![field.as_str()]),
+            );
         }
     }
 

@@ -55,7 +55,10 @@ fn group(name: &str, versions: &[&str]) -> Value {
 /// `/apis`: the other groups.
 pub(crate) fn api_groups(registry: &Registry) -> Value {
     let groups = registry.groups();
-    let groups: Vec<Value> = groups.iter().map(|(name, versions)| group(name, versions)).collect();
+    let groups: Vec<Value> = groups
+        .iter()
+        .map(|(name, versions)| group(name, versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -112,7 +115,11 @@ pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> 
 
 /// The aggregated form of `/api` (`core`) or `/apis`: everything in one answer.
 pub(crate) fn aggregated(registry: &Registry, core: bool, version: &str) -> Value {
-    let groups = if core { vec![("", vec!["v1"])] } else { registry.groups() };
+    let groups = if core {
+        vec![("", vec!["v1"])]
+    } else {
+        registry.groups()
+    };
     let all = registry.all();
     let items: Vec<Value> = groups
         .into_iter()

@@ -375,7 +375,8 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, schema: Schema,
         .iter()
         .filter(|path| {
             old.is_none_or(|old| {
-                get(old, schema, path) != get(new, schema, path) && !is_container(new, schema, path) || !before.contains(*path)
+                get(old, schema, path) != get(new, schema, path) && !is_container(new, schema, path)
+                    || !before.contains(*path)
             })
         })
         .cloned()
@@ -447,7 +448,12 @@ mod tests {
     fn an_update_takes_over_what_it_changes() {
         let now = Timestamp::UNIX_EPOCH;
         let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
-        track_update(None, &mut first, Schema::BuiltIn, Manager::new("one", "Update", "", "v1", now));
+        track_update(
+            None,
+            &mut first,
+            Schema::BuiltIn,
+            Manager::new("one", "Update", "", "v1", now),
+        );
         let mut second = json!({"metadata": {"name": "a"}, "data": {"x": "2", "y": "1"}});
         track_update(
             Some(&first),

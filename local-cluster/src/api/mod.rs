@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,7 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::request::{Answer, Representation, Request};
 use crate::api::route::{ObjectPath, Target};
+use crate::faults::Faults;
 use crate::kubelet::logs::Logs;
+use crate::metrics::{Metrics, Subject};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Store;
 
@@ -41,6 +43,9 @@ pub(crate) mod write;
 /// A client that does not finish its handshake in this time is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// The text format of Prometheus.
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// What the handlers share.
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
@@ -49,6 +54,8 @@ pub(crate) struct App {
     pub(crate) address: SocketAddr,
     pub(crate) http: proxy::HttpClient,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) faults: Faults,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Serves until `app.shutdown`.
@@ -99,12 +106,77 @@ async fn connection(app: Arc<App>, stream: TcpStream, tls: TlsAcceptor) {
 
 async fn answer(app: &App, incoming: http::Request<Incoming>) -> Answer {
     let (method, path) = (incoming.method().clone(), incoming.uri().path().to_owned());
-    let answer = match dispatch(app, incoming).await {
+    let watch = incoming.uri().query().is_some_and(is_watch);
+    let target = route::parse(app.store.registry(), &path);
+    let subject = subject(&target, &incoming, watch);
+    let answer = match dispatch(app, target, watch, incoming).await {
         Ok(answer) => answer,
-        Err(error) => request::json(error.code, &error.to_status()),
+        Err(error) => refusal(&error),
     };
+    app.metrics.answered(&subject, answer.status().as_u16());
     tracing::debug!(%method, path, status = answer.status().as_u16(), "request");
     answer
+}
+
+fn refusal(error: &ApiError) -> Answer {
+    let mut answer = request::json(error.code, &error.to_status());
+    if let Some(seconds) = error.retry_after() {
+        let headers = answer.headers_mut();
+        headers.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer
+}
+
+fn is_watch(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"))
+}
+
+/// What the metrics count a request as (`k8s.io/apiserver/pkg/endpoints/metrics`).
+fn subject<B>(target: &ApiResult<Target>, request: &http::Request<B>, watch: bool) -> Subject {
+    let mut subject = Subject {
+        verb: match request.method().as_str() {
+            "GET" | "HEAD" => "GET",
+            "POST" => "POST",
+            "PUT" => "PUT",
+            "PATCH" => "PATCH",
+            "DELETE" => "DELETE",
+            _ => "other",
+        },
+        group: String::new(),
+        version: String::new(),
+        resource: String::new(),
+        subresource: String::new(),
+        scope: "",
+    };
+    let Ok(Target::Object(path)) = target else {
+        return subject;
+    };
+    let named_by_field = || {
+        let query = request.uri().query().unwrap_or("");
+        query.contains("fieldSelector=metadata.name%3D") || query.contains("fieldSelector=metadata.name=")
+    };
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    let applies = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+    subject.verb = match (subject.verb, path.subresource.as_deref()) {
+        (_, Some("proxy" | "log")) => "CONNECT",
+        ("GET", _) if watch => "WATCH",
+        ("GET", _) if path.name.is_none() => "LIST",
+        ("PATCH", _) if applies => "APPLY",
+        ("DELETE", _) if path.name.is_none() => "DELETECOLLECTION",
+        (verb, _) => verb,
+    };
+    subject.scope = if path.name.is_some() || named_by_field() {
+        "resource"
+    } else if path.namespace.is_some() {
+        "namespace"
+    } else {
+        "cluster"
+    };
+    path.resource.group.clone_into(&mut subject.group);
+    path.resource.version.clone_into(&mut subject.version);
+    path.resource.plural.clone_into(&mut subject.resource);
+    subject.subresource = path.subresource.clone().unwrap_or_default();
+    subject
 }
 
 fn authorize(app: &App, headers: &HeaderMap) -> ApiResult<()> {
@@ -120,11 +192,18 @@ fn authorize(app: &App, headers: &HeaderMap) -> ApiResult<()> {
     }
 }
 
-async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Answer> {
+async fn dispatch(
+    app: &App,
+    target: ApiResult<Target>,
+    watch: bool,
+    incoming: http::Request<Incoming>,
+) -> ApiResult<Answer> {
     // Bodies of strangers are not even read.
-    let target = route::parse(app.store.registry(), incoming.uri().path());
     if !matches!(target, Ok(Target::Health)) {
         authorize(app, incoming.headers())?;
+    }
+    if !matches!(target, Ok(Target::Metrics)) {
+        app.faults.admit(watch).await?;
     }
     let registry = app.store.registry();
     let target = target?;
@@ -151,6 +230,7 @@ async fn dispatch(app: &App, incoming: http::Request<Incoming>) -> ApiResult<Ans
     };
     match (target, aggregated) {
         (Target::Health, _) => Ok(request::body(200, "text/plain", "ok".into())),
+        (Target::Metrics, _) => Ok(request::body(200, METRICS_TEXT, app.metrics.text().into())),
         (Target::Root, _) => ok(discovery::root(registry)),
         (Target::Version, _) => ok(discovery::version()),
         (Target::Api, Some(version)) => discovery(true, &version),

@@ -107,6 +107,9 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
             format!("Too large resource version: {asked}, current: {rv}"),
         ));
     }
+    if request.param("resourceVersionMatch") == "Exact" {
+        app.faults.remembers(asked)?;
+    }
     app.store.durable(rv).await?;
     let mut found: Vec<Arc<Value>> = objects
         .into_iter()
@@ -134,7 +137,9 @@ fn list_value(resource: &Resource, found: &[Arc<Value>], metadata: &Value, form:
     match form {
         Representation::Plain | Representation::Discovery { .. } => {
             let items: Vec<_> = found.iter().map(|object| as_version(resource, object)).collect();
-            let kind = resource.custom.map_or_else(|| format!("{}List", resource.kind), |c| c.list_kind.to_owned());
+            let kind = resource
+                .custom
+                .map_or_else(|| format!("{}List", resource.kind), |c| c.list_kind.to_owned());
             json!({"kind": kind, "apiVersion": resource.api_version(),
                    "metadata": metadata, "items": items})
         }

@@ -9,6 +9,7 @@ use crate::status::{ApiError, ApiResult};
 pub(crate) enum Target {
     Root,
     Health,
+    Metrics,
     Version,
     Api,
     Apis,
@@ -60,6 +61,7 @@ pub(crate) fn parse(registry: &Registry, path: &str) -> ApiResult<Target> {
         [""] => Target::Root,
         ["healthz" | "livez" | "readyz", ..] => Target::Health,
         ["version"] => Target::Version,
+        ["metrics"] => Target::Metrics,
         ["api"] => Target::Api,
         ["apis"] => Target::Apis,
         ["apis", group] => Target::Group(owned(group)),

@@ -92,7 +92,9 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
             None => vec!["spec", "replicas"],
         };
         let slot = place.iter().fold(&mut new, |value, field| {
-            object::as_map(value).entry((*field).to_owned()).or_insert(Value::Null)
+            object::as_map(value)
+                .entry((*field).to_owned())
+                .or_insert(Value::Null)
         });
         *slot = json!(replicas);
         write::bump_generation(resource, old, &mut new);

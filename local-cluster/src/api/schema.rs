@@ -37,7 +37,9 @@ impl Schema {
     pub(crate) fn list_shape(self, path: &[&str]) -> ListShape {
         match self {
             Self::BuiltIn => list_shape(path),
-            Self::Definition if matches!(path, ["metadata", ..] | ["status", "conditions"]) => list_shape(path),
+            Self::Definition if matches!(path, ["metadata", ..] | ["status", "conditions"]) => {
+                list_shape(path)
+            }
             Self::Definition => ListShape::Atomic,
             Self::Custom(schema) => schema.list_shape(path),
         }

@@ -1,21 +1,25 @@
 //! Watch: the changes of a kind as they happen, one JSON object a line.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::App;
 use crate::api::read::{Filter, represent};
 use crate::api::request::{Answer, Representation, Request, body};
 use crate::api::route::ObjectPath;
+use crate::faults::Signal;
+use crate::metrics::{Running, Subject};
 use crate::resources::Resource;
-use crate::status::ApiResult;
+use crate::status::{ApiError, ApiResult};
 use crate::store::{Change, ChangeKind, Feed};
 
 /// How long a watch lasts when the client does not say (the real server: 30 to 60 minutes).
@@ -26,12 +30,17 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 struct Watch {
+    _counted: Running,
+    faults: Receiver<Signal>,
+    /// What the faults were when this was last looked at.
+    noticed: Signal,
     resource: &'static Resource,
     filter: Filter,
     form: Representation,
     bookmarks: bool,
     feed: Feed,
-    waiting: VecDeque<Bytes>,
+    /// Lines to be sent, each not before its time.
+    waiting: VecDeque<(Instant, Bytes)>,
     ends: Instant,
     next_bookmark: Instant,
     shutdown: CancellationToken,
@@ -52,18 +61,36 @@ pub(crate) async fn watch(app: &App, path: &ObjectPath, request: &Request) -> Ap
         let (objects, rv) = app.store.list(path.resource, filter.namespace.as_deref());
         app.store.durable(rv).await?;
         for object in objects.iter().filter(|object| filter.matches(object)) {
-            waiting.push_back(line("ADDED", &represent(path.resource, object, &form)));
+            waiting.push_back((now, line("ADDED", &represent(path.resource, object, &form))));
         }
         if initial {
-            waiting.push_back(bookmark(path.resource, rv, true));
+            waiting.push_back((now, bookmark(path.resource, rv, true)));
         }
         rv
     } else {
+        app.faults.remembers(asked)?;
         asked
     };
     let feed = app.store.watch(since);
     feed.check()?;
+    let subject = Subject {
+        verb: "WATCH",
+        group: path.resource.group.to_owned(),
+        version: path.resource.version.to_owned(),
+        resource: path.resource.plural.to_owned(),
+        subresource: String::new(),
+        scope: match (&filter.name, &filter.namespace) {
+            (Some(_), _) => "resource",
+            (None, Some(_)) => "namespace",
+            (None, None) => "cluster",
+        },
+    };
+    let mut faults = app.faults.signal();
+    let noticed = *faults.borrow_and_update();
     let watch = Watch {
+        _counted: app.metrics.running(&subject),
+        noticed,
+        faults,
         resource: path.resource,
         filter,
         form,
@@ -77,47 +104,80 @@ pub(crate) async fn watch(app: &App, path: &ObjectPath, request: &Request) -> Ap
     };
     let lines = stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(line), watch))
+        Some((line, watch))
     });
     Ok(body(200, "application/json", Body::from_stream(lines)))
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<Bytes> {
+    /// The next line; an error cuts the connection.
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
-            if let Some(line) = self.waiting.pop_front() {
-                return Some(line);
+            let now = Instant::now();
+            let due = self.waiting.front().map(|(at, _)| *at);
+            if due.is_some_and(|at| at <= now) {
+                return self.waiting.pop_front().map(|(_, line)| Ok(line));
             }
-            if self.over {
+            if self.over && due.is_none() {
                 return None;
             }
-            let until = self.ends.min(self.next_bookmark);
+            let until = if self.over {
+                due.unwrap_or(now)
+            } else {
+                self.ends.min(self.next_bookmark).min(due.unwrap_or(self.ends))
+            };
             let changes = tokio::select! {
                 () = self.shutdown.cancelled() => return None,
-                changes = timeout_at(until, self.feed.next()) => changes,
+                Ok(()) = self.faults.changed() => {
+                    let signal = *self.faults.borrow_and_update();
+                    let before = std::mem::replace(&mut self.noticed, signal);
+                    if signal.dropped != before.dropped {
+                        (self.over, self.waiting) = (true, VecDeque::new());
+                        return Some(Err(io::Error::other("the watch was told to break off")));
+                    }
+                    if signal.expired != before.expired && !self.over {
+                        self.waiting.clear();
+                        self.fail(&ApiError::gone(self.feed.cursor(), self.feed.cursor() + 1));
+                    }
+                    continue;
+                }
+                () = sleep_until(until), if self.over => continue,
+                changes = timeout_at(until, self.feed.next()), if !self.over => changes,
             };
             match changes {
                 Ok(Ok(changes)) => {
                     for change in &changes {
                         if let Some(line) = self.event(change) {
-                            self.waiting.push_back(line);
+                            self.push(line);
                         }
                     }
                 }
-                Ok(Err(error)) => {
-                    self.waiting.push_back(line("ERROR", &error.to_status()));
-                    self.over = true;
-                }
+                Ok(Err(error)) => self.fail(&error),
                 Err(_) => {
-                    self.over = Instant::now() >= self.ends;
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    if self.bookmarks {
-                        self.waiting
-                            .push_back(bookmark(self.resource, self.feed.cursor(), false));
+                    let now = Instant::now();
+                    self.over = now >= self.ends;
+                    if self.over || now >= self.next_bookmark {
+                        self.next_bookmark = now + BOOKMARK_EVERY;
+                        if self.bookmarks {
+                            self.push(bookmark(self.resource, self.feed.cursor(), false));
+                        }
                     }
                 }
             }
         }
+    }
+
+    fn push(&mut self, line: Bytes) {
+        let at = Instant::now() + self.noticed.delay;
+        let at = self.waiting.back().map_or(at, |(before, _)| at.max(*before));
+        self.waiting.push_back((at, line));
+    }
+
+    /// Ends the watch with an ERROR event.
+    fn fail(&mut self, error: &ApiError) {
+        self.waiting
+            .push_back((Instant::now(), line("ERROR", &error.to_status())));
+        self.over = true;
     }
 
     /// The change as this watch sees it: an object that no longer matches is as good as deleted.

@@ -42,7 +42,11 @@ fn unknown_fields(request: &Request) -> ApiResult<Unknown> {
 
 /// Whose generation counts the changes of its spec.
 fn has_generation(resource: &Resource) -> bool {
-    resource.custom.is_some() || matches!(resource.built_in(), "Deployment" | "ReplicaSet" | "CustomResourceDefinition")
+    resource.custom.is_some()
+        || matches!(
+            resource.built_in(),
+            "Deployment" | "ReplicaSet" | "CustomResourceDefinition"
+        )
 }
 
 /// Checks that the body is an object of this kind for this place, and fills in what the path says.
@@ -411,7 +415,8 @@ pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value)
             .unwrap_or_else(|| json!({}))
     };
     let changed = resource.custom.is_some() && content(resource, old) != content(resource, new)
-        || resource.custom.is_none() && old["spec"] != new["spec"] || (resource.built_in() == "Deployment" && annotations(old) != annotations(new));
+        || resource.custom.is_none() && old["spec"] != new["spec"]
+        || (resource.built_in() == "Deployment" && annotations(old) != annotations(new));
     if changed {
         object::metadata(new).insert("generation".to_owned(), json!(object::generation(old) + 1));
     }

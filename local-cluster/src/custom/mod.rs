@@ -70,10 +70,7 @@ pub(crate) fn resources(definition: &Value) -> Vec<&'static Resource> {
     let (group, names) = (leak(text(spec, &["group"])), &spec["names"]);
     let name = leak(object::name(definition));
     let (kind, plural) = (leak(text(names, &["kind"])), leak(text(names, &["plural"])));
-    let (singular, list_kind) = (
-        leak(text(names, &["singular"])),
-        leak(text(names, &["listKind"])),
-    );
+    let (singular, list_kind) = (leak(text(names, &["singular"])), leak(text(names, &["listKind"])));
     let (short_names, categories) = (
         leak_all(list(names, &["shortNames"])),
         leak_all(list(names, &["categories"])),
@@ -118,7 +115,10 @@ pub(crate) fn default(definition: &mut Value) {
         spec.insert("conversion".to_owned(), json!({"strategy": "None"}));
     }
     let names = object::as_map(spec.entry("names").or_insert_with(|| json!({})));
-    for (field, value) in [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))] {
+    for (field, value) in [
+        ("singular", kind.to_lowercase()),
+        ("listKind", format!("{kind}List")),
+    ] {
         if names.get(field).and_then(Value::as_str).unwrap_or("").is_empty() {
             names.insert(field.to_owned(), Value::from(value));
         }
@@ -166,8 +166,9 @@ pub(crate) fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     let strategy = text(spec, &["conversion", "strategy"]);
     if strategy != "None" {
-        let why =
-            format!("Unsupported value: \"{strategy}\": supported values: \"None\" (local-cluster calls no webhooks)");
+        let why = format!(
+            "Unsupported value: \"{strategy}\": supported values: \"None\" (local-cluster calls no webhooks)"
+        );
         cause("FieldValueNotSupported", "spec.conversion.strategy", why);
     }
     let versions = list(spec, &["versions"]);
@@ -186,7 +187,12 @@ pub(crate) fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
     }
     let Some(old) = old else { return causes };
-    for path in [&["group"][..], &["scope"], &["names", "plural"], &["names", "kind"]] {
+    for path in [
+        &["group"][..],
+        &["scope"],
+        &["names", "plural"],
+        &["names", "kind"],
+    ] {
         let (before, now) = (at(&old["spec"], path), at(spec, path));
         if before != now {
             let field = format!("spec.{}", path.join("."));
@@ -206,7 +212,9 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
     let same_group = others.iter().filter(|other| {
         object::name(other) != object::name(definition) && other["spec"]["group"] == spec["group"]
     });
-    let accepted: Vec<&Value> = same_group.map(|other| &other["status"]["acceptedNames"]).collect();
+    let accepted: Vec<&Value> = same_group
+        .map(|other| &other["status"]["acceptedNames"])
+        .collect();
     let resource_names = |names: &Value| -> Vec<String> {
         let mut all: Vec<String> = ["plural", "singular"]
             .iter()
@@ -220,13 +228,18 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
         );
         all
     };
-    let kinds =
-        |names: &Value| -> Vec<String> { ["kind", "listKind"].map(|f| text(names, &[f]).to_owned()).to_vec() };
+    let kinds = |names: &Value| -> Vec<String> {
+        ["kind", "listKind"]
+            .map(|f| text(names, &[f]).to_owned())
+            .to_vec()
+    };
     let taken: Vec<String> = accepted.iter().flat_map(|names| resource_names(names)).collect();
     let taken_kinds: Vec<String> = accepted.iter().flat_map(|names| kinds(names)).collect();
     let names = &spec["names"];
     let clash = |reason, name: &String| (reason, format!("\"{name}\" is already in use"));
-    let by_resource = resource_names(names).into_iter().find(|name| taken.contains(name));
+    let by_resource = resource_names(names)
+        .into_iter()
+        .find(|name| taken.contains(name));
     let by_kind = kinds(names).into_iter().find(|kind| taken_kinds.contains(kind));
     by_resource
         .map(|name| clash("NamesConflict", &name))
@@ -245,10 +258,11 @@ pub(crate) fn settle(definition: &mut Value, others: &[&Value], now: Timestamp) 
     } else if !definition["status"]["acceptedNames"].is_object() {
         definition["status"]["acceptedNames"] = json!({"plural": "", "kind": ""});
     }
-    let (reason, message) =
-        conflict.unwrap_or_else(|| ("NoConflicts", "no conflicts found".to_owned()));
-    let mut conditions = vec![json!({"type": "NamesAccepted", "status": if accepted { "True" } else { "False" },
-        "reason": reason, "message": message})];
+    let (reason, message) = conflict.unwrap_or_else(|| ("NoConflicts", "no conflicts found".to_owned()));
+    let mut conditions = vec![
+        json!({"type": "NamesAccepted", "status": if accepted { "True" } else { "False" },
+        "reason": reason, "message": message}),
+    ];
     conditions.push(if accepted || was_established {
         json!({"type": "Established", "status": "True", "reason": "InitialNamesAccepted",
                "message": "the initial names have been accepted"})

@@ -79,9 +79,13 @@ impl Node {
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserve: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
-            properties: properties.map(|(name, child)| (name.clone(), Self::read(child))).collect(),
+            properties: properties
+                .map(|(name, child)| (name.clone(), Self::read(child)))
+                .collect(),
             additional,
-            items: schema["items"].is_object().then(|| Box::new(Self::read(&schema["items"]))),
+            items: schema["items"]
+                .is_object()
+                .then(|| Box::new(Self::read(&schema["items"]))),
             required: list(schema, &["required"])
                 .iter()
                 .filter_map(Value::as_str)
@@ -202,7 +206,11 @@ impl Node {
             self.kind.is_empty() || self.kind == is || self.kind == "number" && is == "integer"
         };
         if !fits {
-            let wanted = if self.int_or_string { "integer,string" } else { &self.kind };
+            let wanted = if self.int_or_string {
+                "integer,string"
+            } else {
+                &self.kind
+            };
             return cause(
                 "FieldValueTypeInvalid",
                 format!("Invalid value: \"{is}\": {path} in body must be of type {wanted}: \"{is}\""),
@@ -212,20 +220,25 @@ impl Node {
             let allowed: Vec<String> = self.allowed.iter().map(Value::to_string).collect();
             cause(
                 "FieldValueNotSupported",
-                format!("Unsupported value: {value}: supported values: {}", allowed.join(", ")),
+                format!(
+                    "Unsupported value: {value}: supported values: {}",
+                    allowed.join(", ")
+                ),
             );
         }
         let number = value.as_f64();
         if let (Some(number), Some(least)) = (number, self.minimum)
             && number < least
         {
-            let why = format!("Invalid value: {value}: {path} in body should be greater than or equal to {least}");
+            let why =
+                format!("Invalid value: {value}: {path} in body should be greater than or equal to {least}");
             cause("FieldValueInvalid", why);
         }
         if let (Some(number), Some(most)) = (number, self.maximum)
             && number > most
         {
-            let why = format!("Invalid value: {value}: {path} in body should be less than or equal to {most}");
+            let why =
+                format!("Invalid value: {value}: {path} in body should be less than or equal to {most}");
             cause("FieldValueInvalid", why);
         }
         let length = match value {
@@ -310,7 +323,9 @@ fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|n| n.fract() != 0.0) => "number",
+        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|n| n.fract() != 0.0) => {
+            "number"
+        }
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",

@@ -2,6 +2,8 @@
 //!
 //! Source of the values: `k8s.io/kubernetes/pkg/apis/{core,apps}/v1/defaults.go`.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
 use crate::custom;
@@ -25,6 +27,11 @@ pub(crate) fn apply(resource: &Resource, object: &mut Value) {
             template(spec);
         }
         "Pod" => pod_spec(entry(object, "spec")),
+        "StatefulSet" => stateful_set(object),
+        "DaemonSet" => daemon_set(object),
+        "Job" => job(object),
+        "Secret" => secret(object),
+        "ResourceQuota" => quantities(entry(object, "spec"), "hard"),
         "Service" => service(object),
         "Namespace" => namespace(object),
         "CustomResourceDefinition" => custom::default(object),
@@ -51,6 +58,87 @@ fn deployment(object: &mut Value) {
         default(rolling, "maxSurge", || json!("25%"));
     }
     template(spec);
+}
+
+fn stateful_set(object: &mut Value) {
+    let spec = entry(object, "spec");
+    default(spec, "replicas", || json!(1));
+    default(spec, "podManagementPolicy", || json!("OrderedReady"));
+    default(spec, "revisionHistoryLimit", || json!(10));
+    default(spec, "updateStrategy", || json!({}));
+    let strategy = as_map(&mut spec["updateStrategy"]);
+    default(strategy, "type", || json!("RollingUpdate"));
+    if strategy["type"] == "RollingUpdate" {
+        default(strategy, "rollingUpdate", || json!({}));
+        default(as_map(&mut strategy["rollingUpdate"]), "partition", || json!(0));
+    }
+    template(spec);
+}
+
+fn daemon_set(object: &mut Value) {
+    let spec = entry(object, "spec");
+    default(spec, "revisionHistoryLimit", || json!(10));
+    default(spec, "updateStrategy", || json!({}));
+    let strategy = as_map(&mut spec["updateStrategy"]);
+    default(strategy, "type", || json!("RollingUpdate"));
+    if strategy["type"] == "RollingUpdate" {
+        default(strategy, "rollingUpdate", || json!({}));
+        let rolling = as_map(&mut strategy["rollingUpdate"]);
+        default(rolling, "maxUnavailable", || json!(1));
+        default(rolling, "maxSurge", || json!(0));
+    }
+    template(spec);
+}
+
+/// With the selector and labels that `pkg/registry/batch/job` generates.
+fn job(object: &mut Value) {
+    let (uid, name) = (
+        crate::object::uid(object).to_owned(),
+        crate::object::name(object).to_owned(),
+    );
+    let spec = entry(object, "spec");
+    let is_single = |value: Option<&Value>| value.is_none_or(Value::is_null);
+    if is_single(spec.get("completions")) && is_single(spec.get("parallelism")) {
+        spec.insert("completions".to_owned(), json!(1));
+    }
+    default(spec, "parallelism", || json!(1));
+    default(spec, "backoffLimit", || json!(6));
+    default(spec, "completionMode", || json!("NonIndexed"));
+    default(spec, "suspend", || json!(false));
+    default(spec, "podReplacementPolicy", || json!("TerminatingOrFailed"));
+    template(spec);
+    if uid.is_empty() || spec.get("manualSelector") == Some(&json!(true)) {
+        return;
+    }
+    default(
+        spec,
+        "selector",
+        || json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}),
+    );
+    let metadata = entry(&mut spec["template"], "metadata");
+    default(metadata, "labels", || json!({}));
+    let labels = as_map(&mut metadata["labels"]);
+    for (key, value) in [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("job-name", &name),
+    ] {
+        default(labels, key, || json!(value));
+    }
+}
+
+/// `stringData` becomes part of `data`, in base64.
+fn secret(object: &mut Value) {
+    let object = as_map(object);
+    default(object, "type", || json!("Opaque"));
+    if let Some(Value::Object(plain)) = object.remove("stringData") {
+        let data = as_map(object.entry("data").or_insert_with(|| json!({})));
+        for (key, value) in plain {
+            let encoded = BASE64.encode(value.as_str().unwrap_or(""));
+            data.insert(key, Value::from(encoded));
+        }
+    }
 }
 
 fn template(spec: &mut Map<String, Value>) {
@@ -118,12 +206,15 @@ fn container(container: &mut Map<String, Value>) {
     // Quantities may be written as numbers; they are kept as text.
     if let Some(resources) = container.get_mut("resources").filter(|r| r.is_object()) {
         for kind in ["limits", "requests"] {
-            let Some(Value::Object(quantities)) = resources.get_mut(kind) else {
-                continue;
-            };
-            for quantity in quantities.values_mut().filter(|q| q.is_number()) {
-                *quantity = Value::from(quantity.to_string());
-            }
+            quantities(as_map(resources), kind);
+        }
+    }
+}
+
+fn quantities(parent: &mut Map<String, Value>, field: &str) {
+    if let Some(Value::Object(quantities)) = parent.get_mut(field) {
+        for quantity in quantities.values_mut().filter(|q| q.is_number()) {
+            *quantity = Value::from(quantity.to_string());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A Kubernetes API on loopback, for development and tests.
 //!
-//! It serves Deployments, ReplicaSets, Pods, Services, Namespaces, ConfigMaps and Events to kubectl and other
+//! It serves Deployments, StatefulSets, DaemonSets, Jobs, Pods, Services and what belongs to them to kubectl and other
 //! clients, runs the controllers, and runs pods as plain local processes from OCI images that hold a static binary.
 //! It is a development tool: there is one token, no isolation between pods and the machine, no network of its own.
 //!
@@ -45,9 +45,15 @@ mod controllers;
 mod credentials;
 mod custom;
 mod defaults;
+mod faults;
 mod journal;
 mod kubelet;
+mod metrics;
+mod nodes;
 mod object;
+mod owners;
+mod quantity;
+mod quota;
 mod recorder;
 mod registry;
 mod resources;
@@ -57,6 +63,8 @@ pub mod shim;
 mod status;
 mod store;
 mod validate;
+
+pub use crate::faults::{Faults, Throttled};
 
 /// What a cluster needs to know.
 #[derive(Debug, Clone)]
@@ -73,9 +81,11 @@ pub struct Config {
     /// The executable that becomes the shim of every pod; it must call [`shim::run_if_requested`] first in `main`.
     /// This executable, when it is not given.
     pub shim: Option<PathBuf>,
-    /// The pause before a container's second restart and before an image is pulled again; it doubles up to five
-    /// minutes. Kubernetes has 10 s.
+    /// The pause before a container's second restart, before an image is pulled again and before a failed Job pod's
+    /// successor; it doubles, up to five minutes (Jobs: ten). Kubernetes has 10 s.
     pub back_off: Duration,
+    /// How many nodes there are: `local-1`, `local-2`, … Their pods all run on this machine.
+    pub nodes: usize,
 }
 
 /// How pods are pretended.
@@ -95,6 +105,7 @@ impl Config {
             pretend_pods: None,
             shim: None,
             back_off: Duration::from_secs(10),
+            nodes: 1,
         }
     }
 }
@@ -160,6 +171,7 @@ pub struct Cluster {
     address: SocketAddr,
     kubeconfig: PathBuf,
     store: Arc<Store>,
+    faults: Faults,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     _stop_on_drop: DropGuard,
@@ -195,6 +207,7 @@ impl Cluster {
         let store =
             Store::open(&dir.join("objects.journal")).map_err(|error| Error::Journal(error.to_string()))?;
         create_default_namespace(&store);
+        nodes::register(&store, config.nodes);
         let kubeconfig = dir.join("kubeconfig");
         credentials::write_private(&kubeconfig, credentials.kubeconfig(address).as_bytes())
             .map_err(|error| Error::io(&kubeconfig, error))?;
@@ -202,6 +215,7 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let logs = Logs::new(dir.join("logs"));
+        let faults = Faults::new(Arc::clone(&store));
         let app = api::App {
             store: Arc::clone(&store),
             logs: Arc::clone(&logs),
@@ -209,6 +223,8 @@ impl Cluster {
             address,
             http: Client::builder(TokioExecutor::new()).build_http(),
             shutdown: shutdown.clone(),
+            faults: faults.clone(),
+            metrics: Arc::default(),
         };
         let context = Context {
             store: Arc::clone(&store),
@@ -216,13 +232,13 @@ impl Cluster {
             logs,
             ports: Ports::default(),
             kubelet: Recorder::new(Arc::clone(&store), "kubelet"),
-            scheduler: Recorder::new(Arc::clone(&store), "default-scheduler"),
             shim,
             back_off: config.back_off,
             pretend: config.pretend_pods.map(|pretend| pretend.ready_after),
         };
         tasks.spawn(api::serve(Arc::new(app), listener, tls, tasks.clone()));
-        tasks.spawn(controllers::Controllers::new(Arc::clone(&store)).run(shutdown.clone()));
+        let controllers = controllers::Controllers::new(Arc::clone(&store), config.back_off);
+        tasks.spawn(controllers.run(shutdown.clone()));
         tasks.spawn(Kubelet::new(context).run(shutdown.clone()));
         tasks.close();
         tracing::info!(%address, data = %dir.display(), "cluster started");
@@ -231,6 +247,7 @@ impl Cluster {
             address,
             kubeconfig,
             store,
+            faults,
             shutdown,
             tasks,
             _stop_on_drop: stop_on_drop,
@@ -246,6 +263,11 @@ impl Cluster {
     /// Where the API listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Faults to order, for tests of the API's clients.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
     }
 
     /// Stops the pods' processes (their objects stay, and run again after the next start) and the API.

@@ -29,8 +29,9 @@ Try:
   kubectl logs deployment/web
   kubectl get --raw /api/v1/namespaces/default/services/web/proxy/
 
-Served: Deployments, ReplicaSets, Pods, Services, Namespaces, ConfigMaps, Events. Everything else is refused with
-a reason. RUST_LOG=local_cluster=debug shows every request."
+Served: Deployments, StatefulSets, DaemonSets, Jobs, ReplicaSets, ControllerRevisions, Pods, Services, Namespaces,
+Nodes, ConfigMaps, Secrets, ServiceAccounts, ResourceQuotas, Events, and custom resources. Everything else is refused
+with a reason. RUST_LOG=local_cluster=debug shows every request."
 )]
 struct Arguments {
     /// Directory for objects, keys, logs and unpacked images; made when missing
@@ -42,6 +43,9 @@ struct Arguments {
     /// Loopback address of the API; port 0 takes the last one again, or any
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// How many nodes there are, all of them this machine
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    nodes: usize,
     /// Run no processes: pods are ready after so many milliseconds
     #[arg(long, value_name = "MS")]
     pretend_pods: Option<u64>,
@@ -73,6 +77,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let mut config = Config::new(arguments.data);
     config.listen = arguments.listen;
     config.image_layouts = arguments.images;
+    config.nodes = arguments.nodes;
     config.pretend_pods = arguments.pretend_pods.map(|ms| PretendPods {
         ready_after: Duration::from_millis(ms),
     });

@@ -2,6 +2,8 @@
 //!
 //! After `k8s.io/kubernetes/pkg/quota/v1` and `plugin/pkg/admission/resourcequota`; numbers of objects only.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::object::{self, at, text};
@@ -32,7 +34,9 @@ fn counts(name: &str, object: &Value) -> bool {
 
 fn limits(quota: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let hard = at(quota, &["spec", "hard"]).as_object();
-    hard.into_iter().flatten().map(|(name, hard)| (name.as_str(), hard))
+    hard.into_iter()
+        .flatten()
+        .map(|(name, hard)| (name.as_str(), hard))
 }
 
 /// Refuses a new object that the quotas of its namespace have no room for. `list` gives the objects of a kind in that
@@ -79,7 +83,7 @@ pub(crate) fn admit<'a>(
 }
 
 /// The status of a quota; `list` gives the objects of a kind in its namespace.
-pub(crate) fn status(quota: &Value, list: impl Fn(&Resource) -> Vec<Value>) -> Value {
+pub(crate) fn status(quota: &Value, list: impl Fn(&Resource) -> Vec<Arc<Value>>) -> Value {
     let mut used = Map::new();
     for (name, _) in limits(quota) {
         if let Some(resource) = counted(name) {
@@ -138,11 +142,11 @@ mod tests {
 
     #[test]
     fn the_status_says_what_is_used() {
-        let pods = [
-            json!({"status": {"phase": "Running"}}),
-            json!({"status": {"phase": "Failed"}}),
-        ];
-        let status = status(&quota(&json!({"pods": "4", "count/pods": "5"})), |_| pods.to_vec());
+        let pods =
+            ["Running", "Failed"].map(|phase| Arc::new(json!({"metadata": {}, "status": {"phase": phase}})));
+        let status = status(&quota(&json!({"pods": "4", "count/pods": "5"})), |_| {
+            pods.to_vec()
+        });
         assert_eq!(
             status,
             json!({"hard": {"pods": "4", "count/pods": "5"}, "used": {"pods": "1", "count/pods": "2"}})

@@ -1,7 +1,10 @@
 //! Whether objects have the fields and types that the published API types have.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Namespace, Node, Pod, ResourceQuota, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,7 +34,15 @@ pub(crate) fn unknown(resource: &Resource, object: &Value) -> ApiResult<Vec<Stri
 fn decode(resource: &Resource, object: &Value) -> Result<Value, serde_json::Error> {
     match resource.built_in() {
         "CustomResourceDefinition" => round_trip::<CustomResourceDefinition>(object),
+        "ControllerRevision" => round_trip::<ControllerRevision>(object),
+        "DaemonSet" => round_trip::<DaemonSet>(object),
         "Deployment" => round_trip::<Deployment>(object),
+        "Job" => round_trip::<Job>(object),
+        "Node" => round_trip::<Node>(object),
+        "ResourceQuota" => round_trip::<ResourceQuota>(object),
+        "Secret" => round_trip::<Secret>(object),
+        "ServiceAccount" => round_trip::<ServiceAccount>(object),
+        "StatefulSet" => round_trip::<StatefulSet>(object),
         "ReplicaSet" => round_trip::<ReplicaSet>(object),
         "Pod" => round_trip::<Pod>(object),
         "Service" => round_trip::<Service>(object),
@@ -53,7 +64,11 @@ fn quantities(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (key, child) in map.iter_mut() {
-                if let ("limits" | "requests", Value::Object(amounts)) = (key.as_str(), &mut *child) {
+                if let (
+                    "limits" | "requests" | "hard" | "used" | "capacity" | "allocatable",
+                    Value::Object(amounts),
+                ) = (key.as_str(), &mut *child)
+                {
                     for amount in amounts.values_mut().filter(|a| a.is_number()) {
                         *amount = Value::from(amount.to_string());
                     }

@@ -251,8 +251,7 @@ impl Store {
             return Err(ApiError::already_exists(resource, &key.2));
         }
         if resource.namespaced {
-            let list = |resource: &Resource| inner.in_namespace(resource, &key.1);
-            quota::admit(resource, &object, list)?;
+            quota::admit(resource, &object, |resource| inner.in_namespace(resource, &key.1))?;
         }
         inner.put(resource, key, object, None)
     }

@@ -7,10 +7,13 @@ use crate::object::{self, at, list, text};
 use crate::resources::Resource;
 use crate::selector::LabelSelector;
 use crate::status::{ApiError, ApiResult, Cause};
+use crate::{quantity, quota};
+
+mod workloads;
 
 /// As large as etcd takes an object.
 pub(crate) const MAX_OBJECT_BYTES: usize = 1_572_864;
-/// As many bytes as a ConfigMap may hold.
+/// As many bytes as a ConfigMap or Secret may hold.
 const MAX_CONFIG_MAP_BYTES: usize = 1_048_576;
 
 #[derive(Default)]
@@ -44,6 +47,14 @@ impl Causes {
         self.0.push(Cause {
             reason: "FieldValueNotSupported",
             message,
+            field: field.into(),
+        });
+    }
+
+    fn forbidden(&mut self, field: impl Into<String>, message: &str) {
+        self.0.push(Cause {
+            reason: "FieldValueForbidden",
+            message: message.to_owned(),
             field: field.into(),
         });
     }
@@ -89,9 +100,19 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
                 );
             }
         }
+        "StatefulSet" => workloads::stateful_set(object, old, &mut causes),
+        "DaemonSet" => workloads::daemon_set(object, old, &mut causes),
+        "Job" => workloads::job(object, old, &mut causes),
         "Service" => service(object, &mut causes),
         "ConfigMap" => config_map(object, old, &mut causes),
-        "Namespace" | "Event" => {}
+        "Secret" => secret(object, old, &mut causes),
+        "ResourceQuota" => resource_quota(object, &mut causes),
+        "ControllerRevision" => {
+            if old.is_some_and(|old| old["data"] != object["data"]) {
+                causes.invalid("data", &Value::from("…"), "field is immutable");
+            }
+        }
+        "Namespace" | "Event" | "Node" | "ServiceAccount" => {}
         "CustomResourceDefinition" => causes.0.extend(custom::check(object, old)),
         _ => match resource.custom {
             Some(custom) => causes.0.extend(custom.schema.check(object)),
@@ -145,28 +166,7 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
             );
         }
     }
-    let selector = LabelSelector::from_object(&spec["selector"]);
-    let labels = at(spec, &["template", "metadata", "labels"]);
-    if spec["selector"].is_null() {
-        causes.required("spec.selector", "");
-    } else if selector.is_empty() {
-        causes.invalid(
-            "spec.selector",
-            &spec["selector"],
-            "empty selector is invalid for deployment",
-        );
-    } else if !selector.matches(labels) {
-        causes.invalid(
-            "spec.template.metadata.labels",
-            labels,
-            "`selector` does not match template `labels`",
-        );
-    }
-    if let Some(old) = old
-        && old["spec"]["selector"] != spec["selector"]
-    {
-        causes.invalid("spec.selector", &spec["selector"], "field is immutable");
-    }
+    selector_and_labels(object, old, causes);
     if object["kind"] == "Deployment" {
         strategy(&spec["strategy"], causes);
         let ready = spec["minReadySeconds"].as_i64().unwrap_or(0);
@@ -184,6 +184,33 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
         causes.unsupported("spec.template.spec.restartPolicy", restart, "\"Always\"");
     }
     pod_spec(at(spec, &["template", "spec"]), "spec.template.spec", causes);
+}
+
+fn selector_and_labels(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    let spec = &object["spec"];
+    let selector = LabelSelector::from_object(&spec["selector"]);
+    let labels = at(spec, &["template", "metadata", "labels"]);
+    if spec["selector"].is_null() {
+        causes.required("spec.selector", "");
+    } else if selector.is_empty() {
+        let kind = text(object, &["kind"]).to_lowercase();
+        causes.invalid(
+            "spec.selector",
+            &spec["selector"],
+            &format!("empty selector is invalid for {kind}"),
+        );
+    } else if !selector.matches(labels) {
+        causes.invalid(
+            "spec.template.metadata.labels",
+            labels,
+            "`selector` does not match template `labels`",
+        );
+    }
+    if let Some(old) = old
+        && old["spec"]["selector"] != spec["selector"]
+    {
+        causes.invalid("spec.selector", &spec["selector"], "field is immutable");
+    }
 }
 
 fn strategy(strategy: &Value, causes: &mut Causes) {
@@ -311,16 +338,11 @@ fn refused_in_container(container: &Value, path: &str, causes: &mut Causes) {
         }
     }
     for (index, variable) in list(container, &["env"]).iter().enumerate() {
-        for source in ["secretKeyRef", "resourceFieldRef", "fileKeyRef"] {
+        for source in ["resourceFieldRef", "fileKeyRef"] {
             if !at(variable, &["valueFrom", source]).is_null() {
                 let field = format!("{path}.env[{index}].valueFrom.{source}");
-                causes.refused(field, "use value, configMapKeyRef or fieldRef");
+                causes.refused(field, "use value, configMapKeyRef, secretKeyRef or fieldRef");
             }
-        }
-    }
-    for (index, source) in list(container, &["envFrom"]).iter().enumerate() {
-        if !source["secretRef"].is_null() {
-            causes.refused(format!("{path}.envFrom[{index}].secretRef"), "use configMapRef");
         }
     }
 }
@@ -373,6 +395,50 @@ fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     }
 }
 
+fn secret(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    let values = object["data"].as_object().into_iter().flatten();
+    // Base64 has four characters for three bytes.
+    let size: usize = values
+        .map(|(k, v)| k.len() + v.as_str().map_or(0, str::len) / 4 * 3)
+        .sum();
+    if size > MAX_CONFIG_MAP_BYTES {
+        causes.0.push(Cause {
+            reason: "FieldValueTooLong",
+            message: "Too long: may not be more than 1048576 bytes".to_owned(),
+            field: "data".to_owned(),
+        });
+    }
+    if let Some(old) = old {
+        if old["immutable"] == true && old["data"] != object["data"] {
+            causes.forbidden("data", "Forbidden: field is immutable when `immutable` is set");
+        }
+        if old["type"] != object["type"] {
+            causes.invalid("type", &object["type"], "field is immutable");
+        }
+    }
+}
+
+fn resource_quota(object: &Value, causes: &mut Causes) {
+    let spec = &object["spec"];
+    for (name, amount) in spec["hard"].as_object().into_iter().flatten() {
+        let field = format!("spec.hard[{name}]");
+        let is_whole = |milli: i128| milli >= 0 && milli % 1000 == 0;
+        if quota::counted(name).is_none() {
+            causes.refused(field, "numbers of objects are limited: pods, count/…");
+        } else if !amount.as_str().and_then(quantity::milli).is_some_and(is_whole) {
+            causes.invalid(field, amount, "must be an integer");
+        }
+    }
+    for field in ["scopes", "scopeSelector"] {
+        if !spec[field].is_null() {
+            causes.refused(
+                format!("spec.{field}"),
+                "quotas count every object of their kinds",
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,8 +478,8 @@ mod tests {
                 "readinessProbe.exec: Forbidden: use httpGet",
             ),
             (
-                json!({"env": [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
-                "secretKeyRef",
+                json!({"env": [{"name": "S", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]}),
+                "resourceFieldRef",
             ),
             (json!({"image": ""}), "containers[0].image: Required value"),
             (json!({"name": "Bad_Name"}), "containers[0].name: Invalid value"),

@@ -235,9 +235,9 @@ async fn what_is_not_served_is_refused_with_a_word() {
     let place = Place::new();
     let cluster = place.start().await;
     let raw = place
-        .fail(&["get", "--raw", "/apis/apps/v1/namespaces/default/statefulsets"])
+        .fail(&["get", "--raw", "/apis/apps/v1/namespaces/default/horses"])
         .await;
-    assert!(raw.contains("does not serve statefulsets.apps"), "{raw}");
+    assert!(raw.contains("does not serve horses.apps"), "{raw}");
     let mut objects = web("web:1", 1, &BTreeMap::new());
     objects["items"][0]["spec"]["template"]["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
     let path = place.dir.path().join("volumes.json");

@@ -118,7 +118,7 @@ fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) ->
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
-    if options.policy == Policy::Foreground && matches!(resource.built_in(), "Deployment" | "ReplicaSet") {
+    if options.policy == Policy::Foreground && !matches!(resource.built_in(), "Namespace" | "Pod") {
         let foreground = json!("foregroundDeletion");
         if !finalizers.contains(&foreground) {
             finalizers.push(foreground);
@@ -187,7 +187,7 @@ pub(crate) fn delete_object(
 
 /// Takes the owner off everything it owns.
 fn orphan(store: &Store, owner: &str) {
-    for (resource, dependent) in store.find(|object| is_owned_by(object, owner)) {
+    for (resource, dependent) in store.owned_by(owner) {
         let (namespace, name) = (object::namespace(&dependent), object::name(&dependent));
         let freed = store.update(resource, namespace, name, |old| {
             let mut new = old.clone();
@@ -200,12 +200,6 @@ fn orphan(store: &Store, owner: &str) {
             tracing::debug!(%error, "dependent not orphaned");
         }
     }
-}
-
-pub(crate) fn is_owned_by(object: &Value, owner: &str) -> bool {
-    object::list(object, &["metadata", "ownerReferences"])
-        .iter()
-        .any(|reference| reference["uid"] == owner)
 }
 
 pub(crate) async fn delete(app: &App, path: &ObjectPath, name: &str, request: &Request) -> ApiResult<Answer> {

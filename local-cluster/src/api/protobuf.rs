@@ -3,6 +3,8 @@
 //! Only the messages and fields which those commands write are known (`k8s.io/api/*/generated.proto`); anything else
 //! is refused, so that nothing is lost in silence. Answers are always JSON, which those clients accept.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
 /// What every Kubernetes protobuf body starts with.
@@ -19,6 +21,10 @@ enum Kind {
     Optional,
     Flag,
     TextMap,
+    /// Values are bytes, in base64.
+    BytesMap,
+    /// Values are quantities: messages that hold a text.
+    QuantityMap,
     NumberOrText,
     Message(&'static [Field]),
     /// Of no meaning in a request.
@@ -37,6 +43,7 @@ const LISTS: &[&str] = &[
     "clusterIPs",
     "finalizers",
     "ownerReferences",
+    "scopes",
 ];
 
 const METADATA: &[Field] = &[
@@ -61,6 +68,41 @@ const CONFIG_MAP: &[Field] = &[
     (1, "metadata", Kind::Message(METADATA)),
     (2, "data", Kind::TextMap),
     (4, "immutable", Kind::Flag),
+];
+const SECRET: &[Field] = &[
+    (1, "metadata", Kind::Message(METADATA)),
+    (2, "data", Kind::BytesMap),
+    (3, "type", Kind::Text),
+    (4, "stringData", Kind::TextMap),
+    (5, "immutable", Kind::Flag),
+];
+const SERVICE_ACCOUNT: &[Field] = &[
+    (1, "metadata", Kind::Message(METADATA)),
+    (4, "automountServiceAccountToken", Kind::Flag),
+];
+const RESOURCE_QUOTA: &[Field] = &[
+    (1, "metadata", Kind::Message(METADATA)),
+    (
+        2,
+        "spec",
+        Kind::Message(&[(1, "hard", Kind::QuantityMap), (2, "scopes", Kind::Text)]),
+    ),
+    (3, "status", Kind::Ignored),
+];
+const JOB: &[Field] = &[
+    (1, "metadata", Kind::Message(METADATA)),
+    (2, "spec", Kind::Message(JOB_SPEC)),
+    (3, "status", Kind::Ignored),
+];
+const JOB_SPEC: &[Field] = &[
+    (1, "parallelism", Kind::Optional),
+    (2, "completions", Kind::Optional),
+    (3, "activeDeadlineSeconds", Kind::Optional),
+    (6, "template", Kind::Message(TEMPLATE)),
+    (7, "backoffLimit", Kind::Optional),
+    (8, "ttlSecondsAfterFinished", Kind::Optional),
+    (9, "completionMode", Kind::Text),
+    (10, "suspend", Kind::Flag),
 ];
 const SERVICE: &[Field] = &[
     (1, "metadata", Kind::Message(METADATA)),
@@ -206,6 +248,19 @@ fn parts(mut bytes: &[u8]) -> Result<[Value; 4], String> {
     Ok(parts)
 }
 
+/// A map entry whose value is bytes.
+fn entry(mut bytes: &[u8]) -> Result<(&str, &[u8]), String> {
+    let (mut key, mut value) = ("", &[][..]);
+    while let Some((number, wire)) = next(&mut bytes)? {
+        match (number, wire) {
+            (1, Wire::Bytes(bytes)) => key = utf8(bytes)?,
+            (2, Wire::Bytes(bytes)) => value = bytes,
+            _ => return Err("a field is not known".to_owned()),
+        }
+    }
+    Ok((key, value))
+}
+
 fn message(fields: &'static [Field], mut bytes: &[u8], depth: u32) -> Result<Value, String> {
     let depth = depth.checked_sub(1).ok_or("messages are nested too deeply")?;
     let mut object = Map::new();
@@ -236,6 +291,16 @@ fn message(fields: &'static [Field], mut bytes: &[u8], depth: u32) -> Result<Val
                 let map = object.entry(*name).or_insert_with(|| json!({}));
                 let value = if value.is_null() { json!("") } else { value };
                 map[key.as_str().unwrap_or("")] = value;
+                continue;
+            }
+            (Kind::BytesMap | Kind::QuantityMap, Wire::Bytes(bytes)) => {
+                let (key, value) = entry(bytes)?;
+                let value = match kind {
+                    Kind::BytesMap => json!(BASE64.encode(value)),
+                    _ => parts(value)?[1].clone(),
+                };
+                let map = object.entry(*name).or_insert_with(|| json!({}));
+                map[key] = value;
                 continue;
             }
             (Kind::Message(fields), Wire::Bytes(bytes)) => {
@@ -281,7 +346,11 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, String> {
     let fields = match (api_version.as_str(), kind.as_str()) {
         ("v1", "Namespace") => NAMESPACE,
         ("v1", "ConfigMap") => CONFIG_MAP,
+        ("v1", "Secret") => SECRET,
+        ("v1", "ServiceAccount") => SERVICE_ACCOUNT,
+        ("v1", "ResourceQuota") => RESOURCE_QUOTA,
         ("v1", "Service") => SERVICE,
+        ("batch/v1", "Job") => JOB,
         ("apps/v1", "Deployment") => DEPLOYMENT,
         _ => {
             return Err(format!(
@@ -322,6 +391,21 @@ mod tests {
     }
 
     #[test]
+    fn maps_of_bytes_and_quantities_are_read() {
+        let secret = field(2, &[field(1, b"token"), field(2, b"hush")].concat());
+        assert_eq!(
+            read(&body("Secret", &secret)).unwrap()["data"],
+            json!({"token": "aHVzaA=="})
+        );
+        let pods = [field(1, b"pods"), field(2, &field(1, b"3"))].concat();
+        let quota = field(2, &field(1, &pods));
+        assert_eq!(
+            read(&body("ResourceQuota", &quota)).unwrap()["spec"]["hard"],
+            json!({"pods": "3"})
+        );
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         let unknown = field(9, b"x");
         assert!(
@@ -329,7 +413,11 @@ mod tests {
                 .unwrap_err()
                 .contains("field 9")
         );
-        assert!(read(&body("Secret", b"")).unwrap_err().contains("Secret in v1"));
+        assert!(
+            read(&body("Endpoints", b""))
+                .unwrap_err()
+                .contains("Endpoints in v1")
+        );
         assert!(read(b"{}").is_err());
         let whole = body("ConfigMap", &field(1, &field(1, b"name")));
         for cut in MAGIC.len() + 1..whole.len() {

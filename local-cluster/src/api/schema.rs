@@ -71,9 +71,10 @@ pub(crate) fn list_shape(path: &[&str]) -> ListShape {
         "volumeDevices" => ListShape::Keyed(&["devicePath"]),
         "hostAliases" | "podIPs" | "hostIPs" => ListShape::Keyed(&["ip"]),
         "topologySpreadConstraints" => ListShape::Keyed(&["topologyKey", "whenUnsatisfiable"]),
-        "conditions" => ListShape::Keyed(&["type"]),
+        "conditions" | "addresses" => ListShape::Keyed(&["type"]),
+        "secrets" if path == ["secrets"] => ListShape::Keyed(&["name"]),
         "ownerReferences" => ListShape::Keyed(&["uid"]),
-        "finalizers" => ListShape::Set,
+        "finalizers" | "podCIDRs" => ListShape::Set,
         _ => ListShape::Atomic,
     }
 }
@@ -88,6 +89,7 @@ pub(crate) fn is_atomic_map(path: &[&str]) -> bool {
                 | "nodeSelector"
                 | "configMapKeyRef"
                 | "secretKeyRef"
+                | "scopeSelector"
                 | "fieldRef"
                 | "resourceFieldRef"
                 | "involvedObject"

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::object::{self, at, list, number, text};
+use crate::object::{self, at, condition, list, number, text};
 use crate::resources::Resource;
 
 /// How much of each object a row carries (`includeObject`).
@@ -83,6 +83,71 @@ fn columns(resource: &Resource) -> &'static [Column] {
             ("First Seen", "string", false),
             ("Count", "string", false),
             ("Name", "string", false),
+        ],
+        "StatefulSet" => &[
+            ("Name", "string", true),
+            ("Ready", "string", true),
+            ("Age", "string", true),
+            ("Containers", "string", false),
+            ("Images", "string", false),
+        ],
+        "DaemonSet" => &[
+            ("Name", "string", true),
+            ("Desired", "integer", true),
+            ("Current", "integer", true),
+            ("Ready", "integer", true),
+            ("Up-to-date", "integer", true),
+            ("Available", "integer", true),
+            ("Node Selector", "string", true),
+            ("Age", "string", true),
+            ("Containers", "string", false),
+            ("Images", "string", false),
+            ("Selector", "string", false),
+        ],
+        "Job" => &[
+            ("Name", "string", true),
+            ("Status", "string", true),
+            ("Completions", "string", true),
+            ("Duration", "string", true),
+            ("Age", "string", true),
+            ("Containers", "string", false),
+            ("Images", "string", false),
+            ("Selector", "string", false),
+        ],
+        "ControllerRevision" => &[
+            ("Name", "string", true),
+            ("Controller", "string", true),
+            ("Revision", "integer", true),
+            ("Age", "string", true),
+        ],
+        "Node" => &[
+            ("Name", "string", true),
+            ("Status", "string", true),
+            ("Roles", "string", true),
+            ("Age", "string", true),
+            ("Version", "string", true),
+            ("Internal-IP", "string", false),
+            ("External-IP", "string", false),
+            ("OS-Image", "string", false),
+            ("Kernel-Version", "string", false),
+            ("Container-Runtime", "string", false),
+        ],
+        "Secret" => &[
+            ("Name", "string", true),
+            ("Type", "string", true),
+            ("Data", "integer", true),
+            ("Age", "string", true),
+        ],
+        "ServiceAccount" => &[
+            ("Name", "string", true),
+            ("Secrets", "integer", true),
+            ("Age", "string", true),
+        ],
+        "ResourceQuota" => &[
+            ("Name", "string", true),
+            ("Request", "string", true),
+            ("Limit", "string", true),
+            ("Age", "string", true),
         ],
         _ => &[("Name", "string", true), ("Age", "string", true)],
     }
@@ -197,6 +262,57 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             let size = |field: &str| object[field].as_object().map_or(0, serde_json::Map::len);
             vec![name, json!(size("data") + size("binaryData")), age]
         }
+        "StatefulSet" => vec![
+            name,
+            json!(format!(
+                "{}/{}",
+                count(&["status", "readyReplicas"]),
+                count(&["spec", "replicas"])
+            )),
+            age,
+            json!(containers(template, "name")),
+            json!(containers(template, "image")),
+        ],
+        "DaemonSet" => vec![
+            name,
+            json!(count(&["status", "desiredNumberScheduled"])),
+            json!(count(&["status", "currentNumberScheduled"])),
+            json!(count(&["status", "numberReady"])),
+            json!(count(&["status", "updatedNumberScheduled"])),
+            json!(count(&["status", "numberAvailable"])),
+            json!(labels(&template["nodeSelector"])),
+            age,
+            json!(containers(template, "name")),
+            json!(containers(template, "image")),
+            selector(),
+        ],
+        "Job" => job(object, name, age, now),
+        "ControllerRevision" => {
+            let owner = object::controller(object).map_or_else(
+                || "<none>".to_owned(),
+                |(_, kind, name)| {
+                    let group = if kind == "Job" { "batch" } else { "apps" };
+                    format!("{}.{group}/{name}", kind.to_lowercase())
+                },
+            );
+            vec![name, json!(owner), json!(count(&["revision"])), age]
+        }
+        "Node" => node(object, name, age),
+        "Secret" => {
+            let keys = object["data"].as_object().map_or(0, serde_json::Map::len);
+            vec![name, json!(text(object, &["type"])), json!(keys), age]
+        }
+        "ServiceAccount" => vec![name, json!(list(object, &["secrets"]).len()), age],
+        "ResourceQuota" => {
+            let hard = at(object, &["status", "hard"]).as_object().into_iter().flatten();
+            let used: Vec<String> = hard
+                .map(|(key, hard)| {
+                    let used = text(object, &["status", "used", key]);
+                    format!("{key}: {used}/{}", hard.as_str().unwrap_or(""))
+                })
+                .collect();
+            vec![name, json!(used.join(", ")), json!(""), age]
+        }
         "Event" => event(object, now),
         _ => vec![name, age],
     }
@@ -265,6 +381,84 @@ fn pod(object: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
         json!(or_none(text(object, &["spec", "nodeName"]))),
         json!("<none>"),
         json!("<none>"),
+    ]
+}
+
+fn job(object: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
+    let has = |kind: &str| condition(object, kind).is_some_and(|c| c["status"] == "True");
+    let status = if has("Complete") {
+        "Complete"
+    } else if has("Failed") {
+        "Failed"
+    } else if object::is_deleting(object) {
+        "Terminating"
+    } else if has("Suspended") {
+        "Suspended"
+    } else if has("FailureTarget") {
+        "FailureTarget"
+    } else if has("SuccessCriteriaMet") {
+        "SuccessCriteriaMet"
+    } else {
+        "Running"
+    };
+    let succeeded = number(object, &["status", "succeeded"]).unwrap_or(0);
+    let parallelism = number(object, &["spec", "parallelism"]).unwrap_or(0);
+    let completions = match number(object, &["spec", "completions"]) {
+        Some(completions) => format!("{succeeded}/{completions}"),
+        None if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        None => format!("{succeeded}/1"),
+    };
+    let end = object::time(object, &["status", "completionTime"]).unwrap_or(now);
+    let duration = object::time(object, &["status", "startTime"])
+        .map_or_else(String::new, |start| human(end.duration_since(start).as_secs()));
+    let template = at(object, &["spec", "template", "spec"]);
+    vec![
+        name,
+        json!(status),
+        json!(completions),
+        json!(duration),
+        age,
+        json!(containers(template, "name")),
+        json!(containers(template, "image")),
+        json!(labels(at(object, &["spec", "selector", "matchLabels"]))),
+    ]
+}
+
+fn node(object: &Value, name: Value, age: Value) -> Vec<Value> {
+    let is_ready = condition(object, "Ready").is_some_and(|c| c["status"] == "True");
+    let mut status = if is_ready { "Ready" } else { "NotReady" }.to_owned();
+    if at(object, &["spec", "unschedulable"]) == true {
+        status.push_str(",SchedulingDisabled");
+    }
+    let roles: Vec<&str> = at(object, &["metadata", "labels"])
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+        .collect();
+    let address = list(object, &["status", "addresses"])
+        .iter()
+        .find(|address| address["type"] == "InternalIP")
+        .map_or("", |address| text(address, &["address"]));
+    let unknown = |text: &str| {
+        if text.is_empty() {
+            json!("<unknown>")
+        } else {
+            json!(text)
+        }
+    };
+    let info = |field: &str| unknown(text(object, &["status", "nodeInfo", field]));
+    vec![
+        name,
+        json!(status),
+        json!(or_none(&roles.join(","))),
+        age,
+        json!(text(object, &["status", "nodeInfo", "kubeletVersion"])),
+        json!(or_none(address)),
+        json!("<none>"),
+        info("osImage"),
+        info("kernelVersion"),
+        info("containerRuntimeVersion"),
     ]
 }
 

@@ -15,11 +15,12 @@ use crate::api::request::{Answer, Request, json as answer, warn};
 use crate::api::route::ObjectPath;
 use crate::api::schema::Schema;
 use crate::api::{apply, patch};
+use crate::controllers::TEMPLATE_GENERATION;
 use crate::object::{self, text};
 use crate::resources::{DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
 use crate::store::Store;
-use crate::{defaults, shape, validate};
+use crate::{defaults, nodes, shape, validate};
 
 /// What is to be done with fields that the API does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ fn has_generation(resource: &Resource) -> bool {
     resource.custom.is_some()
         || matches!(
             resource.built_in(),
-            "Deployment" | "ReplicaSet" | "CustomResourceDefinition"
+            "DaemonSet" | "Deployment" | "Job" | "ReplicaSet" | "StatefulSet" | "CustomResourceDefinition"
         )
 }
 
@@ -199,6 +200,13 @@ fn initial_status(resource: &Resource, object: &mut Value) {
     let status = match resource.built_in() {
         "Deployment" => json!({}),
         "ReplicaSet" => json!({"replicas": 0}),
+        "StatefulSet" => json!({"replicas": 0, "availableReplicas": 0}),
+        "DaemonSet" => {
+            object::set_annotation(object, TEMPLATE_GENERATION, "1");
+            json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
+        }
+        "Job" | "ResourceQuota" => json!({}),
+        "Node" => nodes::status(object::name(object), Timestamp::now()),
         "Pod" => json!({"phase": "Pending", "qosClass": quality_of_service(object)}),
         _ => {
             if let Value::Object(map) = object
@@ -417,6 +425,12 @@ pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value)
     let changed = resource.custom.is_some() && content(resource, old) != content(resource, new)
         || resource.custom.is_none() && old["spec"] != new["spec"]
         || (resource.built_in() == "Deployment" && annotations(old) != annotations(new));
+    if resource.built_in() == "DaemonSet" {
+        let before = object::annotation(old, TEMPLATE_GENERATION).parse().unwrap_or(1_i64);
+        let is_new = old["spec"]["template"] != new["spec"]["template"];
+        let generation = before + i64::from(is_new);
+        object::set_annotation(new, TEMPLATE_GENERATION, &generation.to_string());
+    }
     if changed {
         object::metadata(new).insert("generation".to_owned(), json!(object::generation(old) + 1));
     }

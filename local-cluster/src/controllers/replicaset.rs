@@ -3,12 +3,15 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::controllers::pods::{self, Availability, ready_since};
 use crate::object::{self, condition, list, number, text};
 use crate::selector::LabelSelector;
 
+/// The condition that pods were refused; a Deployment takes it over.
+pub(crate) const FAILURE: &str = "ReplicaFailure";
 /// As many pods as the real controller makes or deletes in one pass.
 const BURST: usize = 500;
 
@@ -28,9 +31,7 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
     let active: Vec<&Value> = pods
         .iter()
         .map(AsRef::as_ref)
-        .filter(|pod| {
-            !object::is_deleting(pod) && !matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed")
-        })
+        .filter(|pod| pods::is_active(pod))
         .collect();
     let wanted = usize::try_from(number(set, &["spec", "replicas"]).unwrap_or(1)).unwrap_or(0);
     let (mut create, mut delete) = (0, Vec::new());
@@ -46,22 +47,8 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
             .collect();
     }
 
-    let min_ready = SignedDuration::from_secs(number(set, &["spec", "minReadySeconds"]).unwrap_or(0));
-    let mut look_again: Option<Timestamp> = None;
-    let available = active
-        .iter()
-        .filter(|pod| match ready_since(pod) {
-            None => false,
-            Some(_) if min_ready.is_zero() => true,
-            Some(since) => {
-                let at = since.checked_add(min_ready).unwrap_or(since);
-                if at > now {
-                    look_again = Some(look_again.map_or(at, |earlier| earlier.min(at)));
-                }
-                at <= now
-            }
-        })
-        .count();
+    let mut availability = Availability::new(set, now);
+    let available = active.iter().filter(|pod| availability.is_available(pod)).count();
     let template = LabelSelector::from_map(&set["spec"]["template"]["metadata"]["labels"]);
     let labelled = active
         .iter()
@@ -82,13 +69,21 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
         create,
         delete,
         status,
-        look_again,
+        look_again: availability.look_again,
     }
 }
 
-fn ready_since(pod: &Value) -> Option<Timestamp> {
-    let ready = condition(pod, "Ready").filter(|c| c["status"] == "True")?;
-    object::time(ready, &["lastTransitionTime"])
+/// The conditions of the status, when there are any: that pods were refused stands, as it was first said, until none
+/// is (`replicaset.calculateStatus`).
+pub(crate) fn failure(set: &Value, refusal: Option<&str>, now: Timestamp) -> Option<Value> {
+    let message = refusal?;
+    if let Some(stands) = condition(set, FAILURE) {
+        return Some(json!([stands]));
+    }
+    Some(
+        json!([{"type": FAILURE, "status": "True", "reason": "FailedCreate", "message": message,
+                 "lastTransitionTime": object::stamp(now)}]),
+    )
 }
 
 /// Pods worth least go first (`controller.ActivePods`): not assigned, not running, not ready, ready for the shortest
@@ -117,19 +112,7 @@ fn worth(pod: &Value) -> impl Ord + use<> {
 
 /// A pod made from the ReplicaSet's template.
 pub(crate) fn pod(set: &Value) -> Value {
-    let template = &set["spec"]["template"];
-    let mut pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": format!("{}-", object::name(set)), "namespace": object::namespace(set),
-                     "ownerReferences": [object::controller_reference(set)]},
-        "spec": template["spec"],
-    });
-    for field in ["labels", "annotations"] {
-        if let Some(value) = template["metadata"].get(field) {
-            pod["metadata"][field] = value.clone();
-        }
-    }
-    pod
+    pods::from_template(set, &set["spec"]["template"])
 }
 
 #[cfg(test)]
@@ -183,6 +166,19 @@ mod tests {
                    "availableReplicas": 1})
         );
         assert_eq!(decision.look_again, Some(at(105)));
+    }
+
+    #[test]
+    fn a_refusal_stands_as_it_was_first_said_until_there_is_none() {
+        let first = failure(&set(1, 0), Some("exceeded quota: few"), at(5)).unwrap();
+        assert_eq!(
+            (&first[0]["reason"], &first[0]["message"]),
+            (&json!("FailedCreate"), &json!("exceeded quota: few"))
+        );
+        let mut failing = set(1, 0);
+        failing["status"] = json!({"conditions": first});
+        assert_eq!(failure(&failing, Some("again"), at(9)), Some(first));
+        assert_eq!(failure(&failing, None, at(9)), None);
     }
 
     #[test]

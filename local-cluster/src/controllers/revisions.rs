@@ -84,7 +84,8 @@ pub(crate) fn update(owner: &Value, revisions: &[Arc<Value>], collisions: i64) -
     }
     let hash = template_hash(&data, collisions);
     let name = format!("{}-{hash}", object::name(owner));
-    let mut labels = object::as_map(&mut at(owner, &["spec", "template", "metadata", "labels"]).clone()).clone();
+    let mut labels =
+        object::as_map(&mut at(owner, &["spec", "template", "metadata", "labels"]).clone()).clone();
     // Both controllers label their revisions, each in its own way.
     let key = if owner["kind"] == "DaemonSet" {
         REVISION_HASH

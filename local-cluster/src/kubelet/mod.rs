@@ -1,6 +1,6 @@
 //! The kubelet: one task a pod, started and stopped as the pods of the API come and go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,6 @@ pub(crate) struct Context {
     pub(crate) logs: Arc<Logs>,
     pub(crate) ports: Ports,
     pub(crate) kubelet: Recorder,
-    pub(crate) scheduler: Recorder,
     /// The executable that becomes a pod's shim.
     pub(crate) shim: PathBuf,
     /// The first pause before a restart or another pull.
@@ -107,9 +106,9 @@ impl Kubelet {
 
     fn look_at_all(&mut self) {
         let (pods, _) = self.context.store.list(&PODS, None);
-        let alive: Vec<&str> = pods.iter().map(|pod| object::uid(pod)).collect();
+        let alive: HashSet<&str> = pods.iter().map(|pod| object::uid(pod)).collect();
         for (uid, stop) in &self.pods {
-            if !alive.contains(&uid.as_str()) {
+            if !alive.contains(uid.as_str()) {
                 stop.send_replace(Some(Stop {
                     grace: Duration::ZERO,
                     shutdown: false,
@@ -158,7 +157,10 @@ impl Kubelet {
             return;
         }
         let is_over = matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed");
-        if is_over && stop.is_none() {
+        let is_placed = !text(pod, &["spec", "nodeName"]).is_empty();
+        // What waits for a finalizer alone has ended already.
+        let has_ended = stop.is_some() && grace.is_zero();
+        if is_over && stop.is_none() || !is_placed || has_ended {
             return;
         }
         let (sender, stops) = watch::channel(stop);

@@ -14,16 +14,19 @@ use crate::kubelet::back_off::{BackOff, human};
 use crate::kubelet::ports;
 use crate::kubelet::probe::{Kind, Probe, Report};
 use crate::kubelet::process::Process;
-use crate::kubelet::program;
+use crate::kubelet::program::{self, Source};
 use crate::kubelet::status::{self, ContainerStatus, terminated, waiting};
 use crate::object::{self, list, text};
-use crate::resources::{CONFIG_MAPS, PODS};
+use crate::resources::{CONFIG_MAPS, PODS, SECRETS};
 use crate::shim;
 
 /// How long a failed pull is shown as such before it is shown as backing off.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// A container that ran this long has proved itself: its next restart is the first again.
 const BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// The exit code of a pretended pod that is to end: an annotation of the pod.
+const PRETENDED_CODE: &str = "local-cluster.slipway.dev/pretended-exit-code";
 
 /// How a pod is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,21 +77,12 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Value>, mut stops: Stops
         .iter()
         .map(|container| ContainerStatus::begin(container, &pod, now))
         .collect();
-    let is_new = text(&pod, &["spec", "nodeName"]).is_empty();
     let worker = Arc::new(Pod {
         ports: Mutex::new(ports::of_pod(&pod)),
         containers: Mutex::new(containers),
         context,
         pod,
     });
-    let (namespace, name) = (object::namespace(&worker.pod), object::name(&worker.pod));
-    if is_new {
-        let message = format!("Successfully assigned {namespace}/{name} to {}", status::NODE);
-        worker
-            .context
-            .scheduler
-            .normal(&worker.pod, "Scheduled", &message);
-    }
     worker.publish();
     if let Some(after) = worker.context.pretend {
         worker.pretend(after, &mut stops).await;
@@ -199,14 +193,34 @@ impl Pod {
         }
         *self.containers.lock().unwrap_or_else(PoisonError::into_inner) = containers;
         self.publish();
+        if text(&self.pod, &["spec", "restartPolicy"]) == "Always" || pause(stops, after).await {
+            return;
+        }
+        // A pod that is to end has done its work after as long again.
+        let code = object::annotation(&self.pod, PRETENDED_CODE).parse().unwrap_or(0);
+        let now = Timestamp::now();
+        for index in 0..list(&self.pod, &["spec", "containers"]).len() {
+            self.set(index, |status| {
+                let since = status.state["running"]["startedAt"].clone();
+                status.state = terminated(code, &since, now, &status.container_id);
+                (status.ready, status.started) = (false, false);
+            });
+        }
     }
 
     /// Runs one container, again and again, until the pod stops or the restart policy says that it is done.
     async fn container(self: Arc<Self>, index: usize, mut stops: Stops) {
         let mut back_off = BackOff::new(self.context.back_off);
-        let mut is_restart = self
-            .status(index)
-            .is_some_and(|s| s.last_state["terminated"].is_object());
+        let policy = text(&self.pod, &["spec", "restartPolicy"]).to_owned();
+        let is_done = |code: i64| policy == "Never" || policy == "OnFailure" && code == 0;
+        let last = self.status(index).map(|s| s.last_state).unwrap_or_default();
+        let mut is_restart = last["terminated"].is_object();
+        if let Some(code) = last["terminated"]["exitCode"].as_i64()
+            && is_done(code)
+        {
+            // It came to its end before the cluster did.
+            return self.set(index, |status| status.state = last);
+        }
         loop {
             if stops.borrow().is_some() {
                 return;
@@ -221,12 +235,7 @@ impl Pod {
                 status.state = terminated(code, &since, now, &status.container_id);
                 (status.ready, status.started) = (false, false);
             });
-            let is_done = match text(&self.pod, &["spec", "restartPolicy"]) {
-                "Never" => true,
-                "OnFailure" => code == 0,
-                _ => false,
-            };
-            if is_done || stops.borrow().is_some() {
+            if is_done(code.into()) || stops.borrow().is_some() {
                 return;
             }
             if started.elapsed() > BACK_OFF_FORGOTTEN {
@@ -369,13 +378,15 @@ impl Pod {
             .assign_ports(container)
             .ok_or_else(|| refuse("no free local port is left".to_owned()))?;
         let namespace = object::namespace(&self.pod);
-        let config_map = |name: &str| {
-            self.context
-                .store
-                .get(&CONFIG_MAPS, namespace, name)
-                .map(|map| Value::clone(&map))
+        let lookup = |source: Source, name: &str| {
+            let resource = match source {
+                Source::ConfigMap => &CONFIG_MAPS,
+                Source::Secret => &SECRETS,
+            };
+            let found = self.context.store.get(resource, namespace, name);
+            found.map(|found| Value::clone(&found))
         };
-        let program = program::program(image, &self.pod, container, &ports, config_map)?;
+        let program = program::program(image, &self.pod, container, &ports, lookup)?;
         let mut probes = Vec::new();
         for kind in [Kind::Startup, Kind::Liveness, Kind::Readiness] {
             probes.extend(Probe::read(container, kind, &ports).map_err(refuse)?);

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use crate::kubelet::image::Image;
@@ -36,18 +38,47 @@ fn misconfigured(message: impl Into<String>) -> Refusal {
     }
 }
 
-/// Puts the program together. `config_map` looks one up in the pod's namespace.
+/// Where variables of the environment come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    ConfigMap,
+    Secret,
+}
+
+impl Source {
+    /// As the kubelet's messages name it, alone and with its namespace.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ConfigMap => ("configmap", "ConfigMap"),
+            Self::Secret => ("secret", "Secret"),
+        }
+    }
+
+    /// The text under a key.
+    fn value(self, object: &Value, key: &str) -> Option<String> {
+        let text = object["data"][key].as_str()?;
+        match self {
+            Self::ConfigMap => Some(text.to_owned()),
+            Self::Secret => {
+                let bytes = BASE64.decode(text).ok()?;
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+        }
+    }
+}
+
+/// Puts the program together. `lookup` finds a ConfigMap or Secret in the pod's namespace.
 ///
 /// # Errors
-/// When there is nothing to run, the program is none that can be run here, or a ConfigMap is missing.
+/// When there is nothing to run, the program is none that can be run here, or a ConfigMap or Secret is missing.
 pub(crate) fn program(
     image: &Image,
     pod: &Value,
     container: &Value,
     ports: &Value,
-    config_map: impl Fn(&str) -> Option<Value>,
+    lookup: impl Fn(Source, &str) -> Option<Value>,
 ) -> Result<Program, Refusal> {
-    let env = environment(image, pod, container, ports, config_map)?;
+    let env = environment(image, pod, container, ports, lookup)?;
     let own = |field: &str| -> Option<Vec<String>> {
         let values = container[field].as_array().filter(|a| !a.is_empty())?;
         Some(
@@ -205,7 +236,7 @@ fn environment(
     pod: &Value,
     container: &Value,
     ports: &Value,
-    config_map: impl Fn(&str) -> Option<Value>,
+    find: impl Fn(Source, &str) -> Option<Value>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
     let mut env = BTreeMap::new();
     for variable in image.run.env.iter().flatten() {
@@ -214,37 +245,59 @@ fn environment(
         }
     }
     env.insert("HOSTNAME".to_owned(), object::name(pod).to_owned());
-    let lookup = |source: &Value| -> Result<Option<Value>, Refusal> {
-        let name = text(source, &["name"]);
-        match config_map(name) {
-            Some(map) => Ok(Some(map)),
-            None if source["optional"] == true => Ok(None),
-            None => Err(misconfigured(format!("configmap \"{name}\" not found"))),
+    let lookup = |source: Source, reference: &Value| -> Result<Option<Value>, Refusal> {
+        let name = text(reference, &["name"]);
+        match find(source, name) {
+            Some(found) => Ok(Some(found)),
+            None if reference["optional"] == true => Ok(None),
+            None => Err(misconfigured(format!(
+                "{} \"{name}\" not found",
+                source.names().0
+            ))),
         }
     };
     for source in list(container, &["envFrom"]) {
         let prefix = text(source, &["prefix"]);
-        let Some(map) = lookup(&source["configMapRef"])? else {
+        let (kind, reference) = if source["secretRef"].is_object() {
+            (Source::Secret, &source["secretRef"])
+        } else {
+            (Source::ConfigMap, &source["configMapRef"])
+        };
+        let Some(found) = lookup(kind, reference)? else {
             continue;
         };
-        for (key, value) in map["data"].as_object().into_iter().flatten() {
-            env.insert(format!("{prefix}{key}"), value.as_str().unwrap_or("").to_owned());
+        for key in found["data"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key)
+        {
+            if let Some(value) = kind.value(&found, key) {
+                env.insert(format!("{prefix}{key}"), value);
+            }
         }
     }
     for variable in list(container, &["env"]) {
         let name = text(variable, &["name"]).to_owned();
         let source = &variable["valueFrom"];
-        let value = if source["configMapKeyRef"].is_object() {
-            let reference = &source["configMapKeyRef"];
+        let by_key = [
+            (Source::ConfigMap, &source["configMapKeyRef"]),
+            (Source::Secret, &source["secretKeyRef"]),
+        ];
+        let by_key = by_key.into_iter().find(|(_, reference)| reference.is_object());
+        let value = if let Some((kind, reference)) = by_key {
             let key = text(reference, &["key"]);
-            let Some(map) = lookup(reference)? else { continue };
-            match map["data"][key].as_str() {
-                Some(value) => value.to_owned(),
+            let Some(found) = lookup(kind, reference)? else {
+                continue;
+            };
+            match kind.value(&found, key) {
+                Some(value) => value,
                 None if reference["optional"] == true => continue,
                 None => {
-                    let (namespace, map) = (object::namespace(pod), text(reference, &["name"]));
+                    let (namespace, name) = (object::namespace(pod), text(reference, &["name"]));
                     return Err(misconfigured(format!(
-                        "couldn't find key {key} in ConfigMap {namespace}/{map}"
+                        "couldn't find key {key} in {} {namespace}/{name}",
+                        kind.names().1
                     )));
                 }
             }
@@ -358,8 +411,12 @@ mod tests {
 
     fn run(image: &Image, container: &Value) -> Result<Program, Refusal> {
         let pod = json!({"metadata": {"name": "web-1", "namespace": "dev", "labels": {"app": "web"}}});
-        let map = |name: &str| (name == "settings").then(|| json!({"data": {"mode": "fast"}}));
-        program(image, &pod, container, &json!({"PORT": 20_001}), map)
+        let find = |source: Source, name: &str| match (source, name) {
+            (Source::ConfigMap, "settings") => Some(json!({"data": {"mode": "fast"}})),
+            (Source::Secret, "keys") => Some(json!({"data": {"token": "aHVzaA=="}})),
+            _ => None,
+        };
+        program(image, &pod, container, &json!({"PORT": 20_001}), find)
     }
 
     #[test]
@@ -382,7 +439,9 @@ mod tests {
     #[test]
     fn the_environment_comes_from_image_config_maps_and_pod() {
         let (_dir, image) = image(&elf(1));
-        let container = json!({"envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "P_"}], "env": [
+        let container = json!({"envFrom": [{"configMapRef": {"name": "settings"}, "prefix": "P_"},
+                                           {"secretRef": {"name": "keys"}, "prefix": "S_"}], "env": [
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
             {"name": "A", "value": "pod"}, {"name": "B", "value": "$(A)!"},
             {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}},
             {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -393,6 +452,8 @@ mod tests {
             ("B", "pod!"),
             ("MODE", "fast"),
             ("P_mode", "fast"),
+            ("S_token", "hush"),
+            ("TOKEN", "hush"),
             ("POD", "web-1"),
             ("APP", "web"),
             ("PORT", "20001"),
@@ -401,12 +462,15 @@ mod tests {
         for (name, expected) in table {
             assert_eq!(env.get(name).map(String::as_str), Some(expected), "{name}");
         }
-        let missing =
-            json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]});
-        assert_eq!(
-            run(&image, &missing).unwrap_err(),
-            misconfigured("configmap \"no\" not found")
-        );
+        for (reference, name, message) in [
+            ("configMapKeyRef", "no", "configmap \"no\" not found"),
+            ("secretKeyRef", "no", "secret \"no\" not found"),
+            ("secretKeyRef", "keys", "couldn't find key k in Secret dev/keys"),
+        ] {
+            let missing =
+                json!({"env": [{"name": "X", "valueFrom": {reference: {"name": name, "key": "k"}}}]});
+            assert_eq!(run(&image, &missing).unwrap_err(), misconfigured(message));
+        }
     }
 
     #[test]

@@ -5,9 +5,6 @@ use serde_json::{Value, json};
 
 use crate::object::{self, condition, list, text};
 
-/// The name of the one node.
-pub(crate) const NODE: &str = "local-cluster";
-
 /// One container's part of the status.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ContainerStatus {
@@ -50,7 +47,7 @@ impl ContainerStatus {
         let running = &stored["state"]["running"];
         if running.is_object() {
             // It ran when the cluster ended: nobody saw its end. A reboot of a node looks like this.
-            restarts += 1;
+            restarts += i64::from(text(pod, &["spec", "restartPolicy"]) != "Never");
             last_state = terminated(255, &running["startedAt"], now, text(stored, &["containerID"]));
             last_state["terminated"]["reason"] = json!("Unknown");
         } else if stored["state"]["terminated"].is_object() {
@@ -115,11 +112,11 @@ pub(crate) fn write(pod: &Value, containers: &[ContainerStatus], now: Timestamp)
         .map(|c| c.name.as_str())
         .collect();
     let stamp = object::stamp(now);
-    let is_over = phase == "Succeeded";
-    let (ready, reason, message) = match (unready.is_empty(), is_over) {
+    let (ready, reason, message) = match (unready.is_empty(), phase) {
         (true, _) => ("True", None, String::new()),
-        (false, true) => ("False", Some("PodCompleted"), String::new()),
-        (false, false) => (
+        (false, "Succeeded") => ("False", Some("PodCompleted"), String::new()),
+        (false, "Failed") => ("False", Some("PodFailed"), String::new()),
+        (false, _) => (
             "False",
             Some("ContainersNotReady"),
             format!("containers with unready status: [{}]", unready.join(" ")),
@@ -156,7 +153,6 @@ pub(crate) fn write(pod: &Value, containers: &[ContainerStatus], now: Timestamp)
         "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}], "startTime": start,
         "containerStatuses": statuses, "qosClass": text(pod, &["status", "qosClass"]),
     });
-    new["spec"]["nodeName"] = json!(NODE);
     new
 }
 

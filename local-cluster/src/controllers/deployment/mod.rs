@@ -475,7 +475,7 @@ impl<'a> Pass<'a> {
 }
 
 /// A number of pods, or a percentage of `total`.
-fn scaled(value: &Value, total: i64, round_up: bool) -> i64 {
+pub(crate) fn scaled(value: &Value, total: i64, round_up: bool) -> i64 {
     match value {
         Value::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);

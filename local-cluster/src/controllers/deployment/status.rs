@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::Pass;
 use crate::controllers::conditions::{self, Condition};
-use crate::object::{self, at, number};
+use crate::controllers::replicaset;
+use crate::object::{self, at, condition, number, text};
 
 /// Pods, by what they are.
 pub(super) struct Counts {
@@ -102,6 +103,29 @@ impl Pass<'_> {
     /// The status with the Progressing condition, as a rollout goes on, ends or stalls.
     pub(super) fn rollout_status(&mut self) {
         self.plain_status();
+        self.progress();
+        self.replica_failure();
+    }
+
+    /// Takes over that pods were refused, from the new ReplicaSet if it says so, else from an old one.
+    fn replica_failure(&mut self) {
+        let order = self.new.into_iter().chain(self.old());
+        let failure = order
+            .filter_map(|index| condition(&self.sets[index].object, replicaset::FAILURE))
+            .next()
+            .cloned();
+        match failure {
+            Some(failure) => {
+                let since = object::time(&failure, &["lastTransitionTime"]).unwrap_or(self.now);
+                let (reason, message) = (text(&failure, &["reason"]), text(&failure, &["message"]));
+                let condition = Condition::new(replicaset::FAILURE, "True", reason, message, since);
+                conditions::set(&mut self.conditions, condition);
+            }
+            None => conditions::remove(&mut self.conditions, replicaset::FAILURE),
+        }
+    }
+
+    fn progress(&mut self) {
         let counts = self.counts();
         let before = |field: &str| number(self.deployment, &["status", field]).unwrap_or(0);
         let current = conditions::find(&self.conditions, "Progressing").cloned();

@@ -2,9 +2,8 @@
 //!
 //! The file is read in two steps. [`file`] holds its shape; serde refuses unknown keys and names line and key.
 //! [`validate`] then checks what a shape cannot say, and names the path, such as
-//! `services.shop.environments[1].policy`. What exists as a [`Catalog`] is consistent. What the schema has a place
-//! for and this version cannot do (Argo CD, other workloads, a gate before the sync, …) is refused there with the
-//! words "not supported yet".
+//! `services.shop.environments[1].policy`. What exists as a [`Catalog`] is consistent. What only the cluster knows,
+//! such as whether an Application really is synced by hand, is looked at when it is deployed.
 
 mod bake;
 mod check;
@@ -159,7 +158,8 @@ pub struct GitOps {
     pub repository: Name,
     /// Left out, the branch that gitops-svc has configured for the repository.
     pub branch: Option<BranchName>,
-    /// The folder that is rendered, from the repository's root; a kustomization's, for that strategy.
+    /// The folder of the kustomization that is rendered, from the repository's root. Where Argo CD renders, it only
+    /// says where the image is; of a marker it is empty.
     pub path: String,
     /// The image's name as the manifests write it, which is what kustomize matches.
     pub image: String,

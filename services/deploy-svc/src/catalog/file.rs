@@ -3,7 +3,10 @@
 use serde::{Deserialize, de::IgnoredAny};
 use slipway_model::{BranchName, ImageName, Name};
 
-use super::{Build, CatalogError, HttpCheck, Supersede, Timeouts, Verify};
+use super::{
+    Action, ArgoCd, Bake, Build, CatalogError, Gate, GrpcCheck, HttpCheck, Jobs, Mode, OnFailure, Pauses,
+    Supersede, TcpCheck, Timeouts, Verify, WorkloadKind,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,29 +43,30 @@ pub(super) struct FileEnvironment {
     pub(super) policy: Name,
     #[serde(default)]
     pub(super) gate: Gate,
-    pub(super) gitops: FileGitOps,
+    /// Left out, the image is set in the cluster, and git knows nothing of it.
+    pub(super) gitops: Option<FileGitOps>,
     pub(super) target: FileTarget,
+    #[serde(default)]
+    pub(super) action: Action,
+    /// Of an Application. Present and empty is not the same as absent, for whoever wrote it.
+    pub(super) argo_cd: Option<ArgoCd>,
+    /// Of a Rollout or Canary.
+    pub(super) pauses: Option<Pauses>,
+    /// Jobs before and after the rollout.
+    #[serde(default)]
+    pub(super) jobs: Jobs,
+    #[serde(default)]
+    pub(super) checks: Vec<FileCheck>,
+    /// Watching metrics after the rollout.
+    pub(super) bake: Option<Bake>,
+    #[serde(default)]
+    pub(super) verify: Verify,
+    #[serde(default)]
+    pub(super) on_failure: OnFailure,
     #[serde(default)]
     pub(super) supersede: Supersede,
     #[serde(default)]
     pub(super) timeout: Timeouts,
-    #[serde(default)]
-    pub(super) checks: Vec<FileCheck>,
-    #[serde(default)]
-    pub(super) verify: Verify,
-    /// Watching metrics after the rollout.
-    pub(super) bake: Option<IgnoredAny>,
-    /// Jobs before and after the rollout.
-    pub(super) jobs: Option<IgnoredAny>,
-}
-
-/// Where the people stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Gate {
-    #[default]
-    BeforeCommit,
-    BeforeSync,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,14 +74,20 @@ pub(super) enum Gate {
 pub(super) struct FileGitOps {
     pub(super) repository: Name,
     pub(super) branch: Option<BranchName>,
-    pub(super) path: String,
+    /// The folder that is rendered; needed where something is.
+    pub(super) path: Option<String>,
     pub(super) image: Option<String>,
     #[serde(default)]
     pub(super) strategy: Strategy,
+    /// The file that names the image: of Helm values, or a plain manifest.
+    pub(super) file: Option<String>,
+    /// The path of the image within Helm values.
+    pub(super) value: Option<String>,
     #[serde(default)]
     pub(super) mode: Mode,
 }
 
+/// What it needs beside its name stands in keys of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Strategy {
@@ -88,36 +98,18 @@ pub(super) enum Strategy {
     Marker,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Mode {
-    #[default]
-    Push,
-    PullRequest,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileTarget {
     pub(super) cluster: Name,
     pub(super) namespace: Name,
-    #[serde(default)]
-    pub(super) kind: Kind,
+    #[serde(default = "deployment")]
+    pub(super) kind: WorkloadKind,
     pub(super) name: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-pub(super) enum Kind {
-    #[default]
-    Deployment,
-    StatefulSet,
-    DaemonSet,
-    /// Of Argo CD.
-    Application,
-    /// Of Argo Rollouts.
-    Rollout,
-    /// Of Flagger.
-    Canary,
+const fn deployment() -> WorkloadKind {
+    WorkloadKind::Deployment
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,8 +117,9 @@ pub(super) enum Kind {
 pub(super) struct FileCheck {
     pub(super) name: Name,
     pub(super) http: Option<HttpCheck>,
-    pub(super) grpc: Option<IgnoredAny>,
-    pub(super) tcp: Option<IgnoredAny>,
+    pub(super) grpc: Option<GrpcCheck>,
+    pub(super) tcp: Option<TcpCheck>,
+    /// Not a kind of check; see `jobs`.
     pub(super) job: Option<IgnoredAny>,
 }
 

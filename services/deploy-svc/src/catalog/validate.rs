@@ -1,25 +1,21 @@
-//! What the shape of the catalog cannot say: references that must resolve, limits, and what is not supported yet.
+//! What the shape of the catalog cannot say: references that must resolve, limits, and what does not go together.
+
+mod environment;
+mod jobs;
+mod watching;
 
 use std::{collections::HashMap, time::Duration};
 
 use slipway_model::{BranchName, Name};
 
 use super::{
-    BranchPattern, BranchRule, Build, Check, CheckKind, Environment, Fault, GitOps, HttpCheck, Service,
-    Target, Timeouts, WorkloadKind,
-    file::{
-        File, FileBranchRule, FileCheck, FileEnvironment, FileGitOps, FileService, FileTarget, Gate, Kind,
-        Mode, Strategy,
-    },
+    BranchPattern, BranchRule, Build, Environment, Fault, Gate, Service,
+    file::{File, FileBranchRule, FileService},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// The longest that build-svc lets a build run.
 const MAX_BUILD: Duration = HOUR.saturating_mul(6);
-const MAX_GATE: Duration = HOUR.saturating_mul(24 * 30);
-const MAX_STEP: Duration = HOUR.saturating_mul(24);
-/// Attempts × (timeout + interval) of one check stays below this, so that a check cannot outlive its deployment unseen.
-const MAX_CHECK: Duration = HOUR;
 
 /// Collects every fault, so that a person fixes them in one go.
 #[derive(Default)]
@@ -31,10 +27,6 @@ impl Faults {
             path: path.into(),
             message: message.into(),
         });
-    }
-
-    fn unsupported(&mut self, path: impl Into<String>, what: &str, instead: &str) {
-        self.add(path, format!("{what} is not supported yet: {instead}"));
     }
 
     fn require(&mut self, holds: bool, path: impl Into<String>, message: &str) {
@@ -64,15 +56,54 @@ pub(super) fn check(file: File) -> Result<(Vec<Name>, Vec<Service>), Vec<Fault>>
     let names: Vec<Name> = file.services.iter().map(|service| service.name.clone()).collect();
     duplicates(&names, "services", &mut faults);
     let order: HashMap<Name, usize> = file.environments.iter().cloned().zip(0..).collect();
-    let services = file
+    let mut seen = Vec::new();
+    let services: Vec<Service> = file
         .services
         .into_iter()
-        .map(|service| check_service(service, &order, &mut faults))
+        .map(|service| check_service(service, &order, &mut seen, &mut faults))
         .collect();
+    check_alone(&seen, &mut faults);
     if faults.0.is_empty() {
         Ok((file.environments, services))
     } else {
         Err(faults.0)
+    }
+}
+
+/// An environment that was looked at, and where it stands.
+struct Seen {
+    path: String,
+    service: Name,
+    environment: Environment,
+}
+
+/// A gate before the sync is worth something only where nobody else's sync takes the commit along.
+fn check_alone(seen: &[Seen], faults: &mut Faults) {
+    let place = |environment: &Environment| {
+        let gitops = environment.gitops.as_ref();
+        gitops.map(|gitops| {
+            (
+                gitops.repository.clone(),
+                gitops.branch.clone(),
+                gitops.path.clone(),
+            )
+        })
+    };
+    for one in seen.iter().filter(|one| one.environment.gate == Gate::BeforeSync) {
+        let shared = seen.iter().find(|other| {
+            other.path != one.path
+                && (other.environment.target == one.environment.target
+                    || place(&other.environment) == place(&one.environment))
+        });
+        if let Some(other) = shared {
+            faults.add(
+                format!("{}.gate", one.path),
+                format!(
+                    "environment {} of service {} has the same target or folder, so its deployments would take this one's commit along before anybody approved it: write before_commit, or give each its own",
+                    other.environment.name, other.service
+                ),
+            );
+        }
     }
 }
 
@@ -87,7 +118,12 @@ fn duplicates(names: &[Name], path: &str, faults: &mut Faults) {
     }
 }
 
-fn check_service(service: FileService, order: &HashMap<Name, usize>, faults: &mut Faults) -> Service {
+fn check_service(
+    service: FileService,
+    order: &HashMap<Name, usize>,
+    seen: &mut Vec<Seen>,
+    faults: &mut Faults,
+) -> Service {
     let path = format!("services.{}", service.name);
     check_repository(&service.repository, &format!("{path}.repository"), faults);
     check_build(&service.build, &format!("{path}.build"), faults);
@@ -119,7 +155,7 @@ fn check_service(service: FileService, order: &HashMap<Name, usize>, faults: &mu
                 ),
             );
         }
-        let environment = check_environment(environment, &path, service.image.as_str(), faults);
+        let environment = environment::check(environment, &path, service.image.as_str(), faults);
         if let Some(other) = environments
             .iter()
             .find(|other| other.target == environment.target)
@@ -132,6 +168,11 @@ fn check_service(service: FileService, order: &HashMap<Name, usize>, faults: &mu
                 ),
             );
         }
+        seen.push(Seen {
+            path,
+            service: service.name.clone(),
+            environment: environment.clone(),
+        });
         environments.push(environment);
     }
     environments.sort_by_key(|environment| order.get(&environment.name).copied());
@@ -238,202 +279,5 @@ fn check_rule(
     BranchRule {
         pattern: BranchPattern(rule.pattern),
         environments,
-    }
-}
-
-fn check_environment(
-    environment: FileEnvironment,
-    path: &str,
-    image: &str,
-    faults: &mut Faults,
-) -> Environment {
-    if environment.gate == Gate::BeforeSync {
-        faults.unsupported(
-            format!("{path}.gate"),
-            "a gate before the sync",
-            "leave it out, or write before_commit",
-        );
-    }
-    if environment.bake.is_some() {
-        faults.unsupported(
-            format!("{path}.bake"),
-            "watching metrics after the rollout",
-            "leave it out",
-        );
-    }
-    if environment.jobs.is_some() {
-        faults.unsupported(format!("{path}.jobs"), "running Jobs", "leave it out");
-    }
-    let Timeouts { gate, change, deploy } = environment.timeout;
-    faults.period(format!("{path}.timeout.gate"), gate, MAX_GATE);
-    faults.period(format!("{path}.timeout.change"), change, MAX_STEP);
-    faults.period(format!("{path}.timeout.deploy"), deploy, MAX_STEP);
-    faults.period(
-        format!("{path}.verify.unschedulable_after"),
-        environment.verify.unschedulable_after,
-        MAX_STEP,
-    );
-    let names: Vec<Name> = environment
-        .checks
-        .iter()
-        .map(|check| check.name.clone())
-        .collect();
-    duplicates(&names, &format!("{path}.checks"), faults);
-    faults.require(
-        names.len() <= 20,
-        format!("{path}.checks"),
-        "name at most 20 checks",
-    );
-    Environment {
-        name: environment.name,
-        policy: environment.policy,
-        gate: super::Gate::BeforeCommit,
-        gitops: Some(check_gitops(environment.gitops, &format!("{path}.gitops"), image, faults)),
-        action: super::Action::Apply,
-        argo_cd: super::ArgoCd::default(),
-        pauses: super::Pauses::Wait,
-        jobs: super::Jobs::default(),
-        bake: None,
-        on_failure: super::OnFailure::RollBack,
-        target: check_target(environment.target, &format!("{path}.target"), faults),
-        supersede: environment.supersede,
-        timeout: environment.timeout,
-        checks: environment
-            .checks
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, check)| check_check(check, &format!("{path}.checks[{index}]"), faults))
-            .collect(),
-        verify: environment.verify,
-    }
-}
-
-fn check_gitops(gitops: FileGitOps, path: &str, image: &str, faults: &mut Faults) -> GitOps {
-    check_path(&gitops.path, &format!("{path}.path"), faults);
-    let strategy = match gitops.strategy {
-        Strategy::Kustomize => None,
-        Strategy::Helm => Some("editing Helm values"),
-        Strategy::Manifest => Some("editing plain manifests"),
-        Strategy::Marker => Some("a marker commit"),
-    };
-    if let Some(what) = strategy {
-        faults.unsupported(format!("{path}.strategy"), what, "write kustomize");
-    }
-    if gitops.mode == Mode::PullRequest {
-        faults.unsupported(format!("{path}.mode"), "changing by pull request", "write push");
-    }
-    let name = gitops.image.unwrap_or_else(|| image.to_owned());
-    let ok = !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic());
-    faults.require(
-        ok,
-        format!("{path}.image"),
-        "write the image's name as the manifests have it, without tag",
-    );
-    GitOps {
-        repository: gitops.repository,
-        branch: gitops.branch,
-        path: gitops.path,
-        image: name,
-        strategy: super::Strategy::Kustomize,
-        mode: super::Mode::Push,
-    }
-}
-
-fn check_target(target: FileTarget, path: &str, faults: &mut Faults) -> Target {
-    let unsupported = match target.kind {
-        Kind::Deployment => None,
-        Kind::StatefulSet => Some("a StatefulSet"),
-        Kind::DaemonSet => Some("a DaemonSet"),
-        Kind::Application => Some("an Application of Argo CD"),
-        Kind::Rollout => Some("a Rollout of Argo Rollouts"),
-        Kind::Canary => Some("a Canary of Flagger"),
-    };
-    if let Some(what) = unsupported {
-        faults.unsupported(format!("{path}.kind"), what, "write Deployment");
-    }
-    // RFC 1123 subdomain, as the names of Deployments are.
-    let ok = target.name.len() <= 253 && target.name.split('.').all(|label| label.parse::<Name>().is_ok());
-    faults.require(
-        ok,
-        format!("{path}.name"),
-        "use a-z, 0-9, - and ., beginning and ending with a letter or digit (RFC 1123)",
-    );
-    Target {
-        cluster: target.cluster,
-        namespace: target.namespace,
-        kind: WorkloadKind::Deployment,
-        name: target.name,
-    }
-}
-
-fn check_check(check: FileCheck, path: &str, faults: &mut Faults) -> Option<Check> {
-    let others = [("grpc", check.grpc), ("tcp", check.tcp), ("job", check.job)];
-    let mut refused = false;
-    for (kind, given) in others {
-        if given.is_some() {
-            faults.unsupported(
-                format!("{path}.{kind}"),
-                &format!("a {kind} check"),
-                "write an http check",
-            );
-            refused = true;
-        }
-    }
-    match check.http {
-        Some(http) => {
-            check_http(&http, &format!("{path}.http"), faults);
-            Some(Check {
-                name: check.name,
-                kind: CheckKind::Http(http),
-            })
-        }
-        None => {
-            faults.require(refused, path, "say what to ask: add http");
-            None
-        }
-    }
-}
-
-fn check_http(http: &HttpCheck, path: &str, faults: &mut Faults) {
-    let path_ok = http.path.starts_with('/')
-        && http.path.len() <= 2000
-        && http.path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-        && http.path.split(['/', '?']).all(|part| part != "..");
-    faults.require(
-        path_ok,
-        format!("{path}.path"),
-        "write an absolute path, percent-encoded, without .. and #",
-    );
-    faults.require(
-        (100..=599).contains(&http.expect_status),
-        format!("{path}.expect_status"),
-        "must be an HTTP status from 100 to 599",
-    );
-    faults.require(
-        (1..=1000).contains(&http.patience.attempts),
-        format!("{path}.attempts"),
-        "must be from 1 to 1000",
-    );
-    faults.require(
-        !http.patience.timeout.is_zero(),
-        format!("{path}.timeout"),
-        "must be more than 0 s",
-    );
-    let longest = http
-        .patience
-        .timeout
-        .saturating_add(http.patience.interval)
-        .saturating_mul(http.patience.attempts);
-    faults.require(
-        longest <= MAX_CHECK,
-        path,
-        "all attempts with timeout and interval must fit into one hour",
-    );
-    if let Some(text) = &http.body_contains {
-        faults.require(
-            (1..=4096).contains(&text.len()),
-            format!("{path}.body_contains"),
-            "must have 1 to 4096 bytes",
-        );
     }
 }

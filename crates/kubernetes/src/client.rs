@@ -47,8 +47,9 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfi
         name: name(),
         error: Box::new(error),
     })?;
-    Ok(Cluster::Kubernetes(Box::new(Kubernetes::new(
+    Ok(Cluster::Kubernetes(Box::new(Kubernetes::scoped(
         config.name.clone(),
         client,
+        config.watch,
     ))))
 }

@@ -15,9 +15,13 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use serde::Deserialize;
 use slipway_model::Name;
 use slipway_verdict::{Target, cut};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a call to an API server may take, watches excepted.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Objects that are written at once on one cluster. One that is slow takes these places and nobody else's.
+const WRITES: usize = 32;
 
 /// One entry of `clusters:` in the service's configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,6 +38,9 @@ pub struct ClusterConfig {
     /// Uses the service account of the pod that this service runs in, instead of a file.
     #[serde(default)]
     pub in_cluster: bool,
+    /// How wide its watches are.
+    #[serde(default)]
+    pub watch: watch::Scope,
     /// For benchmarks only: there is no cluster, and every deployment succeeds at once.
     #[serde(default)]
     pub pretend: bool,
@@ -81,6 +88,7 @@ pub struct Kubernetes {
     client: kube::Client,
     watches: watch::Watches,
     kinds: apply::Kinds,
+    writes: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -92,13 +100,19 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
-    /// Around a client that exists already.
+    /// Around a client that exists already; it watches the whole cluster.
     pub fn new(name: Name, client: kube::Client) -> Self {
+        Self::scoped(name, client, watch::Scope::default())
+    }
+
+    /// Around a client that exists already, with watches that are so wide.
+    pub fn scoped(name: Name, client: kube::Client, watch: watch::Scope) -> Self {
         Self {
+            watches: watch::Watches::new(name.clone(), client.clone(), watch),
             name,
-            watches: watch::Watches::new(client.clone()),
             client,
             kinds: apply::Kinds::default(),
+            writes: Arc::new(Semaphore::new(WRITES)),
         }
     }
 
@@ -114,7 +128,36 @@ impl Kubernetes {
 
     /// Follows one workload through the watches that everyone shares. Must be called within a tokio runtime.
     pub fn follow(&self, target: &Target) -> watch::Subscription {
-        self.watches.follow(target.namespace.as_str(), &target.name)
+        self.watches.follow(target)
+    }
+
+    /// Follows one Job in the same way.
+    pub fn follow_job(&self, namespace: &str, name: &str) -> watch::JobSubscription {
+        self.watches.follow_job(namespace, name)
+    }
+
+    /// How many watches are open on this cluster now.
+    pub fn watches(&self) -> usize {
+        self.watches.open()
+    }
+
+    /// Waits for one of the places for writes; the place is given back when the permit is dropped.
+    ///
+    /// # Errors
+    /// [`ApiFault::Away`] when none becomes free in time: the API server is slow, or away.
+    pub async fn write_permit(&self) -> Result<OwnedSemaphorePermit, ApiFault> {
+        let busy = || {
+            ApiFault::Away(format!(
+                "{WRITES} writes are under way on cluster {} and none has ended within {} s",
+                self.name,
+                CALL_TIMEOUT.as_secs()
+            ))
+        };
+        let permit = Arc::clone(&self.writes).acquire_owned();
+        match tokio::time::timeout(CALL_TIMEOUT, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
     }
 }
 

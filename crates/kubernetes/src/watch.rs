@@ -1,117 +1,242 @@
-//! One shared watch per cluster, namespace and kind, however many deployments are verified through it.
+//! One shared watch per cluster, namespace scope and kind, however many deployments are verified through it.
 //!
-//! The first follower of a namespace starts its three watches (Deployments, ReplicaSets, Pods); they end a while
-//! after the last one has gone. What arrives goes into an index ([`store`]) and wakes only those who follow the
-//! Deployment concerned, so that cost grows with what changes and not with what is watched. Expired versions, 410
-//! Gone, dropped connections and restarts are the watcher's own business (kube-runtime): the view stays as it was
-//! until a new list replaces it as a whole, and [`View::fault`] says that it may be behind.
+//! Who follows a workload has the kinds watched that belong to it ([`kinds`]), in the whole cluster or in its
+//! namespace; the watches end a while after the last one who needs them has gone. What arrives goes into an index
+//! ([`store`]) and wakes only those whom it concerns, so that cost grows with what changes and not with what is
+//! watched. Expired versions, dropped connections, restarts and throttling are the business of [`feed`]: the view
+//! stays as it was until a new list replaces it, and [`View::fault`] says that it may be behind.
 
+mod feed;
+mod kinds;
+mod slim;
 mod store;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures::StreamExt;
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::Job,
     core::v1::Pod,
 };
-use kube::{
-    Api, Client, Resource,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, ExponentialBackoff},
-    },
+use kube::Client;
+use serde::Deserialize;
+use slipway_model::Name;
+use slipway_verdict::{
+    Observed, Target, Workload, application::Application, canary::Canary, rollout::Rollout,
 };
 use tokio::{
-    sync::watch::{Receiver, Sender},
+    sync::{
+        Notify,
+        watch::{Receiver, Sender},
+    },
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use slipway_verdict::{Observed, cut};
-
+use kinds::{Custom, Kind};
 use store::Stores;
 
-/// How long a namespace stays watched after its last follower: releases come in rows, and a list is dear.
+pub(crate) use slim::workload as slim;
+
+/// How long a kind stays watched after its last follower: releases come in rows, and a list is dear.
 const LINGER: Duration = Duration::from_secs(60);
-/// Between tries to reach an API server that is away: quick at first, so that a restart costs little.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// How far a watch may be behind an answer of the API server before it counts as dead.
+const LAG: Duration = Duration::from_secs(2);
+
+/// How wide the watches on a cluster are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One watch of each kind for all namespaces. Needs `list` and `watch` in the whole cluster; where that is
+    /// forbidden, [`Scope::Namespace`] takes its place.
+    #[default]
+    Cluster,
+    /// One watch of each kind and namespace: needs no more than the namespaces' own permissions.
+    Namespace,
+}
 
 /// The watches on one cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Watches {
-    client: Client,
-    namespaces: Arc<Mutex<HashMap<String, Arc<Namespace>>>>,
-}
+pub struct Watches(Arc<Shared>);
 
 impl std::fmt::Debug for Watches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watches").finish_non_exhaustive()
+        f.debug_struct("Watches")
+            .field("cluster", &self.0.cluster)
+            .finish_non_exhaustive()
     }
 }
 
-/// What is watched in one namespace, and who wants to know.
-struct Namespace {
-    stores: Mutex<Stores>,
-    /// By the name of the Deployment that is followed.
-    followers: Mutex<HashMap<String, Follower>>,
-    stop: CancellationToken,
+struct Shared {
+    cluster: Name,
+    client: Client,
+    state: Mutex<State>,
 }
 
-/// All who follow one Deployment share a counter that grows with each change.
+struct State {
+    scope: Scope,
+    stores: Stores,
+    feeds: HashMap<FeedKey, Feed>,
+    followers: HashMap<Key, Follower>,
+    /// Of the lists of all feeds.
+    rounds: u64,
+}
+
+/// What one watch is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FeedKey {
+    kind: Kind,
+    /// None: all of them.
+    namespace: Option<String>,
+}
+
+/// One watch, open or being opened.
+struct Feed {
+    /// Those who need it, counted by what they follow.
+    users: usize,
+    /// When the last of them went.
+    unused: Instant,
+    /// When a list of it was complete last.
+    listed: Option<Instant>,
+    fault: Option<Fault>,
+    stop: CancellationToken,
+    /// Told when what it shows is known to be old.
+    again: Arc<Notify>,
+}
+
+/// What is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    kind: Kind,
+    namespace: String,
+    name: String,
+}
+
+impl Key {
+    /// The watches that show it.
+    fn feeds(&self, scope: Scope) -> impl Iterator<Item = FeedKey> {
+        let namespace = match scope {
+            Scope::Cluster => None,
+            Scope::Namespace => Some(self.namespace.clone()),
+        };
+        let kinds = self.kind.needs().iter();
+        kinds.map(move |kind| FeedKey {
+            kind: *kind,
+            namespace: namespace.clone(),
+        })
+    }
+}
+
+/// All who follow one thing share a counter that grows with each change.
 struct Follower {
     count: usize,
     changed: Sender<u64>,
 }
 
+impl Follower {
+    fn wake(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
 /// What the watch shows now.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// All three lists have arrived at least once; before that, absence means nothing.
+    /// All lists have arrived at least once; before that, absence means nothing.
     pub synced: bool,
     pub observed: Observed,
-    /// Why the view may be behind. A watch that is quiet after it was taken up again clears nothing: ask the API
-    /// server.
+    /// Why the view may be behind.
     pub fault: Option<Fault>,
 }
 
-/// A watch that was interrupted.
+/// What the watch shows of a Job now.
+#[derive(Debug, Clone, Default)]
+pub struct JobView {
+    /// The list has arrived at least once; before that, absence means nothing.
+    pub synced: bool,
+    pub job: Option<Arc<Job>>,
+    /// Why the view may be behind.
+    pub fault: Option<Fault>,
+}
+
+/// A watch that is interrupted. It is gone from the view as soon as the watch is known to run again.
 #[derive(Debug, Clone)]
 pub struct Fault {
+    /// Without the cluster's name.
     pub words: String,
     /// When it was tried last.
     pub at: Instant,
+    /// The API server does not know the kind: its CRD is not installed.
+    pub absent: bool,
 }
 
-/// Follows one Deployment until dropped.
-pub struct Subscription {
+/// Follows one workload until dropped.
+#[derive(Debug)]
+pub struct Subscription(Following);
+
+impl Subscription {
+    /// What the watch shows now. Changes that come after this call wake [`changed`](Self::changed).
+    pub fn view(&mut self) -> View {
+        let (state, key) = self.0.look();
+        View {
+            synced: state.synced(key),
+            observed: state.stores.observed(key.kind, &key.namespace, &key.name),
+            fault: state.fault(key),
+        }
+    }
+
+    /// Waits for the next change of the workload, of what belongs to it, or of the watches' health.
+    pub async fn changed(&mut self) {
+        self.0.changed().await;
+    }
+}
+
+/// Follows one Job until dropped.
+#[derive(Debug)]
+pub struct JobSubscription(Following);
+
+impl JobSubscription {
+    /// What the watch shows now. Changes that come after this call wake [`changed`](Self::changed).
+    pub fn view(&mut self) -> JobView {
+        let (state, key) = self.0.look();
+        JobView {
+            synced: state.synced(key),
+            job: state.stores.jobs.get(&key.namespace, &key.name).cloned(),
+            fault: state.fault(key),
+        }
+    }
+
+    /// Waits for the next change of the Job, or of the watch's health.
+    pub async fn changed(&mut self) {
+        self.0.changed().await;
+    }
+}
+
+struct Following {
     watches: Watches,
-    namespace: Arc<Namespace>,
-    key: (String, String),
+    key: Key,
     changed: Receiver<u64>,
 }
 
-impl std::fmt::Debug for Subscription {
+impl std::fmt::Debug for Following {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription")
+        f.debug_struct("Following")
             .field("key", &self.key)
             .finish_non_exhaustive()
     }
 }
 
-impl Subscription {
-    /// What the watch shows now. Changes that come after this call wake [`changed`](Self::changed).
-    pub fn view(&mut self) -> View {
+impl Following {
+    fn look(&mut self) -> (MutexGuard<'_, State>, &Key) {
         self.changed.mark_unchanged();
-        lock(&self.namespace.stores).view(&self.key.1)
+        (self.watches.0.state(), &self.key)
     }
 
-    /// Waits for the next change of the Deployment, its ReplicaSets or its pods, or of the watch's health.
-    pub async fn changed(&mut self) {
+    async fn changed(&mut self) {
         if self.changed.changed().await.is_err() {
             // The sender lives as long as its followers; should it be gone, there is nothing to wait for.
             std::future::pending::<()>().await;
@@ -119,182 +244,268 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Following {
     fn drop(&mut self) {
-        let mut followers = lock(&self.namespace.followers);
-        if let Some(follower) = followers.get_mut(&self.key.1) {
-            follower.count -= 1;
-            if follower.count == 0 {
-                followers.remove(&self.key.1);
-            }
-        }
-        let last = followers.is_empty();
-        drop(followers);
-        if last {
-            self.watches
-                .linger(self.key.0.clone(), Arc::clone(&self.namespace));
-        }
+        self.watches.0.leave(&self.key);
     }
 }
 
 impl Watches {
     /// Nothing is watched until someone follows.
-    pub fn new(client: Client) -> Self {
-        Self {
+    pub fn new(cluster: Name, client: Client, scope: Scope) -> Self {
+        Self(Arc::new(Shared {
+            cluster,
             client,
-            namespaces: Arc::default(),
-        }
+            state: Mutex::new(State {
+                scope,
+                stores: Stores::default(),
+                feeds: HashMap::new(),
+                followers: HashMap::new(),
+                rounds: 0,
+            }),
+        }))
     }
 
-    /// Follows one Deployment. Must be called within a tokio runtime.
-    pub fn follow(&self, namespace: &str, deployment: &str) -> Subscription {
-        let mut namespaces = lock(&self.namespaces);
-        let watched = match namespaces.get(namespace) {
-            Some(watched) => Arc::clone(watched),
-            None => {
-                let watched = self.start(namespace);
-                namespaces.insert(namespace.to_owned(), Arc::clone(&watched));
-                watched
+    /// Follows one workload. Must be called within a tokio runtime.
+    pub fn follow(&self, target: &Target) -> Subscription {
+        let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
+        Subscription(self.enter(target.kind.into(), namespace, name))
+    }
+
+    /// Follows one Job. Must be called within a tokio runtime.
+    pub fn follow_job(&self, namespace: &str, name: &str) -> JobSubscription {
+        JobSubscription(self.enter(Kind::Job, namespace, name))
+    }
+
+    /// How many watches there are now, lingering ones included; each is one connection.
+    pub fn open(&self) -> usize {
+        self.0.state().feeds.len()
+    }
+
+    /// Compares what the API server answered with what is watched: a watch that died silently shows an older
+    /// version, and goes on showing it. `asked` is when the question was put.
+    pub(crate) fn compare(&self, target: &Target, answer: Option<&Workload>, asked: Instant) {
+        let key = Key {
+            kind: target.kind.into(),
+            namespace: target.namespace.to_string(),
+            name: target.name.clone(),
+        };
+        if !self.0.behind(&key, answer, asked) {
+            return;
+        }
+        let (shared, answer) = (Arc::clone(&self.0), answer.cloned());
+        tokio::spawn(async move {
+            tokio::time::sleep(LAG).await;
+            if shared.behind(&key, answer.as_ref(), asked) {
+                shared.again(&key);
+            }
+        });
+    }
+
+    fn enter(&self, kind: Kind, namespace: &str, name: &str) -> Following {
+        let key = Key {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let mut state = self.0.state();
+        let (changed, first) = match state.followers.entry(key.clone()) {
+            Entry::Occupied(mut follower) => {
+                follower.get_mut().count += 1;
+                (follower.get().changed.subscribe(), false)
+            }
+            Entry::Vacant(place) => {
+                let (changed, receiver) = tokio::sync::watch::channel(0);
+                place.insert(Follower { count: 1, changed });
+                (receiver, true)
             }
         };
-        // Under the lock of the namespaces, so that a lingering end cannot come between.
-        let mut followers = lock(&watched.followers);
-        let follower = followers
-            .entry(deployment.to_owned())
-            .or_insert_with(|| Follower {
-                count: 0,
-                changed: Sender::new(0),
-            });
-        follower.count += 1;
-        let changed = follower.changed.subscribe();
-        drop(followers);
-        Subscription {
+        if first {
+            self.0.need(&mut state, &key);
+        }
+        drop(state);
+        Following {
             watches: self.clone(),
-            namespace: watched,
-            key: (namespace.to_owned(), deployment.to_owned()),
+            key,
             changed,
         }
     }
+}
 
-    /// How many namespaces are watched now; each has three connections.
-    pub fn namespaces(&self) -> usize {
-        lock(&self.namespaces).len()
+impl Shared {
+    /// A panic while the lock was held is a defect of its own; the maps stay usable.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, namespace: &str) -> Arc<Namespace> {
-        let watched = Arc::new(Namespace {
-            stores: Mutex::default(),
-            followers: Mutex::default(),
+    /// Counts a user of the watches that show this, and opens those that are not.
+    fn need(self: &Arc<Self>, state: &mut State, key: &Key) {
+        for feed in key.feeds(state.scope) {
+            let entry = state.feeds.entry(feed.clone());
+            entry.or_insert_with(|| self.open(feed)).users += 1;
+        }
+    }
+
+    fn open(self: &Arc<Self>, key: FeedKey) -> Feed {
+        let feed = Feed {
+            users: 0,
+            unused: Instant::now(),
+            listed: None,
+            fault: None,
             stop: CancellationToken::new(),
-        });
-        tokio::spawn(run::<Deployment>(
-            Api::namespaced(self.client.clone(), namespace),
-            Arc::clone(&watched),
-            |stores, event| stores.deployment(event),
-        ));
-        tokio::spawn(run::<ReplicaSet>(
-            Api::namespaced(self.client.clone(), namespace),
-            Arc::clone(&watched),
-            |stores, event| stores.replica_set(event),
-        ));
-        tokio::spawn(run::<Pod>(
-            Api::namespaced(self.client.clone(), namespace),
-            Arc::clone(&watched),
-            |stores, event| stores.pod(event),
-        ));
-        watched
+            again: Arc::default(),
+        };
+        let handle = feed::Handle {
+            shared: Arc::clone(self),
+            stop: feed.stop.clone(),
+            again: Arc::clone(&feed.again),
+            key,
+        };
+        match handle.key.kind {
+            Kind::Deployment => drop(tokio::spawn(feed::run::<Deployment>(handle))),
+            Kind::StatefulSet => drop(tokio::spawn(feed::run::<StatefulSet>(handle))),
+            Kind::DaemonSet => drop(tokio::spawn(feed::run::<DaemonSet>(handle))),
+            Kind::Application => drop(tokio::spawn(feed::run::<Custom<Application>>(handle))),
+            Kind::Rollout => drop(tokio::spawn(feed::run::<Custom<Rollout>>(handle))),
+            Kind::Canary => drop(tokio::spawn(feed::run::<Custom<Canary>>(handle))),
+            Kind::ReplicaSet => drop(tokio::spawn(feed::run::<ReplicaSet>(handle))),
+            Kind::Pod => drop(tokio::spawn(feed::run::<Pod>(handle))),
+            Kind::Job => drop(tokio::spawn(feed::run::<Job>(handle))),
+        }
+        feed
     }
 
-    /// Ends the namespace's watches when nobody has followed again for a while.
-    fn linger(&self, name: String, watched: Arc<Namespace>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            watched.stop.cancel();
+    fn leave(self: &Arc<Self>, key: &Key) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(follower) = state.followers.get_mut(key) else {
             return;
         };
-        let namespaces = Arc::clone(&self.namespaces);
-        runtime.spawn(async move {
-            tokio::time::sleep(LINGER).await;
-            let mut namespaces = lock(&namespaces);
-            let unused = lock(&watched.followers).is_empty();
-            let same = namespaces
-                .get(&name)
-                .is_some_and(|one| Arc::ptr_eq(one, &watched));
-            if unused && same {
-                namespaces.remove(&name);
-                watched.stop.cancel();
+        follower.count -= 1;
+        if follower.count > 0 {
+            return;
+        }
+        state.followers.remove(key);
+        for key in key.feeds(state.scope) {
+            let Some(feed) = state.feeds.get_mut(&key) else {
+                continue;
+            };
+            feed.users = feed.users.saturating_sub(1);
+            if feed.users > 0 {
+                continue;
             }
-        });
-    }
-}
-
-/// Whom a change concerns.
-pub(crate) enum Concerns {
-    Nobody,
-    /// The Deployment of that name.
-    One(String),
-    Everybody,
-}
-
-/// Feeds one kind's events into the stores until the namespace is no longer watched.
-async fn run<K>(
-    api: Api<K>,
-    watched: Arc<Namespace>,
-    apply: impl Fn(&mut Stores, Event<K>) -> Concerns + Send,
-) where
-    K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-    K::DynamicType: Default,
-{
-    let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let backoff = backon::ExponentialBuilder::default()
-        .with_min_delay(BACKOFF.0)
-        .with_max_delay(BACKOFF.1)
-        .with_jitter()
-        .without_max_times();
-    let events = watcher::watcher(api, watcher::Config::default()).backoff(ExponentialBackoff::from(backoff));
-    let mut events = std::pin::pin!(events);
-    loop {
-        let next = tokio::select! {
-            () = watched.stop.cancelled() => return,
-            next = events.next() => next,
-        };
-        let concerns = {
-            let mut stores = lock(&watched.stores);
-            match next {
-                Some(Ok(event)) => {
-                    let healed = stores.heal(&kind);
-                    match apply(&mut stores, event) {
-                        _ if healed => Concerns::Everybody,
-                        concerns => concerns,
-                    }
-                }
-                Some(Err(error)) => {
-                    tracing::debug!(kind, %error, "watch interrupted");
-                    stores.fail(&kind, cut(&error.to_string()))
-                }
-                None => return,
+            feed.unused = Instant::now();
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(Arc::clone(self).linger(key))),
+                Err(_) => state.close(&key),
             }
-        };
-        watched.tell(&concerns);
+        }
     }
-}
 
-impl Namespace {
-    fn tell(&self, concerns: &Concerns) {
-        let followers = lock(&self.followers);
-        let wake = |follower: &Follower| {
-            follower
-                .changed
-                .send_modify(|count| *count = count.wrapping_add(1));
+    /// Ends a watch that nobody needs, unless someone came in the meantime.
+    async fn linger(self: Arc<Self>, key: FeedKey) {
+        tokio::time::sleep(LINGER).await;
+        let mut state = self.state();
+        let unused = |feed: &Feed| feed.users == 0 && feed.unused.elapsed() >= LINGER;
+        if state.feeds.get(&key).is_some_and(unused) {
+            state.close(&key);
+        }
+    }
+
+    /// Watches namespace by namespace from here on, for want of the permission to watch all of them.
+    fn fall_back(self: &Arc<Self>, kind: Kind, words: &str) {
+        let mut state = self.state();
+        if state.scope == Scope::Namespace {
+            return;
+        }
+        tracing::warn!(
+            cluster = %self.cluster,
+            %kind,
+            error = words,
+            "watching the whole cluster is forbidden: from here on each namespace is watched by itself"
+        );
+        state.scope = Scope::Namespace;
+        let wide: Vec<FeedKey> = state.feeds.keys().cloned().collect();
+        for key in wide {
+            state.close(&key);
+        }
+        let followed: Vec<Key> = state.followers.keys().cloned().collect();
+        for key in followed {
+            self.need(&mut state, &key);
+        }
+    }
+
+    /// Whether the watch shows less than the API server did when it was asked.
+    fn behind(&self, key: &Key, answer: Option<&Workload>, asked: Instant) -> bool {
+        let state = self.state();
+        let fresh = |feed: FeedKey| {
+            let feed = state.feeds.get(&feed);
+            feed.is_none_or(|feed| feed.listed.is_none_or(|listed| listed > asked))
         };
-        match concerns {
-            Concerns::Nobody => {}
-            Concerns::One(name) => followers.get(name).into_iter().for_each(wake),
-            Concerns::Everybody => followers.values().for_each(wake),
+        let own = key.feeds(state.scope).find(|feed| feed.kind == key.kind);
+        if own.is_none_or(fresh) {
+            return false;
+        }
+        let held = state
+            .stores
+            .observed(key.kind, &key.namespace, &key.name)
+            .workload;
+        let version =
+            |workload: &Workload| workload.metadata().resource_version.as_ref()?.parse::<u64>().ok();
+        match (held, answer) {
+            (None, None) => false,
+            (None, Some(_)) | (Some(_), None) => true,
+            (Some(held), Some(answer)) => version(&held) < version(answer),
+        }
+    }
+
+    /// Has everything listed anew that shows this.
+    fn again(&self, key: &Key) {
+        let state = self.state();
+        tracing::warn!(
+            cluster = %self.cluster,
+            kind = %key.kind,
+            namespace = key.namespace,
+            name = key.name,
+            "the watch is behind the API server: it is taken up anew"
+        );
+        for feed in key.feeds(state.scope).filter_map(|feed| state.feeds.get(&feed)) {
+            feed.again.notify_one();
         }
     }
 }
 
-/// A panic while a lock was held is a defect of its own; the maps stay usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn synced(&self, key: &Key) -> bool {
+        key.feeds(self.scope)
+            .all(|feed| self.feeds.get(&feed).is_some_and(|feed| feed.listed.is_some()))
+    }
+
+    fn fault(&self, key: &Key) -> Option<Fault> {
+        let faults = key
+            .feeds(self.scope)
+            .filter_map(|feed| self.feeds.get(&feed)?.fault.clone());
+        faults.max_by_key(|fault| (fault.absent, fault.at))
+    }
+
+    /// Ends a watch and forgets what it showed.
+    fn close(&mut self, key: &FeedKey) {
+        if let Some(feed) = self.feeds.remove(key) {
+            feed.stop.cancel();
+            self.stores.forget(key.kind, key.namespace.as_deref());
+        }
+    }
+
+    /// Wakes everyone whom this watch shows something.
+    fn wake_all(&self, feed: &FeedKey) {
+        for (key, follower) in &self.followers {
+            let inside = feed
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == key.namespace);
+            if inside && key.kind.needs().contains(&feed.kind) {
+                follower.wake();
+            }
+        }
+    }
 }

@@ -10,7 +10,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use slipway_verdict::{Target, Workload, WorkloadKind};
 
-use super::{ApiFault, Kubernetes, call};
+use tokio::time::Instant;
+
+use super::{ApiFault, Kubernetes, call, watch};
 
 /// Group, version, kind and path of a kind of workload.
 pub fn resource(kind: WorkloadKind) -> ApiResource {
@@ -44,14 +46,24 @@ pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, ApiF
 }
 
 impl Kubernetes {
-    /// The workload as the API server has it now; none when it is not there.
+    /// The workload as the API server has it now, as slim as the watches show it; none when it is not there. A
+    /// watch that turns out to show an older version is taken up anew.
     ///
     /// # Errors
     /// [`ApiFault`], when the API server cannot be asked or refuses.
     pub async fn read(&self, target: &Target) -> Result<Option<Workload>, ApiFault> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), target.namespace.as_str(), &resource(target.kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.client.clone(),
+            target.namespace.as_str(),
+            &resource(target.kind),
+        );
+        let asked = Instant::now();
         let found = call(&format!("read the {}", target.kind), api.get_opt(&target.name)).await?;
-        found.map(|object| typed(target.kind, object)).transpose()
+        let mut found = found.map(|object| typed(target.kind, object)).transpose()?;
+        if let Some(found) = &mut found {
+            watch::slim(found);
+        }
+        self.watches.compare(target, found.as_ref(), asked);
+        Ok(found)
     }
 }

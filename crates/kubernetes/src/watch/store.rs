@@ -1,239 +1,309 @@
-//! The index behind a namespace's watches: objects by name, and by owner, so that one Deployment's are found at once.
+//! The index behind a cluster's watches: objects by namespace and name, and by owner, so that one workload's are found
+//! at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::Job,
     core::v1::Pod,
 };
-use kube::{Resource, runtime::watcher::Event};
+use kube::Resource;
+use slipway_verdict::{Observed, Workload, application::Application, canary::Canary, rollout::Rollout};
 
-use tokio::time::Instant;
-
-use super::{Concerns, Fault, View};
-use slipway_verdict::{Observed, Workload};
+use super::kinds::{Custom, Kind, Watched, controller, name, namespace};
 
 #[derive(Default)]
 pub(super) struct Stores {
-    deployments: Store<Deployment>,
-    replica_sets: Store<ReplicaSet>,
-    pods: Store<Pod>,
-    /// Watches that were interrupted and have shown nothing since, by kind.
-    faults: BTreeMap<String, Fault>,
+    pub(super) deployments: Store<Deployment>,
+    pub(super) stateful_sets: Store<StatefulSet>,
+    pub(super) daemon_sets: Store<DaemonSet>,
+    pub(super) applications: Store<Custom<Application>>,
+    pub(super) rollouts: Store<Custom<Rollout>>,
+    pub(super) canaries: Store<Custom<Canary>>,
+    pub(super) replica_sets: Store<ReplicaSet>,
+    pub(super) pods: Store<Pod>,
+    pub(super) jobs: Store<Job>,
 }
 
 impl Stores {
-    pub(super) fn view(&self, deployment: &str) -> View {
-        let live = self.deployments.objects.get(deployment).cloned();
-        let uid = live.as_ref().and_then(|live| live.metadata.uid.as_deref());
-        let replica_sets: Vec<_> = self.replica_sets.of(uid).collect();
-        let pods = replica_sets
-            .iter()
-            .flat_map(|set| self.pods.of(set.metadata.uid.as_deref()))
-            .collect();
-        View {
-            synced: self.deployments.synced && self.replica_sets.synced && self.pods.synced,
-            observed: Observed {
-                workload: live.map(Workload::Deployment),
-                gone: false,
-                replica_sets,
-                pods,
-                primary: None,
-            },
-            fault: self.faults.values().max_by_key(|fault| fault.at).cloned(),
-        }
-    }
-
-    pub(super) fn deployment(&mut self, event: Event<Deployment>) -> Concerns {
-        self.deployments
-            .apply(event)
-            .map_or(Concerns::Everybody, |touched| match touched {
-                Touched::Nothing => Concerns::Nobody,
-                Touched::Object(object) => object
-                    .metadata
-                    .name
-                    .clone()
-                    .map_or(Concerns::Nobody, Concerns::One),
-            })
-    }
-
-    pub(super) fn replica_set(&mut self, event: Event<ReplicaSet>) -> Concerns {
-        let event = event.modify(|set| set.metadata.managed_fields = None);
-        self.replica_sets
-            .apply(event)
-            .map_or(Concerns::Everybody, |touched| match touched {
-                Touched::Nothing => Concerns::Nobody,
-                Touched::Object(object) => owner_name(&*object).map_or(Concerns::Nobody, Concerns::One),
-            })
-    }
-
-    pub(super) fn pod(&mut self, event: Event<Pod>) -> Concerns {
-        let event = event.modify(slim);
-        let touched = match self.pods.apply(event) {
-            None => return Concerns::Everybody,
-            Some(Touched::Nothing) => return Concerns::Nobody,
-            Some(Touched::Object(pod)) => pod,
+    /// One workload and what belongs to it.
+    pub(super) fn observed(&self, kind: Kind, namespace: &str, name: &str) -> Observed {
+        let mut observed = Observed {
+            workload: self.workload(kind, namespace, name),
+            ..Observed::default()
         };
-        let Some(set) = owner_name(&*touched) else {
-            return Concerns::Nobody;
-        };
-        // A pod may arrive before the ReplicaSet that explains whose it is.
-        match self.replica_sets.objects.get(&set) {
-            Some(set) => owner_name(&**set).map_or(Concerns::Nobody, Concerns::One),
-            None => Concerns::Everybody,
+        let uid = observed
+            .workload
+            .as_ref()
+            .and_then(|live| live.metadata().uid.as_deref());
+        let (mut replica_sets, mut pods) = (Vec::new(), Vec::new());
+        match kind {
+            Kind::Deployment | Kind::Rollout => {
+                replica_sets.extend(self.replica_sets.of(namespace, uid));
+                for set in &replica_sets {
+                    pods.extend(self.pods.of(namespace, set.metadata.uid.as_deref()));
+                }
+            }
+            Kind::StatefulSet | Kind::DaemonSet => pods.extend(self.pods.of(namespace, uid)),
+            Kind::Canary => {
+                let canary = self.canaries.get(namespace, name);
+                observed.primary = canary
+                    .and_then(|canary| canary.primary())
+                    .and_then(|primary| self.deployments.get(namespace, &primary).cloned());
+            }
+            Kind::Application | Kind::ReplicaSet | Kind::Pod | Kind::Job => {}
+        }
+        observed.replica_sets = replica_sets;
+        observed.pods = pods;
+        observed
+    }
+
+    fn workload(&self, kind: Kind, namespace: &str, name: &str) -> Option<Workload> {
+        match kind {
+            Kind::Deployment => {
+                let live = self.deployments.get(namespace, name)?;
+                Some(Workload::Deployment(Arc::clone(live)))
+            }
+            Kind::StatefulSet => {
+                let live = self.stateful_sets.get(namespace, name)?;
+                Some(Workload::StatefulSet(Arc::clone(live)))
+            }
+            Kind::DaemonSet => {
+                let live = self.daemon_sets.get(namespace, name)?;
+                Some(Workload::DaemonSet(Arc::clone(live)))
+            }
+            Kind::Application => {
+                let live = self.applications.get(namespace, name)?;
+                Some(Workload::Application(Arc::clone(&live.object)))
+            }
+            Kind::Rollout => {
+                let live = self.rollouts.get(namespace, name)?;
+                Some(Workload::Rollout(Arc::clone(&live.object)))
+            }
+            Kind::Canary => {
+                let live = self.canaries.get(namespace, name)?;
+                Some(Workload::Canary(Arc::clone(&live.object)))
+            }
+            Kind::ReplicaSet | Kind::Pod | Kind::Job => None,
         }
     }
 
-    /// Notes that a kind cannot be watched now.
-    pub(super) fn fail(&mut self, kind: &str, words: String) -> Concerns {
-        match self.faults.insert(
-            kind.to_owned(),
-            Fault {
-                words,
-                at: Instant::now(),
-            },
-        ) {
-            None => Concerns::Everybody,
-            Some(_) => Concerns::Nobody,
-        }
-    }
-
-    /// Notes that a kind is watched again; tells whether that is news.
-    pub(super) fn heal(&mut self, kind: &str) -> bool {
-        self.faults.remove(kind).is_some()
-    }
-}
-
-/// Drops what nobody here looks at: it is most of a pod.
-fn slim(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    if let Some(spec) = &mut pod.spec {
-        spec.volumes = None;
-        spec.tolerations = None;
-        spec.affinity = None;
-        for container in spec
-            .containers
-            .iter_mut()
-            .chain(spec.init_containers.iter_mut().flatten())
-        {
-            container.env = None;
-            container.env_from = None;
-            container.volume_mounts = None;
-            container.args = None;
-            container.command = None;
-            container.resources = None;
-            container.liveness_probe = None;
-            container.readiness_probe = None;
-            container.startup_probe = None;
+    /// Forgets what is not watched any more: of one namespace, or of all.
+    pub(super) fn forget(&mut self, kind: Kind, namespace: Option<&str>) {
+        match kind {
+            Kind::Deployment => self.deployments.forget(namespace),
+            Kind::StatefulSet => self.stateful_sets.forget(namespace),
+            Kind::DaemonSet => self.daemon_sets.forget(namespace),
+            Kind::Application => self.applications.forget(namespace),
+            Kind::Rollout => self.rollouts.forget(namespace),
+            Kind::Canary => self.canaries.forget(namespace),
+            Kind::ReplicaSet => self.replica_sets.forget(namespace),
+            Kind::Pod => self.pods.forget(namespace),
+            Kind::Job => self.jobs.forget(namespace),
         }
     }
 }
 
-/// The controller's name.
-fn owner_name<K: Resource>(object: &K) -> Option<String> {
-    let owners = object.meta().owner_references.as_ref()?;
-    owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.name.clone())
+/// The objects of one kind.
+pub(super) struct Store<K> {
+    namespaces: HashMap<String, Namespace<K>>,
 }
 
-fn owner_uid<K: Resource>(object: &K) -> Option<&str> {
-    let owners = object.meta().owner_references.as_ref()?;
-    owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.as_str())
-}
-
-enum Touched<K> {
-    Nothing,
-    Object(Arc<K>),
-}
-
-struct Store<K> {
-    objects: HashMap<String, Arc<K>>,
+struct Namespace<K> {
+    objects: HashMap<String, Held<K>>,
     /// Names by the uid of their controller.
     owned: HashMap<String, BTreeSet<String>>,
-    /// A list that is being received, and replaces everything at its end.
-    arriving: Option<Vec<K>>,
-    synced: bool,
+}
+
+struct Held<K> {
+    object: Arc<K>,
+    /// The list that showed it last, or after which it came.
+    round: u64,
+}
+
+/// Where an object that arrives comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// A list is what the API server has, whatever was there before.
+    List,
+    /// Events come in order; one that is older than what is held has been overtaken by a list.
+    Watch,
 }
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
         Self {
+            namespaces: HashMap::new(),
+        }
+    }
+}
+
+impl<K> Default for Namespace<K> {
+    fn default() -> Self {
+        Self {
             objects: HashMap::new(),
             owned: HashMap::new(),
-            arriving: None,
-            synced: false,
         }
     }
 }
 
 impl<K: Resource> Store<K> {
-    /// What it touched; `None` when it may be anything.
-    fn apply(&mut self, event: Event<K>) -> Option<Touched<K>> {
-        match event {
-            Event::Init => self.arriving = Some(Vec::new()),
-            Event::InitApply(object) => self.arriving.get_or_insert_default().push(object),
-            Event::InitDone => {
-                self.objects.clear();
-                self.owned.clear();
-                for object in self.arriving.take().unwrap_or_default() {
-                    self.insert(object);
-                }
-                self.synced = true;
-                return None;
-            }
-            Event::Apply(object) => {
-                return Some(self.insert(object).map_or(Touched::Nothing, Touched::Object));
-            }
-            Event::Delete(object) => {
-                self.remove(object.meta().name.as_deref().unwrap_or_default());
-                return Some(Touched::Object(Arc::new(object)));
-            }
-        }
-        Some(Touched::Nothing)
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        let held = self.namespaces.get(namespace)?.objects.get(name)?;
+        Some(&held.object)
     }
 
-    fn insert(&mut self, object: K) -> Option<Arc<K>> {
-        let name = object.meta().name.clone()?;
-        self.remove(&name);
-        if let Some(owner) = owner_uid(&object) {
-            self.owned
-                .entry(owner.to_owned())
-                .or_default()
-                .insert(name.clone());
+    pub(super) fn all_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
+        let found = self.namespaces.get(namespace).into_iter();
+        found.flat_map(|found| found.objects.values().map(|held| &held.object))
+    }
+
+    fn of(&self, namespace: &str, owner: Option<&str>) -> impl Iterator<Item = Arc<K>> {
+        let found = self.namespaces.get(namespace);
+        let names = found
+            .zip(owner)
+            .and_then(|(found, owner)| found.owned.get(owner))
+            .into_iter()
+            .flatten();
+        names.filter_map(move |name| found?.objects.get(name).map(|held| Arc::clone(&held.object)))
+    }
+
+    /// Takes an object in, and returns it unless it is what was held already.
+    pub(super) fn insert(&mut self, object: K, from: From, round: u64) -> Option<Arc<K>> {
+        let (space, name) = (namespace(&object), name(&object).to_owned());
+        if !self.namespaces.contains_key(space) {
+            self.namespaces.insert(space.to_owned(), Namespace::default());
+        }
+        let found = self.namespaces.get_mut(space)?;
+        if let Some(held) = found.objects.get_mut(&name) {
+            let same = held.object.meta().uid == object.meta().uid
+                && held.object.meta().resource_version == object.meta().resource_version;
+            if same || (from == From::Watch && older(&object, &*held.object)) {
+                held.round = round;
+                return None;
+            }
+        }
+        found.remove(&name);
+        if let Some(owner) = controller(&object) {
+            let names = found.owned.entry(owner.uid.clone()).or_default();
+            names.insert(name.clone());
         }
         let object = Arc::new(object);
-        self.objects.insert(name, Arc::clone(&object));
+        let held = Held {
+            object: Arc::clone(&object),
+            round,
+        };
+        found.objects.insert(name, held);
         Some(object)
     }
 
-    fn remove(&mut self, name: &str) {
-        let Some(old) = self.objects.remove(name) else {
-            return;
+    /// Takes an object out, unless another of its name has come since.
+    pub(super) fn delete(&mut self, object: &K) -> Option<Arc<K>> {
+        let space = namespace(object);
+        let found = self.namespaces.get_mut(space)?;
+        let held = found.objects.get(name(object))?;
+        if held.object.meta().uid != object.meta().uid {
+            return None;
+        }
+        let gone = found.remove(name(object));
+        if found.objects.is_empty() {
+            self.namespaces.remove(space);
+        }
+        gone
+    }
+
+    /// Takes out what the list of that round did not show.
+    pub(super) fn sweep(&mut self, only: Option<&str>, round: u64) -> Vec<Arc<K>> {
+        let mut gone = Vec::new();
+        let mut clear = |found: &mut Namespace<K>| {
+            let stale: Vec<String> = found
+                .objects
+                .iter()
+                .filter(|(_, held)| held.round != round)
+                .map(|(name, _)| name.clone())
+                .collect();
+            gone.extend(stale.iter().filter_map(|name| found.remove(name)));
         };
-        if let Some(owner) = owner_uid(&*old)
-            && let Some(names) = self.owned.get_mut(owner)
+        match only {
+            Some(only) => self.namespaces.get_mut(only).into_iter().for_each(&mut clear),
+            None => {
+                self.namespaces.values_mut().for_each(&mut clear);
+                self.namespaces.retain(|_, found| !found.objects.is_empty());
+            }
+        }
+        gone
+    }
+
+    fn forget(&mut self, namespace: Option<&str>) {
+        match namespace {
+            Some(namespace) => {
+                self.namespaces.remove(namespace);
+            }
+            None => self.namespaces.clear(),
+        }
+    }
+}
+
+impl<K: Resource> Namespace<K> {
+    fn remove(&mut self, name: &str) -> Option<Arc<K>> {
+        let held = self.objects.remove(name)?;
+        if let Some(owner) = controller(&*held.object)
+            && let Some(names) = self.owned.get_mut(&owner.uid)
         {
             names.remove(name);
             if names.is_empty() {
-                self.owned.remove(owner);
+                self.owned.remove(&owner.uid);
             }
         }
-    }
-
-    fn of(&self, owner: Option<&str>) -> impl Iterator<Item = Arc<K>> {
-        let names = owner
-            .and_then(|owner| self.owned.get(owner))
-            .into_iter()
-            .flatten();
-        names.filter_map(|name| self.objects.get(name).cloned())
+        Some(held.object)
     }
 }
+
+/// Versions of one resource grow; where they are no numbers nothing is known.
+pub(super) fn older<K: Resource>(one: &K, other: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref()?.parse::<u64>().ok();
+    matches!((version(one), version(other)), (Some(one), Some(other)) if one < other)
+}
+
+/// Takes an object in and names whom that concerns.
+pub(super) fn put<K: Watched>(
+    stores: &mut Stores,
+    object: K,
+    from: From,
+    round: u64,
+    tell: &mut dyn FnMut(Kind, &str, &str),
+) {
+    if !object.matters() {
+        // It may have until now: an orphan, for example.
+        return take(stores, &object, tell);
+    }
+    if let Some(object) = K::store(stores).insert(object, from, round) {
+        object.concerns(stores, &mut |kind, name| tell(kind, namespace(&*object), name));
+    }
+}
+
+/// Takes an object out and names whom that concerns.
+pub(super) fn take<K: Watched>(stores: &mut Stores, object: &K, tell: &mut dyn FnMut(Kind, &str, &str)) {
+    if let Some(gone) = K::store(stores).delete(object) {
+        gone.concerns(stores, &mut |kind, name| tell(kind, namespace(&*gone), name));
+    }
+}
+
+/// Ends a list: what it did not show is not there, and whom that concerns is named.
+pub(super) fn sweep<K: Watched>(
+    stores: &mut Stores,
+    only: Option<&str>,
+    round: u64,
+    tell: &mut dyn FnMut(Kind, &str, &str),
+) {
+    for gone in K::store(stores).sweep(only, round) {
+        gone.concerns(stores, &mut |kind, name| tell(kind, namespace(&*gone), name));
+    }
+}
+
+#[cfg(test)]
+mod tests;

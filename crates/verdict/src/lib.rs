@@ -19,7 +19,10 @@ mod metadata;
 mod observed;
 pub mod pods;
 pub mod rollout;
+mod running;
+mod stalled;
 pub mod stateful_set;
+mod still_ours;
 pub mod sync_window;
 mod target;
 mod verify;
@@ -28,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{ImageRef, Timestamp};
 
 pub use metadata::{
-    COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, last_manager, later, micros, owned_by,
+    COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros, owned_by,
 };
 pub use observed::{Observed, Workload};
 pub use target::{Target, WorkloadKind};
@@ -38,6 +41,9 @@ pub(crate) const UNSEEN: &str = "waiting to see the new version in the cluster";
 
 /// Label that the Deployment controller, and Argo Rollouts' in its own form, put on the pods of one template.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Label that the StatefulSet and DaemonSet controllers put on the pods of one revision.
+pub const REVISION_HASH: &str = "controller-revision-hash";
 
 /// What we wrote and want to see running.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +127,8 @@ pub enum FailureReason {
     InvalidImageName,
     CrashLoop,
     Unschedulable,
+    /// A container that cannot be created: a ConfigMap, Secret, volume or command is not there.
+    ContainerNotCreated,
     /// Quota or admission keeps pods from being created.
     PodsNotCreated,
     /// The update strategy leaves pods to whoever deletes them (`OnDelete`): nothing is rolled out.
@@ -129,6 +137,12 @@ pub enum FailureReason {
     JobFailed,
     /// Argo CD's sync operation ended `Failed` or `Error`.
     SyncFailed,
+    /// Someone else's operation runs on the application, and the target does not wait for it.
+    SyncBusy,
+    /// A sync window of the application's project is closed, and the target does not wait for it.
+    SyncWindowClosed,
+    /// Argo CD cannot compare the application with git, or its spec is not valid.
+    ComparisonFailed,
     /// The application's health is Degraded at our revision, or Argo Rollouts says so of the Rollout.
     Degraded,
     /// The canary or blue-green rollout was aborted, or Flagger rolled it back.
@@ -150,10 +164,14 @@ impl FailureReason {
             Self::InvalidImageName => "INVALID_IMAGE_NAME",
             Self::CrashLoop => "CRASH_LOOP",
             Self::Unschedulable => "UNSCHEDULABLE",
+            Self::ContainerNotCreated => "CONTAINER_NOT_CREATED",
             Self::PodsNotCreated => "PODS_NOT_CREATED",
             Self::NotRolledOut => "NOT_ROLLED_OUT",
             Self::JobFailed => "JOB_FAILED",
             Self::SyncFailed => "SYNC_FAILED",
+            Self::SyncBusy => "SYNC_BUSY",
+            Self::SyncWindowClosed => "SYNC_WINDOW_CLOSED",
+            Self::ComparisonFailed => "COMPARISON_FAILED",
             Self::Degraded => "DEGRADED",
             Self::Aborted => "ABORTED",
         }

@@ -37,6 +37,11 @@ pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+/// The value of a label.
+pub fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
 pub fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
     metadata
         .creation_timestamp

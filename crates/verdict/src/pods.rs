@@ -1,9 +1,86 @@
 //! Faults of the new version's pods: which do not heal by themselves, and how to say what is wrong with a pod.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{ContainerStatus, Pod},
+};
 use slipway_model::Timestamp;
 
-use crate::{Failure, FailureReason, Verify, cut, deployment::Current, later};
+use crate::{
+    Failure, FailureReason, Observed, Verdict, Verify, Workload, created, cut, daemon_set, deployment, fail,
+    later, owned_by, rollout, stateful_set,
+};
+
+/// What belongs to a workload's present template.
+#[derive(Debug, Default)]
+pub struct Current<'a> {
+    /// Of a Deployment or Rollout.
+    pub replica_set: Option<&'a ReplicaSet>,
+    pub pods: Vec<&'a Pod>,
+}
+
+impl<'a> Current<'a> {
+    pub(crate) fn of_replica_set(set: &'a ReplicaSet, observed: &'a Observed) -> Self {
+        let pods = observed.pods.iter().map(AsRef::as_ref);
+        Self {
+            replica_set: Some(set),
+            pods: pods
+                .filter(|pod: &&Pod| owned_by(&pod.metadata, set.metadata.uid.as_deref()))
+                .collect(),
+        }
+    }
+}
+
+/// Finds what belongs to the present template of the workload, whatever its kind. Kinds that have no pods of their
+/// own have none here.
+pub fn current<'a>(workload: &Workload, observed: &'a Observed) -> Current<'a> {
+    match workload {
+        Workload::Deployment(live) => deployment::current_pods(live, observed),
+        Workload::StatefulSet(live) => stateful_set::current_pods(live, observed),
+        Workload::DaemonSet(live) => daemon_set::current_pods(live, observed),
+        Workload::Rollout(live) => rollout::current_pods(live, observed),
+        Workload::Application(_) | Workload::Canary(_) => Current::default(),
+    }
+}
+
+pub(crate) fn living<'a>(pods: &[&'a Pod]) -> impl Iterator<Item = &'a Pod> {
+    pods.iter()
+        .copied()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+}
+
+/// Living pods of older templates.
+pub(crate) fn old<'a>(all: &[&'a Pod], current: &Current<'_>) -> Vec<&'a Pod> {
+    living(all)
+        .filter(|pod| !current.pods.iter().any(|one| std::ptr::eq(*one, *pod)))
+        .collect()
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// The strategy leaves the pods to somebody who deletes them.
+pub(crate) fn not_rolled_out(old: usize) -> Verdict {
+    let pods = match old {
+        0 => "the pods".to_owned(),
+        1 => "1 pod of the version before".to_owned(),
+        old => format!("{old} pods of the version before"),
+    };
+    fail(
+        FailureReason::NotRolledOut,
+        &format!(
+            "updateStrategy OnDelete rolls nothing out: {pods} must be deleted by hand; set the strategy to \
+             RollingUpdate, or delete them and deploy again"
+        ),
+    )
+}
 
 pub(crate) enum Fault {
     None,
@@ -13,52 +90,110 @@ pub(crate) enum Fault {
     FatalAt(Timestamp),
 }
 
-/// Looks for what does not heal by itself, in the present template's pods only.
+/// Looks for what does not heal by itself, in the present template's pods only and when told to.
 pub(crate) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> Fault {
+    if !verify.fail_early {
+        return Fault::None;
+    }
     let mut soonest = None;
-    for pod in current
-        .pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-    {
+    for pod in living(&current.pods) {
         if let Some(failure) = containers(pod).find_map(|status| hopeless(pod, status, verify)) {
             return Fault::Fatal(failure);
         }
-        if let Some((since, words)) = unscheduled(pod) {
-            match since {
-                Some(since) if now >= since + verify.unschedulable_after => {
-                    let message = format!("pod {} finds no node: {}", name(pod), cut(words));
-                    return Fault::Fatal(Failure {
-                        reason: FailureReason::Unschedulable,
-                        message,
-                    });
-                }
-                Some(since) => soonest = earlier(soonest, since + verify.unschedulable_after),
-                None => {}
-            }
-        }
     }
-    let creation = current.replica_set.and_then(|set| {
-        let conditions = set.status.as_ref()?.conditions.as_ref()?;
-        conditions
-            .iter()
-            .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")
-    });
-    if let Some(condition) = creation
-        && let Some(since) = &condition.last_transition_time
-    {
-        let at = later(since, verify.unschedulable_after);
+    let waits = living(&current.pods)
+        .flat_map(|pod| unscheduled(pod).into_iter().chain(uncreated(pod)))
+        .chain(current.replica_set.and_then(refused));
+    for wait in waits {
+        let at = wait.since + verify.unschedulable_after;
         if now >= at {
-            let words = condition.message.as_deref().unwrap_or("no reason given");
-            let message = format!("the cluster creates no pods: {}", cut(words));
             return Fault::Fatal(Failure {
-                reason: FailureReason::PodsNotCreated,
-                message,
+                reason: wait.reason,
+                message: wait.words,
             });
         }
         soonest = earlier(soonest, at);
     }
     soonest.map_or(Fault::None, Fault::FatalAt)
+}
+
+/// What may heal, for a while.
+struct Wait {
+    reason: FailureReason,
+    since: Timestamp,
+    words: String,
+}
+
+/// A pod that finds no node.
+fn unscheduled(pod: &Pod) -> Option<Wait> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| {
+        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
+    })?;
+    // A condition without a time is as old as its pod at most.
+    let since = condition
+        .last_transition_time
+        .as_ref()
+        .map(|time| later(time, Duration::ZERO))
+        .or_else(|| created(&pod.metadata))?;
+    let why = condition.message.as_deref().unwrap_or("no reason given");
+    Some(Wait {
+        reason: FailureReason::Unschedulable,
+        since,
+        words: format!("pod {} finds no node: {}", name(pod), cut(why)),
+    })
+}
+
+/// A container that cannot be created: a ConfigMap, Secret, volume or command that is not there may come yet.
+fn uncreated(pod: &Pod) -> Option<Wait> {
+    containers(pod).find_map(|status| {
+        let reason = status.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
+        if !matches!(
+            reason,
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"
+        ) {
+            return None;
+        }
+        // The state has no time of its own: it began after the pod came to its node, and after the run before.
+        let started = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.start_time.as_ref())
+            .map(|time| later(time, Duration::ZERO))
+            .or_else(|| created(&pod.metadata))?;
+        let ended = status
+            .last_state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+            .and_then(|ended| ended.finished_at.as_ref())
+            .map(|time| later(time, Duration::ZERO));
+        Some(Wait {
+            reason: FailureReason::ContainerNotCreated,
+            since: ended.map_or(started, |ended| ended.max(started)),
+            words: describe(pod, status),
+        })
+    })
+}
+
+/// A ReplicaSet whose pods are refused, by quota or admission.
+fn refused(set: &ReplicaSet) -> Option<Wait> {
+    let conditions = set.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions
+        .iter()
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let since = condition.last_transition_time.as_ref()?;
+    Some(Wait {
+        reason: FailureReason::PodsNotCreated,
+        since: later(since, Duration::ZERO),
+        words: not_created(condition.message.as_deref()),
+    })
+}
+
+pub(crate) fn not_created(message: Option<&str>) -> String {
+    format!(
+        "the cluster creates no pods: {}",
+        cut(message.unwrap_or("no reason given"))
+    )
 }
 
 fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
@@ -86,10 +221,16 @@ fn hopeless(pod: &Pod, status: &ContainerStatus, verify: &Verify) -> Option<Fail
 /// What registries and runtimes say of an image that is not there; a network that is down says something else.
 fn says_not_found(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
+    // A credential helper that the node lacks is not the image.
+    if words.contains("executable file not found") {
+        return false;
+    }
     [
         "not found",
         "notfound",
         "manifest unknown",
+        "manifest_unknown",
+        "name_unknown",
         "does not exist",
         "name unknown",
     ]
@@ -97,24 +238,9 @@ fn says_not_found(words: &str) -> bool {
     .any(|phrase| words.contains(phrase))
 }
 
-fn unscheduled(pod: &Pod) -> Option<(Option<Timestamp>, &str)> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|c| {
-        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
-    })?;
-    let since = condition
-        .last_transition_time
-        .as_ref()
-        .map(|time| later(time, std::time::Duration::ZERO));
-    Some((since, condition.message.as_deref().unwrap_or("no reason given")))
-}
-
 /// The pod that a person should look at, in words; `None` when none has a fault.
 pub fn worst(pods: &[&Pod]) -> Option<String> {
-    let living = pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    living
+    living(pods)
         .filter_map(|pod| ailing(pod).map(|(weight, words)| (weight, name(pod), words)))
         // By name among equals, so that the words do not jump from pod to pod.
         .max_by(|one, other| one.0.cmp(&other.0).then_with(|| other.1.cmp(one.1)))
@@ -134,7 +260,17 @@ pub fn ailing(pod: &Pod) -> Option<(u32, String)> {
         ended.map(|_| (2, describe(pod, status)))
     });
     container.max_by_key(|(weight, _)| *weight).or_else(|| {
-        unscheduled(pod).map(|(_, words)| (1, format!("pod {} finds no node: {}", name(pod), cut(words))))
+        let status = pod.status.as_ref()?;
+        // Evicted, or refused by its node; the controller makes another, which may go the same way.
+        if status.phase.as_deref() == Some("Failed") {
+            let reason = status.reason.as_deref().unwrap_or("it failed");
+            let why = status.message.as_deref().map(|words| format!(": {}", cut(words)));
+            return Some((
+                1,
+                format!("pod {}: {reason}{}", name(pod), why.unwrap_or_default()),
+            ));
+        }
+        unscheduled(pod).map(|wait| (1, wait.words))
     })
 }
 
@@ -192,6 +328,6 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     )
 }
 
-fn name(pod: &Pod) -> &str {
+pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }

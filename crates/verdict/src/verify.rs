@@ -15,7 +15,8 @@ pub struct Verify {
     /// How often a container may have restarted before a crash loop counts as such a fault.
     #[serde(default = "three")]
     pub crash_loop_restarts: u32,
-    /// How long a pod may find no node before that counts as such a fault.
+    /// How long a pod may find no node before that counts as such a fault. As long may containers not be creatable
+    /// (a ConfigMap or Secret that is not there), or quota keep pods from being created.
     #[serde(default = "five_minutes", with = "duration")]
     pub unschedulable_after: Duration,
     /// Require that the running containers' image digest is the one deployed.
@@ -36,6 +37,11 @@ impl Verify {
         digest: false,
         progress_deadline: None,
     };
+
+    /// Whether more is looked at than kubectl does.
+    pub(crate) const fn beyond_kubectl(&self) -> bool {
+        self.fail_early || self.digest
+    }
 }
 
 impl Default for Verify {

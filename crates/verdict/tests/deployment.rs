@@ -3,14 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deploy_svc::{
-    catalog::Verify,
-    kubernetes::verdict::{Applied, Expected, FailureReason, Observed, Verdict, deployment},
-};
 use k8s_openapi::api::apps::v1::Deployment;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 use slipway_model::Timestamp;
+use slipway_verdict::{Applied, Expected, FailureReason, Observed, Verdict, Verify, Workload, judge};
 
 const CREATED: &str = "2026-11-01T12:00:00Z";
 
@@ -74,8 +71,12 @@ impl Scene {
                     uid: "d-1".to_owned(),
                     generation: 4,
                     created_at: Some(CREATED.parse().unwrap()),
+                    previous: None,
                 },
                 verify: Verify::default(),
+                since: CREATED.parse().unwrap(),
+                sync: None,
+                promotes: false,
             },
         }
     }
@@ -107,12 +108,13 @@ impl Scene {
         }
         let live: Option<Arc<Deployment>> = (!self.deployment.is_null()).then(|| read(&self.deployment));
         let observed = Observed {
-            deployment: live,
+            workload: live.map(Workload::Deployment),
             gone: true,
             replica_sets: self.replica_sets.iter().map(read).collect(),
             pods: self.pods.iter().map(read).collect(),
+            primary: None,
         };
-        deployment(&self.expected, &observed, now)
+        judge(&self.expected, &observed, now)
     }
 
     #[track_caller]

@@ -1,0 +1,55 @@
+//! Rollouts that do not get on: faults that do not heal, and a deadline of our own where Kubernetes has none.
+
+use k8s_openapi::api::core::v1::Pod;
+use slipway_model::Timestamp;
+
+use crate::{Expected, FailureReason, Verdict, created, fail, later, pods::Fault};
+
+/// While the controller has not seen what was written.
+pub(crate) const UNNOTICED: &str = "waiting for the cluster to notice the new version";
+
+/// When the rollout has failed unless a new pod is created or becomes ready before; none without
+/// `verify.progress_deadline`.
+pub(crate) fn deadline(expected: &Expected, current: &[&Pod]) -> Option<(Timestamp, u64)> {
+    let allowed = expected.verify.progress_deadline?;
+    let progress = current
+        .iter()
+        .flat_map(|pod| created(&pod.metadata).into_iter().chain(became_ready(pod)))
+        .max();
+    // What the cluster wrote is cut to seconds.
+    let last = progress.map_or(expected.since, |progress| progress.max(expected.since));
+    Some((last + allowed, allowed.as_secs()))
+}
+
+fn became_ready(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "True")?;
+    ready
+        .last_transition_time
+        .as_ref()
+        .map(|time| later(time, std::time::Duration::ZERO))
+}
+
+/// The verdict on a rollout that is not done: `message` says what is missing.
+pub(crate) fn verdict(
+    message: String,
+    fault: Fault,
+    deadline: Option<(Timestamp, u64)>,
+    now: Timestamp,
+) -> Verdict {
+    let fatal_at = match fault {
+        Fault::Fatal(failure) => return Verdict::Failed(failure),
+        Fault::FatalAt(at) => Some(at),
+        Fault::None => None,
+    };
+    if let Some((at, seconds)) = deadline
+        && now >= at
+    {
+        let message = format!("no progress within {seconds} s: {message}");
+        return fail(FailureReason::ProgressDeadlineExceeded, &message);
+    }
+    let look_again = fatal_at.into_iter().chain(deadline.map(|(at, _)| at)).min();
+    Verdict::Progressing { message, look_again }
+}

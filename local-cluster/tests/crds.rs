@@ -86,7 +86,8 @@ fn things(subresources: bool) -> CustomResourceDefinition {
 async fn define(client: &Client, definition: &CustomResourceDefinition) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     api.create(&PostParams::default(), definition).await.unwrap();
-    let established = await_condition(api, &definition.name_any(), conditions::is_crd_established());
+    let name = definition.name_any();
+    let established = await_condition(api, &name, conditions::is_crd_established());
     tokio::time::timeout(PATIENCE, established)
         .await
         .unwrap()

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Place};
-use futures::{Stream, StreamExt};
+use futures::{AsyncBufReadExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -78,7 +78,7 @@ async fn throttled_requests_are_told_to_wait() {
     cluster.faults().throttle_only(1, Throttled::Watches);
     let now = version(&api).await;
     assert_eq!(code(watch(&api, &now).await.map(|_| ())).0, 429);
-    watch(&api, &now).await.unwrap();
+    let _open = watch(&api, &now).await.unwrap();
 
     // A client as it comes waits as long as it is told, and goes on.
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
@@ -95,14 +95,22 @@ async fn throttled_requests_are_told_to_wait() {
 async fn dropped_watches_break_off_and_start_again() {
     let place = Place::new();
     let cluster = place.start().await;
-    let api: Api<ConfigMap> = Api::default_namespaced(client(&cluster).await);
-    let mut plain = watch(&api, &version(&api).await).await.unwrap();
+    let client = client(&cluster).await;
+    let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    // As the bytes come: the client's own watch takes a broken stream for an ended one.
+    let path = format!(
+        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={}",
+        version(&api).await
+    );
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    let mut lines = client.request_stream(request).await.unwrap().lines();
     api.create(&PostParams::default(), &config_map("a"))
         .await
         .unwrap();
-    assert!(matches!(next(&mut plain).await, Some(Ok(WatchEvent::Added(_)))));
+    let first = next(&mut lines).await.unwrap().unwrap();
+    assert!(first.contains("\"ADDED\""), "{first}");
     cluster.faults().drop_watches();
-    let broken = next(&mut plain).await;
+    let broken = next(&mut lines).await;
     assert!(matches!(broken, Some(Err(_))), "no clean end: {broken:?}");
 
     // The runtime's watcher misses nothing.
@@ -156,7 +164,7 @@ async fn expired_watches_must_list_again() {
     }
     assert_eq!(expired, Some((410, "Expired".to_owned())));
     assert_eq!(code(watch(&api, &before).await.map(|_| ())).0, 410);
-    watch(&api, &version(&api).await).await.unwrap();
+    let _open = watch(&api, &version(&api).await).await.unwrap();
     // The runtime's watcher begins anew by itself.
     loop {
         if matches!(next(&mut runtime).await, Some(Ok(watcher::Event::InitDone))) {

@@ -206,7 +206,8 @@ pub(crate) fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-/// The first name of `definition` that another definition of the group was given before, with the condition's reason.
+/// The name of `definition` that another definition of the group was given before, with the condition's reason; the
+/// last one when there are several, as the real controller has it.
 fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, String)> {
     let spec = &definition["spec"];
     let same_group = others.iter().filter(|other| {
@@ -215,35 +216,38 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
     let accepted: Vec<&Value> = same_group
         .map(|other| &other["status"]["acceptedNames"])
         .collect();
-    let resource_names = |names: &Value| -> Vec<String> {
-        let mut all: Vec<String> = ["plural", "singular"]
-            .iter()
-            .map(|f| text(names, &[f]).to_owned())
-            .collect();
-        all.extend(
-            list(names, &["shortNames"])
-                .iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned),
-        );
-        all
+    let all_of = |names: &Value, fields: &[&str]| -> Vec<String> {
+        let values = fields.iter().flat_map(|field| match &names[*field] {
+            Value::Array(values) => values.clone(),
+            value => vec![value.clone()],
+        });
+        values
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect()
     };
-    let kinds = |names: &Value| -> Vec<String> {
-        ["kind", "listKind"]
-            .map(|f| text(names, &[f]).to_owned())
-            .to_vec()
+    let taken = |fields: &[&str]| -> Vec<String> {
+        accepted.iter().flat_map(|names| all_of(names, fields)).collect()
     };
-    let taken: Vec<String> = accepted.iter().flat_map(|names| resource_names(names)).collect();
-    let taken_kinds: Vec<String> = accepted.iter().flat_map(|names| kinds(names)).collect();
-    let names = &spec["names"];
-    let clash = |reason, name: &String| (reason, format!("\"{name}\" is already in use"));
-    let by_resource = resource_names(names)
-        .into_iter()
-        .find(|name| taken.contains(name));
-    let by_kind = kinds(names).into_iter().find(|kind| taken_kinds.contains(kind));
-    by_resource
-        .map(|name| clash("NamesConflict", &name))
-        .or_else(|| by_kind.map(|kind| clash("KindConflict", &kind)))
+    // Plurals, singulars and short names are of one space, kinds of another.
+    let (resources, kinds) = (
+        taken(&["plural", "singular", "shortNames"]),
+        taken(&["kind", "listKind"]),
+    );
+    [
+        ("plural", "PluralConflict", &resources),
+        ("singular", "SingularConflict", &resources),
+        ("shortNames", "ShortNamesConflict", &resources),
+        ("kind", "KindConflict", &kinds),
+        ("listKind", "ListKindConflict", &kinds),
+    ]
+    .into_iter()
+    .filter_map(|(field, reason, taken)| {
+        let name = all_of(&spec["names"], &[field])
+            .into_iter()
+            .find(|name| taken.contains(name))?;
+        Some((reason, format!("\"{name}\" is already in use")))
+    })
+    .last()
 }
 
 /// Gives the definition its names, unless another one has them: `status.acceptedNames`, `storedVersions` and the

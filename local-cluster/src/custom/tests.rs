@@ -99,9 +99,9 @@ fn names_are_given_once() {
     let refused = object::condition(&second, "NamesAccepted").unwrap();
     assert_eq!(
         (&refused["status"], &refused["reason"]),
-        (&json!("False"), &json!("KindConflict"))
+        (&json!("False"), &json!("ListKindConflict"))
     );
-    assert_eq!(refused["message"], "\"Thing\" is already in use");
+    assert_eq!(refused["message"], "\"ThingList\" is already in use");
 }
 
 #[test]

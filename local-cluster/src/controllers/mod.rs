@@ -27,6 +27,8 @@ mod fit;
 mod garbage;
 mod job;
 mod pods;
+#[cfg(test)]
+mod recordings;
 mod replicaset;
 mod revisions;
 mod scheduler;

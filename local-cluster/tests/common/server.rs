@@ -1,5 +1,5 @@
 //! The program in the test images: an HTTP server of the standard library alone.
-//! Environment: PORT, VERSION, BEHAVIOUR (unhealthy, crash, stubborn).
+//! Environment: PORT, VERSION, BEHAVIOUR (unhealthy, crash, done, child, sleep).
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -12,6 +12,10 @@ fn main() {
     if behaviour == "crash" {
         eprintln!("crashing as told");
         std::process::exit(3);
+    }
+    if behaviour == "done" {
+        println!("done with {}", get("TASK"));
+        return;
     }
     if behaviour == "child" {
         let own = std::env::current_exe().unwrap();

@@ -1,30 +1,396 @@
 //! The verdict on an Application of Argo CD, and what is to be done with it next. Only the fields that are looked at
 //! are read.
+//!
+//! [`next`] is the whole decision, for a sync that is to begin and for one that is followed alike; [`judge`] is what
+//! it comes to for somebody who only looks. A sync of ours carries its id in `operation.info`, and its outcome counts
+//! only where that id stands beside it. An application that syncs by itself is asked for nothing but a look at git:
+//! there the revision is what tells.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
+mod decide;
+mod words;
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Deserializer, Serialize};
 use slipway_model::{CommitSha, Timestamp};
 
-use crate::{Expected, UNSEEN, Verdict, progressing};
+use crate::{Expected, Failure, Verdict, fail, micros, sync_window::SyncWindow};
+
+pub use decide::next;
+
+/// Annotation that makes Argo CD's controller look at git: `normal`, or `hard`, past its cache of manifests. It
+/// removes the annotation when it has looked.
+pub const REFRESH: &str = "argocd.argoproj.io/refresh";
+/// Name of the entry in `operation.info` that carries the id of a sync of ours, and the annotation that says which
+/// one was asked for last.
+pub const OPERATION: &str = "deploy.slipway.dev/operation";
+/// Who syncs, in `operation.initiatedBy.username`.
+pub const USERNAME: &str = "slipway";
+/// A look at git is asked for at most so often: each costs Argo CD a fetch and a rendering.
+pub const REFRESH_EVERY: Duration = Duration::from_secs(10);
 
 /// The sync that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
-    /// Our id of it, carried in `operation.info`.
+    /// Our id of it, carried in `operation.info`. The same for the same deployment and application, so that asking
+    /// twice is asking once.
     pub operation: String,
     /// Exactly this commit.
     pub revision: CommitSha,
+    /// Commits that are known to contain `revision`: they may stand in its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub descendants: Vec<CommitSha>,
+    /// While another's sync runs.
+    #[serde(default)]
+    pub when_busy: WhenBlocked,
+    /// While a sync window is closed.
+    #[serde(default)]
+    pub when_closed: WhenBlocked,
+}
+
+/// What becomes of a sync that cannot begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenBlocked {
+    #[default]
+    Wait,
+    Refuse,
+}
+
+/// What is known beside the object itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Situation<'a> {
+    /// The windows of its project; none when they may not be read. Then the controller's own word tells.
+    pub windows: Option<&'a [SyncWindow]>,
+    /// When a look at git was asked for last.
+    pub asked: Option<Timestamp>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Ask for a look at git.
+    Refresh {
+        hard: bool,
+        /// Why, for people.
+        message: String,
+    },
+    /// Write the operation.
+    StartSync,
+    Wait {
+        message: String,
+        /// The decision can change then without any change of the object.
+        look_again: Option<Timestamp>,
+    },
+    Complete,
+    Failed(Failure),
+}
+
+/// Judges one Application as it stands.
+pub fn judge(expected: &Expected, live: &Application, now: Timestamp) -> Verdict {
+    verdict(next(expected, live, &Situation::default(), now))
+}
+
+/// What a decision comes to for somebody who does not act.
+pub fn verdict(next: Next) -> Verdict {
+    match next {
+        Next::Refresh { message, .. } => Verdict::Progressing {
+            message,
+            look_again: None,
+        },
+        Next::StartSync => Verdict::Progressing {
+            message: "the sync is about to be asked for".to_owned(),
+            look_again: None,
+        },
+        Next::Wait { message, look_again } => Verdict::Progressing { message, look_again },
+        Next::Complete => Verdict::Complete,
+        Next::Failed(failure) => Verdict::Failed(failure),
+    }
+}
+
+/// The verdict on several applications that are deployed as one: complete when all are, failed when any is.
+pub fn combine(verdicts: &[(String, Verdict)]) -> Verdict {
+    let several = verdicts.len() > 1;
+    let named = |name: &str, message: &str| {
+        if several {
+            format!("{name}: {message}")
+        } else {
+            message.to_owned()
+        }
+    };
+    let mut missing = Vec::new();
+    let mut soonest: Option<Timestamp> = None;
+    for (name, verdict) in verdicts {
+        match verdict {
+            Verdict::Failed(failure) => return fail(failure.reason, &named(name, &failure.message)),
+            Verdict::Complete => {}
+            Verdict::Progressing { message, look_again } => {
+                missing.push(named(name, message));
+                soonest = [soonest, *look_again].into_iter().flatten().min();
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Verdict::Complete;
+    }
+    Verdict::Progressing {
+        message: missing.join("; "),
+        look_again: soonest,
+    }
 }
 
 /// `argoproj.io/v1alpha1` Application.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default)]
 pub struct Application {
-    #[serde(default)]
     pub metadata: ObjectMeta,
+    pub spec: ApplicationSpec,
+    /// What the controller is asked to do, or does.
+    pub operation: Option<Operation>,
+    #[serde(deserialize_with = "or_default")]
+    pub status: ApplicationStatus,
 }
 
-/// Judges one Application.
-pub fn judge(_expected: &Expected, _live: &Application, _now: Timestamp) -> Verdict {
-    progressing(UNSEEN.to_owned())
+impl Application {
+    /// Whether Argo CD syncs it by itself.
+    pub fn automated(&self) -> bool {
+        let policy = self.spec.sync_policy.as_ref();
+        policy
+            .and_then(|policy| policy.automated.as_ref())
+            .is_some_and(|automated| automated.enabled != Some(false))
+    }
+
+    /// Whether what stands in `.operation` has run already, and was left there (argo-cd#29741).
+    pub fn leftover(&self) -> bool {
+        let state = self.status.operation_state.as_ref();
+        state.is_some_and(|state| state.phase.ended() && Some(&state.operation) == self.operation.as_ref())
+    }
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApplicationSpec {
+    pub project: String,
+    pub source: Option<ApplicationSource>,
+    #[serde(deserialize_with = "or_default")]
+    pub sources: Vec<ApplicationSource>,
+    pub destination: Destination,
+    pub sync_policy: Option<SyncPolicy>,
+}
+
+/// Where the manifests come from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApplicationSource {
+    #[serde(rename = "repoURL")]
+    pub repo_url: String,
+    pub path: String,
+    pub target_revision: String,
+}
+
+/// Where they go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Destination {
+    pub name: String,
+    pub namespace: String,
+    pub server: String,
+}
+
+/// How it is synced.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyncPolicy {
+    pub automated: Option<Automated>,
+}
+
+/// That it syncs by itself, unless `enabled` is false.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Automated {
+    pub enabled: Option<bool>,
+}
+
+/// An operation as it is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Operation {
+    #[serde(deserialize_with = "or_default")]
+    pub info: Vec<Info>,
+    pub initiated_by: Initiator,
+    pub sync: Option<SyncOperation>,
+}
+
+impl Operation {
+    /// The id of a sync of ours.
+    pub fn id(&self) -> Option<&str> {
+        let ours = self.info.iter().find(|info| info.name == OPERATION);
+        ours.map(|info| info.value.as_str())
+    }
+}
+
+/// One entry of an operation's `info`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Info {
+    pub name: String,
+    pub value: String,
+}
+
+/// Who asked for an operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Initiator {
+    pub username: String,
+    pub automated: bool,
+}
+
+/// What is to be synced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyncOperation {
+    pub revision: String,
+    #[serde(deserialize_with = "or_default")]
+    pub revisions: Vec<String>,
+    pub dry_run: bool,
+}
+
+/// What the controller says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApplicationStatus {
+    pub operation_state: Option<OperationState>,
+    pub sync: SyncStatus,
+    pub health: Health,
+    /// When git and cluster were compared last; cut to seconds.
+    pub reconciled_at: Option<Time>,
+    #[serde(deserialize_with = "or_default")]
+    pub conditions: Vec<Condition>,
+    #[serde(deserialize_with = "or_default")]
+    pub resources: Vec<ResourceStatus>,
+    pub summary: Summary,
+}
+
+/// The operation that runs, or ran last.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OperationState {
+    pub operation: Operation,
+    pub phase: Phase,
+    pub message: String,
+    pub started_at: Option<Time>,
+    /// Beside `Running`: it failed, and will be tried again.
+    pub finished_at: Option<Time>,
+    pub sync_result: Option<SyncResult>,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Phase {
+    Running,
+    Terminating,
+    Failed,
+    Error,
+    Succeeded,
+    /// Not one that is known.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+impl Phase {
+    /// Nothing more will become of it.
+    pub const fn ended(self) -> bool {
+        matches!(self, Self::Failed | Self::Error | Self::Succeeded)
+    }
+}
+
+/// What a sync did.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SyncResult {
+    pub revision: String,
+    #[serde(deserialize_with = "or_default")]
+    pub revisions: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub resources: Vec<ResourceResult>,
+}
+
+/// What became of one object or hook.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceResult {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    /// `Synced`, `SyncFailed`, `Pruned` or `PruneSkipped`.
+    pub status: String,
+    pub message: String,
+    pub hook_type: String,
+    pub hook_phase: String,
+}
+
+/// How the cluster compares with git.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SyncStatus {
+    /// `Synced`, `OutOfSync` or `Unknown`.
+    pub status: String,
+    pub revision: String,
+    #[serde(deserialize_with = "or_default")]
+    pub revisions: Vec<String>,
+}
+
+/// How it does.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// `Healthy`, `Progressing`, `Degraded`, `Suspended`, `Missing` or `Unknown`.
+    pub status: String,
+    pub message: String,
+}
+
+/// What is wrong with an application.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub message: String,
+    pub last_transition_time: Option<Time>,
+}
+
+/// One object of the application.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceStatus {
+    pub group: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub status: String,
+    pub health: Option<Health>,
+    pub requires_pruning: bool,
+}
+
+/// What runs in it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// The images of its pods.
+    #[serde(deserialize_with = "or_default")]
+    pub images: Vec<String>,
+}
+
+/// Go prints an empty list as null where nobody told it to leave it out.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
+}
+
+fn at(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|time| Timestamp::from_micros(micros(time)))
 }

@@ -191,8 +191,12 @@ fn orphan(store: &Store, owner: &str) {
         let (namespace, name) = (object::namespace(&dependent), object::name(&dependent));
         let freed = store.update(resource, namespace, name, |old| {
             let mut new = old.clone();
-            if let Some(Value::Array(owners)) = object::metadata(&mut new).get_mut("ownerReferences") {
+            let metadata = object::metadata(&mut new);
+            if let Some(Value::Array(owners)) = metadata.get_mut("ownerReferences") {
                 owners.retain(|reference| reference["uid"] != owner);
+                if owners.is_empty() {
+                    metadata.remove("ownerReferences");
+                }
             }
             Ok(new)
         });

@@ -84,8 +84,12 @@ impl Controllers {
 
     pub(super) fn drop_finalizer(&self, resource: &'static Resource, object: &Value, finalizer: &str) {
         self.change(resource, object, |new| {
-            if let Some(Value::Array(finalizers)) = object::metadata(new).get_mut("finalizers") {
+            let metadata = object::metadata(new);
+            if let Some(Value::Array(finalizers)) = metadata.get_mut("finalizers") {
                 finalizers.retain(|known| known != finalizer);
+                if finalizers.is_empty() {
+                    metadata.remove("finalizers");
+                }
             }
         });
     }

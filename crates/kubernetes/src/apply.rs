@@ -22,16 +22,14 @@ use kube::{
 use serde_json::{Value, json};
 use slipway_model::Id;
 
-use super::{
-    ApiFault, Kubernetes, call,
-};
-use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
+use super::{ApiFault, Kubernetes, call};
 use manifests::Manifest;
+use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
 
 /// The field manager of everything that Slipway writes.
 pub const FIELD_MANAGER: &str = "slipway";
 /// How often a write is tried again on a newer version of the object: controllers write the status all the time.
-const RACES: u32 = 20;
+pub(crate) const RACES: u32 = 20;
 
 /// What is written and in whose name.
 #[derive(Debug, Clone)]
@@ -39,6 +37,7 @@ pub struct Write<'a> {
     pub deployment: &'a Id,
     pub target: &'a Target,
     pub epoch: u64,
+    /// Of the GitOps repository; empty where git knows nothing of the target.
     pub commit: &'a str,
 }
 
@@ -118,7 +117,10 @@ pub async fn apply(
     for (api, manifest) in objects {
         let is_target = manifest.is_target(write.target);
         slipway_ledger::faults::point("deploy.apply.before");
-        let written = put(&api, &manifest, write).await?;
+        let written = {
+            let _place = cluster.write_permit().await?;
+            put(&api, &manifest, write).await?
+        };
         slipway_ledger::faults::point("deploy.apply.after");
         if is_target {
             applied = Applied {
@@ -184,22 +186,31 @@ async fn read(
 ) -> Result<Option<DynamicObject>, ApplyError> {
     let live = call(&format!("read {manifest}"), api.get_opt(&manifest.name)).await?;
     if let Some(live) = &live {
-        let meta = live.meta();
-        let epoch = epoch_of(meta);
-        // Epochs of another target's lane say nothing about ours: shared objects belong to who writes last.
-        let same_lane = annotation(meta, TARGET) == Some(write.target.key().as_str());
-        if same_lane && epoch > write.epoch {
-            return Err(ApplyError::Superseded {
-                object: manifest.to_string(),
-                live: epoch,
-                ours: write.epoch,
-                by: annotation(meta, DEPLOYMENT)
-                    .unwrap_or("another deployment")
-                    .to_owned(),
-            });
-        }
+        fence(live, &manifest.to_string(), write)?;
     }
     Ok(live)
+}
+
+/// Refuses where a later turn of the same lane wrote the object.
+///
+/// # Errors
+/// [`ApplyError::Superseded`].
+pub(crate) fn fence(live: &DynamicObject, object: &str, write: &Write<'_>) -> Result<(), ApplyError> {
+    let meta = live.meta();
+    let epoch = epoch_of(meta);
+    // Epochs of another target's lane say nothing about ours: shared objects belong to who writes last.
+    let same_lane = annotation(meta, TARGET) == Some(write.target.key().as_str());
+    if same_lane && epoch > write.epoch {
+        return Err(ApplyError::Superseded {
+            object: object.to_owned(),
+            live: epoch,
+            ours: write.epoch,
+            by: annotation(meta, DEPLOYMENT)
+                .unwrap_or("another deployment")
+                .to_owned(),
+        });
+    }
+    Ok(())
 }
 
 async fn put(
@@ -258,7 +269,7 @@ async fn put(
     )))
 }
 
-async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, String> {
     tokio::time::timeout(super::CALL_TIMEOUT, call)
         .await
         .map_err(|_| format!("no answer within {} s", super::CALL_TIMEOUT.as_secs()))
@@ -269,10 +280,21 @@ fn annotate(body: &mut Value, write: &Write<'_>) {
     if !annotations.is_object() {
         *annotations = json!({});
     }
-    annotations[EPOCH] = json!(write.epoch.to_string());
-    annotations[TARGET] = json!(write.target.key());
-    annotations[DEPLOYMENT] = json!(write.deployment.as_str());
-    annotations[COMMIT] = json!(write.commit);
+    for (key, value) in marks(write) {
+        annotations[key] = json!(value);
+    }
+}
+
+/// The annotations that say in whose name something is written.
+pub(crate) fn marks(write: &Write<'_>) -> impl Iterator<Item = (&'static str, String)> {
+    let commit = (!write.commit.is_empty()).then(|| (COMMIT, write.commit.to_owned()));
+    [
+        (EPOCH, write.epoch.to_string()),
+        (TARGET, write.target.key()),
+        (DEPLOYMENT, write.deployment.to_string()),
+    ]
+    .into_iter()
+    .chain(commit)
 }
 
 /// Where a create by us stands among the managed fields as an update. Fields owned so would outlive their removal

@@ -6,7 +6,12 @@
 pub mod apply;
 mod client;
 pub mod evidence;
+mod live;
+pub mod jobs;
 pub mod proxy;
+pub mod restart;
+pub mod set_image;
+pub mod undo;
 pub mod watch;
 pub mod workload;
 

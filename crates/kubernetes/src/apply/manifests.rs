@@ -67,8 +67,9 @@ fn list(names: &[String]) -> String {
 impl Manifest {
     /// Whether this is the workload that is deployed.
     pub fn is_target(&self, target: &Target) -> bool {
-        self.kind.group == "apps"
-            && self.kind.kind == target.kind.to_string()
+        let (group, _) = target.kind.api_version().split_once('/').unwrap_or_default();
+        self.kind.group == group
+            && self.kind.kind == target.kind.as_str()
             && self.name == target.name
             && self
                 .namespace
@@ -113,8 +114,8 @@ impl Manifest {
 /// # Errors
 /// [`ManifestError::Invalid`], naming the object.
 pub fn parse(yaml: &str) -> Result<Vec<Manifest>, ManifestError> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)
-        .map_err(|error| ManifestError::Invalid(cut(&error.to_string())))?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).map_err(|error| ManifestError::Invalid(cut(&error.to_string())))?;
     let mut manifests = Vec::new();
     for document in documents {
         take(document, &mut manifests)?;
@@ -175,6 +176,22 @@ fn take(document: Value, manifests: &mut Vec<Manifest>) -> Result<(), ManifestEr
     Ok(())
 }
 
+/// The images of the target's own template, or of the one that it refers to: a Canary and sometimes a Rollout are about
+/// another workload.
+fn images(manifests: &[Manifest], workload: &Manifest) -> Vec<String> {
+    let referred = ["/spec/targetRef", "/spec/workloadRef"]
+        .iter()
+        .find_map(|pointer| workload.object.pointer(pointer));
+    let text = |key| referred.and_then(|referred| referred.get(key)?.as_str());
+    let (Some(kind), Some(name)) = (text("kind"), text("name")) else {
+        return workload.images();
+    };
+    let own = manifests
+        .iter()
+        .filter(|one| one.kind.kind == kind && one.name == name && one.namespace == workload.namespace);
+    own.flat_map(Manifest::images).collect()
+}
+
 /// Checks that the target is among them and is to run exactly this image.
 ///
 /// # Errors
@@ -189,7 +206,7 @@ pub fn verify(manifests: &[Manifest], target: &Target, image: &ImageRef) -> Resu
             found: manifests.iter().map(ToString::to_string).collect(),
         });
     };
-    let images = workload.images();
+    let images = images(manifests, workload);
     let wanted = |text: &String| {
         text.parse::<ImageRef>()
             .is_ok_and(|found| found.name == image.name && found.digest == image.digest)

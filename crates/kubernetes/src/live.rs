@@ -1,0 +1,171 @@
+//! Changes of a workload as it is in the cluster: read, fenced by the lane's epoch, written only on the version that
+//! was read.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::LabelSelector};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::{ApiResource, Selector},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use slipway_verdict::{Applied, DEPLOYMENT, EPOCH, Previous, annotation, created, epoch_of};
+
+use crate::{
+    ApiFault, Kubernetes,
+    apply::{ApplyError, RACES, Write, bounded, fence, marks},
+    call,
+    workload::resource,
+};
+
+/// What is to be done about the object that was read.
+pub(crate) enum Change {
+    /// Nothing: this deployment has written it before.
+    None(DynamicObject),
+    /// The whole object is put back, changed.
+    Replace(DynamicObject),
+    /// Server-side apply of these fields as that manager.
+    Apply(Value, &'static str),
+}
+
+/// Reads the target, has `decide` say what to write, and writes that under optimistic lock, again and again while
+/// others write in between.
+///
+/// # Errors
+/// [`ApplyError`]: refused when the target is not there, superseded when a later epoch wrote it.
+pub(crate) async fn change<F, T>(
+    cluster: &Kubernetes,
+    write: &Write<'_>,
+    manager: &'static str,
+    decide: F,
+) -> Result<DynamicObject, ApplyError>
+where
+    F: Fn(DynamicObject) -> T,
+    T: Future<Output = Result<Change, ApplyError>>,
+{
+    let target = write.target;
+    let object = format!("{} {}", target.kind, target.name);
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        cluster.client().clone(),
+        target.namespace.as_str(),
+        &resource(target.kind),
+    );
+    let _place = cluster.write_permit().await?;
+    for _ in 0..RACES {
+        let live = call(&format!("read {object}"), api.get_opt(&target.name)).await?;
+        let Some(live) = live else {
+            return Err(ApplyError::Refused(format!(
+                "{object} is not in namespace {}: there is nothing to change",
+                target.namespace
+            )));
+        };
+        fence(&live, &object, write)?;
+        let version = live.resource_version();
+        slipway_ledger::faults::point("deploy.change.before");
+        let outcome = match decide(live).await? {
+            Change::None(live) => return Ok(live),
+            Change::Replace(mut changed) => {
+                changed.metadata.resource_version = version;
+                changed.metadata.managed_fields = None;
+                let parameters = PostParams {
+                    field_manager: Some(manager.to_owned()),
+                    ..PostParams::default()
+                };
+                bounded(api.replace(&target.name, &parameters, &changed)).await
+            }
+            Change::Apply(mut fields, manager) => {
+                fields["metadata"]["resourceVersion"] = Value::from(version);
+                let parameters = PatchParams::apply(manager).force();
+                bounded(api.patch(&target.name, &parameters, &Patch::Apply(&fields))).await
+            }
+        };
+        match outcome {
+            Ok(Ok(written)) => {
+                slipway_ledger::faults::point("deploy.change.after");
+                return Ok(written);
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                tracing::debug!(object, "written by someone in between: reading again");
+                // A short wait of random length, so that two writers do not keep meeting.
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+            }
+            Ok(Err(error)) => return Err(ApiFault::of(&format!("change {object}"), &error).into()),
+            Err(words) => return Err(ApplyError::Away(format!("change {object}: {words}"))),
+        }
+    }
+    Err(ApplyError::Away(format!(
+        "change {object}: lost the race for its version {RACES} times"
+    )))
+}
+
+/// Whether this deployment has written the object already: then it is not done again.
+pub(crate) fn written_by(live: &DynamicObject, write: &Write<'_>) -> bool {
+    annotation(live.meta(), DEPLOYMENT) == Some(write.deployment.as_str())
+        && annotation(live.meta(), EPOCH).is_some()
+        && epoch_of(live.meta()) == write.epoch
+}
+
+/// Says in the object's annotations in whose name it is written.
+pub(crate) fn mark(object: &mut DynamicObject, write: &Write<'_>) {
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    for (key, value) in marks(write) {
+        annotations.insert(key.to_owned(), value);
+    }
+}
+
+/// What the write left.
+pub(crate) fn applied(written: &DynamicObject, previous: Option<Previous>) -> Applied {
+    Applied {
+        uid: written.uid().unwrap_or_default(),
+        generation: written.metadata.generation.unwrap_or(0),
+        created_at: created(&written.metadata),
+        previous,
+    }
+}
+
+/// A part of the object in its own type.
+///
+/// # Errors
+/// Refused, when it is not of that shape.
+pub(crate) fn part<T: DeserializeOwned>(
+    live: &DynamicObject,
+    pointer: &str,
+) -> Result<Option<T>, ApplyError> {
+    let Some(value) = live.data.pointer(pointer).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    serde_json::from_value(value.clone())
+        .map(Some)
+        .map_err(|error| ApplyError::Refused(format!("{pointer} of {}: {error}", live.name_any())))
+}
+
+/// The template of its pods.
+///
+/// # Errors
+/// Refused, when it has none.
+pub(crate) fn template(live: &DynamicObject) -> Result<PodTemplateSpec, ApplyError> {
+    part(live, "/spec/template")?
+        .ok_or_else(|| ApplyError::Refused(format!("{} has no pod template", live.name_any())))
+}
+
+/// Those objects of a kind that it owns, as they are.
+///
+/// # Errors
+/// When they cannot be listed.
+pub(crate) async fn owned<K: Resource<DynamicType = ()>>(
+    cluster: &Kubernetes,
+    live: &DynamicObject,
+) -> Result<Vec<DynamicObject>, ApplyError> {
+    let namespace = live.namespace().unwrap_or_default();
+    let resource = ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), &namespace, &resource);
+    let selector: Option<LabelSelector> = part(live, "/spec/selector")?;
+    let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
+    let list = ListParams::default().labels(&selector.map(|one| one.to_string()).unwrap_or_default());
+    let found = call(&format!("list {}s", resource.kind), api.list(&list)).await?;
+    let uid = live.metadata.uid.as_deref();
+    let ours = |object: &DynamicObject| slipway_verdict::owned_by(object.meta(), uid);
+    Ok(found.items.into_iter().filter(ours).collect())
+}

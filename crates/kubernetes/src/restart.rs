@@ -1,0 +1,63 @@
+//! `kubectl rollout restart`: all pods of a workload are made anew, from the same template but for an annotation.
+
+use serde_json::{Value, json};
+use slipway_model::Timestamp;
+use slipway_verdict::{Applied, WorkloadKind};
+
+use crate::{
+    Kubernetes,
+    apply::{ApplyError, Write},
+    live::{Change, applied, change, mark, written_by},
+};
+
+/// Annotation of the template with the time of the last restart; kubectl's own, so that both agree.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+/// Its own manager: applying manifests must not take the annotation away again, which would be another restart.
+const FIELD_MANAGER: &str = "slipway-restart";
+
+/// Restarts the target. The same again, for the same deployment, changes nothing.
+///
+/// # Errors
+/// [`ApplyError`]; refused for what is not there, is paused, or is of a kind that has no restart.
+pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied, ApplyError> {
+    let target = write.target;
+    let object = format!("{} {}", target.kind, target.name);
+    if !matches!(
+        target.kind,
+        WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::DaemonSet
+    ) {
+        return Err(ApplyError::Refused(format!(
+            "{object}: only a Deployment, StatefulSet or DaemonSet can be restarted"
+        )));
+    }
+    let now = Timestamp::now().to_string();
+    let written = change(cluster, write, FIELD_MANAGER, |mut live| {
+        let (object, now) = (object.clone(), now.clone());
+        async move {
+            if written_by(&live, write) {
+                return Ok(Change::None(live));
+            }
+            if live.data.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+                return Err(ApplyError::Refused(format!(
+                    "{object} is paused, so a restart would do nothing: kubectl rollout resume it first"
+                )));
+            }
+            let Some(template) = live
+                .data
+                .pointer_mut("/spec/template")
+                .filter(|value| value.is_object())
+            else {
+                return Err(ApplyError::Refused(format!("{object} has no pod template")));
+            };
+            let annotations = &mut template["metadata"]["annotations"];
+            if !annotations.is_object() {
+                *annotations = json!({});
+            }
+            annotations[RESTARTED_AT] = json!(now);
+            mark(&mut live, write);
+            Ok(Change::Replace(live))
+        }
+    })
+    .await?;
+    Ok(applied(&written, None))
+}

@@ -1,0 +1,337 @@
+//! `kubectl rollout undo`, by kubectl's rules (kubectl 1.32, `rollback.go`): the template of an earlier revision is
+//! put back.
+//!
+//! A Deployment's earlier templates are in its ReplicaSets, with the Deployment's annotations of that time; those of a
+//! StatefulSet or DaemonSet are in its ControllerRevisions.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, ReplicaSet},
+    core::v1::PodTemplateSpec,
+};
+use kube::{ResourceExt, api::DynamicObject};
+use serde_json::Value;
+use slipway_model::ImageRef;
+use slipway_verdict::{Applied, Previous, TEMPLATE_HASH, WorkloadKind};
+
+use crate::{
+    Kubernetes,
+    apply::{ApplyError, Write},
+    live::{self, Change, applied, change, mark, owned, written_by},
+    set_image::PREVIOUS,
+};
+
+/// Annotation of a Deployment and its ReplicaSets with the number of the template.
+pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
+/// The same of a Rollout.
+const ROLLOUT_REVISION: &str = "rollout.argoproj.io/revision";
+const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
+const FIELD_MANAGER: &str = "slipway-undo";
+/// Annotations that say something of the present object and not of the template, as kubectl lists them.
+const KEPT: [&str; 6] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    "deployment.kubernetes.io/revision-history",
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
+    "deprecated.deployment.rollback.to",
+];
+
+/// A template that the workload had once, or has.
+#[derive(Debug, Clone)]
+pub(crate) struct Revision {
+    pub(crate) number: i64,
+    /// As it is stored, so that nothing of it is lost that this program does not know.
+    raw: Value,
+    pub(crate) template: PodTemplateSpec,
+    /// The Deployment's of that time.
+    annotations: BTreeMap<String, String>,
+}
+
+impl Revision {
+    fn runs(&self, image: &ImageRef) -> bool {
+        let spec = self.template.spec.iter();
+        spec.flat_map(|spec| &spec.containers)
+            .filter_map(|container| container.image.as_deref()?.parse::<ImageRef>().ok())
+            .any(|one| one == *image)
+    }
+}
+
+/// Puts the target back to an earlier revision. The same again, for the same deployment, changes nothing.
+///
+/// # Errors
+/// [`ApplyError`]; refused where that revision is not kept any more, or is the present one already.
+pub async fn undo(cluster: &Kubernetes, write: &Write<'_>, to: &Previous) -> Result<Applied, ApplyError> {
+    let written = change(cluster, write, FIELD_MANAGER, |live| async move {
+        if written_by(&live, write) {
+            return Ok(Change::None(live));
+        }
+        let revisions = revisions(cluster, write.target.kind, &live).await?;
+        decide(live, &revisions, write, to)
+    })
+    .await?;
+    Ok(applied(&written, None))
+}
+
+fn decide(
+    mut live: DynamicObject,
+    revisions: &[Revision],
+    write: &Write<'_>,
+    to: &Previous,
+) -> Result<Change, ApplyError> {
+    let kind = write.target.kind;
+    let object = format!("{kind} {}", write.target.name);
+    if live.data.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+        return Err(ApplyError::Refused(format!(
+            "{object} is paused, so nothing would be rolled back: kubectl rollout resume it first"
+        )));
+    }
+    let present = live::template(&live)?;
+    // A template that is used again gets a new number; the image tells it then.
+    let found = revisions
+        .iter()
+        .find(|one| one.number == to.revision)
+        .or_else(|| {
+            let others = revisions.iter().filter(|one| !same(&one.template, &present));
+            others
+                .filter(|one| one.runs(&to.image))
+                .max_by_key(|one| one.number)
+        });
+    let Some(found) = found else {
+        let mut kept: Vec<i64> = revisions.iter().map(|one| one.number).collect();
+        kept.sort_unstable();
+        let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+        return Err(ApplyError::Refused(format!(
+            "{object} has no revision {} any more; there are: {} (spec.revisionHistoryLimit says how many are kept)",
+            to.revision,
+            if kept.is_empty() {
+                "none".to_owned()
+            } else {
+                kept.join(", ")
+            }
+        )));
+    };
+    if same(&found.template, &present) {
+        return Err(ApplyError::Refused(format!(
+            "{object}: there is nothing to undo, its template is that of revision {} already",
+            found.number
+        )));
+    }
+    live.data["spec"]["template"] = found.raw.clone();
+    if kind == WorkloadKind::Deployment {
+        let before = live.metadata.annotations.take().unwrap_or_default();
+        let mut annotations: BTreeMap<String, String> = before
+            .into_iter()
+            .filter(|(key, _)| KEPT.contains(&key.as_str()))
+            .collect();
+        let its = found.annotations.iter();
+        annotations.extend(
+            its.filter(|(key, _)| !KEPT.contains(&key.as_str()))
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+        live.metadata.annotations = Some(annotations);
+    }
+    live.annotations_mut().remove(PREVIOUS);
+    mark(&mut live, write);
+    Ok(Change::Replace(live))
+}
+
+/// The templates that are kept, the present one included.
+///
+/// # Errors
+/// When they cannot be listed, or this kind keeps none.
+pub(crate) async fn revisions(
+    cluster: &Kubernetes,
+    kind: WorkloadKind,
+    live: &DynamicObject,
+) -> Result<Vec<Revision>, ApplyError> {
+    let of_sets = async |revision, hash| {
+        let sets = owned::<ReplicaSet>(cluster, live).await?;
+        Ok(sets
+            .iter()
+            .filter_map(|set| of_set(set, revision, hash))
+            .collect())
+    };
+    match kind {
+        WorkloadKind::Deployment => of_sets(REVISION, TEMPLATE_HASH).await,
+        WorkloadKind::Rollout => of_sets(ROLLOUT_REVISION, ROLLOUTS_TEMPLATE_HASH).await,
+        WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => {
+            let found = owned::<ControllerRevision>(cluster, live).await?;
+            Ok(found.iter().filter_map(of_controller_revision).collect())
+        }
+        WorkloadKind::Application | WorkloadKind::Canary => Err(ApplyError::Refused(format!(
+            "{kind} {}: its kind keeps no earlier revisions; revert the commit instead",
+            live.name_any()
+        ))),
+    }
+}
+
+fn of_set(set: &DynamicObject, revision: &str, hash: &str) -> Option<Revision> {
+    let annotations = set.metadata.annotations.clone().unwrap_or_default();
+    let number = annotations.get(revision)?.parse().ok()?;
+    let mut raw = set.data.pointer("/spec/template")?.clone();
+    // It names the ReplicaSet, and is the controller's to add.
+    if let Some(labels) = raw.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        labels.remove(hash);
+    }
+    Some(Revision {
+        number,
+        template: serde_json::from_value(raw.clone()).ok()?,
+        raw,
+        annotations,
+    })
+}
+
+fn of_controller_revision(revision: &DynamicObject) -> Option<Revision> {
+    // A patch that replaces the template: {"spec": {"template": {…, "$patch": "replace"}}}.
+    let mut raw = revision.data.pointer("/data/spec/template")?.clone();
+    raw.as_object_mut()?.remove("$patch");
+    Some(Revision {
+        number: revision.data.get("revision")?.as_i64()?,
+        template: serde_json::from_value(raw.clone()).ok()?,
+        raw,
+        annotations: BTreeMap::new(),
+    })
+}
+
+/// Equal as templates: an absent map and an empty one are the same.
+pub(crate) fn same(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
+    let metadata = |template: &PodTemplateSpec| {
+        let metadata = template.metadata.clone().unwrap_or_default();
+        (
+            metadata.labels.unwrap_or_default(),
+            metadata.annotations.unwrap_or_default(),
+        )
+    };
+    one.spec == other.spec && metadata(one) == metadata(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::DynamicObject;
+    use pretty_assertions::assert_eq;
+    use serde_json::{Value, json};
+    use slipway_model::Id;
+    use slipway_verdict::{Previous, Target, WorkloadKind};
+
+    use super::{Change, Revision, decide, of_controller_revision, of_set};
+    use crate::apply::{ApplyError, Write};
+
+    fn template(image: &str) -> Value {
+        json!({
+            "metadata": {"labels": {"app": "shop"}},
+            "spec": {"containers": [{"name": "shop", "image": image}]},
+        })
+    }
+
+    fn set(number: u32, image: &str) -> Revision {
+        let mut template = template(image);
+        template["metadata"]["labels"]["pod-template-hash"] = json!("7d9");
+        let set = serde_json::from_value(json!({
+            "metadata": {"name": "shop-7d9", "annotations": {
+                "deployment.kubernetes.io/revision": number.to_string(),
+                "deployment.kubernetes.io/desired-replicas": "9",
+                "note": format!("of {number}"),
+                "deploy.slipway.dev/epoch": "1",
+            }},
+            "spec": {"selector": {}, "template": template},
+        }));
+        of_set(&set.unwrap(), super::REVISION, "pod-template-hash").unwrap()
+    }
+
+    fn undo(paused: bool, revisions: &[Revision], to: i64) -> Result<DynamicObject, String> {
+        let live: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "shop", "annotations": {
+                "deployment.kubernetes.io/revision": "3",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                "note": "of 3",
+                "gone": "with 3",
+            }},
+            "spec": {"paused": paused, "template": template("r.example/shop:3")},
+        }))
+        .unwrap();
+        let (deployment, target) = ("undo-1".parse::<Id>().unwrap(), target());
+        let write = Write {
+            deployment: &deployment,
+            target: &target,
+            epoch: 7,
+            commit: "",
+        };
+        let to = Previous {
+            revision: to,
+            image: "r.example/shop:2".parse().unwrap(),
+        };
+        match decide(live, revisions, &write, &to) {
+            Ok(Change::Replace(changed)) => Ok(changed),
+            Ok(_) => Err("no change".to_owned()),
+            Err(ApplyError::Refused(words)) => Err(words),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn target() -> Target {
+        Target {
+            cluster: "c".parse().unwrap(),
+            namespace: "n".parse().unwrap(),
+            kind: WorkloadKind::Deployment,
+            name: "shop".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_deployment_gets_the_template_and_the_annotations_of_its_replica_set() {
+        let history = [set(2, "r.example/shop:2"), set(3, "r.example/shop:3")];
+        let changed = undo(false, &history, 2).unwrap();
+        assert_eq!(
+            changed.data["spec"]["template"],
+            template("r.example/shop:2"),
+            "without the hash"
+        );
+        let annotations = serde_json::to_value(changed.metadata.annotations).unwrap();
+        assert_eq!(
+            annotations,
+            json!({
+                "deployment.kubernetes.io/revision": "3",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                "note": "of 2",
+                "deploy.slipway.dev/epoch": "7",
+                "deploy.slipway.dev/target": "c/n/Deployment/shop",
+                "deploy.slipway.dev/deployment": "undo-1",
+            })
+        );
+    }
+
+    #[test]
+    fn a_revision_with_a_new_number_is_found_by_its_image() {
+        let history = [set(5, "r.example/shop:2"), set(3, "r.example/shop:3")];
+        let changed = undo(false, &history, 2).unwrap();
+        assert_eq!(changed.data["spec"]["template"], template("r.example/shop:2"));
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_refused_with_words() {
+        let history = [set(3, "r.example/shop:3"), set(1, "r.example/shop:1")];
+        for (paused, to, words) in [
+            (false, 3, "nothing to undo"),
+            (false, 2, "no revision 2 any more; there are: 1, 3"),
+            (true, 1, "paused"),
+        ] {
+            let refused = undo(paused, &history, to).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_controller_revision_is_a_patch_of_the_template() {
+        let mut patch = template("r.example/shop:1");
+        patch["$patch"] = json!("replace");
+        let object = json!({
+            "metadata": {"name": "shop-5f6"}, "revision": 4, "data": {"spec": {"template": patch}},
+        });
+        let revision = of_controller_revision(&serde_json::from_value(object).unwrap()).unwrap();
+        assert_eq!(revision.number, 4);
+        assert_eq!(revision.raw, template("r.example/shop:1"));
+    }
+}

@@ -18,6 +18,7 @@ pub mod kubectl;
 mod metadata;
 mod observed;
 pub mod pods;
+pub mod replay;
 pub mod rollout;
 mod running;
 mod stalled;

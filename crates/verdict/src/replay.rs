@@ -1,0 +1,170 @@
+//! Replays a recorded rollout: our verdicts on each state beside what `kubectl rollout status` printed of it.
+//!
+//! With the additions off the two must agree at each of kubectl's lines and in its exit code; kubectl's own timeout
+//! is a rollout that still progresses, and a deadline. With the additions on a rollout may fail earlier or succeed
+//! later, never the opposite.
+
+mod align;
+mod cluster;
+pub mod command;
+pub mod recording;
+mod timeline;
+
+use slipway_model::Timestamp;
+
+use crate::{Verdict, Verify, kubectl};
+
+use command::Command;
+use recording::{KubectlEvent, ReadError, Recording, What};
+
+/// How the additions are set for the replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    pub verify: Verify,
+}
+
+/// One `kubectl rollout status` and what we say of the same rollout.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// kubectl's arguments.
+    pub command: String,
+    /// In the order of time.
+    pub rows: Vec<Row>,
+    /// kubectl's exit code; none when it did not end by itself within the recording.
+    pub exit: Option<i64>,
+    /// Where we and kubectl differ in what may not differ. Each names time and both words.
+    pub disagreements: Vec<String>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// The additions' judgement when it ended, and when.
+    pub additions: Option<(i64, Verdict)>,
+}
+
+/// What was said at one time. Empty where nothing new was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Milliseconds since the recording's start.
+    pub t_ms: i64,
+    pub kubectl: String,
+    /// Ours without the additions.
+    pub plain: String,
+    /// Ours with them.
+    pub full: String,
+}
+
+/// Replays every run of kubectl in the recording.
+///
+/// # Errors
+/// [`ReadError::Object`], when a watch delivered something that is not of its kind.
+pub fn replay(recording: &Recording, options: &Options) -> Result<Vec<Run>, ReadError> {
+    let start = clock(recording);
+    runs(recording)
+        .into_iter()
+        .filter_map(|run| {
+            // Other commands of kubectl (restart, undo) are not judged here.
+            let command = command::read(&run.args)?;
+            Some(timeline::compare(recording, &run, &command, options, start))
+        })
+        .collect()
+}
+
+/// A verdict in one line.
+pub fn words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Progressing { message, .. } => message.clone(),
+        Verdict::Complete => "COMPLETE".to_owned(),
+        Verdict::Failed(failure) => format!("FAILED {}: {}", failure.reason.code(), failure.message),
+    }
+}
+
+/// A run as it was recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) args: Vec<String>,
+    pub(crate) started: i64,
+    pub(crate) lines: Vec<(i64, String)>,
+    /// When, and with which code if it ended by itself.
+    pub(crate) exited: Option<(i64, Option<i64>)>,
+}
+
+fn runs(recording: &Recording) -> Vec<Recorded> {
+    let mut runs: Vec<(String, Recorded)> = Vec::new();
+    for line in &recording.lines {
+        let What::Kubectl { run: id, event } = &line.what else {
+            continue;
+        };
+        if let KubectlEvent::Started { args } = event {
+            let run = Recorded {
+                args: args.clone(),
+                started: line.t_ms,
+                lines: Vec::new(),
+                exited: None,
+            };
+            runs.push((id.clone(), run));
+            continue;
+        }
+        // The last of that name that has not ended; what belongs to no run is not judged.
+        let open = runs.iter_mut().rev().find(|(other, _)| other == id);
+        let Some((_, run)) = open.filter(|(_, run)| run.exited.is_none()) else {
+            continue;
+        };
+        match event {
+            KubectlEvent::Line { text } => {
+                let lines = text.lines().filter(|line| !line.trim().is_empty());
+                run.lines.extend(lines.map(|text| (line.t_ms, text.to_owned())));
+            }
+            KubectlEvent::Exited { code } => run.exited = Some((line.t_ms, *code)),
+            KubectlEvent::Started { .. } | KubectlEvent::Other => {}
+        }
+    }
+    runs.into_iter().map(|(_, run)| run).collect()
+}
+
+/// When the recording began, by the cluster's own clock: objects were created before they were seen.
+fn clock(recording: &Recording) -> Timestamp {
+    let created = recording.lines.iter().filter_map(|line| match &line.what {
+        What::Watch { event, .. } if event.kind == "ADDED" => {
+            let text = event.object["metadata"]["creationTimestamp"].as_str()?;
+            let created: Timestamp = text.parse().ok()?;
+            Some(created.as_micros() - line.t_ms * 1000)
+        }
+        _ => None,
+    });
+    Timestamp::from_micros(created.max().unwrap_or_default())
+}
+
+/// A line on standard error that is no answer: log lines of the client library, warnings of the API server.
+fn is_noise(line: &str) -> bool {
+    let logged = line.len() > 5
+        && line.starts_with(['I', 'W', 'E', 'F'])
+        && line.as_bytes()[1..5].iter().all(u8::is_ascii_digit);
+    logged || line.starts_with("Warning: ") || line.starts_with("Flag --")
+}
+
+/// kubectl could not ask, or was not asked properly: it says nothing about the rollout.
+fn is_own_failure(line: &str) -> bool {
+    let server = line.starts_with("Error from server") && !line.starts_with("Error from server (NotFound)");
+    server
+        || line.starts_with("Unable to connect to the server")
+        || line.starts_with("The connection to the server")
+        || line.starts_with("error: You must be logged in")
+        || line.starts_with("error: unknown ")
+        || line.starts_with("error: the server doesn't have a resource type")
+        || line.starts_with("error: required resource not specified")
+        || line.starts_with("error: no status viewer")
+        || line.starts_with("No resources found")
+}
+
+fn timed_out() -> String {
+    kubectl::Error::TimedOut.printed()
+}
+
+fn title(run: &Recorded, command: &Command) -> String {
+    let mut title = format!("kubectl {}", run.args.join(" ").trim_start_matches("kubectl "));
+    if let Some(namespace) = &command.namespace
+        && !title.contains(namespace.as_str())
+    {
+        title = format!("{title} in {namespace}");
+    }
+    title
+}

@@ -1,0 +1,169 @@
+//! The cluster as a recording's watches showed it, event by event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::recording::{Line, ReadError, WatchEvent};
+use crate::{Observed, Workload, WorkloadKind, owned_by};
+
+/// Namespace and name.
+pub(super) type Key = (String, String);
+
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    deployments: BTreeMap<Key, Arc<Deployment>>,
+    stateful_sets: BTreeMap<Key, Arc<StatefulSet>>,
+    daemon_sets: BTreeMap<Key, Arc<DaemonSet>>,
+    replica_sets: BTreeMap<Key, Arc<ReplicaSet>>,
+    pods: BTreeMap<Key, Arc<Pod>>,
+    /// Versions of the objects, so that what is told again is told apart from what is new.
+    versions: BTreeMap<(String, Key), (String, String)>,
+    /// Objects that were there and are not any more.
+    deleted: BTreeSet<(String, Key)>,
+}
+
+/// What an event did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Told before, or not about an object.
+    Nothing,
+    Object(Key),
+    /// The recorder lost sight of this resource for a while.
+    Interrupted,
+}
+
+impl Cluster {
+    pub(super) fn apply(
+        &mut self,
+        line: &Line,
+        resource: &str,
+        event: &WatchEvent,
+    ) -> Result<Change, ReadError> {
+        let gone = match event.kind.as_str() {
+            "ADDED" | "MODIFIED" => false,
+            "DELETED" => true,
+            "ERROR" => return Ok(Change::Interrupted),
+            _ => return Ok(Change::Nothing),
+        };
+        let metadata = &event.object["metadata"];
+        let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
+        let key = (text("namespace"), text("name"));
+        let whose = (resource.to_owned(), key.clone());
+        let version = (text("uid"), text("resourceVersion"));
+        if let Some(known) = self.versions.get(&whose) {
+            // The same again, or an older one that was told late: within one resource versions only grow.
+            let number = |version: &str| version.parse::<u64>().ok();
+            let old = known.0 == version.0
+                && match (number(&known.1), number(&version.1)) {
+                    (Some(known), Some(told)) => told < known || told == known && !gone,
+                    _ => known.1 == version.1 && !version.1.is_empty() && !gone,
+                };
+            if old {
+                return Ok(Change::Nothing);
+            }
+        } else if gone {
+            return Ok(Change::Nothing);
+        }
+        let object = &event.object;
+        match resource {
+            "deployments" => put(&mut self.deployments, &key, object, gone),
+            "statefulsets" => put(&mut self.stateful_sets, &key, object, gone),
+            "daemonsets" => put(&mut self.daemon_sets, &key, object, gone),
+            "replicasets" => put(&mut self.replica_sets, &key, object, gone),
+            "pods" => put(&mut self.pods, &key, object, gone),
+            // Events, ControllerRevisions, Nodes: not looked at.
+            _ => return Ok(Change::Nothing),
+        }
+        .map_err(|error| ReadError::Object {
+            number: line.number,
+            resource: resource.to_owned(),
+            why: error.to_string(),
+        })?;
+        if gone {
+            self.versions.remove(&whose);
+            self.deleted.insert(whose);
+        } else {
+            self.versions.insert(whose.clone(), version);
+            self.deleted.remove(&whose);
+        }
+        Ok(Change::Object(key))
+    }
+
+    /// The names of a kind in a namespace, all namespaces without one.
+    pub(super) fn names(&self, kind: WorkloadKind, namespace: Option<&str>) -> Vec<Key> {
+        fn keys<K>(map: &BTreeMap<Key, K>) -> Vec<Key> {
+            map.keys().cloned().collect()
+        }
+        let mut names = match kind {
+            WorkloadKind::StatefulSet => keys(&self.stateful_sets),
+            WorkloadKind::DaemonSet => keys(&self.daemon_sets),
+            _ => keys(&self.deployments),
+        };
+        names.retain(|key| namespace.is_none_or(|namespace| key.0 == namespace));
+        names
+    }
+
+    pub(super) fn observed(&self, kind: WorkloadKind, key: &Key) -> Observed {
+        let workload = match kind {
+            WorkloadKind::StatefulSet => self.stateful_sets.get(key).cloned().map(Workload::StatefulSet),
+            WorkloadKind::DaemonSet => self.daemon_sets.get(key).cloned().map(Workload::DaemonSet),
+            _ => self.deployments.get(key).cloned().map(Workload::Deployment),
+        };
+        let uid = workload.as_ref().and_then(|live| live.metadata().uid.clone());
+        let replica_sets = owned(&self.replica_sets, |set| owned_by(&set.metadata, uid.as_deref()));
+        let of_sets = |metadata: &ObjectMeta| {
+            replica_sets
+                .iter()
+                .any(|set: &Arc<ReplicaSet>| owned_by(metadata, set.metadata.uid.as_deref()))
+        };
+        let pods = owned(&self.pods, |pod| {
+            owned_by(&pod.metadata, uid.as_deref()) || of_sets(&pod.metadata)
+        });
+        Observed {
+            gone: workload.is_none() && self.deleted.contains(&(resource(kind).to_owned(), key.clone())),
+            workload,
+            replica_sets,
+            pods,
+            primary: None,
+        }
+    }
+}
+
+fn owned<K>(map: &BTreeMap<Key, Arc<K>>, is: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+    map.values().filter(|object| is(object)).cloned().collect()
+}
+
+fn put<K: DeserializeOwned>(
+    map: &mut BTreeMap<Key, Arc<K>>,
+    key: &Key,
+    object: &Value,
+    gone: bool,
+) -> Result<(), serde_json::Error> {
+    if gone {
+        map.remove(key);
+    } else {
+        map.insert(key.clone(), Arc::new(serde_json::from_value(object.clone())?));
+    }
+    Ok(())
+}
+
+/// The name in paths.
+pub(super) const fn resource(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::StatefulSet => "statefulsets",
+        WorkloadKind::DaemonSet => "daemonsets",
+        _ => "deployments",
+    }
+}

@@ -1,30 +1,32 @@
-//! Carries out what deployments say must happen: render and apply, watch the rollout, run the checks, collect
-//! evidence, give the lane back.
+//! Carries out what deployments say must happen: put a change back, run Jobs, make the cluster take the change, watch
+//! the rollout, ask the running service, measure, collect evidence, give the lane back. One file a step.
 
+mod apply;
+mod jobs;
 mod lane;
+mod revert;
 mod rollout;
+mod words;
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use slipway_kubernetes::{
-    ApiFault, Cluster, Clusters,
-    apply::{self, ApplyError, Write, manifests},
-    evidence,
-};
+use slipway_kubernetes::{ApiFault, Cluster, Clusters, Kubernetes, evidence};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, CommitSha, Name, SpanId, TraceContext, TraceId};
 use slipway_verdict::Applied;
 use tracing::Instrument;
 
 use crate::{
-    deployment::{Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Reason},
-    checks,
-    result::CheckResult,
-    owners::{CallError, Changes},
+    checks::Checker,
+    deployment::{
+        Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, DeploymentState, Reason,
+    },
+    result::{CheckResult, JobResult},
 };
 
 pub use lane::{LaneError, request as request_alone};
+pub use revert::{Found, Lost, NoReverts, RevertOrder, Reverting, Reverts};
 
 /// Whoever renders a folder of the GitOps repository.
 #[async_trait]
@@ -42,36 +44,46 @@ pub trait Manifests: Send + Sync {
     ) -> Result<String, RenderError>;
 }
 
-/// Why there are no manifests.
+/// Why gitops-svc gave nothing.
 #[derive(Debug)]
 pub enum RenderError {
     Refused(Reason),
     Away(String),
 }
 
-#[async_trait]
-impl Manifests for Changes {
-    async fn render(
-        &self,
-        repository: &Name,
-        commit: &CommitSha,
-        path: &str,
-        trace: TraceContext,
-    ) -> Result<String, RenderError> {
-        Changes::render(self, repository.as_str(), commit.as_str(), path, trace)
-            .await
-            .map_err(|error| match error {
-                CallError::Refused(reason) => RenderError::Refused(Reason::new(reason.code, reason.message)),
-                CallError::Passing(reason) => RenderError::Away(reason.message),
-            })
-    }
-}
-
-/// The clusters, and who renders for them.
+/// The clusters, who renders for them, and who puts changes back.
 #[derive(Clone)]
 pub struct DeploymentEffects {
     pub clusters: Clusters,
     pub manifests: Arc<dyn Manifests>,
+    pub reverts: Arc<dyn Reverts>,
+    pub checker: Checker,
+}
+
+impl DeploymentEffects {
+    /// With a checker as it is without configuration, and nobody to put changes back.
+    pub fn new(clusters: Clusters, manifests: Arc<dyn Manifests>) -> Self {
+        Self {
+            clusters,
+            manifests,
+            reverts: Arc::new(NoReverts),
+            checker: Checker::default(),
+        }
+    }
+
+    /// With someone who puts changes back.
+    #[must_use]
+    pub fn reverts(mut self, reverts: Arc<dyn Reverts>) -> Self {
+        self.reverts = reverts;
+        self
+    }
+
+    /// With checks as they are configured.
+    #[must_use]
+    pub fn checker(mut self, checker: Checker) -> Self {
+        self.checker = checker;
+        self
+    }
 }
 
 impl fmt::Debug for DeploymentEffects {
@@ -84,6 +96,11 @@ impl fmt::Debug for DeploymentEffects {
 
 type Run = EffectRun<Deployment>;
 
+enum Outcome {
+    Refused(Reason),
+    Away(String),
+}
+
 #[async_trait]
 impl Effects<Deployment> for DeploymentEffects {
     async fn perform(&self, run: Run) -> Option<DeploymentCommand> {
@@ -92,7 +109,7 @@ impl Effects<Deployment> for DeploymentEffects {
             slipway_telemetry::set_parent(&span, parent);
         }
         let cancelled = run.cancelled.clone();
-        let step = self.step(run).instrument(span);
+        let step = Box::pin(self.step(run)).instrument(span);
         tokio::select! {
             command = step => command,
             () = cancelled.cancelled() => None,
@@ -106,127 +123,153 @@ impl Effects<Deployment> for DeploymentEffects {
 
 impl DeploymentEffects {
     async fn step(&self, run: Run) -> Option<DeploymentCommand> {
-        if run.effect == DeploymentEffect::LeaveLane {
-            return lane::leave(&run).await;
-        }
         let request = run.snapshot.state.request.clone()?;
+        match run.effect {
+            DeploymentEffect::LeaveLane => return lane::leave(&run).await,
+            DeploymentEffect::Revert => return self.revert(&run, &request).await,
+            DeploymentEffect::ObserveRevert => return self.observe_revert(&run).await,
+            _ => {}
+        }
         let key = run.key.clone();
-        let cluster = match self.clusters.get(&request.target.cluster) {
-            Ok(cluster) => cluster,
+        match self.clusters.get(&request.target.cluster) {
+            Ok(Cluster::Kubernetes(cluster)) => self.on(cluster, &run, &request).await,
+            Ok(Cluster::Pretend) => pretend(&run, &request),
             // A configuration can be mended within the deadline, but who waits for that would rather know now.
             Err(unknown) => {
                 let reason = Reason::new("UNKNOWN_CLUSTER", unknown.to_string());
-                return Some(DeploymentCommand::Refused { key, reason });
+                Some(match run.effect {
+                    DeploymentEffect::StopJob => DeploymentCommand::JobStopped { key },
+                    DeploymentEffect::Promote | DeploymentEffect::Abort => DeploymentCommand::Told {
+                        key,
+                        declined: Some(reason.message),
+                    },
+                    _ => DeploymentCommand::Refused { key, reason },
+                })
+            }
+        }
+    }
+
+    async fn on(&self, cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
+        let key = run.key.clone();
+        let outcome = match run.effect {
+            DeploymentEffect::Before | DeploymentEffect::After => jobs::run(cluster, run, request).await,
+            DeploymentEffect::StopJob => {
+                jobs::stop(cluster, run, request).await;
+                Ok(DeploymentCommand::JobStopped { key })
+            }
+            DeploymentEffect::Apply => {
+                let applied = self.apply(cluster, run, request).await;
+                applied.map(|applied| DeploymentCommand::Applied { key, applied })
+            }
+            DeploymentEffect::Rollout => return rollout::follow(cluster, run, request).await,
+            DeploymentEffect::Promote | DeploymentEffect::Abort => {
+                let declined = Some("not yet".to_owned());
+                Ok(DeploymentCommand::Told { key, declined })
+            }
+            DeploymentEffect::Checks => {
+                let (namespace, checks) = (&request.target.namespace, &request.checks);
+                let results = self.checker.run(cluster, namespace, checks).await;
+                results
+                    .map(|results| DeploymentCommand::Checked { key, results })
+                    .map_err(|fault| Outcome::Away(fault.to_string()))
+            }
+            DeploymentEffect::Bake => self.measure(cluster, run, request).await,
+            DeploymentEffect::Evidence => match evidence::collect(cluster, &request.target).await {
+                Ok(evidence) => Ok(DeploymentCommand::Evidence { key, evidence }),
+                Err(ApiFault::Away(message)) => Err(Outcome::Away(message)),
+                Err(ApiFault::Refused(message)) => {
+                    tracing::warn!(deployment = %run.id, message, "no evidence");
+                    let evidence = Vec::new();
+                    Ok(DeploymentCommand::Evidence { key, evidence })
+                }
+            },
+            DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => {
+                return None;
             }
         };
-        Some(match run.effect {
-            DeploymentEffect::Apply => match self.apply(cluster, &run, &request).await {
-                Ok(applied) => DeploymentCommand::Applied { key, applied },
-                Err(Outcome::Refused(reason)) => DeploymentCommand::Refused { key, reason },
-                Err(Outcome::Away(message)) => DeploymentCommand::Stumbled { key, message },
-            },
-            DeploymentEffect::Rollout => match cluster {
-                Cluster::Kubernetes(cluster) => rollout::follow(cluster, &run, &request).await?,
-                Cluster::Pretend => DeploymentCommand::RolledOut { key },
-            },
-            DeploymentEffect::Checks => match run_checks(cluster, &request).await {
-                Ok(results) => DeploymentCommand::Checked { key, results },
-                Err(fault) => DeploymentCommand::Stumbled {
-                    key,
-                    message: fault.to_string(),
-                },
-            },
-            DeploymentEffect::Evidence => match cluster {
-                Cluster::Kubernetes(cluster) => match evidence::collect(cluster, &request.target).await {
-                    Ok(evidence) => DeploymentCommand::Evidence { key, evidence },
-                    Err(ApiFault::Away(message)) => DeploymentCommand::Stumbled { key, message },
-                    Err(ApiFault::Refused(message)) => {
-                        tracing::warn!(deployment = %run.id, message, "no evidence");
-                        DeploymentCommand::Evidence {
-                            key,
-                            evidence: Vec::new(),
-                        }
-                    }
-                },
-                Cluster::Pretend => DeploymentCommand::Evidence {
-                    key,
-                    evidence: Vec::new(),
-                },
-            },
-            DeploymentEffect::Revert
-            | DeploymentEffect::Before
-            | DeploymentEffect::After
-            | DeploymentEffect::Bake
-            | DeploymentEffect::LeaveLane => return None,
+        let key = run.key.clone();
+        Some(match outcome {
+            Ok(command) => command,
+            Err(Outcome::Refused(reason)) => DeploymentCommand::Refused { key, reason },
+            Err(Outcome::Away(message)) => DeploymentCommand::Stumbled { key, message },
         })
     }
 
-    async fn apply(
+    /// Measures the bake's metrics once, and looks how the workload is.
+    async fn measure(
         &self,
-        cluster: &Cluster,
+        cluster: &Kubernetes,
         run: &Run,
         request: &DeploymentRequest,
-    ) -> Result<Applied, Outcome> {
-        let trace = run.traceparent.unwrap_or_else(|| own_trace(run));
-        let cluster = match cluster {
-            Cluster::Kubernetes(cluster) => cluster,
-            Cluster::Pretend => return Ok(Applied::default()),
-        };
-        let Some(source) = &request.source else {
-            let reason = Reason::new("NO_SOURCE", "there is no commit to apply; this is a defect");
-            return Err(Outcome::Refused(reason));
-        };
-        let yaml = self
-            .manifests
-            .render(&source.repository, &source.commit, &source.path, trace)
-            .await
-            .map_err(|error| match error {
-                RenderError::Refused(reason) => Outcome::Refused(reason),
-                RenderError::Away(message) => Outcome::Away(message),
-            })?;
-        let objects = manifests::parse(&yaml)
-            .and_then(|objects| {
-                manifests::verify(&objects, &request.target, &request.image_ref())?;
-                Ok(objects)
-            })
-            .map_err(|error| Outcome::Refused(Reason::new(error.code(), error.to_string())))?;
-        let write = Write {
-            deployment: &run.id,
-            target: &request.target,
-            epoch: request.epoch,
-            commit: source.commit.as_str(),
-        };
-        apply::apply(cluster, objects, &write)
-            .await
-            .map_err(|error| match error {
-                ApplyError::Superseded { .. } => {
-                    Outcome::Refused(Reason::new("SUPERSEDED_EPOCH", error.to_string()))
-                }
-                ApplyError::Refused(message) => Outcome::Refused(Reason::new("APPLY_REFUSED", message)),
-                ApplyError::Away(message) => Outcome::Away(format!("cluster {}: {message}", cluster.name())),
-            })
+    ) -> Result<DeploymentCommand, Outcome> {
+        let (measurements, verdict) = (Vec::new(), rollout::look(cluster, run, request).await);
+        let verdict = verdict.map_err(|fault| Outcome::Away(fault.to_string()))?;
+        Ok(DeploymentCommand::Measured {
+            key: run.key.clone(),
+            measurements,
+            verdict,
+        })
     }
 }
 
-enum Outcome {
-    Refused(Reason),
-    Away(String),
+/// What a pretended cluster answers: that all is well.
+fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
+    let (key, state) = (run.key.clone(), &run.snapshot.state);
+    Some(match run.effect {
+        DeploymentEffect::Before | DeploymentEffect::After => DeploymentCommand::JobEnded {
+            key,
+            result: pretended_job(state)?,
+        },
+        DeploymentEffect::Apply => DeploymentCommand::Applied {
+            key,
+            applied: Applied::default(),
+        },
+        DeploymentEffect::Rollout => DeploymentCommand::RolledOut { key },
+        DeploymentEffect::Checks => DeploymentCommand::Checked {
+            key,
+            results: request
+                .checks
+                .iter()
+                .map(|check| CheckResult {
+                    name: check.name.clone(),
+                    passed: true,
+                    attempts: 1,
+                    last_answer: "pretended".to_owned(),
+                })
+                .collect(),
+        },
+        DeploymentEffect::Bake => DeploymentCommand::Measured {
+            key,
+            measurements: state
+                .measured()
+                .map(|(metric, _)| crate::result::Measurement {
+                    metric: metric.name.clone(),
+                    at: slipway_model::Timestamp::now(),
+                    value: metric.max.or(metric.min),
+                    message: String::new(),
+                })
+                .collect(),
+            verdict: slipway_verdict::Verdict::Complete,
+        },
+        DeploymentEffect::Evidence => DeploymentCommand::Evidence {
+            key,
+            evidence: Vec::new(),
+        },
+        DeploymentEffect::Promote | DeploymentEffect::Abort => DeploymentCommand::Told { key, declined: None },
+        DeploymentEffect::StopJob => DeploymentCommand::JobStopped { key },
+        DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => return None,
+    })
 }
 
-async fn run_checks(cluster: &Cluster, request: &DeploymentRequest) -> Result<Vec<CheckResult>, ApiFault> {
-    match cluster {
-        Cluster::Kubernetes(cluster) => checks::run(cluster, &request.target.namespace, &request.checks).await,
-        Cluster::Pretend => Ok(request
-            .checks
-            .iter()
-            .map(|check| CheckResult {
-                name: check.name.clone(),
-                passed: true,
-                attempts: 1,
-                last_answer: "pretended".to_owned(),
-            })
-            .collect()),
-    }
+fn pretended_job(state: &DeploymentState) -> Option<JobResult> {
+    let job = state.job()?;
+    Some(JobResult {
+        name: job.name.clone(),
+        job: job.name.to_string(),
+        succeeded: true,
+        message: String::new(),
+        log_tail: Vec::new(),
+    })
 }
 
 /// For a deployment that nobody gave a trace.

@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     catalog::{CatalogStore, Target},
     deployment::{
-        Action as DeployAction, Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState,
-        DeploymentStatus, Source,
+        Action as DeployAction, Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest,
+        DeploymentState, DeploymentStatus, Source,
     },
     deployment_effects::{LaneError, request_alone},
 };
@@ -297,6 +297,7 @@ impl DeployApi {
             bake: environment.bake.clone(),
             pauses: environment.pauses,
             rolls_back: None,
+            reverts: None,
             epoch: 0,
             checks: environment.checks.clone(),
             verify: environment.verify,
@@ -354,6 +355,8 @@ impl From<DeploymentRefusal> for ApiError {
     fn from(refusal: DeploymentRefusal) -> Self {
         match refusal {
             DeploymentRefusal::Unknown(id) => ApiError::not_found("deployment", id),
+            DeploymentRefusal::NoSteps(_) => ApiError::precondition("NO_STEPS", refusal),
+            DeploymentRefusal::NotRollingOut(_) => ApiError::precondition("NOT_ROLLING_OUT", refusal),
         }
     }
 }
@@ -435,7 +438,13 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         deadline: state.deadline.map(convert::timestamp),
         links: Vec::new(),
         step: state.step.to_string(),
-        rolls_back: text(|request| request.rolls_back.as_ref().map(ToString::to_string).unwrap_or_default()),
+        rolls_back: text(|request| {
+            request
+                .rolls_back
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        }),
         ..Default::default()
     }
 }

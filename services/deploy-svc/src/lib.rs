@@ -67,10 +67,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
     };
-    let deployments = DeploymentEffects {
-        clusters,
-        manifests: Arc::new(changes),
-    };
+    let deployments = DeploymentEffects::new(clusters, Arc::new(changes.clone())).reverts(Arc::new(changes));
 
     let executor = Executor::builder(ledger.clone())
         .concurrency(config.concurrency)

@@ -10,8 +10,8 @@ use deploy_svc::{
     deployment::Deployment,
     deployment_effects::{DeploymentEffects, Manifests, RenderError},
     grpc_deploy::DeployApi,
-    kubernetes::{Cluster, Clusters},
 };
+use slipway_kubernetes::{Cluster, Clusters};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig};
 use slipway_model::{CommitSha, Name, TraceContext};
 use slipway_proto::{
@@ -119,10 +119,7 @@ impl Service {
 
     fn execute(&self) -> ExecutorHandle {
         let name: Name = "bench".parse().unwrap();
-        let effects = DeploymentEffects {
-            clusters: Clusters::of([(name, Cluster::Pretend)]),
-            manifests: Arc::new(Unused),
-        };
+        let effects = DeploymentEffects::new(Clusters::of([(name, Cluster::Pretend)]), Arc::new(Unused));
         Executor::builder(self.ledger.clone())
             .register::<Deployment>(Arc::new(effects))
             .spawn(self.shutdown.clone())

@@ -6,16 +6,17 @@ use std::{fs, path::Path, time::Duration};
 use deploy_svc::{
     catalog::{Target, Verify, WorkloadKind},
     deployment::{
-        Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
-        DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status,
-        DeploymentStep as Step, Reason,
+        Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect,
+        DeploymentEvent as Event, DeploymentRefusal, DeploymentRequest, DeploymentState,
+        DeploymentStatus as Status, DeploymentStep as Step, Reason, Source,
     },
-    kubernetes::{check::CheckResult, evidence::PodEvidence, verdict::Applied},
+    result::CheckResult,
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::{Decider, EffectKey};
 use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_verdict::{Applied, evidence::PodEvidence};
 
 const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -37,10 +38,18 @@ fn request(checks: bool) -> DeploymentRequest {
         },
         image: "registry.example/shop".parse().unwrap(),
         digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
-        repository: "platform".parse().unwrap(),
-        path: "apps/shop/overlays/dev".to_owned(),
-        commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
+        source: Some(Source {
+            repository: "platform".parse().unwrap(),
+            path: "apps/shop/overlays/dev".to_owned(),
+            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
+        }),
         epoch: 7,
+        action: Action::Apply,
+        jobs: Default::default(),
+        bake: None,
+        pauses: Default::default(),
+        rolls_back: None,
+        reverts: None,
         checks: if checks {
             vec![serde_json::from_value(check).unwrap()]
         } else {
@@ -71,6 +80,7 @@ fn pod() -> PodEvidence {
         state: "CrashLoopBackOff".to_owned(),
         exit_code: Some(1),
         log_tail: vec!["panic".to_owned()],
+        previous_log_tail: Vec::new(),
         events: vec!["Warning BackOff (3x): Back-off restarting failed container".to_owned()],
     }
 }
@@ -121,6 +131,7 @@ impl Life {
             uid: "u-1".to_owned(),
             generation: 3,
             created_at: Some(START),
+            previous: None,
         };
         self.tell(Command::Applied {
             key: self.key(),
@@ -480,6 +491,7 @@ fn events_keep_their_json_form() {
         uid: "6f1c".to_owned(),
         generation: 3,
         created_at: Some(START),
+        previous: None,
     };
     let events = [
         Event::Requested {

@@ -6,7 +6,19 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, ImageRef, Name, duration};
 use slipway_verdict::{Previous, Target, Verify};
 
-use crate::catalog::{ArgoCd, Bake, Check, Jobs, Pauses};
+use super::state::DeploymentStep;
+use crate::catalog::{ArgoCd, Bake, Check, Job, Jobs, Pauses};
+
+/// The steps of a deployment in their order; each is taken only where the request asks for it.
+const ORDER: [DeploymentStep; 7] = [
+    DeploymentStep::Revert,
+    DeploymentStep::Before,
+    DeploymentStep::Apply,
+    DeploymentStep::Rollout,
+    DeploymentStep::Checks,
+    DeploymentStep::After,
+    DeploymentStep::Bake,
+];
 
 /// Everything that a deployment needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +51,9 @@ pub struct DeploymentRequest {
     /// The deployment that this one puts back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolls_back: Option<Id>,
+    /// Taken out of git first; the commit that does it is then the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<Revert>,
     /// The caller's id for what this belongs to; may be empty.
     #[serde(default)]
     pub correlation_id: String,
@@ -56,6 +71,15 @@ pub struct Source {
     pub repository: Name,
     pub path: String,
     pub commit: CommitSha,
+}
+
+/// A change of gitops-svc that is to be put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revert {
+    pub change: Id,
+    /// Why, in one line, for the commit's message.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// How the cluster is made to take it.
@@ -92,5 +116,33 @@ impl DeploymentRequest {
     /// The image as it is looked for in manifests and pods.
     pub fn image_ref(&self) -> ImageRef {
         self.image.at(&self.digest)
+    }
+
+    /// The Jobs of a step; none for steps without.
+    pub(super) fn jobs_of(&self, step: DeploymentStep) -> &[Job] {
+        match step {
+            DeploymentStep::Before => &self.jobs.before,
+            DeploymentStep::After => &self.jobs.after,
+            _ => &[],
+        }
+    }
+
+    fn wants(&self, step: DeploymentStep) -> bool {
+        let changes = self.action != Action::Nothing;
+        match step {
+            DeploymentStep::Revert => self.reverts.is_some(),
+            DeploymentStep::Before | DeploymentStep::After => !self.jobs_of(step).is_empty(),
+            DeploymentStep::Apply | DeploymentStep::Rollout => changes,
+            DeploymentStep::Checks => changes && !self.checks.is_empty(),
+            DeploymentStep::Bake => changes && self.bake.is_some(),
+            DeploymentStep::Evidence => false,
+        }
+    }
+
+    /// The step after this one, or the first; none when everything asked for is done.
+    pub(super) fn next(&self, step: Option<DeploymentStep>) -> Option<DeploymentStep> {
+        let done = step.and_then(|step| ORDER.iter().position(|one| *one == step));
+        let rest = &ORDER[done.map_or(0, |index| index + 1)..];
+        rest.iter().copied().find(|step| self.wants(*step))
     }
 }

@@ -1,15 +1,18 @@
 //! A deployment as it stands: how far it is with what was asked for.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::EffectKey;
-use slipway_model::Timestamp;
-use slipway_verdict::{Applied, evidence::PodEvidence};
+use slipway_model::{Id, Name, Timestamp};
+use slipway_verdict::{Applied, analysis::Tally, evidence::PodEvidence};
 
 use super::request::DeploymentRequest;
 pub use crate::reason::Reason;
-use crate::result::{CheckResult, JobResult};
+use crate::{
+    catalog::{Job, Metric},
+    result::{CheckResult, JobResult},
+};
 
 /// As the API shows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,9 @@ pub struct DeploymentState {
     pub attempt: u32,
     /// The step waits until then before its next attempt.
     pub retry_at: Option<Timestamp>,
+    /// How often in a row the far side could not be asked.
+    #[serde(default)]
+    pub(super) stumbles: u32,
     /// The far side could not be asked when it was last tried, in words.
     pub fault: Option<String>,
     /// What the API server answered; none before it took all manifests.
@@ -111,6 +117,26 @@ pub struct DeploymentState {
     /// Jobs that came to their end, in the order of their ends.
     #[serde(default)]
     pub jobs: Vec<JobResult>,
+    /// What a bake has measured so far, by metric.
+    #[serde(default)]
+    pub metrics: BTreeMap<Name, Tally>,
+    /// When the bake ends.
+    #[serde(default)]
+    pub bake_until: Option<Timestamp>,
+    /// At how many measurements in a row the workload was not complete.
+    #[serde(default)]
+    pub(super) unwell: u32,
+    /// The change that gitops-svc makes for the revert.
+    #[serde(default)]
+    pub reverting: Option<Id>,
+    /// What somebody asked of a rollout that pauses, until it is carried out.
+    #[serde(default)]
+    pub ask: Option<Ask>,
+    #[serde(default)]
+    pub(super) asks: u32,
+    /// A Job that nothing waits for any more and that may still run.
+    #[serde(default)]
+    pub stray: Option<Name>,
     pub evidence: Vec<PodEvidence>,
     pub requested_at: Option<Timestamp>,
     pub applied_at: Option<Timestamp>,
@@ -121,10 +147,57 @@ pub struct DeploymentState {
     pub lane_left: bool,
 }
 
+/// What somebody asks of a canary or blue-green rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Ask {
+    /// It is to go on; `full`: past all further steps.
+    Promote { full: bool },
+    /// The stable version is to serve everything again.
+    Abort { message: String },
+}
+
 impl DeploymentState {
     /// The key of the step's present attempt.
     pub fn key(&self) -> EffectKey {
         EffectKey::new(self.step.to_string(), self.attempt)
+    }
+
+    /// The key by which the revert's change is looked at.
+    pub fn observe_key(&self) -> EffectKey {
+        EffectKey::new(format!("{}:observe", self.step), self.attempt)
+    }
+
+    /// The key of what was asked of the rollout.
+    pub fn ask_key(&self) -> EffectKey {
+        let word = match self.ask {
+            Some(Ask::Abort { .. }) => "abort",
+            Some(Ask::Promote { .. }) | None => "promote",
+        };
+        EffectKey::new(word, self.asks)
+    }
+
+    /// The Job that is to run now.
+    pub fn job(&self) -> Option<&Job> {
+        let request = self.request.as_ref()?;
+        let jobs = request.jobs_of(self.step);
+        let done = match self.step {
+            DeploymentStep::After => self.jobs.len().checked_sub(request.jobs.before.len())?,
+            _ => self.jobs.len(),
+        };
+        jobs.get(done)
+    }
+
+    /// The metrics of the bake with what was measured of each, in the catalog's order.
+    pub fn measured(&self) -> impl Iterator<Item = (&Metric, Tally)> {
+        let bake = self.request.as_ref().and_then(|request| request.bake.as_ref());
+        let metrics = bake.map(|bake| bake.metrics.as_slice()).unwrap_or_default();
+        metrics.iter().map(|metric| {
+            (
+                metric,
+                self.metrics.get(&metric.name).cloned().unwrap_or_default(),
+            )
+        })
     }
 
     pub(super) fn holds_lane(&self) -> bool {
@@ -139,17 +212,39 @@ impl DeploymentState {
         self.active() && self.retry_at.is_none() && *key == self.key()
     }
 
+    /// From the Revert, while its change is followed.
+    pub(super) fn observes(&self, key: &EffectKey) -> bool {
+        self.active() && self.reverting.is_some() && *key == self.observe_key()
+    }
+
     pub(super) fn begin(&mut self, step: DeploymentStep, at: Timestamp) {
+        self.let_go();
         self.step = step;
         self.attempt = 1;
         self.retry_at = None;
+        self.stumbles = 0;
         self.fault = None;
+        self.reverting = None;
+        self.ask = None;
         self.since = Some(at);
     }
 
+    /// Notes the Job that would run on with nobody waiting for it.
+    fn let_go(&mut self) {
+        let ended_badly = self.jobs.last().is_some_and(|last| !last.succeeded);
+        if let Some(job) = self.job()
+            && !ended_badly
+        {
+            self.stray = Some(job.name.clone());
+        }
+    }
+
     pub(super) fn end(&mut self, status: DeploymentStatus, reason: Option<&Reason>, at: Timestamp) {
+        self.let_go();
         self.status = status;
         self.reason = reason.cloned();
+        self.ask = None;
+        self.reverting = None;
         self.failing = None;
         self.retry_at = None;
         self.fault = None;

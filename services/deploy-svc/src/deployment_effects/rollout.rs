@@ -2,25 +2,23 @@
 
 use std::time::Duration;
 
-use slipway_kubernetes::{Kubernetes, watch::View};
-use slipway_ledger::Meta;
-use slipway_model::{Actor, Timestamp};
+use slipway_kubernetes::{ApiFault, Kubernetes, watch::View};
+use slipway_model::Timestamp;
 use slipway_verdict::{Expected, Verdict};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::Run;
+use super::{Run, words::Words};
 use crate::{
     catalog::Pauses,
-    deployment::{Deployment, DeploymentCommand, DeploymentRequest, Reason},
+    deployment::{DeploymentCommand, DeploymentRequest, Reason},
 };
-
-/// Words about progress are recorded at most so often: each is an event for everyone who watches.
-const WORDS_EVERY: Duration = Duration::from_secs(1);
 
 /// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
 /// The same after the watch was interrupted, since taking it up again makes no sound.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
+/// A look at a workload that is thought to be complete takes at most so long.
+const LOOK: Duration = Duration::from_secs(20);
 
 /// Ends with the verdict's command.
 pub(super) async fn follow(
@@ -28,32 +26,14 @@ pub(super) async fn follow(
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let state = &run.snapshot.state;
-    let expected = Expected {
-        image: request.image_ref(),
-        epoch: request.epoch,
-        applied: state.applied.clone().unwrap_or_default(),
-        verify: request.verify,
-        since: state.applied_at.unwrap_or_else(Timestamp::now),
-        sync: None,
-        promotes: request.pauses == Pauses::Promote,
-    };
-    let target = &request.target;
-    let mut subscription = cluster.follow(target);
-    let mut words = Words {
-        run,
-        recorded: (state.progress.clone(), state.fault.is_some()),
-        pending: None,
-        next: Instant::now(),
-    };
+    let expected = expected(run, request);
+    let mut subscription = cluster.follow(&request.target);
+    let mut words = Words::new(run);
     // The last time that the API server was asked, and whether it answered.
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
         let mut view = subscription.view();
-        if view.synced && view.observed.workload.is_none() {
-            view.observed.gone = gone(cluster, request).await;
-        }
-        let (message, look_again) = match judge(&expected, &view) {
+        let (message, look_again) = match judge(cluster, request, &expected, &mut view).await {
             Verdict::Complete => return Some(DeploymentCommand::RolledOut { key: run.key.clone() }),
             Verdict::Failed(failure) => {
                 let reason = Reason::new(failure.reason.code(), failure.message);
@@ -90,75 +70,75 @@ pub(super) async fn follow(
     }
 }
 
-fn judge(expected: &Expected, view: &View) -> Verdict {
-    if view.synced {
-        slipway_verdict::judge(expected, &view.observed, Timestamp::now())
-    } else {
-        Verdict::Progressing {
-            message: "reading the cluster's state".to_owned(),
-            look_again: None,
+/// How a workload that was complete is now.
+///
+/// # Errors
+/// When the cluster cannot be watched: that says nothing about the workload.
+pub(super) async fn look(
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Result<Verdict, ApiFault> {
+    let expected = expected(run, request);
+    let mut subscription = cluster.follow(&request.target);
+    let synced = async {
+        loop {
+            let view = subscription.view();
+            if view.synced && view.fault.is_none() {
+                return view;
+            }
+            subscription.changed().await;
+        }
+    };
+    match tokio::time::timeout(LOOK, synced).await {
+        Ok(mut view) => Ok(judge(cluster, request, &expected, &mut view).await),
+        Err(_) => {
+            let why = subscription.view().fault.map(|fault| fault.words);
+            let why = why.unwrap_or_else(|| "its state did not arrive".to_owned());
+            Err(ApiFault::Away(format!(
+                "cluster {} cannot be watched: {why}",
+                cluster.name()
+            )))
         }
     }
 }
 
-/// The watch does not show it: either it lags behind our own write, or the object is gone. The API server knows.
-async fn gone(cluster: &Kubernetes, request: &DeploymentRequest) -> bool {
-    matches!(cluster.read(&request.target).await, Ok(None))
+/// What the deployment wants to see.
+pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
+    let state = &run.snapshot.state;
+    Expected {
+        image: request.image_ref(),
+        epoch: request.epoch,
+        applied: state.applied.clone().unwrap_or_default(),
+        verify: request.verify,
+        since: state.applied_at.unwrap_or_else(Timestamp::now),
+        sync: None,
+        promotes: request.pauses == Pauses::Promote,
+    }
+}
+
+async fn judge(
+    cluster: &Kubernetes,
+    request: &DeploymentRequest,
+    expected: &Expected,
+    view: &mut View,
+) -> Verdict {
+    if !view.synced {
+        return Verdict::Progressing {
+            message: "reading the cluster's state".to_owned(),
+            look_again: None,
+        };
+    }
+    if view.observed.workload.is_none() {
+        // Either the watch lags behind our own write, or the object is gone. The API server knows.
+        view.observed.gone = matches!(cluster.read(&request.target).await, Ok(None));
+    }
+    slipway_verdict::judge(expected, &view.observed, Timestamp::now())
 }
 
 async fn until(time: Option<Timestamp>) {
     match time {
         Some(time) => tokio::time::sleep(time.since(Timestamp::now())).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Records what is being waited for, without flooding.
-struct Words<'a> {
-    run: &'a Run,
-    recorded: (String, bool),
-    pending: Option<(String, bool)>,
-    next: Instant,
-}
-
-impl Words<'_> {
-    async fn say(&mut self, message: String, fault: bool) {
-        let words = (message, fault);
-        self.pending = (words != self.recorded).then_some(words);
-        if Instant::now() >= self.next {
-            self.flush().await;
-        }
-    }
-
-    /// Ends when something waits to be recorded and may be.
-    async fn due(&self) {
-        match self.pending {
-            Some(_) => sleep_until(self.next).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn flush(&mut self) {
-        let Some((message, fault)) = self.pending.take() else {
-            return;
-        };
-        let key = self.run.key.clone();
-        let command = || DeploymentCommand::Progress {
-            key: key.clone(),
-            message: message.clone(),
-            fault,
-        };
-        let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
-        match self
-            .run
-            .ledger
-            .execute::<Deployment>(&self.run.id, command, &meta)
-            .await
-        {
-            Ok(_) => self.recorded = (message, fault),
-            // The verdict matters, the words do not.
-            Err(error) => tracing::debug!(deployment = %self.run.id, %error, "progress not recorded"),
-        }
-        self.next = Instant::now() + WORDS_EVERY;
     }
 }

@@ -1,0 +1,279 @@
+//! What a command means for a deployment as it stands.
+
+use slipway_model::{Id, Timestamp};
+use slipway_verdict::{WorkloadKind, evidence::PodEvidence};
+
+use super::{
+    Ask, DeploymentCommand as Command, DeploymentEvent as Event, DeploymentRefusal as Refusal,
+    DeploymentState, DeploymentStep as Step, Reason, bake, timing,
+};
+use crate::result::{CheckResult, JobResult};
+
+/// Words about progress that are kept of one deployment; later ones are not recorded.
+const MAX_PROGRESS: u32 = 200;
+
+pub(super) fn decide(
+    id: &Id,
+    state: &DeploymentState,
+    command: Command,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    if state.request.is_none() {
+        return match command {
+            Command::Request(request) => {
+                let deadline = now + request.timeout;
+                let nothing_to_do = request.next(None).is_none();
+                let mut events = vec![Event::Requested { request, deadline }];
+                if nothing_to_do {
+                    events.push(Event::Succeeded {});
+                }
+                Ok(events)
+            }
+            _ => Err(Refusal::Unknown(id.clone())),
+        };
+    }
+    Ok(match command {
+        Command::Request(_) => Vec::new(),
+        Command::LaneLeft if state.status.is_final() && state.holds_lane() => vec![Event::LaneLeft {}],
+        Command::JobStopped { .. } if state.stray.is_some() => vec![Event::JobStopped {}],
+        Command::Promote { full } => asked(state, Ask::Promote { full })?,
+        Command::Abort { message } => asked(state, Ask::Abort { message })?,
+        Command::Cancel { message } if state.active() => {
+            vec![Event::Cancelled {
+                reason: Reason::new("CANCELLED", message),
+            }]
+        }
+        Command::Wake if state.active() => timing::wake(state, now),
+        Command::Told { key, declined }
+            if state.active() && state.ask.is_some() && key == state.ask_key() =>
+        {
+            told(state, declined)
+        }
+        Command::Reverting { key, change }
+            if state.step == Step::Revert && state.reverting.is_none() && state.expects(&key) =>
+        {
+            vec![Event::Reverting { change }]
+        }
+        // The first answer may be the last one already.
+        Command::Reverted { key, commit }
+            if state.step == Step::Revert && (state.observes(&key) || state.expects(&key)) =>
+        {
+            and_on(state, Event::Reverted { commit })
+        }
+        Command::JobEnded { key, result } if state.expects(&key) && state.job().is_some() => {
+            job_ended(state, result)
+        }
+        Command::Applied { key, applied } if state.step == Step::Apply && state.expects(&key) => {
+            and_on(state, Event::Applied { applied })
+        }
+        Command::RolledOut { key } if state.step == Step::Rollout && state.expects(&key) => {
+            and_on(state, Event::RolledOut {})
+        }
+        Command::Checked { key, results } if state.step == Step::Checks && state.expects(&key) => {
+            checked(state, results)
+        }
+        Command::Measured {
+            key,
+            measurements,
+            verdict,
+        } if state.step == Step::Bake && state.expects(&key) => {
+            bake::measured(state, measurements, verdict, now)
+        }
+        Command::Evidence { key, evidence } if state.step == Step::Evidence && state.expects(&key) => {
+            vec![collected(state, evidence)]
+        }
+        Command::Progress { key, message, fault } if state.expects(&key) || state.observes(&key) => {
+            progress(state, message, fault)
+        }
+        Command::Refused { key, reason } if state.expects(&key) || state.observes(&key) => {
+            vec![refused(state, reason)]
+        }
+        Command::Stumbled { key, message } if state.expects(&key) && state.reverting.is_none() => {
+            vec![Event::Stumbled {
+                step: state.step,
+                attempt: state.attempt,
+                message,
+                retry_at: now + timing::pause(id, state.stumbles + 1),
+            }]
+        }
+        // Of an older attempt, or too late.
+        _ => Vec::new(),
+    })
+}
+
+/// The event that ends a step, and the end of everything where that was the last.
+pub(super) fn and_on(state: &DeploymentState, event: Event) -> Vec<Event> {
+    let more = state
+        .request
+        .as_ref()
+        .and_then(|request| request.next(Some(state.step)))
+        .is_some();
+    if more {
+        vec![event]
+    } else {
+        vec![event, Event::Succeeded {}]
+    }
+}
+
+fn refused(state: &DeploymentState, reason: Reason) -> Event {
+    match state.step {
+        // Nothing was written, or not all of it: there is no rollout to collect evidence of.
+        Step::Revert | Step::Before | Step::Apply => failed(state, reason, Vec::new()),
+        Step::Rollout | Step::Checks | Step::After | Step::Bake => Event::Failing { reason },
+        Step::Evidence => collected(state, Vec::new()),
+    }
+}
+
+fn job_ended(state: &DeploymentState, result: JobResult) -> Vec<Event> {
+    if result.succeeded {
+        let more = state.request.as_ref().is_some_and(|request| {
+            let jobs = request.jobs_of(state.step);
+            state.job().map(|job| &job.name) != jobs.last().map(|job| &job.name)
+        });
+        let event = Event::JobEnded { result };
+        return if more { vec![event] } else { and_on(state, event) };
+    }
+    let mut message = format!("job {} failed: {}", result.name, result.message);
+    if let Some(line) = result.log_tail.iter().rev().find(|line| !line.trim().is_empty()) {
+        message = format!("{message}; its last words: {line}");
+    }
+    if state.step == Step::Before {
+        message = format!("{message}; nothing else was changed");
+    }
+    let reason = Reason::new("JOB_FAILED", message);
+    vec![Event::JobEnded { result }, refused(state, reason)]
+}
+
+fn checked(state: &DeploymentState, results: Vec<CheckResult>) -> Vec<Event> {
+    let failures: Vec<String> = results
+        .iter()
+        .filter(|result| !result.passed)
+        .map(|result| {
+            let attempts = if result.attempts == 1 {
+                "1 attempt".to_owned()
+            } else {
+                format!("{} attempts", result.attempts)
+            };
+            format!(
+                "check {} failed after {attempts}: {}",
+                result.name, result.last_answer
+            )
+        })
+        .collect();
+    let event = Event::Checked { results };
+    if failures.is_empty() {
+        return and_on(state, event);
+    }
+    let reason = Reason::new("CHECK_FAILED", failures.join("; "));
+    vec![event, Event::Failing { reason }]
+}
+
+fn progress(state: &DeploymentState, message: String, fault: bool) -> Vec<Event> {
+    let news = message != state.progress || fault != state.fault.is_some();
+    // Whether the far side can be asked decides how the deadline ends it, so that is recorded without limit.
+    let room = state.progress_count < MAX_PROGRESS || fault != state.fault.is_some();
+    if news && room {
+        vec![Event::Progressed { message, fault }]
+    } else {
+        Vec::new()
+    }
+}
+
+fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {
+    let kind = state.request.as_ref().map(|request| request.target.kind);
+    if let Some(kind) = kind
+        && !matches!(kind, WorkloadKind::Rollout | WorkloadKind::Canary)
+    {
+        return Err(Refusal::NoSteps(kind));
+    }
+    if !state.active() || state.step != Step::Rollout {
+        let how = if state.status.is_final() {
+            state.status.as_str().to_owned()
+        } else {
+            format!("at its step {}", state.step)
+        };
+        return Err(Refusal::NotRollingOut(how));
+    }
+    match (&state.ask, &ask) {
+        (Some(same), _) if *same == ask => Ok(Vec::new()),
+        // Who wants out is not overruled by who wants on.
+        (Some(Ask::Abort { .. }), _) => Ok(Vec::new()),
+        _ => Ok(vec![Event::Asked { ask }]),
+    }
+}
+
+fn told(state: &DeploymentState, declined: Option<String>) -> Vec<Event> {
+    match (declined, &state.ask) {
+        (Some(message), _) => vec![Event::Declined { message }],
+        (None, Some(Ask::Abort { message })) => vec![Event::Failing {
+            reason: Reason::new("ABORTED", message.clone()),
+        }],
+        (None, _) => vec![Event::Promoted {}],
+    }
+}
+
+/// The end of one whose evidence was collected.
+pub(super) fn collected(state: &DeploymentState, evidence: Vec<PodEvidence>) -> Event {
+    let reason = state
+        .failing
+        .clone()
+        .unwrap_or_else(|| Reason::new("INTERNAL", "failed for no reason; a defect"));
+    failed(state, reason, evidence)
+}
+
+/// The answer is no.
+pub(super) fn failed(state: &DeploymentState, reason: Reason, evidence: Vec<PodEvidence>) -> Event {
+    match alarm(state, &reason) {
+        Some(reason) => Event::RollbackFailed { reason, evidence },
+        None => Event::Failed { reason, evidence },
+    }
+}
+
+/// We could not tell.
+pub(super) fn errored(state: &DeploymentState, reason: Reason) -> Event {
+    match alarm(state, &reason) {
+        Some(reason) => Event::RollbackFailed {
+            reason,
+            evidence: Vec::new(),
+        },
+        None => Event::Errored { reason },
+    }
+}
+
+/// For one that puts another back: the reason with what to do now.
+fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
+    let request = state.request.as_ref()?;
+    let rolled_back = request.rolls_back.as_ref()?;
+    let target = &request.target;
+    let by_hand = match (target.kind, &request.source) {
+        (WorkloadKind::Application, _) => {
+            format!("`argocd app get {}` shows what is there", target.name)
+        }
+        (WorkloadKind::Rollout, _) => format!(
+            "`kubectl argo rollouts undo {} -n {}` goes back by hand",
+            target.name, target.namespace
+        ),
+        (WorkloadKind::Canary, _) => format!(
+            "`kubectl -n {} describe canary {}` shows what serves",
+            target.namespace, target.name
+        ),
+        (kind, _) => format!(
+            "`kubectl -n {} rollout undo {}/{}` goes back by hand",
+            target.namespace,
+            kind.as_str().to_ascii_lowercase(),
+            target.name
+        ),
+    };
+    let git = match &request.source {
+        Some(source) => format!(", and {} of {} must say the same", source.path, source.repository),
+        None => String::new(),
+    };
+    Some(Reason::new(
+        reason.code.clone(),
+        format!(
+            "{}. The rollback of {rolled_back} did not succeed, so {target} may run the version that failed, or \
+             neither: look at it now; {by_hand}{git}; or release a version that works",
+            reason.message.trim_end_matches('.')
+        ),
+    ))
+}

@@ -1,0 +1,78 @@
+//! Makes the cluster take the change: rendered manifests, or the one thing that the action asks for.
+
+use slipway_kubernetes::{
+    Kubernetes,
+    apply::{self, ApplyError, Write, manifests},
+};
+use slipway_verdict::Applied;
+
+use super::{DeploymentEffects, Outcome, RenderError, Run, own_trace};
+use crate::deployment::{Action, DeploymentRequest, Reason, Source};
+
+impl DeploymentEffects {
+    /// Carries out the action. What was written before an error stays; the same again goes on.
+    pub(super) async fn apply(
+        &self,
+        cluster: &Kubernetes,
+        run: &Run,
+        request: &DeploymentRequest,
+    ) -> Result<Applied, Outcome> {
+        let write = Write {
+            deployment: &run.id,
+            target: &request.target,
+            epoch: request.epoch,
+            commit: request
+                .source
+                .as_ref()
+                .map_or("", |source| source.commit.as_str()),
+        };
+        let written = match &request.action {
+            Action::Apply => {
+                let Some(source) = &request.source else {
+                    let reason = Reason::new("NO_SOURCE", "there is no commit to apply; this is a defect");
+                    return Err(Outcome::Refused(reason));
+                };
+                let objects = self.rendered(run, request, source).await?;
+                apply::apply(cluster, objects, &write).await
+            }
+            Action::Restart
+            | Action::SetImage
+            | Action::Undo { .. }
+            | Action::Sync { .. }
+            | Action::Nothing => {
+                let reason = Reason::new("INTERNAL", "this action is no write; this is a defect");
+                return Err(Outcome::Refused(reason));
+            }
+        };
+        written.map_err(|error| match error {
+            ApplyError::Superseded { .. } => {
+                Outcome::Refused(Reason::new("SUPERSEDED_EPOCH", error.to_string()))
+            }
+            ApplyError::Refused(message) => Outcome::Refused(Reason::new("APPLY_REFUSED", message)),
+            ApplyError::Away(message) => Outcome::Away(format!("cluster {}: {message}", cluster.name())),
+        })
+    }
+
+    async fn rendered(
+        &self,
+        run: &Run,
+        request: &DeploymentRequest,
+        source: &Source,
+    ) -> Result<Vec<manifests::Manifest>, Outcome> {
+        let trace = run.traceparent.unwrap_or_else(|| own_trace(run));
+        let yaml = self
+            .manifests
+            .render(&source.repository, &source.commit, &source.path, trace)
+            .await
+            .map_err(|error| match error {
+                RenderError::Refused(reason) => Outcome::Refused(reason),
+                RenderError::Away(message) => Outcome::Away(message),
+            })?;
+        manifests::parse(&yaml)
+            .and_then(|objects| {
+                manifests::verify(&objects, &request.target, &request.image_ref())?;
+                Ok(objects)
+            })
+            .map_err(|error| Outcome::Refused(Reason::new(error.code(), error.to_string())))
+    }
+}

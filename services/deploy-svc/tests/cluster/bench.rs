@@ -1,0 +1,322 @@
+//! One test's namespace, ledger and executor.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use deploy_svc::{
+    catalog::{Target, Verify, WorkloadKind},
+    deployment::{
+        Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
+    },
+    deployment_effects::{DeploymentEffects, Manifests, RenderError},
+};
+use futures::StreamExt;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1, core::v1::Namespace},
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::json;
+use slipway_kubernetes::{Clusters, Kubernetes};
+use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig, Meta};
+use slipway_model::{Actor, CommitSha, Digest, Id, Name, TraceContext};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+
+/// The commit that all deployments name.
+pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+
+/// Renders what the test says, instead of gitops-svc.
+#[derive(Default)]
+pub(crate) struct Rendered(pub(crate) Mutex<String>);
+
+#[async_trait]
+impl Manifests for Rendered {
+    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
+        Ok(self.0.lock().await.clone())
+    }
+}
+
+/// One test's namespace, ledger and executor.
+pub(crate) struct Bench {
+    pub(crate) cluster: Kubernetes,
+    pub(crate) clusters: Clusters,
+    /// Made for this test, and deleted after it.
+    pub(crate) namespace: Name,
+    /// Name of the application's image, without tag and digest.
+    pub(crate) image: String,
+    /// Its two versions.
+    pub(crate) a: Digest,
+    pub(crate) b: Digest,
+    pub(crate) rendered: Arc<Rendered>,
+    pub(crate) ledger: Ledger,
+    /// Whether the digests are those that pods will report: not where a kubelet makes them up.
+    pub(crate) digests: bool,
+    executor: ExecutorHandle,
+    shutdown: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Opens a namespace, and runs deployments with what the service runs them.
+    pub(crate) async fn new(world: &World, test: &str) -> Self {
+        let (clusters, cluster) = world.clusters().await;
+        let short: String = test.replace('_', "-").chars().take(40).collect();
+        let namespace: Name = format!("{}-{:05}", short.trim_matches('-'), fastrand::u32(..100_000))
+            .parse()
+            .unwrap();
+        let object = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
+        let api: Api<Namespace> = Api::all(cluster.client().clone());
+        api.create(&PostParams::default(), &object).await.unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("deploy.db").display());
+        let ledger = Ledger::open(LedgerConfig::new(url).origin("deploy"))
+            .await
+            .unwrap();
+        let shutdown = CancellationToken::new();
+        let rendered = Arc::new(Rendered::default());
+        let effects = DeploymentEffects::new(clusters.clone(), Arc::clone(&rendered) as Arc<dyn Manifests>);
+        let executor = Executor::builder(ledger.clone())
+            .register::<Deployment>(Arc::new(effects))
+            .spawn(shutdown.clone());
+        Self {
+            cluster,
+            clusters,
+            namespace,
+            image: world.image.clone(),
+            a: world.a.clone(),
+            b: world.b.clone(),
+            rendered,
+            ledger,
+            digests: world.digests,
+            executor,
+            shutdown,
+            _folder: folder,
+        }
+    }
+
+    /// Stops what runs, and deletes the namespace.
+    pub(crate) async fn end(self) {
+        self.shutdown.cancel();
+        self.executor.drain().await;
+        let api: Api<Namespace> = Api::all(self.cluster.client().clone());
+        let _ = api
+            .delete(self.namespace.as_str(), &DeleteParams::default())
+            .await;
+    }
+
+    /// Objects of a kind in the test's namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.cluster.client().clone(), self.namespace.as_str())
+    }
+
+    pub(crate) fn deployments(&self) -> Api<v1::Deployment> {
+        self.api()
+    }
+
+    /// The reference of a version in a mode (`ok`, `crash`, `sick`). The tag says what it does, for kubelets that go
+    /// by a script.
+    pub(crate) fn image(&self, digest: &Digest, mode: &str) -> String {
+        let tag = match mode {
+            "crash" => "crash01",
+            "missing" => "missing1",
+            _ if *digest == self.b => "bbbbbbb",
+            _ => "aaaaaaa",
+        };
+        format!("{}:{tag}@{digest}", self.image)
+    }
+
+    /// A pod template's inside: one container `app` in a mode, ready when its port is open.
+    pub(crate) fn template(&self, digest: &Digest, mode: &str) -> serde_json::Value {
+        json!({
+            "metadata": {"labels": {"app": "shop"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "app",
+                    "image": self.image(digest, mode),
+                    "ports": [{"containerPort": 8080}],
+                    "env": [{"name": "MODE", "value": mode}],
+                    "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+                }],
+            },
+        })
+    }
+
+    /// Says what is rendered from now on: these objects, in the test's namespace.
+    pub(crate) async fn render(&self, objects: &[serde_json::Value]) {
+        let documents: Vec<String> = objects
+            .iter()
+            .map(|object| {
+                let mut object = object.clone();
+                object["metadata"]["namespace"] = json!(self.namespace);
+                object.to_string()
+            })
+            .collect();
+        *self.rendered.0.lock().await = documents.join("\n---\n");
+    }
+
+    /// A workload `shop` of two replicas in front of which a Service stands, as kustomize would print them.
+    pub(crate) fn shop(&self, kind: WorkloadKind, digest: &Digest, mode: &str) -> Vec<serde_json::Value> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"},
+            "spec": {"selector": {"app": "shop"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+        });
+        let mut spec = json!({
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": self.template(digest, mode),
+        });
+        if kind != WorkloadKind::DaemonSet {
+            spec["replicas"] = json!(2);
+        }
+        match kind {
+            WorkloadKind::Deployment => spec["progressDeadlineSeconds"] = json!(60),
+            WorkloadKind::StatefulSet => spec["serviceName"] = json!("shop"),
+            _ => {}
+        }
+        let workload = json!({
+            "apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "shop"}, "spec": spec,
+        });
+        vec![service, workload]
+    }
+
+    /// A request for the workload `shop`, without checks.
+    pub(crate) fn request_of(&self, kind: WorkloadKind, digest: &Digest, epoch: u64) -> DeploymentRequest {
+        DeploymentRequest {
+            service: "shop".parse().unwrap(),
+            environment: "dev".parse().unwrap(),
+            target: Target {
+                cluster: "test".parse().unwrap(),
+                namespace: self.namespace.clone(),
+                kind,
+                name: "shop".to_owned(),
+            },
+            image: self.image.parse().unwrap(),
+            digest: digest.clone(),
+            source: Some(Source {
+                repository: "platform".parse().unwrap(),
+                path: "apps/shop".to_owned(),
+                commit: COMMIT.parse().unwrap(),
+            }),
+            epoch,
+            action: Action::Apply,
+            jobs: Default::default(),
+            checks: Vec::new(),
+            bake: None,
+            pauses: Default::default(),
+            verify: Verify {
+                crash_loop_restarts: 2,
+                digest: self.digests,
+                ..Verify::default()
+            },
+            timeout: Duration::from_secs(90),
+            rolls_back: None,
+            reverts: None,
+            correlation_id: String::new(),
+            labels: Default::default(),
+            requested_by: Actor::system("test"),
+            holds_lane: false,
+        }
+    }
+
+    pub(crate) fn request(&self, digest: &Digest, epoch: u64) -> DeploymentRequest {
+        self.request_of(WorkloadKind::Deployment, digest, epoch)
+    }
+
+    pub(crate) async fn start(&self, request: DeploymentRequest) -> Id {
+        let id = Id::generate("dep");
+        self.tell(&id, DeploymentCommand::Request(Box::new(request)))
+            .await;
+        id
+    }
+
+    pub(crate) async fn tell(&self, id: &Id, command: DeploymentCommand) -> DeploymentState {
+        let meta = Meta::from(Actor::system("test"));
+        let told = self
+            .ledger
+            .execute::<Deployment>(id, || command.clone(), &meta)
+            .await;
+        told.unwrap().state
+    }
+
+    /// Waits until the deployment is as wanted, or final.
+    pub(crate) async fn until(&self, id: &Id, wanted: impl Fn(&DeploymentState) -> bool) -> DeploymentState {
+        let mut states = std::pin::pin!(self.ledger.watch::<Deployment>(id, None));
+        let mut last = None;
+        while let Some(snapshot) = states.next().await {
+            let state = snapshot.unwrap().state;
+            if wanted(&state) {
+                return state;
+            }
+            last = Some(state);
+        }
+        last.expect("a state")
+    }
+
+    pub(crate) async fn end_of(&self, id: &Id) -> DeploymentState {
+        self.until(id, |state| state.status.is_final()).await
+    }
+
+    /// Requests it, and waits for its end.
+    pub(crate) async fn run(&self, request: DeploymentRequest) -> DeploymentState {
+        let id = self.start(request).await;
+        self.end_of(&id).await
+    }
+
+    /// Deploys a version of the Deployment `shop` in a mode.
+    pub(crate) async fn deploy(&self, digest: &Digest, mode: &str, epoch: u64) -> DeploymentState {
+        self.render(&self.shop(WorkloadKind::Deployment, digest, mode))
+            .await;
+        self.run(self.request(digest, epoch)).await
+    }
+
+    /// Whether this cluster runs containers, so that logs can be read and services answer; without a kubelet of its
+    /// own the API server cannot ask one. Needs a pod that runs.
+    pub(crate) async fn runs_containers(&self) -> bool {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = self.api();
+        let Some(pod) = pods
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .next()
+        else {
+            panic!("no pod to ask for its log")
+        };
+        pods.logs(pod.metadata.name.as_deref().unwrap(), &Default::default())
+            .await
+            .is_ok()
+    }
+}
+
+#[track_caller]
+pub(crate) fn succeeded(state: &DeploymentState) {
+    assert_eq!(
+        state.status,
+        DeploymentStatus::Succeeded,
+        "{:?} {:?}",
+        state.reason,
+        state.evidence
+    );
+}
+
+#[track_caller]
+pub(crate) fn failed(state: &DeploymentState, code: &str, words: &[&str]) {
+    assert_eq!(state.status, DeploymentStatus::Failed, "{state:?}");
+    let reason = state.reason.as_ref().unwrap();
+    assert_eq!(reason.code, code, "{reason:?}");
+    for part in words {
+        assert!(reason.message.contains(part), "{part:?} in {:?}", reason.message);
+    }
+}

@@ -1,0 +1,239 @@
+//! What tests against a cluster share: the cluster, a namespace with a ledger and an executor for each test, and a
+//! runner in place of the standard one, since the executable is also the shim of local-cluster's pods.
+//!
+//! ```ignore
+//! #[macro_use]
+//! mod cluster;
+//! use cluster::{Bench, World};
+//!
+//! cluster_tests! {
+//!     configure: |config| config.nodes = 2, // of local-cluster; a real cluster is as it is
+//!     tests: [it_works],                    // async fn(&Bench); several at once, each in its own namespace
+//!     faults: [the_api_server_restarts],    // async fn(&mut World); local-cluster only, one after the other
+//! }
+//! ```
+//!
+//! In `Cargo.toml`: `[[test]] name = "…" harness = false`.
+//!
+//! The cluster is local-cluster with real processes, or the one of `SLIPWAY_TEST_KUBECONFIG` with images
+//! `${SLIPWAY_TEST_IMAGE_PREFIX}app`. Their digests are `SLIPWAY_TEST_DIGEST_A` and `_B` where those are given, else
+//! those of the images that are built here, which a kubelet that runs nothing takes as well. Tags say what an image
+//! does ([`Bench::image`]), for kubelets that go by a script.
+#![allow(dead_code, reason = "each test executable uses a part of it")]
+
+mod bench;
+mod image;
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt};
+use serde_json::json;
+use slipway_kubernetes::{Cluster, ClusterConfig, Clusters, Kubernetes};
+use slipway_model::{Digest, Name};
+
+pub(crate) use bench::{Bench, failed, succeeded};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+/// So many tests run at once: most of their time is waiting for probes and back-offs.
+const AT_ONCE: usize = 4;
+
+pub(crate) type Test = for<'a> fn(&'a Bench) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+pub(crate) type FaultTest = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Defines `main`: see the module.
+macro_rules! cluster_tests {
+    (configure: $configure:expr, tests: [$($test:ident),* $(,)?], faults: [$($fault:ident),* $(,)?] $(,)?) => {
+        fn main() {
+            local_cluster::shim::run_if_requested();
+            let tests: &[(&str, $crate::cluster::Test)] =
+                &[$((stringify!($test), |bench| Box::pin($test(bench)))),*];
+            let faults: &[(&str, $crate::cluster::FaultTest)] =
+                &[$((stringify!($fault), |world| Box::pin($fault(world)))),*];
+            $crate::cluster::run($configure, tests, faults);
+        }
+    };
+}
+
+/// Runs what the command line selects, as cargo's other tests do, and exits.
+pub(crate) fn run(
+    configure: fn(&mut local_cluster::Config),
+    tests: &[(&str, Test)],
+    faults: &[(&str, FaultTest)],
+) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let selected = |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()));
+    if args.iter().any(|arg| arg == "--list") {
+        let names = tests
+            .iter()
+            .map(|(name, _)| name)
+            .chain(faults.iter().map(|(name, _)| name));
+        names.for_each(|name| println!("{name}: test"));
+        return;
+    }
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).init();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let failed = runtime.block_on(async {
+        let mut world = World::start(configure).await;
+        let chosen = tests.iter().filter(|(name, _)| selected(name));
+        let outcomes = futures::stream::iter(chosen)
+            .map(|(name, test)| attempt(&world, name, *test))
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<bool>>()
+            .await;
+        let mut failed = outcomes.iter().filter(|passed| !**passed).count();
+        if world.local.is_some() {
+            for (name, test) in faults.iter().filter(|(name, _)| selected(name)) {
+                let run = tokio::time::timeout(PATIENCE, test(&mut world));
+                failed += usize::from(!report(name, &AssertUnwindSafe(run).catch_unwind().await));
+            }
+        }
+        world.end().await;
+        failed
+    });
+    std::process::exit(i32::from(failed > 0));
+}
+
+async fn attempt(world: &World, name: &str, test: Test) -> bool {
+    let bench = Bench::new(world, name).await;
+    let run = tokio::time::timeout(PATIENCE, test(&bench));
+    let passed = report(name, &AssertUnwindSafe(run).catch_unwind().await);
+    bench.end().await;
+    passed
+}
+
+type Outcome = Result<Result<(), tokio::time::error::Elapsed>, Box<dyn std::any::Any + Send>>;
+
+fn report(name: &str, outcome: &Outcome) -> bool {
+    let words = match outcome {
+        Ok(Ok(())) => "ok",
+        Ok(Err(_)) => "FAILED (it took too long)",
+        Err(_) => "FAILED",
+    };
+    println!("test {name} ... {words}");
+    matches!(outcome, Ok(Ok(())))
+}
+
+/// The cluster, shared by all tests of one executable.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    configure: fn(&mut local_cluster::Config),
+    kubeconfig: PathBuf,
+    /// None: the cluster is somebody else's.
+    pub(crate) local: Option<local_cluster::Cluster>,
+    /// Name of the application's image.
+    pub(crate) image: String,
+    /// Two versions of it.
+    pub(crate) a: Digest,
+    pub(crate) b: Digest,
+    /// Whether pods of those versions report those digests.
+    pub(crate) digests: bool,
+}
+
+impl World {
+    pub(crate) async fn start(configure: fn(&mut local_cluster::Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let given = |name: &str| {
+            std::env::var(name)
+                .ok()
+                .map(|digest| digest.parse::<Digest>().unwrap())
+        };
+        let (a, b, given) = match (given("SLIPWAY_TEST_DIGEST_A"), given("SLIPWAY_TEST_DIGEST_B")) {
+            (Some(a), Some(b)) => (a, b, true),
+            _ => {
+                let binary = image::compile(folder.path());
+                let images = folder.path().join("images");
+                (
+                    image::write(&images, "app", &binary, "a"),
+                    image::write(&images, "app", &binary, "b"),
+                    false,
+                )
+            }
+        };
+        if let Some(kubeconfig) = std::env::var_os("SLIPWAY_TEST_KUBECONFIG") {
+            let prefix = std::env::var("SLIPWAY_TEST_IMAGE_PREFIX")
+                .expect("SLIPWAY_TEST_IMAGE_PREFIX is needed with SLIPWAY_TEST_KUBECONFIG");
+            let image = match prefix.as_str() {
+                "" => "app".to_owned(),
+                prefix => format!("{}/app", prefix.trim_end_matches('/')),
+            };
+            let kubeconfig = kubeconfig.into();
+            return Self {
+                folder,
+                configure,
+                kubeconfig,
+                local: None,
+                image,
+                a,
+                b,
+                digests: given,
+            };
+        }
+        let local = start_local(folder.path(), configure).await;
+        let kubeconfig = local.kubeconfig_path().to_owned();
+        let image = "registry.example/app".to_owned();
+        Self {
+            folder,
+            configure,
+            kubeconfig,
+            local: Some(local),
+            image,
+            a,
+            b,
+            digests: true,
+        }
+    }
+
+    /// The clusters of a service's configuration: this one, by the name `test`.
+    pub(crate) async fn clusters(&self) -> (Clusters, Kubernetes) {
+        let name: Name = "test".parse().unwrap();
+        let config = json!({"name": "test", "kubeconfig": self.kubeconfig});
+        let config: ClusterConfig = serde_json::from_value(config).unwrap();
+        let clusters = Clusters::open(&[config]).await.unwrap();
+        let Cluster::Kubernetes(cluster) = clusters.get(&name).unwrap().clone() else {
+            panic!("a real one")
+        };
+        (clusters, *cluster)
+    }
+
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The local cluster goes away, with its pods.
+    pub(crate) async fn stop_local(&mut self) {
+        if let Some(local) = self.local.take() {
+            local.shutdown().await;
+        }
+    }
+
+    /// It comes back as it was.
+    pub(crate) async fn start_local(&mut self) {
+        self.local = Some(start_local(self.folder.path(), self.configure).await);
+    }
+
+    async fn end(mut self) {
+        self.stop_local().await;
+    }
+}
+
+async fn start_local(folder: &Path, configure: fn(&mut local_cluster::Config)) -> local_cluster::Cluster {
+    let mut config = local_cluster::Config::new(folder.join("cluster"));
+    config.image_layouts.push(folder.join("images"));
+    config.back_off = Duration::from_millis(100);
+    configure(&mut config);
+    local_cluster::Cluster::start(config).await.unwrap()
+}

@@ -38,24 +38,34 @@ impl Controllers {
         self.store.create(resource, object)
     }
 
-    fn delete_pod(&self, namespace: &str, name: &str) -> bool {
-        delete::delete_object(&self.store, &PODS, namespace, name, &Options::default()).is_ok()
+    /// Deletes a pod, also from `pods`, what the decision knows. False when it was gone already.
+    fn delete_pod(&self, pods: &mut Vec<Arc<Value>>, namespace: &str, name: &str) -> bool {
+        let deleted = delete::delete_object(&self.store, &PODS, namespace, name, &Options::default());
+        if let Ok((marked, false)) = &deleted {
+            let known = pods.iter_mut().find(|pod| object::name(pod) == name);
+            if let Some(known) = known {
+                *known = Arc::clone(marked);
+            }
+        } else {
+            pods.retain(|pod| object::name(pod) != name);
+        }
+        deleted.is_ok()
     }
 
-    /// Makes pods until one is refused, which is told in an event. Returns how many were made, and the refusal.
+    /// Makes pods until one is refused, which is told in an event. Returns those made, and the refusal.
     fn create_pods(
         &self,
         owner: &Value,
         recorder: &Recorder,
         pods: impl IntoIterator<Item = Value>,
-    ) -> (usize, Option<String>) {
-        let mut made = 0;
+    ) -> (Vec<Arc<Value>>, Option<String>) {
+        let mut made = Vec::new();
         for pod in pods {
             match self.create(&PODS, pod) {
                 Ok(pod) => {
-                    made += 1;
                     let message = format!("Created pod: {}", object::name(&pod));
                     recorder.normal(owner, "SuccessfulCreate", &message);
+                    made.push(pod);
                 }
                 Err(error) => {
                     let message = format!("Error creating: {}", error.message);
@@ -67,9 +77,9 @@ impl Controllers {
         (made, None)
     }
 
-    fn delete_pods(&self, owner: &Value, recorder: &Recorder, names: &[String]) {
+    fn delete_pods(&self, owner: &Value, recorder: &Recorder, pods: &mut Vec<Arc<Value>>, names: &[String]) {
         for name in names {
-            if self.delete_pod(object::namespace(owner), name) {
+            if self.delete_pod(pods, object::namespace(owner), name) {
                 recorder.normal(owner, "SuccessfulDelete", &format!("Deleted pod: {name}"));
             }
         }
@@ -135,12 +145,12 @@ impl Controllers {
 
     pub(super) fn replica_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&REPLICA_SETS, namespace, name)?;
-        let pods = self.controlled_by(&PODS, &set);
+        let mut pods = self.controlled_by(&PODS, &set);
         let now = Timestamp::now();
         let decision = replicaset::reconcile(&set, &pods, now);
         let new = std::iter::repeat_with(|| replicaset::pod(&set)).take(decision.create);
         let (_, refusal) = self.create_pods(&set, &self.replica_sets, new);
-        self.delete_pods(&set, &self.replica_sets, &decision.delete);
+        self.delete_pods(&set, &self.replica_sets, &mut pods, &decision.delete);
         let mut status = decision.status;
         if let Some(conditions) = replicaset::failure(&set, refusal.as_deref(), now) {
             status["conditions"] = conditions;
@@ -193,8 +203,9 @@ impl Controllers {
     pub(super) fn stateful_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&STATEFUL_SETS, namespace, name)?;
         let history = || self.controlled_by(&CONTROLLER_REVISIONS, &set);
-        let pods = || self.controlled_by(&PODS, &set);
-        let plan = statefulset::plan(&set, &history(), &pods(), Timestamp::now());
+        let mut pods = self.controlled_by(&PODS, &set);
+        let now = Timestamp::now();
+        let plan = statefulset::plan(&set, &history(), &pods, now);
         let mut outcome = Outcome::default();
         if !self.record(&STATEFUL_SETS, &set, &plan.revision) {
             outcome.failed = true;
@@ -204,7 +215,8 @@ impl Controllers {
         for pod in plan.create {
             let pod_name = object::name(&pod).to_owned();
             match self.create(&PODS, pod) {
-                Ok(_) => {
+                Ok(pod) => {
+                    pods.push(pod);
                     let message = format!("create Pod {pod_name} in StatefulSet {name} successful");
                     recorder.normal(&set, "SuccessfulCreate", &message);
                 }
@@ -220,13 +232,13 @@ impl Controllers {
             }
         }
         for pod in &plan.delete {
-            if self.delete_pod(namespace, pod) {
+            if self.delete_pod(&mut pods, namespace, pod) {
                 let message = format!("delete Pod {pod} in StatefulSet {name} successful");
                 recorder.normal(&set, "SuccessfulDelete", &message);
             }
         }
         let update = &plan.revision.name;
-        let (status, look_again) = statefulset::status(&set, &history(), update, &pods(), Timestamp::now());
+        let (status, look_again) = statefulset::status(&set, &history(), update, &pods, now);
         self.change(&STATEFUL_SETS, &set, |new| new["status"] = status);
         self.forget(namespace, &plan.forget);
         outcome.look_again = look_again;
@@ -236,9 +248,10 @@ impl Controllers {
     pub(super) fn daemon_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&DAEMON_SETS, namespace, name)?;
         let history = self.controlled_by(&CONTROLLER_REVISIONS, &set);
-        let pods = || self.controlled_by(&PODS, &set);
+        let mut pods = self.controlled_by(&PODS, &set);
         let (nodes, _) = self.store.list(&NODES, None);
-        let plan = daemonset::plan(&set, &history, &pods(), &nodes, Timestamp::now());
+        let now = Timestamp::now();
+        let plan = daemonset::plan(&set, &history, &pods, &nodes, now);
         let mut outcome = Outcome::default();
         if !self.record(&DAEMON_SETS, &set, &plan.revision) {
             outcome.failed = true;
@@ -248,12 +261,13 @@ impl Controllers {
             let message =
                 format!("Found failed daemon pod {namespace}/{pod} on node {node}, will try to kill it");
             self.daemon_sets.warning(&set, "FailedDaemonPod", &message);
-            self.delete_pods(&set, &self.daemon_sets, std::slice::from_ref(pod));
+            self.delete_pods(&set, &self.daemon_sets, &mut pods, std::slice::from_ref(pod));
         }
-        let (_, refusal) = self.create_pods(&set, &self.daemon_sets, plan.create);
-        self.delete_pods(&set, &self.daemon_sets, &plan.delete);
+        let (made, refusal) = self.create_pods(&set, &self.daemon_sets, plan.create);
+        self.delete_pods(&set, &self.daemon_sets, &mut pods, &plan.delete);
+        pods.extend(made);
         let hash = &plan.revision.hash;
-        let (status, look_again) = daemonset::status(&set, hash, &pods(), &nodes, Timestamp::now());
+        let (status, look_again) = daemonset::status(&set, hash, &pods, &nodes, now);
         self.change(&DAEMON_SETS, &set, |new| new["status"] = status);
         self.forget(namespace, &plan.forget);
         outcome.look_again = look_again;
@@ -263,7 +277,7 @@ impl Controllers {
 
     pub(super) fn job(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let job = self.store.get(&JOBS, namespace, name)?;
-        let pods = self.controlled_by(&PODS, &job);
+        let mut pods = self.controlled_by(&PODS, &job);
         let plan = job::reconcile(&job, &pods, self.back_off, Timestamp::now());
         if plan.expired {
             let options = Options {
@@ -273,23 +287,27 @@ impl Controllers {
             self.delete(&JOBS, &job, &options);
             return None;
         }
-        let let_go = |name: &String| {
-            if let Some(pod) = pods.iter().find(|pod| object::name(pod) == name) {
+        let let_go = |pods: &[Arc<Value>], names: &[String]| {
+            for pod in pods
+                .iter()
+                .filter(|pod| names.iter().any(|name| name == object::name(pod)))
+            {
                 self.drop_finalizer(&PODS, pod, job::TRACKING);
             }
         };
-        plan.discard.iter().for_each(let_go);
-        self.delete_pods(&job, &self.jobs, &plan.discard);
-        self.delete_pods(&job, &self.jobs, &plan.delete);
+        let_go(&pods, &plan.discard);
+        self.delete_pods(&job, &self.jobs, &mut pods, &plan.discard);
+        self.delete_pods(&job, &self.jobs, &mut pods, &plan.delete);
         let new = std::iter::repeat_with(|| job::pod(&job)).take(plan.create);
         let (made, refusal) = self.create_pods(&job, &self.jobs, new);
         let mut status = plan.status;
-        if plan.active + made > 0 {
-            status["active"] = json!(plan.active + made);
+        let active = plan.active + made.len();
+        if active > 0 {
+            status["active"] = json!(active);
         }
         self.change(&JOBS, &job, |new| new["status"] = status);
         // Their uids are in the status now.
-        plan.release.iter().for_each(let_go);
+        let_go(&pods, &plan.release);
         for (kind, reason, message) in &plan.events {
             if *kind == "Warning" {
                 self.jobs.warning(&job, reason, message);

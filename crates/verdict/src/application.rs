@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 use slipway_model::{CommitSha, Timestamp};
 
-use crate::{Expected, Failure, Verdict, fail, micros, sync_window::SyncWindow};
+use crate::{Expected, Failure, Verdict, annotation, fail, micros, sync_window::SyncWindow};
 
 pub use decide::next;
 
@@ -38,6 +38,8 @@ pub struct Sync {
     pub operation: String,
     /// Exactly this commit.
     pub revision: CommitSha,
+    /// The key of the target whose lane gave the epoch: epochs of other lanes say nothing.
+    pub lane: String,
     /// Commits that are known to contain `revision`: they may stand in its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descendants: Vec<CommitSha>,
@@ -161,6 +163,15 @@ impl Application {
             .is_some_and(|automated| automated.enabled != Some(false))
     }
 
+    /// Whether that sync was asked for, whatever has become of it since.
+    pub fn asked_for(&self, sync: &Sync) -> bool {
+        let id = Some(sync.operation.as_str());
+        let state = self.status.operation_state.as_ref();
+        let asked = annotation(&self.metadata, OPERATION) == id
+            || self.operation.as_ref().and_then(Operation::id) == id;
+        asked || state.and_then(|state| state.operation.id()) == id
+    }
+
     /// Whether what stands in `.operation` has run already, and was left there (argo-cd#29741).
     pub fn leftover(&self) -> bool {
         let state = self.status.operation_state.as_ref();
@@ -261,6 +272,8 @@ pub struct SyncOperation {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApplicationStatus {
+    /// Where Argo CD itself lives, and with it the projects.
+    pub controller_namespace: String,
     pub operation_state: Option<OperationState>,
     pub sync: SyncStatus,
     pub health: Health,

@@ -95,6 +95,7 @@ impl Scene {
                 sync: Some(Sync {
                     operation: ID.to_owned(),
                     revision: OURS.parse().unwrap(),
+                    lane: "prod/shop/Application/shop".to_owned(),
                     descendants: Vec::new(),
                     when_busy: WhenBlocked::Wait,
                     when_closed: WhenBlocked::Wait,
@@ -609,15 +610,21 @@ fn whose_object_it_is() {
         "wait",
         "waiting to see",
     );
-    let later = Scene::done().set(
-        "/metadata/annotations",
-        json!({"deploy.slipway.dev/epoch": "8", "deploy.slipway.dev/deployment": "dep-2"}),
-    );
+    let turn = |lane: &str| {
+        json!({
+            "deploy.slipway.dev/epoch": "8", "deploy.slipway.dev/deployment": "dep-2",
+            "deploy.slipway.dev/target": format!("prod/shop/Application/{lane}"),
+        })
+    };
+    let later = Scene::done().set("/metadata/annotations", turn("shop"));
     expect(
         &later,
         "SUPERSEDED_EPOCH",
         "dep-2 took its place (epoch 8 after 7)",
     );
+    // Epochs of another lane say nothing.
+    let shared = Scene::done().set("/metadata/annotations", turn("till"));
+    expect(&shared, "complete", "");
     let gone = Observed {
         gone: true,
         ..Observed::default()
@@ -758,7 +765,11 @@ fn without_a_sync_it_is_judged_as_it_stands() {
         "wait",
         "rolling out",
     );
-    expect(&scene(Scene::fresh()), "refresh", "has not looked");
+    // What git has come to since is nobody's business here; what cannot be compared is.
+    let moved = Scene::fresh().set("/status/sync/status", json!("OutOfSync"));
+    expect(&scene(moved), "complete", "");
+    let ill = Scene::done().set("/status/health/status", json!("Degraded"));
+    expect(&scene(ill), "DEGRADED", "Degraded");
 }
 
 #[test]
@@ -773,6 +784,9 @@ fn several_sources() {
             json!({"status": "Synced", "revisions": [THEIRS, OURS]}),
         );
     expect(&scene, "complete", "");
+    let source = json!({"repoURL": "https://git.example/ops", "targetRevision": "main"});
+    let scene = Scene::fresh().set("/spec/sources", json!([source, source]));
+    expect(&scene, "SYNC_FAILED", "several sources");
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use slipway_model::{Digest, ImageRef, Timestamp};
 
 use super::{
-    Application, Next, OPERATION, Operation, OperationState, Phase, REFRESH, REFRESH_EVERY, Situation, Sync,
+    Application, Next, Operation, OperationState, Phase, REFRESH, REFRESH_EVERY, Situation, Sync,
     WhenBlocked, at, words,
 };
 use crate::{
-    DEPLOYMENT, EPOCH, Expected, Failure, FailureReason, UNSEEN, annotation, cut, epoch_of,
+    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of,
     sync_window::{self, Answer},
 };
 
@@ -34,7 +34,7 @@ pub fn next(expected: &Expected, live: &Application, situation: &Situation<'_>, 
         return end;
     }
     match decision.sync {
-        None => decision.settled(None),
+        None => decision.errors().unwrap_or_else(|| decision.health(None)),
         Some(sync) if live.automated() => decision.automated(sync),
         Some(sync) => decision.manual(sync),
     }
@@ -68,7 +68,9 @@ impl Decision<'_> {
             return Some(wait(UNSEEN));
         }
         let epoch = epoch_of(metadata);
-        if annotation(metadata, EPOCH).is_some() && epoch > self.expected.epoch && self.sync.is_some() {
+        let lane = annotation(metadata, TARGET);
+        let same_lane = lane.is_some() && lane == self.sync.map(|sync| sync.lane.as_str());
+        if same_lane && epoch > self.expected.epoch {
             let by = annotation(metadata, DEPLOYMENT).unwrap_or("another deployment");
             let ours = self.expected.epoch;
             let message = format!("{by} took its place (epoch {epoch} after {ours})");
@@ -131,8 +133,7 @@ impl Decision<'_> {
         if self.pending().is_some_and(ours) {
             return wait("Argo CD's controller has not begun the sync yet");
         }
-        let asked_for = annotation(&self.live.metadata, OPERATION) == Some(&sync.operation);
-        if asked_for || !self.expected.applied.uid.is_empty() {
+        if self.live.asked_for(sync) || !self.expected.applied.uid.is_empty() {
             self.displaced()
         } else {
             self.begin(sync)
@@ -147,6 +148,13 @@ impl Decision<'_> {
             if !own {
                 return self.busy(sync, operation);
             }
+        }
+        if self.live.spec.sources.len() > 1 {
+            return failed(
+                FailureReason::SyncFailed,
+                "it has several sources, and which of them is the GitOps repository cannot be known: let Argo CD \
+                 sync it by itself, or give it one source",
+            );
         }
         self.closed(sync, true).unwrap_or(Next::StartSync)
     }
@@ -414,13 +422,20 @@ impl Decision<'_> {
             }
             _ => return self.refresh("Argo CD does not know how the cluster compares with git".to_owned()),
         }
-        let health = &status.health;
-        match health.status.as_str() {
-            "Healthy" => self.images(floor).unwrap_or(Next::Complete),
+        self.health(Some((floor, compared)))
+    }
+
+    /// How it does, as it was seen at some time not before the sync's end; without times, as it stands.
+    fn health(&self, times: Option<(Timestamp, Timestamp)>) -> Next {
+        match self.live.status.health.status.as_str() {
+            "Healthy" => match times {
+                Some((floor, _)) => self.images(floor).unwrap_or(Next::Complete),
+                None => Next::Complete,
+            },
             "Degraded" => {
                 let message = format!("Degraded: {}", words::of_health(self.live, "Degraded"));
                 // Within the second in which the sync ended it may be the health of before.
-                if compared <= floor {
+                if times.is_some_and(|(floor, compared)| compared <= floor) {
                     self.refresh(message)
                 } else if self.expected.verify.fail_early {
                     failed(FailureReason::Degraded, &message)

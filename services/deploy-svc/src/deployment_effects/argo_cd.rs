@@ -1,0 +1,483 @@
+//! Applies and follows through Argo CD: asks for a look at git or for a sync, and follows it to the verdict.
+//!
+//! What is next for each application is decided by `slipway_verdict::application::next`; this file carries it out, for
+//! the target and for those that are deployed with it as one: none is synced before all of them may be, and the
+//! deployment is through when all are.
+
+use std::time::Duration;
+
+use futures::future::{join_all, select_all};
+use slipway_kubernetes::{
+    ApiFault, Kubernetes,
+    argo_cd::{self, Order, Started},
+    watch::{Subscription, View},
+};
+use slipway_model::Timestamp;
+use slipway_verdict::{
+    Applied, Expected, Failure, FailureReason, Target, Verdict, Workload,
+    application::{self, Application, Next, Situation, Sync, WhenBlocked},
+    sync_window::SyncWindow,
+};
+use tokio::time::Instant;
+
+use super::{Run, rollout, words::Words};
+use crate::{
+    catalog::{ArgoCd, Blocked},
+    deployment::{Action, DeploymentCommand, DeploymentRequest, Reason},
+};
+
+/// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
+const QUIET: Duration = Duration::from_secs(30);
+/// The same after something could not be asked.
+const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
+/// How long a project's windows are remembered: people change them while one waits.
+const WINDOWS_FOR: Duration = Duration::from_secs(30);
+
+/// Asks for the sync, or for a look at git where Argo CD syncs by itself, as soon as it may be.
+pub(super) async fn apply(
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Option<DeploymentCommand> {
+    let mut all = match Fleet::new(cluster, run, request) {
+        Ok(all) => all,
+        Err(reason) => return Some(refused(run, reason)),
+    };
+    let mut words = Words::new(run);
+    loop {
+        let (step, fault) = match all.ask().await {
+            Ok(Asked::All(applied)) => {
+                let key = run.key.clone();
+                return Some(DeploymentCommand::Applied { key, applied });
+            }
+            Ok(Asked::Failed(failure)) => return Some(failed(run, failure)),
+            Ok(Asked::Not(step)) => (step, None),
+            Err(ApiFault::Refused(words)) => return Some(refused(run, Reason::new("SYNC_REFUSED", words))),
+            Err(ApiFault::Away(words)) => (Step::default(), Some(words)),
+        };
+        all.pause(step, fault, &mut words).await;
+    }
+}
+
+/// Follows the sync and what comes of it. Ends with the verdict's command.
+pub(super) async fn follow(
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Option<DeploymentCommand> {
+    let mut all = match Fleet::new(cluster, run, request) {
+        Ok(all) => all,
+        Err(reason) => return Some(refused(run, reason)),
+    };
+    let mut words = Words::new(run);
+    loop {
+        let (step, fault) = match all.advance().await {
+            Ok(Verdict::Complete) => {
+                let key = run.key.clone();
+                return Some(DeploymentCommand::RolledOut { key });
+            }
+            Ok(Verdict::Failed(failure)) => {
+                // A sync that a window holds back would begin when it opens.
+                if failure.reason == FailureReason::SyncWindowClosed {
+                    stop(cluster, run, request).await;
+                }
+                return Some(failed(run, failure));
+            }
+            Ok(Verdict::Progressing { message, look_again }) => (Step { message, look_again }, None),
+            Err(ApiFault::Refused(words)) => return Some(refused(run, Reason::new("SYNC_REFUSED", words))),
+            Err(ApiFault::Away(words)) => (Step::default(), Some(words)),
+        };
+        all.pause(step, fault, &mut words).await;
+    }
+}
+
+/// Ends the syncs of this deployment that have not ended, for one that is cancelled. What cannot be ended is told to
+/// the log: the sync then goes on without anybody who waits for it.
+pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) {
+    let Action::Sync { argo_cd } = &request.action else {
+        return;
+    };
+    let ends = targets(request, argo_cd).map(async |target| {
+        let ended = argo_cd::terminate(cluster, &target, &operation(run, &target)).await;
+        match ended {
+            Ok(ended) => tracing::info!(application = target.name, ended, "sync terminated"),
+            Err(fault) => tracing::warn!(application = target.name, %fault, "sync not terminated"),
+        }
+    });
+    join_all(ends).await;
+}
+
+/// The applications of one deployment.
+struct Fleet<'a> {
+    cluster: &'a Kubernetes,
+    run: &'a Run,
+    argo_cd: &'a ArgoCd,
+    ships: Vec<Ship>,
+}
+
+/// One application.
+struct Ship {
+    target: Target,
+    subscription: Subscription,
+    expected: Expected,
+    sync: Sync,
+    /// When a look at git was asked for last.
+    asked: Option<Timestamp>,
+    windows: Option<Vec<SyncWindow>>,
+    /// When the windows were read.
+    windows_at: Option<Instant>,
+}
+
+/// What is being waited for.
+#[derive(Default)]
+struct Step {
+    message: String,
+    look_again: Option<Timestamp>,
+}
+
+/// What came of asking.
+enum Asked {
+    /// The target's own answer.
+    All(Applied),
+    Failed(Failure),
+    Not(Step),
+}
+
+impl<'a> Fleet<'a> {
+    fn new(cluster: &'a Kubernetes, run: &'a Run, request: &'a DeploymentRequest) -> Result<Self, Reason> {
+        let defect = |what: &str| Reason::new("INTERNAL", format!("{what}; this is a defect"));
+        let Action::Sync { argo_cd } = &request.action else {
+            return Err(defect("the target is not synced by Argo CD"));
+        };
+        let source = request
+            .source
+            .as_ref()
+            .ok_or_else(|| Reason::new("NO_SOURCE", "there is no commit to sync; this is a defect"))?;
+        let ships = targets(request, argo_cd)
+            .map(|target| {
+                let sync = Sync {
+                    operation: operation(run, &target),
+                    revision: source.commit.clone(),
+                    lane: request.target.key(),
+                    descendants: Vec::new(),
+                    when_busy: when(argo_cd.when_busy),
+                    when_closed: when(argo_cd.when_closed),
+                };
+                let mut expected = rollout::expected(run, request);
+                expected.sync = Some(sync.clone());
+                if target != request.target {
+                    // What was recorded, and the image, are the target's.
+                    expected.applied = Applied::default();
+                    expected.verify.digest = false;
+                }
+                Ship {
+                    subscription: cluster.follow(&target),
+                    target,
+                    expected,
+                    sync,
+                    asked: None,
+                    windows: None,
+                    windows_at: None,
+                }
+            })
+            .collect();
+        Ok(Self {
+            cluster,
+            run,
+            argo_cd,
+            ships,
+        })
+    }
+
+    /// Asks for all syncs, once none of them has to wait. One that was asked for already is left alone.
+    async fn ask(&mut self) -> Result<Asked, ApiFault> {
+        let (cluster, count) = (self.cluster, self.ships.len());
+        let looks = self.ships.iter_mut().map(|ship| ship.look(cluster));
+        let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
+        let mut waiting = Vec::new();
+        for (ship, look) in self.ships.iter().zip(&looks) {
+            match look {
+                Look::Gone => return Ok(Asked::Failed(absent(&ship.target))),
+                Look::Unknown(step) => waiting.push((ship.target.name.clone(), step)),
+                Look::Live(live, next) => {
+                    if live.asked_for(&ship.sync) || live.automated() {
+                        continue;
+                    }
+                    match next {
+                        Next::Failed(failure) => {
+                            return Ok(Asked::Failed(named(&ship.target, count, failure)));
+                        }
+                        Next::StartSync => {}
+                        next => waiting.push((ship.target.name.clone(), next)),
+                    }
+                }
+            }
+        }
+        if !waiting.is_empty() {
+            return Ok(Asked::Not(Step::of(waiting)));
+        }
+        // One after the other, the target last: what was recorded of it means that all were asked for.
+        let mut applied = Applied::default();
+        let mut first = true;
+        for ship in self.ships.iter_mut().rev() {
+            first = false;
+            match ship.begin(cluster, self.run, self.argo_cd).await? {
+                Begun::Yes(asked) => applied = asked,
+                Begun::Failed(failure) => return Ok(Asked::Failed(named(&ship.target, count, &failure))),
+                Begun::Not(next) => {
+                    return Ok(Asked::Not(Step::of(vec![(ship.target.name.clone(), &next)])));
+                }
+            }
+        }
+        debug_assert!(!first, "there is a target");
+        Ok(Asked::All(applied))
+    }
+
+    /// Does what is next for each application, and says how all of them are.
+    async fn advance(&mut self) -> Result<Verdict, ApiFault> {
+        let (cluster, run, argo_cd) = (self.cluster, self.run, self.argo_cd);
+        let steps = self
+            .ships
+            .iter_mut()
+            .map(|ship| ship.advance(cluster, run, argo_cd));
+        let verdicts = join_all(steps).await;
+        let mut named = Vec::with_capacity(verdicts.len());
+        for (ship, verdict) in self.ships.iter().zip(verdicts) {
+            named.push((ship.target.name.clone(), verdict?));
+        }
+        Ok(application::combine(&named))
+    }
+
+    /// Waits until something can have changed.
+    async fn pause(&mut self, step: Step, fault: Option<String>, words: &mut Words<'_>) {
+        let cluster = self.cluster;
+        let watch = self.ships.iter_mut().find_map(|ship| {
+            let fault = ship.subscription.view().fault?;
+            Some(format!("cannot be watched: {}", fault.words))
+        });
+        let fault = fault.or(watch);
+        let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
+        match fault {
+            Some(fault) => {
+                words
+                    .say(format!("cluster {}: {fault}", cluster.name()), true)
+                    .await
+            }
+            None => words.say(step.message, false).await,
+        }
+        let until = tokio::time::sleep(quiet);
+        tokio::pin!(until);
+        loop {
+            let changed = select_all(
+                self.ships
+                    .iter_mut()
+                    .map(|ship| Box::pin(ship.subscription.changed())),
+            );
+            tokio::select! {
+                _ = changed => return,
+                () = reached(step.look_again) => return,
+                () = &mut until => break,
+                () = words.due() => words.flush().await,
+            }
+        }
+        // The answer is compared with the watch, which is taken up anew when it is behind.
+        let reads = self.ships.iter().map(|ship| cluster.read(&ship.target));
+        for read in join_all(reads).await {
+            if let Err(fault) = read {
+                words
+                    .say(format!("cluster {}: {fault}", cluster.name()), true)
+                    .await;
+            }
+        }
+    }
+}
+
+/// What is seen of one application.
+enum Look {
+    Live(Box<Application>, Next),
+    /// Why nothing is known of it.
+    Unknown(Next),
+    Gone,
+}
+
+enum Begun {
+    Yes(Applied),
+    Failed(Failure),
+    Not(Next),
+}
+
+impl Ship {
+    /// As the watch shows it, and what is next.
+    async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, ApiFault> {
+        let View { synced, observed, .. } = self.subscription.view();
+        if !synced {
+            return Ok(Look::Unknown(wait("reading the cluster's state")));
+        }
+        let live = match observed.workload {
+            Some(Workload::Application(live)) => live,
+            // Either the watch lags behind, or the object is gone. The API server knows.
+            _ => match cluster.read(&self.target).await? {
+                Some(Workload::Application(live)) => live,
+                _ => return Ok(Look::Gone),
+            },
+        };
+        self.know_windows(cluster, &live).await?;
+        let next = self.next(&live);
+        Ok(Look::Live(Box::new(Application::clone(&live)), next))
+    }
+
+    fn next(&self, live: &Application) -> Next {
+        let situation = Situation {
+            windows: self.windows.as_deref(),
+            asked: self.asked,
+        };
+        application::next(&self.expected, live, &situation, Timestamp::now())
+    }
+
+    async fn know_windows(&mut self, cluster: &Kubernetes, live: &Application) -> Result<(), ApiFault> {
+        if self.windows_at.is_none_or(|at| at.elapsed() >= WINDOWS_FOR) {
+            self.windows = argo_cd::windows(cluster, &self.target, live).await?;
+            self.windows_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Asks for the sync, or for a look at git.
+    async fn begin(&mut self, cluster: &Kubernetes, run: &Run, argo_cd: &ArgoCd) -> Result<Begun, ApiFault> {
+        match self.start(cluster, run, argo_cd).await? {
+            Started::Written(applied) => Ok(Begun::Yes(applied)),
+            Started::Gone => Ok(Begun::Failed(absent(&self.target))),
+            Started::Otherwise { live, .. } if live.automated() => {
+                let applied = argo_cd::refresh(cluster, &self.target, false).await?;
+                Ok(Begun::Yes(applied))
+            }
+            Started::Otherwise { live, applied, .. } if live.asked_for(&self.sync) => Ok(Begun::Yes(applied)),
+            Started::Otherwise {
+                next: Next::Failed(failure),
+                ..
+            } => Ok(Begun::Failed(failure)),
+            Started::Otherwise { next, .. } => Ok(Begun::Not(next)),
+        }
+    }
+
+    async fn start(&self, cluster: &Kubernetes, run: &Run, argo_cd: &ArgoCd) -> Result<Started, ApiFault> {
+        let order = Order {
+            deployment: &run.id,
+            sync: &self.sync,
+            epoch: self.expected.epoch,
+            prune: argo_cd.prune,
+            options: &argo_cd.sync_options,
+        };
+        argo_cd::start(cluster, &self.target, &order, |live| self.next(live)).await
+    }
+
+    /// Does what is next, and says how it is.
+    async fn advance(
+        &mut self,
+        cluster: &Kubernetes,
+        run: &Run,
+        argo_cd: &ArgoCd,
+    ) -> Result<Verdict, ApiFault> {
+        let next = match self.look(cluster).await? {
+            Look::Gone => return Ok(Verdict::Failed(absent(&self.target))),
+            Look::Unknown(next) | Look::Live(_, next) => next,
+        };
+        match &next {
+            Next::Refresh { hard, .. } => {
+                // Whatever the answer: not again at once.
+                self.asked = Some(Timestamp::now());
+                match argo_cd::refresh(cluster, &self.target, *hard).await {
+                    Ok(_) => {}
+                    // Argo CD looks by itself now and then.
+                    Err(ApiFault::Refused(words)) => {
+                        tracing::warn!(application = self.target.name, words, "no refresh");
+                    }
+                    Err(away) => return Err(away),
+                }
+            }
+            Next::StartSync => {
+                if let Started::Otherwise { next, .. } = self.start(cluster, run, argo_cd).await? {
+                    return Ok(application::verdict(next));
+                }
+            }
+            Next::Wait { .. } | Next::Complete | Next::Failed(_) => {}
+        }
+        Ok(application::verdict(next))
+    }
+}
+
+impl Step {
+    fn of(waiting: Vec<(String, &Next)>) -> Self {
+        let verdicts: Vec<(String, Verdict)> = waiting
+            .into_iter()
+            .map(|(name, next)| (name, application::verdict(next.clone())))
+            .collect();
+        match application::combine(&verdicts) {
+            Verdict::Progressing { message, look_again } => Self { message, look_again },
+            Verdict::Complete | Verdict::Failed(_) => Self::default(),
+        }
+    }
+}
+
+/// The target first, then those that go with it.
+fn targets<'a>(
+    request: &'a DeploymentRequest,
+    argo_cd: &'a ArgoCd,
+) -> impl Iterator<Item = Target> + Send + 'a {
+    let also = argo_cd.also.iter().map(|name| Target {
+        name: name.clone(),
+        ..request.target.clone()
+    });
+    std::iter::once(request.target.clone()).chain(also)
+}
+
+/// The same for the same deployment and application: asking twice is asking once.
+fn operation(run: &Run, target: &Target) -> String {
+    format!("{}/{}", run.id, target.name)
+}
+
+const fn when(blocked: Blocked) -> WhenBlocked {
+    match blocked {
+        Blocked::Wait => WhenBlocked::Wait,
+        Blocked::Refuse => WhenBlocked::Refuse,
+    }
+}
+
+fn wait(message: &str) -> Next {
+    Next::Wait {
+        message: message.to_owned(),
+        look_again: None,
+    }
+}
+
+fn absent(target: &Target) -> Failure {
+    Failure {
+        reason: FailureReason::Deleted,
+        message: format!("there is no Application {} in {}", target.name, target.namespace),
+    }
+}
+
+/// Among several, a failure needs a name.
+fn named(target: &Target, count: usize, failure: &Failure) -> Failure {
+    let mut failure = failure.clone();
+    if count > 1 {
+        failure.message = format!("{}: {}", target.name, failure.message);
+    }
+    failure
+}
+
+fn failed(run: &Run, failure: Failure) -> DeploymentCommand {
+    refused(run, Reason::new(failure.reason.code(), failure.message))
+}
+
+fn refused(run: &Run, reason: Reason) -> DeploymentCommand {
+    let key = run.key.clone();
+    DeploymentCommand::Refused { key, reason }
+}
+
+async fn reached(time: Option<Timestamp>) {
+    match time {
+        Some(time) => tokio::time::sleep(time.since(Timestamp::now())).await,
+        None => std::future::pending().await,
+    }
+}

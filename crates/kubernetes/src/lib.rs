@@ -4,6 +4,7 @@
 //! and [`evidence`] collects what a person needs to see. This crate alone, local-cluster aside, knows kube.
 
 pub mod apply;
+pub mod argo_cd;
 mod client;
 pub mod evidence;
 mod live;

@@ -41,6 +41,7 @@ use crate::resources::NAMESPACES;
 use crate::store::Store;
 
 mod api;
+mod argo_cd;
 mod controllers;
 mod credentials;
 mod custom;
@@ -64,6 +65,7 @@ mod status;
 mod store;
 mod validate;
 
+pub use crate::argo_cd::ArgoCd;
 pub use crate::faults::{Faults, Throttled};
 
 /// What a cluster needs to know.
@@ -78,6 +80,8 @@ pub struct Config {
     pub image_layouts: Vec<PathBuf>,
     /// Pods have no process, and are ready after a while: for tests of scale.
     pub pretend_pods: Option<PretendPods>,
+    /// Installs Argo CD's kinds and an Application controller that behaves as Argo CD's.
+    pub argo_cd: Option<ArgoCd>,
     /// The executable that becomes the shim of every pod; it must call [`shim::run_if_requested`] first in `main`.
     /// This executable, when it is not given.
     pub shim: Option<PathBuf>,
@@ -103,6 +107,7 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             image_layouts: Vec::new(),
             pretend_pods: None,
+            argo_cd: None,
             shim: None,
             back_off: Duration::from_secs(10),
             nodes: 1,
@@ -240,6 +245,10 @@ impl Cluster {
         let controllers = controllers::Controllers::new(Arc::clone(&store), config.back_off);
         tasks.spawn(controllers.run(shutdown.clone()));
         tasks.spawn(Kubelet::new(context).run(shutdown.clone()));
+        if let Some(argo_cd) = config.argo_cd {
+            let controller = argo_cd::Controller::new(Arc::clone(&store), argo_cd, dir.join("argo-cd"));
+            tasks.spawn(controller.run(shutdown.clone()));
+        }
         tasks.close();
         tracing::info!(%address, data = %dir.display(), "cluster started");
         let stop_on_drop = shutdown.clone().drop_guard();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use local_cluster::{Cluster, Config, PretendPods};
+use local_cluster::{ArgoCd, Cluster, Config, PretendPods};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,9 @@ struct Arguments {
     /// Run no processes: pods are ready after so many milliseconds
     #[arg(long, value_name = "MS")]
     pretend_pods: Option<u64>,
+    /// Install Argo CD's Application and AppProject, and a controller that behaves as Argo CD's
+    #[arg(long)]
+    argo_cd: bool,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     config.pretend_pods = arguments.pretend_pods.map(|ms| PretendPods {
         ready_after: Duration::from_millis(ms),
     });
+    config.argo_cd = arguments.argo_cd.then(ArgoCd::default);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let cluster = Cluster::start(config).await.map_err(|error| error.to_string())?;
     println!("export KUBECONFIG={}", cluster.kubeconfig_path().display());

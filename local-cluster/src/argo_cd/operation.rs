@@ -1,0 +1,561 @@
+//! Operations: a sync from its request to its end (`processRequestedAppOperation` and `SyncAppState` of Argo CD).
+//!
+//! A request stands in `.operation` and in `status.operationState` while it is worked on; at its end it is removed
+//! from `.operation`, unless another one has been written there meanwhile, which is then begun.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::delete::{self, Options, Policy};
+use crate::api::write::Apply;
+use crate::argo_cd::application::{self, has_fault, signed};
+use crate::argo_cd::desired::{self, Desired};
+use crate::argo_cd::sync::{self, Plan, Progress, Step, Task};
+use crate::argo_cd::target::{self, Key, Phase};
+use crate::argo_cd::window::{self, Subject};
+use crate::argo_cd::{MANAGER, Shared};
+use crate::object::{self, list, number, text};
+use crate::resources::NAMESPACES;
+
+/// How often a sync that waits is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a sync that a window blocks is looked at.
+const BLOCKED: Duration = Duration::from_secs(1);
+/// How long a sync takes at least with the fault `slow`.
+const SLOW: Duration = Duration::from_secs(3);
+/// How long a failed sync waits with the fault `retry`, when the operation does not say.
+const FAULT_RETRY: &str = "1s";
+/// As many entries `status.history` has.
+const HISTORY: usize = 10;
+
+/// What came of a look at an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing to do.
+    Idle,
+    /// Look again after so long.
+    Wait(Duration),
+    /// It ended just now.
+    Ended,
+}
+
+enum Outcome {
+    Wait(String, Duration),
+    End(&'static str, String),
+}
+
+/// Works on the Application's operation as far as it gets without waiting.
+pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
+    let Some(application) = begin(shared, application) else {
+        return Turn::Idle;
+    };
+    let mut state = application["status"]["operationState"].clone();
+    if text(&state, &["phase"]) == "Terminating" {
+        terminate(shared, &state);
+        return end(shared, &application, state, "Failed", "Operation terminated".to_owned());
+    }
+    if state["finishedAt"].is_string() {
+        match retry_at(&application, &state) {
+            Ok(at) if at > Timestamp::now() => {
+                return Turn::Wait(until(at));
+            }
+            Ok(_) => {
+                object::as_map(&mut state).remove("finishedAt");
+                object::as_map(&mut state).remove("syncResult");
+                save(shared, &application, &state);
+            }
+            Err(error) => return end(shared, &application, state, "Error", error),
+        }
+    }
+    match run(shared, &application, &mut state).await {
+        Outcome::Wait(message, wait) => {
+            state["message"] = json!(message);
+            save(shared, &application, &state);
+            Turn::Wait(wait)
+        }
+        Outcome::End(phase, message) => end(shared, &application, state, phase, message),
+    }
+}
+
+fn until(at: Timestamp) -> Duration {
+    let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    left.max(Duration::from_millis(10))
+}
+
+/// Takes up a request, unless one is under way. Returns the Application as it is then.
+fn begin(shared: &Shared, application: &Arc<Value>) -> Option<Arc<Value>> {
+    if application::in_progress(application) {
+        return Some(Arc::clone(application));
+    }
+    let operation = &application["operation"];
+    let done = &application["status"]["operationState"]["operation"];
+    if !operation.is_object() || has_fault(application, "operation-left") && operation == done {
+        return None;
+    }
+    let now = object::stamp(Timestamp::now());
+    let begun = shared.change(application, |new| {
+        if new["operation"] == *operation && !application::in_progress(new) {
+            new["status"]["operationState"] =
+                json!({"operation": operation, "phase": "Running", "startedAt": now});
+        }
+    });
+    begun
+        .inspect_err(|error| tracing::debug!(%error, "operation not taken up"))
+        .ok()
+        .filter(|application| application::in_progress(application))
+}
+
+/// The state that is stored and the one this task has become one: an operation that is being terminated stays so.
+fn save(shared: &Shared, application: &Value, state: &Value) {
+    let saved = shared.change(application, |new| {
+        let terminating = application::phase(new) == "Terminating";
+        new["status"]["operationState"] = state.clone();
+        if terminating {
+            new["status"]["operationState"]["phase"] = json!("Terminating");
+            new["status"]["operationState"]["message"] = json!("operation is terminating");
+        }
+    });
+    if let Err(error) = saved {
+        tracing::debug!(%error, "operation state not written");
+    }
+}
+
+fn retries(state: &Value) -> i64 {
+    number(state, &["retryCount"]).unwrap_or(0)
+}
+
+/// The operation with what the faults make of its retries.
+fn retried(application: &Value, state: &Value) -> Value {
+    let mut operation = state["operation"].clone();
+    if has_fault(application, "retry") && application::retry_limit(&operation) == 0 {
+        operation["retry"]["limit"] = json!(1);
+        if !operation["retry"]["backoff"]["duration"].is_string() {
+            operation["retry"]["backoff"]["duration"] = json!(FAULT_RETRY);
+        }
+    }
+    operation
+}
+
+fn retry_at(application: &Value, state: &Value) -> Result<Timestamp, String> {
+    let finished = object::time(state, &["finishedAt"]).unwrap_or_default();
+    let wait = application::retry_after(&retried(application, state), retries(state) - 1)?;
+    Ok(finished.checked_add(signed(wait)).unwrap_or(Timestamp::MAX))
+}
+
+/// Ends an operation, or lets a failed one wait for its next try.
+fn end(shared: &Shared, application: &Value, mut state: Value, phase: &'static str, message: String) -> Turn {
+    let now = Timestamp::now();
+    let terminated = text(&state, &["phase"]) == "Terminating";
+    let operation = retried(application, &state);
+    let (limit, before) = (application::retry_limit(&operation), retries(&state));
+    state["finishedAt"] = json!(object::stamp(now));
+    if phase != "Succeeded" && !terminated && (before < limit || limit < 0) {
+        let wait = application::retry_after(&operation, before);
+        if let Ok(wait) = wait {
+            let at = now.checked_add(signed(wait)).unwrap_or(now);
+            let attempt = before + 1;
+            state["phase"] = json!("Running");
+            state["retryCount"] = json!(attempt);
+            let time = at.strftime("%-I:%M%p");
+            state["message"] = json!(format!("{message}. Retrying attempt #{attempt} at {time}."));
+            save(shared, application, &state);
+            return Turn::Wait(until(at));
+        }
+    }
+    state["phase"] = json!(phase);
+    state["message"] = json!(if before > 0 && phase != "Succeeded" {
+        format!("{message} (retried {before} times).")
+    } else {
+        message
+    });
+    let stale = phase == "Succeeded" && has_fault(application, "stale-health");
+    if stale && is_same_second(application, now) {
+        // The comparison of before must be seen to be of before.
+        return Turn::Wait(LOOK);
+    }
+    let left = has_fault(application, "operation-left");
+    let ended = shared.change(application, |new| {
+        if new["operation"] == state["operation"] && !left {
+            object::as_map(new).remove("operation");
+        }
+        if phase == "Succeeded" {
+            remember(new, &state);
+        }
+        if stale {
+            new["status"]["sync"] = json!({"status": "Synced", "revision": state["syncResult"]["revision"],
+                                           "comparedTo": application::compared_to(new)});
+        }
+        new["status"]["operationState"] = state;
+    });
+    match ended {
+        Ok(_) => Turn::Ended,
+        Err(error) => {
+            tracing::debug!(%error, "operation not ended");
+            Turn::Wait(LOOK)
+        }
+    }
+}
+
+fn is_same_second(application: &Value, now: Timestamp) -> bool {
+    object::time(application, &["status", "reconciledAt"]).is_some_and(|at| at >= object::seconds(now))
+}
+
+/// Adds a sync of everything to the history (`persistRevisionHistory`).
+fn remember(application: &mut Value, state: &Value) {
+    let sync = &state["operation"]["sync"];
+    if sync["dryRun"] == true || !list(sync, &["resources"]).is_empty() {
+        return;
+    }
+    let mut history = list(application, &["status", "history"]).to_vec();
+    let id = history.last().and_then(|h| number(h, &["id"])).map_or(0, |id| id + 1);
+    history.push(json!({
+        "id": id, "revision": state["syncResult"]["revision"], "source": state["syncResult"]["source"],
+        "deployStartedAt": state["startedAt"], "deployedAt": state["finishedAt"],
+        "initiatedBy": state["operation"]["initiatedBy"],
+    }));
+    let kept = number(application, &["spec", "revisionHistoryLimit"]);
+    let kept = kept.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(HISTORY);
+    let first = history.len().saturating_sub(kept);
+    application["status"]["history"] = Value::Array(history.split_off(first));
+}
+
+/// Deletes the hooks that are running.
+fn terminate(shared: &Shared, state: &Value) {
+    for result in list(state, &["syncResult", "resources"]) {
+        if result["hookType"].is_string() && result["hookPhase"] == "Running" {
+            let group = text(result, &["group"]);
+            let version = text(result, &["version"]);
+            let api = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            if let Some(resource) = shared.store.registry().by_kind(&api, text(result, &["kind"])) {
+                let (namespace, name) = (text(result, &["namespace"]), text(result, &["name"]));
+                if let Err(error) =
+                    delete::delete_object(&shared.store, resource, namespace, name, &Options::default())
+                {
+                    tracing::debug!(%error, name, "hook not deleted");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a window keeps the sync from going on; one that cannot be read does.
+fn is_blocked(application: &Value, project: &Value, manual: bool) -> bool {
+    let allowed = can_sync(application, project, manual);
+    !allowed.unwrap_or_else(|error| {
+        tracing::warn!(%error, name = object::name(application), "sync window not understood");
+        false
+    })
+}
+
+/// Whether the project's windows let the Application sync now.
+pub(super) fn can_sync(application: &Value, project: &Value, manual: bool) -> Result<bool, String> {
+    let destination = &application["spec"]["destination"];
+    let cluster = match text(destination, &["name"]) {
+        "" => text(destination, &["server"]),
+        name => name,
+    };
+    let subject = Subject {
+        application: object::name(application),
+        namespace: text(destination, &["namespace"]),
+        cluster,
+    };
+    window::can_sync(project, subject, manual, Timestamp::now())
+}
+
+async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome {
+    let operation = state["operation"].clone();
+    if !operation["sync"].is_object() {
+        return Outcome::End("Failed", "Invalid operation request: no operation specified".to_owned());
+    }
+    if let Err(error) = desired::check_destination(application) {
+        return Outcome::End("Failed", error);
+    }
+    let Some(project) = shared.project(application) else {
+        let name = text(application, &["spec", "project"]);
+        let message = format!("Application referencing project {name} which does not exist");
+        return Outcome::End("Error", message);
+    };
+    let manual = operation["initiatedBy"]["automated"] != true;
+    if is_blocked(application, &project, manual) {
+        return Outcome::Wait("Sync operation blocked by sync window".to_owned(), BLOCKED);
+    }
+    if has_fault(application, "slow") {
+        let started = object::time(state, &["startedAt"]).unwrap_or_default();
+        if Timestamp::now().duration_since(started) < signed(SLOW) {
+            return Outcome::Wait("one or more tasks are running".to_owned(), LOOK);
+        }
+    }
+    let revision = [
+        text(state, &["syncResult", "revision"]),
+        text(&operation, &["sync", "revision"]),
+        desired::target_revision(application),
+    ];
+    let revision = revision.into_iter().find(|r| !r.is_empty()).unwrap_or("HEAD").to_owned();
+    let desired = match shared.desired(application, &revision, false).await {
+        Ok(desired) => desired,
+        Err(error) => return Outcome::End("Error", format!("ComparisonError: {error}")),
+    };
+    state["syncResult"]["revision"] = json!(desired.commit);
+    state["syncResult"]["source"] = application["spec"]["source"].clone();
+    if has_fault(application, "retry") && retries(state) == 0 {
+        return Outcome::End("Failed", "one or more objects failed to apply, reason: a retry was ordered".to_owned());
+    }
+    let course = Course {
+        shared,
+        application,
+        operation: &operation,
+        desired: &desired,
+    };
+    course.run(state)
+}
+
+/// The live objects of an Application: those that say so and those that git names. Also the keys of those that git
+/// has no more.
+pub(super) fn live(
+    shared: &Shared,
+    application: &Value,
+    targets: &[Value],
+) -> (BTreeMap<Key, Arc<Value>>, Vec<Key>) {
+    let instance = application::instance(application);
+    let mut live: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
+    for (_, object) in shared.store.find(|object| target::owner(object) == Some(&instance)) {
+        live.insert(Key::of(&object), object);
+    }
+    let wanted: Vec<Key> = targets.iter().map(Key::of).collect();
+    let extra = live
+        .iter()
+        .filter(|(key, object)| {
+            !wanted.contains(key) && list(object, &["metadata", "ownerReferences"]).is_empty()
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    for (key, target) in wanted.into_iter().zip(targets) {
+        if let Some(resource) = target::resource_of(shared.store.registry(), target)
+            && let Some(object) = shared.store.get(resource, &key.namespace, &key.name)
+        {
+            live.insert(key, object);
+        }
+    }
+    (live, extra)
+}
+
+/// One sync at one commit.
+struct Course<'a> {
+    shared: &'a Shared,
+    application: &'a Value,
+    operation: &'a Value,
+    desired: &'a Desired,
+}
+
+impl Course<'_> {
+    fn tasks(&self, state: &Value) -> Vec<Task> {
+        let sync = &self.operation["sync"];
+        let started = object::time(state, &["startedAt"]).unwrap_or_default().as_second();
+        let short: String = self.desired.commit.chars().take(7).collect();
+        let (mut live, extra) = live(self.shared, self.application, &self.desired.targets);
+        let suffix = |phase: Phase| format!("{short}-{}-{started}", phase.as_str().to_lowercase());
+        let make = |live: &BTreeMap<Key, Arc<Value>>| {
+            let plan = Plan {
+                targets: &self.desired.targets,
+                live,
+                extra: &extra,
+                results: list(state, &["syncResult", "resources"]),
+                only: list(sync, &["resources"]),
+                prune: sync["prune"] == true,
+            };
+            sync::tasks(&plan, suffix)
+        };
+        // Hooks get their names only here.
+        let registry = self.shared.store.registry();
+        for task in make(&live).iter().filter(|task| task.hook && task.live.is_none()) {
+            let target = task.target.as_ref().unwrap_or(&Value::Null);
+            if let Some(resource) = target::resource_of(registry, target)
+                && let Some(object) = self.shared.store.get(resource, &task.key.namespace, &task.key.name)
+            {
+                live.insert(task.key.clone(), object);
+            }
+        }
+        make(&live)
+    }
+
+    fn run(&self, state: &mut Value) -> Outcome {
+        let sync = &self.operation["sync"];
+        let first = list(state, &["syncResult", "resources"]).is_empty();
+        if first && has(list(sync, &["syncOptions"]), "CreateNamespace=true") && sync["dryRun"] != true {
+            self.create_namespace();
+        }
+        if first {
+            let mut tasks = self.tasks(state);
+            if self.validate(&mut tasks) {
+                record(state, &tasks);
+                let reasons: Vec<&str> =
+                    tasks.iter().filter(|t| t.status == "SyncFailed").map(|t| t.message.as_str()).collect();
+                let message =
+                    format!("one or more objects failed to apply (dry run), reason: {}", reasons.join(","));
+                return Outcome::End("Failed", message);
+            }
+        }
+        if sync["dryRun"] == true {
+            return Outcome::End("Succeeded", "successfully synced (dry run)".to_owned());
+        }
+        loop {
+            let mut tasks = self.tasks(state);
+            let step = sync::step(&mut tasks);
+            self.clear_hooks(&tasks);
+            let outcome = match step {
+                Step::Wait(message) => Some(Outcome::Wait(message, LOOK)),
+                Step::Succeeded(message) => Some(Outcome::End("Succeeded", message.to_owned())),
+                Step::Failed(message) => Some(Outcome::End("Failed", message)),
+                Step::Run(indices) => {
+                    let carried_out = indices.iter().filter(|i| self.carry_out(&mut tasks[**i])).count();
+                    // A hook of before that is not gone yet holds the others of its wave up.
+                    (carried_out == 0)
+                        .then(|| Outcome::Wait("waiting for deletion of hooks of before".to_owned(), LOOK))
+                }
+            };
+            record(state, &tasks);
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+            state["message"] = json!("one or more tasks are running");
+            save(self.shared, self.application, state);
+        }
+    }
+
+    fn create_namespace(&self) {
+        let name = text(self.application, &["spec", "destination", "namespace"]);
+        if name.is_empty() || self.shared.store.get(&NAMESPACES, "", name).is_some() {
+            return;
+        }
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        if let Err(error) = self.apply(false).to(&self.shared.store, &NAMESPACES, ("", name), &namespace) {
+            tracing::warn!(%error, name, "namespace not created");
+        }
+    }
+
+    fn apply(&self, dry_run: bool) -> Apply<'static> {
+        Apply {
+            manager: MANAGER,
+            force: true,
+            subresource: "",
+            dry_run,
+        }
+    }
+
+    /// Tries everything without storing it. Marks what fails; returns whether anything does. Objects of kinds that
+    /// this same sync defines cannot be tried.
+    fn validate(&self, tasks: &mut [Task]) -> bool {
+        let defines = tasks.iter().any(|task| task.key.kind == "CustomResourceDefinition");
+        let mut failed = false;
+        for task in tasks.iter_mut().filter(|task| task.progress.is_none()) {
+            let Some(target) = task.target.clone() else { continue };
+            let error = match target::resource_of(self.shared.store.registry(), &target) {
+                None if defines => continue,
+                None => unknown_kind(&task.key),
+                Some(resource) => {
+                    let place = (task.key.namespace.as_str(), task.key.name.as_str());
+                    match self.apply(true).to(&self.shared.store, resource, place, &target) {
+                        Ok(_) => continue,
+                        Err(error) => error.message,
+                    }
+                }
+            };
+            task.set("SyncFailed", Progress::Failed, error);
+            failed = true;
+        }
+        failed
+    }
+
+    /// Applies or prunes. Returns whether the task got any further.
+    fn carry_out(&self, task: &mut Task) -> bool {
+        let store = &self.shared.store;
+        let place = (task.key.namespace.clone(), task.key.name.clone());
+        let place = (place.0.as_str(), place.1.as_str());
+        let Some(target) = task.target.clone() else {
+            let options = Options {
+                policy: Policy::Foreground,
+                ..Options::default()
+            };
+            let resource = task.live.as_deref().and_then(|live| target::resource_of(store.registry(), live));
+            let result = resource.map(|resource| delete::delete_object(store, resource, place.0, place.1, &options));
+            match result {
+                Some(Err(error)) if error.code != 404 => task.set("SyncFailed", Progress::Failed, error.message),
+                _ => task.set("Pruned", Progress::Succeeded, "pruned"),
+            }
+            return true;
+        };
+        let Some(resource) = target::resource_of(store.registry(), &target) else {
+            task.set("SyncFailed", Progress::Failed, unknown_kind(&task.key));
+            return true;
+        };
+        let name = format!("{}.{}/{}", task.key.kind.to_lowercase(), task.key.group, task.key.name).replace("./", "/");
+        if !task.hook && has_fault(self.application, "sync-fails") {
+            let message = format!("{name} could not be applied: a failure was ordered");
+            task.set("SyncFailed", Progress::Failed, message);
+            return true;
+        }
+        if task.hook && target::is_deleted(&target, "BeforeHookCreation") && task.live.is_some() {
+            let gone = delete::delete_object(store, resource, place.0, place.1, &Options::default());
+            if !gone.is_ok_and(|(_, gone)| gone) {
+                return false;
+            }
+            task.live = None;
+        }
+        let before = task.live.as_deref().map(object::resource_version);
+        match self.apply(false).to(store, resource, place, &target) {
+            Ok((stored, code)) => {
+                let what = match (code, before) {
+                    (201, _) => "created",
+                    (_, Some(before)) if before == object::resource_version(&stored) => "unchanged",
+                    _ => "configured",
+                };
+                let status = if task.hook { "" } else { "Synced" };
+                task.set(status, Progress::Running, format!("{name} {what}"));
+                task.live = Some(stored);
+            }
+            Err(error) => task.set("SyncFailed", Progress::Failed, error.message),
+        }
+        true
+    }
+
+    /// Deletes the hooks that are not to outlive their end.
+    fn clear_hooks(&self, tasks: &[Task]) {
+        for task in tasks.iter().filter(|task| task.hook && task.live.is_some()) {
+            let moment = match task.progress {
+                Some(Progress::Succeeded) => "HookSucceeded",
+                Some(Progress::Failed) => "HookFailed",
+                _ => continue,
+            };
+            let Some(target) = task.target.as_ref().filter(|target| target::is_deleted(target, moment)) else {
+                continue;
+            };
+            if let Some(resource) = target::resource_of(self.shared.store.registry(), target) {
+                let (namespace, name) = (&task.key.namespace, &task.key.name);
+                let deleted =
+                    delete::delete_object(&self.shared.store, resource, namespace, name, &Options::default());
+                if let Err(error) = deleted {
+                    tracing::debug!(%error, name, "hook not deleted");
+                }
+            }
+        }
+    }
+}
+
+fn unknown_kind(key: &Key) -> String {
+    format!(
+        "The Kubernetes API could not find {}/{} for requested resource {}/{}. Make sure the \"{}\" CRD is installed on the destination cluster.",
+        key.group, key.kind, key.namespace, key.name, key.kind
+    )
+}
+
+fn record(state: &mut Value, tasks: &[Task]) {
+    state["syncResult"]["resources"] = tasks.iter().filter_map(Task::result).collect();
+}
+
+fn has(options: &[Value], option: &str) -> bool {
+    options.iter().any(|o| o == option)
+}

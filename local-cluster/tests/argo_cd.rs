@@ -1,0 +1,548 @@
+//! The Application controller: real git repositories, syncs by hand and by itself, hooks, windows, faults.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Place};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::{Client, ResourceExt};
+use local_cluster::{ArgoCd, Cluster, PretendPods};
+use serde_json::{Value, json};
+
+/// A repository with a work tree.
+struct Repository {
+    dir: tempfile::TempDir,
+}
+
+impl Repository {
+    fn new() -> Self {
+        let repository = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.path())
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"])
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Replaces the folder `app` by these files. Returns the commit.
+    fn commit(&self, files: &[(&str, Value)]) -> String {
+        let folder: PathBuf = self.path().join("app");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, object) in files {
+            std::fs::write(folder.join(name), object.to_string()).unwrap();
+        }
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "-m", "change"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+/// A cluster with Argo CD, and a repository.
+struct Stage {
+    place: Place,
+    cluster: Cluster,
+    client: Client,
+    repository: Repository,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ArgoCd)) -> Self {
+        let place = Place::new();
+        let mut argo_cd = ArgoCd::default();
+        argo_cd.self_heal = Duration::from_millis(100);
+        change(&mut argo_cd);
+        let mut config = place.config();
+        config.pretend_pods = Some(PretendPods {
+            ready_after: Duration::from_millis(1),
+        });
+        config.argo_cd = Some(argo_cd);
+        let cluster = Cluster::start(config).await.unwrap();
+        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Self {
+            place,
+            cluster,
+            client: Client::try_from(config).unwrap(),
+            repository: Repository::new(),
+        }
+    }
+
+    fn api(&self, namespace: &str, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    fn applications(&self) -> Api<DynamicObject> {
+        self.api("argocd", "argoproj.io", "v1alpha1", "Application")
+    }
+
+    /// Creates the Application `web`; `patch` changes what it is by default: synced by hand, in `default`.
+    async fn create(&self, patch: &Value) -> DynamicObject {
+        let mut application = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
+            "metadata": {"name": "web", "namespace": "argocd"},
+            "spec": {"project": "default",
+                "source": {"repoURL": format!("file://{}", self.repository.path().display()), "path": "app", "targetRevision": "main"},
+                "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"}}});
+        json_patch::merge(&mut application, patch);
+        self.applications()
+            .create(&PostParams::default(), &serde_json::from_value(application).unwrap())
+            .await
+            .unwrap()
+    }
+
+    async fn patch(&self, patch: &Value) -> DynamicObject {
+        let patch = Patch::Merge(patch);
+        self.applications().patch("web", &PatchParams::default(), &patch).await.unwrap()
+    }
+
+    async fn refresh(&self) -> Value {
+        self.patch(&json!({"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}}))
+            .await;
+        self.until("refreshed", |app| app["metadata"]["annotations"]["argocd.argoproj.io/refresh"].is_null())
+            .await
+    }
+
+    /// Asks for a sync as Argo CD's own server does.
+    async fn sync(&self, id: &str, sync: Value) {
+        self.patch(&json!({"operation": {"initiatedBy": {"username": "test"}, "sync": sync,
+                                         "info": [{"name": "id", "value": id}]},
+                           "status": {"operationState": null}}))
+            .await;
+    }
+
+    async fn get(&self) -> Value {
+        serde_json::to_value(self.applications().get("web").await.unwrap()).unwrap()
+    }
+
+    async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let application = self.get().await;
+            if wanted(&application) {
+                return application;
+            }
+            assert!(begun.elapsed() < PATIENCE, "never {what}: {application:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for the end of the operation with this id.
+    async fn ended(&self, id: &str) -> Value {
+        self.until("ended", |app| {
+            let state = &app["status"]["operationState"];
+            state["operation"]["info"][0]["value"] == id
+                && matches!(state["phase"].as_str(), Some("Succeeded" | "Failed" | "Error"))
+        })
+        .await
+    }
+}
+
+fn deployment(image: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                         "spec": {"containers": [{"name": "app", "image": image}]}}}})
+}
+
+fn config_map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"v": value}})
+}
+
+fn annotated(mut object: Value, annotations: &Value) -> Value {
+    object["metadata"]["annotations"] = annotations.clone();
+    object
+}
+
+/// The facts by which a sync is known to be over: see the rules of Argo CD.
+fn is_done(app: &Value, commit: &str) -> bool {
+    let (status, state) = (&app["status"], &app["status"]["operationState"]);
+    state["phase"] == "Succeeded"
+        && state["syncResult"]["revision"] == commit
+        && status["sync"]["status"] == "Synced"
+        && status["sync"]["revision"] == commit
+        && status["health"]["status"] == "Healthy"
+        && status["reconciledAt"].as_str() >= state["finishedAt"].as_str()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_by_hand_follows_git() {
+    let stage = Stage::new().await;
+    let first = stage.repository.commit(&[("web.yaml", deployment("a:1")), ("settings.json", config_map("settings", "1"))]);
+    stage.create(&json!({})).await;
+    let app = stage.until("compared", |app| app["status"]["reconciledAt"].is_string()).await;
+    assert_eq!(app["status"]["sync"]["status"], "OutOfSync");
+    assert_eq!(app["status"]["sync"]["revision"], first.as_str());
+    assert_eq!(app["status"]["health"]["status"], "Missing");
+    assert!(app["operation"].is_null());
+
+    stage.sync("one", json!({"revision": first})).await;
+    let app = stage.until("done", |app| is_done(app, &first)).await;
+    let state = &app["status"]["operationState"];
+    assert_eq!(state["message"], "successfully synced (all tasks run)");
+    assert!(app["operation"].is_null(), "taken and removed");
+    let results = state["syncResult"]["resources"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    assert_eq!(results[1]["message"], "deployment.apps/web created");
+    assert_eq!(results[1]["syncPhase"], "Sync");
+    assert_eq!(app["status"]["history"][0]["revision"], first.as_str());
+    let live = stage.api("default", "apps", "v1", "Deployment").get("web").await.unwrap();
+    assert_eq!(live.annotations()["argocd.argoproj.io/tracking-id"], "web:apps/Deployment:default/web");
+
+    // A new commit is seen by a refresh; a file less wants pruning.
+    let second = stage.repository.commit(&[("web.yaml", deployment("a:2"))]);
+    let app = stage.refresh().await;
+    assert_eq!(app["status"]["sync"]["status"], "OutOfSync");
+    let resources = app["status"]["resources"].as_array().unwrap();
+    assert!(resources.iter().any(|r| r["kind"] == "ConfigMap" && r["requiresPruning"] == true));
+    stage.sync("two", json!({"revision": "main"})).await;
+    let app = stage.ended("two").await;
+    assert_eq!(app["status"]["operationState"]["syncResult"]["revision"], second.as_str());
+    let skipped = &app["status"]["operationState"]["syncResult"]["resources"];
+    assert!(skipped.as_array().unwrap().iter().any(|r| r["status"] == "PruneSkipped"), "{skipped}");
+    stage.sync("three", json!({"revision": second, "prune": true})).await;
+    stage.until("done", |app| is_done(app, &second)).await;
+    let maps = stage.api("default", "", "v1", "ConfigMap");
+    assert!(maps.get_opt("settings").await.unwrap().is_none());
+
+    // Exactly the commit asked for, though the branch is further.
+    stage.sync("back", json!({"revision": first})).await;
+    let app = stage.ended("back").await;
+    assert_eq!(app["status"]["operationState"]["syncResult"]["revision"], first.as_str());
+    let app = stage
+        .until("compared", |app| app["status"]["sync"]["status"] == "OutOfSync")
+        .await;
+    assert_eq!(app["status"]["sync"]["revision"], second.as_str());
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn automated_applications_sync_prune_and_heal() {
+    let stage = Stage::with(|argo_cd| argo_cd.poll = Duration::from_millis(300)).await;
+    let first = stage.repository.commit(&[("web.yaml", deployment("a:1")), ("c.yaml", config_map("c", "1"))]);
+    stage
+        .create(&json!({"spec": {
+            "destination": {"namespace": "shop"},
+            "syncPolicy": {"automated": {"prune": true, "selfHeal": true}, "syncOptions": ["CreateNamespace=true"]}}}))
+        .await;
+    let app = stage.until("done", |app| is_done(app, &first)).await;
+    assert_eq!(app["status"]["operationState"]["operation"]["initiatedBy"]["automated"], true);
+
+    // Polling finds the next commit.
+    let second = stage.repository.commit(&[("web.yaml", deployment("a:2"))]);
+    stage.until("done", |app| is_done(app, &second)).await;
+    assert!(stage.api("shop", "", "v1", "ConfigMap").get_opt("c").await.unwrap().is_none());
+
+    // Drift is undone.
+    let deployments = stage.api("shop", "apps", "v1", "Deployment");
+    let drift = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    deployments.patch("web", &PatchParams::default(), &drift).await.unwrap();
+    let begun = Instant::now();
+    while deployments.get("web").await.unwrap().data["spec"]["replicas"] != 1 {
+        assert!(begun.elapsed() < PATIENCE, "{:#}", stage.get().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let app = stage.until("healed", |app| is_done(app, &second)).await;
+    assert_eq!(app["status"]["operationState"]["operation"]["sync"]["autoHealAttemptsCount"], 1);
+
+    // A commit that cannot be applied is tried once, with its retries.
+    let mut broken = deployment("a:3");
+    broken["spec"]["selector"] = json!({"matchLabels": {"app": "other"}});
+    stage
+        .patch(&json!({"spec": {"syncPolicy": {"retry": {"limit": 1, "backoff": {"duration": "100ms"}}}}}))
+        .await;
+    let third = stage.repository.commit(&[("web.yaml", broken)]);
+    let app = stage
+        .until("failed", |app| {
+            let state = &app["status"]["operationState"];
+            state["phase"] == "Failed" && state["syncResult"]["revision"] == third.as_str()
+        })
+        .await;
+    let message = app["status"]["operationState"]["message"].as_str().unwrap();
+    assert!(message.contains("failed to apply") && message.ends_with("(retried 1 times)."), "{message}");
+    let app = stage
+        .until("told", |app| app["status"]["conditions"][0]["type"] == "SyncError")
+        .await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Failed");
+
+    // With its finalizer the Application takes its resources along.
+    stage
+        .patch(&json!({"metadata": {"finalizers": ["resources-finalizer.argocd.argoproj.io"]}}))
+        .await;
+    stage.applications().delete("web", &DeleteParams::default()).await.unwrap();
+    let begun = Instant::now();
+    while stage.applications().get_opt("web").await.unwrap().is_some() {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(deployments.get_opt("web").await.unwrap().is_none());
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_and_waves_are_waited_for() {
+    let stage = Stage::new().await;
+    let hook = |phase: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": phase.to_lowercase(),
+            "annotations": {"argocd.argoproj.io/hook": phase}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "a:1"}]}})
+    };
+    let late = annotated(config_map("late", "1"), &json!({"argocd.argoproj.io/sync-wave": "3"}));
+    let commit = stage.repository.commit(&[
+        ("a.yaml", hook("PreSync")),
+        ("b.yaml", deployment("a:1")),
+        ("c.yaml", late),
+        ("d.yaml", hook("PostSync")),
+        ("e.yaml", hook("SyncFail")),
+    ]);
+    stage.create(&json!({})).await;
+    let pods = stage.api("default", "", "v1", "Pod");
+    // Pretended pods never end: the test says how they ended.
+    let finish = async |name: &str, phase: &str| {
+        let begun = Instant::now();
+        while pods.get_opt(name).await.unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{name}: {:#}", stage.get().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let status = Patch::Merge(json!({"status": {"phase": phase, "message": "as told"}}));
+        pods.patch_status(name, &PatchParams::default(), &status).await.unwrap();
+    };
+    stage.sync("one", json!({"revision": commit})).await;
+    let app = stage
+        .until("waiting", |app| {
+            let message = app["status"]["operationState"]["message"].as_str().unwrap_or("");
+            message.starts_with("waiting for completion of hook")
+        })
+        .await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Running");
+    assert!(app["operation"].is_object(), "it stands until the end");
+    assert!(stage.api("default", "apps", "v1", "Deployment").get_opt("web").await.unwrap().is_none());
+    finish("presync", "Succeeded").await;
+    finish("postsync", "Succeeded").await;
+    let app = stage.ended("one").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Succeeded", "{app:#}");
+    let result = |app: &Value, name: &str| {
+        let all = app["status"]["operationState"]["syncResult"]["resources"].as_array().unwrap().clone();
+        all.into_iter().find(|r| r["name"] == name).unwrap_or_default()
+    };
+    assert_eq!(result(&app, "presync")["hookType"], "PreSync");
+    assert_eq!(result(&app, "presync")["hookPhase"], "Succeeded");
+    assert_eq!(result(&app, "late")["status"], "Synced");
+    assert!(pods.get_opt("syncfail").await.unwrap().is_none());
+
+    // The next time the hook runs anew, and fails.
+    let uid = pods.get("presync").await.unwrap().uid();
+    stage.sync("two", json!({"revision": commit})).await;
+    let begun = Instant::now();
+    while pods.get_opt("presync").await.unwrap().is_none_or(|pod| pod.uid() == uid) {
+        assert!(begun.elapsed() < PATIENCE, "{:#}", stage.get().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    finish("presync", "Failed").await;
+    finish("syncfail", "Succeeded").await;
+    let app = stage.ended("two").await;
+    let state = &app["status"]["operationState"];
+    assert_eq!(state["phase"], "Failed");
+    assert_eq!(state["message"], "one or more synchronization tasks completed unsuccessfully");
+    assert_eq!(result(&app, "presync")["message"], "as told");
+
+    // An operation is ended from outside.
+    stage.sync("three", json!({"revision": commit})).await;
+    stage
+        .until("running", |app| {
+            let state = &app["status"]["operationState"];
+            state["phase"] == "Running" && result(app, "presync")["hookPhase"] == "Running"
+        })
+        .await;
+    stage.patch(&json!({"status": {"operationState": {"phase": "Terminating"}}})).await;
+    let app = stage.ended("three").await;
+    assert_eq!(app["status"]["operationState"]["message"], "Operation terminated");
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_hold_syncs_back() {
+    let stage = Stage::new().await;
+    let commit = stage.repository.commit(&[("c.yaml", config_map("c", "1"))]);
+    let projects = stage.api("argocd", "argoproj.io", "v1alpha1", "AppProject");
+    let windows = async |manual: bool| {
+        let window = json!({"kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"],
+                            "manualSync": manual});
+        let patch = Patch::Merge(json!({"spec": {"syncWindows": [window]}}));
+        projects.patch("default", &PatchParams::default(), &patch).await.unwrap();
+    };
+    windows(false).await;
+    stage.create(&json!({"spec": {"syncPolicy": {"automated": {}}}})).await;
+    let app = stage.until("compared", |app| app["status"]["reconciledAt"].is_string()).await;
+    assert!(app["operation"].is_null() && app["status"]["operationState"].is_null(), "{app:#}");
+    stage.sync("one", json!({"revision": commit})).await;
+    let blocked = "Sync operation blocked by sync window";
+    let app = stage
+        .until("blocked", |app| app["status"]["operationState"]["message"] == blocked)
+        .await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Running");
+    windows(true).await;
+    let app = stage.ended("one").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Succeeded");
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_operation_waits_for_the_end_of_the_first() {
+    let stage = Stage::new().await;
+    let commit = stage.repository.commit(&[("c.yaml", config_map("c", "1"))]);
+    stage
+        .create(&json!({"metadata": {"annotations": {"local-cluster.slipway.dev/faults": "slow"}}}))
+        .await;
+    stage.sync("one", json!({"revision": commit})).await;
+    stage
+        .until("running", |app| app["status"]["operationState"]["phase"] == "Running")
+        .await;
+    stage
+        .patch(&json!({"operation": {"sync": {"revision": commit, "prune": true},
+                                     "info": [{"name": "id", "value": "two"}]}}))
+        .await;
+    let app = stage.get().await;
+    assert_eq!(app["status"]["operationState"]["operation"]["info"][0]["value"], "one");
+    let app = stage.ended("two").await;
+    assert_eq!(app["status"]["history"].as_array().unwrap().len(), 2);
+    assert!(app["operation"].is_null());
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_come_as_ordered() {
+    let stage = Stage::new().await;
+    let commit = stage.repository.commit(&[("c.yaml", config_map("c", "1"))]);
+    let order = async |faults: Value| {
+        stage
+            .patch(&json!({"metadata": {"annotations": {"local-cluster.slipway.dev/faults": faults}}}))
+            .await;
+    };
+    stage.create(&json!({})).await;
+
+    order(json!("sync-fails")).await;
+    stage.sync("fails", json!({"revision": commit})).await;
+    let app = stage.ended("fails").await;
+    let state = &app["status"]["operationState"];
+    assert_eq!(state["phase"], "Failed");
+    let result = &state["syncResult"]["resources"][0];
+    assert_eq!((&result["status"], &result["hookPhase"]), (&json!("SyncFailed"), &json!("Failed")));
+    assert!(state["message"].as_str().unwrap().contains(result["message"].as_str().unwrap()));
+
+    order(json!("error")).await;
+    stage.sync("errs", json!({"revision": commit})).await;
+    let app = stage.ended("errs").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Error");
+    let app = stage.refresh().await;
+    assert_eq!(app["status"]["conditions"][0]["type"], "ComparisonError");
+    assert_eq!(app["status"]["sync"]["status"], "Unknown");
+
+    order(json!("retry")).await;
+    stage.sync("retries", json!({"revision": commit})).await;
+    let app = stage
+        .until("waiting", |app| app["status"]["operationState"]["retryCount"] == 1)
+        .await;
+    let state = &app["status"]["operationState"];
+    assert_eq!(state["phase"], "Running");
+    assert!(state["finishedAt"].is_string() && state["message"].as_str().unwrap().contains("Retrying attempt #1"));
+    let app = stage.ended("retries").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Succeeded");
+    stage.until("done", |app| is_done(app, &commit)).await;
+
+    order(json!("operation-left")).await;
+    stage.sync("left", json!({"revision": commit})).await;
+    let app = stage.ended("left").await;
+    assert_eq!(app["operation"]["info"][0]["value"], "left");
+    let app = stage.refresh().await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Succeeded", "and not begun again");
+    stage.patch(&json!({"operation": null})).await;
+
+    // A Deployment that is not ready leaves the Application Healthy until somebody asks.
+    order(json!("stale-health")).await;
+    let mut paused = deployment("a:1");
+    paused["spec"]["paused"] = json!(true);
+    let next = stage.repository.commit(&[("web.yaml", paused)]);
+    stage.sync("stale", json!({"revision": next})).await;
+    let app = stage.ended("stale").await;
+    assert_eq!(app["status"]["health"]["status"], "Healthy");
+    assert_eq!((&app["status"]["sync"]["status"], &app["status"]["sync"]["revision"]), (&json!("Synced"), &json!(next)));
+    assert!(app["status"]["reconciledAt"].as_str() < app["status"]["operationState"]["finishedAt"].as_str());
+    let app = stage.refresh().await;
+    assert_eq!(app["status"]["health"]["status"], "Suspended");
+    assert!(app["status"]["reconciledAt"].as_str() >= app["status"]["operationState"]["finishedAt"].as_str());
+    stage.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kustomizations_are_built_and_what_is_wrong_is_said() {
+    let stage = Stage::new().await;
+    let folder = stage.repository.path().join("app");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(
+        folder.join("kustomization.yaml"),
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamePrefix: pre-\nresources: [c.yaml]\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("c.yaml"), config_map("c", "1").to_string()).unwrap();
+    stage.repository.git(&["add", "--all"]);
+    stage.repository.git(&["commit", "--quiet", "-m", "kustomized"]);
+    let commit = stage.repository.git(&["rev-parse", "HEAD"]);
+    stage.create(&json!({})).await;
+    stage.sync("one", json!({"revision": commit})).await;
+    let app = stage.until("done", |app| is_done(app, &commit)).await;
+    assert_eq!(app["status"]["sourceType"], "Kustomize");
+    assert!(stage.api("default", "", "v1", "ConfigMap").get_opt("pre-c").await.unwrap().is_some());
+
+    stage.patch(&json!({"spec": {"source": {"path": "missing"}}})).await;
+    let app = stage
+        .until("told", |app| app["status"]["conditions"][0]["type"] == "ComparisonError")
+        .await;
+    let message = app["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("missing: app path does not exist"), "{message}");
+    stage.sync("two", json!({"revision": "f".repeat(40)})).await;
+    let app = stage.ended("two").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Error");
+    stage.patch(&json!({"spec": {"project": "nobody"}})).await;
+    let app = stage
+        .until("told", |app| {
+            let conditions = app["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| c["type"] == "InvalidSpecError")
+        })
+        .await;
+    assert_eq!(app["status"]["health"]["status"], "Unknown");
+
+    // Where Argo CD looks for it after a restart, everything is as it was.
+    let Stage { place, cluster, .. } = stage;
+    cluster.shutdown().await;
+    drop(place);
+}

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
+use serde_json::Value;
+use slipway_model::Name;
+use slipway_verdict::cut;
 
 use super::{ApiFault, Kubernetes, call};
 
@@ -31,6 +34,66 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The first [`MAX_BODY`] bytes.
     pub body: String,
+    /// False where the body went on, or broke off.
+    pub whole: bool,
+}
+
+/// Headers that mean something to the API server itself: they are not for the service, and some would make the request
+/// somebody else's (impersonation, the front proxy's names).
+pub fn header_is_ours(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("impersonate-")
+        || name.starts_with("x-remote-")
+        || matches!(
+            name.as_str(),
+            "authorization" | "proxy-authorization" | "host" | "cookie"
+        )
+        || is_hop_by_hop(&name)
+}
+
+/// Headers of the connection and not of the request (RFC 9110, section 7.6.1), in lower case.
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "expect"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    ) || name.starts_with("proxy-")
+}
+
+/// Whether a path stays where it is put: absolute, percent-encoded, no `.` or `..` in any spelling, no fragment. The
+/// proxy's path is the API server's path; one that climbs would be another request in our name.
+///
+/// # Errors
+/// In words.
+pub fn check_path(path: &str) -> Result<(), String> {
+    let wrong = "write an absolute path, percent-encoded, without .., \\ and #";
+    let graphic = path
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&b));
+    if !path.starts_with('/') || path.len() > 2000 || !graphic {
+        return Err(wrong.to_owned());
+    }
+    let plain = path.split('?').next().unwrap_or_default();
+    let decoded = percent_encoding::percent_decode_str(plain).collect::<Vec<u8>>();
+    let climbs = decoded
+        .split(|b| matches!(b, b'/' | b'\\'))
+        .any(|part| part == b".." || part == b".");
+    let control = decoded.iter().any(|b| b.is_ascii_control());
+    if climbs || control {
+        return Err(wrong.to_owned());
+    }
+    Ok(())
+}
+
+/// A DNS label, as names of namespaces and Services are.
+fn is_label(text: &str) -> bool {
+    text.parse::<Name>().is_ok()
 }
 
 impl Kubernetes {
@@ -41,6 +104,18 @@ impl Kubernetes {
     /// service.
     pub async fn get_service(&self, get: &Get<'_>) -> Result<Answer, ApiFault> {
         let what = format!("GET {}", get.path);
+        let refuse = |words: &str| Err(ApiFault::Refused(format!("{what}: {words}")));
+        if let Err(words) = check_path(get.path) {
+            return refuse(&words);
+        }
+        if !is_label(get.namespace) || !is_label(get.service) || !is_label(get.port) {
+            return refuse("namespace, service and port must be DNS labels");
+        }
+        if let Some(name) = get.headers.keys().find(|name| header_is_ours(name)) {
+            return refuse(&format!(
+                "header {name} would be the API server's, and not the service's"
+            ));
+        }
         let uri = format!(
             "/api/v1/namespaces/{}/services/{}:{}/proxy{}",
             get.namespace, get.service, get.port, get.path
@@ -56,11 +131,21 @@ impl Kubernetes {
             let sent = self.client.send(request).await;
             let response = sent.map_err(|error| ApiFault::of(&what, &error))?;
             let (head, body) = response.into_parts();
-            Ok(Answer {
+            let (body, whole) = beginning(body).await;
+            let answer = Answer {
                 status: head.status.as_u16(),
                 headers: head.headers,
-                body: beginning(body).await,
-            })
+                body,
+                whole,
+            };
+            match own_words(&answer) {
+                Some(words) if is_passing(answer.status, &words) => Err(ApiFault::Away(format!(
+                    "{what}: {} ({})",
+                    cut(&words),
+                    answer.status
+                ))),
+                _ => Ok(answer),
+            }
         };
         match tokio::time::timeout(get.timeout, exchange).await {
             Ok(answer) => answer,
@@ -74,17 +159,152 @@ impl Kubernetes {
     }
 }
 
-/// The first [`MAX_BODY`] bytes. One that breaks off is as long as it came.
-async fn beginning(mut body: Body) -> String {
+/// What the API server says itself, in place of the service: a `Status` of its own.
+fn own_words(answer: &Answer) -> Option<String> {
+    if answer.status < 400 {
+        return None;
+    }
+    let status: Value = serde_json::from_str(&answer.body).ok()?;
+    let own = status["kind"] == "Status" && status["apiVersion"] == "v1" && status["status"] == "Failure";
+    own.then(|| status["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Whether it says nothing about the service: the API server is busy, or in trouble. What it says of a service that
+/// cannot be reached has these words (k8s.io/kubernetes `pkg/registry/core/service`, k8s.io/apimachinery
+/// `pkg/util/proxy`).
+fn is_passing(status: u16, words: &str) -> bool {
+    let of_service = [
+        "no endpoints available for service",
+        "error trying to reach service",
+        "no service port",
+    ]
+    .iter()
+    .any(|phrase| words.contains(phrase));
+    matches!(status, 401 | 408 | 429 | 500..) && !of_service
+}
+
+/// The first [`MAX_BODY`] bytes, and whether that was all. One that breaks off is as long as it came.
+async fn beginning(mut body: Body) -> (String, bool) {
     let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
-            bytes.extend_from_slice(data);
+    let whole = loop {
+        match body.frame().await {
+            None => break true,
+            Some(Err(_)) => break false,
+            Some(Ok(frame)) => {
+                let Some(data) = frame.data_ref() else { continue };
+                bytes.extend_from_slice(data);
+                if bytes.len() > MAX_BODY {
+                    bytes.truncate(MAX_BODY);
+                    break false;
+                }
+            }
         }
-        if bytes.len() >= MAX_BODY {
-            bytes.truncate(MAX_BODY);
-            break;
+    };
+    (String::from_utf8_lossy(&bytes).into_owned(), whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::{Answer, check_path, header_is_ours, is_passing, own_words};
+
+    #[test]
+    fn paths_stay_below_the_service() {
+        for path in [
+            "/",
+            "/health",
+            "/a/b?c=d&e=..",
+            "/a..b/...",
+            "/%7Euser/x%2Ey",
+            "/a;b=c",
+            "/a//b",
+        ] {
+            assert!(check_path(path).is_ok(), "{path}");
+        }
+        for path in [
+            "",
+            "health",
+            "http://x/",
+            "/..",
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/%2e%2e/a",
+            "/.%2E/a",
+            "/a%2f..%2fb",
+            "/a%5c..%5cb",
+            "/a\\..",
+            "/a#b",
+            "/a b",
+            "/a\nb",
+            "/a%0ab",
+            "/ä",
+            &format!("/{}", "x".repeat(2000)),
+        ] {
+            assert!(check_path(path).is_err(), "{path}");
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+
+    #[test]
+    fn headers_of_the_api_server_are_known() {
+        for name in [
+            "Authorization",
+            "Impersonate-User",
+            "impersonate-extra-x",
+            "X-Remote-Group",
+            "Host",
+            "Upgrade",
+            "Proxy-X",
+        ] {
+            assert!(header_is_ours(name), "{name}");
+        }
+        for name in ["Accept", "X-Tenant", "User-Agent"] {
+            assert!(!header_is_ours(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_api_servers_own_trouble_is_not_the_services() {
+        let own = |message: &str| {
+            format!(
+                r#"{{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "{message}"}}"#
+            )
+        };
+        for (status, body, passing) in [
+            (429, own("too many requests, please try again later"), true),
+            (
+                503,
+                own("the server is currently unable to handle the request"),
+                true,
+            ),
+            (500, own("etcdserver: request timed out"), true),
+            (401, own("Unauthorized"), true),
+            (503, own("no endpoints available for service \\\"shop\\\""), false),
+            (
+                502,
+                own("error trying to reach service: dial tcp 10.0.0.1:80: connect: connection refused"),
+                false,
+            ),
+            (
+                503,
+                own("no service port \\\"x\\\" found for service \\\"shop\\\""),
+                false,
+            ),
+            (404, own("services \\\"shop\\\" not found"), false),
+            (403, own("services is forbidden"), false),
+            (503, "the till is stuck".to_owned(), false),
+            (503, r#"{"status": "Failure"}"#.to_owned(), false),
+            (200, own("fine"), false),
+        ] {
+            let answer = Answer {
+                status,
+                headers: HeaderMap::new(),
+                body,
+                whole: true,
+            };
+            let told = own_words(&answer).is_some_and(|words| is_passing(status, &words));
+            assert_eq!(told, passing, "{status} {}", answer.body);
+        }
+    }
 }

@@ -1,111 +1,108 @@
-//! Asks the running service whether it works: HTTP through the API server's service proxy.
+//! Asks the running service whether it works: HTTP through the API server's service proxy or to a URL, gRPC health,
+//! TCP. Where a check may connect to is bounded, see [`address`].
 
+pub mod address;
+pub(crate) mod dial;
+mod grpc;
+mod http;
+pub(crate) mod json;
+mod tcp;
+pub(crate) mod web;
+
+use serde::Deserialize;
+use slipway_kubernetes::{ApiFault, Kubernetes};
 use slipway_model::Name;
 
-use slipway_kubernetes::{
-    ApiFault, Kubernetes,
-    proxy::{Answer, Get},
-};
-use slipway_verdict::cut;
-
 use crate::{
-    catalog::{Check, CheckKind, HttpCheck},
+    catalog::{Check, CheckKind},
     result::CheckResult,
 };
+use address::Allow;
+use dial::Dialer;
 
-/// How much of a body is kept for people, in characters.
-const SHOWN: usize = 200;
-
-/// Runs all checks at once, each to its end.
-///
-/// # Errors
-/// When the API server is away; that says nothing about the service, and the checks are run again.
-pub async fn run(
-    cluster: &Kubernetes,
-    namespace: &Name,
-    checks: &[Check],
-) -> Result<Vec<CheckResult>, ApiFault> {
-    futures::future::try_join_all(checks.iter().map(|check| one(cluster, namespace, check))).await
+/// `checks:` in this service's configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChecksConfig {
+    /// Address ranges that checks may connect to although they are link-local, loopback, multicast or a cloud's
+    /// metadata: CIDR blocks or single addresses. All other addresses are open anyway.
+    #[serde(default)]
+    pub allow: Allow,
 }
 
-async fn one(cluster: &Kubernetes, namespace: &Name, check: &Check) -> Result<CheckResult, ApiFault> {
-    let CheckKind::Http(http) = &check.kind else {
-        return Err(ApiFault::Refused("this kind of check is not run yet".to_owned()));
-    };
-    let mut attempts = 0;
-    loop {
-        let (passed, last_answer) = match ask(cluster, namespace, http).await {
-            Ok(answer) => judge(http, &answer),
-            Err(ApiFault::Refused(error)) => (false, error),
-            Err(away) => return Err(away),
-        };
-        attempts += 1;
-        if passed || attempts >= http.patience.attempts {
-            return Ok(CheckResult {
-                name: check.name.clone(),
-                passed,
-                attempts,
-                last_answer,
-            });
+/// Runs checks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Checker {
+    dialer: Dialer,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self::new(&ChecksConfig::default())
+    }
+}
+
+/// What one try came to, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Attempt {
+    Passed(String),
+    NotYet(String),
+    /// It will be no better the next time: refused by confinement, or not to be understood.
+    Never(String),
+}
+
+impl Checker {
+    /// Bounded by this configuration.
+    pub fn new(config: &ChecksConfig) -> Self {
+        Self {
+            dialer: Dialer::Confined(config.allow.clone()),
         }
-        tokio::time::sleep(http.patience.interval).await;
     }
-}
 
-async fn ask(cluster: &Kubernetes, namespace: &Name, check: &HttpCheck) -> Result<Answer, ApiFault> {
-    let get = Get {
-        namespace: namespace.as_str(),
-        service: check.service.as_ref().map(Name::as_str).unwrap_or_default(),
-        port: &check.port.as_ref().map(ToString::to_string).unwrap_or_default(),
-        path: &check.path,
-        headers: &check.headers,
-        timeout: check.patience.timeout,
-    };
-    cluster.get_service(&get).await
-}
-
-fn judge(check: &HttpCheck, answer: &Answer) -> (bool, String) {
-    let shown: String = answer.body.trim().chars().take(SHOWN).collect();
-    let mut words = format!("GET {}: {}", check.path, answer.status);
-    if !shown.is_empty() {
-        words = format!("{words} {shown:?}");
+    /// Runs all checks at once, each to its end. Dropping the future stops them and closes their connections.
+    /// `namespace` is where Services are that name none of their own: the target's, or an Application's destination.
+    ///
+    /// # Errors
+    /// When the API server is away; that says nothing about the service, and the checks are run again.
+    pub async fn run(
+        &self,
+        cluster: &Kubernetes,
+        namespace: &Name,
+        checks: &[Check],
+    ) -> Result<Vec<CheckResult>, ApiFault> {
+        let checks = checks.iter().map(|check| self.one(cluster, namespace, check));
+        futures::future::try_join_all(checks).await
     }
-    if answer.status != check.expect_status {
-        return (false, format!("{words}, expected {}", check.expect_status));
-    }
-    match &check.body_contains {
-        Some(text) if !answer.body.contains(text) => {
-            (false, cut(&format!("{words}, expected a body with {text:?}")))
-        }
-        _ => (true, words),
-    }
-}
 
-#[cfg(test)]
-mod tests {
-    use http::HeaderMap;
-    use slipway_kubernetes::proxy::Answer;
-
-    use super::judge;
-
-    #[test]
-    fn answers_are_judged_by_status_and_body() {
-        let check = serde_json::from_str(
-            r#"{"service": "shop", "port": 80, "path": "/health", "body_contains": "fine"}"#,
-        )
-        .unwrap();
-        for (status, body, passed, words) in [
-            (200, "all fine\n", true, r#"GET /health: 200 "all fine""#),
-            (503, "no", false, r#"GET /health: 503 "no", expected 200"#),
-            (503, "fine", false, r#"GET /health: 503 "fine", expected 200"#),
-            (200, "", false, r#"GET /health: 200, expected a body with "fine""#),
-        ] {
-            let answer = Answer {
-                status,
-                headers: HeaderMap::new(),
-                body: body.to_owned(),
+    async fn one(
+        &self,
+        cluster: &Kubernetes,
+        namespace: &Name,
+        check: &Check,
+    ) -> Result<CheckResult, ApiFault> {
+        let patience = check.kind.patience();
+        let mut attempts = 0;
+        loop {
+            let attempt = match &check.kind {
+                CheckKind::Http(http) => http::ask(&self.dialer, cluster, namespace, http).await?,
+                CheckKind::Grpc(grpc) => grpc::ask(&self.dialer, grpc).await,
+                CheckKind::Tcp(tcp) => tcp::ask(&self.dialer, tcp).await,
             };
-            assert_eq!(judge(&check, &answer), (passed, words.to_owned()));
+            attempts += 1;
+            let (passed, over, last_answer) = match attempt {
+                Attempt::Passed(words) => (true, true, words),
+                Attempt::NotYet(words) => (false, attempts >= patience.attempts, words),
+                Attempt::Never(words) => (false, true, words),
+            };
+            if over {
+                return Ok(CheckResult {
+                    name: check.name.clone(),
+                    passed,
+                    attempts,
+                    last_answer,
+                });
+            }
+            tokio::time::sleep(patience.interval).await;
         }
     }
 }

@@ -8,6 +8,11 @@ use slipway_telemetry::TelemetryConfig;
 
 use slipway_kubernetes::ClusterConfig;
 
+use crate::{
+    checks::ChecksConfig,
+    prometheus::{PrometheusConfig, Prometheuses},
+};
+
 /// Unknown keys are refused, with line and name.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +27,12 @@ pub struct Config {
     pub catalog: PathBuf,
     /// The clusters that the catalog's targets name.
     pub clusters: Vec<ClusterConfig>,
+    /// What checks may connect to.
+    #[serde(default)]
+    pub checks: ChecksConfig,
+    /// The Prometheus servers that the catalog's metrics name.
+    #[serde(default)]
+    pub prometheus: Vec<PrometheusConfig>,
     /// Where the other services are, and as whom this one calls them.
     pub build: ClientConfig,
     pub gitops: ClientConfig,
@@ -52,6 +63,6 @@ impl ServiceConfig for Config {
         if self.concurrency == 0 {
             return Err(ConfigError::invalid("concurrency", "must be at least 1"));
         }
-        Ok(())
+        Prometheuses::open(&self.prometheus).map(drop)
     }
 }

@@ -14,6 +14,7 @@ pub mod hints;
 pub mod lane;
 pub mod owners;
 pub mod plan;
+pub mod prometheus;
 pub mod reason;
 pub mod release;
 pub mod result;
@@ -33,11 +34,13 @@ use tokio_util::sync::CancellationToken;
 pub use crate::config::Config;
 use crate::{
     catalog::CatalogStore,
+    checks::Checker,
     deployment::Deployment,
     deployment_effects::DeploymentEffects,
     effects::ReleaseEffects,
     grpc_deploy::DeployApi,
     grpc_release::ReleaseApi,
+    prometheus::Prometheuses,
     owners::{Approvals, Builds, Changes, Deployments},
     release::Release,
     spans::SpanSink,
@@ -67,7 +70,10 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
     };
-    let deployments = DeploymentEffects::new(clusters, Arc::new(changes.clone())).reverts(Arc::new(changes));
+    let deployments = DeploymentEffects::new(clusters, Arc::new(changes.clone()))
+        .reverts(Arc::new(changes))
+        .checker(Checker::new(&config.checks))
+        .prometheus(Prometheuses::open(&config.prometheus)?);
 
     let executor = Executor::builder(ledger.clone())
         .concurrency(config.concurrency)

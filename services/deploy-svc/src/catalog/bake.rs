@@ -4,6 +4,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_model::{Name, duration};
+use slipway_verdict::analysis::{self, Limits, Sample, Tally, Verdict};
+
+use crate::{prometheus::template, result::Measurement};
+
+/// Shorter would be load and no news: Prometheus scrapes every few seconds at best.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const MAX_METRICS: usize = 20;
+/// Of all metrics together: each is recorded with the deployment.
+const MAX_MEASUREMENTS: u128 = 5000;
 
 /// How long a version is watched, and by what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,9 +49,117 @@ pub struct Metric {
     /// How many measurements may be bad before the metric has failed.
     #[serde(default)]
     pub failure_limit: u32,
-    /// How many may say nothing (no data, not a number, no answer) before the metric is inconclusive.
+    /// How many may say nothing (no data, not a number, no answer) before the metric is inconclusive. In all, not in
+    /// a row: over a long bake allow for a Prometheus that is away for a while.
     #[serde(default = "three")]
     pub inconclusive_limit: u32,
+}
+
+impl Bake {
+    /// What is wrong with it: paths below `bake`, such as `metrics[0].query`, and words.
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut faults = Faults::default();
+        faults.require(
+            !self.period.is_zero() && self.period <= LONGEST,
+            "for",
+            "must be more than 0 s and at most 24 h",
+        );
+        faults.require(
+            self.interval >= LEAST_INTERVAL && self.interval <= self.period,
+            "interval",
+            "must be at least 1 s and at most the whole time of the bake",
+        );
+        faults.require(
+            self.metrics.len() <= MAX_METRICS,
+            "metrics",
+            "name at most 20 metrics",
+        );
+        let rounds = self.period.as_millis() / self.interval.as_millis().max(1);
+        faults.require(
+            rounds.saturating_mul(self.metrics.len() as u128) <= MAX_MEASUREMENTS,
+            "interval",
+            "makes more than 5000 measurements of all metrics together: measure less often",
+        );
+        for (index, metric) in self.metrics.iter().enumerate() {
+            let twice = self.metrics[..index]
+                .iter()
+                .any(|other| other.name == metric.name);
+            let at = |path: &str| format!("metrics[{index}].{path}");
+            faults.require(!twice, at("name"), "is there already: names must be unique");
+            for (path, words) in metric.check() {
+                faults.0.push((at(&path), words));
+            }
+        }
+        faults.0
+    }
+
+    /// What all measurements so far say, oldest first; `ended` when no more will come. Without metrics, only the end
+    /// is waited for.
+    pub fn judge(&self, measurements: &[Measurement], ended: bool) -> Verdict {
+        if self.metrics.is_empty() {
+            return match ended {
+                true => Verdict::Passed,
+                false => Verdict::Measuring("no metrics, the pods are watched".to_owned()),
+            };
+        }
+        analysis::worst(self.metrics.iter().map(|metric| {
+            let own = measurements.iter().filter(|one| one.metric == metric.name);
+            let tally = Tally::of(&metric.limits(), own.map(Measurement::sample));
+            tally.judge(metric.name.as_str(), &metric.limits(), ended)
+        }))
+    }
+}
+
+impl Metric {
+    /// What is wrong with it: paths below the metric, and words.
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut faults = Faults::default();
+        if let Err(words) = template::check(&self.query) {
+            faults.0.push(("query".to_owned(), words));
+        }
+        let finite = [self.min, self.max].into_iter().flatten().all(f64::is_finite);
+        faults.require(
+            self.min.is_some() || self.max.is_some(),
+            "",
+            "give min or max, or both: without them no value is good",
+        );
+        faults.require(finite, "", "min and max must be numbers");
+        let ordered = self.min.zip(self.max).is_none_or(|(min, max)| min <= max);
+        faults.require(ordered, "min", "must not be greater than max");
+        faults.0
+    }
+
+    /// Its thresholds and limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            min: self.min,
+            max: self.max,
+            failure_limit: self.failure_limit,
+            inconclusive_limit: self.inconclusive_limit,
+        }
+    }
+}
+
+impl Measurement {
+    /// As it is judged.
+    pub fn sample(&self) -> Sample<'_> {
+        Sample {
+            value: self.value,
+            message: &self.message,
+        }
+    }
+}
+
+/// Paths and words of what is wrong.
+#[derive(Default)]
+pub(super) struct Faults(pub(super) Vec<(String, String)>);
+
+impl Faults {
+    pub(super) fn require(&mut self, holds: bool, path: impl Into<String>, words: &str) {
+        if !holds {
+            self.0.push((path.into(), words.to_owned()));
+        }
+    }
 }
 
 const fn thirty_seconds() -> Duration {
@@ -49,4 +167,111 @@ const fn thirty_seconds() -> Duration {
 }
 const fn three() -> u32 {
     3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bake, Measurement, Verdict};
+
+    fn bake(text: &str) -> Bake {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn faults_name_their_place() {
+        for (text, faults) in [
+            (r#"{"for": "10m"}"#, vec![]),
+            (
+                r#"{"for": "10m", "metrics": [{"name": "e", "query": "vector(1)", "max": 1}]}"#,
+                vec![],
+            ),
+            (
+                r#"{"for": "0s"}"#,
+                vec!["for: must be more", "interval: must be at least"],
+            ),
+            (r#"{"for": "25h"}"#, vec!["for: must be more"]),
+            (
+                r#"{"for": "10m", "interval": "500ms"}"#,
+                vec!["interval: must be at least"],
+            ),
+            (
+                r#"{"for": "10s", "interval": "11s"}"#,
+                vec!["interval: must be at least"],
+            ),
+            (
+                r#"{"for": "24h", "interval": "10s", "metrics": [{"name": "e", "query": "x", "max": 1}]}"#,
+                vec!["interval: makes more than 5000"],
+            ),
+            (
+                r#"{"for": "10m", "metrics": [
+                    {"name": "e", "query": "up{a=\"{{pod}}\"}", "max": 1},
+                    {"name": "e", "query": "x", "min": 2, "max": 1},
+                    {"name": "f", "query": "{{service}}"}
+                ]}"#,
+                vec![
+                    "metrics[0].query: {{pod}} is no placeholder",
+                    "metrics[1].name: is there already",
+                    "metrics[1].min: must not be greater",
+                    "metrics[2].query: write {{service}} within quotes",
+                    "metrics[2].: give min or max",
+                ],
+            ),
+        ] {
+            let found: Vec<String> = bake(text)
+                .check()
+                .iter()
+                .map(|(path, words)| format!("{path}: {words}"))
+                .collect();
+            assert_eq!(found.len(), faults.len(), "{text}: {found:?}");
+            for (found, words) in found.iter().zip(faults) {
+                assert!(found.starts_with(words), "{found}, not {words}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_metric_is_judged_by_its_own_measurements() {
+        let watched = bake(
+            r#"{"for": "1m", "metrics": [
+                {"name": "errors", "query": "x", "max": 0.1},
+                {"name": "traffic", "query": "x", "min": 10, "inconclusive_limit": 0}
+            ]}"#,
+        );
+        let measured = |list: &[(&str, Option<f64>)]| -> Vec<Measurement> {
+            let at = slipway_model::Timestamp::now();
+            let one = |(metric, value): &(&str, Option<f64>)| Measurement {
+                metric: metric.parse().unwrap(),
+                at,
+                value: *value,
+                message: if value.is_none() {
+                    "no data".to_owned()
+                } else {
+                    String::new()
+                },
+            };
+            list.iter().map(one).collect()
+        };
+        let good = measured(&[("errors", Some(0.0)), ("traffic", Some(20.0))]);
+        assert!(matches!(watched.judge(&good, false), Verdict::Measuring(_)));
+        assert_eq!(watched.judge(&good, true), Verdict::Passed);
+        assert!(
+            matches!(watched.judge(&good[..1], true), Verdict::Inconclusive(_)),
+            "one was never measured"
+        );
+        let bad = measured(&[("errors", Some(0.2)), ("traffic", None)]);
+        let Verdict::Failed(words) = watched.judge(&bad, false) else {
+            panic!("too many errors");
+        };
+        assert!(
+            words.starts_with("metric errors: 0.2 is above max 0.1"),
+            "{words}"
+        );
+        assert!(matches!(
+            watched.judge(&bad[1..], false),
+            Verdict::Inconclusive(_)
+        ));
+        let bare = bake(r#"{"for": "1m"}"#);
+        assert!(matches!(bare.judge(&[], false), Verdict::Measuring(_)));
+        assert_eq!(bare.judge(&[], true), Verdict::Passed);
+    }
 }

@@ -1,0 +1,21 @@
+//! TCP checks: a connection that is accepted.
+
+use super::{
+    Attempt,
+    dial::{DialError, Dialer, Remote},
+};
+use crate::catalog::TcpCheck;
+
+/// Asks once.
+pub(super) async fn ask(dialer: &Dialer, check: &TcpCheck) -> Attempt {
+    let what = format!("tcp {}", check.address);
+    let remote = match Remote::parse(&check.address) {
+        Ok(remote) => remote,
+        Err(words) => return Attempt::Never(format!("{what}: {words}")),
+    };
+    match dialer.tcp(&remote, check.patience.timeout).await {
+        Ok(_) => Attempt::Passed(format!("{what}: connected")),
+        Err(DialError::Failed(words)) => Attempt::NotYet(format!("{what}: {words}")),
+        Err(DialError::Never(words)) => Attempt::Never(format!("{what}: {words}")),
+    }
+}

@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::limit::ConcurrencyLimitLayer;
 
 use super::{Cluster, ClusterConfig, ClusterConfigError, Kubernetes};
 
+/// For name resolution, connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests to one cluster that wait for an answer at once, so that one that does not answer cannot use up this
+/// process' sockets. An open watch has its answer and does not count.
+const REQUESTS: usize = 128;
 
 pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
     let name = || config.name.clone();
@@ -43,10 +51,11 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfi
     client.connect_timeout = Some(CONNECT_TIMEOUT);
     // Retries are ours: a check's 503 is an answer, and the ledger remembers when to try an apply again.
     client.default_retry = false;
-    let client = kube::Client::try_from(client).map_err(|error| ClusterConfigError::Client {
+    let client = ClientBuilder::try_from(client).map_err(|error| ClusterConfigError::Client {
         name: name(),
         error: Box::new(error),
     })?;
+    let client = client.with_layer(&ConcurrencyLimitLayer::new(REQUESTS)).build();
     Ok(Cluster::Kubernetes(Box::new(Kubernetes::scoped(
         config.name.clone(),
         client,

@@ -227,7 +227,7 @@ mod tests {
     use slipway_model::ImageRef;
 
     use super::{ManifestError, parse, verify};
-    use crate::catalog::{Target, WorkloadKind};
+    use slipway_verdict::{Target, WorkloadKind};
 
     const YAML: &str = "
 apiVersion: v1

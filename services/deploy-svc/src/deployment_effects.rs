@@ -2,6 +2,7 @@
 //! the rollout, ask the running service, measure, collect evidence, give the lane back. One file a step.
 
 mod apply;
+pub mod bake;
 mod jobs;
 mod lane;
 mod revert;
@@ -13,7 +14,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use slipway_kubernetes::{ApiFault, Cluster, Clusters, Kubernetes, evidence};
 use slipway_ledger::{EffectRun, Effects};
-use slipway_model::{Actor, CommitSha, Name, SpanId, TraceContext, TraceId};
+use slipway_model::{Actor, CommitSha, Name, SpanId, Timestamp, TraceContext, TraceId};
 use slipway_verdict::Applied;
 use tracing::Instrument;
 
@@ -22,7 +23,8 @@ use crate::{
     deployment::{
         Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, DeploymentState, Reason,
     },
-    result::{CheckResult, JobResult},
+    prometheus::Prometheuses,
+    result::{CheckResult, JobResult, Measurement},
 };
 
 pub use lane::{LaneError, request as request_alone};
@@ -58,16 +60,18 @@ pub struct DeploymentEffects {
     pub manifests: Arc<dyn Manifests>,
     pub reverts: Arc<dyn Reverts>,
     pub checker: Checker,
+    pub prometheus: Prometheuses,
 }
 
 impl DeploymentEffects {
-    /// With a checker as it is without configuration, and nobody to put changes back.
+    /// With checks and metrics as they are without configuration, and nobody to put changes back.
     pub fn new(clusters: Clusters, manifests: Arc<dyn Manifests>) -> Self {
         Self {
             clusters,
             manifests,
             reverts: Arc::new(NoReverts),
             checker: Checker::default(),
+            prometheus: Prometheuses::default(),
         }
     }
 
@@ -75,6 +79,13 @@ impl DeploymentEffects {
     #[must_use]
     pub fn reverts(mut self, reverts: Arc<dyn Reverts>) -> Self {
         self.reverts = reverts;
+        self
+    }
+
+    /// With the Prometheus servers that metrics name.
+    #[must_use]
+    pub fn prometheus(mut self, prometheus: Prometheuses) -> Self {
+        self.prometheus = prometheus;
         self
     }
 
@@ -202,7 +213,16 @@ impl DeploymentEffects {
         run: &Run,
         request: &DeploymentRequest,
     ) -> Result<DeploymentCommand, Outcome> {
-        let (measurements, verdict) = (Vec::new(), rollout::look(cluster, run, request).await);
+        let (state, expected) = (&run.snapshot.state, rollout::expected(run, request));
+        let Some(bake) = &request.bake else {
+            let reason = Reason::new("INTERNAL", "there is nothing to bake by; this is a defect");
+            return Err(Outcome::Refused(reason));
+        };
+        let since = state.since.unwrap_or_else(Timestamp::now);
+        let (measurements, verdict) = tokio::join!(
+            bake::measure(&self.prometheus, request, bake, since),
+            bake::still(cluster, &request.target, &expected),
+        );
         let verdict = verdict.map_err(|fault| Outcome::Away(fault.to_string()))?;
         Ok(DeploymentCommand::Measured {
             key: run.key.clone(),
@@ -242,9 +262,9 @@ fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> 
             key,
             measurements: state
                 .measured()
-                .map(|(metric, _)| crate::result::Measurement {
+                .map(|(metric, _)| Measurement {
                     metric: metric.name.clone(),
-                    at: slipway_model::Timestamp::now(),
+                    at: Timestamp::now(),
                     value: metric.max.or(metric.min),
                     message: String::new(),
                 })

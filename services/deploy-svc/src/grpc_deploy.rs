@@ -1,35 +1,36 @@
 //! DeployService: proto ⇄ domain, nothing else.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+mod live;
+mod rollback;
+mod shown;
+mod start;
+
+use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use slipway_ledger::{
-    Decider, ExecuteError, Ledger, ListFilter, Meta, Page, Request as Once, Snapshot, TransactError,
-};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageName};
-use slipway_proto::{
-    common::v1::waiting_on::Kind,
-    deploy::v1::{self as proto, deploy_service_server::DeployService},
-};
-use slipway_server::{Action, ApiError, Caller, convert, page, stream_events_to};
+use slipway_kubernetes::Clusters;
+use slipway_ledger::{Decider, Ledger, ListFilter, Meta, Snapshot};
+use slipway_model::{Actor, Id, TraceContext};
+use slipway_proto::deploy::v1::{self as proto, deploy_service_server::DeployService};
+use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    catalog::{CatalogStore, Target},
-    deployment::{
-        Action as DeployAction, Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest,
-        DeploymentState, DeploymentStatus, Source,
-    },
-    deployment_effects::{LaneError, request_alone},
+    catalog::CatalogStore,
+    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentState},
+    deployment_effects::Reverts,
 };
 
-/// The policy that asks nobody.
-const NO_POLICY: &str = "none";
+pub use shown::{deployment_proto, evidence_proto, target_proto};
 
 #[derive(Clone)]
 pub struct DeployApi {
     pub ledger: Ledger,
     pub catalog: Arc<CatalogStore>,
+    /// For what the cluster shows now.
+    pub clusters: Clusters,
+    /// For what a rollback goes back to.
+    pub reverts: Arc<dyn Reverts>,
 }
 
 impl std::fmt::Debug for DeployApi {
@@ -47,8 +48,7 @@ impl DeployService for DeployApi {
         request: Request<proto::DeployRequest>,
     ) -> Result<Response<proto::DeployResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let trace = convert::trace_context(&request);
-        let meta = Meta::new(Actor::direct(caller.principal().clone()), trace);
+        let meta = meta_of(&caller, convert::trace_context(&request));
         let snapshot = self.start(&caller, &meta, request.into_inner()).await?;
         Ok(Response::new(proto::DeployResponse {
             deployment: Some(deployment_proto(&snapshot)),
@@ -83,10 +83,7 @@ impl DeployService for DeployApi {
             ],
         };
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
-        let page = Page {
-            size: page::size(message.page_size)?,
-            token: message.page_token,
-        };
+        let page = list_page(message.page_size, &message.page_token)?;
         let filter = ListFilter {
             status,
             service: given(message.service),
@@ -135,25 +132,18 @@ impl DeployService for DeployApi {
         request: Request<proto::CancelDeploymentRequest>,
     ) -> Result<Response<proto::CancelDeploymentResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let trace = convert::trace_context(&request);
+        let meta = meta_of(&caller, convert::trace_context(&request));
         let message = request.into_inner();
-        let snapshot = self.read(&caller, &message.id).await?;
-        let (service, environment) = scope(&snapshot.state);
-        caller.require(Action::Cancel, service, environment)?;
-        let by = Actor::direct(caller.principal().clone());
-        let reason = match convert::text("reason", &message.reason)? {
-            reason if reason.is_empty() => format!("cancelled by {by}"),
-            reason => format!("cancelled by {by}: {reason}"),
-        };
-        let command = || DeploymentCommand::Cancel {
-            message: reason.clone(),
-        };
-        let meta = Meta::new(by, trace);
+        let text = because("cancelled", &meta.actor, &message.reason)?;
         let snapshot = self
-            .ledger
-            .execute::<Deployment>(&snapshot.id, command, &meta)
-            .await
-            .map_err(ApiError::from)?;
+            .ask(
+                &caller,
+                &meta,
+                &message.id,
+                Action::Cancel,
+                DeploymentCommand::Cancel { message: text },
+            )
+            .await?;
         Ok(Response::new(proto::CancelDeploymentResponse {
             deployment: Some(deployment_proto(&snapshot)),
         }))
@@ -161,30 +151,67 @@ impl DeployService for DeployApi {
 
     async fn rollback(
         &self,
-        _request: Request<proto::RollbackRequest>,
+        request: Request<proto::RollbackRequest>,
     ) -> Result<Response<proto::RollbackResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        let trace = convert::trace_context(&request);
+        let snapshot = self.roll_back(&caller, trace, request.into_inner()).await?;
+        Ok(Response::new(proto::RollbackResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     async fn promote_deployment(
         &self,
-        _request: Request<proto::PromoteDeploymentRequest>,
+        request: Request<proto::PromoteDeploymentRequest>,
     ) -> Result<Response<proto::PromoteDeploymentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        let meta = meta_of(&caller, convert::trace_context(&request));
+        let message = request.into_inner();
+        let full = message.full;
+        let snapshot = self
+            .ask(
+                &caller,
+                &meta,
+                &message.id,
+                Action::Start,
+                DeploymentCommand::Promote { full },
+            )
+            .await?;
+        Ok(Response::new(proto::PromoteDeploymentResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     async fn abort_deployment(
         &self,
-        _request: Request<proto::AbortDeploymentRequest>,
+        request: Request<proto::AbortDeploymentRequest>,
     ) -> Result<Response<proto::AbortDeploymentResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        let meta = meta_of(&caller, convert::trace_context(&request));
+        let message = request.into_inner();
+        let text = because("aborted", &meta.actor, &message.reason)?;
+        let snapshot = self
+            .ask(
+                &caller,
+                &meta,
+                &message.id,
+                Action::Cancel,
+                DeploymentCommand::Abort { message: text },
+            )
+            .await?;
+        Ok(Response::new(proto::AbortDeploymentResponse {
+            deployment: Some(deployment_proto(&snapshot)),
+        }))
     }
 
     async fn get_live_state(
         &self,
-        _request: Request<proto::GetLiveStateRequest>,
+        request: Request<proto::GetLiveStateRequest>,
     ) -> Result<Response<proto::GetLiveStateResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let caller = Caller::of(&request)?;
+        let state = self.live_state(&caller, request.into_inner()).await?;
+        Ok(Response::new(proto::GetLiveStateResponse { state: Some(state) }))
     }
 
     type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
@@ -209,104 +236,23 @@ impl DeployService for DeployApi {
 }
 
 impl DeployApi {
-    async fn start(
+    /// Tells one deployment what somebody wants of it.
+    async fn ask(
         &self,
         caller: &Caller,
         meta: &Meta,
-        message: proto::DeployRequest,
+        id: &str,
+        action: Action,
+        command: DeploymentCommand,
     ) -> Result<Snapshot<Deployment>, ApiError> {
-        convert::key("request_id", &message.request_id)?;
-        caller.require(Action::Start, &message.service, &message.environment)?;
-        // What was asked for, not what the catalog makes of it by now: a repetition is one all the same.
-        let asked = (
-            (
-                &message.service,
-                &message.environment,
-                &message.commit,
-                &message.correlation_id,
-            ),
-            message.image.as_ref().map(|image| (&image.name, &image.digest)),
-            message.labels.iter().collect::<BTreeMap<_, _>>(),
-        );
-        let once = Once::new(caller.principal(), "Deploy", &message.request_id, &asked);
-        let id = Id::generate("dep");
-        let started = self
+        let snapshot = self.read(caller, id).await?;
+        let (service, environment) = scope(&snapshot.state);
+        caller.require(action, service, environment)?;
+        let told = self
             .ledger
-            .transact(meta, Some(&once), |tx| {
-                let request = self.request(caller, meta, &message);
-                let id = id.clone();
-                async move {
-                    let request = request.map_err(StartError::Request)?;
-                    request_alone(&tx, &id, request).await.map_err(StartError::Lane)
-                }
-            })
+            .execute::<Deployment>(&snapshot.id, || command.clone(), meta)
             .await;
-        match started {
-            Ok(snapshot) => Ok(snapshot),
-            Err(TransactError::Replayed { id, .. }) => {
-                let snapshot = self.ledger.get::<Deployment>(&id).await?;
-                snapshot.ok_or_else(|| ApiError::not_found("deployment", id))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// What the catalog makes of a request; the epoch is the lane's.
-    fn request(
-        &self,
-        caller: &Caller,
-        meta: &Meta,
-        message: &proto::DeployRequest,
-    ) -> Result<DeploymentRequest, ApiError> {
-        let catalog = self.catalog.current();
-        let service = catalog
-            .service(&message.service)
-            .map_err(|error| ApiError::invalid("service", error))?;
-        let environment = service
-            .environment(&message.environment)
-            .map_err(|error| ApiError::invalid("environment", error))?;
-        if environment.policy.as_str() != NO_POLICY {
-            // A release asks the policy's people; this does not.
-            caller.require(Action::Override, &message.service, &message.environment)?;
-        }
-        let image = convert::message("image", message.image.as_ref())?;
-        let name = convert::field::<ImageName>("image.name", &image.name)?;
-        if name != service.image {
-            let words = format!(
-                "is {name}, but the catalog's image of this service is {}",
-                service.image
-            );
-            return Err(ApiError::invalid("image.name", words));
-        }
-        Ok(DeploymentRequest {
-            service: service.name.clone(),
-            environment: environment.name.clone(),
-            target: environment.target.clone(),
-            image: name,
-            digest: convert::field::<Digest>("image.digest", &image.digest)?,
-            source: match &environment.gitops {
-                Some(gitops) => Some(Source {
-                    repository: gitops.repository.clone(),
-                    path: gitops.path.clone(),
-                    commit: convert::field::<CommitSha>("commit", &message.commit)?,
-                }),
-                None => None,
-            },
-            action: DeployAction::Apply,
-            jobs: environment.jobs.clone(),
-            bake: environment.bake.clone(),
-            pauses: environment.pauses,
-            rolls_back: None,
-            reverts: None,
-            epoch: 0,
-            checks: environment.checks.clone(),
-            verify: environment.verify,
-            timeout: environment.timeout.deploy,
-            correlation_id: convert::key("correlation_id", &message.correlation_id)?,
-            labels: convert::labels(message.labels.clone())?,
-            requested_by: meta.actor.clone(),
-            holds_lane: true,
-        })
+        told.map_err(ApiError::from)
     }
 
     async fn read(&self, caller: &Caller, id: &str) -> Result<Snapshot<Deployment>, ApiError> {
@@ -329,26 +275,16 @@ fn may_read(caller: &Caller, state: &DeploymentState) -> Result<(), ApiError> {
     caller.require(Action::Read, service, environment)
 }
 
-/// Why a deployment was not started.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error(transparent)]
-    Request(ApiError),
-    #[error(transparent)]
-    Lane(LaneError),
+fn meta_of(caller: &Caller, trace: Option<TraceContext>) -> Meta {
+    Meta::new(Actor::direct(caller.principal().clone()), trace)
 }
 
-impl From<StartError> for ApiError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::Request(error) => error,
-            StartError::Lane(LaneError::Busy { .. }) => ApiError::precondition("TARGET_BUSY", error),
-            StartError::Lane(LaneError::Ledger(error)) => error.into(),
-            StartError::Lane(LaneError::Deployment(error)) => error.into(),
-            StartError::Lane(LaneError::Lane(ExecuteError::Ledger(error))) => error.into(),
-            StartError::Lane(error) => ApiError::internal(error),
-        }
-    }
+/// Who did it, and why if that was said.
+fn because(what: &str, by: &Actor, reason: &str) -> Result<String, ApiError> {
+    Ok(match convert::text("reason", reason)? {
+        reason if reason.is_empty() => format!("{what} by {by}"),
+        reason => format!("{what} by {by}: {reason}"),
+    })
 }
 
 impl From<DeploymentRefusal> for ApiError {
@@ -358,107 +294,5 @@ impl From<DeploymentRefusal> for ApiError {
             DeploymentRefusal::NoSteps(_) => ApiError::precondition("NO_STEPS", refusal),
             DeploymentRefusal::NotRollingOut(_) => ApiError::precondition("NOT_ROLLING_OUT", refusal),
         }
-    }
-}
-
-/// A target as the API shows it.
-pub fn target_proto(target: &Target) -> proto::Target {
-    proto::Target {
-        cluster: target.cluster.to_string(),
-        namespace: target.namespace.to_string(),
-        kind: target.kind.to_string(),
-        name: target.name.clone(),
-    }
-}
-
-/// The pods at fault of a failed deployment as the API shows them.
-pub fn evidence_proto(state: &DeploymentState) -> Vec<proto::PodEvidence> {
-    let one = |evidence: &slipway_verdict::evidence::PodEvidence| proto::PodEvidence {
-        pod: evidence.pod.clone(),
-        container: evidence.container.clone(),
-        state: evidence.state.clone(),
-        exit_code: evidence.exit_code,
-        log_tail: evidence.log_tail.clone(),
-        previous_log_tail: evidence.previous_log_tail.clone(),
-        events: evidence.events.clone(),
-    };
-    state.evidence.iter().map(one).collect()
-}
-
-/// A deployment as the API shows it.
-pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
-    let state = &snapshot.state;
-    let request = state.request.as_ref();
-    let text = |of: fn(&DeploymentRequest) -> String| request.map(of).unwrap_or_default();
-    let check = |result: &crate::result::CheckResult| proto::CheckResult {
-        name: result.name.to_string(),
-        passed: result.passed,
-        attempts: result.attempts,
-        last_answer: result.last_answer.clone(),
-    };
-    let reason = state.reason.as_ref().or(state.failing.as_ref());
-    let waiting_on = (!state.status.is_final()).then(|| {
-        let target = text(|request| request.target.key());
-        let words = state.fault.as_ref().unwrap_or(&state.progress);
-        convert::waiting_on(
-            Kind::Machine,
-            target,
-            state.since.unwrap_or(snapshot.created_at),
-            words.as_str(),
-        )
-    });
-    proto::Deployment {
-        id: snapshot.id.to_string(),
-        etag: snapshot.etag(),
-        labels: request
-            .map(|request| request.labels.clone().into_iter().collect())
-            .unwrap_or_default(),
-        correlation_id: text(|request| request.correlation_id.clone()),
-        service: text(|request| request.service.to_string()),
-        environment: text(|request| request.environment.to_string()),
-        target: request.map(|request| target_proto(&request.target)),
-        image: request.map(|request| convert::image(&request.image, &request.digest, &[])),
-        commit: text(|request| {
-            let source = request.source.as_ref();
-            source.map(|source| source.commit.to_string()).unwrap_or_default()
-        }),
-        epoch: request.map(|request| request.epoch).unwrap_or_default(),
-        status: status_proto(state.status).into(),
-        reason: reason.map(|reason| convert::reason(&reason.code, &reason.message)),
-        progress: state.progress.clone(),
-        checks: state.checks.iter().map(check).collect(),
-        evidence: evidence_proto(state),
-        waiting_on,
-        requested_by: request.map(|request| convert::actor(&request.requested_by)),
-        create_time: Some(convert::timestamp(
-            state.requested_at.unwrap_or(snapshot.created_at),
-        )),
-        apply_time: state.applied_at.map(convert::timestamp),
-        end_time: state.ended_at.map(convert::timestamp),
-        deadline: state.deadline.map(convert::timestamp),
-        links: Vec::new(),
-        step: state.step.to_string(),
-        rolls_back: text(|request| {
-            request
-                .rolls_back
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn status_proto(status: DeploymentStatus) -> proto::deployment::Status {
-    use proto::deployment::Status as Proto;
-    match status {
-        DeploymentStatus::Pending => Proto::Pending,
-        DeploymentStatus::Applying => Proto::Applying,
-        DeploymentStatus::Verifying => Proto::Verifying,
-        DeploymentStatus::Succeeded => Proto::Succeeded,
-        DeploymentStatus::Failed => Proto::Failed,
-        DeploymentStatus::Errored => Proto::Errored,
-        DeploymentStatus::Cancelled => Proto::Cancelled,
-        DeploymentStatus::RollbackFailed => Proto::RollbackFailed,
     }
 }

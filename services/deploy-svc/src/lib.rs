@@ -70,8 +70,8 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
     };
-    let deployments = DeploymentEffects::new(clusters, Arc::new(changes.clone()))
-        .reverts(Arc::new(changes))
+    let deployments = DeploymentEffects::new(clusters.clone(), Arc::new(changes.clone()))
+        .reverts(Arc::new(changes.clone()))
         .checker(Checker::new(&config.checks))
         .prometheus(Prometheuses::open(&config.prometheus)?);
 
@@ -108,6 +108,8 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     let deploy_api = DeployApi {
         ledger: ledger.clone(),
         catalog,
+        clusters,
+        reverts: Arc::new(changes),
     };
     let served = match Server::builder("deploy-svc", &config.server, slipway_proto::DESCRIPTORS) {
         Ok(server) => {

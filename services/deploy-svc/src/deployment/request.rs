@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, ImageRef, Name, duration};
-use slipway_verdict::{Previous, Target, Verify};
+use slipway_verdict::{Previous, Target, Verify, WorkloadKind};
 
 use super::state::DeploymentStep;
-use crate::catalog::{ArgoCd, Bake, Check, Job, Jobs, Pauses};
+use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses};
 
 /// The steps of a deployment in their order; each is taken only where the request asks for it.
 const ORDER: [DeploymentStep; 7] = [
@@ -102,6 +102,18 @@ pub enum Action {
 }
 
 impl Action {
+    /// How the catalog's settings of an environment have the cluster take a change; `git`: it has a GitOps repository.
+    pub fn of(kind: WorkloadKind, wanted: catalog::Action, git: bool, argo_cd: &ArgoCd) -> Self {
+        match (kind, wanted) {
+            (WorkloadKind::Application, _) => Self::Sync {
+                argo_cd: argo_cd.clone(),
+            },
+            (_, catalog::Action::Restart) => Self::Restart,
+            (_, catalog::Action::Apply) if !git => Self::SetImage,
+            (_, catalog::Action::Apply) => Self::Apply,
+        }
+    }
+
     fn is_apply(&self) -> bool {
         *self == Self::Apply
     }

@@ -3,6 +3,7 @@
 use slipway_kubernetes::{
     Kubernetes,
     apply::{self, ApplyError, Write, manifests},
+    restart, set_image, undo,
 };
 use slipway_verdict::Applied;
 
@@ -35,11 +36,10 @@ impl DeploymentEffects {
                 let objects = self.rendered(run, request, source).await?;
                 apply::apply(cluster, objects, &write).await
             }
-            Action::Restart
-            | Action::SetImage
-            | Action::Undo { .. }
-            | Action::Sync { .. }
-            | Action::Nothing => {
+            Action::Restart => restart::restart(cluster, &write).await,
+            Action::SetImage => set_image::set_image(cluster, &write, &request.image_ref()).await,
+            Action::Undo { to } => undo::undo(cluster, &write, to).await,
+            Action::Sync { .. } | Action::Nothing => {
                 let reason = Reason::new("INTERNAL", "this action is no write; this is a defect");
                 return Err(Outcome::Refused(reason));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipway_kubernetes::{ApiFault, Kubernetes, watch::View};
+use slipway_kubernetes::{Kubernetes, watch::View};
 use slipway_model::Timestamp;
 use slipway_verdict::{Expected, Verdict};
 use tokio::time::Instant;
@@ -17,9 +17,6 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(30);
 /// The same after the watch was interrupted, since taking it up again makes no sound.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
-/// A look at a workload that is thought to be complete takes at most so long.
-const LOOK: Duration = Duration::from_secs(20);
-
 /// Ends with the verdict's command.
 pub(super) async fn follow(
     cluster: &Kubernetes,
@@ -66,39 +63,6 @@ pub(super) async fn follow(
                 asked = Some((Instant::now(), answer));
             }
             () = words.due() => words.flush().await,
-        }
-    }
-}
-
-/// How a workload that was complete is now.
-///
-/// # Errors
-/// When the cluster cannot be watched: that says nothing about the workload.
-pub(super) async fn look(
-    cluster: &Kubernetes,
-    run: &Run,
-    request: &DeploymentRequest,
-) -> Result<Verdict, ApiFault> {
-    let expected = expected(run, request);
-    let mut subscription = cluster.follow(&request.target);
-    let synced = async {
-        loop {
-            let view = subscription.view();
-            if view.synced && view.fault.is_none() {
-                return view;
-            }
-            subscription.changed().await;
-        }
-    };
-    match tokio::time::timeout(LOOK, synced).await {
-        Ok(mut view) => Ok(judge(cluster, request, &expected, &mut view).await),
-        Err(_) => {
-            let why = subscription.view().fault.map(|fault| fault.words);
-            let why = why.unwrap_or_else(|| "its state did not arrive".to_owned());
-            Err(ApiFault::Away(format!(
-                "cluster {} cannot be watched: {why}",
-                cluster.name()
-            )))
         }
     }
 }

@@ -1,0 +1,271 @@
+//! Rolling a deployment back: what stood there before is deployed and verified like anything else.
+
+use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
+use slipway_model::{Actor, Id, SpanId, TraceContext, TraceId};
+use slipway_proto::deploy::v1 as proto;
+use slipway_server::{Action, ApiError, Caller, convert};
+
+use super::{DeployApi, meta_of, scope, start::StartError};
+use crate::{
+    catalog::Jobs,
+    deployment::{
+        Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
+    },
+    deployment_effects::{Lost, RenderError, request_alone},
+};
+
+/// The last deployments of an environment that are looked through for what is to be put back.
+const LOOKED_AT: u32 = 50;
+/// The code of refusals for want of a version before.
+const NOTHING: &str = "NOTHING_TO_ROLL_BACK_TO";
+
+impl DeployApi {
+    /// Starts the deployment that puts another one back, or finds the one that the same request started.
+    pub(super) async fn roll_back(
+        &self,
+        caller: &Caller,
+        trace: Option<TraceContext>,
+        message: proto::RollbackRequest,
+    ) -> Result<Snapshot<Deployment>, ApiError> {
+        convert::key("request_id", &message.request_id)?;
+        let reason = convert::text("reason", &message.reason)?;
+        let meta = meta_of(caller, trace);
+        let asked = (
+            &message.deployment_id,
+            &message.service,
+            &message.environment,
+            &message.reason,
+        );
+        let once = Once::new(caller.principal(), "Rollback", &message.request_id, &asked);
+        let id = Id::generate("dep");
+        let started = self
+            .ledger
+            .transact(&meta, Some(&once), |tx| {
+                let (id, reason, message) = (id.clone(), reason.clone(), &message);
+                let actor = meta.actor.clone();
+                async move {
+                    let request = self
+                        .putting_back(caller, &id, trace, actor, message, reason)
+                        .await
+                        .map_err(StartError::Request)?;
+                    request_alone(&tx, &id, request).await.map_err(StartError::Lane)
+                }
+            })
+            .await;
+        self.started(started).await
+    }
+
+    /// What putting back takes.
+    async fn putting_back(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        trace: Option<TraceContext>,
+        actor: Actor,
+        message: &proto::RollbackRequest,
+        reason: String,
+    ) -> Result<DeploymentRequest, ApiError> {
+        let lost = self.lost(caller, message).await?;
+        let (service, environment) = scope(&lost.state);
+        caller.require(Action::Rollback, service, environment)?;
+        let Some(request) = lost.state.request.clone() else {
+            return Err(ApiError::not_found("deployment", &lost.id));
+        };
+        if !lost.state.status.is_final() {
+            return Err(ApiError::precondition(
+                "NOT_OVER",
+                format!("deployment {} is under way: cancel it first", lost.id),
+            ));
+        }
+        self.nothing_since(&lost, &request).await?;
+        let back = DeploymentRequest {
+            // What ran before had its Jobs and its bake when it came.
+            jobs: Jobs::default(),
+            bake: None,
+            rolls_back: Some(lost.id.clone()),
+            reverts: None,
+            requested_by: actor,
+            holds_lane: true,
+            ..request
+        };
+        match back.source.clone() {
+            Some(source) => {
+                let found = self
+                    .reverts
+                    .find(&Lost {
+                        service: &back.service,
+                        environment: &back.environment,
+                        source: &source,
+                        image: &back.image,
+                        digest: &back.digest,
+                        trace: trace.unwrap_or_else(|| own_trace(id)),
+                    })
+                    .await
+                    .map_err(|error| match error {
+                        RenderError::Refused(reason) => ApiError::precondition(NOTHING, reason.message),
+                        RenderError::Away(words) => ApiError::unavailable(words),
+                    })?;
+                let line = reason.lines().next().unwrap_or_default().to_owned();
+                Ok(DeploymentRequest {
+                    image: found.image,
+                    digest: found.digest,
+                    reverts: Some(Revert {
+                        change: found.change,
+                        reason: line,
+                    }),
+                    ..back
+                })
+            }
+            None => without_git(&lost.id, &lost.state, back),
+        }
+    }
+
+    /// The deployment that is to be put back.
+    async fn lost(
+        &self,
+        caller: &Caller,
+        message: &proto::RollbackRequest,
+    ) -> Result<Snapshot<Deployment>, ApiError> {
+        if !message.deployment_id.is_empty() {
+            let found = self.read(caller, &message.deployment_id).await?;
+            let (service, environment) = scope(&found.state);
+            for (field, given, is) in [
+                ("service", &message.service, service),
+                ("environment", &message.environment, environment),
+            ] {
+                if !given.is_empty() && given != is {
+                    return Err(ApiError::invalid(
+                        field,
+                        format!("is {given}, but {} is of {is}", found.id),
+                    ));
+                }
+            }
+            return Ok(found);
+        }
+        if message.service.is_empty() || message.environment.is_empty() {
+            return Err(ApiError::invalid(
+                "deployment_id",
+                "is empty: give it, or service and environment",
+            ));
+        }
+        caller.require(Action::Read, &message.service, &message.environment)?;
+        let newest = self.last(&message.service, &message.environment).await?;
+        let Some(newest) = newest.into_iter().find(|one| changes(&one.state)) else {
+            return Err(ApiError::precondition(
+                NOTHING,
+                format!(
+                    "nothing was deployed of {} to {} yet",
+                    message.service, message.environment
+                ),
+            ));
+        };
+        let request = newest.state.request.as_ref();
+        match request.and_then(|request| request.rolls_back.clone()) {
+            None => Ok(newest),
+            Some(back) if newest.state.status == DeploymentStatus::Succeeded => Err(ApiError::precondition(
+                NOTHING,
+                format!(
+                    "{back} was put back already, by {}: name the deployment to put back",
+                    newest.id
+                ),
+            )),
+            // It did not succeed, so what it was to put back may still be there.
+            Some(back) => {
+                let found = self.ledger.get::<Deployment>(&back).await?;
+                found.ok_or_else(|| ApiError::not_found("deployment", back))
+            }
+        }
+    }
+
+    /// Refuses where something else was deployed to the target after it: going back then undoes that too, and nobody
+    /// has asked for it.
+    async fn nothing_since(
+        &self,
+        lost: &Snapshot<Deployment>,
+        request: &DeploymentRequest,
+    ) -> Result<(), ApiError> {
+        let last = self
+            .last(request.service.as_str(), request.environment.as_str())
+            .await?;
+        let same_target = |one: &&Snapshot<Deployment>| {
+            one.state.request.as_ref().is_some_and(|other| {
+                // Tries to put it back are no news.
+                let tries = other.rolls_back.as_ref() == Some(&lost.id)
+                    && one.state.status != DeploymentStatus::Succeeded;
+                other.target == request.target && !tries
+            })
+        };
+        let newest = last.iter().filter(|one| changes(&one.state)).find(same_target);
+        match newest {
+            Some(newest) if newest.id != lost.id => Err(ApiError::precondition(
+                "NOT_THE_LAST",
+                format!(
+                    "{} was deployed to {} after {}: put that back first, or release the version that is wanted",
+                    newest.id, request.target, lost.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn last(&self, service: &str, environment: &str) -> Result<Vec<Snapshot<Deployment>>, ApiError> {
+        let filter = ListFilter {
+            service: Some(service.to_owned()),
+            environment: Some(environment.to_owned()),
+            ..ListFilter::default()
+        };
+        let page = Page {
+            size: LOOKED_AT,
+            token: String::new(),
+        };
+        Ok(self.ledger.list_of::<Deployment>(&filter, &page).await?.items)
+    }
+}
+
+/// Whether it was to change the target, and not only to run Jobs.
+fn changes(state: &DeploymentState) -> bool {
+    let request = state.request.as_ref();
+    request.is_some_and(|request| request.action != DeployAction::Nothing)
+}
+
+/// `rollout undo`, to what the cluster said that ran before.
+fn without_git(
+    id: &Id,
+    state: &DeploymentState,
+    back: DeploymentRequest,
+) -> Result<DeploymentRequest, ApiError> {
+    let Some(applied) = &state.applied else {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!("{id} changed nothing in the cluster"),
+        ));
+    };
+    let Some(to) = applied.previous.clone() else {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!(
+                "before {id} there was no version of {} that could be put back",
+                back.target
+            ),
+        ));
+    };
+    let mut verify = back.verify;
+    // Named by tag alone: what digest it should be is not known, so it is not looked for.
+    verify.digest &= to.image.digest.is_some();
+    Ok(DeploymentRequest {
+        image: to.image.name.clone(),
+        digest: to.image.digest.clone().unwrap_or(back.digest),
+        action: DeployAction::Undo { to },
+        verify,
+        ..back
+    })
+}
+
+fn own_trace(id: &Id) -> TraceContext {
+    let parts = ["deployment", id.as_str()];
+    TraceContext {
+        trace_id: TraceId::derived(&parts),
+        span_id: SpanId::derived(&parts),
+        sampled: true,
+    }
+}

@@ -1,0 +1,163 @@
+//! Starting a deployment: what the catalog makes of a request, in the target's lane.
+
+use std::collections::BTreeMap;
+
+use slipway_ledger::{ExecuteError, Meta, Request as Once, Snapshot, TransactError};
+use slipway_model::{CommitSha, Digest, Id, ImageName};
+use slipway_proto::deploy::v1 as proto;
+use slipway_server::{Action, ApiError, Caller, convert};
+
+use super::DeployApi;
+use crate::{
+    deployment::{Action as DeployAction, Deployment, DeploymentRequest, Source},
+    deployment_effects::{LaneError, request_alone},
+    plan::{NO_POLICY, time_of},
+};
+
+impl DeployApi {
+    /// Starts a deployment of its own, or finds the one that the same request started.
+    pub(super) async fn start(
+        &self,
+        caller: &Caller,
+        meta: &Meta,
+        message: proto::DeployRequest,
+    ) -> Result<Snapshot<Deployment>, ApiError> {
+        convert::key("request_id", &message.request_id)?;
+        caller.require(Action::Start, &message.service, &message.environment)?;
+        // What was asked for, not what the catalog makes of it by now: a repetition is one all the same.
+        let asked = (
+            (
+                &message.service,
+                &message.environment,
+                &message.commit,
+                &message.correlation_id,
+            ),
+            message.image.as_ref().map(|image| (&image.name, &image.digest)),
+            message.labels.iter().collect::<BTreeMap<_, _>>(),
+        );
+        let once = Once::new(caller.principal(), "Deploy", &message.request_id, &asked);
+        let id = Id::generate("dep");
+        let started = self
+            .ledger
+            .transact(meta, Some(&once), |tx| {
+                let request = self.request(caller, meta, &message);
+                let id = id.clone();
+                async move {
+                    let request = request.map_err(StartError::Request)?;
+                    request_alone(&tx, &id, request).await.map_err(StartError::Lane)
+                }
+            })
+            .await;
+        self.started(started).await
+    }
+
+    /// The deployment that was started, or that an earlier request of the same id started.
+    pub(super) async fn started(
+        &self,
+        started: Result<Snapshot<Deployment>, TransactError<StartError>>,
+    ) -> Result<Snapshot<Deployment>, ApiError> {
+        match started {
+            Ok(snapshot) => Ok(snapshot),
+            Err(TransactError::Replayed { id, .. }) => {
+                let snapshot = self.ledger.get::<Deployment>(&id).await?;
+                snapshot.ok_or_else(|| ApiError::not_found("deployment", id))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the catalog makes of a request; the epoch is the lane's.
+    fn request(
+        &self,
+        caller: &Caller,
+        meta: &Meta,
+        message: &proto::DeployRequest,
+    ) -> Result<DeploymentRequest, ApiError> {
+        let catalog = self.catalog.current();
+        let service = catalog
+            .service(&message.service)
+            .map_err(|error| ApiError::invalid("service", error))?;
+        let environment = service
+            .environment(&message.environment)
+            .map_err(|error| ApiError::invalid("environment", error))?;
+        if environment.policy.as_str() != NO_POLICY {
+            // A release asks the policy's people; this does not.
+            caller.require(Action::Override, &message.service, &message.environment)?;
+        }
+        let image = convert::message("image", message.image.as_ref())?;
+        let name = convert::field::<ImageName>("image.name", &image.name)?;
+        if name != service.image {
+            let words = format!(
+                "is {name}, but the catalog's image of this service is {}",
+                service.image
+            );
+            return Err(ApiError::invalid("image.name", words));
+        }
+        let source = match &environment.gitops {
+            Some(gitops) => Some(Source {
+                repository: gitops.repository.clone(),
+                path: gitops.path.clone(),
+                commit: convert::field::<CommitSha>("commit", &message.commit)?,
+            }),
+            None if message.commit.is_empty() => None,
+            None => {
+                let words = format!(
+                    "must be empty: the catalog has no GitOps repository for {}/{}",
+                    service.name, environment.name
+                );
+                return Err(ApiError::invalid("commit", words));
+            }
+        };
+        Ok(DeploymentRequest {
+            service: service.name.clone(),
+            environment: environment.name.clone(),
+            target: environment.target.clone(),
+            image: name,
+            digest: convert::field::<Digest>("image.digest", &image.digest)?,
+            source,
+            action: DeployAction::of(
+                environment.target.kind,
+                environment.action,
+                environment.gitops.is_some(),
+                &environment.argo_cd,
+            ),
+            jobs: environment.jobs.clone(),
+            bake: environment.bake.clone(),
+            pauses: environment.pauses,
+            rolls_back: None,
+            reverts: None,
+            epoch: 0,
+            checks: environment.checks.clone(),
+            verify: environment.verify,
+            timeout: environment.timeout.deploy
+                + time_of(&environment.jobs.before)
+                + time_of(&environment.jobs.after),
+            correlation_id: convert::key("correlation_id", &message.correlation_id)?,
+            labels: convert::labels(message.labels.clone())?,
+            requested_by: meta.actor.clone(),
+            holds_lane: true,
+        })
+    }
+}
+
+/// Why a deployment was not started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Request(ApiError),
+    #[error(transparent)]
+    Lane(LaneError),
+}
+
+impl From<StartError> for ApiError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Request(error) => error,
+            StartError::Lane(LaneError::Busy { .. }) => ApiError::precondition("TARGET_BUSY", error),
+            StartError::Lane(LaneError::Ledger(error)) => error.into(),
+            StartError::Lane(LaneError::Deployment(error)) => error.into(),
+            StartError::Lane(LaneError::Lane(ExecuteError::Ledger(error))) => error.into(),
+            StartError::Lane(error) => ApiError::internal(error),
+        }
+    }
+}

@@ -12,7 +12,7 @@ use slipway_model::Id;
 
 use crate::{
     lane::{Lane, LaneCommand, LaneRefusal, LaneState},
-    release::{Release, ReleaseCommand, ReleaseRefusal, ReleaseState},
+    release::{Release, ReleaseCommand, ReleaseRefusal, ReleaseState, ReleaseStatus},
 };
 
 /// Why a command of a release was not carried out.
@@ -51,12 +51,31 @@ pub async fn execute(
 /// # Errors
 /// See [`DriveError`]; nothing is written then.
 pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snapshot<Release>, DriveError> {
-    let mut work = VecDeque::from([(release.clone(), command)]);
-    while let Some((release, command)) = work.pop_front() {
-        step(&tx, &release, command, &mut work).await?;
-    }
+    carry_out(&tx, VecDeque::from([(release.clone(), command)])).await?;
     let unknown = || DriveError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(release.clone())));
     tx.get::<Release>(&release).await?.ok_or_else(unknown)
+}
+
+/// Gives back the turn of a holder that is no release, and tells the releases that waited for it.
+///
+/// # Errors
+/// See [`DriveError`]; nothing is written then.
+pub async fn leave(tx: &Tx, lane: &Id, holder: &Id, through: bool) -> Result<(), DriveError> {
+    let command = LaneCommand::Leave {
+        release: holder.clone(),
+        through,
+    };
+    let mut work = VecDeque::new();
+    move_in(tx, lane, command, &mut work).await?;
+    carry_out(tx, work).await
+}
+
+/// Decides commands until they lead to no further ones.
+async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<(), DriveError> {
+    while let Some((release, command)) = work.pop_front() {
+        step(tx, &release, command, &mut work).await?;
+    }
+    Ok(())
 }
 
 /// Tells the lane that the holder is about to change the target; refused when the turn was lost.
@@ -112,6 +131,7 @@ async fn step(
             &lane,
             LaneCommand::Leave {
                 release: release.clone(),
+                through: went_through(&before, &after),
             },
             work,
         )
@@ -126,6 +146,7 @@ async fn step(
             LaneCommand::Enter {
                 release: release.clone(),
                 yields,
+                started: after.requested_at,
             },
             work,
         )
@@ -141,24 +162,14 @@ async fn move_in(
     command: LaneCommand,
     work: &mut VecDeque<(Id, ReleaseCommand)>,
 ) -> Result<(), DriveError> {
-    let by = match &command {
-        LaneCommand::Enter { release, .. } => Some(release.clone()),
-        LaneCommand::Leave { .. } | LaneCommand::Change { .. } => None,
-    };
     let before = tx
         .get::<Lane>(lane)
         .await?
         .map(|snapshot| snapshot.state)
         .unwrap_or_default();
-    let leaver = match &command {
-        LaneCommand::Leave { release } => Some(release.clone()),
-        _ => None,
-    };
-    let after = tx.decide::<Lane>(lane, command).await?.state;
-    if let Some(by) = by {
-        for superseded in gone(&before, &after).filter(|release| Some(*release) != leaver.as_ref()) {
-            work.push_back((superseded.clone(), ReleaseCommand::Supersede { by: by.clone() }));
-        }
+    let after = tx.decide::<Lane>(lane, command.clone()).await?.state;
+    for (superseded, by) in superseded(&before, &after, &command) {
+        work.push_back((superseded, ReleaseCommand::Supersede { by }));
     }
     if let Some(turn) = &after.holder
         && before.holder.as_ref().map(|before| before.epoch) != Some(turn.epoch)
@@ -177,16 +188,40 @@ async fn move_in(
     Ok(())
 }
 
-/// The releases that were in the lane and are not any more.
-fn gone<'a>(before: &'a LaneState, after: &'a LaneState) -> impl Iterator<Item = &'a Id> {
+/// Whether the target runs what the release brought: it went on, or was the last one and all is well.
+fn went_through(before: &ReleaseState, after: &ReleaseState) -> bool {
+    let on = after.lane().is_some() && after.lane() > before.lane();
+    on || after.status == ReleaseStatus::Succeeded
+}
+
+/// The releases for whom the command was the end, and by whom.
+fn superseded(before: &LaneState, after: &LaneState, command: &LaneCommand) -> Vec<(Id, Id)> {
     let inside = before
         .holder
         .iter()
-        .map(|turn| &turn.release)
-        .chain(before.waiting.iter().map(|ticket| &ticket.release));
-    inside.filter(|release| {
-        !after.holds(release) && !after.waiting.iter().any(|ticket| ticket.release == **release)
-    })
+        .map(|turn| (&turn.release, turn.started))
+        .chain(before.waiting.iter().map(|one| (&one.release, one.started)));
+    let gone =
+        |release: &Id| !after.holds(release) && after.waiting.iter().all(|one| one.release != *release);
+    let by_newer = |release: &Id, started| {
+        let by = after.newer_than(started)?;
+        Some((release.clone(), by.clone()))
+    };
+    match command {
+        // It came too late itself.
+        LaneCommand::Enter { release, started, .. } if gone(release) => {
+            by_newer(release, *started).into_iter().collect()
+        }
+        LaneCommand::Enter { release, .. } => inside
+            .filter(|(other, _)| gone(other))
+            .map(|(other, _)| (other.clone(), release.clone()))
+            .collect(),
+        LaneCommand::Leave { release, .. } => inside
+            .filter(|(other, _)| *other != release && gone(other))
+            .filter_map(|(other, started)| by_newer(other, started))
+            .collect(),
+        LaneCommand::Change { .. } => Vec::new(),
+    }
 }
 
 /// The environment with which a release stands in this lane.

@@ -41,7 +41,7 @@ impl ReleaseEffects {
             // Lanes have no effects; whatever asks would be answered by the ledger.
             StepKind::Gate => &*self.approvals,
             StepKind::Change | StepKind::Revert => &*self.changes,
-            StepKind::Lane | StepKind::Deploy | StepKind::Redeploy => &*self.deployments,
+            StepKind::Lane | StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy => &*self.deployments,
         }
     }
 
@@ -53,7 +53,7 @@ impl ReleaseEffects {
         let key = run.key.clone();
         Ok(Some(match &run.effect {
             ReleaseEffect::Start => {
-                if order.step.kind == StepKind::Change && !self.may_change(run).await? {
+                if writes_first(order) && !self.may_change(run).await? {
                     // A newer release has the lane now, and this one has changed nothing.
                     let reason = Reason::new("SUPERSEDED", "the deploy target was given to a newer release");
                     return Ok(Some(ReleaseCommand::Observed {
@@ -86,6 +86,18 @@ impl ReleaseEffects {
         drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
             .await
             .map_err(passing)
+    }
+}
+
+/// Whether this step may be the first of its turn that changes something: a migration counts as much as a commit.
+fn writes_first(order: Order<'_>) -> bool {
+    match order.step.kind {
+        StepKind::Prepare | StepKind::Change => true,
+        // Otherwise the change before it has marked the lane.
+        StepKind::Deploy => order
+            .environment
+            .is_some_and(|(_, planned)| planned.gitops.is_none()),
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, strea
 use tonic::{Request, Response, Status};
 
 use crate::{
-    catalog::CatalogStore,
+    catalog::{CatalogStore, Gate, Job},
     deployment::Deployment,
     drive::{self, DriveError},
     grpc_deploy,
@@ -307,8 +307,10 @@ impl ReleaseApi {
     async fn whole(&self, snapshot: &Snapshot<Release>) -> Result<proto::Release, ApiError> {
         let mut release = release_proto(snapshot);
         let failed = snapshot.state.steps.iter().rev().find(|step| {
-            matches!(step.kind, StepKind::Deploy | StepKind::Redeploy)
-                && step.status.is_final()
+            matches!(
+                step.kind,
+                StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy
+            ) && step.status.is_final()
                 && step.status != StepStatus::Succeeded
         });
         if let Some(id) = failed.and_then(|step| step.reference.as_ref())
@@ -413,17 +415,33 @@ fn plan_proto(plan: &Plan) -> proto::Plan {
 
 fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment {
     let gitops = planned.gitops.as_ref();
+    let names = |jobs: &[Job]| jobs.iter().map(|job| job.name.to_string()).collect();
     proto::PlannedEnvironment {
         name: planned.name.to_string(),
         policy: planned.policy.to_string(),
         target: Some(grpc_deploy::target_proto(&planned.target)),
-        gitops_repository: gitops.map(|gitops| gitops.repository.to_string()).unwrap_or_default(),
+        gitops_repository: gitops
+            .map(|gitops| gitops.repository.to_string())
+            .unwrap_or_default(),
         gitops_branch: gitops
             .and_then(|gitops| gitops.branch.as_ref())
             .map(ToString::to_string)
             .unwrap_or_default(),
         gitops_path: gitops.map(|gitops| gitops.path.clone()).unwrap_or_default(),
-        ..Default::default()
+        gate: match planned.gate {
+            Gate::BeforeCommit => "before_commit",
+            Gate::BeforeSync => "before_sync",
+        }
+        .to_owned(),
+        jobs_before: names(&planned.jobs.before),
+        jobs_after: names(&planned.jobs.after),
+        bake: planned
+            .bake
+            .as_ref()
+            .and_then(|bake| prost_types::Duration::try_from(bake.period).ok()),
+        gitops_strategy: gitops
+            .map(|gitops| gitops.strategy.as_str().to_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -546,6 +564,7 @@ fn kind_proto(kind: StepKind) -> proto::step::Kind {
         StepKind::Build => Proto::Build,
         StepKind::Lane => Proto::Lane,
         StepKind::Gate => Proto::Gate,
+        StepKind::Prepare => Proto::Prepare,
         StepKind::Change => Proto::Change,
         StepKind::Deploy => Proto::Deploy,
         StepKind::Revert => Proto::Revert,

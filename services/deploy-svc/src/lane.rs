@@ -1,9 +1,11 @@
-//! The lane of one deploy target: at most one release at a time, in the order of their tickets.
+//! The lane of one deploy target: at most one release at a time, in the order in which they were started.
 //!
 //! A lane grants a growing *epoch* with every turn; each write to the cluster carries it, so that a writer of an
-//! older turn that wakes up late cannot overwrite a newer one. A newer ticket supersedes an older one that has
+//! older turn that wakes up late cannot overwrite a newer one. A newer release supersedes an older one that has
 //! changed nothing yet, also when that one already holds the lane and waits at its gate; a release that was asked
-//! to wait stands in line instead. Newer means a later ticket, not a later commit.
+//! to wait stands in line instead. Newer means started later, not a later commit: a release whose build took long
+//! comes to the lane after one that was started after it, and must not take the target back. So it is superseded when
+//! such a one is there or went through before it, and where it is to wait, it stands before those that are newer.
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, Index};
@@ -21,8 +23,18 @@ pub struct LaneState {
     /// The ticket given last.
     pub last_ticket: u64,
     pub holder: Option<Turn>,
-    /// In the order of their tickets.
+    /// In the order of their turns.
     pub waiting: Vec<Ticket>,
+    /// The newest release that went through: the target runs what it brought, or something newer.
+    #[serde(default)]
+    pub through: Option<Through>,
+}
+
+/// A release that went through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Through {
+    pub release: Id,
+    pub started: Timestamp,
 }
 
 /// A place in the line.
@@ -30,8 +42,11 @@ pub struct LaneState {
 pub struct Ticket {
     pub release: Id,
     pub ticket: u64,
-    /// A newer ticket may take this one's place while it has changed nothing.
+    /// A newer release may take this one's place while it has changed nothing.
     pub yields: bool,
+    /// When it was started; of older records not known.
+    #[serde(default)]
+    pub started: Option<Timestamp>,
 }
 
 /// The release whose turn it is.
@@ -43,17 +58,23 @@ pub struct Turn {
     pub epoch: u64,
     /// It began to change the target: from now on it runs to its end.
     pub changed: bool,
+    #[serde(default)]
+    pub started: Option<Timestamp>,
 }
 
 /// What a release asks of a lane. Each may be asked twice.
 #[derive(Debug, Clone)]
 pub enum LaneCommand {
-    /// Take a ticket. `yields` is the catalog's `supersede: newest`.
-    Enter { release: Id, yields: bool },
+    /// Take a ticket. `yields` is the catalog's `supersede: newest`; `started`: when the release was.
+    Enter {
+        release: Id,
+        yields: bool,
+        started: Option<Timestamp>,
+    },
     /// The holder is about to change the target.
     Change { release: Id },
-    /// Give back the turn or the ticket.
-    Leave { release: Id },
+    /// Give back the turn or the ticket. `through`: the target runs what the holder brought.
+    Leave { release: Id, through: bool },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +84,8 @@ pub enum LaneEvent {
         release: Id,
         ticket: u64,
         yields: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started: Option<Timestamp>,
     },
     /// `by` took the place of `release`, which had changed nothing.
     Superseded {
@@ -79,6 +102,9 @@ pub enum LaneEvent {
     },
     Left {
         release: Id,
+        /// The target runs what it brought.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        through: bool,
     },
 }
 
@@ -93,15 +119,46 @@ impl LaneState {
         self.holds(release) || self.waiting.iter().any(|ticket| ticket.release == *release)
     }
 
+    /// The newest release that was started after `started` and is here, or went through.
+    pub fn newer_than(&self, started: Option<Timestamp>) -> Option<&Id> {
+        let started = started?;
+        let holder = self.holder.iter().map(|turn| (turn.started, &turn.release));
+        let waiting = self.waiting.iter().map(|one| (one.started, &one.release));
+        let through = self.through.iter().map(|one| (Some(one.started), &one.release));
+        let newer = holder
+            .chain(waiting)
+            .chain(through)
+            .filter(|(other, _)| *other > Some(started));
+        newer.max_by_key(|(other, _)| *other).map(|(_, release)| release)
+    }
+
     /// Whether it is this release's turn.
     pub fn holds(&self, release: &Id) -> bool {
         self.holder.as_ref().is_some_and(|turn| turn.release == *release)
     }
 }
 
+impl LaneState {
+    fn went_through(&mut self, release: &Id) {
+        let turn = self.holder.as_ref().filter(|turn| turn.release == *release);
+        let started = turn.and_then(|turn| turn.started);
+        if let Some(started) = started
+            && self
+                .through
+                .as_ref()
+                .is_none_or(|before| before.started < started)
+        {
+            self.through = Some(Through {
+                release: release.clone(),
+                started,
+            });
+        }
+    }
+}
+
 impl Decider for Lane {
     const KIND: &'static str = "lane";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     type State = LaneState;
     type Command = LaneCommand;
@@ -117,13 +174,19 @@ impl Decider for Lane {
     ) -> Result<Vec<LaneEvent>, LaneRefusal> {
         match command {
             LaneCommand::Enter { release, .. } if state.knows(&release) => Ok(Vec::new()),
-            LaneCommand::Enter { release, yields } => Ok(enter(state, &release, yields, now)),
+            LaneCommand::Enter {
+                release,
+                yields,
+                started,
+            } => Ok(enter(state, &release, yields, started, now)),
             LaneCommand::Change { release } => match &state.holder {
                 Some(turn) if turn.release == release && turn.changed => Ok(Vec::new()),
                 Some(turn) if turn.release == release => Ok(vec![LaneEvent::Changed { release }]),
                 _ => Err(LaneRefusal::NotTheHolder { release }),
             },
-            LaneCommand::Leave { release } if state.knows(&release) => Ok(leave(state, release, now)),
+            LaneCommand::Leave { release, through } if state.knows(&release) => {
+                Ok(leave(state, release, through, now))
+            }
             LaneCommand::Leave { .. } => Ok(Vec::new()),
         }
     }
@@ -134,23 +197,29 @@ impl Decider for Lane {
                 release,
                 ticket,
                 yields,
+                started,
             } => {
                 state.last_ticket = *ticket;
-                state.waiting.push(Ticket {
+                let newer = |other: &Ticket| started.is_some() && other.started > *started;
+                let place = state.waiting.iter().position(newer);
+                let place = place.unwrap_or(state.waiting.len());
+                let ticket = Ticket {
                     release: release.clone(),
                     ticket: *ticket,
                     yields: *yields,
-                });
+                    started: *started,
+                };
+                state.waiting.insert(place, ticket);
             }
             LaneEvent::Granted {
                 release,
                 ticket,
                 epoch,
             } => {
-                let yields = state
-                    .waiting
-                    .iter()
-                    .any(|waiting| waiting.release == *release && waiting.yields);
+                let mut waiting = state.waiting.iter();
+                let waited = waiting.find(|waiting| waiting.release == *release);
+                let (yields, started) =
+                    waited.map_or((false, None), |waited| (waited.yields, waited.started));
                 state.waiting.retain(|waiting| waiting.release != *release);
                 state.epoch = *epoch;
                 state.holder = Some(Turn {
@@ -159,6 +228,7 @@ impl Decider for Lane {
                     yields,
                     epoch: *epoch,
                     changed: false,
+                    started,
                 });
             }
             LaneEvent::Changed { .. } => {
@@ -166,7 +236,10 @@ impl Decider for Lane {
                     turn.changed = true;
                 }
             }
-            LaneEvent::Superseded { release, .. } | LaneEvent::Left { release } => {
+            LaneEvent::Superseded { release, .. } | LaneEvent::Left { release, .. } => {
+                if let LaneEvent::Left { through: true, .. } = event {
+                    state.went_through(release);
+                }
                 state.waiting.retain(|waiting| waiting.release != *release);
                 if state.holds(release) {
                     state.holder = None;
@@ -189,22 +262,36 @@ impl Decider for Lane {
     }
 }
 
-fn enter(state: &LaneState, release: &Id, yields: bool, now: Timestamp) -> Vec<LaneEvent> {
-    let ticket = state.last_ticket + 1;
+fn enter(
+    state: &LaneState,
+    release: &Id,
+    yields: bool,
+    started: Option<Timestamp>,
+    now: Timestamp,
+) -> Vec<LaneEvent> {
     let mut events = vec![LaneEvent::Entered {
         release: release.clone(),
-        ticket,
+        ticket: state.last_ticket + 1,
         yields,
+        started,
     }];
+    if let Some(by) = too_late(state, yields, started) {
+        events.push(LaneEvent::Superseded {
+            release: release.clone(),
+            by: by.clone(),
+        });
+        return events;
+    }
+    let older = |other: Option<Timestamp>| started.is_none() || other <= started;
     let idle_holder = state
         .holder
         .iter()
-        .filter(|turn| turn.yields && !turn.changed)
+        .filter(|turn| turn.yields && !turn.changed && older(turn.started))
         .map(|turn| &turn.release);
     let idle_waiting = state
         .waiting
         .iter()
-        .filter(|waiting| waiting.yields)
+        .filter(|waiting| waiting.yields && older(waiting.started))
         .map(|waiting| &waiting.release);
     for older in idle_holder.chain(idle_waiting) {
         events.push(LaneEvent::Superseded {
@@ -216,13 +303,39 @@ fn enter(state: &LaneState, release: &Id, yields: bool, now: Timestamp) -> Vec<L
     events
 }
 
-fn leave(state: &LaneState, release: Id, now: Timestamp) -> Vec<LaneEvent> {
-    let mut events = vec![LaneEvent::Left { release }];
+/// The newer release for which one that comes only now has no turn any more.
+fn too_late(state: &LaneState, yields: bool, started: Option<Timestamp>) -> Option<&Id> {
+    let through = state
+        .through
+        .as_ref()
+        .filter(|through| started < Some(through.started));
+    match (started, through) {
+        (None, _) => None,
+        (Some(_), Some(through)) => Some(&through.release),
+        // One that is to wait gets its turn unless the newer one does get through.
+        (Some(_), None) => state.newer_than(started).filter(|_| yields),
+    }
+}
+
+fn leave(state: &LaneState, release: Id, through: bool, now: Timestamp) -> Vec<LaneEvent> {
+    let through = through && state.holds(&release);
+    let left = LaneEvent::Left { release, through };
+    let mut after = state.clone();
+    Lane::evolve(&mut after, &left, now);
+    let mut events = vec![left];
+    for waiting in &after.waiting {
+        if let Some(by) = too_late(&after, false, waiting.started) {
+            events.push(LaneEvent::Superseded {
+                release: waiting.release.clone(),
+                by: by.clone(),
+            });
+        }
+    }
     grant_next(state, &mut events, now);
     events
 }
 
-/// Gives a free lane to the oldest ticket.
+/// Gives a free lane to the first in line.
 fn grant_next(state: &LaneState, events: &mut Vec<LaneEvent>, now: Timestamp) {
     let mut after = state.clone();
     for event in events.iter() {
@@ -240,138 +353,4 @@ fn grant_next(state: &LaneState, events: &mut Vec<LaneEvent>, now: Timestamp) {
 }
 
 #[cfg(test)]
-mod tests {
-    use pretty_assertions::assert_eq;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn id(text: &str) -> Id {
-        text.parse().unwrap()
-    }
-
-    fn run(state: &mut LaneState, command: LaneCommand) -> Vec<LaneEvent> {
-        let now = Timestamp::from_micros(0);
-        let events = Lane::decide(&id("lane"), state, command, now).unwrap();
-        for event in &events {
-            Lane::evolve(state, event, now);
-        }
-        events
-    }
-
-    fn enter(state: &mut LaneState, release: &str, yields: bool) -> Vec<LaneEvent> {
-        run(
-            state,
-            LaneCommand::Enter {
-                release: id(release),
-                yields,
-            },
-        )
-    }
-
-    #[test]
-    fn a_free_lane_is_granted_at_once_with_a_new_epoch() {
-        let mut lane = LaneState::default();
-        enter(&mut lane, "a", true);
-        assert_eq!(lane.holder.as_ref().unwrap().epoch, 1);
-        assert_eq!(
-            enter(&mut lane, "a", true),
-            vec![],
-            "entering twice changes nothing"
-        );
-        run(&mut lane, LaneCommand::Leave { release: id("a") });
-        enter(&mut lane, "b", true);
-        assert_eq!(lane.holder.as_ref().unwrap().epoch, 2);
-    }
-
-    #[test]
-    fn a_newer_ticket_supersedes_a_holder_that_changed_nothing() {
-        let mut lane = LaneState::default();
-        enter(&mut lane, "a", true);
-        let events = enter(&mut lane, "b", true);
-        assert!(events.contains(&LaneEvent::Superseded {
-            release: id("a"),
-            by: id("b")
-        }));
-        assert!(lane.holds(&id("b")));
-        assert!(
-            Lane::decide(
-                &id("lane"),
-                &lane,
-                LaneCommand::Change { release: id("a") },
-                Timestamp::from_micros(0)
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn a_holder_that_began_to_change_runs_to_its_end_and_the_last_comer_is_next() {
-        let mut lane = LaneState::default();
-        enter(&mut lane, "a", true);
-        run(&mut lane, LaneCommand::Change { release: id("a") });
-        enter(&mut lane, "b", true);
-        enter(&mut lane, "c", true);
-        assert!(lane.holds(&id("a")));
-        assert_eq!(
-            lane.waiting
-                .iter()
-                .map(|t| t.release.as_str())
-                .collect::<Vec<_>>(),
-            ["c"],
-            "c superseded b"
-        );
-        run(&mut lane, LaneCommand::Leave { release: id("a") });
-        assert!(lane.holds(&id("c")));
-    }
-
-    #[test]
-    fn those_that_wait_are_never_superseded() {
-        let mut lane = LaneState::default();
-        enter(&mut lane, "a", false);
-        enter(&mut lane, "b", false);
-        enter(&mut lane, "c", true);
-        assert!(lane.holds(&id("a")));
-        run(&mut lane, LaneCommand::Leave { release: id("a") });
-        assert!(lane.holds(&id("b")));
-        run(&mut lane, LaneCommand::Leave { release: id("b") });
-        assert!(lane.holds(&id("c")));
-    }
-
-    proptest! {
-        /// One holder, growing epochs, nobody lost: whoever entered holds, waits, was superseded or left.
-        #[test]
-        fn one_at_a_time_and_nobody_forgotten(steps in proptest::collection::vec((0..3u8, 0..6u8, any::<bool>()), 0..60)) {
-            let mut lane = LaneState::default();
-            let mut inside = std::collections::BTreeSet::new();
-            let mut epoch = 0;
-            for (what, who, yields) in steps {
-                let release = id(&format!("r{who}"));
-                let command = match what {
-                    0 => LaneCommand::Enter { release: release.clone(), yields },
-                    1 => LaneCommand::Change { release: release.clone() },
-                    _ => LaneCommand::Leave { release: release.clone() },
-                };
-                let Ok(events) = Lane::decide(&id("lane"), &lane, command, Timestamp::from_micros(0)) else { continue };
-                for event in &events {
-                    match event {
-                        LaneEvent::Entered { release, .. } => { inside.insert(release.clone()); }
-                        LaneEvent::Superseded { release, .. } => {
-                            let changed = lane.holder.as_ref().is_some_and(|turn| turn.release == *release && turn.changed);
-                            prop_assert!(!changed, "superseded after it changed something");
-                            inside.remove(release);
-                        }
-                        LaneEvent::Left { release } => { inside.remove(release); }
-                        LaneEvent::Granted { epoch: granted, .. } => { prop_assert!(*granted > epoch); epoch = *granted; }
-                        LaneEvent::Changed { .. } => {}
-                    }
-                    Lane::evolve(&mut lane, event, Timestamp::from_micros(0));
-                }
-                let mut known: std::collections::BTreeSet<Id> = lane.waiting.iter().map(|t| t.release.clone()).collect();
-                known.extend(lane.holder.iter().map(|turn| turn.release.clone()));
-                prop_assert_eq!(&known, &inside);
-                prop_assert!(lane.holder.is_some() || lane.waiting.is_empty(), "a free lane with a line");
-            }
-        }
-    }
-}
+mod tests;

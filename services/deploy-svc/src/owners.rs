@@ -6,6 +6,7 @@ mod builds;
 mod calls;
 mod changes;
 mod deployments;
+mod reverts;
 
 pub use approvals::Approvals;
 use async_trait::async_trait;
@@ -75,7 +76,12 @@ impl<'a> Order<'a> {
 
     /// The idempotency key of this order.
     pub fn request_id(&self) -> String {
-        format!("{}/{}/{}", self.release, self.step.name, self.step.attempt)
+        self.request_id_of(self.step)
+    }
+
+    /// The idempotency key of another step's order.
+    fn request_id_of(&self, step: &Step) -> String {
+        format!("{}/{}/{}", self.release, step.name, step.attempt)
     }
 
     /// The step's span, as the parent of whatever the owner does.

@@ -8,8 +8,8 @@ use slipway_model::{BranchName, CommitSha, Id, ImageName, Name};
 
 use crate::{
     catalog::{
-        Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses, Service,
-        Supersede, Target, Timeouts, UnknownName, Verify,
+        Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Job, Jobs, OnFailure, Pauses,
+        Service, Supersede, Target, Timeouts, UnknownName, Verify,
     },
     release::StepKind,
 };
@@ -126,18 +126,29 @@ impl Plan {
 
     /// How long a step of this plan may take from the moment it is queued.
     pub fn limit(&self, kind: StepKind, environment: Option<usize>) -> Duration {
-        let timeout = environment
-            .and_then(|index| self.environments.get(index))
-            .map(|planned| planned.timeout);
-        let timeout = timeout.unwrap_or_default();
+        let planned = environment.and_then(|index| self.environments.get(index));
+        let timeout = planned.map(|planned| planned.timeout).unwrap_or_default();
+        let jobs =
+            |of: fn(&Jobs) -> &Vec<Job>| planned.map_or(Duration::ZERO, |planned| time_of(of(&planned.jobs)));
+        let bake = planned.and_then(|planned| planned.bake.as_ref());
         match kind {
             StepKind::Build => self.build.timeout + BUILD_QUEUE_LIMIT + MARGIN,
             StepKind::Lane => LANE_LIMIT,
             StepKind::Gate => timeout.gate + MARGIN,
             StepKind::Change | StepKind::Revert => timeout.change + MARGIN,
-            StepKind::Deploy | StepKind::Redeploy => timeout.deploy + MARGIN,
+            StepKind::Prepare => jobs(|jobs| &jobs.before) + MARGIN,
+            StepKind::Deploy => {
+                let bake = bake.map_or(Duration::ZERO, |bake| bake.period);
+                timeout.deploy + jobs(|jobs| &jobs.after) + bake + MARGIN
+            }
+            StepKind::Redeploy => timeout.deploy + MARGIN,
         }
     }
+}
+
+/// How long Jobs may take that run one after the other.
+pub(crate) fn time_of(jobs: &[Job]) -> Duration {
+    jobs.iter().map(|job| job.timeout).sum()
 }
 
 impl PlannedEnvironment {

@@ -12,6 +12,7 @@ mod decide;
 mod next;
 mod state;
 mod time;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -96,7 +97,12 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
     Pending(Waiting),
-    Succeeded { result: String, facts: Facts },
+    Succeeded {
+        result: String,
+        facts: Facts,
+    },
+    /// There was nothing to do, for this reason.
+    Skipped(Reason),
     Failed(Reason),
     Errored(Reason),
     Cancelled(Reason),
@@ -190,7 +196,7 @@ pub enum ReleaseRefusal {
 
 impl Decider for Release {
     const KIND: &'static str = "release";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     type State = ReleaseState;
     type Command = ReleaseCommand;
@@ -262,8 +268,12 @@ impl Decider for Release {
 
     /// People take longer than machines.
     fn poll_every(state: &ReleaseState) -> Duration {
-        match state.active_step().map(|step| step.kind) {
-            Some(StepKind::Gate) => Duration::from_secs(15),
+        let for_people = |step: &Step| {
+            let waiting = step.waiting.as_ref();
+            step.kind == StepKind::Gate || waiting.is_some_and(|waiting| waiting.kind == WaitingKind::Human)
+        };
+        match state.active_step() {
+            Some(step) if for_people(step) => Duration::from_secs(15),
             _ => Duration::from_secs(3),
         }
     }

@@ -122,7 +122,7 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
     ];
     match step.kind {
         StepKind::Build => attributes.push(KeyValue::new(names::CICD_PIPELINE_TASK_TYPE, "build")),
-        StepKind::Change | StepKind::Deploy | StepKind::Revert | StepKind::Redeploy => {
+        StepKind::Prepare | StepKind::Change | StepKind::Deploy | StepKind::Revert | StepKind::Redeploy => {
             attributes.push(KeyValue::new(names::CICD_PIPELINE_TASK_TYPE, "deploy"));
         }
         // The conventions have no type for these.
@@ -140,7 +140,9 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
             StepKind::Build => names::BUILD_ID,
             StepKind::Gate => names::APPROVAL_ID,
             StepKind::Change | StepKind::Revert => names::CHANGE_ID,
-            StepKind::Lane | StepKind::Deploy | StepKind::Redeploy => names::DEPLOYMENT_ID,
+            StepKind::Lane | StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy => {
+                names::DEPLOYMENT_ID
+            }
         };
         attributes.push(KeyValue::new(name, reference.to_string()));
     }

@@ -1,6 +1,9 @@
 //! The catalog: what it accepts, what it refuses and in which words, and how it is reloaded.
 #![allow(clippy::unwrap_used)]
 
+#[path = "catalog/delivery.rs"]
+mod delivery;
+
 use std::{fs, time::Duration};
 
 use deploy_svc::catalog::{Catalog, CatalogError, CatalogStore, CheckKind, Port, Supersede, WorkloadKind};

@@ -33,6 +33,28 @@ services:
         checks: [{ name: health, http: { service: shop, port: http, path: /health } }]
 ";
 
+/// Everything that an environment can say and older plans do not.
+const FULL: &str = r"
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: two
+        gate: before_sync
+        gitops: { repository: platform, strategy: helm, file: charts/shop/dev.yaml, value: image, mode: pull_request }
+        target: { cluster: local, namespace: argocd, kind: Application, name: shop }
+        argo_cd: { also: [shop-jobs], when_busy: refuse, prune: true, sync_options: [ServerSideApply=true] }
+        jobs:
+          before: [{ name: migrate, namespace: shop, retries: 1, pod: { containers: [{ name: migrate, args: [migrate] }] } }]
+          after: [{ name: smoke, namespace: shop, pod: { containers: [{ name: smoke }] } }]
+        bake: { for: 15m, metrics: [{ name: errors, query: up, max: 0.5 }] }
+        verify: { progress_deadline: 8m }
+        on_failure: stay
+";
+
 fn id(text: &str) -> Id {
     text.parse().unwrap()
 }
@@ -83,6 +105,18 @@ fn events_of_releases_keep_their_json_form() {
                 .unwrap(),
         ),
     };
+    let full = Request {
+        plan: Plan::make(
+            &Catalog::parse(FULL).unwrap(),
+            &Wanted {
+                environments: Vec::new(),
+                branch: None,
+                ..wanted
+            },
+        )
+        .unwrap(),
+        ..request.clone()
+    };
     let step = "dev/deploy".to_owned();
     let change = ChangeMade {
         change: id("chg-1"),
@@ -105,6 +139,25 @@ fn events_of_releases_keep_their_json_form() {
         kind: StepKind::Lane,
         environment: Some(1),
     };
+    let skipped = ReleaseEvent::Advanced(Box::new(Advance {
+        step: "dev/redeploy".to_owned(),
+        attempt: 1,
+        status: StepStatus::Skipped,
+        reason: Some(Reason::new(
+            "NOTHING_TO_PUT_BACK",
+            "Nothing was changed in the cluster",
+        )),
+        result: String::new(),
+        facts: Facts::None,
+        then: Then::End {
+            status: ReleaseStatus::Failed,
+            reason: Some(Reason::new("CHECK_FAILED", "health said 500")),
+        },
+    }));
+    let prepare = Then::Step {
+        kind: StepKind::Prepare,
+        environment: Some(0),
+    };
     let failed = Then::End {
         status: ReleaseStatus::Failed,
         reason: Some(Reason::new("CHECK_FAILED", "health said 500")),
@@ -115,6 +168,7 @@ fn events_of_releases_keep_their_json_form() {
     };
     for (name, event) in [
         ("requested", ReleaseEvent::Requested(Box::new(request))),
+        ("requested_full", ReleaseEvent::Requested(Box::new(full))),
         (
             "started",
             ReleaseEvent::Started {
@@ -164,6 +218,8 @@ fn events_of_releases_keep_their_json_form() {
         ("advanced_lane", advance(Facts::Lane { epoch: 7 }, next())),
         ("advanced_changed", advance(Facts::Changed(change), next())),
         ("advanced_to_the_end", advance(Facts::None, failed)),
+        ("advanced_to_prepare", advance(Facts::None, prepare)),
+        ("advanced_skipped", skipped),
     ] {
         check("release", name, &event);
     }
@@ -179,6 +235,16 @@ fn events_of_lanes_keep_their_json_form() {
                 release: release.clone(),
                 ticket: 2,
                 yields: true,
+                started: None,
+            },
+        ),
+        (
+            "entered_started",
+            LaneEvent::Entered {
+                release: release.clone(),
+                ticket: 2,
+                yields: true,
+                started: Some(Timestamp::from_micros(1_700_000_000_000_000)),
             },
         ),
         (
@@ -202,7 +268,20 @@ fn events_of_lanes_keep_their_json_form() {
                 release: release.clone(),
             },
         ),
-        ("left", LaneEvent::Left { release }),
+        (
+            "left",
+            LaneEvent::Left {
+                release: release.clone(),
+                through: false,
+            },
+        ),
+        (
+            "left_through",
+            LaneEvent::Left {
+                release,
+                through: true,
+            },
+        ),
     ] {
         check("lane", name, &event);
     }

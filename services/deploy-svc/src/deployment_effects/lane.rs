@@ -7,11 +7,10 @@ use slipway_model::{Actor, Id};
 use super::Run;
 use crate::{
     catalog::Target,
-    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest},
+    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentStatus},
     drive::{self, DriveError},
     lane::{Lane, LaneCommand, LaneRefusal},
     owners::fencing_epoch,
-    release::{Release, ReleaseCommand},
 };
 
 /// Why a turn was not taken or not given back.
@@ -68,11 +67,15 @@ pub async fn request(
     let snapshot = tx
         .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
         .await?;
+    // It is asked for now, whatever another replica's clock said of those before.
+    let through = before.through.map(|through| through.started);
+    let started = snapshot.state.requested_at.max(through);
     tx.decide::<Lane>(
         &lane,
         LaneCommand::Enter {
             release: id.clone(),
             yields: false,
+            started,
         },
     )
     .await?;
@@ -105,38 +108,11 @@ pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
 
 async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneError> {
     let lane = lane_of(&target)?;
-    let after = tx
-        .decide::<Lane>(
-            &lane,
-            LaneCommand::Leave {
-                release: deployment.clone(),
-            },
-        )
-        .await?
-        .state;
-    tx.decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
+    let left = tx
+        .decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
         .await?;
-    let Some(turn) = after.holder else {
-        return Ok(());
-    };
-    let Some(release) = tx.get::<Release>(&turn.release).await? else {
-        return Ok(());
-    };
-    let environment = release.state.lane().filter(|index| {
-        let planned = release
-            .state
-            .plan
-            .as_ref()
-            .and_then(|plan| plan.environments.get(*index));
-        planned.is_some_and(|planned| planned.target == target)
-    });
-    if let Some(environment) = environment {
-        let granted = ReleaseCommand::LaneGranted {
-            environment,
-            epoch: turn.epoch,
-        };
-        drive::decide(tx, turn.release, granted).await?;
-    }
+    let through = left.state.status == DeploymentStatus::Succeeded;
+    drive::leave(&tx, &lane, &deployment, through).await?;
     Ok(())
 }
 

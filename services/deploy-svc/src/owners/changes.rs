@@ -1,27 +1,30 @@
 //! gitops-svc, as the owner of the change and revert steps, and as the one who renders manifests.
 
 use async_trait::async_trait;
-use slipway_model::Id;
+use slipway_model::{Id, ImageName};
 use slipway_proto::{
-    common::v1::Image,
+    common::v1::{Image, WaitingOn, waiting_on},
     gitops::v1::{
-        ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, KustomizeImage, Mode,
-        RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
+        ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, HelmImage, KustomizeImage,
+        ManifestImage, Marker, Mode, RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
         git_ops_service_client::GitOpsServiceClient,
     },
 };
 use slipway_server::Channel;
 
 use super::{CallError, Order, Owner, Taken, calls};
-use crate::release::{BuiltImage, ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind};
+use crate::{
+    catalog::{self, GitOps, Strategy},
+    release::{BuiltImage, ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
+};
 
-const OWNER: &str = "gitops-svc";
+pub(super) const OWNER: &str = "gitops-svc";
 /// A rendered folder may be larger than what other calls answer.
 const MAX_MANIFESTS: usize = 32 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Changes {
-    client: GitOpsServiceClient<Channel>,
+    pub(super) client: GitOpsServiceClient<Channel>,
 }
 
 impl Changes {
@@ -56,13 +59,6 @@ impl Changes {
     async fn apply(&self, order: Order<'_>) -> Result<Change, CallError> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
         let gitops = order.gitops()?;
-        let edit = KustomizeImage {
-            path: gitops.path.clone(),
-            name: gitops.image.clone(),
-            new_name: image.name.to_string(),
-            new_tag: plan.commit.short().to_owned(),
-            digest: image.digest.to_string(),
-        };
         let request = ApplyChangeRequest {
             request_id: order.request_id(),
             repository: gitops.repository.to_string(),
@@ -74,7 +70,7 @@ impl Changes {
             service: plan.service.to_string(),
             environment: planned.name.to_string(),
             edits: vec![Edit {
-                edit: Some(edit::Edit::KustomizeImage(edit)),
+                edit: Some(edit(gitops, image, plan.commit.short())),
             }],
             source_commit: plan.commit.to_string(),
             image: Some(Image {
@@ -86,8 +82,11 @@ impl Changes {
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             on_behalf_of: order.requester(),
-            // As the repository is configured.
-            mode: Mode::Unspecified.into(),
+            mode: match gitops.mode {
+                // As the repository is configured.
+                catalog::Mode::Push => Mode::Unspecified.into(),
+                catalog::Mode::PullRequest => Mode::PullRequest.into(),
+            },
         };
         let answer = self
             .client
@@ -141,7 +140,7 @@ impl Owner for Changes {
             .map_err(|error| calls::malformed(OWNER, error))?;
         Ok(Taken {
             reference,
-            observation: observation(change)?,
+            observation: observation(change, &order.plan.image_name)?,
         })
     }
 
@@ -155,7 +154,8 @@ impl Owner for Changes {
             .get_change(calls::request(request, order.trace()))
             .await;
         let change = answer.map_err(calls::failed(OWNER))?.into_inner().change;
-        observation(change.ok_or_else(|| calls::malformed(OWNER, "no change"))?)
+        let change = change.ok_or_else(|| calls::malformed(OWNER, "no change"))?;
+        observation(change, &order.plan.image_name)
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
@@ -174,22 +174,58 @@ impl Owner for Changes {
             .cancel_change(calls::request(request, order.trace()))
             .await;
         let change = answer.map_err(calls::failed(OWNER))?.into_inner().change;
-        observation(change.ok_or_else(|| calls::malformed(OWNER, "no change"))?)
+        let change = change.ok_or_else(|| calls::malformed(OWNER, "no change"))?;
+        observation(change, &order.plan.image_name)
     }
 }
 
-fn observation(change: Change) -> Result<Observation, CallError> {
+/// The edit that writes the image where the catalog says that it stands.
+fn edit(gitops: &GitOps, image: &BuiltImage, tag: &str) -> edit::Edit {
+    let (new_name, digest) = (image.name.to_string(), image.digest.to_string());
+    match &gitops.strategy {
+        Strategy::Kustomize => edit::Edit::KustomizeImage(KustomizeImage {
+            path: gitops.path.clone(),
+            name: gitops.image.clone(),
+            new_name,
+            new_tag: tag.to_owned(),
+            digest,
+        }),
+        Strategy::Helm { file, value } => edit::Edit::HelmImage(HelmImage {
+            file: file.clone(),
+            path: value.clone(),
+            document: String::new(),
+            new_name,
+            new_tag: tag.to_owned(),
+            digest,
+        }),
+        // The name is how the containers are found, also the next time.
+        Strategy::Manifest { file } => edit::Edit::ManifestImage(ManifestImage {
+            file: file.clone(),
+            image: gitops.image.clone(),
+            new_tag: tag.to_owned(),
+            digest,
+            ..ManifestImage::default()
+        }),
+        Strategy::Marker => edit::Edit::Marker(Marker {}),
+    }
+}
+
+pub(super) fn observation(change: Change, own: &ImageName) -> Result<Observation, CallError> {
     Ok(match change.status() {
         Status::Unspecified | Status::Pending => {
-            let message = change
-                .waiting_on
-                .map(|waiting| waiting.message)
-                .filter(|message| !message.is_empty());
-            let message = message.unwrap_or_else(|| "waits to be pushed".to_owned());
-            Observation::Pending(Waiting {
-                kind: WaitingKind::Machine,
-                message,
-            })
+            let waiting = change.waiting_on.filter(|waiting| !waiting.message.is_empty());
+            // Somebody merges the pull request.
+            let kind = match waiting.as_ref().map(WaitingOn::kind) {
+                Some(waiting_on::Kind::Human) => WaitingKind::Human,
+                _ => WaitingKind::Machine,
+            };
+            let pull_request = change.pull_request.map(|pull| pull.url);
+            let message = match (waiting.map(|waiting| waiting.message), pull_request) {
+                (Some(message), Some(url)) if !url.is_empty() => format!("{message} ({url})"),
+                (Some(message), _) => message,
+                (None, _) => "waits to be pushed".to_owned(),
+            };
+            Observation::Pending(Waiting { kind, message })
         }
         Status::Pushed => {
             let made = ChangeMade {
@@ -202,7 +238,7 @@ fn observation(change: Change) -> Result<Observation, CallError> {
                     .parse()
                     .map_err(|error| calls::malformed(OWNER, error))?,
                 no_op: change.no_op,
-                previous: change.previous.first().and_then(previous),
+                previous: change.previous.first().and_then(|edit| previous(edit, own)),
             };
             let commit = made.commit.short();
             let result = if made.no_op {
@@ -221,19 +257,22 @@ fn observation(change: Change) -> Result<Observation, CallError> {
     })
 }
 
-/// The image that the files named before, where they named it by digest.
-fn previous(edit: &Edit) -> Option<BuiltImage> {
-    let Some(edit::Edit::KustomizeImage(image)) = &edit.edit else {
-        return None;
+/// The image that the files named before, where they named it by digest. `own` is what it is called where they leave
+/// that to somebody else: the chart's default name, the manifests that a kustomization changes.
+pub(super) fn previous(edit: &Edit, own: &ImageName) -> Option<BuiltImage> {
+    let (names, tag, digest) = match edit.edit.as_ref()? {
+        edit::Edit::KustomizeImage(image) => ([&image.new_name, &image.name], &image.new_tag, &image.digest),
+        edit::Edit::HelmImage(image) => ([&image.new_name, &image.new_name], &image.new_tag, &image.digest),
+        edit::Edit::ManifestImage(image) => ([&image.new_name, &image.image], &image.new_tag, &image.digest),
+        edit::Edit::Marker(_) => return None,
     };
-    let name = if image.new_name.is_empty() {
-        &image.name
-    } else {
-        &image.new_name
-    };
+    let name = names.into_iter().find(|name| !name.is_empty());
     Some(BuiltImage {
-        name: name.parse().ok()?,
-        digest: image.digest.parse().ok()?,
-        tags: image.new_tag.parse().ok().into_iter().collect(),
+        name: match name {
+            Some(name) => name.parse().ok()?,
+            None => own.clone(),
+        },
+        digest: digest.parse().ok()?,
+        tags: tag.parse().ok().into_iter().collect(),
     })
 }

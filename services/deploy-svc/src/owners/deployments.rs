@@ -1,15 +1,25 @@
-//! This service's own deployments, as the owner of the deploy and redeploy steps. They live in the same database.
+//! This service's own deployments, as the owner of the prepare, deploy and redeploy steps. They live in the same
+//! database.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use slipway_ledger::{Ledger, Meta};
-use slipway_model::{Actor, Id};
+use slipway_model::{Actor, Digest, Id, ImageName};
+use slipway_verdict::{Previous, WorkloadKind};
 
 use super::{CallError, Order, Owner, Taken};
 use crate::{
-    catalog::Jobs,
-    deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source},
+    catalog::{Action as Wanted, Jobs},
+    deployment::{
+        Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
+    },
+    plan::{PlannedEnvironment, time_of},
     release::{Facts, Observation, Reason, StepKind, Waiting, WaitingKind},
 };
+
+/// What a deployment that only runs Jobs may take beside them: each Job's own time ends it with its own words.
+const JOBS_MARGIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct Deployments {
@@ -44,53 +54,194 @@ impl Deployments {
     }
 }
 
+/// What is to run, where its manifests are, and how the cluster is made to take it.
+struct Aim {
+    image: ImageName,
+    digest: Digest,
+    source: Option<Source>,
+    action: Action,
+    /// Whether the running containers' digest is known, and so can be looked for.
+    by_digest: bool,
+}
+
+impl Deployments {
+    /// What this step of the release asks of the cluster; `Err` with an observation where there is nothing to ask.
+    async fn aim(&self, order: Order<'_>) -> Result<Result<Aim, Observation>, CallError> {
+        let planned = order.planned()?;
+        let source = |commit: &slipway_model::CommitSha| {
+            planned.gitops.as_ref().map(|gitops| Source {
+                repository: gitops.repository.clone(),
+                path: gitops.path.clone(),
+                commit: commit.clone(),
+            })
+        };
+        let new = |source, action| -> Result<Aim, CallError> {
+            let image = order.image()?;
+            Ok(Aim {
+                image: image.name.clone(),
+                digest: image.digest.clone(),
+                source,
+                action,
+                by_digest: true,
+            })
+        };
+        match order.step.kind {
+            // A gate before the commit: there is no commit yet.
+            StepKind::Prepare => {
+                let commit = order.change().ok().map(|change| &change.commit);
+                new(commit.and_then(source), Action::Nothing).map(Ok)
+            }
+            StepKind::Redeploy if planned.gitops.is_some() => {
+                // What is put back is what stood there before the change.
+                let change = order.change()?;
+                let image = change.previous.as_ref();
+                let image = image.ok_or_else(|| super::missing("a previous image"))?;
+                Ok(Ok(Aim {
+                    image: image.name.clone(),
+                    digest: image.digest.clone(),
+                    source: source(&order.revert()?.commit),
+                    action: action(planned),
+                    by_digest: true,
+                }))
+            }
+            StepKind::Redeploy => {
+                let aim = |to: Previous| -> Result<Aim, CallError> {
+                    let by_digest = to.image.digest.is_some();
+                    let digest = match &to.image.digest {
+                        Some(digest) => digest.clone(),
+                        // Named by tag alone: what it should be is not known, so it is not looked for.
+                        None => order.image()?.digest.clone(),
+                    };
+                    Ok(Aim {
+                        image: to.image.name.clone(),
+                        digest,
+                        source: None,
+                        action: Action::Undo { to },
+                        by_digest,
+                    })
+                };
+                match self.before(order).await? {
+                    Ok(previous) => aim(previous).map(Ok),
+                    Err(reason) => Ok(Err(Observation::Skipped(reason))),
+                }
+            }
+            _ => {
+                let source = match &planned.gitops {
+                    Some(_) => source(&order.change()?.commit),
+                    None => None,
+                };
+                new(source, action(planned)).map(Ok)
+            }
+        }
+    }
+
+    /// What ran before this release's deployment, as the cluster told when it was changed.
+    async fn before(&self, order: Order<'_>) -> Result<Result<Previous, Reason>, CallError> {
+        let nothing = |words: &str| Ok(Err(Reason::new("NOTHING_TO_PUT_BACK", words)));
+        let Some(deployment) = failed_deployment(order) else {
+            return nothing("Nothing was changed in the cluster");
+        };
+        let snapshot = self
+            .ledger
+            .get::<Deployment>(&deployment)
+            .await
+            .map_err(passing)?;
+        let Some(applied) = snapshot.and_then(|snapshot| snapshot.state.applied) else {
+            return nothing("Nothing was changed in the cluster");
+        };
+        match applied.previous {
+            Some(previous) => Ok(Ok(previous)),
+            None => nothing(
+                "There was no version before it that could be put back, so it is still there: look at it",
+            ),
+        }
+    }
+}
+
+/// The deployment that a redeploy puts back. Its id is known even where the release never heard that it was begun.
+fn failed_deployment(order: Order<'_>) -> Option<Id> {
+    let mut steps = order.state.steps.iter().rev();
+    let step =
+        steps.find(|step| step.kind == StepKind::Deploy && step.environment == order.step.environment)?;
+    Some(Id::derived("dep", &[&order.request_id_of(step)]))
+}
+
+/// How a planned environment takes a change.
+fn action(planned: &PlannedEnvironment) -> Action {
+    match (planned.target.kind, planned.action) {
+        (WorkloadKind::Application, _) => Action::Sync {
+            argo_cd: planned.argo_cd.clone(),
+        },
+        (_, Wanted::Restart) => Action::Restart,
+        (_, Wanted::Apply) if planned.gitops.is_none() => Action::SetImage,
+        (_, Wanted::Apply) => Action::Apply,
+    }
+}
+
 #[async_trait]
 impl Owner for Deployments {
     async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
         let planned = order.planned()?;
-        let redeploy = order.step.kind == StepKind::Redeploy;
-        // What is put back is what stood there before the change.
-        let (image, commit) = if redeploy {
-            let previous = order
-                .change()?
-                .previous
-                .as_ref()
-                .ok_or_else(|| super::missing("a previous image"))?;
-            (previous, &order.revert()?.commit)
-        } else {
-            (order.image()?, &order.change()?.commit)
+        let reference = Id::derived("dep", &[&order.request_id()]);
+        let aim = match self.aim(order).await? {
+            Ok(aim) => aim,
+            Err(observation) => {
+                return Ok(Taken {
+                    reference,
+                    observation,
+                });
+            }
         };
         let requested_by = order
             .state
             .requested_by
             .clone()
             .ok_or_else(|| super::missing("a requester"))?;
+        let kind = order.step.kind;
+        let (deploy, redeploy) = (kind == StepKind::Deploy, kind == StepKind::Redeploy);
+        // The Jobs before have their own step; what is put back is verified, without its Jobs and without a bake.
+        let jobs = match kind {
+            StepKind::Prepare => Jobs {
+                before: planned.jobs.before.clone(),
+                after: Vec::new(),
+            },
+            StepKind::Deploy => Jobs {
+                before: Vec::new(),
+                after: planned.jobs.after.clone(),
+            },
+            _ => Jobs::default(),
+        };
+        let timeout = match kind {
+            StepKind::Prepare => time_of(&jobs.before) + JOBS_MARGIN,
+            _ => planned.timeout.deploy + time_of(&jobs.after),
+        };
+        let mut verify = planned.verify;
+        verify.digest &= aim.by_digest;
         let request = DeploymentRequest {
             service: order.plan.service.clone(),
             environment: planned.name.clone(),
             target: planned.target.clone(),
-            image: image.name.clone(),
-            digest: image.digest.clone(),
-            source: planned.gitops.as_ref().map(|gitops| Source {
-                repository: gitops.repository.clone(),
-                path: gitops.path.clone(),
-                commit: commit.clone(),
-            }),
-            action: Action::Apply,
-            jobs: Jobs::default(),
-            bake: None,
+            image: aim.image,
+            digest: aim.digest,
+            source: aim.source,
+            action: aim.action,
+            jobs,
+            bake: planned.bake.clone().filter(|_| deploy),
             pauses: planned.pauses,
-            rolls_back: None,
+            rolls_back: failed_deployment(order).filter(|_| redeploy),
+            reverts: None,
             epoch: fencing_epoch(order.epoch()?, redeploy),
-            checks: planned.checks.clone(),
-            verify: planned.verify,
-            timeout: planned.timeout.deploy,
+            checks: match kind {
+                StepKind::Prepare => Vec::new(),
+                _ => planned.checks.clone(),
+            },
+            verify,
+            timeout,
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             requested_by,
             holds_lane: false,
         };
-        let reference = Id::derived("dep", &[&order.request_id()]);
         let observation = self
             .execute(order, &reference, DeploymentCommand::Request(Box::new(request)))
             .await?;
@@ -147,19 +298,27 @@ fn observation(state: &DeploymentState) -> Observation {
                 message: message.to_owned(),
             })
         }
-        DeploymentStatus::Succeeded => {
-            let digest = state
-                .request
-                .as_ref()
-                .map(|request| request.digest.short().to_owned())
-                .unwrap_or_default();
-            Observation::Succeeded {
-                result: format!("runs {digest}"),
-                facts: Facts::None,
-            }
+        DeploymentStatus::Succeeded => Observation::Succeeded {
+            result: state.request.as_ref().map(result).unwrap_or_default(),
+            facts: Facts::None,
+        },
+        DeploymentStatus::Failed | DeploymentStatus::RollbackFailed => {
+            Observation::Failed(reason("DEPLOYMENT_FAILED"))
         }
-        DeploymentStatus::Failed | DeploymentStatus::RollbackFailed => Observation::Failed(reason("DEPLOYMENT_FAILED")),
         DeploymentStatus::Errored => Observation::Errored(reason("DEPLOYMENT_ERRORED")),
         DeploymentStatus::Cancelled => Observation::Cancelled(reason("DEPLOYMENT_CANCELLED")),
+    }
+}
+
+/// What a deployment that succeeded has come to, for people.
+fn result(request: &DeploymentRequest) -> String {
+    let jobs = |jobs: &[crate::catalog::Job]| {
+        let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+        names.join(", ")
+    };
+    match &request.action {
+        Action::Nothing => format!("ran {}", jobs(&request.jobs.before)),
+        Action::Undo { to } if to.image.digest.is_none() => format!("runs revision {} again", to.revision),
+        _ => format!("runs {}", request.digest.short()),
     }
 }

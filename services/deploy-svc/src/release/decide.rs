@@ -51,12 +51,12 @@ pub(super) fn decide(
             state::evolve(&mut after, &started, now);
             let mut events = vec![started];
             if let Some(step) = after.active_step() {
-                events.extend(observed(&after, step, observation, &key));
+                events.extend(observed(&after, step, observation, &key, now));
             }
             events
         }
         ReleaseCommand::Observed { key, observation } if is_of(&key, step) => {
-            observed(state, step, observation, &key)
+            observed(state, step, observation, &key, now)
         }
         ReleaseCommand::Stumbled { key, reason } if is_of(&key, step) && key.attempt == step.tries => {
             stumbled(step, reason, now)
@@ -103,6 +103,7 @@ fn observed(
     step: &Step,
     observation: Observation,
     key: &EffectKey,
+    now: Timestamp,
 ) -> Vec<ReleaseEvent> {
     let mut events = Vec::new();
     if key.step.ends_with(":stop") && !step.stop_sent {
@@ -121,11 +122,13 @@ fn observed(
             return events;
         }
         Observation::Succeeded { result, facts } => (StepStatus::Succeeded, None, result, facts),
+        Observation::Skipped(reason) => (StepStatus::Skipped, Some(reason), String::new(), Facts::None),
         Observation::Failed(reason) => (StepStatus::Failed, Some(reason), String::new(), Facts::None),
         Observation::Errored(reason) => (StepStatus::Errored, Some(reason), String::new(), Facts::None),
         Observation::Cancelled(reason) => (StepStatus::Cancelled, Some(reason), String::new(), Facts::None),
     };
-    events.push(end(state, step, status, reason, result, facts));
+    let ended = end(state, step, status, reason, result, facts);
+    events.extend(past_empty_gate(state, ended, now));
     events
 }
 
@@ -139,7 +142,6 @@ fn stumbled(step: &Step, reason: Reason, now: Timestamp) -> Vec<ReleaseEvent> {
     }]
 }
 
-/// Ends the lane step; a gate that asks nobody is passed in the same breath.
 fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -> Vec<ReleaseEvent> {
     let granted = end(
         state,
@@ -149,9 +151,14 @@ fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -
         format!("epoch {epoch}"),
         Facts::Lane { epoch },
     );
+    past_empty_gate(state, granted, now)
+}
+
+/// A gate that asks nobody is passed in the same breath in which it is reached.
+fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) -> Vec<ReleaseEvent> {
     let mut after = state.clone();
-    state::evolve(&mut after, &granted, now);
-    let mut events = vec![granted];
+    state::evolve(&mut after, &ended, now);
+    let mut events = vec![ended];
     if let Some(gate) = after.active_step().filter(|next| next.kind == StepKind::Gate)
         && after
             .environment_of(gate)
@@ -229,6 +236,7 @@ fn end(
         status,
         reason: reason.as_ref(),
         facts: &facts,
+        ordered: step.reference.is_some(),
     };
     let then = next::after(state, ended);
     let (step, attempt) = (step.name.clone(), step.attempt);

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Reason, ReleaseState, ReleaseStatus, StepKind, StepStatus, Stop};
+use super::{Facts, Reason, ReleaseState, ReleaseStatus, StepKind, StepStatus, Stop, words};
+use crate::{
+    catalog::{Gate, OnFailure, Strategy},
+    plan::PlannedEnvironment,
+};
 
 /// What follows a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,137 +31,133 @@ pub(super) struct Ended<'a> {
     pub status: StepStatus,
     pub reason: Option<&'a Reason>,
     pub facts: &'a Facts,
+    /// Its owner took the order.
+    pub ordered: bool,
+}
+
+impl Ended<'_> {
+    fn same(&self, kind: StepKind) -> Then {
+        let environment = self.environment;
+        Then::Step { kind, environment }
+    }
+}
+
+/// The steps of one environment, in their order. What puts things back has its place in [`after`].
+pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKind> {
+    use StepKind::{Change, Deploy, Gate as People, Lane, Prepare};
+    let (prepares, commits) = (!planned.jobs.before.is_empty(), planned.gitops.is_some());
+    let steps = match planned.gate {
+        Gate::BeforeCommit => [Lane, People, Prepare, Change, Deploy],
+        Gate::BeforeSync => [Lane, Change, People, Prepare, Deploy],
+    };
+    let needed = move |kind: &StepKind| match kind {
+        Prepare => prepares,
+        Change => commits,
+        _ => true,
+    };
+    steps.into_iter().filter(needed)
 }
 
 /// What follows `ended`, given everything that happened before it.
 pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    match ended.status {
-        StepStatus::Succeeded | StepStatus::Skipped => after_success(state, ended),
-        _ => after_failure(state, ended),
+    let good = matches!(ended.status, StepStatus::Succeeded | StepStatus::Skipped);
+    match ended.kind {
+        StepKind::Revert if good && redeploys(state, ended) => ended.same(StepKind::Redeploy),
+        StepKind::Revert if good => is_back(state, ended, false),
+        StepKind::Redeploy if good => is_back(state, ended, ended.status == StepStatus::Succeeded),
+        StepKind::Revert | StepKind::Redeploy => Then::End {
+            status: ReleaseStatus::RollbackFailed,
+            reason: Some(words::rollback_failed(state, ended)),
+        },
+        _ if good && state.stop.is_none() => onward(state, ended),
+        _ => back(state, ended),
     }
 }
 
-fn after_success(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    let same = |kind| Then::Step {
-        kind,
-        environment: ended.environment,
+/// The next step of the environment, the next environment, or the good end.
+fn onward(state: &ReleaseState, ended: Ended<'_>) -> Then {
+    let Some((planned, index)) = state.planned(ended.environment).zip(ended.environment) else {
+        let (kind, environment) = (StepKind::Lane, Some(0));
+        return Then::Step { kind, environment };
     };
-    let stop = || {
-        state.stop_ending().map(|(status, reason)| Then::End {
-            status,
-            reason: Some(reason),
-        })
-    };
-    match ended.kind {
-        StepKind::Build => stop().unwrap_or(Then::Step {
+    let mut rest = order(planned).skip_while(|kind| *kind != ended.kind).skip(1);
+    match rest.next() {
+        Some(kind) => ended.same(kind),
+        None if index + 1 < state.environments.len() => Then::Step {
             kind: StepKind::Lane,
-            environment: Some(0),
-        }),
-        StepKind::Lane => stop().unwrap_or(same(StepKind::Gate)),
-        StepKind::Gate => stop().unwrap_or(same(StepKind::Change)),
-        StepKind::Change => match (stop(), ended.facts) {
-            (None, _) => same(StepKind::Deploy),
-            (Some(end), Facts::Changed(change)) if change.no_op => end,
-            (Some(_), _) => same(StepKind::Revert),
-        },
-        StepKind::Deploy if state.stop.is_some() => put_back(state, ended),
-        StepKind::Deploy => {
-            let next = ended.environment.map_or(0, |index| index + 1);
-            if next < state.environments.len() {
-                Then::Step {
-                    kind: StepKind::Lane,
-                    environment: Some(next),
-                }
-            } else {
-                Then::End {
-                    status: ReleaseStatus::Succeeded,
-                    reason: None,
-                }
-            }
-        }
-        StepKind::Revert => {
-            let progress = ended.environment.and_then(|index| state.environments.get(index));
-            let previous = progress.and_then(|progress| progress.change.as_ref()?.previous.as_ref());
-            match (progress.is_some_and(|progress| progress.deployed), previous) {
-                (true, Some(_)) => same(StepKind::Redeploy),
-                _ => rolled_back(state, false),
-            }
-        }
-        StepKind::Redeploy => rolled_back(state, true),
-    }
-}
-
-fn after_failure(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    let reason = ended.reason.cloned();
-    match ended.kind {
-        StepKind::Revert | StepKind::Redeploy => {
-            let first = state
-                .failure
-                .as_ref()
-                .map_or("it was stopped", |failure| &failure.reason.message);
-            let then = reason
-                .as_ref()
-                .map_or("no reason given", |reason| &reason.message);
-            let code = "ROLLBACK_FAILED";
-            let message = format!(
-                "{first}; then putting back the previous image failed: {then}. Look at the environment, then release a good commit"
-            );
-            Then::End {
-                status: ReleaseStatus::RollbackFailed,
-                reason: Some(Reason::new(code, message)),
-            }
-        }
-        StepKind::Deploy => put_back(state, ended),
-        _ => match state.stop_ending() {
-            Some((status, reason)) => Then::End {
-                status,
-                reason: Some(reason),
-            },
-            None => Then::End {
-                status: ending(ended.status),
-                reason,
-            },
-        },
-    }
-}
-
-/// After a deployment that must not stay: revert the change, unless it changed nothing.
-fn put_back(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    let progress = ended.environment.and_then(|index| state.environments.get(index));
-    let no_op = progress
-        .and_then(|progress| progress.change.as_ref())
-        .is_none_or(|change| change.no_op);
-    if !no_op {
-        return Then::Step {
-            kind: StepKind::Revert,
-            environment: ended.environment,
-        };
-    }
-    match state.stop_ending() {
-        Some((status, reason)) => Then::End {
-            status,
-            reason: Some(reason),
+            environment: Some(index + 1),
         },
         None => Then::End {
-            status: ending(ended.status),
-            reason: ended.reason.cloned(),
+            status: ReleaseStatus::Succeeded,
+            reason: None,
         },
     }
+}
+
+/// The release goes no further. What it changed in this environment is put back, and then it ends.
+fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
+    let progress = ended.environment.and_then(|index| state.environments.get(index));
+    let change = match ended.facts {
+        Facts::Changed(change) => Some(change),
+        _ => progress.and_then(|progress| progress.change.as_ref()),
+    };
+    let Some(planned) = state.planned(ended.environment) else {
+        return over(state, ended, None);
+    };
+    let deploying = ended.kind == StepKind::Deploy;
+    let wished = matches!(state.stop, Some(Stop::Cancelled { .. } | Stop::Superseded { .. }));
+    if deploying && planned.on_failure == OnFailure::Stay && !wished {
+        return over(state, ended, Some(words::stays(state, planned)));
+    }
+    match &planned.gitops {
+        // Git only noted when the tag was looked at, and the tag is not this service's to move back.
+        Some(gitops) if gitops.strategy == Strategy::Marker => {
+            over(state, ended, deploying.then(|| words::restarted(planned)))
+        }
+        Some(_) if change.is_some_and(|change| !change.no_op) => ended.same(StepKind::Revert),
+        // Whether the cluster was changed at all, the deployment knows.
+        None if deploying && (ended.ordered || ended.status == StepStatus::Errored) => {
+            ended.same(StepKind::Redeploy)
+        }
+        _ => over(state, ended, None),
+    }
+}
+
+/// Whether git alone being as it was leaves the environment without what ran before, and that is known.
+fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
+    let progress = ended.environment.and_then(|index| state.environments.get(index));
+    progress.is_some_and(|progress| {
+        let change = progress.change.as_ref();
+        progress.deployed && change.is_some_and(|change| change.previous.is_some())
+    })
+}
+
+/// The end of a release that changed nothing here, or leaves it as it is.
+fn over(state: &ReleaseState, ended: Ended<'_>, add: Option<String>) -> Then {
+    let (status, reason) = match state.stop_ending() {
+        Some((status, reason)) => (status, Some(reason)),
+        None => (ending(ended.status), ended.reason.cloned()),
+    };
+    let reason = reason.map(|reason| words::with(reason, add));
+    Then::End { status, reason }
 }
 
 /// The change is out of git again; `redeployed`: and the environment serves what it served before.
-fn rolled_back(state: &ReleaseState, redeployed: bool) -> Then {
-    let failure = state.failure.as_ref();
-    // A deployment whose time was up has failed; that is not somebody's wish to stop.
-    let stopped = state
+fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
+    // A step whose time was up has failed; that is not somebody's wish to stop.
+    let wish = state
         .stop_ending()
         .filter(|_| !matches!(state.stop, Some(Stop::Deadline { .. })));
-    let (status, reason) = match (failure, stopped) {
-        (Some(failure), None) if redeployed => (ReleaseStatus::RolledBack, Some(failure.reason.clone())),
-        (Some(failure), None) => (ending(failure.status), Some(failure.reason.clone())),
-        (_, Some((status, reason))) => (status, Some(reason)),
+    let (status, reason) = match (wish, state.failure.as_ref()) {
+        (Some((status, reason)), _) => (status, Some(reason)),
+        (None, Some(failure)) if redeployed => (ReleaseStatus::RolledBack, Some(failure.reason.clone())),
+        (None, Some(failure)) => (ending(failure.status), Some(failure.reason.clone())),
         (None, None) => (ReleaseStatus::RolledBack, None),
     };
+    let add = (!redeployed)
+        .then(|| words::not_redeployed(state, ended))
+        .flatten();
+    let reason = reason.map(|reason| words::with(reason, add));
     Then::End { status, reason }
 }
 

@@ -1,9 +1,9 @@
 //! What a release is, folded from its events.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, Tag, Timestamp, TraceContext};
+use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, Tag, Timestamp, TraceContext, duration};
 
 use super::{Advance, Facts, ReleaseEvent, Request, Then};
 use crate::plan::{Plan, PlannedEnvironment};
@@ -103,6 +103,8 @@ pub enum StepKind {
     Build,
     Lane,
     Gate,
+    /// Jobs before anything else is changed.
+    Prepare,
     Change,
     Deploy,
     Revert,
@@ -115,6 +117,7 @@ impl StepKind {
             Self::Build => "build",
             Self::Lane => "lane",
             Self::Gate => "gate",
+            Self::Prepare => "prepare",
             Self::Change => "change",
             Self::Deploy => "deploy",
             Self::Revert => "revert",
@@ -183,6 +186,9 @@ pub struct Step {
     pub tries: u32,
     /// When a call that failed is made again.
     pub retry_at: Option<Timestamp>,
+    /// How long it has waited for a person so far, in spells that are over.
+    #[serde(default, with = "duration")]
+    pub human: Duration,
 }
 
 /// Why a release is being stopped.
@@ -215,6 +221,17 @@ impl ReleaseState {
         self.steps
             .last()
             .filter(|step| !step.status.is_final() && !self.status.is_final())
+    }
+
+    /// The plan of an environment.
+    pub fn planned(&self, environment: Option<usize>) -> Option<&PlannedEnvironment> {
+        self.plan.as_ref()?.environments.get(environment?)
+    }
+
+    /// Where an environment stands in the plan.
+    pub(super) fn index_of(&self, planned: &PlannedEnvironment) -> Option<usize> {
+        let environments = &self.plan.as_ref()?.environments;
+        environments.iter().position(|other| other.name == planned.name)
     }
 
     /// The planned environment of a step.
@@ -256,7 +273,7 @@ impl ReleaseState {
                 ReleaseStatus::Superseded,
                 Reason::new(
                     "SUPERSEDED",
-                    format!("release {by} came for the same target before this one changed it"),
+                    format!("{by}, which is newer, came for the same target before this one changed it"),
                 ),
             )),
             Stop::Deadline { step } => Some((
@@ -306,6 +323,7 @@ impl ReleaseState {
             stop_sent: false,
             tries: 1,
             retry_at: None,
+            human: Duration::ZERO,
         });
     }
 }
@@ -324,6 +342,7 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
         ReleaseEvent::Waiting { step, waiting } => {
             if let Some(step) = state.active_mut(step) {
                 if step.waiting.as_ref().map(|before| before.kind) != Some(waiting.kind) {
+                    step.human = step.human_time(at);
                     step.waiting_since = Some(at);
                 }
                 step.waiting = Some(waiting.clone());
@@ -371,6 +390,15 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
     }
 }
 
+/// Why things are put back: what the step's owner said, or that its time was up.
+fn failure_of(state: &ReleaseState, advance: &Advance) -> Option<Failure> {
+    let (status, reason) = match &state.stop {
+        Some(Stop::Deadline { .. }) => (StepStatus::Errored, state.stop_ending()?.1),
+        _ => (advance.status, advance.reason.clone()?),
+    };
+    Some(Failure { status, reason })
+}
+
 fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
     state.environments = vec![EnvironmentProgress::default(); request.plan.environments.len()];
     state.plan = Some(request.plan.clone());
@@ -388,6 +416,7 @@ fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
 fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
     let mut environment = None;
     if let Some(step) = state.active_mut(&advance.step) {
+        step.human = step.human_time(at);
         step.status = advance.status;
         step.started_at = step.started_at.or(Some(at));
         step.ended_at = Some(at);
@@ -418,11 +447,8 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
             {
                 progress.deployed = true;
             }
-            if *kind == StepKind::Revert && state.failure.is_none() {
-                state.failure = advance.reason.clone().map(|reason| Failure {
-                    status: advance.status,
-                    reason,
-                });
+            if matches!(kind, StepKind::Revert | StepKind::Redeploy) && state.failure.is_none() {
+                state.failure = failure_of(state, advance);
             }
             state.push_step(*kind, *environment, at);
         }

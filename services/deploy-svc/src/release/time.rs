@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slipway_model::Timestamp;
 
-use super::{ReleaseState, Step, StepKind};
+use super::{ReleaseState, Step, StepKind, WaitingKind};
 
 /// Whom a step's time is spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,16 @@ impl Step {
             _ => Party::Machine,
         }
     }
+
+    /// How long it has waited for a person until `now`: for a promotion, or a merge.
+    pub(super) fn human_time(&self, now: Timestamp) -> Duration {
+        let waits = self
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.kind == WaitingKind::Human);
+        let spell = self.waiting_since.filter(|_| waits);
+        self.human + spell.map_or(Duration::ZERO, |since| now.since(since))
+    }
 }
 
 /// The parts sum to the whole, since each step is queued at the moment when the one before it ended.
@@ -51,7 +61,12 @@ impl ReleaseState {
             let duration = step.ended_at.unwrap_or(now).since(step.queued_at);
             spent.total += duration;
             match step.party() {
-                Party::Machine => spent.machine += duration,
+                // Machines wait for people too: in the middle of a rollout, or until a pull request is merged.
+                Party::Machine => {
+                    let human = step.human_time(now).min(duration);
+                    spent.human += human;
+                    spent.machine += duration - human;
+                }
                 Party::Human => spent.human += duration,
                 Party::Lane => spent.lane += duration,
             }

@@ -3,8 +3,8 @@
 use slipway_model::Name;
 
 use super::{
-    super::{Bake, Check, CheckKind, HttpCheck, file::FileCheck},
-    Faults, HOUR, duplicates,
+    super::{Bake, Check, CheckKind, file::FileCheck},
+    Faults, duplicates,
 };
 
 /// Of one environment.
@@ -44,10 +44,9 @@ fn one(check: FileCheck, path: &str, faults: &mut Faults) -> Option<Check> {
     .flatten();
     match (kinds.next(), kinds.next()) {
         (Some(kind), None) => {
-            if let CheckKind::Http(http) = &kind {
-                check_http(http, &format!("{path}.http"), faults);
-            }
-            Some(Check { name, kind })
+            let check = Check { name, kind };
+            add(check.check(), path, faults);
+            Some(check)
         }
         (None, _) => {
             faults.add(path, "say what to ask: add http, grpc or tcp");
@@ -61,30 +60,15 @@ fn one(check: FileCheck, path: &str, faults: &mut Faults) -> Option<Check> {
 }
 
 pub(super) fn check_bake(bake: &Bake, path: &str, faults: &mut Faults) {
-    faults.period(format!("{path}.for"), bake.period, HOUR.saturating_mul(24));
+    add(bake.check(), path, faults);
 }
 
-/// Attempts × (timeout + interval) stay below this, so that a check cannot outlive its deployment unseen.
-const MAX_CHECK: std::time::Duration = HOUR;
-
-fn check_http(http: &HttpCheck, path: &str, faults: &mut Faults) {
-    let path_ok = http.path.starts_with('/')
-        && http.path.len() <= 2000
-        && http.path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-        && http.path.split(['/', '?']).all(|part| part != "..");
-    faults.require(
-        path_ok,
-        format!("{path}.path"),
-        "write an absolute path, percent-encoded, without .. and #",
-    );
-    let longest = http
-        .patience
-        .timeout
-        .saturating_add(http.patience.interval)
-        .saturating_mul(http.patience.attempts);
-    faults.require(
-        longest <= MAX_CHECK,
-        path,
-        "all attempts with timeout and interval must fit into one hour",
-    );
+/// Faults with their paths below `path`.
+fn add(found: Vec<(String, String)>, path: &str, faults: &mut Faults) {
+    for (below, words) in found {
+        match below.trim_end_matches('.') {
+            "" => faults.add(path, words),
+            below => faults.add(format!("{path}.{below}"), words),
+        }
+    }
 }

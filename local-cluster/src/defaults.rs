@@ -64,6 +64,11 @@ fn stateful_set(object: &mut Value) {
     let spec = entry(object, "spec");
     default(spec, "replicas", || json!(1));
     default(spec, "podManagementPolicy", || json!("OrderedReady"));
+    default(
+        spec,
+        "persistentVolumeClaimRetentionPolicy",
+        || json!({"whenDeleted": "Retain", "whenScaled": "Retain"}),
+    );
     default(spec, "revisionHistoryLimit", || json!(10));
     default(spec, "updateStrategy", || json!({}));
     let strategy = as_map(&mut spec["updateStrategy"]);

@@ -7,15 +7,12 @@ use crate::object::{self, at, list, text};
 use crate::resources::Resource;
 use crate::selector::LabelSelector;
 use crate::status::{ApiError, ApiResult, Cause};
-use crate::{quantity, quota};
 
+mod content;
 mod workloads;
 
 /// As large as etcd takes an object.
 pub(crate) const MAX_OBJECT_BYTES: usize = 1_572_864;
-/// As many bytes as a ConfigMap or Secret may hold.
-const MAX_CONFIG_MAP_BYTES: usize = 1_048_576;
-
 #[derive(Default)]
 struct Causes(Vec<Cause>);
 
@@ -104,9 +101,9 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
         "DaemonSet" => workloads::daemon_set(object, old, &mut causes),
         "Job" => workloads::job(object, old, &mut causes),
         "Service" => service(object, &mut causes),
-        "ConfigMap" => config_map(object, old, &mut causes),
-        "Secret" => secret(object, old, &mut causes),
-        "ResourceQuota" => resource_quota(object, &mut causes),
+        "ConfigMap" => content::config_map(object, old, &mut causes),
+        "Secret" => content::secret(object, old, &mut causes),
+        "ResourceQuota" => content::resource_quota(object, &mut causes),
         "ControllerRevision" => {
             if old.is_some_and(|old| old["data"] != object["data"]) {
                 causes.invalid("data", &Value::from("…"), "field is immutable");
@@ -368,73 +365,6 @@ fn service(object: &Value, causes: &mut Causes) {
         }
         if list(spec, &["ports"]).len() > 1 && text(port, &["name"]).is_empty() {
             causes.required(format!("spec.ports[{index}].name"), "");
-        }
-    }
-}
-
-fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {
-    let sizes = |field: &str| -> usize {
-        let values = object[field].as_object().into_iter().flatten();
-        values
-            .map(|(k, v)| k.len() + v.as_str().map_or(0, str::len))
-            .sum()
-    };
-    if sizes("data") + sizes("binaryData") > MAX_CONFIG_MAP_BYTES {
-        let message = "Too long: may not be more than 1048576 bytes".to_owned();
-        causes.0.push(Cause {
-            reason: "FieldValueTooLong",
-            message,
-            field: "data".to_owned(),
-        });
-    }
-    if let Some(old) = old
-        && old["immutable"] == true
-        && (old["data"] != object["data"] || old["binaryData"] != object["binaryData"])
-    {
-        causes.refused("data", "field is immutable when `immutable` is set");
-    }
-}
-
-fn secret(object: &Value, old: Option<&Value>, causes: &mut Causes) {
-    let values = object["data"].as_object().into_iter().flatten();
-    // Base64 has four characters for three bytes.
-    let size: usize = values
-        .map(|(k, v)| k.len() + v.as_str().map_or(0, str::len) / 4 * 3)
-        .sum();
-    if size > MAX_CONFIG_MAP_BYTES {
-        causes.0.push(Cause {
-            reason: "FieldValueTooLong",
-            message: "Too long: may not be more than 1048576 bytes".to_owned(),
-            field: "data".to_owned(),
-        });
-    }
-    if let Some(old) = old {
-        if old["immutable"] == true && old["data"] != object["data"] {
-            causes.forbidden("data", "Forbidden: field is immutable when `immutable` is set");
-        }
-        if old["type"] != object["type"] {
-            causes.invalid("type", &object["type"], "field is immutable");
-        }
-    }
-}
-
-fn resource_quota(object: &Value, causes: &mut Causes) {
-    let spec = &object["spec"];
-    for (name, amount) in spec["hard"].as_object().into_iter().flatten() {
-        let field = format!("spec.hard[{name}]");
-        let is_whole = |milli: i128| milli >= 0 && milli % 1000 == 0;
-        if quota::counted(name).is_none() {
-            causes.refused(field, "numbers of objects are limited: pods, count/…");
-        } else if !amount.as_str().and_then(quantity::milli).is_some_and(is_whole) {
-            causes.invalid(field, amount, "must be an integer");
-        }
-    }
-    for field in ["scopes", "scopeSelector"] {
-        if !spec[field].is_null() {
-            causes.refused(
-                format!("spec.{field}"),
-                "quotas count every object of their kinds",
-            );
         }
     }
 }

@@ -398,6 +398,36 @@ async fn jobs_run_as_processes_to_their_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_after_a_restart_with_another_pod() {
+    let place = Place::new();
+    add_image(&place.images(), "migrate", "long", &[("BEHAVIOUR", "sleep")]);
+    let cluster = place.start().await;
+    place.apply(&job("long", "migrate:long", &json!({}))).await;
+    let ready = |job: &Value| job["status"]["ready"] == 1;
+    place.until(&["job", "long"], ready).await;
+    let before = place.get(&["pods", "-l", "job-name=long"]).await;
+    cluster.shutdown().await;
+
+    let cluster = place.start().await;
+    let job = place
+        .until(&["job", "long"], |job| ready(job) && job["status"]["failed"] == 1)
+        .await;
+    assert_eq!(job["status"]["active"], 1);
+    let first = place.get(&["pod", names(&before)[0]]).await;
+    assert_eq!(first["status"]["phase"], "Failed");
+    let container = &first["status"]["containerStatuses"][0];
+    assert_eq!(
+        (
+            &container["state"]["terminated"]["exitCode"],
+            &container["restartCount"]
+        ),
+        (&json!(143), &json!(0)),
+        "ended with the cluster, and never started again"
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_suspended_and_resumed() {
     let place = Place::new();
     let cluster = pretended(&place, 1).await;

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::object::{self, at, condition, list, number, text};
 use crate::resources::Resource;
 
+mod columns;
+
+use columns::columns;
+
 /// How much of each object a row carries (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Include {
@@ -15,142 +19,6 @@ pub(crate) enum Include {
     Metadata,
     Object,
     Nothing,
-}
-
-/// Name, type and whether it shows without `-o wide`.
-type Column = (&'static str, &'static str, bool);
-
-fn columns(resource: &Resource) -> &'static [Column] {
-    match resource.built_in() {
-        "Pod" => &[
-            ("Name", "string", true),
-            ("Ready", "string", true),
-            ("Status", "string", true),
-            ("Restarts", "string", true),
-            ("Age", "string", true),
-            ("IP", "string", false),
-            ("Node", "string", false),
-            ("Nominated Node", "string", false),
-            ("Readiness Gates", "string", false),
-        ],
-        "Deployment" => &[
-            ("Name", "string", true),
-            ("Ready", "string", true),
-            ("Up-to-date", "string", true),
-            ("Available", "string", true),
-            ("Age", "string", true),
-            ("Containers", "string", false),
-            ("Images", "string", false),
-            ("Selector", "string", false),
-        ],
-        "ReplicaSet" => &[
-            ("Name", "string", true),
-            ("Desired", "integer", true),
-            ("Current", "integer", true),
-            ("Ready", "integer", true),
-            ("Age", "string", true),
-            ("Containers", "string", false),
-            ("Images", "string", false),
-            ("Selector", "string", false),
-        ],
-        "Service" => &[
-            ("Name", "string", true),
-            ("Type", "string", true),
-            ("Cluster-IP", "string", true),
-            ("External-IP", "string", true),
-            ("Port(s)", "string", true),
-            ("Age", "string", true),
-            ("Selector", "string", false),
-        ],
-        "Namespace" => &[
-            ("Name", "string", true),
-            ("Status", "string", true),
-            ("Age", "string", true),
-        ],
-        "ConfigMap" => &[
-            ("Name", "string", true),
-            ("Data", "string", true),
-            ("Age", "string", true),
-        ],
-        "Event" => &[
-            ("Last Seen", "string", true),
-            ("Type", "string", true),
-            ("Reason", "string", true),
-            ("Object", "string", true),
-            ("Subobject", "string", false),
-            ("Source", "string", false),
-            ("Message", "string", true),
-            ("First Seen", "string", false),
-            ("Count", "string", false),
-            ("Name", "string", false),
-        ],
-        "StatefulSet" => &[
-            ("Name", "string", true),
-            ("Ready", "string", true),
-            ("Age", "string", true),
-            ("Containers", "string", false),
-            ("Images", "string", false),
-        ],
-        "DaemonSet" => &[
-            ("Name", "string", true),
-            ("Desired", "integer", true),
-            ("Current", "integer", true),
-            ("Ready", "integer", true),
-            ("Up-to-date", "integer", true),
-            ("Available", "integer", true),
-            ("Node Selector", "string", true),
-            ("Age", "string", true),
-            ("Containers", "string", false),
-            ("Images", "string", false),
-            ("Selector", "string", false),
-        ],
-        "Job" => &[
-            ("Name", "string", true),
-            ("Status", "string", true),
-            ("Completions", "string", true),
-            ("Duration", "string", true),
-            ("Age", "string", true),
-            ("Containers", "string", false),
-            ("Images", "string", false),
-            ("Selector", "string", false),
-        ],
-        "ControllerRevision" => &[
-            ("Name", "string", true),
-            ("Controller", "string", true),
-            ("Revision", "integer", true),
-            ("Age", "string", true),
-        ],
-        "Node" => &[
-            ("Name", "string", true),
-            ("Status", "string", true),
-            ("Roles", "string", true),
-            ("Age", "string", true),
-            ("Version", "string", true),
-            ("Internal-IP", "string", false),
-            ("External-IP", "string", false),
-            ("OS-Image", "string", false),
-            ("Kernel-Version", "string", false),
-            ("Container-Runtime", "string", false),
-        ],
-        "Secret" => &[
-            ("Name", "string", true),
-            ("Type", "string", true),
-            ("Data", "integer", true),
-            ("Age", "string", true),
-        ],
-        "ServiceAccount" => &[
-            ("Name", "string", true),
-            ("Secrets", "integer", true),
-            ("Age", "string", true),
-        ],
-        "ResourceQuota" => &[
-            ("Name", "string", true),
-            ("Request", "string", true),
-            ("Limit", "string", true),
-            ("Age", "string", true),
-        ],
-        _ => &[("Name", "string", true), ("Age", "string", true)],
-    }
 }
 
 /// How long something is, as kubectl prints ages (`duration.HumanDuration`).

@@ -202,6 +202,10 @@ impl Controllers {
 
     pub(super) fn stateful_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&STATEFUL_SETS, namespace, name)?;
+        if object::is_deleting(&set) {
+            // Nothing is made for it any more, not even history.
+            return None;
+        }
         let history = || self.controlled_by(&CONTROLLER_REVISIONS, &set);
         let mut pods = self.controlled_by(&PODS, &set);
         let now = Timestamp::now();
@@ -247,6 +251,9 @@ impl Controllers {
 
     pub(super) fn daemon_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&DAEMON_SETS, namespace, name)?;
+        if object::is_deleting(&set) {
+            return None;
+        }
         let history = self.controlled_by(&CONTROLLER_REVISIONS, &set);
         let mut pods = self.controlled_by(&PODS, &set);
         let (nodes, _) = self.store.list(&NODES, None);

@@ -9,6 +9,10 @@ use crate::object::{self, at, condition, list, text};
 use crate::quantity;
 use crate::selector::LabelSelector;
 
+/// Effects of taints that keep new pods away.
+pub(crate) const KEEP_AWAY: &[&str] = &["NoSchedule", "NoExecute"];
+/// The effect of taints that drive running pods out.
+pub(crate) const DRIVE_OUT: &[&str] = &["NoExecute"];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -80,15 +84,15 @@ fn is_tolerated(spec: &Value, key: &str, value: &str, effect: &str) -> bool {
     })
 }
 
-/// The first taint that keeps the pod away, as the scheduler names it.
-pub(crate) fn untolerated(spec: &Value, node: &Value) -> Option<String> {
+/// The first taint of these effects that keeps the pod away, as the scheduler names it.
+pub(crate) fn untolerated(spec: &Value, node: &Value, effects: &[&str]) -> Option<String> {
     let not_ready = condition(node, "Ready").is_some_and(|ready| ready["status"] != "True");
     if not_ready && !is_tolerated(spec, NOT_READY, "", "NoExecute") {
         return Some(format!("{{{NOT_READY}: }}"));
     }
     let taint = list(node, &["spec", "taints"]).iter().find(|taint| {
         let effect = text(taint, &["effect"]);
-        effect != "PreferNoSchedule"
+        effects.contains(&effect)
             && !is_tolerated(spec, text(taint, &["key"]), text(taint, &["value"]), effect)
     })?;
     Some(format!(
@@ -116,7 +120,7 @@ pub(crate) fn obstacles(spec: &Value, node: &Value) -> Vec<String> {
     if at(node, &["spec", "unschedulable"]) == true && !is_tolerated(spec, UNSCHEDULABLE, "", "NoSchedule") {
         return vec!["node(s) were unschedulable".to_owned()];
     }
-    if let Some(taint) = untolerated(spec, node) {
+    if let Some(taint) = untolerated(spec, node, KEEP_AWAY) {
         return vec![format!("node(s) had untolerated taint {taint}")];
     }
     if !is_selected(spec, node) {

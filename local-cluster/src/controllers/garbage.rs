@@ -44,6 +44,10 @@ impl Controllers {
                 self.delete(resource, &dependent, &Options::default());
             }
         }
+        self.release_owners(object);
+    }
+
+    pub(super) fn release_owners(&self, object: &Value) {
         for owner in owners(object) {
             self.release(owner);
         }

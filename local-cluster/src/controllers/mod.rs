@@ -183,6 +183,9 @@ impl Controllers {
             }
         } else if object::is_deleting(object) {
             self.release(object::uid(object));
+        } else if change.kind == ChangeKind::Added {
+            // What was made for an owner that goes must go, too.
+            self.release_owners(object);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::resources::PODS;
 use crate::store::{Change, ChangeKind, Store};
 
 mod back_off;
+mod environment;
 pub(crate) mod image;
 pub(crate) mod logs;
 mod pod;

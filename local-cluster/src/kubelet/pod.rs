@@ -11,22 +11,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::kubelet::Context;
 use crate::kubelet::back_off::{BackOff, human};
+use crate::kubelet::environment::Source;
 use crate::kubelet::ports;
 use crate::kubelet::probe::{Kind, Probe, Report};
 use crate::kubelet::process::Process;
-use crate::kubelet::program::{self, Source};
+use crate::kubelet::program;
 use crate::kubelet::status::{self, ContainerStatus, terminated, waiting};
 use crate::object::{self, list, text};
 use crate::resources::{CONFIG_MAPS, PODS, SECRETS};
 use crate::shim;
 
+mod pretend;
+
 /// How long a failed pull is shown as such before it is shown as backing off.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// A container that ran this long has proved itself: its next restart is the first again.
 const BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
-
-/// The exit code of a pretended pod that is to end: an annotation of the pod.
-const PRETENDED_CODE: &str = "local-cluster.slipway.dev/pretended-exit-code";
 
 /// How a pod is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,39 +173,6 @@ impl Pod {
             tracing::debug!(%error, name, "pod was gone already");
         }
         self.context.logs.remove(self.uid());
-    }
-
-    /// A pod without a process: ready after a while, gone when told.
-    async fn pretend(&self, after: Duration, stops: &mut Stops) {
-        if pause(stops, after).await {
-            return;
-        }
-        let mut containers = self
-            .containers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for container in &mut containers {
-            container.state = json!({"running": {"startedAt": object::stamp(Timestamp::now())}});
-            (container.ready, container.started) = (true, true);
-            container.image_id = pretended_id(&container.image);
-            container.container_id = format!("pretended://{}", self.uid());
-        }
-        *self.containers.lock().unwrap_or_else(PoisonError::into_inner) = containers;
-        self.publish();
-        if text(&self.pod, &["spec", "restartPolicy"]) == "Always" || pause(stops, after).await {
-            return;
-        }
-        // A pod that is to end has done its work after as long again.
-        let code = object::annotation(&self.pod, PRETENDED_CODE).parse().unwrap_or(0);
-        let now = Timestamp::now();
-        for index in 0..list(&self.pod, &["spec", "containers"]).len() {
-            self.set(index, |status| {
-                let since = status.state["running"]["startedAt"].clone();
-                status.state = terminated(code, &since, now, &status.container_id);
-                (status.ready, status.started) = (false, false);
-            });
-        }
     }
 
     /// Runs one container, again and again, until the pod stops or the restart policy says that it is done.
@@ -525,34 +492,4 @@ fn numbers(ports: &Value) -> Vec<u16> {
     values
         .filter_map(|(_, port)| u16::try_from(port.as_u64()?).ok())
         .collect()
-}
-
-/// What an image that is not there would be called: the digest of the reference, or one made from its text.
-fn pretended_id(image: &str) -> String {
-    use sha2::{Digest, Sha256};
-    match crate::kubelet::reference::Reference::parse(image) {
-        Some(reference) => {
-            let digest = reference
-                .digest
-                .clone()
-                .unwrap_or_else(|| format!("sha256:{}", hex::encode(Sha256::digest(image))));
-            format!("{}@{digest}", reference.name())
-        }
-        None => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pretended_image_has_the_digest_it_was_asked_for_by() {
-        let digest = format!("sha256:{}", "b".repeat(64));
-        assert_eq!(
-            pretended_id(&format!("host:1/web:1@{digest}")),
-            format!("host:1/web@{digest}")
-        );
-        assert!(pretended_id("web:1").starts_with("web@sha256:"));
-    }
 }

@@ -92,7 +92,12 @@ fn spec_of_pods(set: &Value) -> Value {
 
 /// Whether the set wants a pod on the node. Requests that do not fit keep a pod waiting, not away.
 fn wants(spec: &Value, node: &Value) -> bool {
-    fit::is_selected(spec, node) && fit::untolerated(spec, node).is_none()
+    fit::is_selected(spec, node) && fit::untolerated(spec, node, fit::KEEP_AWAY).is_none()
+}
+
+/// Whether a pod that is on the node may stay there.
+fn keeps(spec: &Value, node: &Value) -> bool {
+    fit::is_selected(spec, node) && fit::untolerated(spec, node, fit::DRIVE_OUT).is_none()
 }
 
 fn is_updated(set: &Value, hash: &str, pod: &Value) -> bool {
@@ -123,9 +128,6 @@ pub(crate) fn plan(
         failed: Vec::new(),
         revision,
     };
-    if object::is_deleting(set) {
-        return plan;
-    }
     manage(set, pods, nodes, &mut plan);
     if text(set, &["spec", "updateStrategy", "type"]) != "OnDelete" {
         roll(set, pods, nodes, now, &mut plan);
@@ -139,13 +141,15 @@ fn manage(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], plan: &mut Pla
     let mut placed = by_node(pods);
     for node in nodes {
         let here = placed.remove(object::name(node)).unwrap_or_default();
-        if !wants(&spec, node) {
+        if !keeps(&spec, node) {
             let unwanted = here.iter().filter(|pod| !object::is_deleting(pod));
             plan.delete
                 .extend(unwanted.map(|pod| object::name(pod).to_owned()));
         } else if here.is_empty() {
-            plan.create
-                .push(pod(set, &spec, &plan.revision.hash, object::name(node)));
+            if wants(&spec, node) {
+                let pod = pod(set, &spec, &plan.revision.hash, object::name(node));
+                plan.create.push(pod);
+            }
         } else {
             let mut running = 0;
             for pod in here.into_iter().filter(|pod| !object::is_deleting(pod)) {

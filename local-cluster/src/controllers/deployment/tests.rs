@@ -285,6 +285,28 @@ fn only_so_many_old_replica_sets_are_kept() {
 }
 
 #[test]
+fn refused_pods_are_told_by_the_deployment_as_long_as_they_are_refused() {
+    let mut world = World::new(1, &json!({}));
+    world.settle();
+    let refused = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "message": "exceeded quota", "lastTransitionTime": object::stamp(at(7))}]);
+    world.sets[0]["status"]["conditions"] = refused;
+    world.step();
+    let failure = conditions::read(&world.deployment);
+    let failure = conditions::find(&failure, "ReplicaFailure").unwrap();
+    assert_eq!(
+        (failure.message.as_str(), failure.last_transition),
+        ("exceeded quota", at(7))
+    );
+    world.settle();
+    assert_eq!(
+        world.condition("ReplicaFailure").0,
+        "",
+        "the ReplicaSet says it no more"
+    );
+}
+
+#[test]
 fn the_hash_follows_the_template_alone() {
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"a": 1, "b": 2}});
     let mut labelled = template.clone();

@@ -74,19 +74,17 @@ pub(crate) fn plan(set: &Value, revisions: &[Arc<Value>], pods: &[Arc<Value>], n
     };
     let forget = revisions::beyond_limit(set, revisions, in_use);
     let (mut create, mut delete) = (Vec::new(), Vec::new());
-    if !object::is_deleting(set) {
-        let step = Step {
-            set,
-            revisions,
-            current,
-            update: &revision.name,
-            monotonic: text(set, &["spec", "podManagementPolicy"]) != "Parallel",
-            available: Availability::new(set, now),
-            create: &mut create,
-            delete: &mut delete,
-        };
-        step.run(pods);
-    }
+    let step = Step {
+        set,
+        revisions,
+        current,
+        update: &revision.name,
+        monotonic: text(set, &["spec", "podManagementPolicy"]) != "Parallel",
+        available: Availability::new(set, now),
+        create: &mut create,
+        delete: &mut delete,
+    };
+    step.run(pods);
     Plan {
         revision,
         create,

@@ -351,8 +351,8 @@ async fn hooks_and_waves_are_waited_for() {
     let app = stage.ended("one").await;
     assert_eq!(app["status"]["operationState"]["phase"], "Succeeded", "{app:#}");
     let result = |app: &Value, name: &str| {
-        let all = app["status"]["operationState"]["syncResult"]["resources"].as_array().unwrap().clone();
-        all.into_iter().find(|r| r["name"] == name).unwrap_or_default()
+        let all = app["status"]["operationState"]["syncResult"]["resources"].as_array().cloned();
+        all.unwrap_or_default().into_iter().find(|r| r["name"] == name).unwrap_or_default()
     };
     assert_eq!(result(&app, "presync")["hookType"], "PreSync");
     assert_eq!(result(&app, "presync")["hookPhase"], "Succeeded");

@@ -37,7 +37,8 @@ pub(super) async fn work(shared: &Shared, key: &ApplicationKey) -> Option<Durati
     let touched = shared.touched_in(key) == Some(Duration::ZERO);
     let asked = !annotation(&application, REFRESH).is_empty();
     // With this fault the comparison of before the sync stands until somebody asks.
-    let stale = has_fault(&application, "stale-health") && is_behind(&application) && !asked;
+    let unseen = is_behind(&application) || application::in_progress(&application);
+    let stale = has_fault(&application, "stale-health") && unseen && !asked;
     let refresh = application::needs_refresh(
         &application,
         touched,

@@ -1,32 +1,51 @@
-//! What a person needs to see when a deployment failed: pods at fault, why their containers ended, their last log
-//! lines and the cluster's events about them. Bounded in size; what cannot be read is left out, not waited for.
+//! What a person needs to see when a deployment failed: pods at fault, why their containers ended, the last lines of
+//! their present run and of the one before, and the cluster's events about them and about who makes them. Bounded in
+//! size and redacted; what cannot be read is left out, not waited for.
+
+mod tell;
 
 use std::time::Duration;
 
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ContainerStatus, Event, Pod},
+use futures::future::join_all;
+use k8s_openapi::{
+    api::{
+        apps::v1::ReplicaSet,
+        batch::v1::Job,
+        core::v1::{Container, ContainerStatus, Event, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use kube::{
     Api,
-    api::{ListParams, LogParams},
+    api::{DynamicObject, ListParams, LogParams},
+    core::Selector,
 };
+use slipway_model::Name;
 use slipway_verdict::{
-    Observed, Target, cut, deployment::current_pods, evidence::PodEvidence, pods as faults,
+    Observed, Target, Workload, WorkloadKind,
+    evidence::{PodEvidence, Redactor, bound},
+    owned_by,
+    pods::{self, current},
 };
 
-use super::{ApiFault, Kubernetes, call};
+use super::{ApiFault, Kubernetes, call, workload};
 
 /// Lines of log kept per container and run.
 const LOG_LINES: i64 = 50;
 /// Longest line kept, in characters.
 const LINE: usize = 500;
-/// All log lines of one deployment together, in bytes: evidence is stored in an event and shown in API answers.
-const ALL_LOGS: usize = 32 * 1024;
 /// Read at most so much of one log, in bytes.
 const READ: i64 = 64 * 1024;
+/// Of one workload; the worst come first.
 const MAX_PODS: usize = 3;
+const MAX_CONTAINERS: usize = 4;
 const MAX_EVENTS: usize = 10;
+/// Of one Application.
+const MAX_WORKLOADS: usize = 3;
+/// All containers of a deployment together.
+const MAX_ENTRIES: usize = 16;
+/// For one log or one list of events: most clusters take some milliseconds, and what hangs is left out.
+const ONE: Duration = Duration::from_secs(5);
 /// For everything together.
 const TIME: Duration = Duration::from_secs(20);
 
@@ -35,281 +54,422 @@ const TIME: Duration = Duration::from_secs(20);
 /// # Errors
 /// When the API server cannot be asked at all.
 pub async fn collect(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, ApiFault> {
-    tokio::time::timeout(TIME, gather(cluster, target))
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiFault::Away(format!(
-                "evidence: not collected within {} s",
-                TIME.as_secs()
-            )))
-        })
+    in_time(of_target(cluster, target)).await
 }
 
-async fn gather(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, ApiFault> {
-    let client = cluster.client();
-    let namespace = target.namespace.as_str();
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let Some(live) = call("read the Deployment", deployments.get_opt(&target.name)).await? else {
-        return Ok(Vec::new());
-    };
-    let labels = live
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.selector.match_labels.clone())
-        .unwrap_or_default();
-    let selector: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let list = ListParams::default().labels(&selector.join(","));
-    let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let observed = Observed {
-        workload: None,
-        primary: None,
-        gone: false,
-        replica_sets: call("list ReplicaSets", sets.list(&list))
-            .await?
-            .items
-            .into_iter()
-            .map(Into::into)
-            .collect(),
-        pods: call("list pods", pods.list(&list))
-            .await?
-            .items
-            .into_iter()
-            .map(Into::into)
-            .collect(),
-    };
-    let current = current_pods(&live, &observed);
-    let mut suspects = current.pods.clone();
-    // The worst first, then those not ready, then the others: a failed check has no pod at fault, and logs still help.
-    suspects.sort_by_key(|pod| {
-        let weight = faults::ailing(pod).map_or(0, |(weight, _)| weight);
-        (std::cmp::Reverse(weight), ready(pod), pod.metadata.name.clone())
-    });
-    suspects.truncate(MAX_PODS);
-    let mut evidence = Vec::new();
-    if let (true, Some(set)) = (suspects.is_empty(), current.replica_set) {
-        // No pod at all: quota or admission tells in the ReplicaSet's events.
-        let name = set.metadata.name.clone().unwrap_or_default();
-        let events = events(cluster, namespace, &name).await;
-        if !events.is_empty() {
-            evidence.push(PodEvidence {
-                pod: name,
-                container: String::new(),
-                state: "no pods".to_owned(),
-                exit_code: None,
-                log_tail: Vec::new(),
-                previous_log_tail: Vec::new(),
-                events,
-            });
-        }
-    }
-    for pod in suspects {
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let events = events(cluster, namespace, &name).await;
-        let mut containers: Vec<&ContainerStatus> =
-            faults::containers(pod).filter(|one| at_fault(one)).collect();
-        if containers.is_empty() {
-            containers = pod
-                .status
-                .iter()
-                .flat_map(|status| status.container_statuses.iter().flatten())
-                .collect();
-        }
-        for status in containers {
-            evidence.push(PodEvidence {
-                pod: name.clone(),
-                container: status.name.clone(),
-                state: state(status),
-                exit_code: faults::exit_code(status),
-                log_tail: logs(&pods, &name, status).await,
-                previous_log_tail: Vec::new(),
-                events: events.clone(),
-            });
-        }
-        if faults::containers(pod).next().is_none() {
-            let state = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.clone())
-                .unwrap_or_default();
-            let container = String::new();
-            evidence.push(PodEvidence {
-                pod: name,
-                container,
-                state,
-                exit_code: None,
-                log_tail: Vec::new(),
-                previous_log_tail: Vec::new(),
-                events,
-            });
-        }
-    }
+/// Collects the evidence of one Job now.
+///
+/// # Errors
+/// As [`collect`].
+pub async fn collect_job(
+    cluster: &Kubernetes,
+    namespace: &str,
+    job: &str,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    in_time(of_job(cluster, namespace, job)).await
+}
+
+async fn in_time(
+    gather: impl Future<Output = Result<Vec<PodEvidence>, ApiFault>>,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    let late = |_| ApiFault::Away(format!("evidence: not collected within {} s", TIME.as_secs()));
+    let mut evidence = tokio::time::timeout(TIME, gather).await.map_err(late)??;
+    evidence.truncate(MAX_ENTRIES);
     bound(&mut evidence);
     Ok(evidence)
 }
 
-fn ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+async fn of_target(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, ApiFault> {
+    let namespace = target.namespace.as_str();
+    match target.kind {
+        WorkloadKind::Application => of_application(cluster, namespace, &target.name).await,
+        kind => of_workload(cluster, namespace, kind, &target.name).await,
+    }
 }
 
-/// Not ready, and not an init container that did its work.
-fn at_fault(status: &ContainerStatus) -> bool {
-    let ended_well = status
-        .state
-        .as_ref()
-        .and_then(|state| state.terminated.as_ref())
-        .is_some_and(|ended| ended.exit_code == 0);
-    !status.ready && !ended_well
+/// An object in words, such as `ReplicaSet/shop-7d9`.
+fn called(kind: &str, metadata: &ObjectMeta) -> String {
+    format!("{kind}/{}", metadata.name.as_deref().unwrap_or_default())
 }
 
-fn state(status: &ContainerStatus) -> String {
-    let Some(state) = &status.state else {
-        return "unknown".to_owned();
+async fn of_application(
+    cluster: &Kubernetes,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    let Some(live) = read(cluster, namespace, WorkloadKind::Application, name).await? else {
+        return Ok(Vec::new());
     };
-    if let Some(waiting) = &state.waiting {
-        let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".to_owned());
-        return match waiting.message.as_deref() {
-            Some(message) => format!("{reason}: {}", cut(message)),
-            None => reason,
+    let own = maker(cluster, namespace, "Application", &live).await;
+    let Workload::Application(application) = workload::typed(WorkloadKind::Application, live)? else {
+        return Ok(own.into_iter().collect());
+    };
+    let mut evidence = Vec::from_iter(own);
+    // Where the application deploys into another cluster, its pods are not here to be looked at.
+    let there = &application.spec.destination;
+    let here = matches!(
+        there.server.trim_end_matches('/'),
+        "" | "https://kubernetes.default.svc"
+    ) && matches!(there.name.as_str(), "" | "in-cluster");
+    if !here {
+        return Ok(evidence);
+    }
+    let healthy = |one: &&slipway_verdict::application::ResourceStatus| {
+        one.health
+            .as_ref()
+            .is_some_and(|health| health.status == "Healthy")
+    };
+    let runs = |one: &&slipway_verdict::application::ResourceStatus| {
+        one.kind == "Job" || runs_pods(&one.kind).is_some()
+    };
+    // Those that ail; where all are well, a check failed, and logs of all of them may tell why.
+    let all = || application.status.resources.iter().filter(runs);
+    let mut chosen: Vec<_> = all().filter(|one| !healthy(one)).collect();
+    if chosen.is_empty() {
+        chosen = all().collect();
+    }
+    for one in chosen.into_iter().take(MAX_WORKLOADS) {
+        let namespace = match one.namespace.as_str() {
+            "" => there.namespace.as_str(),
+            given => given,
         };
+        // It goes into the path of a request.
+        if namespace.parse::<Name>().is_err() {
+            continue;
+        }
+        let found = match runs_pods(&one.kind) {
+            Some(kind) => of_workload(cluster, namespace, kind, &one.name).await,
+            None => of_job(cluster, namespace, &one.name).await,
+        };
+        match found {
+            Ok(found) => evidence.extend(found),
+            Err(error) => tracing::debug!(kind = one.kind, name = one.name, %error, "no evidence"),
+        }
     }
-    if let Some(ended) = &state.terminated {
-        return ended.reason.clone().unwrap_or_else(|| "ended".to_owned());
-    }
-    if status.ready {
-        "Running, ready".to_owned()
-    } else {
-        "Running, not ready".to_owned()
-    }
+    Ok(evidence)
 }
 
-/// The last lines of the run before and of the present one.
-async fn logs(pods: &Api<Pod>, pod: &str, status: &ContainerStatus) -> Vec<String> {
-    let mut lines = Vec::new();
-    let runs: &[bool] = if status.restart_count > 0 {
-        &[true, false]
-    } else {
-        &[false]
+/// Kinds that have pods, as an Application names them.
+fn runs_pods(kind: &str) -> Option<WorkloadKind> {
+    [
+        WorkloadKind::Deployment,
+        WorkloadKind::StatefulSet,
+        WorkloadKind::DaemonSet,
+        WorkloadKind::Rollout,
+    ]
+    .into_iter()
+    .find(|known| known.as_str() == kind)
+}
+
+async fn of_workload(
+    cluster: &Kubernetes,
+    namespace: &str,
+    kind: WorkloadKind,
+    name: &str,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    let Some(live) = read(cluster, namespace, kind, name).await? else {
+        return Ok(Vec::new());
     };
-    for previous in runs {
+    if kind == WorkloadKind::Canary {
+        return of_canary(cluster, namespace, &live).await;
+    }
+    let list = ListParams::default().labels(&selector(&live));
+    let uid = live.metadata.uid.clone();
+    let sets: Api<ReplicaSet> = Api::namespaced(cluster.client().clone(), namespace);
+    let replica_sets = match kind {
+        WorkloadKind::Deployment | WorkloadKind::Rollout => {
+            call("list ReplicaSets", sets.list(&list)).await?.items
+        }
+        _ => Vec::new(),
+    };
+    let mut observed = Observed {
+        replica_sets: replica_sets
+            .into_iter()
+            .filter(|set| owned_by(&set.metadata, uid.as_deref()))
+            .map(Into::into)
+            .collect(),
+        ..Observed::default()
+    };
+    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
+    let found = call("list pods", pods.list(&list)).await?.items;
+    let ours = |pod: &Pod| {
+        let sets = observed
+            .replica_sets
+            .iter()
+            .map(|set| set.metadata.uid.as_deref());
+        std::iter::once(uid.as_deref())
+            .chain(sets)
+            .any(|uid| owned_by(&pod.metadata, uid))
+    };
+    let found: Vec<_> = found.into_iter().filter(ours).map(Into::into).collect();
+    observed.pods = found;
+    let typed = workload::typed(kind, live.clone())?;
+    let current = current(&typed, &observed);
+    let mut makers = vec![(kind.to_string(), live)];
+    if let Some(set) = current.replica_set {
+        makers.push(("ReplicaSet".to_owned(), plain(set)));
+    }
+    Ok(of_pods(cluster, namespace, &makers, current.pods).await)
+}
+
+/// What Flagger says, and the pods of the workload that it advances. It scales that to nothing when it gives up.
+async fn of_canary(
+    cluster: &Kubernetes,
+    namespace: &str,
+    live: &DynamicObject,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    let mut evidence = Vec::from_iter(maker(cluster, namespace, "Canary", live).await);
+    let of = |field: &str| {
+        live.data
+            .pointer(&format!("/spec/targetRef/{field}"))
+            .and_then(|value| value.as_str())
+    };
+    let kind = of("kind").and_then(runs_pods);
+    if let (Some(kind), Some(name)) = (kind, of("name")) {
+        evidence.extend(Box::pin(of_workload(cluster, namespace, kind, name)).await?);
+    }
+    Ok(evidence)
+}
+
+async fn of_job(cluster: &Kubernetes, namespace: &str, name: &str) -> Result<Vec<PodEvidence>, ApiFault> {
+    let jobs: Api<Job> = Api::namespaced(cluster.client().clone(), namespace);
+    let Some(job) = call("read the Job", jobs.get_opt(name)).await? else {
+        return Ok(Vec::new());
+    };
+    let selector = job.spec.as_ref().and_then(|spec| spec.selector.clone());
+    let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
+    let Some(selector) = selector else {
+        return Ok(Vec::new());
+    };
+    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
+    let list = ListParams::default().labels(&selector.to_string());
+    let mut found = call("list pods", pods.list(&list)).await?.items;
+    found.retain(|pod| owned_by(&pod.metadata, job.metadata.uid.as_deref()));
+    let makers = [("Job".to_owned(), plain(&job))];
+    Ok(of_pods(cluster, namespace, &makers, found.iter().collect()).await)
+}
+
+/// The worst of the pods, and what the cluster says about those who make them.
+async fn of_pods(
+    cluster: &Kubernetes,
+    namespace: &str,
+    makers: &[(String, DynamicObject)],
+    mut suspects: Vec<&Pod>,
+) -> Vec<PodEvidence> {
+    // The worst first, then those not ready, then the others: a failed check has no pod at fault, and logs still help.
+    suspects.sort_by_key(|pod| {
+        let weight = pods::ailing(pod).map_or(0, |(weight, _)| weight);
+        let newest = pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(slipway_verdict::micros);
+        (
+            std::cmp::Reverse(weight),
+            tell::ready(pod),
+            std::cmp::Reverse(newest),
+            pod.metadata.name.clone(),
+        )
+    });
+    suspects.truncate(MAX_PODS);
+    let makers = makers
+        .iter()
+        .map(|(kind, live)| maker(cluster, namespace, kind, live));
+    let pods = suspects.into_iter().map(|pod| of_pod(cluster, namespace, pod));
+    let (makers, pods) = futures::join!(join_all(makers), join_all(pods));
+    pods.into_iter()
+        .flatten()
+        .chain(makers.into_iter().flatten())
+        .collect()
+}
+
+/// Warnings about an object that makes pods, such as a quota that is used up; none where there are none.
+async fn maker(
+    cluster: &Kubernetes,
+    namespace: &str,
+    kind: &str,
+    live: &DynamicObject,
+) -> Option<PodEvidence> {
+    let events = events(cluster, namespace, kind, &live.metadata).await;
+    let warned = events
+        .iter()
+        .any(|event| event.type_.as_deref() == Some("Warning"));
+    let state = tell::complaint(&live.data);
+    if !warned && state.is_none() {
+        return None;
+    }
+    let redactor = Redactor::default();
+    Some(PodEvidence {
+        pod: called(kind, &live.metadata),
+        container: String::new(),
+        state: state
+            .map(|state| tell::line(&redactor, &state))
+            .unwrap_or_default(),
+        exit_code: None,
+        log_tail: Vec::new(),
+        previous_log_tail: Vec::new(),
+        events: tell::events(&redactor, &events),
+    })
+}
+
+async fn of_pod(cluster: &Kubernetes, namespace: &str, pod: &Pod) -> Vec<PodEvidence> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let mut containers: Vec<&ContainerStatus> =
+        pods::containers(pod).filter(|one| tell::at_fault(one)).collect();
+    if containers.is_empty() {
+        containers = pod
+            .status
+            .iter()
+            .flat_map(|status| status.container_statuses.iter().flatten())
+            .collect();
+    }
+    containers.truncate(MAX_CONTAINERS);
+    let api: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
+    let of_container = |status: &ContainerStatus| {
+        let (api, name, status) = (api.clone(), name.clone(), status.clone());
+        let redactor = specification(pod, &status.name)
+            .map(Redactor::of)
+            .unwrap_or_default();
+        async move {
+            let (log_tail, previous_log_tail) = logs(&api, &name, &status, &redactor).await;
+            PodEvidence {
+                pod: name,
+                container: status.name.clone(),
+                state: tell::line(&redactor, &tell::state(&status)),
+                exit_code: pods::exit_code(&status),
+                log_tail,
+                previous_log_tail,
+                events: Vec::new(),
+            }
+        }
+    };
+    let (mut evidence, events) = futures::join!(
+        join_all(containers.into_iter().map(of_container)),
+        events(cluster, namespace, "Pod", &pod.metadata)
+    );
+    if evidence.is_empty() {
+        evidence.push(PodEvidence {
+            pod: name,
+            container: String::new(),
+            state: tell::line(&Redactor::default(), &tell::pod_state(pod)),
+            exit_code: None,
+            log_tail: Vec::new(),
+            previous_log_tail: Vec::new(),
+            events: Vec::new(),
+        });
+    }
+    // Events are the pod's, and told once.
+    if let Some(first) = evidence.first_mut() {
+        let all = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let redactor = all.map(Redactor::of).next().unwrap_or_default();
+        first.events = tell::events(&redactor, &events);
+    }
+    evidence
+}
+
+fn specification<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten();
+    init.chain(&spec.containers).find(|one| one.name == container)
+}
+
+/// The last lines of the present run, or of the last where none runs, and of the run before it.
+async fn logs(
+    pods: &Api<Pod>,
+    pod: &str,
+    status: &ContainerStatus,
+    redactor: &Redactor,
+) -> (Vec<String>, Vec<String>) {
+    let read = |previous| async move {
         let parameters = LogParams {
             container: Some(status.name.clone()),
             tail_lines: Some(LOG_LINES),
             limit_bytes: Some(READ),
-            previous: *previous,
+            previous,
             ..LogParams::default()
         };
-        match call("read the log", pods.logs(pod, &parameters)).await {
-            Ok(text) => {
+        let read = call("read the log", pods.logs(pod, &parameters));
+        match tokio::time::timeout(ONE, read).await {
+            Ok(Ok(text)) => {
                 let all: Vec<&str> = text.lines().collect();
                 let last = all.len().saturating_sub(usize::try_from(LOG_LINES).unwrap_or(0));
-                lines.extend(all[last..].iter().map(|line| clean(line)));
+                redactor.lines(all[last..].iter().copied(), LINE)
             }
             // A container that never started has no log, and its state says so.
-            Err(error) => tracing::debug!(pod, %error, "no log"),
-        }
-    }
-    lines
-}
-
-/// One line without control characters, cut.
-fn clean(line: &str) -> String {
-    line.chars()
-        .filter(|c| !c.is_control() || *c == '\t')
-        .take(LINE)
-        .collect()
-}
-
-/// The cluster's events about one object, oldest first.
-async fn events(cluster: &Kubernetes, namespace: &str, name: &str) -> Vec<String> {
-    let api: Api<Event> = Api::namespaced(cluster.client().clone(), namespace);
-    let list = ListParams::default()
-        .fields(&format!("involvedObject.name={name}"))
-        .limit(100);
-    let found = match call("list events", api.list(&list)).await {
-        Ok(found) => found.items,
-        Err(error) => {
-            tracing::debug!(name, %error, "no events");
-            return Vec::new();
+            Ok(Err(error)) => {
+                tracing::debug!(pod, container = status.name, previous, %error, "no log");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::debug!(pod, container = status.name, previous, "no log in time");
+                Vec::new()
+            }
         }
     };
-    let mut events: Vec<Event> = found
-        .into_iter()
-        .filter(|event| event.involved_object.name.as_deref() == Some(name))
-        .collect();
-    events.sort_by_key(|event| {
-        let last = event.last_timestamp.as_ref().map(slipway_verdict::micros);
-        last.or_else(|| event.event_time.as_ref().map(|time| time.0.as_microsecond()))
-    });
-    let skip = events.len().saturating_sub(MAX_EVENTS);
-    events.iter().skip(skip).map(event_words).collect()
+    if status.restart_count == 0 {
+        return (read(false).await, Vec::new());
+    }
+    let (now, before) = futures::join!(read(false), read(true));
+    // While a container waits to be started again, the kubelet gives its last run in both cases.
+    let waits = status.state.as_ref().is_some_and(|state| state.running.is_none());
+    if waits && now == before {
+        return (now, Vec::new());
+    }
+    (now, before)
 }
 
-/// Such as `Warning BackOff (3x): Back-off restarting failed container`.
-fn event_words(event: &Event) -> String {
-    let kind = event.type_.as_deref().unwrap_or("Normal");
-    let reason = event.reason.as_deref().unwrap_or("Unknown");
-    let times = event
-        .count
-        .filter(|count| *count > 1)
-        .map(|count| format!(" ({count}x)"))
-        .unwrap_or_default();
-    format!(
-        "{kind} {reason}{times}: {}",
-        cut(event.message.as_deref().unwrap_or_default())
-    )
-}
-
-/// Drops the oldest lines of the longest logs until all fit.
-fn bound(evidence: &mut [PodEvidence]) {
-    let size = |one: &PodEvidence| one.log_tail.iter().map(|line| line.len() + 1).sum::<usize>();
-    let mut total: usize = evidence.iter().map(size).sum();
-    while total > ALL_LOGS {
-        let Some(longest) = evidence.iter_mut().max_by_key(|one| size(one)) else {
-            return;
-        };
-        if longest.log_tail.is_empty() {
-            return;
+/// The cluster's events about one object.
+async fn events(cluster: &Kubernetes, namespace: &str, kind: &str, about: &ObjectMeta) -> Vec<Event> {
+    let name = about.name.as_deref().unwrap_or_default();
+    let api: Api<Event> = Api::namespaced(cluster.client().clone(), namespace);
+    let list = ListParams::default()
+        .fields(&format!("involvedObject.name={name},involvedObject.kind={kind}"))
+        .limit(500);
+    let found = match tokio::time::timeout(ONE, call("list events", api.list(&list))).await {
+        Ok(Ok(found)) => found.items,
+        Ok(Err(error)) => {
+            tracing::debug!(kind, name, %error, "no events");
+            return Vec::new();
         }
-        total -= longest.log_tail.remove(0).len() + 1;
-    }
+        Err(_) => return Vec::new(),
+    };
+    // An object of that name may have been there before, and its events live on.
+    let same = |event: &Event| {
+        let object = &event.involved_object;
+        object.name.as_deref() == Some(name)
+            && (object.uid.is_none() || about.uid.is_none() || object.uid == about.uid)
+    };
+    let mut events: Vec<Event> = found.into_iter().filter(same).collect();
+    events.sort_by_key(tell::when);
+    let skip = events.len().saturating_sub(MAX_EVENTS);
+    events.split_off(skip)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{ALL_LOGS, PodEvidence, bound, clean};
+async fn read(
+    cluster: &Kubernetes,
+    namespace: &str,
+    kind: WorkloadKind,
+    name: &str,
+) -> Result<Option<DynamicObject>, ApiFault> {
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client().clone(), namespace, &workload::resource(kind));
+    call(&format!("read the {kind}"), api.get_opt(name)).await
+}
 
-    #[test]
-    fn logs_are_bounded_from_their_beginning() {
-        let one = |count: usize| PodEvidence {
-            pod: "p".to_owned(),
-            container: "c".to_owned(),
-            state: String::new(),
-            exit_code: None,
-            log_tail: (0..count).map(|line| format!("{line:0>499}")).collect(),
-            previous_log_tail: Vec::new(),
-            events: Vec::new(),
-        };
-        let mut evidence = [one(100), one(10)];
-        bound(&mut evidence);
-        let total: usize = evidence
-            .iter()
-            .flat_map(|one| &one.log_tail)
-            .map(|line| line.len() + 1)
-            .sum();
-        assert!(total <= ALL_LOGS);
-        assert_eq!(evidence[1].log_tail.len(), 10, "the short one stays whole");
-        assert!(
-            evidence[0].log_tail.last().unwrap().ends_with("99"),
-            "the last lines stay"
-        );
-        assert_eq!(clean("a\u{1b}[31mb\tc\r"), "a[31mb\tc");
-    }
+/// Of its pods, as a list takes it. Argo's Rollouts have it in the same place.
+fn selector(live: &DynamicObject) -> String {
+    let selector = live.data.pointer("/spec/selector").cloned();
+    let selector = selector.and_then(|value| serde_json::from_value::<LabelSelector>(value).ok());
+    let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
+    selector.map(|selector| selector.to_string()).unwrap_or_default()
+}
+
+/// Without its type.
+fn plain<T: serde::Serialize>(object: &T) -> DynamicObject {
+    let value = serde_json::to_value(object).unwrap_or_default();
+    serde_json::from_value(value).unwrap_or_else(|_| DynamicObject {
+        types: None,
+        metadata: ObjectMeta::default(),
+        data: serde_json::Value::Null,
+    })
 }

@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL, Redis, an image registry, and git over https and ssh, each with its own port and
-//! data folder.
+//! Real servers for tests: PostgreSQL, Redis, Prometheus, an image registry, and git over https and ssh, each with its
+//! own port and data folder.
 //!
 //! A server is killed by process id when its handle is dropped. Handles in statics are never dropped and a test process
 //! may be killed, so the kernel also kills each server when the test process dies (`setpriv --pdeathsig`). Folders of
@@ -21,6 +21,7 @@ mod ports;
 mod postgres;
 mod process;
 mod program;
+mod prometheus;
 mod redis;
 mod registry;
 mod ssh;
@@ -34,6 +35,7 @@ pub use git_http::{GitHttpServer, HttpAnswer, HttpRequest};
 pub use ports::free_port;
 pub use postgres::{Postgres, postgres};
 pub use program::static_binary;
+pub use prometheus::Prometheus;
 pub use redis::Redis;
 pub use registry::{Access, Registry};
 pub use ssh::{SshServer, ssh_key};

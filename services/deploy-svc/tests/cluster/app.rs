@@ -18,6 +18,15 @@ fn main() {
         println!("cannot open the database: connection refused");
         exit(3);
     }
+    if mode == "leak" {
+        // Another text each time, so that two runs can be told apart.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        println!("run {}", now.expect("after 1970").as_nanos());
+        println!("connecting to postgres://shop:hunter2@db:5432/shop, password=hunter2");
+        println!("licence {}", env::var("LICENCE").unwrap_or_default());
+        println!("\x1b[31mAuthorization: Bearer abcdef0123456789\x1b[0m");
+        exit(4);
+    }
     let port = env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
     let listener = TcpListener::bind(format!("0.0.0.0:{port}")).expect("the port is free");
     for stream in listener.incoming() {

@@ -1,0 +1,295 @@
+//! Pods, containers, objects and events in words.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use serde_json::Value;
+use slipway_verdict::{
+    cut,
+    evidence::{Redactor, clean},
+    pods,
+};
+
+/// Cleaned, redacted and cut.
+pub(super) fn line(redactor: &Redactor, text: &str) -> String {
+    cut(&redactor.text(&clean(text)))
+}
+
+pub(super) fn ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Not ready, and not one that did its work.
+pub(super) fn at_fault(status: &ContainerStatus) -> bool {
+    let ended_well = status
+        .state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref())
+        .is_some_and(|ended| ended.exit_code == 0);
+    !status.ready && !ended_well
+}
+
+/// Such as `CrashLoopBackOff: back-off 40s …` or `Running, not ready`.
+pub(super) fn state(status: &ContainerStatus) -> String {
+    let Some(state) = &status.state else {
+        return "unknown".to_owned();
+    };
+    let mut words = if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".to_owned());
+        with(reason, waiting.message.as_deref())
+    } else if let Some(ended) = &state.terminated {
+        let reason = ended.reason.clone().unwrap_or_else(|| "ended".to_owned());
+        with(reason, ended.message.as_deref())
+    } else if status.ready {
+        "Running, ready".to_owned()
+    } else {
+        "Running, not ready".to_owned()
+    };
+    // What ended it before is what matters where it waits to be started again.
+    let before = status
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref());
+    if let (None, Some(before)) = (&state.terminated, before)
+        && let Some(reason) = before.reason.as_deref().filter(|reason| *reason != "Error")
+    {
+        words = format!("{words}; before: {reason}");
+    }
+    match status.restart_count {
+        0 => words,
+        1 => format!("{words}, 1 restart"),
+        count => format!("{words}, {count} restarts"),
+    }
+}
+
+/// Of a pod whose containers say nothing: no node, evicted, or not begun.
+pub(super) fn pod_state(pod: &Pod) -> String {
+    if let Some((_, words)) = pods::ailing(pod) {
+        return words;
+    }
+    let Some(status) = &pod.status else {
+        return "unknown".to_owned();
+    };
+    let phase = status.phase.clone().unwrap_or_else(|| "unknown".to_owned());
+    match &status.reason {
+        Some(reason) => with(format!("{phase}, {reason}"), status.message.as_deref()),
+        None => with(phase, status.message.as_deref()),
+    }
+}
+
+fn with(reason: String, message: Option<&str>) -> String {
+    match message.map(str::trim).filter(|message| !message.is_empty()) {
+        Some(message) => format!("{reason}: {}", cut(message)),
+        None => reason,
+    }
+}
+
+/// What an object that makes pods says is wrong with it: conditions that tell of failure, and Argo's and Flagger's own
+/// words.
+pub(super) fn complaint(live: &Value) -> Option<String> {
+    let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+    let wrong = |condition: &&Value| {
+        let of = |field: &str| condition[field].as_str().unwrap_or_default();
+        matches!(
+            (of("type"), of("status")),
+            ("ReplicaFailure" | "Failed" | "InvalidSpec", "True") | ("Progressing" | "Promoted", "False")
+        ) || (of("status").is_empty() && of("type").ends_with("Error"))
+    };
+    let words: Vec<String> = conditions
+        .into_iter()
+        .flatten()
+        .filter(wrong)
+        .map(|condition| {
+            let of = |field: &str| condition[field].as_str().unwrap_or_default();
+            let what = match of("reason") {
+                "" => of("type").to_owned(),
+                reason => format!("{}, {reason}", of("type")),
+            };
+            with(what, Some(of("message")))
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+/// When it happened last, in microseconds.
+pub(super) fn when(event: &Event) -> Option<i64> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref());
+    let last = event.last_timestamp.as_ref().map(slipway_verdict::micros);
+    series
+        .or(event.event_time.as_ref())
+        .map(|time| time.0.as_microsecond())
+        .max(last)
+}
+
+/// Oldest first, as they come.
+pub(super) fn events(redactor: &Redactor, events: &[Event]) -> Vec<String> {
+    events.iter().map(|event| line(redactor, &words(event))).collect()
+}
+
+/// Such as `Warning BackOff (3x): Back-off restarting failed container`.
+fn words(event: &Event) -> String {
+    let kind = event.type_.as_deref().unwrap_or("Normal");
+    let reason = event.reason.as_deref().unwrap_or("Unknown");
+    let series = event.series.as_ref().and_then(|series| series.count);
+    let times = series
+        .or(event.count)
+        .filter(|count| *count > 1)
+        .map(|count| format!(" ({count}x)"))
+        .unwrap_or_default();
+    format!(
+        "{kind} {reason}{times}: {}",
+        event.message.as_deref().unwrap_or_default().trim()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+    use serde_json::{Value, json};
+    use slipway_verdict::evidence::Redactor;
+
+    use super::{at_fault, complaint, events, pod_state, state, when};
+
+    fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+    fn container(more: Value) -> ContainerStatus {
+        let mut status =
+            json!({"name": "shop", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+        status
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        of(status)
+    }
+
+    #[test]
+    fn containers_tell_how_they_are() {
+        for (more, words, fault) in [
+            (json!({}), "unknown", true),
+            (
+                json!({"state": {"running": {}}, "ready": true}),
+                "Running, ready",
+                false,
+            ),
+            (json!({"state": {"running": {}}}), "Running, not ready", true),
+            (
+                json!({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}),
+                "ImagePullBackOff: not found",
+                true,
+            ),
+            (
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3,
+                       "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}),
+                "CrashLoopBackOff; before: OOMKilled, 3 restarts",
+                true,
+            ),
+            (
+                json!({"state": {"running": {}}, "restartCount": 1,
+                       "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}),
+                "Running, not ready, 1 restart",
+                true,
+            ),
+            (
+                json!({"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}),
+                "Completed",
+                false,
+            ),
+            (
+                json!({"state": {"terminated": {"exitCode": 2, "reason": "Error", "message": "no disk"}}}),
+                "Error: no disk",
+                true,
+            ),
+        ] {
+            let status = container(more);
+            assert_eq!((state(&status).as_str(), at_fault(&status)), (words, fault));
+        }
+    }
+
+    #[test]
+    fn pods_without_containers_tell_why() {
+        let unscheduled = json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}});
+        let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}});
+        for (pod, words) in [
+            (unscheduled, "pod p finds no node: 0/3 nodes are available"),
+            (evicted, "Failed, Evicted: low on memory"),
+            (json!({"status": {"phase": "Pending"}}), "Pending"),
+            (json!({}), "unknown"),
+        ] {
+            assert_eq!(pod_state(&of::<Pod>(pod)), words);
+        }
+    }
+
+    #[test]
+    fn makers_of_pods_tell_what_is_wrong() {
+        let conditions = |list: Value| json!({"status": {"conditions": list}});
+        for (live, words) in [
+            (json!({}), None),
+            (
+                conditions(json!([{"type": "Available", "status": "False"}])),
+                None,
+            ),
+            (
+                conditions(json!([{"type": "Progressing", "status": "True", "reason": "x"}])),
+                None,
+            ),
+            (
+                conditions(
+                    json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}]),
+                ),
+                Some("ReplicaFailure, FailedCreate: exceeded quota: q"),
+            ),
+            (
+                conditions(json!([
+                    {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached it"},
+                    {"type": "Promoted", "status": "False", "message": "Canary analysis failed"}
+                ])),
+                Some("Failed, BackoffLimitExceeded: Job has reached it; Promoted: Canary analysis failed"),
+            ),
+            (
+                conditions(json!([{"type": "ComparisonError", "message": "no such path"}])),
+                Some("ComparisonError: no such path"),
+            ),
+        ] {
+            assert_eq!(complaint(&live).as_deref(), words);
+        }
+    }
+
+    #[test]
+    fn events_are_told_with_how_often() {
+        let event = |more: Value| -> Event {
+            let mut event = json!({"metadata": {}, "involvedObject": {}, "type": "Warning", "reason": "BackOff", "message": "m "});
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            of(event)
+        };
+        let told = |event: Event| events(&Redactor::default(), &[event]).remove(0);
+        assert_eq!(told(event(json!({}))), "Warning BackOff: m");
+        assert_eq!(told(event(json!({"count": 3}))), "Warning BackOff (3x): m");
+        assert_eq!(
+            told(event(json!({"series": {"count": 4}}))),
+            "Warning BackOff (4x): m"
+        );
+        assert_eq!(
+            told(event(
+                json!({"message": "\u{1b}[1mpull https://bob:pw@registry/x failed"})
+            )),
+            "Warning BackOff: pull https://[redacted]@registry/x failed"
+        );
+        let old = event(json!({"lastTimestamp": "2026-01-01T00:00:00Z"}));
+        let new = event(json!({"eventTime": "2026-01-01T00:00:00.5Z"}));
+        assert!(when(&old) < when(&new));
+        let again = event(
+            json!({"eventTime": "2025-01-01T00:00:00.5Z", "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.5Z"}}),
+        );
+        assert!(when(&new) < when(&again));
+    }
+}

@@ -38,12 +38,23 @@ impl Repository {
     fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
             .current_dir(self.path())
-            .args(["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"])
+            .args([
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@example.com",
+                "-c",
+                "commit.gpgsign=false",
+            ])
             .args(arguments)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -115,29 +126,39 @@ impl Stage {
                 "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"}}});
         json_patch::merge(&mut application, patch);
         self.applications()
-            .create(&PostParams::default(), &serde_json::from_value(application).unwrap())
+            .create(
+                &PostParams::default(),
+                &serde_json::from_value(application).unwrap(),
+            )
             .await
             .unwrap()
     }
 
     async fn patch(&self, patch: &Value) -> DynamicObject {
         let patch = Patch::Merge(patch);
-        self.applications().patch("web", &PatchParams::default(), &patch).await.unwrap()
+        self.applications()
+            .patch("web", &PatchParams::default(), &patch)
+            .await
+            .unwrap()
     }
 
     async fn refresh(&self) -> Value {
         self.patch(&json!({"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}}))
             .await;
-        self.until("refreshed", |app| app["metadata"]["annotations"]["argocd.argoproj.io/refresh"].is_null())
-            .await
+        self.until("refreshed", |app| {
+            app["metadata"]["annotations"]["argocd.argoproj.io/refresh"].is_null()
+        })
+        .await
     }
 
     /// Asks for a sync as Argo CD's own server does.
     async fn sync(&self, id: &str, sync: Value) {
-        self.patch(&json!({"operation": {"initiatedBy": {"username": "test"}, "sync": sync,
+        self.patch(
+            &json!({"operation": {"initiatedBy": {"username": "test"}, "sync": sync,
                                          "info": [{"name": "id", "value": id}]},
-                           "status": {"operationState": null}}))
-            .await;
+                           "status": {"operationState": null}}),
+        )
+        .await;
     }
 
     async fn get(&self) -> Value {
@@ -197,9 +218,14 @@ fn is_done(app: &Value, commit: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_by_hand_follows_git() {
     let stage = Stage::new().await;
-    let first = stage.repository.commit(&[("web.yaml", deployment("a:1")), ("settings.json", config_map("settings", "1"))]);
+    let first = stage.repository.commit(&[
+        ("web.yaml", deployment("a:1")),
+        ("settings.json", config_map("settings", "1")),
+    ]);
     stage.create(&json!({})).await;
-    let app = stage.until("compared", |app| app["status"]["reconciledAt"].is_string()).await;
+    let app = stage
+        .until("compared", |app| app["status"]["reconciledAt"].is_string())
+        .await;
     assert_eq!(app["status"]["sync"]["status"], "OutOfSync");
     assert_eq!(app["status"]["sync"]["revision"], first.as_str());
     assert_eq!(app["status"]["health"]["status"], "Missing");
@@ -215,21 +241,44 @@ async fn a_sync_by_hand_follows_git() {
     assert_eq!(results[1]["message"], "deployment.apps/web created");
     assert_eq!(results[1]["syncPhase"], "Sync");
     assert_eq!(app["status"]["history"][0]["revision"], first.as_str());
-    let live = stage.api("default", "apps", "v1", "Deployment").get("web").await.unwrap();
-    assert_eq!(live.annotations()["argocd.argoproj.io/tracking-id"], "web:apps/Deployment:default/web");
+    let live = stage
+        .api("default", "apps", "v1", "Deployment")
+        .get("web")
+        .await
+        .unwrap();
+    assert_eq!(
+        live.annotations()["argocd.argoproj.io/tracking-id"],
+        "web:apps/Deployment:default/web"
+    );
 
     // A new commit is seen by a refresh; a file less wants pruning.
     let second = stage.repository.commit(&[("web.yaml", deployment("a:2"))]);
     let app = stage.refresh().await;
     assert_eq!(app["status"]["sync"]["status"], "OutOfSync");
     let resources = app["status"]["resources"].as_array().unwrap();
-    assert!(resources.iter().any(|r| r["kind"] == "ConfigMap" && r["requiresPruning"] == true));
+    assert!(
+        resources
+            .iter()
+            .any(|r| r["kind"] == "ConfigMap" && r["requiresPruning"] == true)
+    );
     stage.sync("two", json!({"revision": "main"})).await;
     let app = stage.ended("two").await;
-    assert_eq!(app["status"]["operationState"]["syncResult"]["revision"], second.as_str());
+    assert_eq!(
+        app["status"]["operationState"]["syncResult"]["revision"],
+        second.as_str()
+    );
     let skipped = &app["status"]["operationState"]["syncResult"]["resources"];
-    assert!(skipped.as_array().unwrap().iter().any(|r| r["status"] == "PruneSkipped"), "{skipped}");
-    stage.sync("three", json!({"revision": second, "prune": true})).await;
+    assert!(
+        skipped
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|r| r["status"] == "PruneSkipped"),
+        "{skipped}"
+    );
+    stage
+        .sync("three", json!({"revision": second, "prune": true}))
+        .await;
     stage.until("done", |app| is_done(app, &second)).await;
     let maps = stage.api("default", "", "v1", "ConfigMap");
     assert!(maps.get_opt("settings").await.unwrap().is_none());
@@ -237,7 +286,10 @@ async fn a_sync_by_hand_follows_git() {
     // Exactly the commit asked for, though the branch is further.
     stage.sync("back", json!({"revision": first})).await;
     let app = stage.ended("back").await;
-    assert_eq!(app["status"]["operationState"]["syncResult"]["revision"], first.as_str());
+    assert_eq!(
+        app["status"]["operationState"]["syncResult"]["revision"],
+        first.as_str()
+    );
     let app = stage
         .until("compared", |app| app["status"]["sync"]["status"] == "OutOfSync")
         .await;
@@ -248,31 +300,49 @@ async fn a_sync_by_hand_follows_git() {
 #[tokio::test(flavor = "multi_thread")]
 async fn automated_applications_sync_prune_and_heal() {
     let stage = Stage::with(|argo_cd| argo_cd.poll = Duration::from_millis(300)).await;
-    let first = stage.repository.commit(&[("web.yaml", deployment("a:1")), ("c.yaml", config_map("c", "1"))]);
+    let first = stage
+        .repository
+        .commit(&[("web.yaml", deployment("a:1")), ("c.yaml", config_map("c", "1"))]);
     stage
         .create(&json!({"spec": {
             "destination": {"namespace": "shop"},
             "syncPolicy": {"automated": {"prune": true, "selfHeal": true}, "syncOptions": ["CreateNamespace=true"]}}}))
         .await;
     let app = stage.until("done", |app| is_done(app, &first)).await;
-    assert_eq!(app["status"]["operationState"]["operation"]["initiatedBy"]["automated"], true);
+    assert_eq!(
+        app["status"]["operationState"]["operation"]["initiatedBy"]["automated"],
+        true
+    );
 
     // Polling finds the next commit.
     let second = stage.repository.commit(&[("web.yaml", deployment("a:2"))]);
     stage.until("done", |app| is_done(app, &second)).await;
-    assert!(stage.api("shop", "", "v1", "ConfigMap").get_opt("c").await.unwrap().is_none());
+    assert!(
+        stage
+            .api("shop", "", "v1", "ConfigMap")
+            .get_opt("c")
+            .await
+            .unwrap()
+            .is_none()
+    );
 
     // Drift is undone.
     let deployments = stage.api("shop", "apps", "v1", "Deployment");
     let drift = Patch::Merge(json!({"spec": {"replicas": 3}}));
-    deployments.patch("web", &PatchParams::default(), &drift).await.unwrap();
+    deployments
+        .patch("web", &PatchParams::default(), &drift)
+        .await
+        .unwrap();
     let begun = Instant::now();
     while deployments.get("web").await.unwrap().data["spec"]["replicas"] != 1 {
         assert!(begun.elapsed() < PATIENCE, "{:#}", stage.get().await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let app = stage.until("healed", |app| is_done(app, &second)).await;
-    assert_eq!(app["status"]["operationState"]["operation"]["sync"]["autoHealAttemptsCount"], 1);
+    assert_eq!(
+        app["status"]["operationState"]["operation"]["sync"]["autoHealAttemptsCount"],
+        1
+    );
 
     // A commit that cannot be applied is tried once, with its retries.
     let mut broken = deployment("a:3");
@@ -288,9 +358,14 @@ async fn automated_applications_sync_prune_and_heal() {
         })
         .await;
     let message = app["status"]["operationState"]["message"].as_str().unwrap();
-    assert!(message.contains("failed to apply") && message.ends_with("(retried 1 times)."), "{message}");
+    assert!(
+        message.contains("failed to apply") && message.ends_with("(retried 1 times)."),
+        "{message}"
+    );
     let app = stage
-        .until("told", |app| app["status"]["conditions"][0]["type"] == "SyncError")
+        .until("told", |app| {
+            app["status"]["conditions"][0]["type"] == "SyncError"
+        })
         .await;
     assert_eq!(app["status"]["operationState"]["phase"], "Failed");
 
@@ -298,7 +373,11 @@ async fn automated_applications_sync_prune_and_heal() {
     stage
         .patch(&json!({"metadata": {"finalizers": ["resources-finalizer.argocd.argoproj.io"]}}))
         .await;
-    stage.applications().delete("web", &DeleteParams::default()).await.unwrap();
+    stage
+        .applications()
+        .delete("web", &DeleteParams::default())
+        .await
+        .unwrap();
     let begun = Instant::now();
     while stage.applications().get_opt("web").await.unwrap().is_some() {
         assert!(begun.elapsed() < PATIENCE);
@@ -308,84 +387,103 @@ async fn automated_applications_sync_prune_and_heal() {
     stage.cluster.shutdown().await;
 }
 
+/// A Job that is a hook; its pretended pod ends with this code.
+fn hook(phase: &str, exit_code: i32) -> Value {
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": phase.to_lowercase(),
+        "annotations": {"argocd.argoproj.io/hook": phase}},
+        "spec": {"backoffLimit": 0, "template": {
+            "metadata": {"annotations": {"local-cluster.slipway.dev/pretended-exit-code": exit_code.to_string()}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "a:1"}]}}}})
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_and_waves_are_waited_for() {
     let stage = Stage::new().await;
-    let hook = |phase: &str| {
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": phase.to_lowercase(),
-            "annotations": {"argocd.argoproj.io/hook": phase}},
-            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "a:1"}]}})
+    let late = annotated(
+        config_map("late", "1"),
+        &json!({"argocd.argoproj.io/sync-wave": "3"}),
+    );
+    let files = |before: Value| {
+        [
+            ("a.yaml", before),
+            ("b.yaml", deployment("a:1")),
+            ("c.yaml", late.clone()),
+            ("d.yaml", hook("PostSync", 0)),
+            ("e.yaml", hook("SyncFail", 0)),
+        ]
     };
-    let late = annotated(config_map("late", "1"), &json!({"argocd.argoproj.io/sync-wave": "3"}));
-    let commit = stage.repository.commit(&[
-        ("a.yaml", hook("PreSync")),
-        ("b.yaml", deployment("a:1")),
-        ("c.yaml", late),
-        ("d.yaml", hook("PostSync")),
-        ("e.yaml", hook("SyncFail")),
-    ]);
+    let result = |app: &Value, name: &str| {
+        let all = app["status"]["operationState"]["syncResult"]["resources"]
+            .as_array()
+            .cloned();
+        let found = all.unwrap_or_default().into_iter().find(|r| r["name"] == name);
+        found.unwrap_or_default()
+    };
+    let jobs = stage.api("default", "batch", "v1", "Job");
+
+    // A hook that hangs holds everything up; the operation is ended from outside.
+    let mut hangs = hook("PreSync", 0);
+    hangs["spec"]["suspend"] = json!(true);
+    let hanging = stage.repository.commit(&files(hangs));
     stage.create(&json!({})).await;
-    let pods = stage.api("default", "", "v1", "Pod");
-    // Pretended pods never end: the test says how they ended.
-    let finish = async |name: &str, phase: &str| {
-        let begun = Instant::now();
-        while pods.get_opt(name).await.unwrap().is_none() {
-            assert!(begun.elapsed() < PATIENCE, "{name}: {:#}", stage.get().await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let status = Patch::Merge(json!({"status": {"phase": phase, "message": "as told"}}));
-        pods.patch_status(name, &PatchParams::default(), &status).await.unwrap();
-    };
-    stage.sync("one", json!({"revision": commit})).await;
+    stage.sync("hangs", json!({"revision": hanging})).await;
     let app = stage
         .until("waiting", |app| {
-            let message = app["status"]["operationState"]["message"].as_str().unwrap_or("");
-            message.starts_with("waiting for completion of hook")
+            app["status"]["operationState"]["message"] == "waiting for completion of hook batch/Job/presync"
         })
         .await;
     assert_eq!(app["status"]["operationState"]["phase"], "Running");
+    assert_eq!(result(&app, "presync")["hookPhase"], "Running");
     assert!(app["operation"].is_object(), "it stands until the end");
-    assert!(stage.api("default", "apps", "v1", "Deployment").get_opt("web").await.unwrap().is_none());
-    finish("presync", "Succeeded").await;
-    finish("postsync", "Succeeded").await;
-    let app = stage.ended("one").await;
+    assert!(
+        stage
+            .api("default", "apps", "v1", "Deployment")
+            .get_opt("web")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    stage
+        .patch(&json!({"status": {"operationState": {"phase": "Terminating"}}}))
+        .await;
+    let app = stage.ended("hangs").await;
+    assert_eq!(app["status"]["operationState"]["phase"], "Failed");
+    assert_eq!(app["status"]["operationState"]["message"], "Operation terminated");
+
+    let good = stage.repository.commit(&files(hook("PreSync", 0)));
+    stage.sync("good", json!({"revision": good})).await;
+    let app = stage.ended("good").await;
     assert_eq!(app["status"]["operationState"]["phase"], "Succeeded", "{app:#}");
-    let result = |app: &Value, name: &str| {
-        let all = app["status"]["operationState"]["syncResult"]["resources"].as_array().cloned();
-        all.unwrap_or_default().into_iter().find(|r| r["name"] == name).unwrap_or_default()
-    };
-    assert_eq!(result(&app, "presync")["hookType"], "PreSync");
-    assert_eq!(result(&app, "presync")["hookPhase"], "Succeeded");
+    for (name, kind) in [("presync", "PreSync"), ("postsync", "PostSync")] {
+        assert_eq!(result(&app, name)["hookType"], kind);
+        assert_eq!(result(&app, name)["hookPhase"], "Succeeded");
+    }
     assert_eq!(result(&app, "late")["status"], "Synced");
-    assert!(pods.get_opt("syncfail").await.unwrap().is_none());
+    assert!(jobs.get_opt("syncfail").await.unwrap().is_none());
 
     // The next time the hook runs anew, and fails.
-    let uid = pods.get("presync").await.unwrap().uid();
-    stage.sync("two", json!({"revision": commit})).await;
-    let begun = Instant::now();
-    while pods.get_opt("presync").await.unwrap().is_none_or(|pod| pod.uid() == uid) {
-        assert!(begun.elapsed() < PATIENCE, "{:#}", stage.get().await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    finish("presync", "Failed").await;
-    finish("syncfail", "Succeeded").await;
-    let app = stage.ended("two").await;
+    let uid = jobs.get("presync").await.unwrap().uid();
+    let bad = stage.repository.commit(&files(hook("PreSync", 1)));
+    stage.sync("bad", json!({"revision": bad})).await;
+    let app = stage.ended("bad").await;
     let state = &app["status"]["operationState"];
     assert_eq!(state["phase"], "Failed");
-    assert_eq!(state["message"], "one or more synchronization tasks completed unsuccessfully");
-    assert_eq!(result(&app, "presync")["message"], "as told");
-
-    // An operation is ended from outside.
-    stage.sync("three", json!({"revision": commit})).await;
-    stage
-        .until("running", |app| {
-            let state = &app["status"]["operationState"];
-            state["phase"] == "Running" && result(app, "presync")["hookPhase"] == "Running"
-        })
-        .await;
-    stage.patch(&json!({"status": {"operationState": {"phase": "Terminating"}}})).await;
-    let app = stage.ended("three").await;
-    assert_eq!(app["status"]["operationState"]["message"], "Operation terminated");
+    assert_eq!(
+        state["message"],
+        "one or more synchronization tasks completed unsuccessfully"
+    );
+    let failed = result(&app, "presync");
+    assert_eq!(
+        (&failed["hookPhase"], &failed["hookType"]),
+        (&json!("Failed"), &json!("PreSync"))
+    );
+    assert!(
+        failed["message"].as_str().unwrap().contains("backoff limit"),
+        "{failed}"
+    );
+    assert_eq!(result(&app, "syncfail")["hookPhase"], "Succeeded");
+    assert_eq!(result(&app, "web"), Value::Null);
+    assert_ne!(jobs.get("presync").await.unwrap().uid(), uid);
     stage.cluster.shutdown().await;
 }
 
@@ -398,16 +496,28 @@ async fn windows_hold_syncs_back() {
         let window = json!({"kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"],
                             "manualSync": manual});
         let patch = Patch::Merge(json!({"spec": {"syncWindows": [window]}}));
-        projects.patch("default", &PatchParams::default(), &patch).await.unwrap();
+        projects
+            .patch("default", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     };
     windows(false).await;
-    stage.create(&json!({"spec": {"syncPolicy": {"automated": {}}}})).await;
-    let app = stage.until("compared", |app| app["status"]["reconciledAt"].is_string()).await;
-    assert!(app["operation"].is_null() && app["status"]["operationState"].is_null(), "{app:#}");
+    stage
+        .create(&json!({"spec": {"syncPolicy": {"automated": {}}}}))
+        .await;
+    let app = stage
+        .until("compared", |app| app["status"]["reconciledAt"].is_string())
+        .await;
+    assert!(
+        app["operation"].is_null() && app["status"]["operationState"].is_null(),
+        "{app:#}"
+    );
     stage.sync("one", json!({"revision": commit})).await;
     let blocked = "Sync operation blocked by sync window";
     let app = stage
-        .until("blocked", |app| app["status"]["operationState"]["message"] == blocked)
+        .until("blocked", |app| {
+            app["status"]["operationState"]["message"] == blocked
+        })
         .await;
     assert_eq!(app["status"]["operationState"]["phase"], "Running");
     windows(true).await;
@@ -425,14 +535,19 @@ async fn another_operation_waits_for_the_end_of_the_first() {
         .await;
     stage.sync("one", json!({"revision": commit})).await;
     stage
-        .until("running", |app| app["status"]["operationState"]["phase"] == "Running")
+        .until("running", |app| {
+            app["status"]["operationState"]["phase"] == "Running"
+        })
         .await;
     stage
         .patch(&json!({"operation": {"sync": {"revision": commit, "prune": true},
                                      "info": [{"name": "id", "value": "two"}]}}))
         .await;
     let app = stage.get().await;
-    assert_eq!(app["status"]["operationState"]["operation"]["info"][0]["value"], "one");
+    assert_eq!(
+        app["status"]["operationState"]["operation"]["info"][0]["value"],
+        "one"
+    );
     let app = stage.ended("two").await;
     assert_eq!(app["status"]["history"].as_array().unwrap().len(), 2);
     assert!(app["operation"].is_null());
@@ -456,8 +571,16 @@ async fn faults_come_as_ordered() {
     let state = &app["status"]["operationState"];
     assert_eq!(state["phase"], "Failed");
     let result = &state["syncResult"]["resources"][0];
-    assert_eq!((&result["status"], &result["hookPhase"]), (&json!("SyncFailed"), &json!("Failed")));
-    assert!(state["message"].as_str().unwrap().contains(result["message"].as_str().unwrap()));
+    assert_eq!(
+        (&result["status"], &result["hookPhase"]),
+        (&json!("SyncFailed"), &json!("Failed"))
+    );
+    assert!(
+        state["message"]
+            .as_str()
+            .unwrap()
+            .contains(result["message"].as_str().unwrap())
+    );
 
     order(json!("error")).await;
     stage.sync("errs", json!({"revision": commit})).await;
@@ -470,11 +593,15 @@ async fn faults_come_as_ordered() {
     order(json!("retry")).await;
     stage.sync("retries", json!({"revision": commit})).await;
     let app = stage
-        .until("waiting", |app| app["status"]["operationState"]["retryCount"] == 1)
+        .until("waiting", |app| {
+            app["status"]["operationState"]["retryCount"] == 1
+        })
         .await;
     let state = &app["status"]["operationState"];
     assert_eq!(state["phase"], "Running");
-    assert!(state["finishedAt"].is_string() && state["message"].as_str().unwrap().contains("Retrying attempt #1"));
+    assert!(
+        state["finishedAt"].is_string() && state["message"].as_str().unwrap().contains("Retrying attempt #1")
+    );
     let app = stage.ended("retries").await;
     assert_eq!(app["status"]["operationState"]["phase"], "Succeeded");
     stage.until("done", |app| is_done(app, &commit)).await;
@@ -484,7 +611,10 @@ async fn faults_come_as_ordered() {
     let app = stage.ended("left").await;
     assert_eq!(app["operation"]["info"][0]["value"], "left");
     let app = stage.refresh().await;
-    assert_eq!(app["status"]["operationState"]["phase"], "Succeeded", "and not begun again");
+    assert_eq!(
+        app["status"]["operationState"]["phase"], "Succeeded",
+        "and not begun again"
+    );
     stage.patch(&json!({"operation": null})).await;
 
     // A Deployment that is not ready leaves the Application Healthy until somebody asks.
@@ -495,7 +625,13 @@ async fn faults_come_as_ordered() {
     stage.sync("stale", json!({"revision": next})).await;
     let app = stage.ended("stale").await;
     assert_eq!(app["status"]["health"]["status"], "Healthy");
-    assert_eq!((&app["status"]["sync"]["status"], &app["status"]["sync"]["revision"]), (&json!("Synced"), &json!(next)));
+    assert_eq!(
+        (
+            &app["status"]["sync"]["status"],
+            &app["status"]["sync"]["revision"]
+        ),
+        (&json!("Synced"), &json!(next))
+    );
     assert!(app["status"]["reconciledAt"].as_str() < app["status"]["operationState"]["finishedAt"].as_str());
     let app = stage.refresh().await;
     assert_eq!(app["status"]["health"]["status"], "Suspended");
@@ -521,11 +657,22 @@ async fn kustomizations_are_built_and_what_is_wrong_is_said() {
     stage.sync("one", json!({"revision": commit})).await;
     let app = stage.until("done", |app| is_done(app, &commit)).await;
     assert_eq!(app["status"]["sourceType"], "Kustomize");
-    assert!(stage.api("default", "", "v1", "ConfigMap").get_opt("pre-c").await.unwrap().is_some());
+    assert!(
+        stage
+            .api("default", "", "v1", "ConfigMap")
+            .get_opt("pre-c")
+            .await
+            .unwrap()
+            .is_some()
+    );
 
-    stage.patch(&json!({"spec": {"source": {"path": "missing"}}})).await;
+    stage
+        .patch(&json!({"spec": {"source": {"path": "missing"}}}))
+        .await;
     let app = stage
-        .until("told", |app| app["status"]["conditions"][0]["type"] == "ComparisonError")
+        .until("told", |app| {
+            app["status"]["conditions"][0]["type"] == "ComparisonError"
+        })
         .await;
     let message = app["status"]["conditions"][0]["message"].as_str().unwrap();
     assert!(message.contains("missing: app path does not exist"), "{message}");

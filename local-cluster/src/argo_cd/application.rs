@@ -29,7 +29,9 @@ const RETRY_FACTOR: i64 = 2;
 const AUTO_SYNC_RETRIES: i64 = 5;
 
 pub(crate) fn has_fault(application: &Value, fault: &str) -> bool {
-    annotation(application, FAULTS).split(',').any(|f| f.trim() == fault)
+    annotation(application, FAULTS)
+        .split(',')
+        .any(|f| f.trim() == fault)
 }
 
 /// The name that tracking ids carry.
@@ -103,7 +105,10 @@ pub(crate) fn retry_after(operation: &Value, retries: i64) -> Result<Duration, S
         "" => Ok(otherwise),
         text => duration::parse(text).ok_or_else(|| format!("time: invalid duration \"{text}\"")),
     };
-    let (first, most) = (read("duration", RETRY_AFTER)?, read("maxDuration", RETRY_AFTER_AT_MOST)?);
+    let (first, most) = (
+        read("duration", RETRY_AFTER)?,
+        read("maxDuration", RETRY_AFTER_AT_MOST)?,
+    );
     let factor = number(backoff, &["factor"]).unwrap_or(RETRY_FACTOR).max(1);
     let factor = i32::try_from(factor).unwrap_or(i32::MAX);
     let retries = i32::try_from(retries.clamp(0, 30)).unwrap_or(30);

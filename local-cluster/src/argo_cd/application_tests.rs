@@ -27,9 +27,24 @@ fn refreshes_are_asked_for_or_due() {
         (application(&json!({})), false, true, Some(Refresh::Latest)),
         (annotated("normal"), false, false, Some(Refresh::Latest)),
         (annotated("hard"), false, false, Some(Refresh::Hard)),
-        (application(&json!({"status": {"reconciledAt": null}})), false, false, Some(Refresh::Latest)),
-        (application(&json!({"status": {"reconciledAt": "2026-03-02T09:28:00Z"}})), false, false, Some(Refresh::Latest)),
-        (application(&json!({"spec": {"source": {"path": "other"}}})), false, false, Some(Refresh::Latest)),
+        (
+            application(&json!({"status": {"reconciledAt": null}})),
+            false,
+            false,
+            Some(Refresh::Latest),
+        ),
+        (
+            application(&json!({"status": {"reconciledAt": "2026-03-02T09:28:00Z"}})),
+            false,
+            false,
+            Some(Refresh::Latest),
+        ),
+        (
+            application(&json!({"spec": {"source": {"path": "other"}}})),
+            false,
+            false,
+            Some(Refresh::Latest),
+        ),
     ];
     for (application, touched, forced, expected) in table {
         let found = needs_refresh(&application, touched, forced, poll, now());
@@ -55,24 +70,53 @@ fn a_commit_is_tried_once_and_drift_is_healed_late() {
         AutoSync::Later(left) => format!("in {} s", left.as_secs()),
         AutoSync::Refuse(why) => why,
     };
-    let pruning = json!([{"kind": "ConfigMap", "name": "old", "status": "OutOfSync", "requiresPruning": true}]);
+    let pruning =
+        json!([{"kind": "ConfigMap", "name": "old", "status": "OutOfSync", "requiresPruning": true}]);
     let table = [
         (application(&json!({})), "start"),
         (application(&json!({"spec": {"syncPolicy": null}})), "nothing"),
-        (application(&json!({"spec": {"syncPolicy": {"automated": {"enabled": false}}}})), "nothing"),
-        (application(&json!({"status": {"sync": {"status": "Synced"}}})), "nothing"),
-        (application(&json!({"status": {"sync": {"status": "Unknown"}}})), "nothing"),
+        (
+            application(&json!({"spec": {"syncPolicy": {"automated": {"enabled": false}}}})),
+            "nothing",
+        ),
+        (
+            application(&json!({"status": {"sync": {"status": "Synced"}}})),
+            "nothing",
+        ),
+        (
+            application(&json!({"status": {"sync": {"status": "Unknown"}}})),
+            "nothing",
+        ),
         (application(&json!({"operation": {"sync": {}}})), "nothing"),
-        (application(&json!({"status": {"operationState": {"phase": "Running"}}})), "nothing"),
+        (
+            application(&json!({"status": {"operationState": {"phase": "Running"}}})),
+            "nothing",
+        ),
         (application(&json!({"status": {"resources": pruning}})), "nothing"),
-        (application(&json!({"status": {"resources": pruning}, "spec": {"syncPolicy": {"automated": {"prune": true}}}})),
-         "Skipping sync attempt to aaa: auto-sync will wipe out all resources"),
-        (attempted("Failed", "aaa", long_ago, json!({})), "Failed last sync attempt to aaa: why"),
+        (
+            application(
+                &json!({"status": {"resources": pruning}, "spec": {"syncPolicy": {"automated": {"prune": true}}}}),
+            ),
+            "Skipping sync attempt to aaa: auto-sync will wipe out all resources",
+        ),
+        (
+            attempted("Failed", "aaa", long_ago, json!({})),
+            "Failed last sync attempt to aaa: why",
+        ),
         (attempted("Failed", "bbb", long_ago, json!({})), "start"),
         (attempted("Succeeded", "aaa", long_ago, json!({})), "nothing"),
-        (attempted("Succeeded", "aaa", long_ago, json!({"selfHeal": true})), "start"),
-        (attempted("Succeeded", "aaa", just_now, json!({"selfHeal": true})), "in 3 s"),
-        (attempted("Succeeded", "bbb", just_now, json!({"selfHeal": true})), "start"),
+        (
+            attempted("Succeeded", "aaa", long_ago, json!({"selfHeal": true})),
+            "start",
+        ),
+        (
+            attempted("Succeeded", "aaa", just_now, json!({"selfHeal": true})),
+            "in 3 s",
+        ),
+        (
+            attempted("Succeeded", "bbb", just_now, json!({"selfHeal": true})),
+            "start",
+        ),
     ];
     for (application, expected) in table {
         assert_eq!(start(&application), expected, "{application}");
@@ -90,7 +134,11 @@ fn retries_back_off() {
         (of(fast.clone()), 0, Ok(100)),
         (of(fast.clone()), 1, Ok(300)),
         (of(fast), 5, Ok(1_000)),
-        (of(json!({"backoff": {"duration": "x"}})), 0, Err("time: invalid duration \"x\"".to_owned())),
+        (
+            of(json!({"backoff": {"duration": "x"}})),
+            0,
+            Err("time: invalid duration \"x\"".to_owned()),
+        ),
     ];
     for (operation, retries, expected) in table {
         let found = retry_after(&operation, retries).map(|d| d.as_millis());
@@ -114,7 +162,11 @@ fn conditions_keep_their_time() {
 #[test]
 fn names_and_faults() {
     let mut application = application(&json!({"metadata": {"annotations": {FAULTS: "slow, retry"}}}));
-    assert!(has_fault(&application, "retry") && has_fault(&application, "slow") && !has_fault(&application, "error"));
+    assert!(
+        has_fault(&application, "retry")
+            && has_fault(&application, "slow")
+            && !has_fault(&application, "error")
+    );
     assert_eq!(instance(&application), "web");
     application["metadata"]["namespace"] = json!("team");
     assert_eq!(instance(&application), "team_web");

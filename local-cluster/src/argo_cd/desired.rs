@@ -82,7 +82,12 @@ impl Shared {
         let repository = Repository::new(&self.cache.join("repositories"), url)?;
         let commit = repository.resolve(revision).await?;
         let key = (url.to_owned(), path.to_owned(), commit.clone());
-        let known = self.rendered.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self
+            .rendered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         if let Some(known) = known.filter(|_| !hard) {
             return Ok((commit, known));
         }
@@ -119,9 +124,12 @@ pub(super) fn check_destination(application: &Value) -> Result<(), String> {
     match (text(destination, &["server"]), text(destination, &["name"])) {
         ("https://kubernetes.default.svc", "") | ("", "in-cluster") => Ok(()),
         ("", "") => Err("Destination server missing from app spec".to_owned()),
-        (server, "") => Err(format!("cluster '{server}' has not been configured; local-cluster knows https://kubernetes.default.svc")),
-        ("", name) => Err(format!("unable to find destination server: there are no clusters with this name: {name}")),
+        (server, "") => Err(format!(
+            "cluster '{server}' has not been configured; local-cluster knows https://kubernetes.default.svc"
+        )),
+        ("", name) => Err(format!(
+            "unable to find destination server: there are no clusters with this name: {name}"
+        )),
         _ => Err("application destination can't have both name and server defined".to_owned()),
     }
 }
-

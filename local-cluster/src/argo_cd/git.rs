@@ -74,7 +74,9 @@ impl Repository {
     /// # Errors
     /// For addresses other than file, http and https, and paths that are not absolute.
     pub(crate) fn new(root: &Path, url: &str) -> Result<Self, String> {
-        let known = ["file://", "http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
+        let known = ["file://", "http://", "https://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
         if !known && !url.starts_with('/') {
             return Err(format!(
                 "repository '{url}' is neither file://, http://, https:// nor an absolute path"
@@ -93,7 +95,14 @@ impl Repository {
             .arg("--git-dir")
             .arg(&self.bare)
             // The user's own settings could run programs; GIT_SSL_* of the environment are for https.
-            .args(["-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"])
+            .args([
+                "-c",
+                "protocol.ext.allow=never",
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "gc.auto=0",
+            ])
             .args(["-c", "credential.helper=", "-c", "safe.directory=*"])
             .args(arguments)
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -111,7 +120,9 @@ impl Repository {
             return Ok(());
         }
         std::fs::create_dir_all(&self.bare).map_err(|error| format!("{}: {error}", self.bare.display()))?;
-        run(&mut self.git(["init", "--quiet", "--bare"])).await.map(|_| ())
+        run(&mut self.git(["init", "--quiet", "--bare"]))
+            .await
+            .map(|_| ())
     }
 
     /// The commit that a revision names: a branch, a tag, `HEAD`, or the commit itself. Asks the repository, except
@@ -147,7 +158,14 @@ impl Repository {
         let has = format!("{commit}^{{commit}}");
         if run(&mut self.git(["cat-file", "-e", &has])).await.is_err() {
             let fetch = |refspecs: &[&str]| {
-                let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &self.url];
+                let mut arguments = vec![
+                    "fetch",
+                    "--quiet",
+                    "--no-tags",
+                    "--no-write-fetch-head",
+                    "--",
+                    &self.url,
+                ];
                 arguments.extend(refspecs);
                 self.git(arguments)
             };
@@ -184,7 +202,10 @@ fn unpack(archive: &[u8], target: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn is_commit(revision: &str) -> bool {
-    matches!(revision.len(), 40 | 64) && revision.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+    matches!(revision.len(), 40 | 64)
+        && revision
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
 /// Looks up a revision in what `git ls-remote` says: branches before tags, tags as the commits they name.
@@ -225,7 +246,13 @@ mod tests {
 
     #[test]
     fn addresses_that_could_run_programs_are_refused() {
-        for wrong in ["ext::sh -c x", "ssh://host/x", "-u", "relative/path", "git@host:x"] {
+        for wrong in [
+            "ext::sh -c x",
+            "ssh://host/x",
+            "-u",
+            "relative/path",
+            "git@host:x",
+        ] {
             assert!(Repository::new(Path::new("/r"), wrong).is_err(), "{wrong}");
         }
         assert!(is_commit(&"a".repeat(40)) && !is_commit("main") && !is_commit(&"A".repeat(40)));

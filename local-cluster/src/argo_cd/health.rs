@@ -48,7 +48,9 @@ fn progressing(message: impl Into<String>) -> Health {
 
 /// The group of an `apiVersion`.
 pub(crate) fn group(object: &Value) -> &str {
-    text(object, &["apiVersion"]).split_once('/').map_or("", |(group, _)| group)
+    text(object, &["apiVersion"])
+        .split_once('/')
+        .map_or("", |(group, _)| group)
 }
 
 /// The object's health; `None` for kinds that have none.
@@ -94,9 +96,13 @@ fn deployment(object: &Value) -> Health {
         count(object, "availableReplicas"),
     );
     let wanted = number(object, &["spec", "replicas"]);
-    let stuck = object::condition(object, "Progressing").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded");
+    let stuck =
+        object::condition(object, "Progressing").is_some_and(|c| c["reason"] == "ProgressDeadlineExceeded");
     if stuck {
-        let message = format!("Deployment \"{}\" exceeded its progress deadline", object::name(object));
+        let message = format!(
+            "Deployment \"{}\" exceeded its progress deadline",
+            object::name(object)
+        );
         return health(Status::Degraded, message);
     }
     if let Some(wanted) = wanted.filter(|wanted| updated < *wanted) {
@@ -151,7 +157,10 @@ fn stateful_set(object: &Value) -> Health {
     let strategy = &object["spec"]["updateStrategy"];
     if text(strategy, &["type"]) == "RollingUpdate" && strategy["rollingUpdate"].is_object() {
         let partition = number(strategy, &["rollingUpdate", "partition"]);
-        if let Some(wanted) = partition.map(|partition| wanted - partition).filter(|wanted| updated < *wanted) {
+        if let Some(wanted) = partition
+            .map(|partition| wanted - partition)
+            .filter(|wanted| updated < *wanted)
+        {
             return progressing(format!(
                 "Waiting for partitioned roll out to finish: {updated} out of {wanted} new pods have been updated..."
             ));
@@ -209,7 +218,10 @@ fn daemon_set(object: &Value) -> Health {
 
 fn job(object: &Value) -> Health {
     let (mut found, mut message, mut failed, mut suspended) = (false, "", false, false);
-    for condition in list(object, &["status", "conditions"]).iter().filter(|c| c["status"] == "True") {
+    for condition in list(object, &["status", "conditions"])
+        .iter()
+        .filter(|c| c["status"] == "True")
+    {
         match text(condition, &["type"]) {
             "Failed" => (found, failed, message) = (true, true, text(condition, &["message"])),
             "Complete" => (found, message) = (true, text(condition, &["message"])),
@@ -260,7 +272,12 @@ fn pod(object: &Value) -> Health {
         "Running" if always && object::is_ready(object) => {
             health(Status::Healthy, text(object, &["status", "message"]))
         }
-        "Running" if always && containers.iter().any(|c| c["lastState"]["terminated"].is_object()) => {
+        "Running"
+            if always
+                && containers
+                    .iter()
+                    .any(|c| c["lastState"]["terminated"].is_object()) =>
+        {
             health(Status::Degraded, text(object, &["status", "message"]))
         }
         "Running" => progressing(text(object, &["status", "message"])),

@@ -16,8 +16,7 @@ fn workloads_are_as_well_as_their_status_says() {
         status
     };
     let two = json!({"replicas": 2});
-    let partition =
-        |p: i64| json!({"replicas": 2, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": p}}});
+    let partition = |p: i64| json!({"replicas": 2, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": p}}});
     let plain = json!({"replicas": 2, "updateStrategy": {"type": "RollingUpdate"}});
     let daemon = |updated: i64, available: i64| {
         json!({"observedGeneration": 2, "desiredNumberScheduled": 2, "updatedNumberScheduled": updated,
@@ -26,33 +25,106 @@ fn workloads_are_as_well_as_their_status_says() {
     let condition = |kind: &str| json!({"conditions": [{"type": kind, "status": "True", "message": "m"}]});
     let table = [
         ("Deployment", two.clone(), status(json!({})), Healthy, ""),
-        ("Deployment", json!({"replicas": 2, "paused": true}), status(json!({})), Suspended, "Deployment is paused"),
-        ("Deployment", two.clone(), status(json!({"observedGeneration": 1})), Progressing,
-         "Waiting for rollout to finish: observed deployment generation less than desired generation"),
-        ("Deployment", two.clone(), status(json!({"updatedReplicas": 1})), Progressing,
-         "Waiting for rollout to finish: 1 out of 2 new replicas have been updated..."),
-        ("Deployment", two.clone(), status(json!({"replicas": 3})), Progressing,
-         "Waiting for rollout to finish: 1 old replicas are pending termination..."),
-        ("Deployment", two.clone(), status(json!({"availableReplicas": 1})), Progressing,
-         "Waiting for rollout to finish: 1 of 2 updated replicas are available..."),
-        ("Deployment", two.clone(),
-         status(json!({"availableReplicas": 0, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]})),
-         Degraded, "Deployment \"web\" exceeded its progress deadline"),
-        ("StatefulSet", plain.clone(), status(json!({"observedGeneration": null})), Progressing,
-         "Waiting for statefulset spec update to be observed..."),
-        ("StatefulSet", plain.clone(), status(json!({"readyReplicas": 1})), Progressing, "Waiting for 1 pods to be ready..."),
-        ("StatefulSet", partition(0), status(json!({"updatedReplicas": 1})), Progressing,
-         "Waiting for partitioned roll out to finish: 1 out of 2 new pods have been updated..."),
-        ("StatefulSet", partition(1), status(json!({"updatedReplicas": 1})), Healthy,
-         "partitioned roll out complete: 1 new pods have been updated..."),
-        ("StatefulSet", plain.clone(), status(json!({"currentRevision": "a", "updateRevision": "b"})), Progressing,
-         "waiting for statefulset rolling update to complete 2 pods at revision b..."),
-        ("StatefulSet", plain, status(json!({"currentRevision": "b", "updateRevision": "b", "currentReplicas": 2})), Healthy,
-         "statefulset rolling update complete 2 pods at revision b..."),
-        ("DaemonSet", json!({}), daemon(1, 2), Progressing,
-         "Waiting for daemon set \"web\" rollout to finish: 1 out of 2 new pods have been updated..."),
-        ("DaemonSet", json!({}), daemon(2, 1), Progressing,
-         "Waiting for daemon set \"web\" rollout to finish: 1 of 2 updated pods are available..."),
+        (
+            "Deployment",
+            json!({"replicas": 2, "paused": true}),
+            status(json!({})),
+            Suspended,
+            "Deployment is paused",
+        ),
+        (
+            "Deployment",
+            two.clone(),
+            status(json!({"observedGeneration": 1})),
+            Progressing,
+            "Waiting for rollout to finish: observed deployment generation less than desired generation",
+        ),
+        (
+            "Deployment",
+            two.clone(),
+            status(json!({"updatedReplicas": 1})),
+            Progressing,
+            "Waiting for rollout to finish: 1 out of 2 new replicas have been updated...",
+        ),
+        (
+            "Deployment",
+            two.clone(),
+            status(json!({"replicas": 3})),
+            Progressing,
+            "Waiting for rollout to finish: 1 old replicas are pending termination...",
+        ),
+        (
+            "Deployment",
+            two.clone(),
+            status(json!({"availableReplicas": 1})),
+            Progressing,
+            "Waiting for rollout to finish: 1 of 2 updated replicas are available...",
+        ),
+        (
+            "Deployment",
+            two.clone(),
+            status(
+                json!({"availableReplicas": 0, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]}),
+            ),
+            Degraded,
+            "Deployment \"web\" exceeded its progress deadline",
+        ),
+        (
+            "StatefulSet",
+            plain.clone(),
+            status(json!({"observedGeneration": null})),
+            Progressing,
+            "Waiting for statefulset spec update to be observed...",
+        ),
+        (
+            "StatefulSet",
+            plain.clone(),
+            status(json!({"readyReplicas": 1})),
+            Progressing,
+            "Waiting for 1 pods to be ready...",
+        ),
+        (
+            "StatefulSet",
+            partition(0),
+            status(json!({"updatedReplicas": 1})),
+            Progressing,
+            "Waiting for partitioned roll out to finish: 1 out of 2 new pods have been updated...",
+        ),
+        (
+            "StatefulSet",
+            partition(1),
+            status(json!({"updatedReplicas": 1})),
+            Healthy,
+            "partitioned roll out complete: 1 new pods have been updated...",
+        ),
+        (
+            "StatefulSet",
+            plain.clone(),
+            status(json!({"currentRevision": "a", "updateRevision": "b"})),
+            Progressing,
+            "waiting for statefulset rolling update to complete 2 pods at revision b...",
+        ),
+        (
+            "StatefulSet",
+            plain,
+            status(json!({"currentRevision": "b", "updateRevision": "b", "currentReplicas": 2})),
+            Healthy,
+            "statefulset rolling update complete 2 pods at revision b...",
+        ),
+        (
+            "DaemonSet",
+            json!({}),
+            daemon(1, 2),
+            Progressing,
+            "Waiting for daemon set \"web\" rollout to finish: 1 out of 2 new pods have been updated...",
+        ),
+        (
+            "DaemonSet",
+            json!({}),
+            daemon(2, 1),
+            Progressing,
+            "Waiting for daemon set \"web\" rollout to finish: 1 of 2 updated pods are available...",
+        ),
         ("DaemonSet", json!({}), daemon(2, 2), Healthy, ""),
         ("Job", json!({}), json!({"active": 1}), Progressing, ""),
         ("Job", json!({}), condition("Complete"), Healthy, "m"),
@@ -62,29 +134,36 @@ fn workloads_are_as_well_as_their_status_says() {
     for (kind, spec, status, expected, message) in table {
         let object = workload(kind, spec, status);
         let found = of(&object).unwrap();
-        assert_eq!((found.status, found.message.as_str()), (expected, message), "{object}");
+        assert_eq!(
+            (found.status, found.message.as_str()),
+            (expected, message),
+            "{object}"
+        );
     }
 }
 
 #[test]
 fn pods_and_canaries() {
     use Status::{Degraded, Healthy, Progressing, Suspended};
-    let pod = |status: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-                                     "spec": {"restartPolicy": "Always"}, "status": status});
+    let pod = |status: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+                                     "spec": {"restartPolicy": "Always"}, "status": status})
+    };
     let rollout = |phase: &str, observed: &str| {
         json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"generation": 3},
                "status": {"phase": phase, "observedGeneration": observed}})
     };
     let canary = |phase: &str| json!({"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "status": {"phase": phase}});
-    let waiting = |reason: &str| {
-        json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": reason, "message": "m"}}}]})
-    };
+    let waiting = |reason: &str| json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": reason, "message": "m"}}}]});
     let table = [
         (pod(json!({"phase": "Pending"})), Progressing),
         (pod(waiting("ContainerCreating")), Progressing),
         (pod(waiting("ImagePullBackOff")), Degraded),
         (pod(waiting("ErrImagePull")), Degraded),
-        (pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})), Healthy),
+        (
+            pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})),
+            Healthy,
+        ),
         (pod(json!({"phase": "Running"})), Progressing),
         (pod(json!({"phase": "Succeeded"})), Healthy),
         (pod(json!({"phase": "Failed"})), Degraded),
@@ -110,7 +189,10 @@ fn an_application_is_as_well_as_its_worst_resource() {
     assert_eq!(of_application(&[]), Status::Healthy);
     assert_eq!(of_application(&[Some(&map)]), Status::Healthy);
     assert_eq!(of_application(&[Some(&map), Some(&paused)]), Status::Suspended);
-    assert_eq!(of_application(&[Some(&paused), Some(&waiting)]), Status::Progressing);
+    assert_eq!(
+        of_application(&[Some(&paused), Some(&waiting)]),
+        Status::Progressing
+    );
     assert_eq!(of_application(&[Some(&map), None]), Status::Healthy);
     assert_eq!(of_application(&[None, None]), Status::Missing);
 }

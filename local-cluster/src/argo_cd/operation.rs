@@ -56,7 +56,13 @@ pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
     let mut state = application["status"]["operationState"].clone();
     if text(&state, &["phase"]) == "Terminating" {
         terminate(shared, &state);
-        return end(shared, &application, state, "Failed", "Operation terminated".to_owned());
+        return end(
+            shared,
+            &application,
+            state,
+            "Failed",
+            "Operation terminated".to_owned(),
+        );
     }
     if state["finishedAt"].is_string() {
         match retry_at(&application, &state) {
@@ -211,14 +217,19 @@ fn remember(application: &mut Value, state: &Value) {
         return;
     }
     let mut history = list(application, &["status", "history"]).to_vec();
-    let id = history.last().and_then(|h| number(h, &["id"])).map_or(0, |id| id + 1);
+    let id = history
+        .last()
+        .and_then(|h| number(h, &["id"]))
+        .map_or(0, |id| id + 1);
     history.push(json!({
         "id": id, "revision": state["syncResult"]["revision"], "source": state["syncResult"]["source"],
         "deployStartedAt": state["startedAt"], "deployedAt": state["finishedAt"],
         "initiatedBy": state["operation"]["initiatedBy"],
     }));
     let kept = number(application, &["spec", "revisionHistoryLimit"]);
-    let kept = kept.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(HISTORY);
+    let kept = kept
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(HISTORY);
     let first = history.len().saturating_sub(kept);
     application["status"]["history"] = Value::Array(history.split_off(first));
 }
@@ -229,7 +240,11 @@ fn terminate(shared: &Shared, state: &Value) {
         if result["hookType"].is_string() && result["hookPhase"] == "Running" {
             let group = text(result, &["group"]);
             let version = text(result, &["version"]);
-            let api = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            let api = if group.is_empty() {
+                version.to_owned()
+            } else {
+                format!("{group}/{version}")
+            };
             if let Some(resource) = shared.store.registry().by_kind(&api, text(result, &["kind"])) {
                 let (namespace, name) = (text(result, &["namespace"]), text(result, &["name"]));
                 if let Err(error) =
@@ -269,7 +284,10 @@ pub(super) fn can_sync(application: &Value, project: &Value, manual: bool) -> Re
 async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome {
     let operation = state["operation"].clone();
     if !operation["sync"].is_object() {
-        return Outcome::End("Failed", "Invalid operation request: no operation specified".to_owned());
+        return Outcome::End(
+            "Failed",
+            "Invalid operation request: no operation specified".to_owned(),
+        );
     }
     if let Err(error) = desired::check_destination(application) {
         return Outcome::End("Failed", error);
@@ -294,7 +312,11 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
         text(&operation, &["sync", "revision"]),
         desired::target_revision(application),
     ];
-    let revision = revision.into_iter().find(|r| !r.is_empty()).unwrap_or("HEAD").to_owned();
+    let revision = revision
+        .into_iter()
+        .find(|r| !r.is_empty())
+        .unwrap_or("HEAD")
+        .to_owned();
     let desired = match shared.desired(application, &revision, false).await {
         Ok(desired) => desired,
         Err(error) => return Outcome::End("Error", format!("ComparisonError: {error}")),
@@ -302,7 +324,10 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
     state["syncResult"]["revision"] = json!(desired.commit);
     state["syncResult"]["source"] = application["spec"]["source"].clone();
     if has_fault(application, "retry") && retries(state) == 0 {
-        return Outcome::End("Failed", "one or more objects failed to apply, reason: a retry was ordered".to_owned());
+        return Outcome::End(
+            "Failed",
+            "one or more objects failed to apply, reason: a retry was ordered".to_owned(),
+        );
     }
     let course = Course {
         shared,
@@ -322,7 +347,10 @@ pub(super) fn live(
 ) -> (BTreeMap<Key, Arc<Value>>, Vec<Key>) {
     let instance = application::instance(application);
     let mut live: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
-    for (_, object) in shared.store.find(|object| target::owner(object) == Some(&instance)) {
+    for (_, object) in shared
+        .store
+        .find(|object| target::owner(object) == Some(&instance))
+    {
         live.insert(Key::of(&object), object);
     }
     let wanted: Vec<Key> = targets.iter().map(Key::of).collect();
@@ -354,7 +382,9 @@ struct Course<'a> {
 impl Course<'_> {
     fn tasks(&self, state: &Value) -> Vec<Task> {
         let sync = &self.operation["sync"];
-        let started = object::time(state, &["startedAt"]).unwrap_or_default().as_second();
+        let started = object::time(state, &["startedAt"])
+            .unwrap_or_default()
+            .as_second();
         let short: String = self.desired.commit.chars().take(7).collect();
         let (mut live, extra) = live(self.shared, self.application, &self.desired.targets);
         let suffix = |phase: Phase| format!("{short}-{}-{started}", phase.as_str().to_lowercase());
@@ -374,7 +404,10 @@ impl Course<'_> {
         for task in make(&live).iter().filter(|task| task.hook && task.live.is_none()) {
             let target = task.target.as_ref().unwrap_or(&Value::Null);
             if let Some(resource) = target::resource_of(registry, target)
-                && let Some(object) = self.shared.store.get(resource, &task.key.namespace, &task.key.name)
+                && let Some(object) = self
+                    .shared
+                    .store
+                    .get(resource, &task.key.namespace, &task.key.name)
             {
                 live.insert(task.key.clone(), object);
             }
@@ -392,10 +425,15 @@ impl Course<'_> {
             let mut tasks = self.tasks(state);
             if self.validate(&mut tasks) {
                 record(state, &tasks);
-                let reasons: Vec<&str> =
-                    tasks.iter().filter(|t| t.status == "SyncFailed").map(|t| t.message.as_str()).collect();
-                let message =
-                    format!("one or more objects failed to apply (dry run), reason: {}", reasons.join(","));
+                let reasons: Vec<&str> = tasks
+                    .iter()
+                    .filter(|t| t.status == "SyncFailed")
+                    .map(|t| t.message.as_str())
+                    .collect();
+                let message = format!(
+                    "one or more objects failed to apply (dry run), reason: {}",
+                    reasons.join(",")
+                );
                 return Outcome::End("Failed", message);
             }
         }
@@ -432,7 +470,10 @@ impl Course<'_> {
             return;
         }
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        if let Err(error) = self.apply(false).to(&self.shared.store, &NAMESPACES, ("", name), &namespace) {
+        if let Err(error) = self
+            .apply(false)
+            .to(&self.shared.store, &NAMESPACES, ("", name), &namespace)
+        {
             tracing::warn!(%error, name, "namespace not created");
         }
     }
@@ -449,10 +490,18 @@ impl Course<'_> {
     /// Tries everything without storing it. Marks what fails; returns whether anything does. Objects of kinds that
     /// this same sync defines cannot be tried.
     fn validate(&self, tasks: &mut [Task]) -> bool {
-        let defines = tasks.iter().any(|task| task.key.kind == "CustomResourceDefinition");
+        let defines = tasks
+            .iter()
+            .any(|task| task.key.kind == "CustomResourceDefinition");
         let mut failed = false;
         for task in tasks.iter_mut().filter(|task| task.progress.is_none()) {
-            let Some(target) = task.target.clone() else { continue };
+            let Some(target) = task.target.clone() else {
+                continue;
+            };
+            if task.live.is_some() && replaces(task) {
+                // It is made anew: what there is says nothing.
+                continue;
+            }
             let error = match target::resource_of(self.shared.store.registry(), &target) {
                 None if defines => continue,
                 None => unknown_kind(&task.key),
@@ -480,10 +529,16 @@ impl Course<'_> {
                 policy: Policy::Foreground,
                 ..Options::default()
             };
-            let resource = task.live.as_deref().and_then(|live| target::resource_of(store.registry(), live));
-            let result = resource.map(|resource| delete::delete_object(store, resource, place.0, place.1, &options));
+            let resource = task
+                .live
+                .as_deref()
+                .and_then(|live| target::resource_of(store.registry(), live));
+            let result =
+                resource.map(|resource| delete::delete_object(store, resource, place.0, place.1, &options));
             match result {
-                Some(Err(error)) if error.code != 404 => task.set("SyncFailed", Progress::Failed, error.message),
+                Some(Err(error)) if error.code != 404 => {
+                    task.set("SyncFailed", Progress::Failed, error.message)
+                }
                 _ => task.set("Pruned", Progress::Succeeded, "pruned"),
             }
             return true;
@@ -492,13 +547,19 @@ impl Course<'_> {
             task.set("SyncFailed", Progress::Failed, unknown_kind(&task.key));
             return true;
         };
-        let name = format!("{}.{}/{}", task.key.kind.to_lowercase(), task.key.group, task.key.name).replace("./", "/");
+        let name = format!(
+            "{}.{}/{}",
+            task.key.kind.to_lowercase(),
+            task.key.group,
+            task.key.name
+        )
+        .replace("./", "/");
         if !task.hook && has_fault(self.application, "sync-fails") {
             let message = format!("{name} could not be applied: a failure was ordered");
             task.set("SyncFailed", Progress::Failed, message);
             return true;
         }
-        if task.hook && target::is_deleted(&target, "BeforeHookCreation") && task.live.is_some() {
+        if task.live.is_some() && replaces(task) {
             let gone = delete::delete_object(store, resource, place.0, place.1, &Options::default());
             if !gone.is_ok_and(|(_, gone)| gone) {
                 return false;
@@ -530,7 +591,11 @@ impl Course<'_> {
                 Some(Progress::Failed) => "HookFailed",
                 _ => continue,
             };
-            let Some(target) = task.target.as_ref().filter(|target| target::is_deleted(target, moment)) else {
+            let Some(target) = task
+                .target
+                .as_ref()
+                .filter(|target| target::is_deleted(target, moment))
+            else {
                 continue;
             };
             if let Some(resource) = target::resource_of(self.shared.store.registry(), target) {
@@ -543,6 +608,12 @@ impl Course<'_> {
             }
         }
     }
+}
+
+/// Whether the task is a hook that takes the place of the one of before.
+fn replaces(task: &Task) -> bool {
+    let deleted = |target| target::is_deleted(target, "BeforeHookCreation");
+    task.hook && task.target.as_ref().is_some_and(deleted)
 }
 
 fn unknown_kind(key: &Key) -> String {

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::api::delete::{self, Options, Policy};
 use crate::api::write::Apply;
-use crate::argo_cd::application::{self, AutoSync, CASCADE, REFRESH, Refresh, has_fault, set_condition, signed};
+use crate::argo_cd::application::{
+    self, AutoSync, CASCADE, REFRESH, Refresh, has_fault, set_condition, signed,
+};
 use crate::argo_cd::desired::{self, Desired};
 use crate::argo_cd::health::{self, Status};
 use crate::argo_cd::operation::{self, Turn};
@@ -69,7 +71,10 @@ fn is_behind(application: &Value) -> bool {
 /// Deletes the resources of an Application that is being deleted, where its finalizer asks for that.
 fn finalize(shared: &Shared, application: &Value) -> Option<Duration> {
     let cascades = |f: &Value| f.as_str().is_some_and(|f| f.starts_with(CASCADE));
-    if !list(application, &["metadata", "finalizers"]).iter().any(cascades) {
+    if !list(application, &["metadata", "finalizers"])
+        .iter()
+        .any(cascades)
+    {
         return None;
     }
     let (live, extra) = operation::live(shared, application, &[]);
@@ -140,7 +145,11 @@ async fn compare(
         let status = object::entry(new, "status");
         let before = status.get("health").cloned().unwrap_or_default();
         let same = before["status"] == found.health.as_str() && before["lastTransitionTime"].is_string();
-        let since = if same { before["lastTransitionTime"].clone() } else { json!(object::stamp(now)) };
+        let since = if same {
+            before["lastTransitionTime"].clone()
+        } else {
+            json!(object::stamp(now))
+        };
         status.insert(
             "health".to_owned(),
             json!({"status": found.health.as_str(), "lastTransitionTime": since}),
@@ -247,7 +256,9 @@ async fn look(shared: &Shared, application: &Value, refresh: Refresh) -> Compari
         Refresh::Recent if crate::argo_cd::git::is_commit(before) => before,
         _ => desired::target_revision(application),
     };
-    let desired = shared.desired(application, revision, refresh == Refresh::Hard).await;
+    let desired = shared
+        .desired(application, revision, refresh == Refresh::Hard)
+        .await;
     let desired = match desired {
         Ok(desired) => desired,
         Err(error) => {
@@ -304,8 +315,13 @@ fn fill(shared: &Shared, application: &Value, desired: &Desired, found: &mut Com
     }
     found.health = health::of_application(&all);
     for object in all.into_iter().flatten() {
-        for containers in [&["spec", "template", "spec", "containers"][..], &["spec", "containers"]] {
-            let images = list(object, containers).iter().map(|c| text(c, &["image"]).to_owned());
+        for containers in [
+            &["spec", "template", "spec", "containers"][..],
+            &["spec", "containers"],
+        ] {
+            let images = list(object, containers)
+                .iter()
+                .map(|c| text(c, &["image"]).to_owned());
             found.images.extend(images);
         }
     }

@@ -37,7 +37,9 @@ pub(crate) async fn render(root: &Path, path: &str) -> Result<Vec<Value>, String
 
 /// Whether the folder is built by kustomize.
 pub(crate) fn is_kustomization(root: &Path, path: &str) -> bool {
-    KUSTOMIZATIONS.iter().any(|name| root.join(path).join(name).is_file())
+    KUSTOMIZATIONS
+        .iter()
+        .any(|name| root.join(path).join(name).is_file())
 }
 
 /// kustomize of its own when there is one, else the one in kubectl.
@@ -57,14 +59,24 @@ fn plain(folder: &Path) -> Result<Vec<Value>, String> {
     let mut files: Vec<PathBuf> = listed.filter_map(Result::ok).map(|entry| entry.path()).collect();
     files.retain(|file| {
         file.is_file()
-            && matches!(file.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json"))
+            && matches!(
+                file.extension().and_then(|e| e.to_str()),
+                Some("yaml" | "yml" | "json")
+            )
     });
     files.sort();
     let mut objects = Vec::new();
     for file in files {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let unreadable = |error: String| format!("Failed to unmarshal \"{name}\": {error}");
-        let size = file.metadata().map_err(|error| unreadable(error.to_string()))?.len();
+        let size = file
+            .metadata()
+            .map_err(|error| unreadable(error.to_string()))?
+            .len();
         if size > MAX_FILE_BYTES {
             return Err(unreadable(format!("larger than {MAX_FILE_BYTES} bytes")));
         }

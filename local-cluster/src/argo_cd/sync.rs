@@ -116,7 +116,10 @@ const KINDS: &[&str] = &[
 ];
 
 fn kind_order(kind: &str) -> usize {
-    KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len())
+    KINDS
+        .iter()
+        .position(|known| *known == kind)
+        .unwrap_or(KINDS.len())
 }
 
 /// What a sync consists of.
@@ -179,7 +182,12 @@ pub(crate) fn tasks(plan: &Plan<'_>, suffix: impl Fn(Phase) -> String) -> Vec<Ta
             });
         }
     }
-    let last_wave = tasks.iter().filter(|t| t.phase == Phase::Sync).map(|t| t.wave).max().unwrap_or(0);
+    let last_wave = tasks
+        .iter()
+        .filter(|t| t.phase == Phase::Sync)
+        .map(|t| t.wave)
+        .max()
+        .unwrap_or(0);
     for key in plan.extra.iter().filter(|key| is_wanted(plan.only, key)) {
         let live = plan.live.get(key).cloned();
         let mut task = Task {
@@ -196,7 +204,11 @@ pub(crate) fn tasks(plan: &Plan<'_>, suffix: impl Fn(Phase) -> String) -> Vec<Ta
         };
         if !plan.prune {
             task.set("PruneSkipped", Progress::Succeeded, "ignored (requires pruning)");
-        } else if task.live.as_deref().is_some_and(|live| target::has_option(live, "Prune=false")) {
+        } else if task
+            .live
+            .as_deref()
+            .is_some_and(|live| target::has_option(live, "Prune=false"))
+        {
             task.set("PruneSkipped", Progress::Succeeded, "ignored (no prune)");
         }
         tasks.push(task);
@@ -227,11 +239,21 @@ pub(crate) fn tasks(plan: &Plan<'_>, suffix: impl Fn(Phase) -> String) -> Vec<Ta
         if let Some(before) = before
             && let Some(progress) = Progress::parse(text(before, &["hookPhase"]))
         {
-            task.set(code(text(before, &["status"])), progress, text(before, &["message"]));
+            task.set(
+                code(text(before, &["status"])),
+                progress,
+                text(before, &["message"]),
+            );
         }
     }
     tasks.sort_by_key(|t| {
-        (t.phase, t.wave, t.is_prune(), kind_order(&t.key.kind), t.key.clone())
+        (
+            t.phase,
+            t.wave,
+            t.is_prune(),
+            kind_order(&t.key.kind),
+            t.key.clone(),
+        )
     });
     tasks
 }
@@ -268,17 +290,29 @@ pub(crate) fn step(tasks: &mut [Task]) -> Step {
         look(task);
     }
     let steps = |task: &Task| (task.phase, task.wave);
-    let regular: Vec<usize> = (0..tasks.len()).filter(|i| tasks[*i].phase != Phase::SyncFail).collect();
-    let multi_step = regular.windows(2).any(|pair| steps(&tasks[pair[0]]) != steps(&tasks[pair[1]]));
+    let regular: Vec<usize> = (0..tasks.len())
+        .filter(|i| tasks[*i].phase != Phase::SyncFail)
+        .collect();
+    let multi_step = regular
+        .windows(2)
+        .any(|pair| steps(&tasks[pair[0]]) != steps(&tasks[pair[1]]));
     let running: Vec<&Task> = tasks
         .iter()
         .filter(|t| t.progress == Some(Progress::Running) && (t.hook || multi_step))
         .collect();
     if let Some(first) = running.first() {
-        let what = if first.hook { "completion of hook" } else { "healthy state of" };
+        let what = if first.hook {
+            "completion of hook"
+        } else {
+            "healthy state of"
+        };
         let more = match running.len() {
             1 => String::new(),
-            n => format!(" and {} more {}", n - 1, if first.hook { "hooks" } else { "resources" }),
+            n => format!(
+                " and {} more {}",
+                n - 1,
+                if first.hook { "hooks" } else { "resources" }
+            ),
         };
         return Step::Wait(format!("waiting for {what} {}{more}", first.key.display()));
     }
@@ -298,7 +332,10 @@ pub(crate) fn step(tasks: &mut [Task]) -> Step {
             debug_assert!(failed.has_failed());
             "one or more synchronization tasks completed unsuccessfully".to_owned()
         } else {
-            format!("one or more objects failed to apply, reason: {}", not_applied.join(","))
+            format!(
+                "one or more objects failed to apply, reason: {}",
+                not_applied.join(",")
+            )
         });
     }
     let Some(next) = regular.iter().map(|i| &tasks[*i]).find(|t| t.is_pending()) else {
@@ -324,7 +361,11 @@ fn look(task: &mut Task) {
     let Some(health) = health::of(&live) else {
         return task.set(task.status, Progress::Succeeded, task.message.clone());
     };
-    let message = if health.message.is_empty() { task.message.clone() } else { health.message };
+    let message = if health.message.is_empty() {
+        task.message.clone()
+    } else {
+        health.message
+    };
     match health.status {
         Status::Healthy => task.set(task.status, Progress::Succeeded, message),
         Status::Degraded => task.set(task.status, Progress::Failed, message),

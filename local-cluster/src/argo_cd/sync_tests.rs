@@ -15,7 +15,11 @@ fn hook(name: &str, phase: &str) -> Value {
 }
 
 fn in_wave(kind: &str, name: &str, wave: i64) -> Value {
-    object(kind, name, &json!({"argocd.argoproj.io/sync-wave": wave.to_string()}))
+    object(
+        kind,
+        name,
+        &json!({"argocd.argoproj.io/sync-wave": wave.to_string()}),
+    )
 }
 
 /// A sync played through: what is applied becomes live with the status that `status` gives it.
@@ -100,18 +104,32 @@ fn healthy() -> Value {
 
 #[test]
 fn one_wave_ends_without_waiting_for_health() {
-    let mut course = Course::new(vec![object("Deployment", "web", &json!({})), object("ConfigMap", "settings", &json!({}))]);
+    let mut course = Course::new(vec![
+        object("Deployment", "web", &json!({})),
+        object("ConfigMap", "settings", &json!({})),
+    ]);
     assert_eq!(course.step().unwrap(), ["settings", "web"]);
-    assert_eq!(course.step(), Err(Step::Succeeded("successfully synced (all tasks run)")));
+    assert_eq!(
+        course.step(),
+        Err(Step::Succeeded("successfully synced (all tasks run)"))
+    );
     assert_eq!(course.results[1]["status"], "Synced");
     assert_eq!(course.results[1]["hookPhase"], "Running");
 }
 
 #[test]
 fn waves_wait_for_health() {
-    let mut course = Course::new(vec![in_wave("Deployment", "late", 5), in_wave("Deployment", "early", -1)]);
+    let mut course = Course::new(vec![
+        in_wave("Deployment", "late", 5),
+        in_wave("Deployment", "early", -1),
+    ]);
     assert_eq!(course.step().unwrap(), ["early"]);
-    assert_eq!(course.step(), Err(Step::Wait("waiting for healthy state of apps/Deployment/early".to_owned())));
+    assert_eq!(
+        course.step(),
+        Err(Step::Wait(
+            "waiting for healthy state of apps/Deployment/early".to_owned()
+        ))
+    );
     course.now("early", healthy());
     assert_eq!(course.step().unwrap(), ["late"]);
     course.now("late", healthy());
@@ -120,10 +138,19 @@ fn waves_wait_for_health() {
 
 #[test]
 fn hooks_run_before_and_after() {
-    let mut course =
-        Course::new(vec![hook("after", "PostSync"), object("Deployment", "web", &json!({})), hook("before", "PreSync"), hook("sad", "SyncFail")]);
+    let mut course = Course::new(vec![
+        hook("after", "PostSync"),
+        object("Deployment", "web", &json!({})),
+        hook("before", "PreSync"),
+        hook("sad", "SyncFail"),
+    ]);
     assert_eq!(course.step().unwrap(), ["before"]);
-    assert_eq!(course.step(), Err(Step::Wait("waiting for completion of hook batch/Job/before".to_owned())));
+    assert_eq!(
+        course.step(),
+        Err(Step::Wait(
+            "waiting for completion of hook batch/Job/before".to_owned()
+        ))
+    );
     course.now("before", complete());
     assert_eq!(course.step().unwrap(), ["web"]);
     assert!(matches!(course.step(), Err(Step::Wait(_))));
@@ -132,13 +159,19 @@ fn hooks_run_before_and_after() {
     course.now("after", complete());
     assert!(matches!(course.step(), Err(Step::Succeeded(_))));
     let before = course.results.iter().find(|r| r["name"] == "before").unwrap();
-    assert_eq!((&before["hookType"], &before["hookPhase"]), (&json!("PreSync"), &json!("Succeeded")));
+    assert_eq!(
+        (&before["hookType"], &before["hookPhase"]),
+        (&json!("PreSync"), &json!("Succeeded"))
+    );
 }
 
 #[test]
 fn a_hook_that_fails_stops_everything_but_the_hooks_for_that() {
-    let mut course =
-        Course::new(vec![object("Deployment", "web", &json!({})), hook("before", "PreSync"), hook("sad", "SyncFail")]);
+    let mut course = Course::new(vec![
+        object("Deployment", "web", &json!({})),
+        hook("before", "PreSync"),
+        hook("sad", "SyncFail"),
+    ]);
     assert_eq!(course.step().unwrap(), ["before"]);
     course.now("before", failed());
     assert_eq!(course.step().unwrap(), ["sad"]);
@@ -146,7 +179,10 @@ fn a_hook_that_fails_stops_everything_but_the_hooks_for_that() {
     let expected = "one or more synchronization tasks completed unsuccessfully".to_owned();
     assert_eq!(course.step(), Err(Step::Failed(expected)));
     let before = course.results.iter().find(|r| r["name"] == "before").unwrap();
-    assert_eq!((&before["hookPhase"], &before["message"]), (&json!("Failed"), &json!("it broke")));
+    assert_eq!(
+        (&before["hookPhase"], &before["message"]),
+        (&json!("Failed"), &json!("it broke"))
+    );
     assert!(!course.live.keys().any(|key| key.name == "web"));
 }
 
@@ -159,7 +195,10 @@ fn what_is_in_git_no_more_goes_only_when_asked() {
     assert_eq!(course.step().unwrap(), ["new"]);
     assert!(matches!(course.step(), Err(Step::Succeeded(_))));
     let skipped = course.results.iter().find(|r| r["name"] == "old").unwrap();
-    assert_eq!((&skipped["status"], &skipped["message"]), (&json!("PruneSkipped"), &json!("ignored (requires pruning)")));
+    assert_eq!(
+        (&skipped["status"], &skipped["message"]),
+        (&json!("PruneSkipped"), &json!("ignored (requires pruning)"))
+    );
 
     (course.results, course.prune) = (Vec::new(), true);
     assert_eq!(course.step().unwrap(), ["new", "old"]);
@@ -170,7 +209,11 @@ fn what_is_in_git_no_more_goes_only_when_asked() {
 
 #[test]
 fn only_some_and_without_hooks() {
-    let targets = [hook("before", "PreSync"), object("ConfigMap", "a", &json!({})), object("ConfigMap", "b", &json!({}))];
+    let targets = [
+        hook("before", "PreSync"),
+        object("ConfigMap", "a", &json!({})),
+        object("ConfigMap", "b", &json!({})),
+    ];
     let plan = Plan {
         targets: &targets,
         live: &BTreeMap::new(),
@@ -188,6 +231,10 @@ fn only_some_and_without_hooks() {
 fn hooks_without_a_name_get_one() {
     let mut hook = hook("", "PreSync,PostSync");
     hook["metadata"]["generateName"] = json!("migrate-");
-    let names: Vec<String> = Course::new(vec![hook]).tasks().into_iter().map(|t| t.key.name).collect();
+    let names: Vec<String> = Course::new(vec![hook])
+        .tasks()
+        .into_iter()
+        .map(|t| t.key.name)
+        .collect();
     assert_eq!(names, ["migrate-abc-presync", "migrate-abc-postsync"]);
 }

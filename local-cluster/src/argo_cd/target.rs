@@ -36,7 +36,10 @@ impl Key {
     }
 
     pub(crate) fn tracking_id(&self, instance: &str) -> String {
-        format!("{instance}:{}/{}:{}/{}", self.group, self.kind, self.namespace, self.name)
+        format!(
+            "{instance}:{}/{}:{}/{}",
+            self.group, self.kind, self.namespace, self.name
+        )
     }
 
     /// As messages name it: `apps/Deployment/web`.
@@ -80,7 +83,10 @@ impl Phase {
 
 /// The values of an annotation that holds a list.
 fn values<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
-    annotation(object, key).split(',').map(str::trim).filter(|v| !v.is_empty())
+    annotation(object, key)
+        .split(',')
+        .map(str::trim)
+        .filter(|v| !v.is_empty())
 }
 
 /// Whether the object is a hook of any kind.
@@ -131,7 +137,12 @@ pub(crate) fn place(
         let metadata = object::metadata(&mut object);
         if !namespaced {
             metadata.remove("namespace");
-        } else if metadata.get("namespace").and_then(Value::as_str).unwrap_or("").is_empty() {
+        } else if metadata
+            .get("namespace")
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .is_empty()
+        {
             metadata.insert("namespace".to_owned(), Value::from(namespace));
         }
         let key = Key::of(&object);
@@ -174,7 +185,10 @@ mod tests {
             object("v1", "ConfigMap", "h", &json!({HOOK: "PreSync"})),
         ];
         let (placed, repeated) = place(&rendered, "app", "shop", |o| resource_of(&registry, o));
-        let ids: Vec<(&str, Option<&str>)> = placed.iter().map(|o| (annotation(o, TRACKING), owner(o))).collect();
+        let ids: Vec<(&str, Option<&str>)> = placed
+            .iter()
+            .map(|o| (annotation(o, TRACKING), owner(o)))
+            .collect();
         assert_eq!(
             ids,
             [
@@ -193,11 +207,21 @@ mod tests {
 
     #[test]
     fn hooks_say_when_they_run_and_go() {
-        let hook = object("batch/v1", "Job", "j", &json!({HOOK: "PreSync, PostSync", WAVE: "-2"}));
+        let hook = object(
+            "batch/v1",
+            "Job",
+            "j",
+            &json!({HOOK: "PreSync, PostSync", WAVE: "-2"}),
+        );
         assert_eq!(phases(&hook), [Phase::PreSync, Phase::PostSync]);
         assert_eq!(wave(&hook), -2);
         assert!(is_deleted(&hook, "BeforeHookCreation") && !is_deleted(&hook, "HookSucceeded"));
-        let hook = object("batch/v1", "Job", "j", &json!({HOOK: "Sync", HOOK_DELETE: "HookSucceeded"}));
+        let hook = object(
+            "batch/v1",
+            "Job",
+            "j",
+            &json!({HOOK: "Sync", HOOK_DELETE: "HookSucceeded"}),
+        );
         assert!(!is_deleted(&hook, "BeforeHookCreation") && is_deleted(&hook, "HookSucceeded"));
         assert_eq!(phases(&object("v1", "Pod", "p", &json!({}))), [Phase::Sync]);
         assert_eq!(phases(&object("v1", "Pod", "p", &json!({HOOK: "Skip"}))), []);

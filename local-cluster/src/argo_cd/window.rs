@@ -59,8 +59,7 @@ fn is_active(window: &Value, now: Timestamp) -> Result<bool, String> {
         .parse(schedule)
         .map_err(|error| format!("cannot parse schedule '{schedule}': {error}"))?;
     let length = text(window, &["duration"]);
-    let length =
-        duration::parse(length).ok_or_else(|| format!("cannot parse duration '{length}'"))?;
+    let length = duration::parse(length).ok_or_else(|| format!("cannot parse duration '{length}'"))?;
     let zone = match text(window, &["timeZone"]) {
         "" => TimeZone::UTC,
         name => TimeZone::get(name).map_err(|error| format!("cannot parse timeZone '{name}': {error}"))?,
@@ -154,7 +153,10 @@ mod tests {
             (json!({"clusters": ["https://*"]}), true),
             (json!({"namespaces": ["{shop,bar}"]}), true),
             (json!({"applications": ["other"], "namespaces": ["shop"]}), true),
-            (json!({"applications": ["other"], "namespaces": ["shop"], "andOperator": true}), false),
+            (
+                json!({"applications": ["other"], "namespaces": ["shop"], "andOperator": true}),
+                false,
+            ),
             (json!({}), false),
         ];
         for (window, expected) in table {
@@ -178,14 +180,30 @@ mod tests {
             (vec![window("deny", true, false)], false, false),
             (vec![window("deny", true, true)], true, false),
             (vec![window("deny", false, false)], true, true),
-            (vec![window("deny", true, true), window("deny", true, false)], false, false),
-            (vec![window("deny", true, false), window("allow", true, false)], false, false),
-            (vec![window("allow", true, false), window("allow", false, false)], true, true),
+            (
+                vec![window("deny", true, true), window("deny", true, false)],
+                false,
+                false,
+            ),
+            (
+                vec![window("deny", true, false), window("allow", true, false)],
+                false,
+                false,
+            ),
+            (
+                vec![window("allow", true, false), window("allow", false, false)],
+                true,
+                true,
+            ),
         ];
         for (windows, manual, automated) in table {
             let project = json!({"spec": {"syncWindows": windows}});
             assert_eq!(can_sync(&project, SUBJECT, true, now), Ok(manual), "{project}");
-            assert_eq!(can_sync(&project, SUBJECT, false, now), Ok(automated), "{project}");
+            assert_eq!(
+                can_sync(&project, SUBJECT, false, now),
+                Ok(automated),
+                "{project}"
+            );
         }
     }
 }

@@ -69,7 +69,8 @@ impl World {
     }
 
     async fn measure(&self, bake: &Bake) -> Vec<Measurement> {
-        let measured = measure(&self.servers, &request(), bake, Timestamp::now());
+        let request = request();
+        let measured = measure(&self.servers, &request, bake, Timestamp::now());
         tokio::time::timeout(PATIENCE, measured).await.unwrap()
     }
 

@@ -1,10 +1,25 @@
-//! The verdict on a Canary of Flagger. Only the fields that are looked at are read.
+//! The verdict on a Canary of Flagger, and what is to be done with it next. Only the fields that are looked at are
+//! read.
+//!
+//! A Canary does not change when its target does: Flagger finds out by itself, some time after we wrote. Until then
+//! its phase is the end of the run before. What proves that a run is ours: the condition `Promoted` turned to the
+//! phase after our write, or the primary has our image. `status.lastTransitionTime` does not: while the phase is
+//! Failed, Flagger sets it anew with every look.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use serde::Deserialize;
 use slipway_model::Timestamp;
 
-use crate::{Expected, Observed, UNSEEN, Verdict, progressing};
+use crate::{
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, annotation, cut, fail, kubectl, micros,
+    progressing, running, still_ours,
+};
+
+/// Annotation of a Canary whose analysis we skip for one run: taken off again, with `spec.skipAnalysis`, at its end.
+pub const SKIPPED: &str = "deploy.slipway.dev/skips-analysis";
 
 /// `flagger.app/v1beta1` Canary.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -12,9 +27,351 @@ use crate::{Expected, Observed, UNSEEN, Verdict, progressing};
 pub struct Canary {
     #[serde(default)]
     pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: CanarySpec,
+    #[serde(default)]
+    pub status: CanaryStatus,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanarySpec {
+    #[serde(default)]
+    pub target_ref: TargetRef,
+    #[serde(default)]
+    pub suspend: bool,
+    #[serde(default)]
+    pub skip_analysis: bool,
+    /// Older manifests call it `canaryAnalysis`.
+    #[serde(default, alias = "canaryAnalysis")]
+    pub analysis: Option<Analysis>,
+}
+
+/// The workload that people change.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub name: String,
+}
+
+/// How the new version is tried.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Analysis {
+    /// Failed checks that end it; Flagger takes 1 for what is not above 0.
+    #[serde(default)]
+    pub threshold: Option<i64>,
+    #[serde(default)]
+    pub iterations: Option<i64>,
+    #[serde(default)]
+    pub max_weight: Option<i64>,
+    #[serde(default)]
+    pub webhooks: Option<Vec<Webhook>>,
+}
+
+/// Whom Flagger asks.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default, rename = "type")]
+    pub kind: String,
+}
+
+/// What Flagger says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStatus {
+    #[serde(default)]
+    pub phase: Option<String>,
+    #[serde(default)]
+    pub failed_checks: i64,
+    #[serde(default)]
+    pub canary_weight: i64,
+    #[serde(default)]
+    pub iterations: i64,
+    /// Hash of the target's template that was last tried.
+    #[serde(default)]
+    pub last_applied_spec: Option<String>,
+    /// Hash of the one that serves.
+    #[serde(default)]
+    pub last_promoted_spec: Option<String>,
+    #[serde(default)]
+    pub last_transition_time: Option<Time>,
+    #[serde(default)]
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// As in other kinds; Flagger has one, `Promoted`, whose reason is the phase.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+    #[serde(default)]
+    pub last_update_time: Option<Time>,
+    #[serde(default)]
+    pub last_transition_time: Option<Time>,
+}
+
+impl Canary {
+    /// The phase; empty before Flagger has seen it.
+    pub fn phase(&self) -> &str {
+        self.status.phase.as_deref().unwrap_or_default()
+    }
+
+    /// Failed checks at which Flagger rolls back (`GetAnalysisThreshold`).
+    pub fn threshold(&self) -> i64 {
+        let told = self
+            .spec
+            .analysis
+            .as_ref()
+            .and_then(|analysis| analysis.threshold);
+        told.filter(|told| *told > 0).unwrap_or(1)
+    }
+
+    /// Whether a run is under way that can be rolled back.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase(), "Progressing" | "WaitingPromotion")
+    }
+
+    /// Names of the webhooks that Flagger waits for in the present phase.
+    pub fn gates(&self) -> Vec<&str> {
+        let kind = match self.phase() {
+            "Waiting" => "confirm-rollout",
+            "WaitingPromotion" => "confirm-promotion",
+            _ => return Vec::new(),
+        };
+        let webhooks = self
+            .spec
+            .analysis
+            .as_ref()
+            .and_then(|analysis| analysis.webhooks.as_ref());
+        webhooks
+            .into_iter()
+            .flatten()
+            .filter(|webhook| webhook.kind == kind)
+            .map(|webhook| webhook.name.as_str())
+            .collect()
+    }
+
+    /// The condition that tells of the present phase.
+    fn promoted(&self) -> Option<&Condition> {
+        let conditions = self.status.conditions.as_deref().unwrap_or_default();
+        conditions.iter().find(|condition| {
+            condition.kind == "Promoted" && condition.reason.as_deref() == Some(self.phase())
+        })
+    }
+
+    /// When the present phase, one that ends a run, was reached. Cut to seconds.
+    fn ended_at(&self) -> Option<Timestamp> {
+        let told = match self.promoted() {
+            Some(condition) => condition
+                .last_update_time
+                .as_ref()
+                .or(condition.last_transition_time.as_ref()),
+            // Versions without conditions.
+            None => self.status.last_transition_time.as_ref(),
+        };
+        told.map(|time| Timestamp::from_micros(micros(time)))
+    }
 }
 
 /// Judges one Canary.
-pub fn judge(_expected: &Expected, _live: &Canary, _observed: &Observed, _now: Timestamp) -> Verdict {
-    progressing(UNSEEN.to_owned())
+pub fn judge(expected: &Expected, live: &Canary, observed: &Observed, _now: Timestamp) -> Verdict {
+    if let Some(verdict) = still_ours::check(expected, WorkloadKind::Canary, &live.metadata, None) {
+        return verdict;
+    }
+    let primary = observed.primary.as_deref();
+    let status = &live.status;
+    let message = match live.phase() {
+        "" | "Initializing" => format!("Flagger is setting up {} for the first time", primary_name(live)),
+        "Initialized" | "Succeeded" => return succeeded(expected, live, primary),
+        "Failed" => return failed(expected, live, primary),
+        "Waiting" => format!("the new version waits to be tried: {}", gate_words(live)),
+        "WaitingPromotion" => format!(
+            "the new version is tried and waits for promotion: {}",
+            gate_words(live)
+        ),
+        "Progressing" => trial_words(live),
+        "Promoting" => format!("tried; {} takes the new version", primary_name(live)),
+        "Finalising" => "promoted; traffic goes back to the primary".to_owned(),
+        "Terminating" | "Terminated" => {
+            return fail(
+                FailureReason::Deleted,
+                "Flagger is giving the Canary up: it was deleted",
+            );
+        }
+        other => format!("Flagger says {other}"),
+    };
+    let mut message = message;
+    if live.spec.suspend {
+        message = format!("{message}; it is suspended: set its spec.suspend to false to let it go on");
+    }
+    if status.failed_checks > 0 {
+        message = format!(
+            "{message}; {} of {} failed checks that end it",
+            status.failed_checks,
+            live.threshold()
+        );
+    }
+    progressing(message)
+}
+
+fn succeeded(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -> Verdict {
+    let first = live.phase() == "Initialized";
+    match primary {
+        Some(primary) if has_image(expected, primary) => serves(expected, primary),
+        // The run before, or a watch of the primary that lags.
+        Some(primary) => {
+            let images = primary
+                .spec
+                .as_ref()
+                .map(|spec| running::images_of(&spec.template).join(", "));
+            let images = images.unwrap_or_default();
+            unnoticed(live, &format!("{} runs {images}", primary_name(live)))
+        }
+        // A target without a primary Deployment (a DaemonSet, a Service): the time has to do.
+        None if live.spec.target_ref.kind == "Deployment" => {
+            unnoticed(live, &format!("{} is not seen", primary_name(live)))
+        }
+        None if live.ended_at() >= Some(cut_to_seconds(expected.since)) => Verdict::Complete,
+        None if first => progressing(format!("Flagger has set up {}", primary_name(live))),
+        None => unnoticed(live, "its last run was before this change"),
+    }
+}
+
+/// The primary has our image: whether it has come up with it.
+fn serves(expected: &Expected, primary: &Deployment) -> Verdict {
+    match kubectl::deployment(primary, 0) {
+        Ok(status) if status.done => {
+            let replicas = primary.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            if replicas == 0 && expected.verify.digest {
+                return fail(
+                    FailureReason::ScaledToZero,
+                    "the primary is scaled to zero, so nothing runs: scale the target up, or set verify.digest to false",
+                );
+            }
+            Verdict::Complete
+        }
+        Ok(status) => progressing(format!("the primary is not up yet: {}", status.line)),
+        Err(error) => fail(
+            FailureReason::ProgressDeadlineExceeded,
+            &format!("the primary does not come up: {error}"),
+        ),
+    }
+}
+
+fn failed(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -> Verdict {
+    let status = &live.status;
+    // Back at what serves: Flagger tries nothing then, and leaves the phase of the run before as it is.
+    let nothing_to_try =
+        status.last_applied_spec.is_some() && status.last_applied_spec == status.last_promoted_spec;
+    if nothing_to_try && let Some(primary) = primary.filter(|primary| has_image(expected, primary)) {
+        return serves(expected, primary);
+    }
+    // Flagger looks every few seconds at most often, so a run that began after the change did not end in its second.
+    if live.ended_at() <= Some(expected.since) {
+        return unnoticed(live, "its last run was before this change");
+    }
+    let why = live
+        .promoted()
+        .and_then(|condition| condition.message.as_deref())
+        .unwrap_or("the analysis failed");
+    let traffic = if status.canary_weight > 0 {
+        "the primary did not come up, and the canary serves"
+    } else {
+        "the version before serves everything"
+    };
+    fail(
+        FailureReason::Aborted,
+        &format!(
+            "Flagger rolled back, and {traffic}: {} The Canary's events name the checks",
+            sentence(&cut(why))
+        ),
+    )
+}
+
+/// The end of the run before stands still.
+fn unnoticed(live: &Canary, why: &str) -> Verdict {
+    let suspended = if live.spec.suspend {
+        "; it is suspended: set its spec.suspend to false"
+    } else {
+        ""
+    };
+    progressing(format!(
+        "waiting for Flagger to take up the new version ({} is of the run before: {why}){suspended}",
+        live.phase()
+    ))
+}
+
+/// What is to be done with it next. Flagger is not told to promote: it asks its webhooks, and whoever answers them
+/// (approval-svc) lets it go on, so this only says whom it waits for.
+pub fn next(expected: &Expected, live: &Canary) -> Next {
+    if still_ours::check(expected, WorkloadKind::Canary, &live.metadata, None).is_some() {
+        return Next::Wait;
+    }
+    match live.phase() {
+        "Waiting" | "WaitingPromotion" => Next::Ask(gate_words(live)),
+        "Succeeded" | "Failed" if annotation(&live.metadata, SKIPPED).is_some() => Next::Settle,
+        _ => Next::Wait,
+    }
+}
+
+fn has_image(expected: &Expected, primary: &Deployment) -> bool {
+    let template = primary.spec.as_ref().map(|spec| &spec.template);
+    !running::containers_with(template, &expected.image).is_empty()
+}
+
+fn primary_name(live: &Canary) -> String {
+    format!("{}-primary", live.spec.target_ref.name)
+}
+
+fn gate_words(live: &Canary) -> String {
+    let gates = live.gates();
+    if gates.is_empty() {
+        "Flagger waits for somebody's word".to_owned()
+    } else {
+        format!("Flagger asks its webhook {}", gates.join(", "))
+    }
+}
+
+fn trial_words(live: &Canary) -> String {
+    let status = &live.status;
+    let analysis = live.spec.analysis.clone().unwrap_or_default();
+    match (analysis.iterations, analysis.max_weight) {
+        (Some(iterations), _) if iterations > 0 => format!(
+            "the new version is tried: iteration {} of {iterations}",
+            status.iterations
+        ),
+        (_, Some(most)) => format!(
+            "the new version is tried with {} % of the traffic, up to {most} %",
+            status.canary_weight
+        ),
+        _ => format!(
+            "the new version is tried with {} % of the traffic",
+            status.canary_weight
+        ),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    if text.ends_with('.') {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
+}
+
+fn cut_to_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_micros(time.as_micros().div_euclid(1_000_000) * 1_000_000)
 }

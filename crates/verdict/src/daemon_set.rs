@@ -51,7 +51,9 @@ pub fn judge(expected: &Expected, live: &DaemonSet, observed: &Observed, now: Ti
     };
     let fault = pods::judge(&current, &expected.verify, now);
     let deadline = stalled::deadline(expected, &current.pods);
-    stalled::verdict(message, fault, deadline, now)
+    let missing = status.current_number_scheduled < status.desired_number_scheduled;
+    let hint = if missing { stalled::NOT_CREATED } else { "" };
+    stalled::verdict(message, fault, deadline, hint, now)
 }
 
 /// What is missing although kubectl is content, or the verdict.
@@ -202,14 +204,11 @@ fn words(waits_for: WaitsFor, status: &DaemonSetStatus, all: &[&Pod], current: &
     if let Some(pod) = pods::worst(&pods::old(all, current)) {
         return format!("{message}; held up by the version before: {pod}");
     }
-    // No condition of this kind tells of quota or admission; that nodes stay without a pod does.
-    let without = status.desired_number_scheduled - status.current_number_scheduled;
+    let wanted = status.desired_number_scheduled;
+    let without = wanted - status.current_number_scheduled;
+    // While one is on its way out, its successor cannot be there.
     if without > 0 && pods::living(all).count() == all.len() {
-        return format!(
-            "{message}; {without} of {} nodes have no pod: where this lasts, quota or admission refuses it, and the \
-             DaemonSet's events say why",
-            status.desired_number_scheduled
-        );
+        return format!("{message}; {without} of {wanted} nodes have no pod");
     }
     message
 }

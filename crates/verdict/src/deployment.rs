@@ -59,7 +59,7 @@ pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: T
     } else {
         pods::judge(&current, &expected.verify, now)
     };
-    stalled::verdict(message, hopeless, deadline, now)
+    stalled::verdict(message, hopeless, deadline, "", now)
 }
 
 fn complete(expected: &Expected, live: &Deployment, current: &Current<'_>) -> Verdict {

@@ -179,6 +179,30 @@ impl FailureReason {
     }
 }
 
+/// What is to be done with a rollout that goes step by step (Argo Rollouts, Flagger).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: it goes on by itself, or has ended.
+    Wait,
+    /// It waits for a word that is ours to give.
+    Promote,
+    /// It waits for somebody else's word. What for, for people.
+    Ask(String),
+    /// What was set for this run is to be taken back.
+    Settle,
+}
+
+/// What is to be done with the workload next.
+pub fn next(expected: &Expected, workload: &Workload) -> Next {
+    match workload {
+        Workload::Rollout(live) => rollout::next(expected, live),
+        Workload::Canary(live) => canary::next(expected, live),
+        Workload::Deployment(_) | Workload::StatefulSet(_) | Workload::DaemonSet(_) | Workload::Application(_) => {
+            Next::Wait
+        }
+    }
+}
+
 /// Judges one workload.
 pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdict {
     match &observed.workload {

@@ -58,14 +58,6 @@ pub(crate) fn old<'a>(all: &[&'a Pod], current: &Current<'_>) -> Vec<&'a Pod> {
         .collect()
 }
 
-pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
 /// The strategy leaves the pods to somebody who deletes them.
 pub(crate) fn not_rolled_out(old: usize) -> Verdict {
     let pods = match old {

@@ -1,10 +1,27 @@
-//! The verdict on a Rollout of Argo Rollouts. Only the fields that are looked at are read.
+//! The verdict on a Rollout of Argo Rollouts (1.0 and later), and whether a promotion is due. Only the fields that are
+//! looked at are read.
+//!
+//! The controller computes `status.phase`; like its own plugin (`utils/rollout`, `GetRolloutPhase`) we trust it only
+//! for the present generation, and not while an unpausing has yet to be noticed. A Rollout that went back to its
+//! stable version is Healthy too, so who is current and stable, and what the pods run, is looked at beside it.
 
-use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::PodTemplateSpec,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
 use serde::Deserialize;
 use slipway_model::Timestamp;
 
-use crate::{Expected, Observed, UNSEEN, Verdict, pods::Current, progressing};
+use crate::{
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, annotation, cut, fail, label,
+    pods::{self, Current},
+    progressing, running, stalled, still_ours,
+};
+
+/// Label of ReplicaSets and pods with the hash of their template.
+pub const POD_HASH: &str = "rollouts-pod-template-hash";
+/// Annotation with the generation of the workload that `workloadRef` names.
+const WORKLOAD_GENERATION: &str = "rollout.argoproj.io/workload-generation";
 
 /// `argoproj.io/v1alpha1` Rollout.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -14,22 +31,417 @@ pub struct Rollout {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: RolloutSpec,
+    #[serde(default)]
+    pub status: RolloutStatus,
 }
 
 /// What is wanted.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
+    /// Absent where `workloadRef` names a Deployment that has it.
     #[serde(default)]
     pub template: Option<PodTemplateSpec>,
+    #[serde(default)]
+    pub replicas: Option<i32>,
+    /// Somebody stopped it; the controller's own pauses are in the status.
+    #[serde(default)]
+    pub paused: bool,
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+/// How it is rolled out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Strategy {
+    #[serde(default)]
+    pub canary: Option<CanaryStrategy>,
+    #[serde(default)]
+    pub blue_green: Option<BlueGreenStrategy>,
+}
+
+/// Step by step.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStrategy {
+    #[serde(default)]
+    pub steps: Option<Vec<Step>>,
+}
+
+/// One step; of those that are no pause only that they are there matters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    #[serde(default)]
+    pub pause: Option<PauseStep>,
+}
+
+/// A step that waits, without a duration for somebody.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PauseStep {
+    #[serde(default)]
+    pub duration: Option<IntOrString>,
+}
+
+/// All at once, beside the old one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlueGreenStrategy {
+    #[serde(default)]
+    pub auto_promotion_enabled: Option<bool>,
+    #[serde(default)]
+    pub auto_promotion_seconds: Option<i32>,
+}
+
+/// What the controller says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// A number as text; before 0.10 a hash.
+    #[serde(default)]
+    pub observed_generation: Option<String>,
+    #[serde(default)]
+    pub workload_observed_generation: Option<String>,
+    /// `Healthy`, `Degraded`, `Progressing` or `Paused`.
+    #[serde(default)]
+    pub phase: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Somebody, or an analysis that failed, ended it: the stable version serves everything.
+    #[serde(default)]
+    pub abort: bool,
+    #[serde(default)]
+    pub pause_conditions: Option<Vec<PauseCondition>>,
+    #[serde(default)]
+    pub controller_pause: bool,
+    #[serde(default)]
+    pub current_pod_hash: Option<String>,
+    #[serde(default, rename = "stableRS")]
+    pub stable_rs: Option<String>,
+    #[serde(default)]
+    pub current_step_index: Option<i32>,
+    #[serde(default)]
+    pub updated_replicas: Option<i32>,
+    #[serde(default)]
+    pub available_replicas: Option<i32>,
+    #[serde(default)]
+    pub conditions: Option<Vec<Condition>>,
+    #[serde(default)]
+    pub canary: CanaryStatus,
+}
+
+/// Why the controller paused.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PauseCondition {
+    /// `CanaryPauseStep`, `BlueGreenPause`, `InconclusiveAnalysisRun` or `InconclusiveExperiment`.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// As in other kinds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub status: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// Of a rollout by steps.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStatus {
+    #[serde(default)]
+    pub current_step_analysis_run_status: Option<AnalysisRun>,
+}
+
+/// An analysis that belongs to a step.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisRun {
+    #[serde(default)]
+    pub status: Option<String>,
+}
+
+impl Rollout {
+    /// The steps of a rollout by steps.
+    pub fn steps(&self) -> &[Step] {
+        self.spec
+            .strategy
+            .canary
+            .as_ref()
+            .and_then(|canary| canary.steps.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Whether the present version serves everything (`IsFullyPromoted`).
+    pub fn is_fully_promoted(&self) -> bool {
+        self.status.stable_rs == self.status.current_pod_hash
+    }
+
+    /// The controller's pauses.
+    pub fn pauses(&self) -> &[PauseCondition] {
+        self.status.pause_conditions.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the status is about what is wanted now.
+    fn is_observed(&self) -> bool {
+        let generation = self.metadata.generation.unwrap_or(0);
+        let observed = self.status.observed_generation.as_deref();
+        let workload = annotation(&self.metadata, WORKLOAD_GENERATION);
+        observed.and_then(|text| text.parse::<i64>().ok()) == Some(generation)
+            && workload
+                .is_none_or(|wanted| self.status.workload_observed_generation.as_deref() == Some(wanted))
+    }
+
+    fn condition(&self, kind: &str) -> Option<&Condition> {
+        let conditions = self.status.conditions.as_deref().unwrap_or_default();
+        conditions.iter().find(|condition| condition.kind == kind)
+    }
 }
 
 /// Judges one Rollout.
-pub fn judge(_expected: &Expected, _live: &Rollout, _observed: &Observed, _now: Timestamp) -> Verdict {
-    progressing(UNSEEN.to_owned())
+pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Timestamp) -> Verdict {
+    let template = live.spec.template.as_ref();
+    if let Some(verdict) = still_ours::check(expected, WorkloadKind::Rollout, &live.metadata, template) {
+        return verdict;
+    }
+    if !live.is_observed() {
+        return progressing(stalled::UNNOTICED.to_owned());
+    }
+    let current = current_pods(live, observed);
+    if live.status.abort && !live.is_fully_promoted() {
+        return aborted(live, &current);
+    }
+    if live.status.controller_pause && live.pauses().is_empty() {
+        return progressing("promoted; waiting for Argo Rollouts to go on".to_owned());
+    }
+    let mut message = match live.status.phase.as_deref().unwrap_or_default() {
+        "Healthy" => match healthy(expected, live, &current) {
+            Ok(message) => message,
+            Err(verdict) => return verdict,
+        },
+        "Degraded" => return degraded(live, &current),
+        "Paused" => format!("{}; {}", words(live), pause_words(live)),
+        "Progressing" => words(live),
+        "" => "Argo Rollouts tells no phase: versions before 1.0 are not supported".to_owned(),
+        other => format!("Argo Rollouts says {other}: {}", words(live)),
+    };
+    if let Some(pod) = pods::worst(&current.pods) {
+        message = format!("{message}; {pod}");
+    }
+    // The controller keeps progressDeadlineSeconds itself, and stops the clock while it is paused.
+    let fault = pods::judge(&current, &expected.verify, now);
+    stalled::verdict(message, fault, None, "", now)
+}
+
+/// What is missing although the controller is content, or the verdict.
+fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result<String, Verdict> {
+    if !live.is_fully_promoted() {
+        return Ok("the new version is not yet the stable one".to_owned());
+    }
+    if !expected.verify.digest {
+        return Err(Verdict::Complete);
+    }
+    let wanted = live.spec.replicas.unwrap_or(1);
+    if wanted == 0 {
+        return Err(fail(
+            FailureReason::ScaledToZero,
+            "it is scaled to zero, so nothing runs: scale it up, or set verify.digest to false",
+        ));
+    }
+    // With a workloadRef the template is the ReplicaSet's.
+    let its = current
+        .replica_set
+        .and_then(|set| set.spec.as_ref()?.template.as_ref());
+    let template = live.spec.template.as_ref().or(its);
+    let ours = running::containers_with(template, &expected.image);
+    if ours.is_empty()
+        && let Some(its) = template
+    {
+        let message = format!(
+            "someone else's update took its place: it runs {}",
+            running::images_of(its).join(", ")
+        );
+        return Err(fail(FailureReason::Superseded, &message));
+    }
+    let Some(digest) = running::digest_to_prove(expected) else {
+        return Err(Verdict::Complete);
+    };
+    match running::prove(&current.pods, &ours, digest) {
+        Err(failure) => Err(Verdict::Failed(failure)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(_) => Err(Verdict::Complete),
+    }
+}
+
+fn aborted(live: &Rollout, current: &Current<'_>) -> Verdict {
+    let why = live
+        .condition("Progressing")
+        .filter(|condition| condition.reason.as_deref() == Some("RolloutAborted"))
+        .and_then(|condition| condition.message.as_deref())
+        .or(live.status.message.as_deref());
+    let why = why.map_or_else(String::new, |why| format!(": {}", cut(why)));
+    let pod = pods::worst(&current.pods).map_or_else(String::new, |pod| format!("; {pod}"));
+    fail(
+        FailureReason::Aborted,
+        &format!("the rollout was aborted, and the version before serves everything{why}{pod}"),
+    )
+}
+
+fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
+    let progress = live.condition("Progressing");
+    let reason = progress.and_then(|condition| condition.reason.as_deref());
+    let said = live
+        .status
+        .message
+        .as_deref()
+        .or(progress.and_then(|condition| condition.message.as_deref()));
+    let said = cut(said.unwrap_or("no reason given"));
+    let pod = pods::worst(&current.pods).map_or_else(String::new, |pod| format!("; {pod}"));
+    let (reason, message) = match reason {
+        _ if live.condition("InvalidSpec").is_some() => (
+            FailureReason::Degraded,
+            format!("Argo Rollouts refuses its spec: {said}"),
+        ),
+        Some("RolloutAborted") => (
+            FailureReason::Aborted,
+            format!("the rollout was aborted, and the version before serves everything: {said}{pod}"),
+        ),
+        Some("ProgressDeadlineExceeded") => (
+            FailureReason::ProgressDeadlineExceeded,
+            format!("no progress within its progressDeadlineSeconds: {said}{pod}"),
+        ),
+        _ => (
+            FailureReason::Degraded,
+            format!("Argo Rollouts says Degraded: {said}{pod}"),
+        ),
+    };
+    fail(reason, &message)
+}
+
+/// What is to be done with it next.
+pub fn next(expected: &Expected, live: &Rollout) -> Next {
+    let other = still_ours::check(
+        expected,
+        WorkloadKind::Rollout,
+        &live.metadata,
+        live.spec.template.as_ref(),
+    );
+    if other.is_some() || !live.is_observed() || live.status.abort {
+        return Next::Wait;
+    }
+    match pause(live) {
+        Some(Pause::Somebody) if expected.promotes => Next::Promote,
+        Some(Pause::Somebody | Pause::Judgement | Pause::Stopped) => Next::Ask(pause_words(live)),
+        Some(Pause::Time) | None => Next::Wait,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// It goes on by itself after a while.
+    Time,
+    /// A step asks for a word.
+    Somebody,
+    /// An analysis came to no conclusion: nobody should go on without looking.
+    Judgement,
+    /// Somebody stopped it by `spec.paused`.
+    Stopped,
+}
+
+/// What it is paused for (`requiresManualAction`).
+fn pause(live: &Rollout) -> Option<Pause> {
+    if live.spec.paused {
+        return Some(Pause::Stopped);
+    }
+    let reasons = live.pauses().iter().map(|pause| match pause.reason.as_str() {
+        "InconclusiveAnalysisRun" | "InconclusiveExperiment" => Pause::Judgement,
+        "CanaryPauseStep" => {
+            let index = usize::try_from(live.status.current_step_index.unwrap_or(0)).unwrap_or(0);
+            let step = live.steps().get(index).and_then(|step| step.pause.as_ref());
+            match step {
+                Some(step) if step.duration.is_none() => Pause::Somebody,
+                _ => Pause::Time,
+            }
+        }
+        "BlueGreenPause" => match &live.spec.strategy.blue_green {
+            Some(strategy)
+                if strategy.auto_promotion_enabled == Some(false)
+                    && strategy.auto_promotion_seconds.unwrap_or(0) == 0 =>
+            {
+                Pause::Somebody
+            }
+            _ => Pause::Time,
+        },
+        // A reason that is not known is not to be promoted unseen.
+        _ => Pause::Judgement,
+    });
+    // The one that asks most.
+    reasons.max_by_key(|pause| match pause {
+        Pause::Time => 0,
+        Pause::Somebody => 1,
+        Pause::Judgement | Pause::Stopped => 2,
+    })
+}
+
+fn pause_words(live: &Rollout) -> String {
+    let reason = live.pauses().first().map_or("", |pause| pause.reason.as_str());
+    match pause(live) {
+        Some(Pause::Stopped) => "somebody paused it (spec.paused): promoting lets it go on".to_owned(),
+        Some(Pause::Judgement) => {
+            format!("it is paused, since an analysis came to no conclusion ({reason}): promote or abort")
+        }
+        Some(Pause::Somebody) => "it is paused until somebody promotes or aborts".to_owned(),
+        Some(Pause::Time) => "it is paused for a while, as its strategy says".to_owned(),
+        None => "it is paused".to_owned(),
+    }
+}
+
+fn words(live: &Rollout) -> String {
+    let status = &live.status;
+    let wanted = live.spec.replicas.unwrap_or(1);
+    let updated = status.updated_replicas.unwrap_or(0);
+    let steps = live.steps().len();
+    let done = usize::try_from(status.current_step_index.unwrap_or(0)).unwrap_or(0);
+    let mut message = format!("{updated} of {wanted} pods are of the new version");
+    if steps > 0 && !live.is_fully_promoted() {
+        message = format!("{message}, {} of {steps} steps done", done.min(steps));
+    } else if updated >= wanted {
+        let available = status.available_replicas.unwrap_or(0).min(wanted);
+        message = format!("{available} of {wanted} pods ready");
+    }
+    match status.message.as_deref() {
+        // A pause's message is its reason, which is told in words.
+        Some(said) if !said.is_empty() && live.pauses().is_empty() && !live.spec.paused => {
+            format!("{message} ({})", cut(said))
+        }
+        _ => message,
+    }
 }
 
 /// The ReplicaSet of the present template, and its pods.
-pub fn current_pods<'a>(_live: &Rollout, _observed: &'a Observed) -> Current<'a> {
-    Current::default()
+pub fn current_pods<'a>(live: &Rollout, observed: &'a Observed) -> Current<'a> {
+    let Some(hash) = live
+        .status
+        .current_pod_hash
+        .as_deref()
+        .filter(|_| live.is_observed())
+    else {
+        return Current::default();
+    };
+    observed
+        .replica_sets
+        .iter()
+        .find(|set| label(&set.metadata, POD_HASH) == Some(hash))
+        .map(|set| Current::of_replica_set(set, observed))
+        .unwrap_or_default()
 }

@@ -32,11 +32,17 @@ fn became_ready(pod: &Pod) -> Option<Timestamp> {
         .map(|time| later(time, std::time::Duration::ZERO))
 }
 
-/// The verdict on a rollout that is not done: `message` says what is missing.
+/// Said when time is up and pods are missing: no condition of these kinds tells why.
+pub(crate) const NOT_CREATED: &str =
+    "; where a pod is missing, quota or admission may refuse it: the workload's events say why";
+
+/// The verdict on a rollout that is not done: `message` says what is missing, `hint` what more there is to say
+/// when time is up.
 pub(crate) fn verdict(
     message: String,
     fault: Fault,
     deadline: Option<(Timestamp, u64)>,
+    hint: &str,
     now: Timestamp,
 ) -> Verdict {
     let fatal_at = match fault {
@@ -47,7 +53,7 @@ pub(crate) fn verdict(
     if let Some((at, seconds)) = deadline
         && now >= at
     {
-        let message = format!("no progress within {seconds} s: {message}");
+        let message = format!("no progress within {seconds} s: {message}{hint}");
         return fail(FailureReason::ProgressDeadlineExceeded, &message);
     }
     let look_again = fatal_at.into_iter().chain(deadline.map(|(at, _)| at)).min();

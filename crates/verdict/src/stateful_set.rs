@@ -38,7 +38,13 @@ pub fn judge(expected: &Expected, live: &StatefulSet, observed: &Observed, now: 
     };
     let fault = pods::judge(&current, &expected.verify, now);
     let deadline = stalled::deadline(expected, &current.pods);
-    stalled::verdict(message, fault, deadline, now)
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let hint = if all.len() < wanted {
+        stalled::NOT_CREATED
+    } else {
+        ""
+    };
+    stalled::verdict(message, fault, deadline, hint, now)
 }
 
 /// What is missing although kubectl is content, or the verdict.
@@ -209,13 +215,9 @@ fn words(
         return format!("{message}; held up by the version before: {pod}");
     }
     let living = pods::living(all).count();
-    let wanted = usize::try_from(replicas).unwrap_or(0);
-    // No condition of this kind tells of quota or admission; that a pod is missing while all others are ready does.
-    if living < wanted && pods::living(all).all(|pod| pods::is_ready(pod)) && all.len() == living {
-        return format!(
-            "{message}; {living} of {wanted} pods exist: where this lasts, quota or admission refuses the next one, \
-             and the StatefulSet's events say why"
-        );
+    // While one is on its way out, its successor cannot be there.
+    if all.len() == living && living < usize::try_from(replicas).unwrap_or(0) {
+        return format!("{message}; {living} of {replicas} pods exist");
     }
     message
 }

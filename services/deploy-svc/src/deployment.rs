@@ -24,7 +24,7 @@ use crate::result::{CheckResult, JobResult, Measurement};
 
 pub use bake::limits;
 pub use request::{Action, DeploymentRequest, Revert, Source};
-pub use state::{Ask, DeploymentState, DeploymentStatus, DeploymentStep, Reason};
+pub use state::{Ask, DeploymentState, DeploymentStatus, DeploymentStep, Reason, Stray};
 
 /// How often the change that puts back is looked at: it waits for a push, or for a pull request.
 const OBSERVE: Duration = Duration::from_secs(3);
@@ -105,8 +105,8 @@ pub enum DeploymentCommand {
         key: EffectKey,
         declined: Option<String>,
     },
-    /// The Job that nobody waits for runs no more, as far as that can be told.
-    JobStopped {
+    /// What nobody waits for runs no more, as far as that can be told.
+    Stopped {
         key: EffectKey,
     },
     LaneLeft,
@@ -194,8 +194,8 @@ pub enum DeploymentEvent {
     Cancelled {
         reason: Reason,
     },
-    /// The Job that was under way at the end is stopped.
-    JobStopped {},
+    /// What was under way at the end, a Job or a sync, is stopped.
+    Stopped {},
     /// It gave the lane's turn back.
     LaneLeft {},
 }
@@ -215,7 +215,8 @@ pub enum DeploymentEffect {
     Evidence,
     Promote,
     Abort,
-    StopJob,
+    /// Stops what nobody waits for.
+    Stop,
     LeaveLane,
 }
 
@@ -256,10 +257,10 @@ impl Decider for Deployment {
     fn effects(_: &Id, state: &DeploymentState) -> Vec<(EffectKey, DeploymentEffect)> {
         let mut effects = Vec::new();
         if state.stray.is_some() {
-            effects.push((EffectKey::new("stop-job", 1), DeploymentEffect::StopJob));
+            effects.push((EffectKey::new("stop", 1), DeploymentEffect::Stop));
         }
         if !state.active() {
-            // The next one in the lane is not to meet a Job of this one.
+            // The next one in the lane is not to meet what this one left.
             if effects.is_empty() && state.status.is_final() && state.holds_lane() {
                 effects.push((EffectKey::new("leave-lane", 1), DeploymentEffect::LeaveLane));
             }

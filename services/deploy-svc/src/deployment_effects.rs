@@ -2,6 +2,7 @@
 //! the rollout, ask the running service, measure, collect evidence, give the lane back. One file a step.
 
 mod apply;
+mod argo_cd;
 pub mod bake;
 mod jobs;
 mod lane;
@@ -15,13 +16,14 @@ use async_trait::async_trait;
 use slipway_kubernetes::{ApiFault, Cluster, Clusters, Kubernetes, evidence};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, CommitSha, Name, SpanId, Timestamp, TraceContext, TraceId};
-use slipway_verdict::Applied;
+use slipway_verdict::{Applied, Workload, WorkloadKind};
 use tracing::Instrument;
 
 use crate::{
     checks::Checker,
     deployment::{
-        Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, DeploymentState, Reason,
+        Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, DeploymentState, Reason,
+        Stray,
     },
     prometheus::Prometheuses,
     result::{CheckResult, JobResult, Measurement},
@@ -149,7 +151,7 @@ impl DeploymentEffects {
             Err(unknown) => {
                 let reason = Reason::new("UNKNOWN_CLUSTER", unknown.to_string());
                 Some(match run.effect {
-                    DeploymentEffect::StopJob => DeploymentCommand::JobStopped { key },
+                    DeploymentEffect::Stop => DeploymentCommand::Stopped { key },
                     DeploymentEffect::Promote | DeploymentEffect::Abort => DeploymentCommand::Told {
                         key,
                         declined: Some(reason.message),
@@ -162,24 +164,31 @@ impl DeploymentEffects {
 
     async fn on(&self, cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
         let key = run.key.clone();
+        let syncs = matches!(request.action, Action::Sync { .. });
         let outcome = match run.effect {
             DeploymentEffect::Before | DeploymentEffect::After => jobs::run(cluster, run, request).await,
-            DeploymentEffect::StopJob => {
-                jobs::stop(cluster, run, request).await;
-                Ok(DeploymentCommand::JobStopped { key })
+            DeploymentEffect::Stop => {
+                match &run.snapshot.state.stray {
+                    Some(Stray::Job { name }) => jobs::stop(cluster, run, request, name).await,
+                    Some(Stray::Sync) => argo_cd::stop(cluster, run, request).await,
+                    None => {}
+                }
+                Ok(DeploymentCommand::Stopped { key })
             }
+            DeploymentEffect::Apply if syncs => return argo_cd::apply(cluster, run, request).await,
             DeploymentEffect::Apply => {
                 let applied = self.apply(cluster, run, request).await;
                 applied.map(|applied| DeploymentCommand::Applied { key, applied })
             }
+            DeploymentEffect::Rollout if syncs => return argo_cd::follow(cluster, run, request).await,
             DeploymentEffect::Rollout => return rollout::follow(cluster, run, request).await,
             DeploymentEffect::Promote | DeploymentEffect::Abort => {
                 let declined = Some("not yet".to_owned());
                 Ok(DeploymentCommand::Told { key, declined })
             }
             DeploymentEffect::Checks => {
-                let (namespace, checks) = (&request.target.namespace, &request.checks);
-                let results = self.checker.run(cluster, namespace, checks).await;
+                let namespace = home(cluster, request).await;
+                let results = self.checker.run(cluster, &namespace, &request.checks).await;
                 results
                     .map(|results| DeploymentCommand::Checked { key, results })
                     .map_err(|fault| Outcome::Away(fault.to_string()))
@@ -232,6 +241,18 @@ impl DeploymentEffects {
     }
 }
 
+/// The namespace in which the target's pods are: an Application's are where it puts them.
+async fn home(cluster: &Kubernetes, request: &DeploymentRequest) -> Name {
+    let target = &request.target;
+    if target.kind == WorkloadKind::Application
+        && let Ok(Some(Workload::Application(live))) = cluster.read(target).await
+        && let Ok(namespace) = live.spec.destination.namespace.parse()
+    {
+        return namespace;
+    }
+    target.namespace.clone()
+}
+
 /// What a pretended cluster answers: that all is well.
 fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
     let (key, state) = (run.key.clone(), &run.snapshot.state);
@@ -276,7 +297,7 @@ fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> 
             evidence: Vec::new(),
         },
         DeploymentEffect::Promote | DeploymentEffect::Abort => DeploymentCommand::Told { key, declined: None },
-        DeploymentEffect::StopJob => DeploymentCommand::JobStopped { key },
+        DeploymentEffect::Stop => DeploymentCommand::Stopped { key },
         DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => return None,
     })
 }

@@ -29,7 +29,7 @@ impl Jobs {
 #[serde(deny_unknown_fields)]
 pub struct Job {
     pub name: Name,
-    /// The namespace it runs in; left out, the target's.
+    /// The namespace it runs in; left out, the target's (an Application's destination).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Name>,
     /// A PodSpec as Kubernetes has it (`containers`, `serviceAccountName`, …). A container without `image` runs the

@@ -35,7 +35,7 @@ pub(super) fn decide(
     Ok(match command {
         Command::Request(_) => Vec::new(),
         Command::LaneLeft if state.status.is_final() && state.holds_lane() => vec![Event::LaneLeft {}],
-        Command::JobStopped { .. } if state.stray.is_some() => vec![Event::JobStopped {}],
+        Command::Stopped { .. } if state.stray.is_some() => vec![Event::Stopped {}],
         Command::Promote { full } => asked(state, Ask::Promote { full })?,
         Command::Abort { message } => asked(state, Ask::Abort { message })?,
         Command::Cancel { message } if state.active() => {

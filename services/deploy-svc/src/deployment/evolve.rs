@@ -91,7 +91,7 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
             state.end(Status::RollbackFailed, Some(reason), at);
         }
         Event::Cancelled { reason } => state.end(Status::Cancelled, Some(reason), at),
-        Event::JobStopped {} => state.stray = None,
+        Event::Stopped {} => state.stray = None,
         Event::LaneLeft {} => state.lane_left = true,
     }
 }

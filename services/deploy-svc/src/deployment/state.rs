@@ -7,7 +7,7 @@ use slipway_ledger::EffectKey;
 use slipway_model::{Id, Name, Timestamp};
 use slipway_verdict::{Applied, analysis::Tally, evidence::PodEvidence};
 
-use super::request::DeploymentRequest;
+use super::request::{Action, DeploymentRequest};
 pub use crate::reason::Reason;
 use crate::{
     catalog::{Job, Metric},
@@ -134,9 +134,9 @@ pub struct DeploymentState {
     pub ask: Option<Ask>,
     #[serde(default)]
     pub(super) asks: u32,
-    /// A Job that nothing waits for any more and that may still run.
+    /// What nothing waits for any more and what may still run.
     #[serde(default)]
-    pub stray: Option<Name>,
+    pub stray: Option<Stray>,
     pub evidence: Vec<PodEvidence>,
     pub requested_at: Option<Timestamp>,
     pub applied_at: Option<Timestamp>,
@@ -145,6 +145,16 @@ pub struct DeploymentState {
     /// Since when the present step, or the present wait, lasts.
     pub since: Option<Timestamp>,
     pub lane_left: bool,
+}
+
+/// What a deployment that ended early leaves behind, until it is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Stray {
+    /// The Job of that name in the catalog.
+    Job { name: Name },
+    /// Argo CD's sync.
+    Sync,
 }
 
 /// What somebody asks of a canary or blue-green rollout.
@@ -218,7 +228,9 @@ impl DeploymentState {
     }
 
     pub(super) fn begin(&mut self, step: DeploymentStep, at: Timestamp) {
-        self.let_go();
+        if step == DeploymentStep::Evidence {
+            self.let_go();
+        }
         self.step = step;
         self.attempt = 1;
         self.retry_at = None;
@@ -229,18 +241,28 @@ impl DeploymentState {
         self.since = Some(at);
     }
 
-    /// Notes the Job that would run on with nobody waiting for it.
+    /// Notes what would run on with nobody waiting for it.
     fn let_go(&mut self) {
-        let ended_badly = self.jobs.last().is_some_and(|last| !last.succeeded);
-        if let Some(job) = self.job()
-            && !ended_badly
-        {
-            self.stray = Some(job.name.clone());
+        let request = self.request.as_ref();
+        let syncs = request.is_some_and(|request| matches!(request.action, Action::Sync { .. }));
+        match self.step {
+            DeploymentStep::Before | DeploymentStep::After => {
+                let ended = self.jobs.last().is_some_and(|last| !last.succeeded);
+                if let Some(job) = self.job().filter(|_| !ended) {
+                    self.stray = Some(Stray::Job {
+                        name: job.name.clone(),
+                    });
+                }
+            }
+            DeploymentStep::Apply | DeploymentStep::Rollout if syncs => self.stray = Some(Stray::Sync),
+            _ => {}
         }
     }
 
     pub(super) fn end(&mut self, status: DeploymentStatus, reason: Option<&Reason>, at: Timestamp) {
-        self.let_go();
+        if status != DeploymentStatus::Succeeded {
+            self.let_go();
+        }
         self.status = status;
         self.reason = reason.cloned();
         self.ask = None;

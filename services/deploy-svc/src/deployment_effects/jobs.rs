@@ -9,7 +9,7 @@ use slipway_kubernetes::{
 use slipway_model::{Name, Timestamp};
 use slipway_verdict::{Verdict, created, job};
 
-use super::{Outcome, Run, words::Words};
+use super::{Outcome, Run, home, words::Words};
 use crate::{
     catalog::Job,
     deployment::{DeploymentCommand, DeploymentRequest, Reason},
@@ -49,7 +49,7 @@ async fn follow(
     request: &DeploymentRequest,
     job: &Job,
 ) -> Result<JobResult, ApiFault> {
-    let namespace = namespace(job, request);
+    let namespace = &namespace(cluster, job, request).await;
     let order = Order {
         deployment: &run.id,
         target: &request.target,
@@ -151,15 +151,13 @@ fn verdict_of_time() -> Verdict {
 
 /// Deletes the Job that nobody waits for any more, and waits a while for its pods to go. Whoever cannot be asked does
 /// not hold up the end: the Job's own deadline stops it then.
-pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) {
-    let Some(stray) = &run.snapshot.state.stray else {
-        return;
-    };
+pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest, stray: &Name) {
     let mut all = request.jobs.before.iter().chain(&request.jobs.after);
     let Some(job) = all.find(|job| job.name == *stray) else {
         return;
     };
-    let (namespace, name) = (namespace(job, request), jobs::name(&run.id, &job.name));
+    let namespace = &namespace(cluster, job, request).await;
+    let name = jobs::name(&run.id, &job.name);
     let stopped = async {
         loop {
             let gone = match jobs::delete(cluster, namespace, &name).await {
@@ -183,6 +181,9 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     }
 }
 
-fn namespace<'a>(job: &'a Job, request: &'a DeploymentRequest) -> &'a Name {
-    job.namespace.as_ref().unwrap_or(&request.target.namespace)
+async fn namespace(cluster: &Kubernetes, job: &Job, request: &DeploymentRequest) -> Name {
+    match &job.namespace {
+        Some(namespace) => namespace.clone(),
+        None => home(cluster, request).await,
+    }
 }

@@ -1,0 +1,197 @@
+//! The stored form of events.
+
+use std::{fs, path::Path, time::Duration};
+
+use deploy_svc::{
+    catalog::Pauses,
+    deployment::{
+        Action, Ask, Deployment, DeploymentEvent as Event, DeploymentRequest, DeploymentState,
+        DeploymentStatus, DeploymentStep as Step, Reason, Revert,
+    },
+    result::{JobResult, Measurement},
+};
+use pretty_assertions::assert_eq;
+use serde_json::json;
+use slipway_ledger::Decider;
+use slipway_verdict::Applied;
+
+use crate::life::{START, check, pod, reason, request};
+
+/// The stored form of every event. A file that differs breaks what is stored already: add a field with a default
+/// instead. `SLIPWAY_BLESS=1` writes files that are missing.
+#[test]
+fn events_keep_their_json_form() {
+    let applied = Applied {
+        uid: "6f1c".to_owned(),
+        generation: 3,
+        created_at: Some(START),
+        previous: None,
+    };
+    let events = [
+        Event::Requested {
+            request: Box::new(request(true)),
+            deadline: START + Duration::from_secs(600),
+        },
+        Event::Applied { applied },
+        Event::RolledOut {},
+        Event::Checked {
+            results: vec![check(false)],
+        },
+        Event::Progressed {
+            message: "1 of 3 new pods ready".to_owned(),
+            fault: false,
+        },
+        Event::Stumbled {
+            step: Step::Apply,
+            attempt: 2,
+            message: "connection refused".to_owned(),
+            retry_at: START,
+        },
+        Event::Resumed {
+            step: Step::Apply,
+            attempt: 3,
+        },
+        Event::Failing { reason: reason() },
+        Event::Succeeded {},
+        Event::Failed {
+            reason: reason(),
+            evidence: vec![pod()],
+        },
+        Event::Errored {
+            reason: Reason::new("DEADLINE_EXCEEDED", "not verified within 600 s"),
+        },
+        Event::Cancelled {
+            reason: Reason::new("CANCELLED", "cancelled by token/alice"),
+        },
+        Event::LaneLeft {},
+        Event::Reverting {
+            change: "chg-2".parse().unwrap(),
+        },
+        Event::Reverted {
+            commit: "2222222222222222222222222222222222222222".parse().unwrap(),
+        },
+        Event::JobEnded {
+            result: JobResult {
+                name: "migrate".parse().unwrap(),
+                job: "migrate-0a1b2c3d4e5f".to_owned(),
+                succeeded: false,
+                message: "the Job failed; pod migrate-0a1b2c3d4e5f-x2x5z: exit code 3".to_owned(),
+                log_tail: vec!["no such table".to_owned()],
+            },
+        },
+        Event::Measured {
+            measurements: vec![Measurement {
+                metric: "errors".parse().unwrap(),
+                at: START,
+                value: Some(0.25),
+                message: String::new(),
+            }],
+            unwell: Some("1 of 2 new pods ready".to_owned()),
+            next_at: Some(START + Duration::from_secs(30)),
+        },
+        Event::Asked {
+            ask: Ask::Promote { full: true },
+        },
+        Event::Promoted {},
+        Event::Declined {
+            message: "it does not pause".to_owned(),
+        },
+        Event::RollbackFailed {
+            reason: reason(),
+            evidence: vec![pod()],
+        },
+        Event::Stopped {},
+    ];
+    for event in events {
+        let json = serde_json::to_value(&event).unwrap();
+        pinned(json["type"].as_str().unwrap(), &event);
+    }
+}
+
+fn pinned(name: &str, event: &Event) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");
+    let json = serde_json::to_value(event).unwrap();
+    let path = folder.join(format!("{name}.json"));
+    if !path.exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&json).unwrap() + "\n").unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json, golden, "{}", path.display());
+    assert_eq!(&serde_json::from_value::<Event>(golden).unwrap(), event);
+}
+
+/// A request that asks for everything that requests could not say at first.
+#[test]
+fn a_full_request_keeps_its_json_form() {
+    let full = DeploymentRequest {
+        action: Action::Sync {
+            argo_cd: Default::default(),
+        },
+        jobs: serde_json::from_value(
+            json!({"before": [{"name": "migrate", "pod": {"containers": [{"name": "main"}]}}]}),
+        )
+        .unwrap(),
+        bake: Some(
+            serde_json::from_value(
+                json!({"for": "10m", "metrics": [{"name": "errors", "query": "up", "min": 1.0}]}),
+            )
+            .unwrap(),
+        ),
+        pauses: Pauses::Promote,
+        rolls_back: Some("dep-0".parse().unwrap()),
+        reverts: Some(Revert {
+            change: "chg-1".parse().unwrap(),
+            reason: "it crashes".to_owned(),
+        }),
+        ..request(false)
+    };
+    let event = Event::Requested {
+        request: Box::new(full),
+        deadline: START + Duration::from_secs(600),
+    };
+    pinned("requested_full", &event);
+    let without_git = DeploymentRequest {
+        source: None,
+        action: Action::SetImage,
+        ..request(false)
+    };
+    let event = Event::Requested {
+        request: Box::new(without_git),
+        deadline: START + Duration::from_secs(600),
+    };
+    pinned("requested_without_git", &event);
+}
+
+/// A life as it was recorded before there were Jobs, bakes and reverts comes to the same.
+#[test]
+fn old_events_apply_as_they_did() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");
+    let mut state = DeploymentState::default();
+    let mut steps = Vec::new();
+    for name in [
+        "requested",
+        "progressed",
+        "stumbled",
+        "resumed",
+        "applied",
+        "rolled_out",
+        "checked",
+        "failing",
+        "failed",
+    ] {
+        let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+        let event: Event = serde_json::from_str(&text).unwrap();
+        Deployment::evolve(&mut state, &event, START);
+        steps.push(state.step);
+    }
+    use Step::{Apply, Checks, Evidence, Rollout};
+    assert_eq!(
+        steps,
+        [
+            Apply, Apply, Apply, Apply, Rollout, Checks, Checks, Evidence, Evidence
+        ]
+    );
+    assert_eq!(state.status, DeploymentStatus::Failed);
+    assert!(Deployment::effects(&crate::life::id(), &state).is_empty());
+}

@@ -1,0 +1,112 @@
+//! What somebody asks of a rollout that pauses.
+
+use deploy_svc::{
+    catalog::{Target, WorkloadKind},
+    deployment::{
+        Ask, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
+        DeploymentRefusal, DeploymentRequest, DeploymentStatus as Status,
+    },
+};
+use pretty_assertions::assert_eq;
+use slipway_ledger::EffectKey;
+
+use crate::life::{Life, request};
+
+fn canary() -> Life {
+    let plain = request(false);
+    Life::new(DeploymentRequest {
+        target: Target {
+            kind: WorkloadKind::Rollout,
+            ..plain.target.clone()
+        },
+        ..plain
+    })
+}
+
+fn abort() -> Command {
+    Command::Abort {
+        message: "aborted by token/alice".to_owned(),
+    }
+}
+
+#[test]
+fn a_promotion_is_carried_out_beside_the_rollout() {
+    let mut life = canary().applied();
+    assert_eq!(
+        life.tell(Command::Promote { full: false }),
+        vec![Event::Asked {
+            ask: Ask::Promote { full: false }
+        }]
+    );
+    assert_eq!(life.effects(), [Effect::Promote, Effect::Rollout]);
+    assert_eq!(
+        life.tell(Command::Promote { full: false }),
+        vec![],
+        "it is asked for already"
+    );
+    let told = |key| Command::Told { key, declined: None };
+    assert_eq!(
+        life.tell(told(EffectKey::new("promote", 7))),
+        vec![],
+        "of another one"
+    );
+    assert_eq!(life.tell(told(life.state.ask_key())), vec![Event::Promoted {}]);
+    assert_eq!(life.effects(), [Effect::Rollout]);
+
+    // The next pause is the next promotion.
+    life.tell(Command::Promote { full: true });
+    assert_eq!(life.state.ask_key(), EffectKey::new("promote", 2));
+    let declined = Some("it does not pause".to_owned());
+    life.tell(Command::Told {
+        key: life.state.ask_key(),
+        declined,
+    });
+    assert_eq!(
+        (life.effects(), life.state.progress.as_str()),
+        (vec![Effect::Rollout], "it does not pause")
+    );
+    life = life.rolled_out();
+    assert_eq!(life.state.status, Status::Succeeded);
+}
+
+#[test]
+fn an_abort_fails_the_deployment() {
+    let mut life = canary().applied();
+    life.tell(Command::Promote { full: false });
+    life.tell(abort());
+    assert_eq!(life.effects(), [Effect::Abort, Effect::Rollout]);
+    assert_eq!(
+        life.tell(Command::Promote { full: true }),
+        vec![],
+        "who wants out is not overruled"
+    );
+    life.tell(Command::Told {
+        key: life.state.ask_key(),
+        declined: None,
+    });
+    assert_eq!(life.effects(), [Effect::Evidence]);
+    life.tell(Command::Evidence {
+        key: life.key(),
+        evidence: Vec::new(),
+    });
+    assert_eq!((life.state.status, life.reason()), (Status::Failed, "ABORTED"));
+    assert_eq!(life.words(), "aborted by token/alice");
+}
+
+#[test]
+fn what_does_not_pause_is_refused_with_words() {
+    let mut plain = Life::new(request(false)).applied();
+    let refused = plain.try_tell(abort()).unwrap_err();
+    assert_eq!(refused, DeploymentRefusal::NoSteps(WorkloadKind::Deployment));
+    assert!(
+        refused.to_string().contains("a Deployment has no steps"),
+        "{refused}"
+    );
+
+    let mut life = canary();
+    let refused = life.try_tell(Command::Promote { full: false }).unwrap_err();
+    assert!(refused.to_string().contains("at its step apply"), "{refused}");
+    life = life.applied().rolled_out();
+    let refused = life.try_tell(abort()).unwrap_err();
+    assert!(refused.to_string().contains("succeeded"), "{refused}");
+}

@@ -1,0 +1,209 @@
+//! Whatever happens in whatever order.
+
+use std::time::Duration;
+
+use deploy_svc::{
+    catalog::{Target, WorkloadKind},
+    deployment::{
+        Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentRequest,
+        DeploymentState, DeploymentStep as Step, Revert,
+    },
+    result::{JobResult, Measurement},
+};
+use proptest::prelude::*;
+use serde_json::json;
+use slipway_ledger::{Decider, EffectKey};
+use slipway_verdict::{Applied, Verdict};
+
+use crate::life::{Life, check, id, pod, reason, request};
+
+/// All sorts of deployments: `bits` say what is asked for.
+fn any_request(bits: u8) -> DeploymentRequest {
+    let has = |bit: u8| bits & (1 << bit) != 0;
+    let jobs = |names: &[&str]| -> Vec<_> {
+        names
+            .iter()
+            .map(|name| json!({"name": name, "pod": {"containers": [{"name": "main"}]}}))
+            .collect()
+    };
+    let plain = request(has(0));
+    DeploymentRequest {
+        jobs: serde_json::from_value(json!({
+            "before": jobs(if has(1) { &["migrate", "seed"] } else { &[] }),
+            "after": jobs(if has(2) { &["smoke"] } else { &[] }),
+        }))
+        .unwrap(),
+        bake: has(3).then(|| {
+            let metric = json!({"name": "errors", "query": "e", "max": 1.0});
+            serde_json::from_value(json!({"for": "5m", "metrics": [metric]})).unwrap()
+        }),
+        reverts: has(4).then(|| Revert {
+            change: "chg-1".parse().unwrap(),
+            reason: String::new(),
+        }),
+        rolls_back: has(4).then(|| "dep-0".parse().unwrap()),
+        action: if has(5) {
+            Action::Sync {
+                argo_cd: Default::default(),
+            }
+        } else {
+            Action::Apply
+        },
+        target: Target {
+            kind: if has(6) {
+                WorkloadKind::Rollout
+            } else {
+                WorkloadKind::Deployment
+            },
+            ..plain.target.clone()
+        },
+        holds_lane: has(7),
+        ..plain
+    }
+}
+
+fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
+    let key = match (flag, seconds % 5) {
+        (false, _) => EffectKey::new("rollout", 9),
+        (true, 0) => life.state.observe_key(),
+        (true, 1) => life.state.ask_key(),
+        (true, _) => life.key(),
+    };
+    let even = seconds % 2 == 0;
+    match what {
+        0 => Command::Applied {
+            key,
+            applied: Applied::default(),
+        },
+        1 => Command::RolledOut { key },
+        2 => Command::Checked {
+            key,
+            results: vec![check(!even)],
+        },
+        3 => Command::Evidence {
+            key,
+            evidence: vec![pod()],
+        },
+        4 => Command::Progress {
+            key,
+            message: seconds.to_string(),
+            fault: even,
+        },
+        5 => Command::Refused {
+            key,
+            reason: reason(),
+        },
+        6 => Command::Stumbled {
+            key,
+            message: "away".to_owned(),
+        },
+        7 => Command::Wake,
+        8 => Command::Request(Box::new(request(false))),
+        9 => Command::Reverting {
+            key,
+            change: "chg-2".parse().unwrap(),
+        },
+        10 => Command::Reverted {
+            key,
+            commit: "2".repeat(40).parse().unwrap(),
+        },
+        11 => Command::JobEnded {
+            key,
+            result: JobResult {
+                name: "migrate".parse().unwrap(),
+                job: "migrate-1".to_owned(),
+                succeeded: seconds % 4 != 0,
+                message: String::new(),
+                log_tail: Vec::new(),
+            },
+        },
+        12 => Command::Measured {
+            key,
+            measurements: vec![Measurement {
+                metric: "errors".parse().unwrap(),
+                at: life.now,
+                value: even.then_some(0.5),
+                message: String::new(),
+            }],
+            verdict: if seconds % 7 == 0 {
+                Verdict::Progressing {
+                    message: "1 of 2".to_owned(),
+                    look_again: None,
+                }
+            } else {
+                Verdict::Complete
+            },
+        },
+        13 => Command::Promote { full: even },
+        14 => Command::Abort {
+            message: "enough".to_owned(),
+        },
+        15 => Command::Told {
+            key,
+            declined: even.then(|| "no".to_owned()),
+        },
+        16 => Command::Stopped { key },
+        17 => Command::LaneLeft,
+        _ => Command::Cancel {
+            message: "enough".to_owned(),
+        },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// A final deployment stays as it is, timers lead to an end, a stored state reads back, and something is always
+    /// going on or being waited for until then.
+    #[test]
+    fn every_life_ends(
+        bits in any::<u8>(),
+        steps in proptest::collection::vec((0..24u8, proptest::bool::weighted(0.8), 0..200u64), 0..60),
+    ) {
+        let mut life = Life::new(any_request(bits));
+        let order = |step: Step| [Step::Revert, Step::Before, Step::Apply, Step::Rollout, Step::Checks, Step::After, Step::Bake, Step::Evidence]
+            .iter().position(|one| *one == step);
+        for (what, flag, seconds) in steps {
+            life.now = life.now + Duration::from_secs(seconds);
+            let before = life.state.clone();
+            // Cancels are rare, or nothing else would be tried.
+            let what = if what > 18 { what % 19 } else { what };
+            let refused = life.try_tell(any_command(&life, what, flag, seconds)).is_err();
+            if refused {
+                prop_assert_eq!(&life.state, &before);
+            }
+            prop_assert!(order(life.state.step) >= order(before.step), "steps go one way");
+            if before.status.is_final() {
+                prop_assert_eq!(life.state.status, before.status);
+                prop_assert_eq!(&life.state.reason, &before.reason);
+            }
+            let text = serde_json::to_string(&life.state).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<DeploymentState>(&text).unwrap(), &life.state);
+            let keys: Vec<_> = Deployment::effects(&id(), &life.state).into_iter().map(|(key, _)| key).collect();
+            let mut once = keys.clone();
+            once.sort();
+            once.dedup();
+            prop_assert_eq!(once.len(), keys.len(), "keys are the effects' own");
+            if !life.state.status.is_final() {
+                let polls = Deployment::polls(&id(), &life.state);
+                prop_assert!(!keys.is_empty() || !polls.is_empty() || life.state.retry_at.is_some());
+                prop_assert!(Deployment::wake_at(&life.state).is_some());
+            }
+        }
+        let mut turns = 0;
+        while !life.state.status.is_final() {
+            life.wake();
+            turns += 1;
+            prop_assert!(turns < 6, "timers alone end it: {:?}", life.state);
+        }
+        // What it leaves behind is put away, and then nothing is left to do.
+        for _ in 0..2 {
+            match life.effect() {
+                Some(Effect::Stop) => drop(life.tell(Command::Stopped { key: EffectKey::new("stop", 1) })),
+                Some(Effect::LeaveLane) => drop(life.tell(Command::LaneLeft)),
+                other => prop_assert_eq!(other, None),
+            }
+        }
+        prop_assert!(Deployment::is_final(&life.state));
+    }
+}

@@ -9,6 +9,7 @@ mod client;
 pub mod evidence;
 mod live;
 pub mod jobs;
+pub mod promotion;
 pub mod proxy;
 pub mod restart;
 pub mod set_image;

@@ -3,190 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
 mod common;
+#[path = "common/stage.rs"]
+mod stage;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Place};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::GroupVersionKind;
-use kube::discovery::ApiResource;
-use kube::{Client, ResourceExt};
-use local_cluster::{ArgoCd, Cluster, PretendPods};
+use common::PATIENCE;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-
-/// A repository with a work tree.
-struct Repository {
-    dir: tempfile::TempDir,
-}
-
-impl Repository {
-    fn new() -> Self {
-        let repository = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        repository.git(&["init", "--quiet", "--initial-branch=main"]);
-        repository
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn git(&self, arguments: &[&str]) -> String {
-        let output = Command::new("git")
-            .current_dir(self.path())
-            .args([
-                "-c",
-                "user.name=t",
-                "-c",
-                "user.email=t@example.com",
-                "-c",
-                "commit.gpgsign=false",
-            ])
-            .args(arguments)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Replaces the folder `app` by these files. Returns the commit.
-    fn commit(&self, files: &[(&str, Value)]) -> String {
-        let folder: PathBuf = self.path().join("app");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, object) in files {
-            std::fs::write(folder.join(name), object.to_string()).unwrap();
-        }
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "-m", "change"]);
-        self.git(&["rev-parse", "HEAD"])
-    }
-}
-
-/// A cluster with Argo CD, and a repository.
-struct Stage {
-    place: Place,
-    cluster: Cluster,
-    client: Client,
-    repository: Repository,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut ArgoCd)) -> Self {
-        let place = Place::new();
-        let mut argo_cd = ArgoCd::default();
-        argo_cd.self_heal = Duration::from_millis(100);
-        change(&mut argo_cd);
-        let mut config = place.config();
-        config.pretend_pods = Some(PretendPods {
-            ready_after: Duration::from_millis(1),
-        });
-        config.argo_cd = Some(argo_cd);
-        let cluster = Cluster::start(config).await.unwrap();
-        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        Self {
-            place,
-            cluster,
-            client: Client::try_from(config).unwrap(),
-            repository: Repository::new(),
-        }
-    }
-
-    fn api(&self, namespace: &str, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        Api::namespaced_with(self.client.clone(), namespace, &resource)
-    }
-
-    fn applications(&self) -> Api<DynamicObject> {
-        self.api("argocd", "argoproj.io", "v1alpha1", "Application")
-    }
-
-    /// Creates the Application `web`; `patch` changes what it is by default: synced by hand, in `default`.
-    async fn create(&self, patch: &Value) -> DynamicObject {
-        let mut application = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
-            "metadata": {"name": "web", "namespace": "argocd"},
-            "spec": {"project": "default",
-                "source": {"repoURL": format!("file://{}", self.repository.path().display()), "path": "app", "targetRevision": "main"},
-                "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"}}});
-        json_patch::merge(&mut application, patch);
-        self.applications()
-            .create(
-                &PostParams::default(),
-                &serde_json::from_value(application).unwrap(),
-            )
-            .await
-            .unwrap()
-    }
-
-    async fn patch(&self, patch: &Value) -> DynamicObject {
-        let patch = Patch::Merge(patch);
-        self.applications()
-            .patch("web", &PatchParams::default(), &patch)
-            .await
-            .unwrap()
-    }
-
-    async fn refresh(&self) -> Value {
-        self.patch(&json!({"metadata": {"annotations": {"argocd.argoproj.io/refresh": "normal"}}}))
-            .await;
-        self.until("refreshed", |app| {
-            app["metadata"]["annotations"]["argocd.argoproj.io/refresh"].is_null()
-        })
-        .await
-    }
-
-    /// Asks for a sync as Argo CD's own server does.
-    async fn sync(&self, id: &str, sync: Value) {
-        self.patch(
-            &json!({"operation": {"initiatedBy": {"username": "test"}, "sync": sync,
-                                         "info": [{"name": "id", "value": id}]},
-                           "status": {"operationState": null}}),
-        )
-        .await;
-    }
-
-    async fn get(&self) -> Value {
-        serde_json::to_value(self.applications().get("web").await.unwrap()).unwrap()
-    }
-
-    async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let application = self.get().await;
-            if wanted(&application) {
-                return application;
-            }
-            assert!(begun.elapsed() < PATIENCE, "never {what}: {application:#}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Waits for the end of the operation with this id.
-    async fn ended(&self, id: &str) -> Value {
-        self.until("ended", |app| {
-            let state = &app["status"]["operationState"];
-            state["operation"]["info"][0]["value"] == id
-                && matches!(state["phase"].as_str(), Some("Succeeded" | "Failed" | "Error"))
-        })
-        .await
-    }
-}
+use stage::Stage;
 
 fn deployment(image: &str) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
@@ -684,8 +510,14 @@ async fn kustomizations_are_built_and_what_is_wrong_is_said() {
     assert_eq!(app["status"]["conditions"][0]["type"], "InvalidSpecError");
     assert_eq!(app["status"]["health"]["status"], "Unknown");
 
-    // Where Argo CD looks for it after a restart, everything is as it was.
-    let Stage { place, cluster, .. } = stage;
-    cluster.shutdown().await;
-    drop(place);
+    // After a restart it goes on with what it knows.
+    stage
+        .patch(&json!({"spec": {"project": "default", "source": {"path": "app"}}}))
+        .await;
+    let stage = stage.restart().await;
+    stage.sync("three", json!({"revision": "main"})).await;
+    let app = stage.until("done", |app| is_done(app, &commit)).await;
+    assert_eq!(app["status"]["history"].as_array().unwrap().len(), 2);
+    assert_eq!(app["status"]["conditions"], Value::Null);
+    stage.cluster.shutdown().await;
 }

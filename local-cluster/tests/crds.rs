@@ -14,7 +14,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiResource, Discovery, Scope};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::{Condition, await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use local_cluster::{Cluster, PretendPods};
@@ -399,6 +399,39 @@ async fn definitions_outlive_a_restart_and_take_their_objects_along() {
     let gone = await_condition(definitions, "things.example.com", conditions::is_deleted(&uid));
     tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
     assert_eq!(refusal(api.get("a").await.unwrap_err()).0, 404);
+
+    // Another definition wants the same kind, and gets it when the first is gone.
+    define(&client, &things(true)).await;
+    let mut rival = things(true);
+    rival.metadata.name = Some("items.example.com".to_owned());
+    rival.spec.names.plural = "items".to_owned();
+    rival.spec.names.short_names = None;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let refused = definitions.create(&PostParams::default(), &rival).await.unwrap();
+    assert!(!conditions::is_crd_established().matches_object(Some(&refused)));
+    definitions
+        .delete("things.example.com", &DeleteParams::default())
+        .await
+        .unwrap();
+    let established = await_condition(
+        definitions.clone(),
+        "items.example.com",
+        conditions::is_crd_established(),
+    );
+    tokio::time::timeout(PATIENCE, established)
+        .await
+        .unwrap()
+        .unwrap();
+    definitions
+        .delete("items.example.com", &DeleteParams::default())
+        .await
+        .unwrap();
+    let gone = await_condition(
+        definitions,
+        "items.example.com",
+        |found: Option<&CustomResourceDefinition>| found.is_none(),
+    );
+    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
 
     // Defined again, it is empty.
     define(&client, &things(true)).await;

@@ -36,6 +36,7 @@ mod request;
 mod route;
 mod scale;
 pub(crate) mod schema;
+pub(crate) mod server_side;
 mod table;
 mod watch;
 pub(crate) mod write;

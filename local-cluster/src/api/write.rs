@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 
 use crate::api::App;
 use crate::api::fields::{self, Manager};
+use crate::api::patch;
 use crate::api::read::represent;
 use crate::api::request::{Answer, Request, json as answer, warn};
 use crate::api::route::ObjectPath;
 use crate::api::schema::Schema;
-use crate::api::{apply, patch};
+use crate::api::server_side::Apply;
 use crate::controllers::TEMPLATE_GENERATION;
 use crate::object::{self, text};
 use crate::resources::{DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
-use crate::store::Store;
 use crate::{defaults, nodes, shape, validate};
 
 /// What is to be done with fields that the API does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unknown {
+pub(super) enum Unknown {
     Ignore,
     Warn,
     Strict,
@@ -157,7 +157,7 @@ pub(crate) fn as_version<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, 
     Cow::Owned(shown)
 }
 
-fn as_stored(resource: &Resource, mut object: Value) -> Value {
+pub(super) fn as_stored(resource: &Resource, mut object: Value) -> Value {
     if let Some(custom) = resource.custom {
         object["apiVersion"] = Value::from(custom.stored_as.as_str());
     }
@@ -323,7 +323,7 @@ async fn finish(
 }
 
 /// Refuses when the client's idea of the object is not the stored one.
-fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()> {
+pub(super) fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()> {
     let name = object::name(old);
     let version = text(new, &["metadata", "resourceVersion"]);
     if !version.is_empty() && version != "0" && version != text(old, &["metadata", "resourceVersion"]) {
@@ -344,7 +344,7 @@ fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()>
 }
 
 /// Turns what a client sent into what may be stored over `old`.
-fn prepare_update(
+pub(super) fn prepare_update(
     resource: &Resource,
     old: &Value,
     mut new: Value,
@@ -426,7 +426,9 @@ pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value)
         || resource.custom.is_none() && old["spec"] != new["spec"]
         || (resource.built_in() == "Deployment" && annotations(old) != annotations(new));
     if resource.built_in() == "DaemonSet" {
-        let before = object::annotation(old, TEMPLATE_GENERATION).parse().unwrap_or(1_i64);
+        let before = object::annotation(old, TEMPLATE_GENERATION)
+            .parse()
+            .unwrap_or(1_i64);
         let is_new = old["spec"]["template"] != new["spec"]["template"];
         let generation = before + i64::from(is_new);
         object::set_annotation(new, TEMPLATE_GENERATION, &generation.to_string());
@@ -547,96 +549,4 @@ async fn server_side_apply(app: &App, path: &ObjectPath, name: &str, request: &R
     let namespace = path.namespace.as_deref().unwrap_or("");
     let (stored, code) = apply.to(&app.store, resource, (namespace, name), &applied)?;
     finish(app, resource, &stored, request, code, &[]).await
-}
-
-/// A server-side apply, from outside or from a controller.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Apply<'a> {
-    pub(crate) manager: &'a str,
-    /// Take over the fields in conflict.
-    pub(crate) force: bool,
-    /// Empty, or `status`.
-    pub(crate) subresource: &'a str,
-    pub(crate) dry_run: bool,
-}
-
-impl Apply<'_> {
-    /// Applies an object, whose name and namespace are filled in. Returns it as it is now, with 201 when it is new
-    /// and 200 otherwise.
-    ///
-    /// # Errors
-    /// 400 for fields the kind does not have, 404, 409 for conflicts, 422 when the result is not valid.
-    pub(crate) fn to(
-        self,
-        store: &Store,
-        resource: &'static Resource,
-        (namespace, name): (&str, &str),
-        applied: &Value,
-    ) -> ApiResult<(Arc<Value>, u16)> {
-        check_fields(resource, (namespace, name), applied)?;
-        let merge = |live: &Value| {
-            let request = apply::Request {
-                manager: self.manager,
-                schema: Schema::of(resource),
-                force: self.force,
-                subresource: self.subresource,
-                now: Timestamp::now(),
-            };
-            apply::apply(live, applied, request).map_err(|conflicts| ApiError::apply_conflict(&conflicts))
-        };
-        if store.get(resource, namespace, name).is_none() && self.subresource.is_empty() {
-            let wanted = text(applied, &["metadata", "resourceVersion"]);
-            if !wanted.is_empty() && wanted != "0" || !object::uid(applied).is_empty() {
-                return Err(ApiError::not_found(resource, name));
-            }
-            let mut object = merge(&Value::Null)?;
-            prepare_new(resource, &mut object, Timestamp::now())?;
-            let object = as_stored(resource, object);
-            let created = if self.dry_run {
-                Ok(Arc::new(object))
-            } else {
-                store.create(resource, object)
-            };
-            match created {
-                Ok(stored) => return Ok((stored, 201)),
-                // Somebody was faster: what was to be created is now to be changed.
-                Err(error) if error.reason == "AlreadyExists" => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let change = |old: &Value| {
-            let old = &*as_version(resource, old);
-            preconditions(resource, old, applied)?;
-            let merged = merge(old)?;
-            let managed = merged["metadata"].get("managedFields").cloned();
-            let (mut new, _) = prepare_update(resource, old, merged, self.subresource, Unknown::Ignore)?;
-            match managed {
-                Some(managed) => object::metadata(&mut new).insert("managedFields".to_owned(), managed),
-                None => object::metadata(&mut new).remove("managedFields"),
-            };
-            Ok(as_stored(resource, new))
-        };
-        if self.dry_run {
-            let old = store
-                .get(resource, namespace, name)
-                .ok_or_else(|| ApiError::not_found(resource, name))?;
-            return Ok((Arc::new(change(&old)?), 200));
-        }
-        Ok((store.update(resource, namespace, name, change)?, 200))
-    }
-}
-
-fn check_fields(resource: &Resource, (namespace, name): (&str, &str), applied: &Value) -> ApiResult<()> {
-    let unknown = match resource.custom {
-        Some(custom) => custom.schema.prune(&mut applied.clone()),
-        None => shape::unknown(resource, applied)?,
-    };
-    match unknown.first() {
-        None => Ok(()),
-        Some(first) => Err(ApiError::bad_request(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{first}: field not declared in schema",
-            resource.api_version(),
-            resource.kind,
-        ))),
-    }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::argo_cd::application::{self, has_fault};
 use crate::argo_cd::git::Repository;
 use crate::argo_cd::target::{self, Key};
-use crate::argo_cd::{Shared, render};
+use crate::argo_cd::{REPOSITORIES, Shared, render};
 use crate::object::text;
 
 /// As many renderings as are kept.
@@ -79,7 +79,7 @@ impl Shared {
             return Err("Helm charts are not rendered by local-cluster".to_owned());
         }
         let (url, path) = (text(source, &["repoURL"]), text(source, &["path"]));
-        let repository = Repository::new(&self.cache.join("repositories"), url)?;
+        let repository = Repository::new(&self.cache.join(REPOSITORIES), url)?;
         let commit = repository.resolve(revision).await?;
         let key = (url.to_owned(), path.to_owned(), commit.clone());
         let known = self

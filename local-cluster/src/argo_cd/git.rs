@@ -7,14 +7,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// As long as one call may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As much of a program's words as an error carries.
 const MAX_MESSAGE: usize = 2_000;
-/// As large as the files of one commit may be.
-const MAX_TREE_BYTES: u64 = 256 * 1024 * 1024;
+/// As many bytes as a program may write: the files of one commit, or what they are built to.
+const MAX_OUTPUT: u64 = 256 * 1024 * 1024;
+/// As many bytes as are read of its complaints.
+const MAX_WORDS: u64 = 64 * 1024;
 
 /// Runs a program to its end: argv only, no terminal, bounded in time, killed as a group with all it started.
 ///
@@ -22,7 +25,7 @@ const MAX_TREE_BYTES: u64 = 256 * 1024 * 1024;
 /// What it said on stderr, or why it could not run.
 pub(crate) async fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let child = command
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -30,20 +33,32 @@ pub(crate) async fn run(command: &mut Command) -> Result<Vec<u8>, String> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("{program} cannot be run: {error}"))?;
-    let group = child.id();
-    let kill = Group(group);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
+    let kill = Group(child.id());
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(format!("{program} has no output"));
+    };
+    let (mut output, mut words) = (Vec::new(), Vec::new());
+    let all = async {
+        let (mut stdout, mut stderr) = (stdout.take(MAX_OUTPUT + 1), stderr.take(MAX_WORDS));
+        let (read, said) = tokio::join!(stdout.read_to_end(&mut output), stderr.read_to_end(&mut words));
+        read.and(said)?;
+        child.wait().await
+    };
+    let status = tokio::time::timeout(PATIENCE, all)
         .await
         .map_err(|_| format!("{program} took longer than {} s", PATIENCE.as_secs()))?
         .map_err(|error| format!("{program}: {error}"))?;
+    if u64::try_from(output.len()).unwrap_or(u64::MAX) > MAX_OUTPUT {
+        return Err(format!("{program} wrote more than {MAX_OUTPUT} bytes"));
+    }
     // It ended by itself: its number may be another's by now.
     std::mem::forget(kill);
-    if output.status.success() {
-        return Ok(output.stdout);
+    if status.success() {
+        return Ok(output);
     }
-    let words = String::from_utf8_lossy(&output.stderr);
+    let words = String::from_utf8_lossy(&words);
     let words: String = words.trim().chars().take(MAX_MESSAGE).collect();
-    Err(format!("`{program}` failed {}: {words}", output.status))
+    Err(format!("`{program}` failed {status}: {words}"))
 }
 
 /// Kills a process group when it is dropped: on a time-out, and when the cluster stops.
@@ -188,9 +203,6 @@ impl Repository {
 /// Unpacks git's own archive. Links are left out: they could lead outside.
 fn unpack(archive: &[u8], target: &Path) -> io::Result<()> {
     std::fs::create_dir_all(target)?;
-    if u64::try_from(archive.len()).unwrap_or(u64::MAX) > MAX_TREE_BYTES {
-        return Err(io::Error::other("the commit's files are too large"));
-    }
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();

@@ -1,7 +1,7 @@
 use super::*;
 use serde_json::json;
 
-fn workload(kind: &str, spec: Value, status: Value) -> Value {
+fn workload(kind: &str, spec: &Value, status: &Value) -> Value {
     let api = if kind == "Job" { "batch/v1" } else { "apps/v1" };
     json!({"apiVersion": api, "kind": kind, "metadata": {"name": "web", "generation": 2}, "spec": spec, "status": status})
 }
@@ -62,7 +62,7 @@ fn workloads_are_as_well_as_their_status_says() {
         ),
         (
             "Deployment",
-            two.clone(),
+            two,
             status(
                 json!({"availableReplicas": 0, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]}),
             ),
@@ -132,7 +132,7 @@ fn workloads_are_as_well_as_their_status_says() {
         ("Job", json!({}), condition("Suspended"), Suspended, "m"),
     ];
     for (kind, spec, status, expected, message) in table {
-        let object = workload(kind, spec, status);
+        let object = workload(kind, &spec, &status);
         let found = of(&object).unwrap();
         assert_eq!(
             (found.status, found.message.as_str()),
@@ -183,8 +183,8 @@ fn pods_and_canaries() {
 
 #[test]
 fn an_application_is_as_well_as_its_worst_resource() {
-    let paused = workload("Deployment", json!({"paused": true}), json!({}));
-    let waiting = workload("Deployment", json!({}), json!({}));
+    let paused = workload("Deployment", &json!({"paused": true}), &json!({}));
+    let waiting = workload("Deployment", &json!({}), &json!({}));
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap"});
     assert_eq!(of_application(&[]), Status::Healthy);
     assert_eq!(of_application(&[Some(&map)]), Status::Healthy);

@@ -5,7 +5,7 @@
 //! `application.rs`, `sync.rs`, `health.rs`, `window.rs` and `target.rs`, without clock or I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::status::{ApiError, ApiResult};
 use crate::store::{Change, Store};
 
 mod application;
+mod course;
 mod desired;
 mod duration;
 mod git;
@@ -37,7 +38,6 @@ mod window;
 
 /// How the Application controller works. The defaults are Argo CD's.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ArgoCd {
     /// How often an Application is compared with git when nobody asks (`timeout.reconciliation`); 120 s.
     pub poll: Duration,
@@ -62,6 +62,8 @@ impl Default for ArgoCd {
 const SETTLE: Duration = Duration::from_millis(200);
 /// Who applies, in `managedFields`.
 const MANAGER: &str = "argocd-controller";
+/// Below the cache, where the repositories are.
+const REPOSITORIES: &str = "repositories";
 const GROUP: &str = "argoproj.io";
 const VERSION: &str = "v1alpha1";
 
@@ -151,6 +153,7 @@ impl Controller {
     /// Makes the controller and what it needs in the cluster.
     pub(crate) fn new(store: Arc<Store>, config: ArgoCd, cache: PathBuf) -> Self {
         install(&store);
+        clear(&cache);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -263,6 +266,17 @@ impl Controller {
                 self.shared.touch(&key, SETTLE);
                 self.look(key, SETTLE);
             }
+        }
+    }
+}
+
+/// Removes what a cluster that was killed had checked out.
+fn clear(cache: &Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_name() != REPOSITORIES
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, path = %entry.path().display(), "not removed");
         }
     }
 }

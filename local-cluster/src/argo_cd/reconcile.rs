@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::delete::{self, Options, Policy};
-use crate::api::write::Apply;
+use crate::api::server_side::Apply;
 use crate::argo_cd::application::{
     self, AutoSync, CASCADE, REFRESH, Refresh, has_fault, set_condition, signed,
 };
@@ -187,7 +187,11 @@ async fn compare(
 fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value>) -> Option<Duration> {
     let now = Timestamp::now();
     let poll = Some(shared.config.poll);
-    let operation = match application::auto_sync(application, shared.config.self_heal, now) {
+    let decision = application::auto_sync(application, shared.config.self_heal, now);
+    if !matches!(decision, AutoSync::Refuse(_)) {
+        condition(shared, application, None, now);
+    }
+    let operation = match decision {
         AutoSync::Nothing => return poll,
         AutoSync::Later(wait) => {
             // By then it is compared again: the drift may be gone.
@@ -195,7 +199,7 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
             return poll;
         }
         AutoSync::Refuse(why) => {
-            condition(shared, application, &why, now);
+            condition(shared, application, Some(&why), now);
             return poll;
         }
         AutoSync::Start(operation) => operation,
@@ -204,10 +208,10 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
     if !operation::can_sync(application, &project, false).unwrap_or(false) {
         return poll;
     }
-    let version = text(application, &["metadata", "resourceVersion"]).to_owned();
+    let sync = application["status"]["sync"].clone();
     let started = shared.change(application, |new| {
-        // Under optimistic concurrency, as everybody writes operations.
-        if text(new, &["metadata", "resourceVersion"]) == version && !new["operation"].is_object() {
+        // Others write operations, too: theirs stands.
+        if new["status"]["sync"] == sync && !new["operation"].is_object() && !application::in_progress(new) {
             new["operation"] = operation;
             object::as_map(&mut new["status"]).remove("operationState");
         }
@@ -218,11 +222,19 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
     Some(Duration::ZERO)
 }
 
-fn condition(shared: &Shared, application: &Value, message: &str, now: Timestamp) {
+/// Says why auto-sync does nothing, or that there is nothing to say.
+fn condition(shared: &Shared, application: &Value, message: Option<&str>, now: Timestamp) {
+    let mut conditions = list(application, &["status", "conditions"]).to_vec();
+    set_condition(&mut conditions, "SyncError", message, now);
+    if conditions == list(application, &["status", "conditions"]) {
+        return;
+    }
     let written = shared.change(application, |new| {
-        let mut conditions = list(new, &["status", "conditions"]).to_vec();
-        set_condition(&mut conditions, "SyncError", Some(message), now);
-        new["status"]["conditions"] = Value::Array(conditions);
+        if conditions.is_empty() {
+            object::entry(new, "status").remove("conditions");
+        } else {
+            new["status"]["conditions"] = Value::Array(conditions);
+        }
     });
     if let Err(error) = written {
         tracing::debug!(%error, "condition not written");

@@ -133,9 +133,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) extra: &'a [Key],
     /// `syncResult.resources` so far.
     pub(crate) results: &'a [Value],
-    /// Only these (`sync.resources`); everything when empty. Hooks are left out then.
+    /// Only these (`sync.resources`); everything when empty.
     pub(crate) only: &'a [Value],
     pub(crate) prune: bool,
+    /// Whether hooks run: not for some resources alone, and not with the strategy `apply`.
+    pub(crate) hooks: bool,
 }
 
 fn is_wanted(only: &[Value], key: &Key) -> bool {
@@ -153,7 +155,7 @@ pub(crate) fn tasks(plan: &Plan<'_>, suffix: impl Fn(Phase) -> String) -> Vec<Ta
     let mut tasks = Vec::new();
     for target in plan.targets {
         let hook = target::is_hook(target);
-        if hook && !plan.only.is_empty() {
+        if hook && !plan.hooks {
             continue;
         }
         for phase in target::phases(target) {

@@ -50,6 +50,7 @@ impl Course {
             results: &self.results,
             only: &[],
             prune: self.prune,
+            hooks: true,
         };
         tasks(&plan, |phase| format!("abc-{}", phase.as_str().to_lowercase()))
     }
@@ -221,6 +222,7 @@ fn only_some_and_without_hooks() {
         results: &[],
         only: &[json!({"kind": "ConfigMap", "name": "b"})],
         prune: false,
+        hooks: false,
     };
     let found = tasks(&plan, |_| String::new());
     assert_eq!(found.len(), 1);

@@ -104,6 +104,14 @@ impl Controllers {
             return;
         };
         if !object::is_deleting(&definition) {
+            if object::condition(&definition, "NamesAccepted").is_some_and(|c| c["status"] != "True") {
+                // The names it wanted may be free by now.
+                let (all, _) = self.store.list(&DEFINITIONS, None);
+                let others: Vec<&Value> = all.iter().map(AsRef::as_ref).collect();
+                self.change(&DEFINITIONS, &definition, |new| {
+                    custom::settle(new, &others, Timestamp::now());
+                });
+            }
             return;
         }
         if let Some(resource) = self.store.registry().by_storage(name) {

@@ -181,6 +181,11 @@ impl Controllers {
             if let Some(custom) = resource.custom {
                 self.mark(&DEFINITIONS, "", custom.name);
             }
+            if resource == &DEFINITIONS {
+                for other in self.store.list(&DEFINITIONS, None).0 {
+                    self.mark(&DEFINITIONS, "", object::name(&other));
+                }
+            }
         } else if object::is_deleting(object) {
             self.release(object::uid(object));
         } else if change.kind == ChangeKind::Added {

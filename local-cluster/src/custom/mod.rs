@@ -247,7 +247,7 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
             .find(|name| taken.contains(name))?;
         Some((reason, format!("\"{name}\" is already in use")))
     })
-    .last()
+    .next_back()
 }
 
 /// Gives the definition its names, unless another one has them: `status.acceptedNames`, `storedVersions` and the

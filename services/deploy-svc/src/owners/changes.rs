@@ -276,3 +276,166 @@ pub(super) fn previous(edit: &Edit, own: &ImageName) -> Option<BuiltImage> {
         tags: tag.parse().ok().into_iter().collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    fn gitops(strategy: Strategy) -> GitOps {
+        GitOps {
+            repository: "platform".parse().unwrap(),
+            branch: None,
+            path: "apps/shop".to_owned(),
+            image: "shop".to_owned(),
+            strategy,
+            mode: catalog::Mode::Push,
+        }
+    }
+
+    fn image() -> BuiltImage {
+        BuiltImage {
+            name: "registry.example/shop".parse().unwrap(),
+            digest: DIGEST.parse().unwrap(),
+            tags: vec!["1a2b3c4".parse().unwrap()],
+        }
+    }
+
+    fn wrap(edit: edit::Edit) -> Edit {
+        Edit { edit: Some(edit) }
+    }
+
+    #[test]
+    fn each_strategy_writes_where_the_image_stands() {
+        let (name, tag, digest) = (
+            "registry.example/shop".to_owned(),
+            "1a2b3c4".to_owned(),
+            DIGEST.to_owned(),
+        );
+        for (strategy, wanted) in [
+            (
+                Strategy::Kustomize,
+                edit::Edit::KustomizeImage(KustomizeImage {
+                    path: "apps/shop".to_owned(),
+                    name: "shop".to_owned(),
+                    new_name: name.clone(),
+                    new_tag: tag.clone(),
+                    digest: digest.clone(),
+                }),
+            ),
+            (
+                Strategy::Helm {
+                    file: "charts/shop/values.yaml".to_owned(),
+                    value: "web.image".to_owned(),
+                },
+                edit::Edit::HelmImage(HelmImage {
+                    file: "charts/shop/values.yaml".to_owned(),
+                    path: "web.image".to_owned(),
+                    document: String::new(),
+                    new_name: name,
+                    new_tag: tag.clone(),
+                    digest: digest.clone(),
+                }),
+            ),
+            (
+                Strategy::Manifest {
+                    file: "apps/shop/web.yaml".to_owned(),
+                },
+                edit::Edit::ManifestImage(ManifestImage {
+                    file: "apps/shop/web.yaml".to_owned(),
+                    image: "shop".to_owned(),
+                    new_tag: tag,
+                    digest,
+                    ..ManifestImage::default()
+                }),
+            ),
+            (Strategy::Marker, edit::Edit::Marker(Marker {})),
+        ] {
+            assert_eq!(edit(&gitops(strategy), &image(), "1a2b3c4"), wanted);
+        }
+    }
+
+    /// What the catalog asks to be written is what gitops-svc says stood there, when the next release replaces it.
+    #[test]
+    fn what_stood_there_before_is_an_image_when_it_was_named_by_digest() {
+        let own = "registry.example/shop".parse().unwrap();
+        for strategy in [
+            Strategy::Kustomize,
+            Strategy::Helm {
+                file: "values.yaml".to_owned(),
+                value: "image".to_owned(),
+            },
+        ] {
+            let edit = wrap(edit(&gitops(strategy), &image(), "1a2b3c4"));
+            assert_eq!(previous(&edit, &own), Some(image()));
+        }
+        let unnamed = HelmImage {
+            digest: DIGEST.to_owned(),
+            ..HelmImage::default()
+        };
+        let manifest = ManifestImage {
+            image: "registry.example/shop".to_owned(),
+            digest: DIGEST.to_owned(),
+            ..ManifestImage::default()
+        };
+        let by_digest = Some(BuiltImage {
+            tags: Vec::new(),
+            ..image()
+        });
+        assert_eq!(
+            previous(&wrap(edit::Edit::HelmImage(unnamed)), &own),
+            by_digest,
+            "the chart's own name"
+        );
+        assert_eq!(
+            previous(&wrap(edit::Edit::ManifestImage(manifest)), &own),
+            by_digest
+        );
+        let tag = KustomizeImage {
+            name: "shop".to_owned(),
+            new_tag: "latest".to_owned(),
+            ..KustomizeImage::default()
+        };
+        assert_eq!(previous(&wrap(edit::Edit::KustomizeImage(tag)), &own), None);
+        assert_eq!(previous(&wrap(edit::Edit::Marker(Marker {})), &own), None);
+    }
+
+    #[test]
+    fn a_change_that_waits_for_a_merge_waits_for_people() {
+        let waiting = |kind: waiting_on::Kind, message: &str| WaitingOn {
+            kind: kind.into(),
+            message: message.to_owned(),
+            ..WaitingOn::default()
+        };
+        let own = "registry.example/shop".parse().unwrap();
+        let observed = |waiting_on| {
+            let change = Change {
+                status: Status::Pending.into(),
+                waiting_on,
+                ..Change::default()
+            };
+            match observation(change, &own) {
+                Ok(Observation::Pending(waiting)) => (waiting.kind, waiting.message),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            observed(Some(waiting(
+                waiting_on::Kind::Human,
+                "the pull request to be merged"
+            ))),
+            (WaitingKind::Human, "the pull request to be merged".to_owned())
+        );
+        assert_eq!(
+            observed(Some(waiting(waiting_on::Kind::Machine, "the push"))),
+            (WaitingKind::Machine, "the push".to_owned())
+        );
+        assert_eq!(
+            observed(None),
+            (WaitingKind::Machine, "waits to be pushed".to_owned())
+        );
+    }
+}

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use slipway_ledger::{Ledger, Meta};
 use slipway_model::{Actor, Digest, Id, ImageName};
-use slipway_verdict::{Previous, WorkloadKind};
+use slipway_verdict::Previous;
 
 use super::{CallError, Order, Owner, Taken};
 use crate::{
-    catalog::{Action as Wanted, Jobs},
+    catalog::Jobs,
     deployment::{
         Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
     },
@@ -168,14 +168,8 @@ fn failed_deployment(order: Order<'_>) -> Option<Id> {
 
 /// How a planned environment takes a change.
 fn action(planned: &PlannedEnvironment) -> Action {
-    match (planned.target.kind, planned.action) {
-        (WorkloadKind::Application, _) => Action::Sync {
-            argo_cd: planned.argo_cd.clone(),
-        },
-        (_, Wanted::Restart) => Action::Restart,
-        (_, Wanted::Apply) if planned.gitops.is_none() => Action::SetImage,
-        (_, Wanted::Apply) => Action::Apply,
-    }
+    let git = planned.gitops.is_some();
+    Action::of(planned.target.kind, planned.action, git, &planned.argo_cd)
 }
 
 #[async_trait]

@@ -1,0 +1,552 @@
+//! Releases over a real ledger: who gets the target and when, and what each step asks of this service's own
+//! deployments. The other services are answered for.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use deploy_svc::{
+    catalog::Catalog,
+    deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest},
+    deployment_effects::{DeploymentEffects, Manifests, RenderError},
+    drive,
+    effects::ReleaseEffects,
+    lane::{Lane, LaneCommand},
+    owners::{CallError, Deployments, Order, Owner, Taken},
+    plan::{Plan, Wanted},
+    reason::Reason,
+    release::{
+        BuiltImage, ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus,
+        Request, StepKind, StepStatus, Waiting, WaitingKind,
+    },
+};
+use futures::StreamExt;
+use pretty_assertions::assert_eq;
+use slipway_kubernetes::{Cluster, Clusters};
+use slipway_ledger::{Decider, EffectKey, Executor, Ledger, LedgerConfig, Meta};
+use slipway_model::{Actor, CommitSha, Id, Name, Principal, TraceContext};
+use slipway_verdict::{Applied, Previous};
+use tokio_util::sync::CancellationToken;
+
+const GIT: &str = "gitops: { repository: platform, path: apps/shop/dev }";
+const JOBS: &str = "jobs: { before: [{ name: migrate, timeout: 5m, pod: { containers: [{ name: migrate }] } }], after: [{ name: smoke, timeout: 3m, pod: { containers: [{ name: smoke }] } }] }";
+const BAKE: &str = "bake: { for: 10m, metrics: [{ name: errors, query: up, max: 1 }] }";
+const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+
+fn id(text: &str) -> Id {
+    text.parse().unwrap()
+}
+
+fn meta() -> Meta {
+    Meta::new(Actor::system("test"), None)
+}
+
+fn image(fill: &str) -> BuiltImage {
+    BuiltImage {
+        name: "registry.example/shop".parse().unwrap(),
+        digest: format!("sha256:{}", fill.repeat(64)).parse().unwrap(),
+        tags: Vec::new(),
+    }
+}
+
+/// A release of one environment with these keys.
+fn request(keys: &[&str]) -> Request {
+    let mut catalog = "
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: two
+        target: { cluster: pretended, namespace: dev, name: shop }
+"
+    .to_owned();
+    for key in keys {
+        catalog.push_str(&format!("        {key}\n"));
+    }
+    let wanted = Wanted {
+        service: "shop".to_owned(),
+        commit: COMMIT.parse().unwrap(),
+        branch: None,
+        environments: Vec::new(),
+    };
+    Request {
+        plan: Plan::make(&Catalog::parse(&catalog).unwrap(), &wanted).unwrap(),
+        requested_by: Actor::direct(Principal::new("token", "alice")),
+        labels: Default::default(),
+        image: None,
+        caller: None,
+    }
+}
+
+struct World {
+    ledger: Ledger,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("deploy.db").display());
+        let ledger = Ledger::open(LedgerConfig::new(url).origin("deploy"))
+            .await
+            .unwrap();
+        Self {
+            ledger,
+            _folder: folder,
+        }
+    }
+
+    async fn tell(&self, release: &Id, command: ReleaseCommand) -> ReleaseState {
+        let told = drive::execute(&self.ledger, release, command, &meta()).await;
+        told.unwrap().state
+    }
+
+    async fn start(&self, release: &str, keys: &[&str]) -> Id {
+        let release = id(release);
+        self.tell(&release, ReleaseCommand::Request(Box::new(request(keys))))
+            .await;
+        release
+    }
+
+    async fn state(&self, release: &Id) -> ReleaseState {
+        self.ledger.get::<Release>(release).await.unwrap().unwrap().state
+    }
+
+    /// The owner of the active step takes the order, and says how it ended.
+    async fn end(&self, release: &Id, step: &str, observation: Observation) -> ReleaseState {
+        let state = self.state(release).await;
+        let order = Order::of(release, &state).unwrap();
+        assert_eq!(order.step.name, step);
+        let started = ReleaseCommand::Started {
+            key: EffectKey::new(format!("{step}:start"), 1),
+            reference: Id::derived("dep", &[&order.request_id()]),
+            observation,
+        };
+        self.tell(release, started).await
+    }
+
+    async fn well(&self, release: &Id, step: &str) -> ReleaseState {
+        let facts = match step {
+            "build" => Facts::Built {
+                image: image("b"),
+                authors: Vec::new(),
+            },
+            "dev/change" | "dev/revert" => Facts::Changed(ChangeMade {
+                change: id("chg-1"),
+                commit: if step == "dev/change" { "2" } else { "3" }
+                    .repeat(40)
+                    .parse()
+                    .unwrap(),
+                no_op: false,
+                previous: Some(image("a")),
+            }),
+            _ => Facts::None,
+        };
+        let result = String::new();
+        self.end(release, step, Observation::Succeeded { result, facts })
+            .await
+    }
+
+    async fn holder(&self) -> Option<Id> {
+        let lane = self
+            .ledger
+            .get::<Lane>(&id("pretended/dev/Deployment/shop"))
+            .await
+            .unwrap();
+        lane.and_then(|lane| lane.state.holder).map(|turn| turn.release)
+    }
+}
+
+fn ended(state: &ReleaseState) -> (ReleaseStatus, &str) {
+    let reason = state.reason.as_ref();
+    (state.status, reason.map_or("", |reason| reason.message.as_str()))
+}
+
+#[tokio::test]
+async fn a_release_whose_build_took_longer_does_not_deploy_over_a_newer_one() {
+    let world = World::new().await;
+    let slow = world.start("rel-slow", &[GIT]).await;
+    let quick = world.start("rel-quick", &[GIT]).await;
+    for step in ["build", "dev/gate", "dev/change", "dev/deploy"] {
+        world.well(&quick, step).await;
+    }
+    assert_eq!(world.state(&quick).await.status, ReleaseStatus::Succeeded);
+    let late = world.well(&slow, "build").await;
+    assert_eq!(
+        ended(&late),
+        (
+            ReleaseStatus::Superseded,
+            "rel-quick, which is newer, came for the same target before this one changed it"
+        )
+    );
+    assert_eq!(world.holder().await, None);
+
+    // The same while the newer one is still at its gate.
+    let slow = world.start("rel-slow-2", &[GIT]).await;
+    let quick = world.start("rel-quick-2", &[GIT]).await;
+    world.well(&quick, "build").await;
+    assert_eq!(world.well(&slow, "build").await.status, ReleaseStatus::Superseded);
+    assert_eq!(world.holder().await, Some(quick));
+}
+
+#[tokio::test]
+async fn one_that_is_to_wait_gets_its_turn_unless_a_newer_one_gets_through() {
+    for quick_is_good in [true, false] {
+        let world = World::new().await;
+        let slow = world.start("rel-slow", &[GIT, "supersede: wait"]).await;
+        let quick = world.start("rel-quick", &[GIT, "supersede: wait"]).await;
+        for step in ["build", "dev/gate", "dev/change"] {
+            world.well(&quick, step).await;
+        }
+        let waits = world.well(&slow, "build").await;
+        assert_eq!(waits.active_step().map(|step| step.kind), Some(StepKind::Lane));
+        if quick_is_good {
+            world.well(&quick, "dev/deploy").await;
+            assert_eq!(world.state(&slow).await.status, ReleaseStatus::Superseded);
+        } else {
+            let broken = Observation::Failed(Reason::new("CHECK_FAILED", "health said 500"));
+            world.end(&quick, "dev/deploy", broken).await;
+            world.well(&quick, "dev/revert").await;
+            assert_eq!(
+                world.holder().await,
+                Some(quick.clone()),
+                "until it is verified back"
+            );
+            world.well(&quick, "dev/redeploy").await;
+            assert_eq!(world.holder().await, Some(slow.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_for_it() {
+    for through in [true, false] {
+        let world = World::new().await;
+        let release = world.start("rel-1", &[GIT, "supersede: wait"]).await;
+        let lane = id("pretended/dev/Deployment/shop");
+        let alone = id("dep-alone");
+        let enter = || LaneCommand::Enter {
+            release: id("dep-alone"),
+            yields: false,
+            started: Some(slipway_model::Timestamp::now()),
+        };
+        world.ledger.execute::<Lane>(&lane, enter, &meta()).await.unwrap();
+        world.well(&release, "build").await;
+        let leave = async |tx: slipway_ledger::Tx| drive::leave(&tx, &lane, &alone, through).await;
+        world
+            .ledger
+            .transact(&meta(), None, |tx| leave(tx))
+            .await
+            .unwrap();
+        let state = world.state(&release).await;
+        if through {
+            assert_eq!(state.status, ReleaseStatus::Superseded);
+            assert_eq!(world.holder().await, None);
+        } else {
+            assert_eq!(state.active_step().map(|step| step.kind), Some(StepKind::Gate));
+            assert_eq!(world.holder().await, Some(release));
+        }
+    }
+}
+
+/// What the active step of a release asks of deployments.
+async fn asked(world: &World, release: &Id) -> (Taken, Option<DeploymentRequest>) {
+    let state = world.state(release).await;
+    let order = Order::of(release, &state).unwrap();
+    let taken = Deployments::new(world.ledger.clone()).start(order).await.unwrap();
+    let deployment = world.ledger.get::<Deployment>(&taken.reference).await.unwrap();
+    (taken, deployment.and_then(|deployment| deployment.state.request))
+}
+
+#[tokio::test]
+async fn each_step_asks_for_its_own_part_of_a_deployment() {
+    let world = World::new().await;
+    let release = world
+        .start("rel-1", &[GIT, JOBS, BAKE, "timeout: { deploy: 4m }"])
+        .await;
+    for step in ["build", "dev/gate"] {
+        world.well(&release, step).await;
+    }
+    let (_, prepare) = asked(&world, &release).await;
+    let prepare = prepare.unwrap();
+    assert_eq!(prepare.action, Action::Nothing);
+    assert_eq!((prepare.jobs.before.len(), prepare.jobs.after.len()), (1, 0));
+    assert_eq!(
+        (prepare.source, prepare.bake, prepare.checks.len()),
+        (None, None, 0)
+    );
+    assert_eq!(prepare.timeout, Duration::from_secs(5 * 60 + 60));
+    assert_eq!(prepare.epoch, 2);
+
+    world.well(&release, "dev/prepare").await;
+    world.well(&release, "dev/change").await;
+    let (taken, deploy) = asked(&world, &release).await;
+    let deploy = deploy.unwrap();
+    assert_eq!(deploy.action, Action::Apply);
+    assert_eq!(
+        (deploy.jobs.before.len(), deploy.jobs.after.len()),
+        (0, 1),
+        "they have run"
+    );
+    assert!(deploy.bake.is_some());
+    assert_eq!(
+        deploy.timeout,
+        Duration::from_secs(7 * 60),
+        "with the Jobs after it"
+    );
+    assert_eq!((deploy.digest, deploy.epoch), (image("b").digest, 2));
+    let failed = taken.reference;
+
+    let broken = Observation::Failed(Reason::new("CHECK_FAILED", "health said 500"));
+    world.end(&release, "dev/deploy", broken).await;
+    world.well(&release, "dev/revert").await;
+    let (_, back) = asked(&world, &release).await;
+    let back = back.unwrap();
+    assert_eq!(
+        (back.digest.clone(), back.epoch),
+        (image("a").digest, 3),
+        "above what it replaces"
+    );
+    assert_eq!(
+        back.source.unwrap().commit,
+        "3".repeat(40).parse::<CommitSha>().unwrap()
+    );
+    assert_eq!(back.rolls_back, Some(failed));
+    assert!(
+        back.jobs.is_empty() && back.bake.is_none(),
+        "what is put back is only verified"
+    );
+}
+
+/// The release's deployment, begun, and taken by the cluster as it says.
+async fn deployed(world: &World, release: &Id, applied: Option<Applied>) {
+    let (taken, _) = asked(world, release).await;
+    let deployment = taken.reference;
+    let started = ReleaseCommand::Started {
+        key: EffectKey::new("dev/deploy:start", 1),
+        reference: deployment.clone(),
+        observation: taken.observation,
+    };
+    world.tell(release, started).await;
+    if let Some(applied) = applied {
+        let applied = || DeploymentCommand::Applied {
+            key: EffectKey::new("apply", 1),
+            applied: applied.clone(),
+        };
+        world
+            .ledger
+            .execute::<Deployment>(&deployment, applied, &meta())
+            .await
+            .unwrap();
+    }
+    let observed = ReleaseCommand::Observed {
+        key: EffectKey::new("dev/deploy:observe", 1),
+        observation: Observation::Failed(Reason::new("CRASH_LOOP", "it crashes")),
+    };
+    world.tell(release, observed).await;
+}
+
+#[tokio::test]
+async fn without_git_the_cluster_says_what_is_put_back() {
+    let previous = |image: &str| Applied {
+        previous: Some(Previous {
+            revision: 4,
+            image: image.parse().unwrap(),
+        }),
+        ..Applied::default()
+    };
+    let digest = image("a").digest;
+    let by_digest = format!("registry.example/shop@{digest}");
+    for (image_before, looked_for) in [(by_digest.as_str(), true), ("registry.example/shop:1.4", false)] {
+        let world = World::new().await;
+        let release = world.start("rel-1", &[]).await;
+        for step in ["build", "dev/gate"] {
+            world.well(&release, step).await;
+        }
+        let (_, deploy) = asked(&world, &release).await;
+        assert_eq!(deploy.unwrap().action, Action::SetImage);
+        deployed(&world, &release, Some(previous(image_before))).await;
+        let (_, back) = asked(&world, &release).await;
+        let back = back.unwrap();
+        let Action::Undo { to } = &back.action else {
+            panic!("{:?}", back.action)
+        };
+        assert_eq!((to.revision, back.source), (4, None));
+        assert_eq!(
+            back.verify.digest, looked_for,
+            "a tag says of no digest what it should be"
+        );
+        assert_eq!(back.digest == digest, looked_for);
+        assert!(back.rolls_back.is_some());
+        let end = world.well(&release, "dev/redeploy").await;
+        assert_eq!(ended(&end), (ReleaseStatus::RolledBack, "it crashes"));
+    }
+}
+
+#[tokio::test]
+async fn without_git_and_without_a_version_before_it_ends_failed_and_says_so() {
+    for (applied, words) in [
+        (
+            Some(Applied::default()),
+            "it crashes. There was no version before it",
+        ),
+        (None, "it crashes. Nothing was changed in the cluster"),
+    ] {
+        let world = World::new().await;
+        let release = world.start("rel-1", &[]).await;
+        for step in ["build", "dev/gate"] {
+            world.well(&release, step).await;
+        }
+        deployed(&world, &release, applied).await;
+        let (taken, back) = asked(&world, &release).await;
+        assert_eq!(back, None, "there is nothing to deploy");
+        let end = world.end(&release, "dev/redeploy", taken.observation).await;
+        let (status, message) = ended(&end);
+        assert_eq!(status, ReleaseStatus::Failed);
+        assert!(message.starts_with(words), "{message}");
+        assert_eq!(
+            end.steps.last().map(|step| step.status),
+            Some(StepStatus::Skipped)
+        );
+        assert_eq!(world.holder().await, None);
+    }
+}
+
+/// Answers for another service: everything ends well, but what is held back stays pending until it is let go.
+struct Answers {
+    held: Option<tokio::sync::watch::Receiver<bool>>,
+    orders: Arc<Mutex<Vec<String>>>,
+}
+
+impl Answers {
+    fn observation(&self, order: Order<'_>) -> Observation {
+        if self.held.as_ref().is_some_and(|held| *held.borrow()) {
+            let message = "for somebody".to_owned();
+            let kind = WaitingKind::Human;
+            return Observation::Pending(Waiting { kind, message });
+        }
+        let facts = match order.step.kind {
+            StepKind::Build => Facts::Built {
+                image: image("b"),
+                authors: Vec::new(),
+            },
+            StepKind::Change => Facts::Changed(ChangeMade {
+                change: id("chg-1"),
+                commit: "2".repeat(40).parse().unwrap(),
+                no_op: false,
+                previous: Some(image("a")),
+            }),
+            _ => Facts::None,
+        };
+        let result = String::new();
+        Observation::Succeeded { result, facts }
+    }
+}
+
+#[async_trait]
+impl Owner for Answers {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+        let name = format!("{} {}", order.release, order.step.name);
+        self.orders.lock().unwrap().push(name);
+        Ok(Taken {
+            reference: Id::derived("it", &[&order.request_id()]),
+            observation: self.observation(order),
+        })
+    }
+
+    async fn observe(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+        Ok(self.observation(order))
+    }
+
+    async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+        let reason = Reason::new("CANCELLED", format!("{} was stopped", order.step.name));
+        Ok(Observation::Cancelled(reason))
+    }
+}
+
+struct NoManifests;
+
+#[async_trait]
+impl Manifests for NoManifests {
+    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
+        unreachable!("a pretended cluster takes no manifests")
+    }
+}
+
+/// The release's states until this holds.
+async fn until(world: &World, release: &Id, holds: impl Fn(&ReleaseState) -> bool) -> ReleaseState {
+    let watched = world.ledger.watch::<Release>(release, None);
+    let mut states = std::pin::pin!(watched);
+    let search = async {
+        while let Some(snapshot) = states.next().await {
+            let state = snapshot.unwrap().state;
+            if holds(&state) {
+                return state;
+            }
+        }
+        panic!("the release ended without it");
+    };
+    tokio::time::timeout(Duration::from_secs(60), search)
+        .await
+        .expect("in time")
+}
+
+fn at(state: &ReleaseState, kind: StepKind) -> bool {
+    let step = state.active_step();
+    step.is_some_and(|step| step.kind == kind && step.reference.is_some() == (kind != StepKind::Lane))
+}
+
+/// With a gate before the sync, the change is made while people are still asked: a newer release waits, and takes
+/// nothing away.
+#[tokio::test]
+async fn a_release_that_has_committed_before_its_gate_does_not_yield() {
+    let world = World::new().await;
+    let (hold, held) = tokio::sync::watch::channel(true);
+    let orders = Arc::new(Mutex::new(Vec::new()));
+    let answers = |held| {
+        let orders = Arc::clone(&orders);
+        Arc::new(Answers { held, orders })
+    };
+    let shutdown = CancellationToken::new();
+    let releases = ReleaseEffects {
+        ledger: world.ledger.clone(),
+        builds: answers(None),
+        approvals: answers(Some(held)),
+        changes: answers(None),
+        deployments: Arc::new(Deployments::new(world.ledger.clone())),
+    };
+    let clusters = Clusters::of([("pretended".parse::<Name>().unwrap(), Cluster::Pretend)]);
+    let executor = Executor::builder(world.ledger.clone())
+        .register::<Release>(Arc::new(releases))
+        .register::<Deployment>(Arc::new(DeploymentEffects::new(clusters, Arc::new(NoManifests))))
+        .spawn(shutdown.clone());
+
+    let first = world.start("rel-1", &[GIT, "gate: before_sync"]).await;
+    until(&world, &first, |state| at(state, StepKind::Gate)).await;
+    let second = world.start("rel-2", &[GIT, "gate: before_sync"]).await;
+    until(&world, &second, |state| at(state, StepKind::Lane)).await;
+    assert_eq!(world.state(&first).await.stop, None, "it is not superseded");
+    assert_eq!(world.holder().await, Some(first.clone()));
+
+    hold.send(false).unwrap();
+    for release in [&first, &second] {
+        world.ledger.hint(Release::KIND, release).await.unwrap();
+        let end = until(&world, release, |state| state.status.is_final()).await;
+        assert_eq!(ended(&end), (ReleaseStatus::Succeeded, ""));
+        let steps: Vec<&str> = end.steps.iter().map(|step| step.kind.as_str()).collect();
+        assert_eq!(steps, ["build", "lane", "change", "gate", "deploy"]);
+    }
+    shutdown.cancel();
+    executor.drain().await;
+    assert_eq!(
+        orders.lock().unwrap().len(),
+        6,
+        "each order was given once: {orders:?}"
+    );
+}

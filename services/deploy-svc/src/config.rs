@@ -37,13 +37,14 @@ pub struct Config {
     pub build: ClientConfig,
     pub gitops: ClientConfig,
     pub approval: ClientConfig,
-    /// Releases and deployments that are worked on at once.
+    /// Releases and deployments that are worked on at once. A rollout holds its place as long as it is watched, which
+    /// costs next to nothing: what is written to a cluster at once is limited by cluster.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
 }
 
 fn concurrency() -> usize {
-    256
+    2048
 }
 
 impl ServiceConfig for Config {

@@ -327,6 +327,8 @@ fn ends_that_no_object_tells() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Whatever the numbers: nothing panics, and only what is observed and complete is done.
     #[test]
     fn any_numbers(

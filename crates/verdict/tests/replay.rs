@@ -86,3 +86,147 @@ fn with_the_additions_known_faults_are_found_before_kubectl_gives_up() {
         assert!(end - t > lead_ms, "{name}: {t} ms, kubectl {end} ms");
     }
 }
+
+/// The images of a recording by digest, as deployments pin them: the one that the pods of each tag report.
+fn pinned(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        serde_json::from_str::<serde_json::Value>(line)
+            .unwrap()
+            .to_string()
+            + "\n"
+    });
+    let text = &lines.collect::<String>();
+    let mut pinned = text.clone();
+    for tag in ["aaaaaaa", "bbbbbbb", "ccccccc", "ddddddd"] {
+        let name = format!("/ms-identity:{tag}\"");
+        let reported = text.lines().find_map(|line| {
+            let (_, behind) = line.split_once(&format!("{name},\"imageID\":\""))?;
+            let (id, _) = behind.split_once('"')?;
+            id.rsplit_once('@').map(|(_, digest)| digest.to_owned())
+        });
+        if let Some(digest) = reported {
+            pinned = pinned.replace(&name, &format!("/ms-identity:{tag}@{digest}\""));
+        }
+    }
+    pinned
+}
+
+#[test]
+fn with_digests_what_kubectl_calls_done_is_proven() {
+    let mut proven = 0;
+    for (name, text) in recordings() {
+        let pinned = pinned(&text);
+        let Ok(recording) = recording::read(pinned.lines()) else {
+            continue;
+        };
+        for run in replay(&recording, &Options { verify: strict() }).unwrap() {
+            assert_eq!(run.disagreements, [""; 0], "{name}: {}", run.command);
+            match (&run.additions, run.exit) {
+                (Some((_, Verdict::Complete)), Some(0)) => proven += usize::from(pinned.contains("@sha256")),
+                // What is not proven when kubectl ends is proven soon after; never something else.
+                (None, Some(0)) => {}
+                (Some((_, Verdict::Failed(failure))), _) => {
+                    assert_ne!(failure.reason, FailureReason::WrongImage, "{name}: {failure:?}");
+                }
+                (additions, exit) => assert_ne!(exit, Some(0), "{name}: {additions:?}"),
+            }
+        }
+    }
+    // Another folder may have none of these images.
+    if std::env::var_os("SLIPWAY_RECORDINGS").is_none() {
+        assert!(proven >= 9, "only {proven} runs were proven");
+    }
+}
+
+mod mutations {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+    use slipway_verdict::replay::recording::{Line, Recording, What};
+
+    use super::*;
+
+    static RECORDINGS: LazyLock<Vec<(String, Recording)>> = LazyLock::new(|| {
+        let read = |(name, text): (String, String)| (name, recording::read(text.lines()).unwrap());
+        recordings().into_iter().map(read).collect()
+    });
+
+    fn recorded(index: prop::sample::Index) -> (String, Recording) {
+        RECORDINGS[index.index(RECORDINGS.len())].clone()
+    }
+
+    fn disagreements(recording: &Recording) -> Vec<String> {
+        let runs = replay(recording, &Options { verify: strict() }).unwrap();
+        runs.into_iter().flat_map(|run| run.disagreements).collect()
+    }
+
+    fn is_kubectl(line: &Line) -> bool {
+        matches!(line.what, What::Kubectl { .. })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What is told twice, bookmarks, and a kubectl that is quicker or slower change nothing.
+        #[test]
+        fn harmless(
+            which in any::<prop::sample::Index>(),
+            twice in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+            marks in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            shift in -200_i64..600,
+            jitter in prop::collection::vec(0_i64..40, 40),
+        ) {
+            let (name, mut recording) = recorded(which);
+            for index in twice {
+                let at = index.index(recording.lines.len());
+                if !is_kubectl(&recording.lines[at]) {
+                    recording.lines.insert(at, recording.lines[at].clone());
+                }
+            }
+            for index in marks {
+                let at = index.index(recording.lines.len());
+                let event = serde_json::from_value(json!({"type": "BOOKMARK", "object": {"metadata": {}}})).unwrap();
+                let mut mark = recording.lines[at].clone();
+                mark.what = What::Watch { resource: "deployments".to_owned(), event };
+                recording.lines.insert(at, mark);
+            }
+            // Each stream keeps its order; between them it may change.
+            let mut last = i64::MIN;
+            for (number, line) in recording.lines.iter_mut().enumerate() {
+                if is_kubectl(line) {
+                    line.t_ms = (line.t_ms + shift + jitter[number % jitter.len()]).max(last);
+                    last = line.t_ms;
+                }
+            }
+            recording.lines.sort_by_key(|line| line.t_ms);
+            let all = disagreements(&recording);
+            prop_assert!(all.is_empty(), "{name}: {all:#?}");
+        }
+
+        /// Whatever the watches lose, repeat or bring late: nothing panics, and the additions never say complete
+        /// where kubectl would not.
+        #[test]
+        fn never_more_hopeful(
+            which in any::<prop::sample::Index>(),
+            dropped in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+            swapped in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+        ) {
+            let (name, mut recording) = recorded(which);
+            for index in dropped {
+                let at = index.index(recording.lines.len());
+                if !is_kubectl(&recording.lines[at]) {
+                    recording.lines.remove(at);
+                }
+            }
+            for index in swapped {
+                let at = index.index(recording.lines.len() - 1);
+                recording.lines.swap(at, at + 1);
+            }
+            for words in disagreements(&recording) {
+                prop_assert!(!words.contains("with the additions is COMPLETE"), "{name}: {words}");
+                prop_assert!(!words.contains(" ms our verdict is"), "{name}: {words}");
+            }
+        }
+    }
+}

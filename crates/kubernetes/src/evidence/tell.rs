@@ -214,11 +214,12 @@ mod tests {
     #[test]
     fn pods_without_containers_tell_why() {
         let unscheduled = json!({"metadata": {"name": "p"}, "status": {"phase": "Pending", "conditions": [
-            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}]}});
-        let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}});
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available",
+             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let evicted = json!({"metadata": {"name": "p"}, "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}});
         for (pod, words) in [
             (unscheduled, "pod p finds no node: 0/3 nodes are available"),
-            (evicted, "Failed, Evicted: low on memory"),
+            (evicted, "pod p: Evicted: low on memory"),
             (json!({"status": {"phase": "Pending"}}), "Pending"),
             (json!({}), "unknown"),
         ] {

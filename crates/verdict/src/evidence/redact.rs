@@ -134,7 +134,7 @@ patterns! {
         r"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}",
     ]
     .join("|");
-    SECRET_NAME = format!("(?i){NAMES}|auth|dsn");
+    SECRET_NAME = format!("(?i){NAMES}|auth|dsn|(?:^|_)key(?:_|$)");
     /// The user and password of a URL.
     PASSWORD = r"(?i)^[a-z][a-z0-9+.-]*://[^\s/?#:@]*:([^\s/?#]+)@";
     BEGIN = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----";

@@ -23,9 +23,13 @@ fn main() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         println!("run {}", now.expect("after 1970").as_nanos());
         println!("connecting to postgres://shop:hunter2@db:5432/shop, password=hunter2");
-        println!("licence {}", env::var("LICENCE").unwrap_or_default());
+        println!("licence {}", env::var("LICENCE_KEY").unwrap_or_default());
         println!("\x1b[31mAuthorization: Bearer abcdef0123456789\x1b[0m");
         exit(4);
+    }
+    if mode == "migrate" {
+        println!("3 tables migrated");
+        exit(0);
     }
     let port = env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
     let listener = TcpListener::bind(format!("0.0.0.0:{port}")).expect("the port is free");
@@ -41,6 +45,10 @@ fn main() {
             _ => ("404 Not Found", "no such page"),
         };
         println!("GET {path}: {status}");
+        if path == "/crash" {
+            println!("falling over");
+            exit(5);
+        }
         let answer = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()

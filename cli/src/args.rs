@@ -1,10 +1,12 @@
 //! The command line.
 
+mod deployment;
 mod gitops;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use deployment::{DeployArgs, DeploymentCommand, RollbackArgs};
 pub(crate) use gitops::{
     ApplyArgs, ChangeArgs, ChangeStatus, DiffArgs, EditArgs, GitopsCommand, ImageArgs, ListChangesArgs,
     PromoteArgs, StartChangeArgs,
@@ -55,6 +57,9 @@ pub(crate) enum Command {
     /// Plan, start and follow releases.
     #[command(subcommand)]
     Release(ReleaseCommand),
+    /// See what clusters made of a change, put it back, and look at what runs.
+    #[command(subcommand)]
+    Deployment(DeploymentCommand),
     /// See and decide what waits for people.
     #[command(subcommand)]
     Approval(ApprovalCommand),

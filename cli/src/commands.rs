@@ -4,6 +4,7 @@ pub(crate) mod approval;
 pub(crate) mod build;
 pub(crate) mod config;
 pub(crate) mod demo;
+pub(crate) mod deployment;
 pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod gitops;

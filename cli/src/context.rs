@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use slipway_proto::{
     approval::v1::approval_service_client::ApprovalServiceClient,
     build::v1::build_service_client::BuildServiceClient,
+    deploy::v1::deploy_service_client::DeployServiceClient,
     gitops::v1::git_ops_service_client::GitOpsServiceClient,
     release::v1::release_service_client::ReleaseServiceClient,
 };
@@ -111,6 +112,10 @@ impl Context {
         Ok(ApprovalServiceClient::new(
             self.channel("approval", &self.approval)?,
         ))
+    }
+
+    pub(crate) fn deployments(&self) -> Result<DeployServiceClient<Channel>, Failure> {
+        Ok(DeployServiceClient::new(self.channel("deploy", &self.deploy)?))
     }
 
     pub(crate) fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {

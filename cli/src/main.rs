@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod context;
 mod failure;
+mod follow;
 mod json;
 mod out;
 mod waterfall;
@@ -53,6 +54,9 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
         Command::Release(command) => {
             commands::release::run(&Context::load(&globals)?, globals.output, command).await
+        }
+        Command::Deployment(command) => {
+            commands::deployment::run(&Context::load(&globals)?, globals.output, command).await
         }
         Command::Approval(command) => {
             commands::approval::run(&Context::load(&globals)?, globals.output, command).await

@@ -7,6 +7,8 @@ use slipway_proto::{
     release::v1::{Release, Step, release, step},
 };
 
+use crate::commands::deployment::draw::evidence;
+
 /// Columns of the bars.
 const WIDTH: usize = 36;
 
@@ -81,23 +83,7 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
             waiting.message
         );
     }
-    for pod in &release.evidence {
-        let exit = pod
-            .exit_code
-            .map(|code| format!(", exit code {code}"))
-            .unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "pod {} container {}: {}{exit}",
-            pod.pod, pod.container, pod.state
-        );
-        for line in &pod.log_tail {
-            let _ = writeln!(out, "  | {line}");
-        }
-        for event in &pod.events {
-            let _ = writeln!(out, "  * {event}");
-        }
-    }
+    evidence(&mut out, &release.evidence);
     out
 }
 

@@ -28,6 +28,7 @@ fn help_teaches_every_noun() {
         "dev",
         "demo",
         "release",
+        "deployment",
         "approval",
         "build",
         "gitops",

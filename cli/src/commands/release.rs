@@ -1,8 +1,5 @@
 //! `slipway release …`
 
-use std::time::Duration;
-
-use futures::StreamExt;
 use indicatif::ProgressBar;
 use slipway_model::Timestamp;
 use slipway_proto::release::v1::{
@@ -16,15 +13,11 @@ use crate::{
     args::{Output, ReleaseCommand, StartArgs, WantedArgs},
     context::Context,
     failure::Failure,
+    follow::{self, Followed},
     json, out, waterfall,
 };
 
 const RELEASE: &str = "slipway.release.v1.Release";
-/// The wait before a watch that broke is taken up again.
-const RESUME: Duration = Duration::from_millis(500);
-/// How often a watch that breaks is taken up again without news in between.
-const RESUMES: u32 = 120;
-
 pub(crate) async fn run(
     context: &Context,
     output: Output,
@@ -200,43 +193,34 @@ async fn get(context: &Context, id: String) -> Result<Release, Failure> {
     )
 }
 
-/// Watches until the end, through restarts of the service. Shows each step as it ends, where a person looks on.
-async fn follow(context: &Context, output: Output, mut release: Release) -> Result<Release, Failure> {
+impl Followed for Release {
+    const NOUN: (&'static str, &'static str) = ("release", "slipway release watch");
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn is_final(&self) -> bool {
+        !matches!(self.status(), Status::Running | Status::Unspecified)
+    }
+}
+
+/// Watches until the end. Shows each step as it ends, where a person looks on.
+async fn follow(context: &Context, output: Output, release: Release) -> Result<Release, Failure> {
     let bar = progress(output);
     let mut shown = 0;
-    let mut broken = 0;
-    while !is_final(&release) {
+    let watch = async |id| {
         let request = WatchReleaseRequest {
-            id: release.id.clone(),
+            id,
             etag: String::new(),
         };
-        match context.releases()?.watch_release(request).await {
-            Ok(stream) => {
-                let mut stream = stream.into_inner();
-                while let Some(Ok(next)) = stream.next().await {
-                    broken = 0;
-                    release = present(next.release)?;
-                    shown = tell(&bar, &release, shown);
-                }
-            }
-            Err(status) if status.code() != tonic::Code::Unavailable || broken >= RESUMES => {
-                return Err(status.into());
-            }
-            Err(_) => {}
-        }
-        if !is_final(&release) {
-            broken += 1;
-            if broken >= RESUMES {
-                return Err(
-                    Failure::new(format!("lost sight of release {}", release.id)).next(format!(
-                        "it goes on by itself; look again with: slipway release watch {}",
-                        release.id
-                    )),
-                );
-            }
-            tokio::time::sleep(RESUME).await;
-        }
-    }
+        let answer = context.releases()?.watch_release(request).await?;
+        Ok(follow::stream(answer, |next| next.release))
+    };
+    let release = follow::follow(release, watch, |one: &Release| {
+        shown = tell(&bar, one, shown);
+    })
+    .await?;
     bar.finish_and_clear();
     Ok(release)
 }
@@ -260,10 +244,6 @@ fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {
         bar.set_message(format!("{}  {waiting}", step.name));
     }
     shown
-}
-
-fn is_final(release: &Release) -> bool {
-    !matches!(release.status(), Status::Running | Status::Unspecified)
 }
 
 fn show(output: Output, release: &Release) -> Result<(), Failure> {

@@ -1,54 +1,44 @@
 //! Follows a change to its end, and shows on the way what it waits for.
 
-use std::time::Duration;
-
-use futures::StreamExt;
 use indicatif::ProgressBar;
 use slipway_proto::gitops::v1::{Change, WatchChangeRequest, change::Status};
 
-use super::{super::super::present, draw};
-use crate::{args::Output, commands::progress, context::Context, failure::Failure};
+use super::draw;
+use crate::{
+    args::Output,
+    commands::progress,
+    context::Context,
+    failure::Failure,
+    follow::{self, Followed},
+};
 
-/// The wait before a watch that broke is taken up again.
-const RESUME: Duration = Duration::from_millis(500);
-/// How often a watch that breaks is taken up again without news in between.
-const RESUMES: u32 = 120;
+impl Followed for Change {
+    const NOUN: (&'static str, &'static str) = ("change", "slipway gitops watch");
 
-/// Watches until the end, through restarts of the service.
-pub(super) async fn follow(context: &Context, output: Output, mut change: Change) -> Result<Change, Failure> {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn is_final(&self) -> bool {
+        !matches!(self.status(), Status::Pending | Status::Unspecified)
+    }
+}
+
+/// Watches until the end.
+pub(super) async fn follow(context: &Context, output: Output, change: Change) -> Result<Change, Failure> {
     let bar = progress(output);
-    let mut broken = 0;
-    while !is_final(&change) {
-        tell(&bar, &change);
+    let watch = async |id| {
         let request = WatchChangeRequest {
-            id: change.id.clone(),
+            id,
             etag: String::new(),
         };
-        match context.gitops()?.watch_change(request).await {
-            Ok(stream) => {
-                let mut stream = stream.into_inner();
-                while let Some(Ok(next)) = stream.next().await {
-                    broken = 0;
-                    change = present(next.change)?;
-                    tell(&bar, &change);
-                }
-            }
-            Err(status) if status.code() != tonic::Code::Unavailable => return Err(status.into()),
-            Err(_) => {}
-        }
-        if !is_final(&change) {
-            broken += 1;
-            if broken >= RESUMES {
-                return Err(
-                    Failure::new(format!("lost sight of change {}", change.id)).next(format!(
-                        "it goes on by itself; look again with: slipway gitops watch {}",
-                        change.id
-                    )),
-                );
-            }
-            tokio::time::sleep(RESUME).await;
-        }
-    }
+        let answer = context.gitops()?.watch_change(request).await?;
+        Ok(follow::stream(answer, |next| next.change))
+    };
+    let change = follow::follow(change, watch, |one: &Change| {
+        tell(&bar, one);
+    })
+    .await?;
     bar.finish_and_clear();
     Ok(change)
 }
@@ -64,8 +54,4 @@ fn tell(bar: &ProgressBar, change: &Change) {
         message += &format!("  {}", waiting.message);
     }
     bar.set_message(message);
-}
-
-fn is_final(change: &Change) -> bool {
-    !matches!(change.status(), Status::Pending | Status::Unspecified)
 }

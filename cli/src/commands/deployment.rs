@@ -1,0 +1,241 @@
+//! `slipway deployment …`
+
+pub(crate) mod draw;
+
+use slipway_model::Timestamp;
+use slipway_proto::{
+    common::v1::Image,
+    deploy::v1::{
+        AbortDeploymentRequest, CancelDeploymentRequest, DeployRequest, Deployment, GetDeploymentRequest,
+        GetLiveStateRequest, ListDeploymentsRequest, PromoteDeploymentRequest, RollbackRequest,
+        WatchDeploymentRequest, deployment::Status,
+    },
+};
+
+use super::{present, progress, request_id, table};
+use crate::{
+    Outcome,
+    args::{DeployArgs, DeploymentCommand, Output, RollbackArgs},
+    context::Context,
+    failure::Failure,
+    follow::{self, Followed},
+    json, out, waterfall,
+};
+
+const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
+pub(crate) async fn run(
+    context: &Context,
+    output: Output,
+    command: DeploymentCommand,
+) -> Result<Outcome, Failure> {
+    let mut client = context.deployments()?;
+    let deployment = match command {
+        DeploymentCommand::Start(args) => return start(context, output, *args).await,
+        DeploymentCommand::Rollback(args) => return rollback(context, output, args).await,
+        DeploymentCommand::List {
+            service,
+            environment,
+            limit,
+        } => {
+            let request = ListDeploymentsRequest {
+                page_size: limit,
+                service: service.unwrap_or_default(),
+                environment: environment.unwrap_or_default(),
+                ..ListDeploymentsRequest::default()
+            };
+            return list(context, output, request).await;
+        }
+        DeploymentCommand::Live { service, environment } => {
+            let request = GetLiveStateRequest { service, environment };
+            let state = present(client.get_live_state(request).await?.into_inner().state)?;
+            match output {
+                Output::Json => out::line(json::render("slipway.deploy.v1.LiveState", &state)?),
+                Output::Table => out::print(draw::live(&state)),
+            }
+            return Ok(Outcome::Happened);
+        }
+        DeploymentCommand::Watch { id } => {
+            let deployment = get(context, id).await?;
+            let deployment = follow(context, output, deployment).await?;
+            return finish(output, &deployment);
+        }
+        DeploymentCommand::Get { id } => get(context, id).await?,
+        DeploymentCommand::Cancel { id, reason } => {
+            let request = CancelDeploymentRequest { id, reason };
+            let deployment = present(client.cancel_deployment(request).await?.into_inner().deployment)?;
+            show(output, &deployment)?;
+            return Ok(happened(deployment.status() == Status::Cancelled));
+        }
+        DeploymentCommand::Promote { id, full } => {
+            let request = PromoteDeploymentRequest { id, full };
+            present(client.promote_deployment(request).await?.into_inner().deployment)?
+        }
+        DeploymentCommand::Abort { id, reason } => {
+            let request = AbortDeploymentRequest { id, reason };
+            present(client.abort_deployment(request).await?.into_inner().deployment)?
+        }
+    };
+    show(output, &deployment)?;
+    Ok(Outcome::Happened)
+}
+
+async fn start(context: &Context, output: Output, args: DeployArgs) -> Result<Outcome, Failure> {
+    let (name, digest) = args.image;
+    let request = DeployRequest {
+        request_id: args.request_id.unwrap_or_else(request_id),
+        service: args.service,
+        environment: args.environment,
+        image: Some(Image {
+            name,
+            digest,
+            tags: Vec::new(),
+        }),
+        commit: args.commit,
+        ..DeployRequest::default()
+    };
+    let answer = context.deployments()?.deploy(request).await?.into_inner();
+    begun(context, output, present(answer.deployment)?, args.wait).await
+}
+
+async fn rollback(context: &Context, output: Output, args: RollbackArgs) -> Result<Outcome, Failure> {
+    let request = RollbackRequest {
+        request_id: args.request_id.unwrap_or_else(request_id),
+        deployment_id: args.id.unwrap_or_default(),
+        service: args.service.unwrap_or_default(),
+        environment: args.environment.unwrap_or_default(),
+        reason: args.reason,
+    };
+    let answer = context.deployments()?.rollback(request).await?.into_inner();
+    begun(context, output, present(answer.deployment)?, args.wait).await
+}
+
+/// Says what was begun, or follows it to its end.
+async fn begun(
+    context: &Context,
+    output: Output,
+    deployment: Deployment,
+    wait: bool,
+) -> Result<Outcome, Failure> {
+    if wait {
+        if output == Output::Table {
+            eprintln!("deployment {}", deployment.id);
+        }
+        let deployment = follow(context, output, deployment).await?;
+        return finish(output, &deployment);
+    }
+    match output {
+        Output::Json => out::line(json::render(DEPLOYMENT, &deployment)?),
+        Output::Table => {
+            out::line(&deployment.id);
+            eprintln!("follow it with: slipway deployment watch {}", deployment.id);
+        }
+    }
+    Ok(Outcome::Happened)
+}
+
+async fn list(
+    context: &Context,
+    output: Output,
+    request: ListDeploymentsRequest,
+) -> Result<Outcome, Failure> {
+    let answer = context
+        .deployments()?
+        .list_deployments(request)
+        .await?
+        .into_inner();
+    if output == Output::Json {
+        out::line(json::render(
+            "slipway.deploy.v1.ListDeploymentsResponse",
+            &answer,
+        )?);
+        return Ok(Outcome::Happened);
+    }
+    let mut rows = table(&[
+        "DEPLOYMENT",
+        "SERVICE",
+        "ENVIRONMENT",
+        "COMMIT",
+        "STATUS",
+        "STEP",
+        "AGE",
+        "BY",
+    ]);
+    let now = Timestamp::now().as_micros();
+    for one in answer.deployments {
+        let age = now - waterfall::micros(one.create_time.as_ref()).unwrap_or(now);
+        let status = draw::status(one.status()).to_owned();
+        rows.add_row([
+            one.id,
+            one.service,
+            one.environment,
+            waterfall::short(&one.commit).to_owned(),
+            status,
+            one.step,
+            waterfall::seconds(age),
+            one.requested_by.map(|actor| actor.principal).unwrap_or_default(),
+        ]);
+    }
+    out::line(rows);
+    Ok(Outcome::Happened)
+}
+
+async fn get(context: &Context, id: String) -> Result<Deployment, Failure> {
+    let answer = context
+        .deployments()?
+        .get_deployment(GetDeploymentRequest { id })
+        .await?
+        .into_inner();
+    present(answer.deployment)
+}
+
+impl Followed for Deployment {
+    const NOUN: (&'static str, &'static str) = ("deployment", "slipway deployment watch");
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn is_final(&self) -> bool {
+        !matches!(
+            self.status(),
+            Status::Unspecified | Status::Pending | Status::Applying | Status::Verifying
+        )
+    }
+}
+
+/// Watches until the end.
+async fn follow(context: &Context, output: Output, deployment: Deployment) -> Result<Deployment, Failure> {
+    let bar = progress(output);
+    let watch = async |id| {
+        let request = WatchDeploymentRequest {
+            id,
+            etag: String::new(),
+        };
+        let answer = context.deployments()?.watch_deployment(request).await?;
+        Ok(follow::stream(answer, |next| next.deployment))
+    };
+    let deployment = follow::follow(deployment, watch, |one: &Deployment| {
+        bar.set_message(format!("{}  {}", one.step, one.progress));
+    })
+    .await?;
+    bar.finish_and_clear();
+    Ok(deployment)
+}
+
+fn show(output: Output, deployment: &Deployment) -> Result<(), Failure> {
+    match output {
+        Output::Json => out::line(json::render(DEPLOYMENT, deployment)?),
+        Output::Table => out::print(draw::deployment(deployment, Timestamp::now().as_micros())),
+    }
+    Ok(())
+}
+
+/// Shows a deployment that was waited for; only success is what was asked.
+fn finish(output: Output, deployment: &Deployment) -> Result<Outcome, Failure> {
+    show(output, deployment)?;
+    Ok(happened(deployment.status() == Status::Succeeded))
+}
+
+const fn happened(did: bool) -> Outcome {
+    if did { Outcome::Happened } else { Outcome::DidNot }
+}

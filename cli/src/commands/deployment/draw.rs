@@ -1,0 +1,255 @@
+//! A deployment as text: what was judged, how, and what a person needs to see when it failed. Pure.
+
+use std::fmt::Write;
+
+use slipway_proto::deploy::v1::{
+    Deployment, LiveState, PodEvidence, Target, deployment, live_state, metric_result,
+};
+
+use crate::waterfall::{micros, seconds, short};
+
+/// `cluster/namespace/kind/name`.
+pub(crate) fn target(target: Option<&Target>) -> String {
+    target
+        .map(|target| {
+            format!(
+                "{}/{}/{}/{}",
+                target.cluster, target.namespace, target.kind, target.name
+            )
+        })
+        .unwrap_or_default()
+}
+
+/// A status as people read it: `ROLLBACK_FAILED`.
+pub(crate) fn status(status: deployment::Status) -> &'static str {
+    status.as_str_name().trim_start_matches("STATUS_")
+}
+
+/// Draws `deployment` as it stood at `now` (microseconds since 1970).
+pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
+    let mut out = String::new();
+    let begin = micros(one.create_time.as_ref()).unwrap_or(now);
+    let end = micros(one.end_time.as_ref()).unwrap_or(now);
+    let _ = writeln!(
+        out,
+        "{}  {} {}  {}  {}",
+        one.id,
+        one.service,
+        one.environment,
+        status(one.status()),
+        seconds(end - begin)
+    );
+    let mut row = |name: &str, text: &str| {
+        if !text.is_empty() {
+            let _ = writeln!(out, "{name:<9}{text}");
+        }
+    };
+    row("target", &target(one.target.as_ref()));
+    if let Some(image) = &one.image {
+        row("image", &format!("{}@{}", image.name, image.digest));
+    }
+    row("commit", short(&one.commit));
+    row("puts back", &format!(" {}", one.rolls_back));
+    if one.end_time.is_none() {
+        row("step", &one.step);
+        row("progress", &format!(" {}", one.progress));
+    }
+    if let Some(reason) = &one.reason {
+        row("reason", &format!("{}: {}", reason.code, reason.message));
+    }
+    for check in &one.checks {
+        let attempts = if check.attempts == 1 {
+            String::new()
+        } else {
+            format!(" after {} attempts", check.attempts)
+        };
+        let _ = writeln!(
+            out,
+            "{} check {}{attempts}: {}",
+            mark(check.passed),
+            check.name,
+            check.last_answer
+        );
+    }
+    for job in &one.jobs {
+        let message = if job.message.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", job.message)
+        };
+        let _ = writeln!(
+            out,
+            "{} job {} ({}){message}",
+            mark(job.succeeded),
+            job.name,
+            job.job
+        );
+        if !job.succeeded {
+            lines(&mut out, &job.log_tail);
+        }
+    }
+    for metric in &one.metrics {
+        let sign = match metric.verdict() {
+            metric_result::Verdict::Passed => '✓',
+            metric_result::Verdict::Failed | metric_result::Verdict::Inconclusive => '✗',
+            _ => '…',
+        };
+        let value = metric
+            .value
+            .map_or("no data".to_owned(), |value| value.to_string());
+        let bound =
+            |name, bound: Option<f64>| bound.map(|bound| format!(", {name} {bound}")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{sign} metric {}: {value}{}{}; {} measured, {} bad, {} without a number {}",
+            metric.name,
+            bound("min", metric.min),
+            bound("max", metric.max),
+            metric.measurements,
+            metric.failures,
+            metric.inconclusive,
+            metric.message
+        );
+    }
+    evidence(&mut out, &one.evidence);
+    out
+}
+
+/// Pods at fault, with the last lines of their runs.
+pub(crate) fn evidence(out: &mut String, evidence: &[PodEvidence]) {
+    for pod in evidence {
+        let exit = pod
+            .exit_code
+            .map(|code| format!(", exit code {code}"))
+            .unwrap_or_default();
+        let container = if pod.container.is_empty() {
+            String::new()
+        } else {
+            format!(" container {}", pod.container)
+        };
+        let _ = writeln!(out, "pod {}{container}: {}{exit}", pod.pod, pod.state);
+        if !pod.previous_log_tail.is_empty() {
+            let _ = writeln!(out, "  the run before:");
+            lines(out, &pod.previous_log_tail);
+            let _ = writeln!(out, "  this run:");
+        }
+        lines(out, &pod.log_tail);
+        for event in &pod.events {
+            let _ = writeln!(out, "  * {event}");
+        }
+    }
+}
+
+/// What the cluster runs now.
+pub(crate) fn live(state: &LiveState) -> String {
+    let mut out = String::new();
+    let health = match state.health() {
+        live_state::Health::Complete => "✓",
+        live_state::Health::Failed | live_state::Health::Missing => "✗",
+        _ => "…",
+    };
+    let _ = writeln!(
+        out,
+        "{health} {}  {}",
+        target(state.target.as_ref()),
+        state.message
+    );
+    let _ = writeln!(out, "pods       {} of {} ready", state.ready_pods, state.pods);
+    for image in &state.images {
+        let _ = writeln!(out, "wants      {image}");
+    }
+    for digest in &state.running_digests {
+        let _ = writeln!(out, "runs       {digest}");
+    }
+    if !state.deployment_id.is_empty() {
+        let _ = writeln!(
+            out,
+            "written by {} (epoch {}, commit {})",
+            state.deployment_id,
+            state.epoch,
+            short(&state.commit)
+        );
+    }
+    out
+}
+
+fn lines(out: &mut String, lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(out, "  | {line}");
+    }
+}
+
+const fn mark(good: bool) -> char {
+    if good { '✓' } else { '✗' }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::{
+        common::v1::Reason,
+        deploy::v1::{CheckResult, JobResult, MetricResult},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_failed_deployment_shows_why() {
+        let one = Deployment {
+            id: "dep-1".to_owned(),
+            service: "shop".to_owned(),
+            environment: "prod".to_owned(),
+            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
+            status: deployment::Status::Failed.into(),
+            reason: Some(Reason {
+                code: "CRASH_LOOP".to_owned(),
+                message: "pod shop-1: CrashLoopBackOff".to_owned(),
+            }),
+            checks: vec![CheckResult {
+                name: "health".to_owned(),
+                passed: false,
+                attempts: 3,
+                last_answer: "GET /health: 503".to_owned(),
+            }],
+            jobs: vec![JobResult {
+                name: "migrate".to_owned(),
+                job: "shop-migrate-1".to_owned(),
+                succeeded: true,
+                log_tail: vec!["not shown".to_owned()],
+                ..JobResult::default()
+            }],
+            metrics: vec![MetricResult {
+                name: "errors".to_owned(),
+                verdict: metric_result::Verdict::Failed.into(),
+                value: Some(0.2),
+                max: Some(0.01),
+                measurements: 4,
+                failures: 2,
+                ..MetricResult::default()
+            }],
+            evidence: vec![PodEvidence {
+                pod: "shop-1".to_owned(),
+                container: "app".to_owned(),
+                state: "CrashLoopBackOff".to_owned(),
+                exit_code: Some(3),
+                log_tail: vec!["now".to_owned()],
+                previous_log_tail: vec!["then".to_owned()],
+                events: vec!["Warning BackOff".to_owned()],
+            }],
+            ..Deployment::default()
+        };
+        let text = deployment(&one, 1_000_000);
+        for line in [
+            "dep-1  shop prod  FAILED  0ms",
+            "commit   1a2b3c4",
+            "reason   CRASH_LOOP: pod shop-1: CrashLoopBackOff",
+            "✗ check health after 3 attempts: GET /health: 503",
+            "✓ job migrate (shop-migrate-1)",
+            "✗ metric errors: 0.2, max 0.01; 4 measured, 2 bad, 0 without a number",
+            "pod shop-1 container app: CrashLoopBackOff, exit code 3",
+            "  the run before:\n  | then\n  this run:\n  | now\n  * Warning BackOff",
+        ] {
+            assert!(text.contains(line), "{line}\nin\n{text}");
+        }
+        assert!(!text.contains("not shown"), "{text}");
+    }
+}

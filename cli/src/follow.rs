@@ -1,0 +1,97 @@
+//! Follows a resource to its end through the service's watch, through restarts of the service.
+
+use std::{pin::Pin, time::Duration};
+
+use futures::{Stream, StreamExt};
+use tonic::Status;
+
+use crate::failure::Failure;
+
+/// The wait before a watch that broke is taken up again.
+const RESUME: Duration = Duration::from_millis(500);
+/// How often a watch that breaks is taken up again without news in between.
+const RESUMES: u32 = 120;
+
+/// A resource as it is now, then each difference.
+pub(crate) type Watch<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Something with a watch of its own.
+pub(crate) trait Followed: Sized {
+    /// What people call it, and the command that looks at it again, such as `release` and `slipway release watch`.
+    const NOUN: (&'static str, &'static str);
+
+    fn id(&self) -> &str;
+
+    /// Nothing more will become of it.
+    fn is_final(&self) -> bool;
+}
+
+/// Watches until the end. `watch` opens a stream for an id, `tell` hears of each difference.
+pub(crate) async fn follow<T: Followed, Opened>(
+    mut one: T,
+    watch: impl Fn(String) -> Opened,
+    mut tell: impl FnMut(&T),
+) -> Result<T, Failure>
+where
+    Opened: Future<Output = Result<Watch<Option<T>>, Failed>>,
+{
+    let mut broken = 0;
+    tell(&one);
+    while !one.is_final() {
+        match watch(one.id().to_owned()).await {
+            Ok(mut stream) => {
+                while let Some(Ok(next)) = stream.next().await {
+                    broken = 0;
+                    one = next.ok_or_else(|| Failure::new("the service answered without the resource"))?;
+                    tell(&one);
+                }
+            }
+            Err(Failed::Call(status)) if status.code() == tonic::Code::Unavailable => {}
+            Err(Failed::Call(status)) => return Err(status.into()),
+            Err(Failed::Here(failure)) => return Err(failure),
+        }
+        if !one.is_final() {
+            broken += 1;
+            if broken >= RESUMES {
+                let (noun, command) = T::NOUN;
+                let failure = Failure::new(format!("lost sight of {noun} {}", one.id()));
+                let next = format!("it goes on by itself; look again with: {command} {}", one.id());
+                return Err(failure.next(next));
+            }
+            tokio::time::sleep(RESUME).await;
+        }
+    }
+    Ok(one)
+}
+
+/// Why a watch was not opened.
+pub(crate) enum Failed {
+    /// The service said so, or was not there.
+    Call(Status),
+    /// The context file does not say where it is.
+    Here(Failure),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self::Call(status)
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::Here(failure)
+    }
+}
+
+/// An answer's stream, of which `take` takes the resource.
+pub(crate) fn stream<M, T>(
+    answer: tonic::Response<tonic::Streaming<M>>,
+    take: impl Fn(M) -> Option<T> + Send + 'static,
+) -> Watch<Option<T>>
+where
+    M: Send + 'static,
+    T: Send + 'static,
+{
+    Box::pin(answer.into_inner().map(move |item| item.map(&take)))
+}

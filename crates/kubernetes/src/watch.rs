@@ -10,6 +10,7 @@ mod feed;
 mod kinds;
 mod slim;
 mod store;
+mod subscription;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -25,14 +26,9 @@ use k8s_openapi::api::{
 use kube::Client;
 use serde::Deserialize;
 use slipway_model::Name;
-use slipway_verdict::{
-    Observed, Target, Workload, application::Application, canary::Canary, rollout::Rollout,
-};
+use slipway_verdict::{Target, Workload, application::Application, canary::Canary, rollout::Rollout};
 use tokio::{
-    sync::{
-        Notify,
-        watch::{Receiver, Sender},
-    },
+    sync::{Notify, watch::Sender},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -41,6 +37,8 @@ use kinds::{Custom, Kind};
 use store::Stores;
 
 pub(crate) use slim::workload as slim;
+use subscription::Following;
+pub use subscription::{Fault, JobSubscription, JobView, Subscription, View};
 
 /// How long a kind stays watched after its last follower: releases come in rows, and a list is dear.
 const LINGER: Duration = Duration::from_secs(60);
@@ -143,113 +141,6 @@ impl Follower {
     }
 }
 
-/// What the watch shows now.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// All lists have arrived at least once; before that, absence means nothing.
-    pub synced: bool,
-    pub observed: Observed,
-    /// Why the view may be behind.
-    pub fault: Option<Fault>,
-}
-
-/// What the watch shows of a Job now.
-#[derive(Debug, Clone, Default)]
-pub struct JobView {
-    /// The list has arrived at least once; before that, absence means nothing.
-    pub synced: bool,
-    pub job: Option<Arc<Job>>,
-    /// Why the view may be behind.
-    pub fault: Option<Fault>,
-}
-
-/// A watch that is interrupted. It is gone from the view as soon as the watch is known to run again.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    /// Without the cluster's name.
-    pub words: String,
-    /// When it was tried last.
-    pub at: Instant,
-    /// The API server does not know the kind: its CRD is not installed.
-    pub absent: bool,
-}
-
-/// Follows one workload until dropped.
-#[derive(Debug)]
-pub struct Subscription(Following);
-
-impl Subscription {
-    /// What the watch shows now. Changes that come after this call wake [`changed`](Self::changed).
-    pub fn view(&mut self) -> View {
-        let (state, key) = self.0.look();
-        View {
-            synced: state.synced(key),
-            observed: state.stores.observed(key.kind, &key.namespace, &key.name),
-            fault: state.fault(key),
-        }
-    }
-
-    /// Waits for the next change of the workload, of what belongs to it, or of the watches' health.
-    pub async fn changed(&mut self) {
-        self.0.changed().await;
-    }
-}
-
-/// Follows one Job until dropped.
-#[derive(Debug)]
-pub struct JobSubscription(Following);
-
-impl JobSubscription {
-    /// What the watch shows now. Changes that come after this call wake [`changed`](Self::changed).
-    pub fn view(&mut self) -> JobView {
-        let (state, key) = self.0.look();
-        JobView {
-            synced: state.synced(key),
-            job: state.stores.jobs.get(&key.namespace, &key.name).cloned(),
-            fault: state.fault(key),
-        }
-    }
-
-    /// Waits for the next change of the Job, or of the watch's health.
-    pub async fn changed(&mut self) {
-        self.0.changed().await;
-    }
-}
-
-struct Following {
-    watches: Watches,
-    key: Key,
-    changed: Receiver<u64>,
-}
-
-impl std::fmt::Debug for Following {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Following")
-            .field("key", &self.key)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Following {
-    fn look(&mut self) -> (MutexGuard<'_, State>, &Key) {
-        self.changed.mark_unchanged();
-        (self.watches.0.state(), &self.key)
-    }
-
-    async fn changed(&mut self) {
-        if self.changed.changed().await.is_err() {
-            // The sender lives as long as its followers; should it be gone, there is nothing to wait for.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.watches.0.leave(&self.key);
-    }
-}
-
 impl Watches {
     /// Nothing is watched until someone follows.
     pub fn new(cluster: Name, client: Client, scope: Scope) -> Self {
@@ -269,12 +160,12 @@ impl Watches {
     /// Follows one workload. Must be called within a tokio runtime.
     pub fn follow(&self, target: &Target) -> Subscription {
         let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
-        Subscription(self.enter(target.kind.into(), namespace, name))
+        Subscription::new(self.enter(target.kind.into(), namespace, name))
     }
 
     /// Follows one Job. Must be called within a tokio runtime.
     pub fn follow_job(&self, namespace: &str, name: &str) -> JobSubscription {
-        JobSubscription(self.enter(Kind::Job, namespace, name))
+        JobSubscription::new(self.enter(Kind::Job, namespace, name))
     }
 
     /// How many watches there are now, lingering ones included; each is one connection.
@@ -324,11 +215,7 @@ impl Watches {
             self.0.need(&mut state, &key);
         }
         drop(state);
-        Following {
-            watches: self.clone(),
-            key,
-            changed,
-        }
+        Following::new(self.clone(), key, changed)
     }
 }
 

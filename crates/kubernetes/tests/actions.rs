@@ -43,9 +43,14 @@ async fn settled(cluster: &Kubernetes, target: &Target) {
     );
     loop {
         let live = api.get(&target.name).await.unwrap();
-        let seen = live.data.pointer("/status/observedGeneration").and_then(|value| value.as_i64());
+        let seen = live
+            .data
+            .pointer("/status/observedGeneration")
+            .and_then(|value| value.as_i64());
         let numbered = target.kind != WorkloadKind::Deployment
-            || live.annotations().contains_key("deployment.kubernetes.io/revision");
+            || live
+                .annotations()
+                .contains_key("deployment.kubernetes.io/revision");
         if seen == live.metadata.generation && numbered {
             return;
         }
@@ -63,7 +68,10 @@ async fn template(world: &World, target: &Target) -> PodTemplateSpec {
 
 async fn images(world: &World, target: &Target) -> Vec<String> {
     let containers = template(world, target).await.spec.unwrap().containers;
-    containers.into_iter().filter_map(|container| container.image).collect()
+    containers
+        .into_iter()
+        .filter_map(|container| container.image)
+        .collect()
 }
 
 fn refused<T: std::fmt::Debug>(outcome: Result<T, ApplyError>) -> String {
@@ -86,19 +94,40 @@ async fn a_restart_is_done_once_for_each_deployment() {
             let first = id("restart-1");
             let before = live(world, &target).await.metadata.generation;
             let applied = restart(&cluster, &write(&first, &target, 1)).await.unwrap();
-            assert_eq!(Some(applied.generation), before.map(|before| before + 1), "{kind}");
+            assert_eq!(
+                Some(applied.generation),
+                before.map(|before| before + 1),
+                "{kind}"
+            );
             let now = live(world, &target).await;
             assert_eq!(now.annotations()[DEPLOYMENT], "restart-1");
             assert_eq!(now.annotations()[EPOCH], "1");
             assert_eq!(now.metadata.uid, Some(applied.uid.clone()));
-            let stamp = template(world, &target).await.metadata.unwrap().annotations.unwrap()[RESTARTED_AT].clone();
+            let stamp = template(world, &target)
+                .await
+                .metadata
+                .unwrap()
+                .annotations
+                .unwrap()[RESTARTED_AT]
+                .clone();
             let again = restart(&cluster, &write(&first, &target, 1)).await.unwrap();
             assert_eq!(again, applied, "{kind}: the same again is the same");
-            restart(&cluster, &write(&id("restart-2"), &target, 2)).await.unwrap();
-            let later = template(world, &target).await.metadata.unwrap().annotations.unwrap()[RESTARTED_AT].clone();
+            restart(&cluster, &write(&id("restart-2"), &target, 2))
+                .await
+                .unwrap();
+            let later = template(world, &target)
+                .await
+                .metadata
+                .unwrap()
+                .annotations
+                .unwrap()[RESTARTED_AT]
+                .clone();
             assert!(later > stamp);
             let late = restart(&cluster, &write(&first, &target, 1)).await;
-            assert!(matches!(late, Err(ApplyError::Superseded { live: 2, ours: 1, .. })), "{late:?}");
+            assert!(
+                matches!(late, Err(ApplyError::Superseded { live: 2, ours: 1, .. })),
+                "{late:?}"
+            );
         }
     })
     .await;
@@ -135,21 +164,48 @@ async fn an_image_is_set_and_undone_for_every_kind() {
             let target = workload(world, &cluster, kind).await;
             let before = template(world, &target).await;
             let (first, second) = (id("set-1"), id("undo-2"));
-            let applied = set_image(&cluster, &write(&first, &target, 1), &ours(B)).await.unwrap();
+            let applied = set_image(&cluster, &write(&first, &target, 1), &ours(B))
+                .await
+                .unwrap();
             let previous = applied.previous.clone().unwrap();
-            assert_eq!(previous, Previous { revision: 1, image: ours(A) }, "{kind}");
-            assert_eq!(images(world, &target).await, [image(B), format!("{}proxy:1", world::prefix())]);
-            let env = template(world, &target).await.spec.unwrap().containers[0].env.clone();
-            assert_eq!(env, before.spec.as_ref().unwrap().containers[0].env, "{kind}: nothing else changes");
-            let again = set_image(&cluster, &write(&first, &target, 1), &ours(B)).await.unwrap();
-            assert_eq!(again, applied, "{kind}: what ran before is what ran before the first time");
+            assert_eq!(
+                previous,
+                Previous {
+                    revision: 1,
+                    image: ours(A)
+                },
+                "{kind}"
+            );
+            assert_eq!(
+                images(world, &target).await,
+                [image(B), format!("{}proxy:1", world::prefix())]
+            );
+            let env = template(world, &target).await.spec.unwrap().containers[0]
+                .env
+                .clone();
+            assert_eq!(
+                env,
+                before.spec.as_ref().unwrap().containers[0].env,
+                "{kind}: nothing else changes"
+            );
+            let again = set_image(&cluster, &write(&first, &target, 1), &ours(B))
+                .await
+                .unwrap();
+            assert_eq!(
+                again, applied,
+                "{kind}: what ran before is what ran before the first time"
+            );
             settled(&cluster, &target).await;
 
-            let undone = undo(&cluster, &write(&second, &target, 2), &previous).await.unwrap();
+            let undone = undo(&cluster, &write(&second, &target, 2), &previous)
+                .await
+                .unwrap();
             assert_eq!(undone.previous, None);
             assert_eq!(template(world, &target).await.spec, before.spec, "{kind}");
             assert_eq!(live(world, &target).await.annotations()[DEPLOYMENT], "undo-2");
-            let again = undo(&cluster, &write(&second, &target, 2), &previous).await.unwrap();
+            let again = undo(&cluster, &write(&second, &target, 2), &previous)
+                .await
+                .unwrap();
             assert_eq!(again, undone, "{kind}: the same again is the same");
             let late = set_image(&cluster, &write(&first, &target, 1), &ours(B)).await;
             assert!(matches!(late, Err(ApplyError::Superseded { .. })), "{late:?}");
@@ -172,10 +228,18 @@ async fn an_undone_deployment_gets_its_replica_set_back() {
         let mut subscription = cluster.follow(&target);
         let one = seen(&mut subscription, |view| view.observed.replica_sets.len() == 1).await;
         let first = one.observed.replica_sets[0].metadata.name.clone();
-        let write_one = set_image(&cluster, &write(&id("set"), &target, 1), &ours(B)).await.unwrap();
+        let write_one = set_image(&cluster, &write(&id("set"), &target, 1), &ours(B))
+            .await
+            .unwrap();
         seen(&mut subscription, |view| view.observed.replica_sets.len() == 2).await;
         settled(&cluster, &target).await;
-        undo(&cluster, &write(&id("undo"), &target, 2), &write_one.previous.unwrap()).await.unwrap();
+        undo(
+            &cluster,
+            &write(&id("undo"), &target, 2),
+            &write_one.previous.unwrap(),
+        )
+        .await
+        .unwrap();
         settled(&cluster, &target).await;
         let view = seen(&mut subscription, |view| {
             let revisions = view.observed.replica_sets.iter().filter_map(|set| {
@@ -185,7 +249,11 @@ async fn an_undone_deployment_gets_its_replica_set_back() {
             revisions.max().as_deref() == Some("3")
         })
         .await;
-        assert_eq!(view.observed.replica_sets.len(), 2, "no third one: the template is the same");
+        assert_eq!(
+            view.observed.replica_sets.len(),
+            2,
+            "no third one: the template is the same"
+        );
         let newest = view.observed.replica_sets.iter().find(|set| {
             set.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"] == "3"
         });
@@ -203,7 +271,10 @@ async fn an_image_of_another_name_is_nobodys_to_set() {
         let target = workload(world, &cluster, WorkloadKind::Deployment).await;
         let other: ImageRef = format!("{}till@{B}", world::prefix()).parse().unwrap();
         let words = refused(set_image(&cluster, &write(&id("d"), &target, 1), &other).await);
-        assert!(words.contains("has no container that runs") && words.contains("shop@"), "{words}");
+        assert!(
+            words.contains("has no container that runs") && words.contains("shop@"),
+            "{words}"
+        );
         assert_eq!(images(world, &target).await[0], image(A));
     })
     .await;
@@ -220,16 +291,25 @@ async fn setting_an_image_takes_nothing_of_what_was_applied_before() {
         });
         let objects = manifests::parse(&manifest.to_string()).unwrap();
         let first = id("apply-1");
-        apply::apply(&cluster, objects.clone(), &write(&first, &target, 1)).await.unwrap();
+        apply::apply(&cluster, objects.clone(), &write(&first, &target, 1))
+            .await
+            .unwrap();
         settled(&cluster, &target).await;
         let before = template(world, &target).await;
-        set_image(&cluster, &write(&id("set-2"), &target, 2), &ours(B)).await.unwrap();
+        set_image(&cluster, &write(&id("set-2"), &target, 2), &ours(B))
+            .await
+            .unwrap();
         let after = template(world, &target).await;
         assert_eq!(images(world, &target).await[0], image(B));
-        assert_eq!(after.spec.as_ref().unwrap().containers[0].env, before.spec.as_ref().unwrap().containers[0].env);
+        assert_eq!(
+            after.spec.as_ref().unwrap().containers[0].env,
+            before.spec.as_ref().unwrap().containers[0].env
+        );
         assert_eq!(after.metadata, before.metadata);
         // And applying manifests takes the image back.
-        apply::apply(&cluster, objects, &write(&id("apply-3"), &target, 3)).await.unwrap();
+        apply::apply(&cluster, objects, &write(&id("apply-3"), &target, 3))
+            .await
+            .unwrap();
         assert_eq!(template(world, &target).await, before);
     })
     .await;

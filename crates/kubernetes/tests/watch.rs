@@ -12,7 +12,10 @@ use std::{
 };
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, api::{DeleteParams, PostParams}};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use pretty_assertions::assert_eq;
 use serde_json::json;
 use slipway_kubernetes::{
@@ -35,7 +38,11 @@ async fn all_followers_of_a_cluster_share_one_watch_of_each_kind() {
         let (one, other) = (world.namespace().await, world.namespace().await);
         let mut subscriptions = Vec::new();
         for namespace in [&one, &other] {
-            for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet, WorkloadKind::DaemonSet] {
+            for kind in [
+                WorkloadKind::Deployment,
+                WorkloadKind::StatefulSet,
+                WorkloadKind::DaemonSet,
+            ] {
                 let target = target(kind, namespace, "shop");
                 world.create(&target, spec(kind, 2, A)).await;
                 subscriptions.push((kind, cluster.follow(&target)));
@@ -51,7 +58,10 @@ async fn all_followers_of_a_cluster_share_one_watch_of_each_kind() {
             let sets = usize::from(*kind == WorkloadKind::Deployment);
             assert_eq!(view.observed.replica_sets.len(), sets, "{kind}");
             let template = view.observed.workload.as_ref().unwrap().template().unwrap();
-            assert!(template.spec.as_ref().unwrap().containers[0].env.is_none(), "it is stored slim");
+            assert!(
+                template.spec.as_ref().unwrap().containers[0].env.is_none(),
+                "it is stored slim"
+            );
         }
         // Deployments, StatefulSets, DaemonSets, ReplicaSets, Pods.
         assert_eq!(cluster.watches(), 5);
@@ -68,15 +78,27 @@ async fn the_replica_set_of_the_present_template_is_found_among_others() {
         let mut subscription = cluster.follow(&target);
         seen(&mut subscription, |view| view.observed.replica_sets.len() == 1).await;
         // Only something that is not stored differs.
-        let containers = json!([{"name": "shop", "image": world::image(A), "env": [{"name": "LEVEL", "value": "debug"}]}]);
-        world.merge(&target, json!({"spec": {"template": {"spec": {"containers": containers}}}})).await;
+        let containers =
+            json!([{"name": "shop", "image": world::image(A), "env": [{"name": "LEVEL", "value": "debug"}]}]);
+        world
+            .merge(
+                &target,
+                json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+            )
+            .await;
         let view = seen(&mut subscription, |view| view.observed.replica_sets.len() == 2).await;
         let Some(Workload::Deployment(live)) = &view.observed.workload else {
             panic!("a Deployment")
         };
-        let current = slipway_verdict::deployment::current_pods(live, &view.observed).replica_set.unwrap();
+        let current = slipway_verdict::deployment::current_pods(live, &view.observed)
+            .replica_set
+            .unwrap();
         let newest = view.observed.replica_sets.iter().max_by_key(|set| {
-            let revision = set.metadata.annotations.as_ref()?.get("deployment.kubernetes.io/revision")?;
+            let revision = set
+                .metadata
+                .annotations
+                .as_ref()?
+                .get("deployment.kubernetes.io/revision")?;
             revision.parse::<u64>().ok()
         });
         assert_eq!(current.metadata.name, newest.unwrap().metadata.name);
@@ -97,9 +119,15 @@ async fn namespaces_are_watched_one_by_one_where_that_is_asked_for() {
             }
         }
         for (target, subscription) in &mut followed {
-            let view = seen(subscription, |view| view.synced && view.observed.workload.is_some()).await;
+            let view = seen(subscription, |view| {
+                view.synced && view.observed.workload.is_some()
+            })
+            .await;
             let live = view.observed.workload.unwrap();
-            assert_eq!(live.metadata().namespace.as_deref(), Some(target.namespace.as_str()));
+            assert_eq!(
+                live.metadata().namespace.as_deref(),
+                Some(target.namespace.as_str())
+            );
         }
         assert_eq!(cluster.watches(), 2 * 3);
     })
@@ -109,7 +137,11 @@ async fn namespaces_are_watched_one_by_one_where_that_is_asked_for() {
 #[tokio::test]
 async fn custom_resources_are_followed_and_a_canary_with_its_primary() {
     run(false, async |world| {
-        for file in ["argo-rollouts-rollout.yaml", "argocd-application.yaml", "flagger.yaml"] {
+        for file in [
+            "argo-rollouts-rollout.yaml",
+            "argocd-application.yaml",
+            "flagger.yaml",
+        ] {
             world.define(file).await;
         }
         let cluster = world.cluster(Scope::Cluster);
@@ -124,8 +156,14 @@ async fn custom_resources_are_followed_and_a_canary_with_its_primary() {
         let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"});
         for (target, spec) in [
             (&rollout, spec(WorkloadKind::Deployment, 0, A)),
-            (&canary, json!({"targetRef": reference, "service": {"port": 80}, "analysis": analysis})),
-            (&application, json!({"project": "default", "source": source, "destination": destination})),
+            (
+                &canary,
+                json!({"targetRef": reference, "service": {"port": 80}, "analysis": analysis}),
+            ),
+            (
+                &application,
+                json!({"project": "default", "source": source, "destination": destination}),
+            ),
         ] {
             // The API server serves a kind a moment after its definition.
             let object = json!({
@@ -134,11 +172,17 @@ async fn custom_resources_are_followed_and_a_canary_with_its_primary() {
             });
             let object = serde_json::from_value(object).unwrap();
             while let Err(error) = world.api(target).create(&PostParams::default(), &object).await {
-                assert!(matches!(&error, kube::Error::Api(status) if status.code == 404), "{error}");
+                assert!(
+                    matches!(&error, kube::Error::Api(status) if status.code == 404),
+                    "{error}"
+                );
             }
         }
         for subscription in &mut subscriptions {
-            seen(subscription, |view| view.synced && view.observed.workload.is_some()).await;
+            seen(subscription, |view| {
+                view.synced && view.observed.workload.is_some()
+            })
+            .await;
         }
         deployment(world, &namespace, "shop-primary").await;
         let view = seen(&mut subscriptions[1], |view| view.observed.primary.is_some()).await;
@@ -183,8 +227,15 @@ async fn what_is_deleted_is_gone_from_the_view() {
         let target = deployment(world, &namespace, "shop").await;
         let mut subscription = cluster.follow(&target);
         seen(&mut subscription, |view| view.observed.workload.is_some()).await;
-        world.api(&target).delete("shop", &DeleteParams::background()).await.unwrap();
-        seen(&mut subscription, |view| view.synced && view.observed.workload.is_none()).await;
+        world
+            .api(&target)
+            .delete("shop", &DeleteParams::background())
+            .await
+            .unwrap();
+        seen(&mut subscription, |view| {
+            view.synced && view.observed.workload.is_none()
+        })
+        .await;
         assert!(cluster.read(&target).await.unwrap().is_none());
     })
     .await;
@@ -199,12 +250,18 @@ async fn dropped_connections_and_expired_versions_lose_nothing() {
         let doomed = deployment(world, &namespace, "doomed").await;
         let mut subscriptions = [cluster.follow(&target), cluster.follow(&doomed)];
         for subscription in &mut subscriptions {
-            seen(subscription, |view| view.synced && view.observed.workload.is_some()).await;
+            seen(subscription, |view| {
+                view.synced && view.observed.workload.is_some()
+            })
+            .await;
         }
         let faults = world.faults();
         for round in 0..3 {
             for (name, fault) in [
-                ("dropped", local_cluster::Faults::drop_watches as fn(&local_cluster::Faults)),
+                (
+                    "dropped",
+                    local_cluster::Faults::drop_watches as fn(&local_cluster::Faults),
+                ),
                 ("expired", local_cluster::Faults::expire_watches),
             ] {
                 let note = format!("{name}-{round}");
@@ -216,7 +273,11 @@ async fn dropped_connections_and_expired_versions_lose_nothing() {
         // Deleted while nobody listens: only the new list tells.
         faults.unavailable(Duration::from_millis(1));
         faults.expire_watches();
-        world.api(&doomed).delete("doomed", &DeleteParams::background()).await.unwrap();
+        world
+            .api(&doomed)
+            .delete("doomed", &DeleteParams::background())
+            .await
+            .unwrap();
         seen(&mut subscriptions[1], |view| view.observed.workload.is_none()).await;
         assert_eq!(cluster.watches(), 3);
     })
@@ -230,7 +291,10 @@ async fn an_api_server_that_restarts_costs_time_only() {
         let namespace = world.namespace().await;
         let target = deployment(world, &namespace, "shop").await;
         let mut subscription = cluster.follow(&target);
-        seen(&mut subscription, |view| view.synced && view.observed.workload.is_some()).await;
+        seen(&mut subscription, |view| {
+            view.synced && view.observed.workload.is_some()
+        })
+        .await;
         world.restart().await;
         world.merge(&target, label("after")).await;
         seen(&mut subscription, |view| has_label(view, "after")).await;
@@ -246,7 +310,10 @@ async fn a_fault_is_told_and_heals_by_itself() {
         let namespace = world.namespace().await;
         let target = deployment(world, &namespace, "shop").await;
         let mut subscription = cluster.follow(&target);
-        seen(&mut subscription, |view| view.synced && view.observed.workload.is_some()).await;
+        seen(&mut subscription, |view| {
+            view.synced && view.observed.workload.is_some()
+        })
+        .await;
         let faults = world.faults();
         faults.unavailable(Duration::from_secs(600));
         faults.drop_watches();
@@ -297,11 +364,17 @@ async fn where_the_cluster_may_not_be_watched_its_namespaces_are() {
         assert!(view.observed.workload.is_some());
         assert!(view.fault.is_none());
         let before = refused.load(Ordering::Relaxed);
-        assert!((1..=3).contains(&before), "one try of each kind at most: {before}");
+        assert!(
+            (1..=3).contains(&before),
+            "one try of each kind at most: {before}"
+        );
         let other = world.namespace().await;
         let till = deployment(world, &other, "till").await;
         let mut second = cluster.follow(&till);
-        seen(&mut second, |view| view.synced && view.observed.workload.is_some()).await;
+        seen(&mut second, |view| {
+            view.synced && view.observed.workload.is_some()
+        })
+        .await;
         assert_eq!(refused.load(Ordering::Relaxed), before, "it is not tried again");
         assert_eq!(cluster.watches(), 2 * 3);
         world.merge(&target, label("seen")).await;
@@ -316,13 +389,19 @@ async fn a_watch_that_dies_without_a_sound_is_found_out() {
         let dead = Arc::new(AtomicBool::new(true));
         let flag = Arc::clone(&dead);
         let cluster = world.through(Scope::Cluster, move |request| {
-            let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let watch = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.contains("watch=true"));
             (watch && flag.load(Ordering::Relaxed)).then(silence)
         });
         let namespace = world.namespace().await;
         let target = deployment(world, &namespace, "shop").await;
         let mut subscription = cluster.follow(&target);
-        seen(&mut subscription, |view| view.synced && view.observed.workload.is_some()).await;
+        seen(&mut subscription, |view| {
+            view.synced && view.observed.workload.is_some()
+        })
+        .await;
         world.merge(&target, label("unheard")).await;
         dead.store(false, Ordering::Relaxed);
         // Who verifies asks the API server when it has been quiet for long.
@@ -339,7 +418,10 @@ async fn a_version_that_the_server_refuses_is_given_up() {
         let refuse = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&refuse);
         let cluster = world.through(Scope::Cluster, move |request| {
-            let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let watch = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.contains("watch=true"));
             // Not as an event within a watch, but in place of one.
             let once = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             (watch && once().is_ok()).then(|| refusal(410, "Expired", "too old resource version"))
@@ -348,7 +430,10 @@ async fn a_version_that_the_server_refuses_is_given_up() {
         let namespace = world.namespace().await;
         let target = deployment(world, &namespace, "shop").await;
         let mut subscription = cluster.follow(&target);
-        seen(&mut subscription, |view| view.synced && view.observed.workload.is_some()).await;
+        seen(&mut subscription, |view| {
+            view.synced && view.observed.workload.is_some()
+        })
+        .await;
         world.merge(&target, label("after")).await;
         seen(&mut subscription, |view| has_label(view, "after")).await;
         assert_eq!(refuse.load(Ordering::Relaxed), 0);

@@ -30,6 +30,8 @@ use slipway_verdict::cut;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// Who is told to come back later without being told when does so after this.
 const THROTTLED: Duration = Duration::from_secs(1);
+/// Permissions are given by people.
+const FORBIDDEN: Duration = Duration::from_secs(15);
 /// How long the API server keeps a watch open, in seconds; 5 s later the watcher takes one for dead that has
 /// not ended by itself.
 const OPEN: u32 = 60;
@@ -336,7 +338,7 @@ struct Trouble {
     forbidden: bool,
     /// The version that the watch stood at is of no more use.
     expired: bool,
-    /// The API server asks for patience.
+    /// There is no sense in trying again earlier.
     after: Option<Duration>,
 }
 
@@ -365,10 +367,14 @@ impl Trouble {
             absent,
             forbidden: code == 403,
             expired: code == 410 || future || unread || refused,
-            after: (code == 429).then(|| {
-                let asked = status.and_then(|status| Some(status.details.as_ref()?.retry_after_seconds));
-                THROTTLED.max(Duration::from_secs(asked.unwrap_or(0).into()))
-            }),
+            after: match code {
+                429 => {
+                    let asked = status.and_then(|status| Some(status.details.as_ref()?.retry_after_seconds));
+                    Some(THROTTLED.max(Duration::from_secs(asked.unwrap_or(0).into())))
+                }
+                403 => Some(FORBIDDEN),
+                _ => None,
+            },
         }
     }
 }

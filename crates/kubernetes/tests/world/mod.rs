@@ -13,10 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use k8s_openapi::{
-    api::core::v1::Namespace,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
@@ -54,7 +51,10 @@ pub(crate) struct World {
 pub(crate) async fn run(faults: bool, test: impl AsyncFnOnce(&mut World)) {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
     }
     let given = std::env::var_os("SLIPWAY_TEST_KUBECONFIG");
     if faults && given.is_some() {
@@ -107,7 +107,11 @@ async fn start(folder: &Path) -> local_cluster::Cluster {
 async fn client(kubeconfig: &Path) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .unwrap();
+    // As the service has it: retries are its own.
+    config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }
 
@@ -160,7 +164,11 @@ impl World {
     }
 
     pub(crate) fn api(&self, target: &Target) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), target.namespace.as_str(), &resource(target.kind))
+        Api::namespaced_with(
+            self.client.clone(),
+            target.namespace.as_str(),
+            &resource(target.kind),
+        )
     }
 
     pub(crate) async fn create(&self, target: &Target, spec: Value) -> DynamicObject {
@@ -171,32 +179,38 @@ impl World {
             "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
-        self.api(target).create(&PostParams::default(), &object).await.unwrap()
+        self.api(target)
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn merge(&self, target: &Target, patch: Value) -> DynamicObject {
         let patch = Patch::Merge(patch);
         let api = self.api(target);
-        api.patch(&target.name, &PatchParams::default(), &patch).await.unwrap()
+        api.patch(&target.name, &PatchParams::default(), &patch)
+            .await
+            .unwrap()
     }
 
     /// Installs one of the CRDs that the project shares; they stay.
     pub(crate) async fn define(&self, file: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/crds").join(file);
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        for document in documents {
-            if document["kind"] != "CustomResourceDefinition" {
-                continue;
-            }
-            let definition: CustomResourceDefinition = serde_json::from_value(document).unwrap();
-            match api.create(&PostParams::default(), &definition).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../../shared/crds")
+            .join(file);
+        // kubectl, because these files are YAML as people write it, and too large for an annotation.
+        let created = tokio::process::Command::new("kubectl")
+            .args(["create", "--filename"])
+            .arg(path)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output()
+            .await
+            .unwrap();
+        let words = String::from_utf8_lossy(&created.stderr);
+        assert!(
+            created.status.success() || words.contains("AlreadyExists"),
+            "{words}"
+        );
     }
 }
 

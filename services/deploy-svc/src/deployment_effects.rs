@@ -6,6 +6,7 @@ mod argo_cd;
 pub mod bake;
 mod jobs;
 mod lane;
+mod promotion;
 mod revert;
 mod rollout;
 mod words;
@@ -183,7 +184,7 @@ impl DeploymentEffects {
             DeploymentEffect::Rollout if syncs => return argo_cd::follow(cluster, run, request).await,
             DeploymentEffect::Rollout => return rollout::follow(cluster, run, request).await,
             DeploymentEffect::Promote | DeploymentEffect::Abort => {
-                let declined = Some("not yet".to_owned());
+                let declined = promotion::tell(cluster, run, request).await;
                 Ok(DeploymentCommand::Told { key, declined })
             }
             DeploymentEffect::Checks => {

@@ -7,7 +7,7 @@ use slipway_model::Timestamp;
 use slipway_verdict::{Expected, Verdict};
 use tokio::time::Instant;
 
-use super::{Run, words::Words};
+use super::{Run, promotion::Promoter, words::Words};
 use crate::{
     catalog::Pauses,
     deployment::{DeploymentCommand, DeploymentRequest, Reason},
@@ -26,10 +26,14 @@ pub(super) async fn follow(
     let expected = expected(run, request);
     let mut subscription = cluster.follow(&request.target);
     let mut words = Words::new(run);
+    let mut promoter = Promoter::default();
     // The last time that the API server was asked, and whether it answered.
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
         let mut view = subscription.view();
+        if let Some(live) = view.observed.workload.as_ref().filter(|_| view.synced) {
+            promoter.look(cluster, &request.target, &expected, live).await;
+        }
         let (message, look_again) = match judge(cluster, request, &expected, &mut view).await {
             Verdict::Complete => return Some(DeploymentCommand::RolledOut { key: run.key.clone() }),
             Verdict::Failed(failure) => {

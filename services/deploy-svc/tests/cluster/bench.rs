@@ -8,7 +8,7 @@ use deploy_svc::{
     deployment::{
         Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
     },
-    deployment_effects::{DeploymentEffects, Manifests, RenderError},
+    deployment_effects::{DeploymentEffects, Manifests, NoReverts, RenderError, Reverts},
 };
 use futures::StreamExt;
 use k8s_openapi::{
@@ -42,8 +42,9 @@ impl Manifests for Rendered {
     }
 }
 
-/// One test's namespace, ledger and executor.
-pub(crate) struct Bench {
+/// Where a test is, and with what.
+#[derive(Clone)]
+pub(crate) struct Place {
     pub(crate) cluster: Kubernetes,
     pub(crate) clusters: Clusters,
     /// Made for this test, and deleted after it.
@@ -53,20 +54,36 @@ pub(crate) struct Bench {
     /// Its two versions.
     pub(crate) a: Digest,
     pub(crate) b: Digest,
-    pub(crate) rendered: Arc<Rendered>,
-    pub(crate) ledger: Ledger,
+    /// Whether the cluster is ours.
+    pub(crate) local: bool,
     /// Whether the digests are those that pods will report: not where a kubelet makes them up.
     pub(crate) digests: bool,
+}
+
+/// One test's namespace, ledger and executor.
+pub(crate) struct Bench {
+    place: Place,
+    pub(crate) rendered: Arc<Rendered>,
+    pub(crate) ledger: Ledger,
     executor: ExecutorHandle,
     shutdown: CancellationToken,
     _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Bench {
     /// Opens a namespace, and runs deployments with what the service runs them.
     pub(crate) async fn new(world: &World, test: &str) -> Self {
         let (clusters, cluster) = world.clusters().await;
-        let short: String = test.replace('_', "-").chars().take(40).collect();
+        let short = test.rsplit("::").next().unwrap_or(test);
+        let short: String = short.replace('_', "-").chars().take(40).collect();
         let namespace: Name = format!("{}-{:05}", short.trim_matches('-'), fastrand::u32(..100_000))
             .parse()
             .unwrap();
@@ -74,6 +91,25 @@ impl Bench {
         let api: Api<Namespace> = Api::all(cluster.client().clone());
         api.create(&PostParams::default(), &object).await.unwrap();
 
+        let place = Place {
+            cluster,
+            clusters,
+            namespace,
+            image: world.image.clone(),
+            a: world.a.clone(),
+            b: world.b.clone(),
+            local: world.local.is_some(),
+            digests: world.digests,
+        };
+        Self::open(place, Arc::new(NoReverts)).await
+    }
+
+    /// A second service on the same namespace, with a ledger of its own. To be ended by [`stop`](Self::stop).
+    pub(crate) async fn beside(other: &Self, reverts: Arc<dyn Reverts>) -> Self {
+        Self::open(other.place.clone(), reverts).await
+    }
+
+    async fn open(place: Place, reverts: Arc<dyn Reverts>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("deploy.db").display());
         let ledger = Ledger::open(LedgerConfig::new(url).origin("deploy"))
@@ -81,34 +117,33 @@ impl Bench {
             .unwrap();
         let shutdown = CancellationToken::new();
         let rendered = Arc::new(Rendered::default());
-        let effects = DeploymentEffects::new(clusters.clone(), Arc::clone(&rendered) as Arc<dyn Manifests>);
+        let manifests = Arc::clone(&rendered) as Arc<dyn Manifests>;
+        let effects = DeploymentEffects::new(place.clusters.clone(), manifests).reverts(reverts);
         let executor = Executor::builder(ledger.clone())
             .register::<Deployment>(Arc::new(effects))
             .spawn(shutdown.clone());
         Self {
-            cluster,
-            clusters,
-            namespace,
-            image: world.image.clone(),
-            a: world.a.clone(),
-            b: world.b.clone(),
+            place,
             rendered,
             ledger,
-            digests: world.digests,
             executor,
             shutdown,
             _folder: folder,
         }
     }
 
-    /// Stops what runs, and deletes the namespace.
-    pub(crate) async fn end(self) {
+    /// Stops what runs.
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.executor.drain().await;
+    }
+
+    /// Stops what runs, and deletes the namespace.
+    pub(crate) async fn end(self) {
         let api: Api<Namespace> = Api::all(self.cluster.client().clone());
-        let _ = api
-            .delete(self.namespace.as_str(), &DeleteParams::default())
-            .await;
+        let namespace = self.namespace.clone();
+        self.stop().await;
+        let _ = api.delete(namespace.as_str(), &DeleteParams::default()).await;
     }
 
     /// Objects of a kind in the test's namespace.

@@ -49,7 +49,7 @@ pub(crate) type FaultTest = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Outp
 
 /// Defines `main`: see the module.
 macro_rules! cluster_tests {
-    (configure: $configure:expr, tests: [$($test:ident),* $(,)?], faults: [$($fault:ident),* $(,)?] $(,)?) => {
+    (configure: $configure:expr, tests: [$($test:path),* $(,)?], faults: [$($fault:path),* $(,)?] $(,)?) => {
         fn main() {
             local_cluster::shim::run_if_requested();
             let tests: &[(&str, $crate::cluster::Test)] =

@@ -1,58 +1,27 @@
-//! Apply, watch, checks and evidence against a cluster; see `cluster/mod.rs` for which.
-#![allow(clippy::unwrap_used)]
+//! Manifests applied, watched and checked; who else writes; an API server that is away.
 
-#[macro_use]
-mod cluster;
-
-use cluster::{Bench, World, failed, succeeded};
 use deploy_svc::{
-    catalog::{Check, Verify, WorkloadKind},
+    catalog::{Check, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
 };
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use slipway_model::Digest;
 
-cluster_tests! {
-    configure: |_| {},
-    tests: [
-        a_new_image_rolls_out_and_answers,
-        the_same_again_changes_nothing,
-        an_older_epoch_never_overwrites_a_newer_one,
-        a_field_that_left_the_manifests_leaves_the_cluster,
-        a_crash_loop_fails_early_with_its_log,
-        an_image_that_is_not_there_fails_early,
-        a_failed_check_tells_the_last_answer,
-        a_deletion_while_watched_is_told,
-        somebody_elses_image_is_told,
-        manifests_with_another_image_are_refused,
-        what_the_api_server_refuses_is_told,
-        an_unknown_cluster_is_named,
-        cancel_stops_the_watch,
-    ],
-    faults: [an_api_server_that_restarts_costs_time_only],
-}
+use crate::{
+    cluster::{Bench, World, failed, succeeded},
+    patient,
+};
 
 /// Its health over HTTP, through the API server's proxy.
-fn health() -> Check {
+pub(crate) fn health() -> Check {
     let check = json!({"name": "health", "http": {
         "service": "shop", "port": "http", "path": "/health", "body_contains": "well", "attempts": 5, "interval": "100ms",
     }});
     serde_json::from_value(check).unwrap()
 }
 
-/// Nothing fails early.
-fn patient(request: DeploymentRequest) -> DeploymentRequest {
-    DeploymentRequest {
-        verify: Verify {
-            fail_early: false,
-            ..request.verify
-        },
-        ..request
-    }
-}
-
-async fn a_new_image_rolls_out_and_answers(bench: &Bench) {
+pub(crate) async fn a_new_image_rolls_out_and_answers(bench: &Bench) {
     let first = bench.deploy(&bench.a, "ok", 1).await;
     succeeded(&first);
     if bench.runs_containers().await {
@@ -93,7 +62,7 @@ async fn a_new_image_rolls_out_and_answers(bench: &Bench) {
     );
 }
 
-async fn the_same_again_changes_nothing(bench: &Bench) {
+pub(crate) async fn the_same_again_changes_nothing(bench: &Bench) {
     // The template's revision: annotations alone raise a Deployment's generation.
     const REVISION: &str = "deployment.kubernetes.io/revision";
     let revision = async || {
@@ -113,7 +82,7 @@ async fn the_same_again_changes_nothing(bench: &Bench) {
     assert_eq!(revision().await, before);
 }
 
-async fn an_older_epoch_never_overwrites_a_newer_one(bench: &Bench) {
+pub(crate) async fn an_older_epoch_never_overwrites_a_newer_one(bench: &Bench) {
     succeeded(&bench.deploy(&bench.b, "ok", 5).await);
     let before = bench
         .deployments()
@@ -136,7 +105,7 @@ async fn an_older_epoch_never_overwrites_a_newer_one(bench: &Bench) {
     assert!(image.ends_with(bench.b.as_str()), "{image} {before:?}");
 }
 
-async fn a_field_that_left_the_manifests_leaves_the_cluster(bench: &Bench) {
+pub(crate) async fn a_field_that_left_the_manifests_leaves_the_cluster(bench: &Bench) {
     let mut objects = bench.shop(WorkloadKind::Deployment, &bench.a, "ok");
     let env = objects[1]
         .pointer_mut("/spec/template/spec/containers/0/env")
@@ -164,7 +133,7 @@ async fn a_field_that_left_the_manifests_leaves_the_cluster(bench: &Bench) {
     assert!(env.iter().all(|one| one.name != "EXTRA"), "{env:?}");
 }
 
-async fn a_crash_loop_fails_early_with_its_log(bench: &Bench) {
+pub(crate) async fn a_crash_loop_fails_early_with_its_log(bench: &Bench) {
     let state = bench.deploy(&bench.a, "crash", 1).await;
     failed(
         &state,
@@ -192,13 +161,13 @@ async fn a_crash_loop_fails_early_with_its_log(bench: &Bench) {
     );
 }
 
-async fn an_image_that_is_not_there_fails_early(bench: &Bench) {
+pub(crate) async fn an_image_that_is_not_there_fails_early(bench: &Bench) {
     let absent: Digest = format!("sha256:{}", "00".repeat(32)).parse().unwrap();
     let state = bench.deploy(&absent, "missing", 1).await;
     failed(&state, "IMAGE_NOT_FOUND", &["pod shop-", "not found"]);
 }
 
-async fn a_failed_check_tells_the_last_answer(bench: &Bench) {
+pub(crate) async fn a_failed_check_tells_the_last_answer(bench: &Bench) {
     succeeded(&bench.deploy(&bench.a, "sick", 1).await);
     if !bench.runs_containers().await {
         println!("skipped: nobody answers in this cluster");
@@ -228,7 +197,7 @@ async fn a_failed_check_tells_the_last_answer(bench: &Bench) {
     );
 }
 
-async fn a_deletion_while_watched_is_told(bench: &Bench) {
+pub(crate) async fn a_deletion_while_watched_is_told(bench: &Bench) {
     let request = patient(bench.request(&bench.a, 1));
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))
@@ -245,7 +214,7 @@ async fn a_deletion_while_watched_is_told(bench: &Bench) {
     failed(&bench.end_of(&id).await, "DELETED", &["deleted"]);
 }
 
-async fn somebody_elses_image_is_told(bench: &Bench) {
+pub(crate) async fn somebody_elses_image_is_told(bench: &Bench) {
     let request = patient(bench.request(&bench.a, 1));
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))
@@ -272,7 +241,7 @@ async fn somebody_elses_image_is_told(bench: &Bench) {
     );
 }
 
-async fn manifests_with_another_image_are_refused(bench: &Bench) {
+pub(crate) async fn manifests_with_another_image_are_refused(bench: &Bench) {
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "ok"))
         .await;
@@ -288,7 +257,7 @@ async fn manifests_with_another_image_are_refused(bench: &Bench) {
     );
 }
 
-async fn what_the_api_server_refuses_is_told(bench: &Bench) {
+pub(crate) async fn what_the_api_server_refuses_is_told(bench: &Bench) {
     let mut broken = bench.shop(WorkloadKind::Deployment, &bench.a, "ok");
     broken[1]["spec"]["replicas"] = json!(-2);
     bench.render(&broken).await;
@@ -309,7 +278,7 @@ async fn what_the_api_server_refuses_is_told(bench: &Bench) {
     );
 }
 
-async fn an_unknown_cluster_is_named(bench: &Bench) {
+pub(crate) async fn an_unknown_cluster_is_named(bench: &Bench) {
     let mut request = bench.request(&bench.a, 1);
     request.target.cluster = "moon".parse().unwrap();
     let id = bench.start(request).await;
@@ -320,7 +289,7 @@ async fn an_unknown_cluster_is_named(bench: &Bench) {
     );
 }
 
-async fn cancel_stops_the_watch(bench: &Bench) {
+pub(crate) async fn cancel_stops_the_watch(bench: &Bench) {
     let request = patient(bench.request(&bench.a, 1));
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))
@@ -342,7 +311,7 @@ async fn cancel_stops_the_watch(bench: &Bench) {
 
 /// The API server goes away during a rollout and comes back: the rollout is seen through, and a second one, which
 /// begins while it is away, too.
-async fn an_api_server_that_restarts_costs_time_only(world: &mut World) {
+pub(crate) async fn an_api_server_that_restarts_costs_time_only(world: &mut World) {
     let bench = Bench::new(world, "restart").await;
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))

@@ -1,36 +1,35 @@
 //! DeployService over a real connection and a real ledger, with a pretended cluster: input, roles, idempotency, lanes,
-//! watches, lists and events.
+//! watches, lists, events, rollbacks.
 #![allow(clippy::unwrap_used)]
 
-use std::{sync::Arc, time::Duration};
+#[path = "../api/mod.rs"]
+mod api;
+mod rollback;
 
-use async_trait::async_trait;
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use api::{History, Service, Unused, end_of};
 use deploy_svc::{
-    catalog::{Catalog, CatalogStore},
     deployment::Deployment,
-    deployment_effects::{DeploymentEffects, Manifests, RenderError},
-    grpc_deploy::DeployApi,
+    deployment_effects::{DeploymentEffects, Found},
 };
 use slipway_kubernetes::{Cluster, Clusters};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig};
-use slipway_model::{CommitSha, Name, TraceContext};
+use slipway_model::Name;
 use slipway_proto::{
     common::v1::Image,
     deploy::v1::{
-        CancelDeploymentRequest, DeployRequest, GetDeploymentRequest, ListDeploymentsRequest,
-        StreamEventsRequest, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
-        deploy_service_server::DeployServiceServer, deployment::Status,
+        AbortDeploymentRequest, CancelDeploymentRequest, DeployRequest, GetDeploymentRequest,
+        GetLiveStateRequest, ListDeploymentsRequest, PromoteDeploymentRequest, StreamEventsRequest,
+        WatchDeploymentRequest, deployment::Status, metric_result::Verdict,
     },
 };
-use slipway_server::{
-    Channel, ClientConfig, ErrorView, Server, ServerConfig,
-    config::{Action, PrincipalConfig, RoleConfig},
-};
+use slipway_server::ErrorView;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 const CATALOG: &str = "
-environments: [dev, prod]
+environments: [dev, prod, local, canary]
 services:
   - name: shop
     repository: https://git.example/shop.git
@@ -45,90 +44,81 @@ services:
         policy: two-approvers
         gitops: { repository: platform, path: apps/shop/overlays/prod }
         target: { cluster: bench, namespace: prod, name: shop }
+      - name: local
+        policy: none
+        target: { cluster: bench, namespace: local, name: shop }
+      - name: canary
+        policy: none
+        gitops: { repository: platform, path: apps/shop/overlays/canary }
+        target: { cluster: bench, namespace: canary, kind: Rollout, name: shop }
+        jobs:
+          before: [{ name: migrate, pod: { containers: [{ name: main }] } }]
+        bake:
+          for: 2s
+          interval: 1s
+          metrics: [{ name: errors, query: up, max: 0.05 }]
 ";
 
-struct Unused;
-
-#[async_trait]
-impl Manifests for Unused {
-    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
-        unreachable!("a pretended cluster takes no manifests")
-    }
-}
-
-struct Service {
-    url: String,
+/// The API, its ledger, and what may carry out what it starts.
+struct Bench {
+    service: Service,
     ledger: Ledger,
+    history: Arc<History>,
     shutdown: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
-impl Service {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
-        let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
-            .await
-            .unwrap();
-        let principal = |subject: &str, roles: Vec<RoleConfig>| {
-            PrincipalConfig::new(subject, &format!("{subject}-token"), roles).unwrap()
-        };
-        let dev = RoleConfig {
-            environments: vec!["dev".to_owned()],
-            ..RoleConfig::everywhere([Action::Start, Action::Read])
-        };
-        let all = [Action::Start, Action::Read, Action::Cancel];
-        let config = ServerConfig {
-            principals: vec![
-                principal("alice", vec![RoleConfig::everywhere(all)]),
-                principal("root", vec![RoleConfig::everywhere(Action::ALL)]),
-                principal("dev", vec![dev]),
-                principal("nobody", vec![]),
-            ],
-            ..ServerConfig::default()
-        };
-        let catalog = Arc::new(CatalogStore::fixed(Catalog::parse(CATALOG).unwrap()));
-        let api = DeployApi {
-            ledger: ledger.clone(),
-            catalog,
-        };
-        let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
-        tokio::spawn(
-            server
-                .service(DeployServiceServer::new(api))
-                .serve(listener, shutdown.clone()),
-        );
-        Self {
-            url,
-            ledger,
-            shutdown,
-            _folder: folder,
-        }
-    }
+impl Deref for Bench {
+    type Target = Service;
 
-    fn client(&self, subject: &str) -> DeployServiceClient<Channel> {
-        DeployServiceClient::new(
-            ClientConfig::new(&self.url, format!("{subject}-token"))
-                .connect("deploy")
-                .unwrap(),
-        )
+    fn deref(&self) -> &Service {
+        &self.service
     }
+}
 
+impl Bench {
     fn execute(&self) -> ExecutorHandle {
-        let name: Name = "bench".parse().unwrap();
-        let effects = DeploymentEffects::new(Clusters::of([(name, Cluster::Pretend)]), Arc::new(Unused));
+        let effects = DeploymentEffects::new(clusters(), Arc::new(Unused)).reverts(self.history.clone());
         Executor::builder(self.ledger.clone())
             .register::<Deployment>(Arc::new(effects))
             .spawn(self.shutdown.clone())
     }
 }
 
-impl Drop for Service {
+impl Drop for Bench {
     fn drop(&mut self) {
         self.shutdown.cancel();
+    }
+}
+
+fn clusters() -> Clusters {
+    let name: Name = "bench".parse().unwrap();
+    Clusters::of([(name, Cluster::Pretend)])
+}
+
+async fn serve() -> Bench {
+    let before = Found {
+        change: "chg-1".parse().unwrap(),
+        image: "registry.example/shop".parse().unwrap(),
+        digest: format!("sha256:{}", "cd".repeat(32)).parse().unwrap(),
+    };
+    serve_with(Some(before)).await
+}
+
+async fn serve_with(before: Option<Found>) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
+    let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
+        .await
+        .unwrap();
+    let history = History::new(before);
+    let service = Service::start(ledger.clone(), CATALOG, clusters(), history.clone()).await;
+    Bench {
+        service,
+        ledger,
+        history,
+        shutdown: CancellationToken::new(),
+        _folder: folder,
     }
 }
 
@@ -150,7 +140,7 @@ fn request(environment: &str) -> DeployRequest {
 
 #[tokio::test]
 async fn bad_input_names_the_field() {
-    let service = Service::start().await;
+    let service = serve().await;
     let mut client = service.client("root");
     type Bend = fn(&mut DeployRequest);
     let cases: [(Bend, &str, &str); 9] = [
@@ -158,7 +148,7 @@ async fn bad_input_names_the_field() {
         (
             |r| r.environment = "test".to_owned(),
             "environment",
-            "there are dev, prod",
+            "there are dev, prod, local, canary",
         ),
         (|r| r.commit = "main".to_owned(), "commit", "full id"),
         (|r| r.image = None, "image", "required"),
@@ -201,7 +191,7 @@ async fn bad_input_names_the_field() {
 
 #[tokio::test]
 async fn roles_are_asked_for_and_a_gate_is_not_walked_around() {
-    let service = Service::start().await;
+    let service = serve().await;
     for (who, environment, code) in [
         ("nobody", "dev", Some(Code::PermissionDenied)),
         ("dev", "prod", Some(Code::PermissionDenied)),
@@ -236,7 +226,7 @@ async fn roles_are_asked_for_and_a_gate_is_not_walked_around() {
 
 #[tokio::test]
 async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_others() {
-    let service = Service::start().await;
+    let service = serve().await;
     let mut client = service.client("alice");
     let message = DeployRequest {
         request_id: "r-1".to_owned(),
@@ -321,7 +311,7 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
 
 #[tokio::test]
 async fn a_watch_shows_each_state_and_ends_with_the_last() {
-    let service = Service::start().await;
+    let service = serve().await;
     let mut client = service.client("alice");
     let started = client
         .deploy(request("dev"))
@@ -424,4 +414,146 @@ async fn a_watch_shows_each_state_and_ends_with_the_last() {
     );
     service.shutdown.cancel();
     executor.drain().await;
+}
+
+#[tokio::test]
+async fn where_git_knows_nothing_there_is_no_commit() {
+    let service = serve().await;
+    let mut client = service.client("alice");
+    let error = client.deploy(request("local")).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(
+        error.message().contains("commit") && error.message().contains("shop/local"),
+        "{error}"
+    );
+    let message = DeployRequest {
+        commit: String::new(),
+        ..request("local")
+    };
+    let started = client
+        .deploy(message)
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
+    assert_eq!((started.commit.as_str(), started.step.as_str()), ("", "apply"));
+    assert!(
+        started.progress.contains("bench/local/Deployment/shop"),
+        "{}",
+        started.progress
+    );
+}
+
+#[tokio::test]
+async fn jobs_and_measurements_are_shown() {
+    let service = serve().await;
+    let mut client = service.client("alice");
+    let started = client
+        .deploy(request("canary"))
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
+    assert_eq!(
+        (started.step.as_str(), started.progress.as_str()),
+        ("before", "job migrate is under way")
+    );
+    assert!(
+        started.metrics.is_empty() && started.bake_end_time.is_none(),
+        "{started:?}"
+    );
+    let executor = service.execute();
+    let last = end_of(&mut client, &started.id).await;
+    assert_eq!(
+        (last.status(), last.step.as_str()),
+        (Status::Succeeded, "bake"),
+        "{last:?}"
+    );
+    let job = &last.jobs[0];
+    assert_eq!((job.name.as_str(), job.succeeded), ("migrate", true));
+    let metric = &last.metrics[0];
+    assert_eq!(
+        (metric.name.as_str(), metric.verdict()),
+        ("errors", Verdict::Passed)
+    );
+    assert_eq!(
+        (metric.measurements, metric.failures, metric.max),
+        (2, 0, Some(0.05))
+    );
+    assert!(last.bake_end_time.is_some());
+    service.shutdown.cancel();
+    executor.drain().await;
+}
+
+#[tokio::test]
+async fn promote_and_abort_are_for_rollouts_under_way() {
+    let service = serve().await;
+    let mut client = service.client("alice");
+    let plain = client
+        .deploy(request("dev"))
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
+    let canary = client
+        .deploy(request("canary"))
+        .await
+        .unwrap()
+        .into_inner()
+        .deployment
+        .unwrap();
+    for (id, reason) in [(&plain.id, "NO_STEPS"), (&canary.id, "NOT_ROLLING_OUT")] {
+        let promote = PromoteDeploymentRequest {
+            id: id.clone(),
+            full: false,
+        };
+        let error = client.promote_deployment(promote).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert_eq!(ErrorView::of(&error).reason, reason);
+        let abort = AbortDeploymentRequest {
+            id: id.clone(),
+            reason: String::new(),
+        };
+        let error = client.abort_deployment(abort).await.unwrap_err();
+        assert_eq!(ErrorView::of(&error).reason, reason);
+    }
+    let abort = AbortDeploymentRequest {
+        id: plain.id.clone(),
+        reason: String::new(),
+    };
+    let error = service.client("dev").abort_deployment(abort).await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+    let unknown = PromoteDeploymentRequest {
+        id: "dep-0".to_owned(),
+        full: true,
+    };
+    assert_eq!(
+        client.promote_deployment(unknown).await.unwrap_err().code(),
+        Code::NotFound
+    );
+}
+
+#[tokio::test]
+async fn live_state_is_of_what_the_catalog_has_and_a_caller_may_read() {
+    let service = serve().await;
+    let look = |service: &str, environment: &str| GetLiveStateRequest {
+        service: service.to_owned(),
+        environment: environment.to_owned(),
+    };
+    for (who, wanted, code) in [
+        ("alice", look("shopp", "dev"), Code::InvalidArgument),
+        ("alice", look("shop", "moon"), Code::InvalidArgument),
+        ("dev", look("shop", "prod"), Code::PermissionDenied),
+        ("alice", look("shop", "dev"), Code::FailedPrecondition),
+    ] {
+        let error = service
+            .client(who)
+            .get_live_state(wanted.clone())
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), code, "{wanted:?}: {error}");
+    }
 }

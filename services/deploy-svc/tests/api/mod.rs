@@ -1,0 +1,166 @@
+//! DeployService over a real connection, with people who may do different things.
+#![allow(dead_code, reason = "each test executable uses a part of it")]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deploy_svc::{
+    catalog::{Catalog, CatalogStore},
+    deployment::Reason,
+    deployment_effects::{Found, Lost, Manifests, RenderError, RevertOrder, Reverting, Reverts},
+    grpc_deploy::DeployApi,
+};
+use slipway_kubernetes::Clusters;
+use slipway_ledger::Ledger;
+use slipway_model::{CommitSha, Id, Name, TraceContext};
+use slipway_proto::deploy::v1::{
+    Deployment, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
+    deploy_service_server::DeployServiceServer,
+};
+use slipway_server::{
+    Channel, ClientConfig, Server, ServerConfig,
+    config::{Action, PrincipalConfig, RoleConfig},
+};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// The commit that puts back.
+pub(crate) const REVERTED: &str = "2222222222222222222222222222222222222222";
+
+/// A server of the API. It ends when it is dropped.
+pub(crate) struct Service {
+    url: String,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    pub(crate) async fn start(
+        ledger: Ledger,
+        catalog: &str,
+        clusters: Clusters,
+        reverts: Arc<dyn Reverts>,
+    ) -> Self {
+        let principal = |subject: &str, roles: Vec<RoleConfig>| {
+            PrincipalConfig::new(subject, &format!("{subject}-token"), roles).unwrap()
+        };
+        let dev = RoleConfig {
+            environments: vec!["dev".to_owned()],
+            ..RoleConfig::everywhere([Action::Start, Action::Read])
+        };
+        let all = [Action::Start, Action::Read, Action::Cancel];
+        let config = ServerConfig {
+            principals: vec![
+                principal("alice", vec![RoleConfig::everywhere(all)]),
+                principal("root", vec![RoleConfig::everywhere(Action::ALL)]),
+                principal("dev", vec![dev]),
+                principal("nobody", vec![]),
+            ],
+            ..ServerConfig::default()
+        };
+        let api = DeployApi {
+            ledger,
+            catalog: Arc::new(CatalogStore::fixed(Catalog::parse(catalog).unwrap())),
+            clusters,
+            reverts,
+        };
+        let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let service = DeployServiceServer::new(api);
+        tokio::spawn(server.service(service).serve(listener, shutdown.clone()));
+        Self { url, shutdown }
+    }
+
+    pub(crate) fn client(&self, subject: &str) -> DeployServiceClient<Channel> {
+        let config = ClientConfig::new(&self.url, format!("{subject}-token"));
+        DeployServiceClient::new(config.connect("deploy").unwrap())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Waits for a deployment's end.
+pub(crate) async fn end_of(client: &mut DeployServiceClient<Channel>, id: &str) -> Deployment {
+    let watch = WatchDeploymentRequest {
+        id: id.to_owned(),
+        etag: String::new(),
+    };
+    let mut states = client.watch_deployment(watch).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(state) = states.message().await.unwrap() {
+        last = state.deployment;
+    }
+    last.expect("a state")
+}
+
+/// Renders nothing: a pretended cluster takes no manifests.
+pub(crate) struct Unused;
+
+#[async_trait]
+impl Manifests for Unused {
+    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
+        unreachable!("a pretended cluster takes no manifests")
+    }
+}
+
+/// A GitOps repository that remembers one change, and what stood there before; gitops-svc's own tests have the rest.
+pub(crate) struct History {
+    /// None: nothing stood there before.
+    pub(crate) before: Option<Found>,
+    /// How often the revert is still waited for when it is looked at.
+    pub(crate) waits: Mutex<u32>,
+    /// The orders that were given.
+    pub(crate) orders: Mutex<Vec<String>>,
+}
+
+impl History {
+    pub(crate) fn new(before: Option<Found>) -> Arc<Self> {
+        Arc::new(Self {
+            before,
+            waits: Mutex::new(1),
+            orders: Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Reverts for History {
+    async fn find(&self, _: &Lost<'_>) -> Result<Found, RenderError> {
+        let nothing = || {
+            RenderError::Refused(Reason::new(
+                "NOTHING_TO_ROLL_BACK_TO",
+                "nothing stood there before",
+            ))
+        };
+        self.before.clone().ok_or_else(nothing)
+    }
+
+    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, RenderError> {
+        let words = format!(
+            "{} {} {}",
+            order.revert.change, order.revert.reason, order.on_behalf_of
+        );
+        self.orders.lock().await.push(words);
+        Ok(Reverting::Pending {
+            change: "chg-2".parse().unwrap(),
+            message: "waits to be pushed".to_owned(),
+        })
+    }
+
+    async fn observe(&self, change: &Id, _: TraceContext) -> Result<Reverting, RenderError> {
+        let mut waits = self.waits.lock().await;
+        let change = change.clone();
+        if *waits > 0 {
+            *waits -= 1;
+            let message = "checks are running".to_owned();
+            return Ok(Reverting::Pending { change, message });
+        }
+        let commit = REVERTED.parse().unwrap();
+        Ok(Reverting::Pushed { change, commit })
+    }
+}

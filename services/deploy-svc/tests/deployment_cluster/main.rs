@@ -1,0 +1,78 @@
+//! Deployments against a cluster, every way that they can end; see `cluster/mod.rs` for which cluster.
+#![allow(clippy::unwrap_used)]
+
+mod actions;
+#[path = "../api/mod.rs"]
+mod api;
+mod apply;
+mod bake;
+#[macro_use]
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod jobs;
+mod kinds;
+mod outcomes;
+mod rollback;
+
+use deploy_svc::{catalog::Verify, deployment::DeploymentRequest};
+
+cluster_tests! {
+    configure: |config| config.nodes = 2,
+    tests: [
+        apply::a_new_image_rolls_out_and_answers,
+        apply::the_same_again_changes_nothing,
+        apply::an_older_epoch_never_overwrites_a_newer_one,
+        apply::a_field_that_left_the_manifests_leaves_the_cluster,
+        apply::a_crash_loop_fails_early_with_its_log,
+        apply::an_image_that_is_not_there_fails_early,
+        apply::a_failed_check_tells_the_last_answer,
+        apply::a_deletion_while_watched_is_told,
+        apply::somebody_elses_image_is_told,
+        apply::manifests_with_another_image_are_refused,
+        apply::what_the_api_server_refuses_is_told,
+        apply::an_unknown_cluster_is_named,
+        apply::cancel_stops_the_watch,
+        kinds::a_stateful_set_rolls_out_pod_by_pod,
+        kinds::a_partition_is_where_a_stateful_set_stops,
+        kinds::a_daemon_set_rolls_out_on_every_node,
+        kinds::a_stateful_set_that_crashes_fails_early,
+        kinds::a_daemon_set_that_crashes_fails_early,
+        kinds::a_deadline_of_our_own_where_kubernetes_has_none,
+        outcomes::a_quota_that_is_used_up_is_told,
+        outcomes::pods_that_find_no_node_are_told,
+        outcomes::paused_is_told_as_such,
+        outcomes::scaled_to_zero_is_told,
+        outcomes::an_image_name_that_is_none_fails_early,
+        outcomes::kubernetes_own_deadline_is_told,
+        outcomes::deleted_and_made_anew_by_someone_else_is_told,
+        outcomes::a_later_turn_takes_its_place,
+        actions::a_restart_makes_new_pods_of_the_same_image,
+        actions::an_image_is_set_and_undone,
+        actions::a_stateful_set_is_undone,
+        actions::nothing_to_change_is_told,
+        jobs::jobs_run_before_and_after,
+        jobs::a_job_before_that_fails_changes_nothing_else,
+        jobs::a_job_after_that_fails_is_told_with_its_log,
+        jobs::a_job_that_takes_too_long_is_stopped,
+        jobs::cancel_stops_the_job_and_its_pods,
+        jobs::what_is_no_pod_is_refused,
+        bake::a_version_that_keeps_running_has_passed,
+        bake::a_version_that_is_replaced_while_it_bakes_fails,
+        rollback::a_rollback_that_fails_says_what_to_do,
+        rollback::a_revert_in_git_is_deployed,
+        rollback::without_git_the_version_before_is_put_back,
+        rollback::the_live_state_is_judged,
+    ],
+    faults: [apply::an_api_server_that_restarts_costs_time_only],
+}
+
+/// Nothing fails early.
+fn patient(request: DeploymentRequest) -> DeploymentRequest {
+    DeploymentRequest {
+        verify: Verify {
+            fail_early: false,
+            ..request.verify
+        },
+        ..request
+    }
+}

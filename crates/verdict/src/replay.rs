@@ -8,6 +8,8 @@ mod align;
 mod cluster;
 pub mod command;
 pub mod recording;
+mod states;
+mod targets;
 mod timeline;
 
 use slipway_model::Timestamp;
@@ -167,4 +169,28 @@ fn title(run: &Recorded, command: &Command) -> String {
         title = format!("{title} in {namespace}");
     }
     title
+}
+
+/// Puts into one row what was said at about the same time.
+fn beside(mut rows: Vec<Row>) -> Vec<Row> {
+    const SAME_MS: i64 = 150;
+    rows.sort_by_key(|row| row.t_ms);
+    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let fits = |one: &str, other: &str| one.is_empty() || other.is_empty();
+        match merged.last_mut() {
+            Some(last)
+                if row.t_ms - last.t_ms <= SAME_MS
+                    && fits(&last.kubectl, &row.kubectl)
+                    && fits(&last.plain, &row.plain)
+                    && fits(&last.full, &row.full) =>
+            {
+                last.kubectl.push_str(&row.kubectl);
+                last.plain.push_str(&row.plain);
+                last.full.push_str(&row.full);
+            }
+            _ => merged.push(row),
+        }
+    }
+    merged
 }

@@ -1,5 +1,5 @@
 //! The verdict on a DaemonSet: each outcome from small objects.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod scene;
 
@@ -23,7 +23,7 @@ struct Scene {
 /// Of a template's number and hash.
 fn of(name: &str, number: &str, hash: &str, container: &Value) -> Value {
     let labels = json!({"pod-template-generation": number, "controller-revision-hash": hash});
-    pod(name, OWNER, labels, container)
+    pod(name, OWNER, &labels, container)
 }
 
 fn new(name: &str, container: &Value) -> Value {

@@ -1,5 +1,5 @@
 //! The verdict on a Job: conditions in, outcome and words out.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod scene;
 

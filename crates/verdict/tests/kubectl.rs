@@ -1,5 +1,5 @@
 //! kubectl's words and decisions, branch by branch of its `rollout_status.go`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use pretty_assertions::assert_eq;

@@ -30,7 +30,7 @@ fn set(name: &str, uid: &str, image: &str) -> Value {
 }
 
 fn of(name: &str, set: &str, container: &Value) -> Value {
-    pod(name, ("ReplicaSet", set), json!({}), container)
+    pod(name, ("ReplicaSet", set), &json!({}), container)
 }
 
 /// Two pods by steps, rolled out.

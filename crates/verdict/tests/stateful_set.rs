@@ -1,5 +1,5 @@
 //! The verdict on a StatefulSet: each outcome from small objects.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod scene;
 
@@ -27,7 +27,7 @@ fn of(name: &str, revision: &str, container: &Value) -> Value {
     pod(
         name,
         OWNER,
-        json!({"controller-revision-hash": revision}),
+        &json!({"controller-revision-hash": revision}),
         container,
     )
 }

@@ -5,38 +5,22 @@ use slipway_model::{ImageRef, Timestamp};
 use super::{
     Options, Recorded, Row, Run,
     align::{Alignment, State, align},
-    cluster::{Change, Cluster, Key, resource},
-    command::{Asked, Command},
+    beside,
+    cluster::{Key, resource},
+    command::Command,
     is_noise, is_own_failure,
-    recording::{ReadError, Recording, What},
+    recording::{ReadError, Recording},
+    states::{Outcome, Tick, ticks},
+    targets::targets,
     timed_out, title, words,
 };
 use crate::{
-    Applied, Expected, FailureReason, Observed, Verdict, Verify, Workload, WorkloadKind, created, judge,
-    kubectl::{self, Status},
+    Applied, Expected, FailureReason, Verdict, Verify, Workload, WorkloadKind, created, judge, kubectl,
 };
 
 /// How much earlier than its `--timeout` kubectl may seem to have ended, and how long before its end a state is
 /// certain to have reached it, in milliseconds.
 const JITTER_MS: i64 = 1500;
-
-/// What kubectl makes of a state.
-#[derive(Debug, Clone)]
-enum Outcome {
-    /// Never seen.
-    Absent,
-    Judged(Result<Status, kubectl::Error>),
-}
-
-/// The cluster after one event, as far as it concerns the object.
-struct Tick {
-    t_ms: i64,
-    observed: Observed,
-    outcome: Outcome,
-    /// The object itself changed.
-    state: bool,
-    after_gap: bool,
-}
 
 pub(super) fn compare(
     recording: &Recording,
@@ -117,158 +101,8 @@ pub(super) fn compare(
     Ok(run)
 }
 
-/// Puts into one row what was said at about the same time.
-fn beside(mut rows: Vec<Row>) -> Vec<Row> {
-    const SAME_MS: i64 = 150;
-    rows.sort_by_key(|row| row.t_ms);
-    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
-        let fits = |one: &str, other: &str| one.is_empty() || other.is_empty();
-        match merged.last_mut() {
-            Some(last)
-                if row.t_ms - last.t_ms <= SAME_MS
-                    && fits(&last.kubectl, &row.kubectl)
-                    && fits(&last.plain, &row.plain)
-                    && fits(&last.full, &row.full) =>
-            {
-                last.kubectl.push_str(&row.kubectl);
-                last.plain.push_str(&row.plain);
-                last.full.push_str(&row.full);
-            }
-            _ => merged.push(row),
-        }
-    }
-    merged
-}
-
-/// What kubectl looks at, one after the other.
-fn targets(
-    recording: &Recording,
-    recorded: &Recorded,
-    command: &Command,
-) -> Result<Vec<(WorkloadKind, Key)>, ReadError> {
-    let namespace = command.namespace.as_deref().or(recording.namespace.as_deref());
-    // Names as they were when it began, and as they were in the whole recording.
-    let mut cluster = Cluster::default();
-    let mut then: Option<Vec<(WorkloadKind, Key)>> = None;
-    let mut ever: Vec<(WorkloadKind, Key)> = Vec::new();
-    for line in &recording.lines {
-        if line.t_ms > recorded.started && then.is_none() {
-            then = Some(all(&cluster, namespace));
-        }
-        if let What::Watch { resource, event } = &line.what {
-            cluster.apply(line, resource, event)?;
-            for one in all(&cluster, namespace) {
-                if !ever.contains(&one) {
-                    ever.push(one);
-                }
-            }
-        }
-    }
-    let then = then.unwrap_or_else(|| all(&cluster, namespace));
-    if command.targets.is_empty() {
-        return Ok(guess(recorded, if then.is_empty() { &ever } else { &then }));
-    }
-    let mut found = Vec::new();
-    for Asked { kind, name } in &command.targets {
-        match name {
-            Some(name) => {
-                let seen = ever.iter().find(|(one, key)| one == kind && key.1 == *name);
-                // Never seen, it is still what kubectl asks for.
-                let key = seen.map(|(_, key)| key.clone());
-                let key = key.unwrap_or_else(|| (namespace.unwrap_or_default().to_owned(), name.clone()));
-                found.push((*kind, key));
-            }
-            None => found.extend(then.iter().filter(|(one, _)| one == kind).cloned()),
-        }
-    }
-    Ok(found)
-}
-
-fn all(cluster: &Cluster, namespace: Option<&str>) -> Vec<(WorkloadKind, Key)> {
-    [
-        WorkloadKind::Deployment,
-        WorkloadKind::StatefulSet,
-        WorkloadKind::DaemonSet,
-    ]
-    .into_iter()
-    .flat_map(|kind| {
-        let names = cluster.names(kind, namespace);
-        names.into_iter().map(move |key| (kind, key))
-    })
-    .collect()
-}
-
-/// Told by selector or file: the lines name the object, or there is only one of its kind.
-fn guess(recorded: &Recorded, known: &[(WorkloadKind, Key)]) -> Vec<(WorkloadKind, Key)> {
-    let Some((_, first)) = recorded.lines.iter().find(|(_, text)| !is_noise(text)) else {
-        return Vec::new();
-    };
-    let kind = if first.contains("daemon set") {
-        WorkloadKind::DaemonSet
-    } else if first.contains("deployment ") {
-        WorkloadKind::Deployment
-    } else {
-        WorkloadKind::StatefulSet
-    };
-    let name = first.split('"').nth(1);
-    let fits = |(one, key): &&(WorkloadKind, Key)| *one == kind && name.is_none_or(|name| key.1 == name);
-    let mut fitting = known.iter().filter(fits).cloned();
-    match (fitting.next(), fitting.next()) {
-        (Some(one), None) => vec![one],
-        _ => Vec::new(),
-    }
-}
-
 fn not_found(line: &str) -> Option<&str> {
     line.strip_prefix("Error from server (NotFound): ")
-}
-
-fn ticks(
-    recording: &Recording,
-    kind: WorkloadKind,
-    key: &Key,
-    revision: i64,
-) -> Result<Vec<Tick>, ReadError> {
-    let mut cluster = Cluster::default();
-    let mut ticks = vec![tick(i64::MIN / 2, cluster.observed(kind, key), revision)];
-    ticks[0].state = true;
-    let mut gap = false;
-    for line in &recording.lines {
-        let What::Watch { resource: of, event } = &line.what else {
-            continue;
-        };
-        let ours = of == resource(kind);
-        match cluster.apply(line, of, event)? {
-            Change::Nothing => {}
-            Change::Interrupted => gap |= ours,
-            Change::Object(changed) if changed.0 == key.0 => {
-                let mut tick = tick(line.t_ms, cluster.observed(kind, key), revision);
-                tick.state = ours && changed == *key;
-                tick.after_gap = tick.state && std::mem::take(&mut gap);
-                ticks.push(tick);
-            }
-            Change::Object(_) => {}
-        }
-    }
-    Ok(ticks)
-}
-
-fn tick(t_ms: i64, observed: Observed, revision: i64) -> Tick {
-    let outcome = match &observed.workload {
-        Some(Workload::StatefulSet(live)) => Outcome::Judged(kubectl::stateful_set(live)),
-        Some(Workload::DaemonSet(live)) => Outcome::Judged(kubectl::daemon_set(live)),
-        Some(Workload::Deployment(live)) => Outcome::Judged(kubectl::deployment(live, revision)),
-        _ if observed.gone => Outcome::Judged(Err(kubectl::Error::Deleted)),
-        _ => Outcome::Absent,
-    };
-    Tick {
-        t_ms,
-        observed,
-        outcome,
-        state: false,
-        after_gap: false,
-    }
 }
 
 struct One<'a> {
@@ -550,7 +384,12 @@ impl One<'_> {
             ));
         }
         let tick = &self.ticks[until];
-        if self.ends(&tick.outcome) && !matches!(tick.outcome, Outcome::Absent) && self.command.watch {
+        // A timeout that is over before kubectl has read anything says nothing.
+        if t - self.began > JITTER_MS
+            && self.ends(&tick.outcome)
+            && !matches!(tick.outcome, Outcome::Absent)
+            && self.command.watch
+        {
             run.disagreements.push(format!(
                 "at {t} ms kubectl timed out, and our verdict since {} ms is {:?}",
                 tick.t_ms,

@@ -58,7 +58,7 @@ pub(crate) fn expected() -> Expected {
 }
 
 /// A pod of an owner, with labels and the state of its one container.
-pub(crate) fn pod(name: &str, (kind, owner): (&str, &str), labels: Value, container: &Value) -> Value {
+pub(crate) fn pod(name: &str, (kind, owner): (&str, &str), labels: &Value, container: &Value) -> Value {
     let mut status =
         json!({"name": "app", "image": image("ab"), "imageID": "", "ready": false, "restartCount": 0});
     for (key, value) in container.as_object().unwrap() {

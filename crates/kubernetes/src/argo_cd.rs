@@ -25,6 +25,8 @@ use super::{ApiFault, Kubernetes, apply::FIELD_MANAGER, call, workload};
 
 /// How often a write is tried again on a newer version: the controller writes the status all the time.
 const RACES: u32 = 20;
+/// Where Argo CD is usually installed.
+const HOME: &str = "argocd";
 
 /// What is to be synced, and in whose name.
 #[derive(Debug, Clone, Copy)]
@@ -138,34 +140,32 @@ pub async fn windows(
     target: &Target,
     live: &Application,
 ) -> Result<Option<Vec<SyncWindow>>, ApiFault> {
-    let namespace = match live.status.controller_namespace.as_str() {
-        "" => target.namespace.as_str(),
-        namespace => namespace,
+    let homes = match live.status.controller_namespace.as_str() {
+        // Older versions do not tell.
+        "" => vec![target.namespace.as_str(), HOME],
+        namespace => vec![namespace],
     };
     let project = match live.spec.project.as_str() {
         "" => "default",
         project => project,
     };
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", "AppProject"));
-    let projects: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), namespace, &kind);
-    let found = match call(
-        &format!("read AppProject {namespace}/{project}"),
-        projects.get_opt(project),
-    )
-    .await
-    {
-        Ok(found) => found,
-        Err(ApiFault::Refused(words)) => {
-            tracing::debug!(words, "the project's sync windows are not known");
-            return Ok(None);
+    for namespace in homes {
+        let projects: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), namespace, &kind);
+        let what = format!("read AppProject {namespace}/{project}");
+        match call(&what, projects.get_opt(project)).await {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                let project: AppProject = parse(&found, "AppProject")?;
+                return Ok(Some(project.spec.sync_windows));
+            }
+            Err(ApiFault::Refused(words)) => {
+                tracing::debug!(words, "the project's sync windows are not known");
+            }
+            Err(away) => return Err(away),
         }
-        Err(away) => return Err(away),
-    };
-    let Some(found) = found else {
-        return Ok(None);
-    };
-    let project: AppProject = parse(&found, "AppProject")?;
-    Ok(Some(project.spec.sync_windows))
+    }
+    Ok(None)
 }
 
 enum Rewritten<T> {

@@ -81,7 +81,7 @@ pub(super) fn of_health(live: &Application, status: &str) -> String {
     let own = &live.status.health.message;
     match resources(live, one) {
         Some(words) => words,
-        None if own.is_empty() => "no object says why".to_owned(),
+        None if own.is_empty() => "Argo CD does not say which object".to_owned(),
         None => cut(own),
     }
 }

@@ -123,6 +123,8 @@ struct Ship {
     sync: Sync,
     /// When a look at git was asked for last.
     asked: Option<Timestamp>,
+    /// Why the watch may be behind, as it was when it was looked at.
+    fault: Option<String>,
     windows: Option<Vec<SyncWindow>>,
     /// When the windows were read.
     windows_at: Option<Instant>,
@@ -176,6 +178,7 @@ impl<'a> Fleet<'a> {
                     expected,
                     sync,
                     asked: None,
+                    fault: None,
                     windows: None,
                     windows_at: None,
                 }
@@ -194,42 +197,34 @@ impl<'a> Fleet<'a> {
         let (cluster, count) = (self.cluster, self.ships.len());
         let looks = self.ships.iter_mut().map(|ship| ship.look(cluster));
         let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
-        let mut waiting = Vec::new();
+        let mut verdicts = Vec::with_capacity(count);
         for (ship, look) in self.ships.iter().zip(&looks) {
-            match look {
-                Look::Gone => return Ok(Asked::Failed(absent(&ship.target))),
-                Look::Unknown(step) => waiting.push((ship.target.name.clone(), step)),
-                Look::Live(live, next) => {
-                    if live.asked_for(&ship.sync) || live.automated() {
-                        continue;
-                    }
-                    match next {
-                        Next::Failed(failure) => {
-                            return Ok(Asked::Failed(named(&ship.target, count, failure)));
-                        }
-                        Next::StartSync => {}
-                        next => waiting.push((ship.target.name.clone(), next)),
-                    }
+            let verdict = match look {
+                Look::Gone => return Ok(Asked::Failed(named(&ship.target, count, &absent(&ship.target)))),
+                Look::Live(live, _) if live.asked_for(&ship.sync) || live.automated() => Verdict::Complete,
+                Look::Live(_, Next::StartSync) => Verdict::Complete,
+                Look::Live(_, Next::Failed(failure)) => {
+                    return Ok(Asked::Failed(named(&ship.target, count, failure)));
                 }
-            }
+                Look::Live(_, next) | Look::Unknown(next) => application::verdict(next.clone()),
+            };
+            verdicts.push((ship.target.name.clone(), verdict));
         }
-        if !waiting.is_empty() {
-            return Ok(Asked::Not(Step::of(waiting)));
+        if let Verdict::Progressing { message, look_again } = application::combine(&verdicts) {
+            return Ok(Asked::Not(Step { message, look_again }));
         }
         // One after the other, the target last: what was recorded of it means that all were asked for.
         let mut applied = Applied::default();
-        let mut first = true;
         for ship in self.ships.iter_mut().rev() {
-            first = false;
             match ship.begin(cluster, self.run, self.argo_cd).await? {
                 Begun::Yes(asked) => applied = asked,
                 Begun::Failed(failure) => return Ok(Asked::Failed(named(&ship.target, count, &failure))),
                 Begun::Not(next) => {
-                    return Ok(Asked::Not(Step::of(vec![(ship.target.name.clone(), &next)])));
+                    let waiting = (ship.target.name.clone(), application::verdict(next));
+                    return Ok(Asked::Not(Step::of(waiting)));
                 }
             }
         }
-        debug_assert!(!first, "there is a target");
         Ok(Asked::All(applied))
     }
 
@@ -251,10 +246,7 @@ impl<'a> Fleet<'a> {
     /// Waits until something can have changed.
     async fn pause(&mut self, step: Step, fault: Option<String>, words: &mut Words<'_>) {
         let cluster = self.cluster;
-        let watch = self.ships.iter_mut().find_map(|ship| {
-            let fault = ship.subscription.view().fault?;
-            Some(format!("cannot be watched: {}", fault.words))
-        });
+        let watch = self.ships.iter().find_map(|ship| ship.fault.clone());
         let fault = fault.or(watch);
         let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
         match fault {
@@ -309,7 +301,12 @@ enum Begun {
 impl Ship {
     /// As the watch shows it, and what is next.
     async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, ApiFault> {
-        let View { synced, observed, .. } = self.subscription.view();
+        let View {
+            synced,
+            observed,
+            fault,
+        } = self.subscription.view();
+        self.fault = fault.map(|fault| format!("cannot be watched: {}", fault.words));
         if !synced {
             return Ok(Look::Unknown(wait("reading the cluster's state")));
         }
@@ -407,13 +404,12 @@ impl Ship {
 }
 
 impl Step {
-    fn of(waiting: Vec<(String, &Next)>) -> Self {
-        let verdicts: Vec<(String, Verdict)> = waiting
-            .into_iter()
-            .map(|(name, next)| (name, application::verdict(next.clone())))
-            .collect();
-        match application::combine(&verdicts) {
-            Verdict::Progressing { message, look_again } => Self { message, look_again },
+    fn of((name, verdict): (String, Verdict)) -> Self {
+        match verdict {
+            Verdict::Progressing { message, look_again } => Self {
+                message: format!("{name}: {message}"),
+                look_again,
+            },
             Verdict::Complete | Verdict::Failed(_) => Self::default(),
         }
     }

@@ -1,0 +1,598 @@
+//! Deployments through Argo CD: local-cluster's Application controller renders from git and applies. A real cluster
+//! has none that these tests may order faults from: there they say so, and `argo_cd_api` is what remains.
+#![allow(clippy::unwrap_used)]
+
+mod argo;
+#[macro_use]
+mod cluster;
+
+use std::time::Duration;
+
+use argo::{Git, application, applications, custom, live, merge, sync, value};
+use cluster::{Bench, failed, succeeded};
+use deploy_svc::{
+    catalog::{ArgoCd, Blocked, WorkloadKind},
+    deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use pretty_assertions::assert_eq;
+use serde_json::{Value, json};
+use slipway_model::CommitSha;
+
+cluster_tests! {
+    configure: |config| config.argo_cd = Some(local_cluster::ArgoCd::default()),
+    tests: [
+        exactly_our_commit_while_the_branch_has_moved_on,
+        a_branch_that_differs_is_told,
+        the_image_is_followed_to_its_pods,
+        another_image_than_ours_is_told,
+        pods_that_never_become_ready_fail_it,
+        auto_sync_is_followed,
+        auto_sync_that_has_nothing_to_do,
+        auto_sync_of_another_branch_never_sees_the_commit,
+        another_sync_is_waited_for,
+        another_sync_refuses,
+        a_closed_window_is_waited_for,
+        a_closed_window_refuses,
+        auto_sync_waits_for_its_window,
+        a_retry_is_not_the_end,
+        an_operation_left_standing_is_no_new_sync,
+        health_of_before_is_not_believed,
+        a_failed_hook_is_told,
+        what_cannot_be_applied_is_told,
+        a_commit_that_does_not_render_is_told,
+        two_applications_are_one,
+        one_of_two_that_fails_is_named,
+        a_revert_rolls_back,
+        objects_that_left_git_are_pruned,
+        a_cancelled_sync_is_terminated,
+    ],
+    faults: [],
+}
+
+/// Whether there is a controller to order faults from.
+fn controlled(test: &str) -> bool {
+    let real = std::env::var_os("SLIPWAY_TEST_KUBECONFIG").is_some();
+    if real {
+        println!("skipped {test}: this cluster has no Argo CD that the test may order about");
+    }
+    !real
+}
+
+fn faults(faults: &str) -> Value {
+    json!({"metadata": {"annotations": {"local-cluster.slipway.dev/faults": faults}}})
+}
+
+fn automated() -> Value {
+    json!({"spec": {"syncPolicy": {"automated": {}}}})
+}
+
+fn refusing() -> ArgoCd {
+    ArgoCd {
+        when_busy: Blocked::Refuse,
+        when_closed: Blocked::Refuse,
+        ..ArgoCd::default()
+    }
+}
+
+async fn stored(bench: &Bench, name: &str) -> Option<String> {
+    let map = bench.api::<ConfigMap>().get_opt(name).await.unwrap()?;
+    map.data?.remove("value")
+}
+
+/// A repository whose first commit has `old` in `shop`, and an application that follows it.
+async fn world(bench: &Bench, more: Value) -> Git {
+    let git = Git::new();
+    git.commit("shop", &[value("shop", "old")]);
+    application(bench, "shop", &git.url(), more).await;
+    git
+}
+
+async fn exactly_our_commit_while_the_branch_has_moved_on(bench: &Bench) {
+    if !controlled("exactly_our_commit_while_the_branch_has_moved_on") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let later = git.commit("till", &[value("till", "theirs")]);
+    let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
+    succeeded(&state);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+    let live = live(bench, "shop").await;
+    let operation = &live["status"]["operationState"];
+    assert_eq!(operation["syncResult"]["revision"], ours.as_str());
+    assert_eq!(operation["operation"]["initiatedBy"]["username"], "slipway");
+    assert_eq!(live["status"]["sync"]["revision"], later.as_str());
+}
+
+async fn a_branch_that_differs_is_told(bench: &Bench) {
+    if !controlled("a_branch_that_differs_is_told") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let later = git.commit("shop", &[value("shop", "theirs")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let words = format!(
+        "synced, but its branch has come to {}, which differs: ConfigMap {}/shop differs",
+        later.short(),
+        bench.namespace
+    );
+    bench.until(&id, |state| state.progress.contains(&words)).await;
+    assert_eq!(
+        stored(bench, "shop").await.as_deref(),
+        Some("ours"),
+        "and not the later one"
+    );
+    cancel(bench, &id).await;
+}
+
+async fn cancel(bench: &Bench, id: &slipway_model::Id) {
+    let cancel = DeploymentCommand::Cancel {
+        message: "enough".to_owned(),
+    };
+    let state = bench.tell(id, cancel).await;
+    assert_eq!(state.status, DeploymentStatus::Cancelled);
+}
+
+/// The workload `shop` at a version, with a deadline that a test can wait for.
+fn shop(bench: &Bench, version: &slipway_model::Digest, mode: &str) -> Vec<Value> {
+    let mut objects = bench.shop(WorkloadKind::Deployment, version, mode);
+    objects[1]["spec"]["progressDeadlineSeconds"] = json!(5);
+    objects
+}
+
+async fn the_image_is_followed_to_its_pods(bench: &Bench) {
+    if !controlled("the_image_is_followed_to_its_pods") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let first = git.commit("shop", &shop(bench, &bench.a, "ok"));
+    succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
+    let ready = async || {
+        let live = bench.deployments().get("shop").await.unwrap();
+        let status = live.status.unwrap();
+        (
+            status.updated_replicas,
+            status.available_replicas,
+            status.replicas,
+        )
+    };
+    assert_eq!(ready().await, (Some(2), Some(2), Some(2)));
+    let second = git.commit("shop", &shop(bench, &bench.b, "ok"));
+    let request = DeploymentRequest {
+        digest: bench.b.clone(),
+        ..sync(bench, &second, 2, ArgoCd::default())
+    };
+    succeeded(&bench.run(request).await);
+    assert_eq!(ready().await, (Some(2), Some(2), Some(2)));
+}
+
+async fn another_image_than_ours_is_told(bench: &Bench) {
+    if !controlled("another_image_than_ours_is_told") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let commit = git.commit("shop", &shop(bench, &bench.b, "ok"));
+    let id = bench.start(sync(bench, &commit, 1, ArgoCd::default())).await;
+    let words = format!("its pods run {}@{}, and not {}", bench.image, bench.b, bench.a);
+    bench.until(&id, |state| state.progress.contains(&words)).await;
+    failed(&bench.end_of(&id).await, "WRONG_IMAGE", &[&words]);
+}
+
+async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
+    if !controlled("pods_that_never_become_ready_fail_it") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let commit = git.commit("shop", &shop(bench, &bench.a, "crash"));
+    let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
+    failed(&state, "DEGRADED", &["Degraded"]);
+}
+
+async fn auto_sync_is_followed(bench: &Bench) {
+    if !controlled("auto_sync_is_followed") {
+        return;
+    }
+    let git = world(bench, automated()).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
+    succeeded(&state);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+    let live = live(bench, "shop").await;
+    let operation = &live["status"]["operationState"]["operation"];
+    assert_eq!(
+        operation["initiatedBy"]["automated"], true,
+        "we wrote none: {operation}"
+    );
+}
+
+async fn auto_sync_that_has_nothing_to_do(bench: &Bench) {
+    if !controlled("auto_sync_that_has_nothing_to_do") {
+        return;
+    }
+    let git = world(bench, automated()).await;
+    let first = git.commit("shop", &[value("shop", "ours")]);
+    succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
+    let same = git.commit("till", &[value("till", "other")]);
+    succeeded(&bench.run(sync(bench, &same, 2, ArgoCd::default())).await);
+}
+
+async fn auto_sync_of_another_branch_never_sees_the_commit(bench: &Bench) {
+    if !controlled("auto_sync_of_another_branch_never_sees_the_commit") {
+        return;
+    }
+    let git = Git::new();
+    let old = git.commit("shop", &[value("shop", "old")]);
+    git.branch("stable");
+    let more = json!({"spec": {"syncPolicy": {"automated": {}}, "source": {"targetRevision": "stable"}}});
+    application(bench, "shop", &git.url(), more).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let words = format!(
+        "Argo CD sees {} and not {}; it follows stable of {}",
+        old.short(),
+        ours.short(),
+        git.url()
+    );
+    let state = bench
+        .until(&id, |state| {
+            state.progress.contains(&words) || state.status.is_final()
+        })
+        .await;
+    if state.status.is_final() {
+        // It had not yet synced what it follows when the deployment began.
+        failed(&state, "SUPERSEDED", &["stable of"]);
+    } else {
+        cancel(bench, &id).await;
+    }
+    assert_ne!(stored(bench, "shop").await.as_deref(), Some("ours"));
+}
+
+/// Somebody's sync, as `argocd app sync` asks for it.
+async fn anna_syncs(bench: &Bench, commit: &CommitSha) {
+    let operation = json!({"operation": {
+        "initiatedBy": {"username": "anna"}, "sync": {"revision": commit.as_str(), "syncStrategy": {"hook": {}}},
+    }});
+    merge(bench, "shop", operation).await;
+}
+
+async fn another_sync_is_waited_for(bench: &Bench) {
+    if !controlled("another_sync_is_waited_for") {
+        return;
+    }
+    let git = world(bench, faults("slow")).await;
+    let theirs = git.commit("shop", &[value("shop", "theirs")]);
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    anna_syncs(bench, &theirs).await;
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let words = format!("a sync of {} by anna is under way: waiting", theirs.short());
+    bench.until(&id, |state| state.progress.contains(&words)).await;
+    succeeded(&bench.end_of(&id).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+    let live = live(bench, "shop").await;
+    let history: Vec<&Value> = live["status"]["history"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|entry| &entry["revision"])
+        .collect();
+    assert_eq!(history, [theirs.as_str(), ours.as_str()]);
+}
+
+async fn another_sync_refuses(bench: &Bench) {
+    if !controlled("another_sync_refuses") {
+        return;
+    }
+    let git = world(bench, faults("slow")).await;
+    let theirs = git.commit("shop", &[value("shop", "theirs")]);
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    anna_syncs(bench, &theirs).await;
+    let state = bench.run(sync(bench, &ours, 1, refusing())).await;
+    failed(&state, "SYNC_BUSY", &[theirs.short(), "by anna is under way"]);
+    assert_ne!(stored(bench, "shop").await.as_deref(), Some("ours"));
+}
+
+/// A project of the test's own with one window that is closed all the time.
+async fn closed(bench: &Bench) -> Value {
+    let name = bench.namespace.as_str();
+    let project = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "AppProject", "metadata": {"name": name, "namespace": "argocd"},
+        "spec": {
+            "sourceRepos": ["*"], "destinations": [{"namespace": "*", "server": "*"}],
+            "clusterResourceWhitelist": [{"group": "*", "kind": "*"}],
+            "syncWindows": [{
+                "kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["shop"],
+                "description": "frozen",
+            }],
+        },
+    });
+    custom(bench.cluster.client(), "argocd", "AppProject")
+        .create(&PostParams::default(), &serde_json::from_value(project).unwrap())
+        .await
+        .unwrap();
+    json!({"spec": {"project": name}})
+}
+
+async fn open(bench: &Bench) {
+    custom(bench.cluster.client(), "argocd", "AppProject")
+        .patch(
+            bench.namespace.as_str(),
+            &PatchParams::default(),
+            &Patch::Merge(json!({"spec": {"syncWindows": null}})),
+        )
+        .await
+        .unwrap();
+}
+
+async fn a_closed_window_is_waited_for(bench: &Bench) {
+    if !controlled("a_closed_window_is_waited_for") {
+        return;
+    }
+    let project = closed(bench).await;
+    let git = world(bench, project).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    bench
+        .until(&id, |state| {
+            state
+                .progress
+                .contains("deny window \"* * * * *\" for 1h (UTC): frozen does not let it be synced")
+        })
+        .await;
+    assert!(
+        live(bench, "shop").await["operation"].is_null(),
+        "nothing was asked for"
+    );
+    open(bench).await;
+    succeeded(&bench.end_of(&id).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+}
+
+async fn a_closed_window_refuses(bench: &Bench) {
+    if !controlled("a_closed_window_refuses") {
+        return;
+    }
+    let project = closed(bench).await;
+    let git = world(bench, project).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let state = bench.run(sync(bench, &ours, 1, refusing())).await;
+    failed(&state, "SYNC_WINDOW_CLOSED", &["frozen", "when_closed is refuse"]);
+    assert_eq!(stored(bench, "shop").await, None);
+}
+
+async fn auto_sync_waits_for_its_window(bench: &Bench) {
+    if !controlled("auto_sync_waits_for_its_window") {
+        return;
+    }
+    let mut more = closed(bench).await;
+    more["spec"]["syncPolicy"] = json!({"automated": {}});
+    let git = world(bench, more).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    bench
+        .until(&id, |state| {
+            state.progress.contains("frozen does not let it be synced")
+        })
+        .await;
+    open(bench).await;
+    succeeded(&bench.end_of(&id).await);
+    let state = bench.run(sync(bench, &ours, 2, refusing())).await;
+    succeeded(&state);
+}
+
+async fn a_retry_is_not_the_end(bench: &Bench) {
+    if !controlled("a_retry_is_not_the_end") {
+        return;
+    }
+    let mut more = faults("retry");
+    more["spec"] = json!({"syncPolicy": {"retry": {"limit": 1, "backoff": {"duration": "4s"}}}});
+    let git = world(bench, more).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let state = bench
+        .until(&id, |state| {
+            state.progress.contains("failed and will be tried again")
+        })
+        .await;
+    assert!(!state.status.is_final(), "{state:?}");
+    succeeded(&bench.end_of(&id).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+}
+
+async fn an_operation_left_standing_is_no_new_sync(bench: &Bench) {
+    if !controlled("an_operation_left_standing_is_no_new_sync") {
+        return;
+    }
+    let git = world(bench, faults("operation-left")).await;
+    let first = git.commit("shop", &[value("shop", "first")]);
+    succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
+    assert!(live(bench, "shop").await["operation"].is_object(), "it was left");
+    let second = git.commit("shop", &[value("shop", "second")]);
+    succeeded(&bench.run(sync(bench, &second, 2, ArgoCd::default())).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("second"));
+}
+
+async fn health_of_before_is_not_believed(bench: &Bench) {
+    if !controlled("health_of_before_is_not_believed") {
+        return;
+    }
+    let git = world(bench, faults("stale-health")).await;
+    let commit = git.commit("shop", &shop(bench, &bench.a, "ok"));
+    succeeded(&bench.run(sync(bench, &commit, 1, ArgoCd::default())).await);
+    // The second one breaks; the application still says Healthy, of the first.
+    let commit = git.commit("shop", &shop(bench, &bench.b, "crash"));
+    let request = DeploymentRequest {
+        digest: bench.b.clone(),
+        ..sync(bench, &commit, 2, ArgoCd::default())
+    };
+    let state = bench.run(request).await;
+    failed(&state, "DEGRADED", &["Degraded"]);
+}
+
+async fn a_failed_hook_is_told(bench: &Bench) {
+    if !controlled("a_failed_hook_is_told") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let mut pod = bench.template(&bench.a, "crash");
+    pod["spec"]["restartPolicy"] = json!("Never");
+    let hook = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "migrate", "annotations": {"argocd.argoproj.io/hook": "PreSync"}},
+        "spec": {"backoffLimit": 0, "template": pod},
+    });
+    let ours = git.commit("shop", &[value("shop", "ours"), hook]);
+    let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let place = format!("Job {}/migrate (PreSync hook): ", bench.namespace);
+    failed(&state, "SYNC_FAILED", &[&place, "backoff limit"]);
+    assert_eq!(stored(bench, "shop").await, None, "nothing else was changed");
+}
+
+async fn what_cannot_be_applied_is_told(bench: &Bench) {
+    if !controlled("what_cannot_be_applied_is_told") {
+        return;
+    }
+    let git = world(bench, faults("sync-fails")).await;
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
+    let place = format!("ConfigMap {}/shop: ", bench.namespace);
+    failed(&state, "SYNC_FAILED", &[&place, "a failure was ordered"]);
+}
+
+async fn a_commit_that_does_not_render_is_told(bench: &Bench) {
+    if !controlled("a_commit_that_does_not_render_is_told") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let mut broken = value("shop", "ours");
+    broken["apiVersion"] = json!("");
+    let ours = git.commit("shop", &[broken]);
+    let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
+    failed(&state, "SYNC_FAILED", &["Object 'Kind' is missing"]);
+}
+
+async fn two_applications_are_one(bench: &Bench) {
+    if !controlled("two_applications_are_one") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    git.commit("shop", &[value("shop", "ours")]);
+    let ours = git.commit("shop-jobs", &[value("shop-jobs", "ours")]);
+    application(bench, "shop-jobs", &git.url(), faults("slow")).await;
+    let both = ArgoCd {
+        also: vec!["shop-jobs".to_owned()],
+        ..ArgoCd::default()
+    };
+    let id = bench.start(sync(bench, &ours, 1, both)).await;
+    bench
+        .until(&id, |state| state.progress.starts_with("shop-jobs: the sync of"))
+        .await;
+    succeeded(&bench.end_of(&id).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
+    assert_eq!(stored(bench, "shop-jobs").await.as_deref(), Some("ours"));
+}
+
+async fn one_of_two_that_fails_is_named(bench: &Bench) {
+    if !controlled("one_of_two_that_fails_is_named") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let ours = git.commit("shop-jobs", &[value("shop-jobs", "ours")]);
+    application(bench, "shop-jobs", &git.url(), faults("sync-fails")).await;
+    let both = ArgoCd {
+        also: vec!["shop-jobs".to_owned()],
+        ..ArgoCd::default()
+    };
+    let state = bench.run(sync(bench, &ours, 1, both)).await;
+    failed(&state, "SYNC_FAILED", &["shop-jobs: ", "a failure was ordered"]);
+}
+
+async fn a_revert_rolls_back(bench: &Bench) {
+    if !controlled("a_revert_rolls_back") {
+        return;
+    }
+    for (epoch, policy) in [(1, json!({})), (3, automated())] {
+        let name = format!("v{epoch}");
+        let git = Git::new();
+        let good = git.commit("shop", &[value("shop", &name)]);
+        application(bench, "shop", &git.url(), policy).await;
+        succeeded(&bench.run(sync(bench, &good, epoch, ArgoCd::default())).await);
+        let bad = git.commit("shop", &[value("shop", "bad")]);
+        let id = bench.start(sync(bench, &bad, epoch + 1, ArgoCd::default())).await;
+        succeeded(&bench.end_of(&id).await);
+        assert_eq!(stored(bench, "shop").await.as_deref(), Some("bad"));
+        let back = git.revert(&bad);
+        let request = DeploymentRequest {
+            rolls_back: Some(id),
+            ..sync(bench, &back, epoch + 2, ArgoCd::default())
+        };
+        succeeded(&bench.run(request).await);
+        assert_eq!(stored(bench, "shop").await, Some(name));
+        applications(bench)
+            .delete("shop", &DeleteParams::default())
+            .await
+            .unwrap();
+        while applications(bench).get_opt("shop").await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn objects_that_left_git_are_pruned(bench: &Bench) {
+    if !controlled("objects_that_left_git_are_pruned") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    let first = git.commit("shop", &[value("shop", "ours"), value("extra", "old")]);
+    succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
+    let second = git.remove("shop/configmap-extra.yaml");
+    let id = bench.start(sync(bench, &second, 2, ArgoCd::default())).await;
+    bench
+        .until(&id, |state| {
+            state
+                .progress
+                .contains("extra left git and is not pruned; allow it with argo_cd.prune")
+        })
+        .await;
+    cancel(bench, &id).await;
+    let prune = ArgoCd {
+        prune: true,
+        ..ArgoCd::default()
+    };
+    succeeded(&bench.run(sync(bench, &second, 3, prune)).await);
+    assert_eq!(stored(bench, "extra").await, None);
+}
+
+async fn a_cancelled_sync_is_terminated(bench: &Bench) {
+    if !controlled("a_cancelled_sync_is_terminated") {
+        return;
+    }
+    let git = world(bench, json!({})).await;
+    // A hook that does not end by itself.
+    let mut pod = bench.template(&bench.a, "ok");
+    pod["spec"]["restartPolicy"] = json!("Never");
+    let hook = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": "migrate", "annotations": {"argocd.argoproj.io/hook": "PreSync"}},
+        "spec": {"backoffLimit": 0, "template": pod},
+    });
+    let ours = git.commit("shop", &[value("shop", "ours"), hook]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    bench
+        .until(&id, |state| state.progress.contains("is running: waiting for"))
+        .await;
+    cancel(bench, &id).await;
+    loop {
+        let live = live(bench, "shop").await;
+        let state = &live["status"]["operationState"];
+        if state["phase"] == "Failed" {
+            assert_eq!(state["message"], "Operation terminated");
+            assert!(live["operation"].is_null());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(stored(bench, "shop").await, None);
+}

@@ -380,10 +380,20 @@ fn is_as_wanted(shared: &Shared, key: &Key, target: &Value, live: &Value, ignore
         dry_run: true,
     };
     let place = (key.namespace.as_str(), key.name.as_str());
-    let Ok((predicted, _)) = apply.to(&shared.store, resource, place, target) else {
-        return false;
+    let mut live = live.clone();
+    let mut predicted = loop {
+        let Ok((predicted, _)) = apply.to(&shared.store, resource, place, target) else {
+            return false;
+        };
+        if object::resource_version(&predicted) == object::resource_version(&live) {
+            break Value::clone(&predicted);
+        }
+        // It changed since it was read, which is no difference to git.
+        match shared.store.get(resource, place.0, place.1) {
+            Some(newer) => live = Value::clone(&newer),
+            None => return false,
+        }
     };
-    let (mut predicted, mut live) = (Value::clone(&predicted), live.clone());
     for object in [&mut predicted, &mut live] {
         for field in ["managedFields", "resourceVersion", "generation"] {
             object::metadata(object).remove(field);

@@ -318,6 +318,10 @@ pub(crate) fn step(tasks: &mut [Task]) -> Step {
         };
         return Step::Wait(format!("waiting for {what} {}{more}", first.key.display()));
     }
+    let going = |t: &&Task| t.status == "Pruned" && t.live.is_some();
+    if let Some(pruned) = tasks.iter().find(going) {
+        return Step::Wait(format!("waiting for deletion of {}", pruned.key.display()));
+    }
     if let Some(failed) = regular.iter().map(|i| &tasks[*i]).find(|t| t.has_failed()) {
         let on_failure: Vec<usize> = (0..tasks.len())
             .filter(|i| tasks[*i].phase == Phase::SyncFail && tasks[*i].is_pending())

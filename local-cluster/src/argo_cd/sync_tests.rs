@@ -206,6 +206,11 @@ fn what_is_in_git_no_more_goes_only_when_asked() {
     assert!(matches!(course.step(), Err(Step::Succeeded(_))));
     let pruned = course.results.iter().find(|r| r["name"] == "old").unwrap();
     assert_eq!(pruned["status"], "Pruned");
+    // One that has finalizers is waited for.
+    course.live.insert(Key::of(&old), Arc::new(old.clone()));
+    course.extra.push(Key::of(&old));
+    let waiting = "waiting for deletion of /ConfigMap/old".to_owned();
+    assert_eq!(course.step(), Err(Step::Wait(waiting)));
 }
 
 #[test]

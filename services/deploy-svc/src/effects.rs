@@ -1,8 +1,11 @@
 //! Carries out what releases say must happen: orders, reads and stops at the owners of their steps.
 
+mod by_hand;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use slipway_kubernetes::Clusters;
 use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, TransactError};
 use slipway_model::Actor;
 use tracing::{debug, warn};
@@ -26,6 +29,8 @@ pub struct ReleaseEffects {
     pub approvals: Arc<dyn Owner>,
     pub changes: Arc<dyn Owner>,
     pub deployments: Arc<dyn Owner>,
+    /// Looked at where a gate before the sync rests on what the cluster says.
+    pub clusters: Clusters,
 }
 
 impl std::fmt::Debug for ReleaseEffects {
@@ -53,6 +58,7 @@ impl ReleaseEffects {
         let key = run.key.clone();
         Ok(Some(match &run.effect {
             ReleaseEffect::Start => {
+                by_hand::check(&self.clusters, order).await?;
                 if writes_first(order) && !self.may_change(run).await? {
                     // A newer release has the lane now, and this one has changed nothing.
                     let reason = Reason::new("SUPERSEDED", "the deploy target was given to a newer release");

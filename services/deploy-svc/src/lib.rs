@@ -69,6 +69,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         approvals: Arc::new(Approvals::new(config.approval.connect("approval")?)),
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
+        clusters: clusters.clone(),
     };
     let deployments = DeploymentEffects::new(clusters.clone(), Arc::new(changes.clone()))
         .reverts(Arc::new(changes.clone()))

@@ -2,6 +2,8 @@
 //! deployments. The other services are answered for.
 #![allow(clippy::unwrap_used)]
 
+mod release;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,164 +11,26 @@ use std::{
 
 use async_trait::async_trait;
 use deploy_svc::{
-    catalog::Catalog,
     deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest},
     deployment_effects::{DeploymentEffects, Manifests, RenderError},
     drive,
     effects::ReleaseEffects,
     lane::{Lane, LaneCommand},
-    owners::{CallError, Deployments, Order, Owner, Taken},
-    plan::{Plan, Wanted},
+    owners::{Deployments, Order, Owner, Taken},
     reason::Reason,
-    release::{
-        BuiltImage, ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus,
-        Request, StepKind, StepStatus, Waiting, WaitingKind,
-    },
+    release::{Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
-use futures::StreamExt;
 use pretty_assertions::assert_eq;
+use release::{Answers, World, ended, id, image, meta, until};
 use slipway_kubernetes::{Cluster, Clusters};
-use slipway_ledger::{Decider, EffectKey, Executor, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, CommitSha, Id, Name, Principal, TraceContext};
+use slipway_ledger::{Decider, EffectKey, Executor};
+use slipway_model::{CommitSha, Id, Name, TraceContext};
 use slipway_verdict::{Applied, Previous};
 use tokio_util::sync::CancellationToken;
 
 const GIT: &str = "gitops: { repository: platform, path: apps/shop/dev }";
 const JOBS: &str = "jobs: { before: [{ name: migrate, timeout: 5m, pod: { containers: [{ name: migrate }] } }], after: [{ name: smoke, timeout: 3m, pod: { containers: [{ name: smoke }] } }] }";
 const BAKE: &str = "bake: { for: 10m, metrics: [{ name: errors, query: up, max: 1 }] }";
-const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
-
-fn id(text: &str) -> Id {
-    text.parse().unwrap()
-}
-
-fn meta() -> Meta {
-    Meta::new(Actor::system("test"), None)
-}
-
-fn image(fill: &str) -> BuiltImage {
-    BuiltImage {
-        name: "registry.example/shop".parse().unwrap(),
-        digest: format!("sha256:{}", fill.repeat(64)).parse().unwrap(),
-        tags: Vec::new(),
-    }
-}
-
-/// A release of one environment with these keys.
-fn request(keys: &[&str]) -> Request {
-    let mut catalog = "
-environments: [dev]
-services:
-  - name: shop
-    repository: https://git.example/shop.git
-    image: registry.example/shop
-    environments:
-      - name: dev
-        policy: two
-        target: { cluster: pretended, namespace: dev, name: shop }
-"
-    .to_owned();
-    for key in keys {
-        catalog.push_str(&format!("        {key}\n"));
-    }
-    let wanted = Wanted {
-        service: "shop".to_owned(),
-        commit: COMMIT.parse().unwrap(),
-        branch: None,
-        environments: Vec::new(),
-    };
-    Request {
-        plan: Plan::make(&Catalog::parse(&catalog).unwrap(), &wanted).unwrap(),
-        requested_by: Actor::direct(Principal::new("token", "alice")),
-        labels: Default::default(),
-        image: None,
-        caller: None,
-    }
-}
-
-struct World {
-    ledger: Ledger,
-    _folder: tempfile::TempDir,
-}
-
-impl World {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("deploy.db").display());
-        let ledger = Ledger::open(LedgerConfig::new(url).origin("deploy"))
-            .await
-            .unwrap();
-        Self {
-            ledger,
-            _folder: folder,
-        }
-    }
-
-    async fn tell(&self, release: &Id, command: ReleaseCommand) -> ReleaseState {
-        let told = drive::execute(&self.ledger, release, command, &meta()).await;
-        told.unwrap().state
-    }
-
-    async fn start(&self, release: &str, keys: &[&str]) -> Id {
-        let release = id(release);
-        self.tell(&release, ReleaseCommand::Request(Box::new(request(keys))))
-            .await;
-        release
-    }
-
-    async fn state(&self, release: &Id) -> ReleaseState {
-        self.ledger.get::<Release>(release).await.unwrap().unwrap().state
-    }
-
-    /// The owner of the active step takes the order, and says how it ended.
-    async fn end(&self, release: &Id, step: &str, observation: Observation) -> ReleaseState {
-        let state = self.state(release).await;
-        let order = Order::of(release, &state).unwrap();
-        assert_eq!(order.step.name, step);
-        let started = ReleaseCommand::Started {
-            key: EffectKey::new(format!("{step}:start"), 1),
-            reference: Id::derived("dep", &[&order.request_id()]),
-            observation,
-        };
-        self.tell(release, started).await
-    }
-
-    async fn well(&self, release: &Id, step: &str) -> ReleaseState {
-        let facts = match step {
-            "build" => Facts::Built {
-                image: image("b"),
-                authors: Vec::new(),
-            },
-            "dev/change" | "dev/revert" => Facts::Changed(ChangeMade {
-                change: id("chg-1"),
-                commit: if step == "dev/change" { "2" } else { "3" }
-                    .repeat(40)
-                    .parse()
-                    .unwrap(),
-                no_op: false,
-                previous: Some(image("a")),
-            }),
-            _ => Facts::None,
-        };
-        let result = String::new();
-        self.end(release, step, Observation::Succeeded { result, facts })
-            .await
-    }
-
-    async fn holder(&self) -> Option<Id> {
-        let lane = self
-            .ledger
-            .get::<Lane>(&id("pretended/dev/Deployment/shop"))
-            .await
-            .unwrap();
-        lane.and_then(|lane| lane.state.holder).map(|turn| turn.release)
-    }
-}
-
-fn ended(state: &ReleaseState) -> (ReleaseStatus, &str) {
-    let reason = state.reason.as_ref();
-    (state.status, reason.map_or("", |reason| reason.message.as_str()))
-}
 
 #[tokio::test]
 async fn a_release_whose_build_took_longer_does_not_deploy_over_a_newer_one() {
@@ -418,58 +282,6 @@ async fn without_git_and_without_a_version_before_it_ends_failed_and_says_so() {
     }
 }
 
-/// Answers for another service: everything ends well, but what is held back stays pending until it is let go.
-struct Answers {
-    held: Option<tokio::sync::watch::Receiver<bool>>,
-    orders: Arc<Mutex<Vec<String>>>,
-}
-
-impl Answers {
-    fn observation(&self, order: Order<'_>) -> Observation {
-        if self.held.as_ref().is_some_and(|held| *held.borrow()) {
-            let message = "for somebody".to_owned();
-            let kind = WaitingKind::Human;
-            return Observation::Pending(Waiting { kind, message });
-        }
-        let facts = match order.step.kind {
-            StepKind::Build => Facts::Built {
-                image: image("b"),
-                authors: Vec::new(),
-            },
-            StepKind::Change => Facts::Changed(ChangeMade {
-                change: id("chg-1"),
-                commit: "2".repeat(40).parse().unwrap(),
-                no_op: false,
-                previous: Some(image("a")),
-            }),
-            _ => Facts::None,
-        };
-        let result = String::new();
-        Observation::Succeeded { result, facts }
-    }
-}
-
-#[async_trait]
-impl Owner for Answers {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
-        let name = format!("{} {}", order.release, order.step.name);
-        self.orders.lock().unwrap().push(name);
-        Ok(Taken {
-            reference: Id::derived("it", &[&order.request_id()]),
-            observation: self.observation(order),
-        })
-    }
-
-    async fn observe(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
-        Ok(self.observation(order))
-    }
-
-    async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
-        let reason = Reason::new("CANCELLED", format!("{} was stopped", order.step.name));
-        Ok(Observation::Cancelled(reason))
-    }
-}
-
 struct NoManifests;
 
 #[async_trait]
@@ -477,24 +289,6 @@ impl Manifests for NoManifests {
     async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
         unreachable!("a pretended cluster takes no manifests")
     }
-}
-
-/// The release's states until this holds.
-async fn until(world: &World, release: &Id, holds: impl Fn(&ReleaseState) -> bool) -> ReleaseState {
-    let watched = world.ledger.watch::<Release>(release, None);
-    let mut states = std::pin::pin!(watched);
-    let search = async {
-        while let Some(snapshot) = states.next().await {
-            let state = snapshot.unwrap().state;
-            if holds(&state) {
-                return state;
-            }
-        }
-        panic!("the release ended without it");
-    };
-    tokio::time::timeout(Duration::from_secs(60), search)
-        .await
-        .expect("in time")
 }
 
 fn at(state: &ReleaseState, kind: StepKind) -> bool {
@@ -514,14 +308,15 @@ async fn a_release_that_has_committed_before_its_gate_does_not_yield() {
         Arc::new(Answers { held, orders })
     };
     let shutdown = CancellationToken::new();
+    let clusters = Clusters::of([("pretended".parse::<Name>().unwrap(), Cluster::Pretend)]);
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),
         approvals: answers(Some(held)),
         changes: answers(None),
         deployments: Arc::new(Deployments::new(world.ledger.clone())),
+        clusters: clusters.clone(),
     };
-    let clusters = Clusters::of([("pretended".parse::<Name>().unwrap(), Cluster::Pretend)]);
     let executor = Executor::builder(world.ledger.clone())
         .register::<Release>(Arc::new(releases))
         .register::<Deployment>(Arc::new(DeploymentEffects::new(clusters, Arc::new(NoManifests))))

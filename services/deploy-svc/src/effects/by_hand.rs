@@ -1,0 +1,64 @@
+//! What a gate before the sync rests on: the Applications that would take the commit are synced by hand. Looked at
+//! before the commit is made, and again before it is synced, since Argo CD asks nobody.
+
+use slipway_kubernetes::{ApiFault, Cluster, Clusters};
+use slipway_verdict::{Target, Workload, WorkloadKind};
+
+use crate::{
+    catalog::Gate,
+    owners::{CallError, Order},
+    reason::Reason,
+    release::StepKind,
+};
+
+/// Refuses the step where an Application would sync the commit before anybody approved it.
+pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), CallError> {
+    let Some((_, planned)) = order.environment else {
+        return Ok(());
+    };
+    let target = &planned.target;
+    let commits = matches!(order.step.kind, StepKind::Change | StepKind::Deploy);
+    if planned.gate != Gate::BeforeSync || target.kind != WorkloadKind::Application || !commits {
+        return Ok(());
+    }
+    let cluster = match clusters.get(&target.cluster) {
+        Ok(Cluster::Kubernetes(cluster)) => cluster,
+        Ok(Cluster::Pretend) => return Ok(()),
+        Err(unknown) => return Err(refused("UNKNOWN_CLUSTER", unknown.to_string())),
+    };
+    let further = planned.argo_cd.also.iter().map(|name| Target {
+        name: name.clone(),
+        ..target.clone()
+    });
+    for target in std::iter::once(target.clone()).chain(further) {
+        match cluster.read(&target).await {
+            Ok(Some(Workload::Application(live))) if live.automated() => {
+                return Err(refused(
+                    "AUTO_SYNC",
+                    format!(
+                        "Application {} syncs by itself, so what is committed reaches the cluster before anybody approves it: turn its automated sync policy off, or write gate: before_commit in the catalog",
+                        target.name
+                    ),
+                ));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let words = format!(
+                    "there is no Application {} in namespace {}",
+                    target.name, target.namespace
+                );
+                return Err(refused("APPLICATION_NOT_FOUND", words));
+            }
+            Err(ApiFault::Refused(words)) => return Err(refused("APPLICATION_REFUSED", words)),
+            Err(ApiFault::Away(words)) => {
+                let words = format!("cluster {}: {words}", target.cluster);
+                return Err(CallError::Passing(Reason::new("CLUSTER", words)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refused(code: &str, words: String) -> CallError {
+    CallError::Refused(Reason::new(code, words))
+}

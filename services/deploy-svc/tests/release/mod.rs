@@ -1,0 +1,235 @@
+//! What tests of releases over a real ledger share: a release of one environment, and answers for the other services.
+#![allow(dead_code, reason = "each test executable uses a part of it")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use deploy_svc::{
+    catalog::Catalog,
+    drive,
+    lane::Lane,
+    owners::{CallError, Order, Owner, Taken},
+    plan::{Plan, Wanted},
+    reason::Reason,
+    release::{
+        BuiltImage, ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus,
+        Request, StepKind, Waiting, WaitingKind,
+    },
+};
+use futures::StreamExt;
+use pretty_assertions::assert_eq;
+use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
+use slipway_model::{Actor, Id, Principal};
+
+pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+
+pub(crate) fn id(text: &str) -> Id {
+    text.parse().unwrap()
+}
+
+pub(crate) fn meta() -> Meta {
+    Meta::new(Actor::system("test"), None)
+}
+
+pub(crate) fn image(fill: &str) -> BuiltImage {
+    BuiltImage {
+        name: "registry.example/shop".parse().unwrap(),
+        digest: format!("sha256:{}", fill.repeat(64)).parse().unwrap(),
+        tags: Vec::new(),
+    }
+}
+
+/// A release of one environment with these keys.
+pub(crate) fn request(keys: &[&str]) -> Request {
+    let mut catalog = "
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: two
+"
+    .to_owned();
+    if keys.iter().all(|key| !key.starts_with("target:")) {
+        catalog.push_str("        target: { cluster: pretended, namespace: dev, name: shop }\n");
+    }
+    for key in keys {
+        catalog.push_str(&format!("        {key}\n"));
+    }
+    let wanted = Wanted {
+        service: "shop".to_owned(),
+        commit: COMMIT.parse().unwrap(),
+        branch: None,
+        environments: Vec::new(),
+    };
+    Request {
+        plan: Plan::make(&Catalog::parse(&catalog).unwrap(), &wanted).unwrap(),
+        requested_by: Actor::direct(Principal::new("token", "alice")),
+        labels: Default::default(),
+        image: None,
+        caller: None,
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) ledger: Ledger,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("deploy.db").display());
+        let ledger = Ledger::open(LedgerConfig::new(url).origin("deploy"))
+            .await
+            .unwrap();
+        Self {
+            ledger,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn tell(&self, release: &Id, command: ReleaseCommand) -> ReleaseState {
+        let told = drive::execute(&self.ledger, release, command, &meta()).await;
+        told.unwrap().state
+    }
+
+    pub(crate) async fn start(&self, release: &str, keys: &[&str]) -> Id {
+        let release = id(release);
+        self.tell(&release, ReleaseCommand::Request(Box::new(request(keys))))
+            .await;
+        release
+    }
+
+    pub(crate) async fn state(&self, release: &Id) -> ReleaseState {
+        self.ledger.get::<Release>(release).await.unwrap().unwrap().state
+    }
+
+    /// The owner of the active step takes the order, and says how it ended.
+    pub(crate) async fn end(&self, release: &Id, step: &str, observation: Observation) -> ReleaseState {
+        let state = self.state(release).await;
+        let order = Order::of(release, &state).unwrap();
+        assert_eq!(order.step.name, step);
+        let started = ReleaseCommand::Started {
+            key: EffectKey::new(format!("{step}:start"), 1),
+            reference: Id::derived("dep", &[&order.request_id()]),
+            observation,
+        };
+        self.tell(release, started).await
+    }
+
+    pub(crate) async fn well(&self, release: &Id, step: &str) -> ReleaseState {
+        let facts = match step {
+            "build" => Facts::Built {
+                image: image("b"),
+                authors: Vec::new(),
+            },
+            "dev/change" | "dev/revert" => Facts::Changed(ChangeMade {
+                change: id("chg-1"),
+                commit: if step == "dev/change" { "2" } else { "3" }
+                    .repeat(40)
+                    .parse()
+                    .unwrap(),
+                no_op: false,
+                previous: Some(image("a")),
+            }),
+            _ => Facts::None,
+        };
+        let result = String::new();
+        self.end(release, step, Observation::Succeeded { result, facts })
+            .await
+    }
+
+    pub(crate) async fn holder(&self) -> Option<Id> {
+        let lane = self
+            .ledger
+            .get::<Lane>(&id("pretended/dev/Deployment/shop"))
+            .await
+            .unwrap();
+        lane.and_then(|lane| lane.state.holder).map(|turn| turn.release)
+    }
+}
+
+pub(crate) fn ended(state: &ReleaseState) -> (ReleaseStatus, &str) {
+    let reason = state.reason.as_ref();
+    (state.status, reason.map_or("", |reason| reason.message.as_str()))
+}
+
+/// Answers for another service: everything ends well, but what is held back stays pending until it is let go.
+pub(crate) struct Answers {
+    pub(crate) held: Option<tokio::sync::watch::Receiver<bool>>,
+    pub(crate) orders: Arc<Mutex<Vec<String>>>,
+}
+
+impl Answers {
+    fn observation(&self, order: Order<'_>) -> Observation {
+        if self.held.as_ref().is_some_and(|held| *held.borrow()) {
+            let message = "for somebody".to_owned();
+            let kind = WaitingKind::Human;
+            return Observation::Pending(Waiting { kind, message });
+        }
+        let facts = match order.step.kind {
+            StepKind::Build => Facts::Built {
+                image: image("b"),
+                authors: Vec::new(),
+            },
+            StepKind::Change => Facts::Changed(ChangeMade {
+                change: id("chg-1"),
+                commit: "2".repeat(40).parse().unwrap(),
+                no_op: false,
+                previous: Some(image("a")),
+            }),
+            _ => Facts::None,
+        };
+        let result = String::new();
+        Observation::Succeeded { result, facts }
+    }
+}
+
+#[async_trait]
+impl Owner for Answers {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+        let name = format!("{} {}", order.release, order.step.name);
+        self.orders.lock().unwrap().push(name);
+        Ok(Taken {
+            reference: Id::derived("it", &[&order.request_id()]),
+            observation: self.observation(order),
+        })
+    }
+
+    async fn observe(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+        Ok(self.observation(order))
+    }
+
+    async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+        let reason = Reason::new("CANCELLED", format!("{} was stopped", order.step.name));
+        Ok(Observation::Cancelled(reason))
+    }
+}
+
+/// The release's states until this holds.
+pub(crate) async fn until(
+    world: &World,
+    release: &Id,
+    holds: impl Fn(&ReleaseState) -> bool,
+) -> ReleaseState {
+    let watched = world.ledger.watch::<Release>(release, None);
+    let mut states = std::pin::pin!(watched);
+    let search = async {
+        while let Some(snapshot) = states.next().await {
+            let state = snapshot.unwrap().state;
+            if holds(&state) {
+                return state;
+            }
+        }
+        panic!("the release ended without it");
+    };
+    tokio::time::timeout(Duration::from_secs(60), search)
+        .await
+        .expect("in time")
+}

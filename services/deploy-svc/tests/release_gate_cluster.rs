@@ -1,0 +1,244 @@
+//! A gate before the sync, and what the cluster says of the Applications that it is to hold back: local-cluster, or the
+//! cluster of `SLIPWAY_TEST_KUBECONFIG`.
+#![allow(clippy::unwrap_used)]
+
+mod release;
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use deploy_svc::{
+    effects::ReleaseEffects,
+    owners::Deployments,
+    release::{Release, ReleaseStatus, StepKind},
+};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::GroupVersionKind,
+};
+use pretty_assertions::assert_eq;
+use release::{Answers, World, ended, until};
+use serde_json::{Value, json};
+use slipway_kubernetes::{Cluster, Clusters, Kubernetes};
+use slipway_ledger::{Decider, Executor};
+use slipway_model::Name;
+use tokio_util::sync::CancellationToken;
+
+fn api(client: &Client, namespace: &str, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match namespace {
+        "" => Api::all_with(client.clone(), &kind),
+        namespace => Api::namespaced_with(client.clone(), namespace, &kind),
+    }
+}
+
+fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Makes sure that the cluster knows Applications, and waits until it serves them.
+async fn define(client: &Client) {
+    let definitions = api(
+        client,
+        "",
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+    );
+    if definitions
+        .get_opt("applications.argoproj.io")
+        .await
+        .unwrap()
+        .is_none()
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/crds/argocd-application.yaml");
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let definition = serde_saphyr::from_str(&text).unwrap();
+        match definitions
+            .create(&PostParams::default(), &object(definition))
+            .await
+        {
+            Ok(_) => {}
+            // Another test was first.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let applications = api(client, "default", "argoproj.io", "v1alpha1", "Application");
+    let served = async {
+        while applications.list(&Default::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), served)
+        .await
+        .expect("Applications are served");
+}
+
+async fn application(applications: &Api<DynamicObject>, name: &str, policy: Value) {
+    let application = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
+        "metadata": {"name": name},
+        "spec": {
+            "project": "default",
+            "source": {"repoURL": "https://git.example/platform.git", "path": name},
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": "shop"},
+            "syncPolicy": policy,
+        },
+    });
+    applications
+        .create(&PostParams::default(), &object(application))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_committed_for_an_application_that_would_take_it_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (local, kubeconfig) = match std::env::var_os("SLIPWAY_TEST_KUBECONFIG") {
+        Some(path) => (None, path.into()),
+        None => {
+            let mut config = local_cluster::Config::new(folder.path().join("cluster"));
+            config.pretend_pods = Some(local_cluster::PretendPods {
+                ready_after: Duration::ZERO,
+            });
+            let local = local_cluster::Cluster::start(config).await.unwrap();
+            let path = local.kubeconfig_path().to_owned();
+            (Some(local), path)
+        }
+    };
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options);
+    let client = Client::try_from(config.await.unwrap()).unwrap();
+    define(&client).await;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = format!("gate-{:05}", fastrand::u32(..100_000));
+    let wanted = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
+    namespaces.create(&PostParams::default(), &wanted).await.unwrap();
+    let outcome = AssertUnwindSafe(hold_back(&client, &namespace))
+        .catch_unwind()
+        .await;
+    namespaces
+        .delete(&namespace, &DeleteParams::background())
+        .await
+        .unwrap();
+    if let Some(local) = local {
+        local.shutdown().await;
+    }
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+async fn hold_back(client: &Client, namespace: &str) {
+    let applications = api(client, namespace, "argoproj.io", "v1alpha1", "Application");
+    application(&applications, "by-hand", json!({})).await;
+    application(
+        &applications,
+        "switched-off",
+        json!({"automated": {"enabled": false}}),
+    )
+    .await;
+    application(&applications, "by-itself", json!({"automated": {"prune": true}})).await;
+
+    let world = World::new().await;
+    let (hold, held) = tokio::sync::watch::channel(true);
+    let orders = Arc::new(Mutex::new(Vec::new()));
+    let answers = |held: Option<_>| {
+        let orders = Arc::clone(&orders);
+        Arc::new(Answers { held, orders })
+    };
+    let name: Name = "main".parse().unwrap();
+    let cluster = Cluster::Kubernetes(Box::new(Kubernetes::new(name.clone(), client.clone())));
+    let releases = ReleaseEffects {
+        ledger: world.ledger.clone(),
+        builds: answers(None),
+        approvals: answers(Some(held)),
+        changes: answers(None),
+        deployments: Arc::new(Deployments::new(world.ledger.clone())),
+        clusters: Clusters::of([(name, cluster)]),
+    };
+    let shutdown = CancellationToken::new();
+    let executor = Executor::builder(world.ledger.clone())
+        .register::<Release>(Arc::new(releases))
+        .spawn(shutdown.clone());
+
+    let keys = |application: &str| {
+        let target = format!(
+            "target: {{ cluster: main, namespace: {namespace}, kind: Application, name: {application} }}"
+        );
+        [
+            target,
+            "gate: before_sync".to_owned(),
+            "gitops: { repository: platform, path: shop }".to_owned(),
+        ]
+    };
+    for (release, application, further, words) in [
+        ("rel-1", "by-itself", "", "Application by-itself syncs by itself"),
+        (
+            "rel-2",
+            "by-hand",
+            "argo_cd: { also: [switched-off, by-itself] }",
+            "Application by-itself syncs by itself",
+        ),
+        (
+            "rel-3",
+            "missing",
+            "",
+            "there is no Application missing in namespace",
+        ),
+    ] {
+        let keys = keys(application);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).chain([further]).collect();
+        let release = world.start(release, &keys).await;
+        let end = until(&world, &release, |state| state.status.is_final()).await;
+        let (status, message) = ended(&end);
+        assert_eq!(status, ReleaseStatus::Failed, "{message}");
+        assert!(message.contains(words), "{message}");
+        assert_eq!(end.steps.last().map(|step| step.kind), Some(StepKind::Change));
+    }
+    assert!(
+        orders
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|order: &String| order.ends_with("build")),
+        "{orders:?}"
+    );
+
+    // One that is turned on while people are asked is noticed before the sync, and the commit is taken out again.
+    let keys = keys("by-hand");
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let release = world.start("rel-4", &keys).await;
+    until(&world, &release, |state| {
+        let step = state.active_step();
+        step.is_some_and(|step| step.kind == StepKind::Gate && step.reference.is_some())
+    })
+    .await;
+    let on = json!({"spec": {"syncPolicy": {"automated": {}}}});
+    applications
+        .patch("by-hand", &PatchParams::default(), &Patch::Merge(on))
+        .await
+        .unwrap();
+    hold.send(false).unwrap();
+    world.ledger.hint(Release::KIND, &release).await.unwrap();
+    let reverted = until(&world, &release, |state| {
+        state.steps.iter().any(|step| step.kind == StepKind::Revert)
+    })
+    .await;
+    let failure = reverted.failure.unwrap();
+    assert_eq!(failure.reason.code, "AUTO_SYNC");
+
+    shutdown.cancel();
+    executor.drain().await;
+}

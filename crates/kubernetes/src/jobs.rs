@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use slipway_model::{Id, ImageRef, Name};
 use slipway_verdict::{
     DEPLOYMENT, EPOCH, TARGET, Target, annotation, cut,
+    evidence::Redactor,
     pods::{containers, exit_code},
 };
 
@@ -252,7 +253,7 @@ pub async fn last_pod(cluster: &Kubernetes, namespace: &Name, name: &str) -> Las
     let api: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace.as_str());
     LastPod {
         words: state(&pod_name, status),
-        log_tail: log(&api, &pod_name, status).await,
+        log_tail: log(&api, &pod, status).await,
     }
 }
 
@@ -271,34 +272,36 @@ fn state(pod: &str, status: &ContainerStatus) -> String {
     }
 }
 
-async fn log(api: &Api<Pod>, pod: &str, status: &ContainerStatus) -> Vec<String> {
+async fn log(api: &Api<Pod>, pod: &Pod, status: &ContainerStatus) -> Vec<String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let spec = pod.spec.iter();
+    let specified = spec.flat_map(|spec| {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    });
+    let redactor = specified
+        .filter(|container| container.name == status.name)
+        .map(Redactor::of)
+        .next()
+        .unwrap_or_default();
     let parameters = LogParams {
         container: Some(status.name.clone()),
         tail_lines: Some(i64::try_from(LOG_LINES).unwrap_or(i64::MAX)),
         limit_bytes: Some(READ),
         ..LogParams::default()
     };
-    match call("read the log", api.logs(pod, &parameters)).await {
+    match call("read the log", api.logs(name, &parameters)).await {
         Ok(text) => {
             let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(LOG_LINES)..]
-                .iter()
-                .map(|line| clean(line))
-                .collect()
+            let last = lines.len().saturating_sub(LOG_LINES);
+            redactor.lines(lines[last..].iter().copied(), LINE)
         }
         Err(error) => {
-            tracing::debug!(pod, %error, "no log");
+            tracing::debug!(pod = name, %error, "no log");
             Vec::new()
         }
     }
-}
-
-/// One line without control characters, cut.
-fn clean(line: &str) -> String {
-    line.chars()
-        .filter(|c| !c.is_control() || *c == '\t')
-        .take(LINE)
-        .collect()
 }
 
 async fn pods(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<Vec<Pod>, ApiFault> {

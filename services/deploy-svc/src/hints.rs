@@ -1,5 +1,5 @@
-//! Facts from the stream, taken as hints: each makes due the release that it correlates with, and nothing more.
-//! What a release then knows, it read from the owner itself; so a fact lost, late, doubled or forged costs one read.
+//! Facts from the stream, taken as hints: each makes due the release or deployment that it correlates with, and nothing
+//! more. What that then knows, it read from the owner itself; so a fact lost, late, doubled or forged costs one read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use slipway_ledger::{Decider, Ledger};
 use slipway_model::Id;
 use tokio_util::sync::CancellationToken;
 
-use crate::release::Release;
+use crate::{deployment::Deployment, release::Release};
 
 /// The services whose facts concern releases. This service's own deployments are among them.
 const ORIGINS: [&str; 4] = ["build", "gitops", "approval", "deploy"];
@@ -24,13 +24,16 @@ struct Hints {
 impl Handler for Hints {
     async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
         // Facts of releases and lanes carry no correlation id, and those of others may carry anything.
-        let Ok(release) = event.correlation().parse::<Id>() else {
+        let Ok(id) = event.correlation().parse::<Id>() else {
             return Ok(());
         };
-        self.ledger
-            .hint(Release::KIND, &release)
-            .await
-            .map_err(HandlerError::retry)
+        // What a deployment of its own orders (a revert) carries the deployment's id.
+        let kind = if id.as_str().starts_with("dep-") {
+            Deployment::KIND
+        } else {
+            Release::KIND
+        };
+        self.ledger.hint(kind, &id).await.map_err(HandlerError::retry)
     }
 }
 

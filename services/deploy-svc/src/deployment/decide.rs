@@ -11,6 +11,8 @@ use crate::result::{CheckResult, JobResult};
 
 /// Words about progress that are kept of one deployment; later ones are not recorded.
 const MAX_PROGRESS: u32 = 200;
+/// The code of rollouts that somebody ended; the same as [`slipway_verdict::FailureReason::Aborted`]'s.
+const ABORTED: &str = "ABORTED";
 
 pub(super) fn decide(
     id: &Id,
@@ -86,7 +88,7 @@ pub(super) fn decide(
             progress(state, message, fault)
         }
         Command::Refused { key, reason } if state.expects(&key) || state.observes(&key) => {
-            vec![refused(state, reason)]
+            vec![refused(state, with_whom(state, reason))]
         }
         Command::Stumbled { key, message } if state.expects(&key) && state.reverting.is_none() => {
             vec![Event::Stumbled {
@@ -112,6 +114,16 @@ pub(super) fn and_on(state: &DeploymentState, event: Event) -> Vec<Event> {
         vec![event]
     } else {
         vec![event, Event::Succeeded {}]
+    }
+}
+
+/// Whoever had it aborted is named also where the watch shows the abort before its answer is here.
+fn with_whom(state: &DeploymentState, reason: Reason) -> Reason {
+    match &state.ask {
+        Some(Ask::Abort { message }) if reason.code == ABORTED => {
+            Reason::new(ABORTED, format!("{message}; {}", reason.message))
+        }
+        _ => reason,
     }
 }
 
@@ -206,7 +218,7 @@ fn told(state: &DeploymentState, declined: Option<String>) -> Vec<Event> {
     match (declined, &state.ask) {
         (Some(message), _) => vec![Event::Declined { message }],
         (None, Some(Ask::Abort { message })) => vec![Event::Failing {
-            reason: Reason::new("ABORTED", message.clone()),
+            reason: Reason::new(ABORTED, message.clone()),
         }],
         (None, _) => vec![Event::Promoted {}],
     }

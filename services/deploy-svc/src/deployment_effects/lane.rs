@@ -87,7 +87,12 @@ pub async fn request(
 
 /// Gives the turn back, and tells the release that has waited for it, all in one transaction.
 pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
-    let target = run.snapshot.state.request.as_ref()?.target.clone();
+    let state = &run.snapshot.state;
+    let target = state.request.as_ref()?.target.clone();
+    if state.status == DeploymentStatus::RollbackFailed {
+        let reason = state.reason.as_ref().map(|reason| reason.message.as_str());
+        tracing::error!(deployment = %run.id, target = %target, reason, "the rollback failed: a person must look");
+    }
     let meta = Meta::new(Actor::system("deploy"), run.traceparent);
     let left = run
         .ledger

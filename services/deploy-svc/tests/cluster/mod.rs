@@ -22,6 +22,7 @@
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
 mod bench;
+pub(crate) mod definitions;
 mod image;
 
 use std::{

@@ -12,6 +12,7 @@ mod cluster;
 mod jobs;
 mod kinds;
 mod outcomes;
+mod promotion;
 mod rollback;
 
 use deploy_svc::{catalog::Verify, deployment::DeploymentRequest};
@@ -58,6 +59,9 @@ cluster_tests! {
         jobs::what_is_no_pod_is_refused,
         bake::a_version_that_keeps_running_has_passed,
         bake::a_version_that_is_replaced_while_it_bakes_fails,
+        promotion::a_rollout_that_pauses_goes_on_when_somebody_promotes_it,
+        promotion::a_rollout_that_pauses_goes_on_by_itself_where_the_catalog_says_so,
+        promotion::an_abort_fails_it_and_names_who,
         rollback::a_rollback_that_fails_says_what_to_do,
         rollback::a_revert_in_git_is_deployed,
         rollback::without_git_the_version_before_is_put_back,

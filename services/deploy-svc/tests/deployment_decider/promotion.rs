@@ -4,7 +4,7 @@ use deploy_svc::{
     catalog::{Target, WorkloadKind},
     deployment::{
         Ask, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
-        DeploymentRefusal, DeploymentRequest, DeploymentStatus as Status,
+        DeploymentRefusal, DeploymentRequest, DeploymentStatus as Status, Reason,
     },
 };
 use pretty_assertions::assert_eq;
@@ -91,6 +91,36 @@ fn an_abort_fails_the_deployment() {
     });
     assert_eq!((life.state.status, life.reason()), (Status::Failed, "ABORTED"));
     assert_eq!(life.words(), "aborted by token/alice");
+}
+
+#[test]
+fn whoever_aborts_is_named_also_where_the_watch_is_faster() {
+    let mut life = canary().applied();
+    life.tell(abort());
+    let seen = Reason::new(
+        "ABORTED",
+        "the rollout was aborted, and the version before serves everything",
+    );
+    life.tell(Command::Refused {
+        key: life.key(),
+        reason: seen,
+    });
+    let failing = life.state.failing.clone().unwrap();
+    assert_eq!(failing.code, "ABORTED");
+    assert!(
+        failing
+            .message
+            .starts_with("aborted by token/alice; the rollout was aborted"),
+        "{failing:?}"
+    );
+    let late = EffectKey::new("abort", 1);
+    assert_eq!(
+        life.tell(Command::Told {
+            key: late,
+            declined: None
+        }),
+        vec![]
+    );
 }
 
 #[test]

@@ -87,6 +87,9 @@ pub(crate) struct DevArgs {
     /// Ports from this one on, when the folder is new; 0 takes free ones.
     #[arg(long, default_value_t = 7701, value_name = "PORT")]
     pub(crate) port: u16,
+    /// Run an Application controller that behaves as Argo CD's in the cluster of this process.
+    #[arg(long, conflicts_with = "kube_context")]
+    pub(crate) argo_cd: bool,
     /// Deploy to this context of your kubeconfig instead of the cluster in this process.
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) kube_context: Option<String>,
@@ -97,6 +100,9 @@ pub(crate) struct DevArgs {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
+    /// Through Applications of Argo CD instead of applying directly: dev syncs by itself, the others when told to.
+    #[arg(long)]
+    pub(crate) argo_cd: bool,
     /// Where to put everything [default: a new folder in the temporary directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

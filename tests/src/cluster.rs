@@ -1,6 +1,10 @@
 //! What runs in the cluster, read with kubectl as a person would.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
@@ -49,6 +53,25 @@ impl Cluster {
             }
         }
         digests
+    }
+
+    /// Makes an object be as given.
+    pub fn apply(&self, object: &Value) {
+        let mut child = Command::new(slipway_testbed::tool("kubectl").unwrap())
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["apply", "--server-side", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(object.to_string().as_bytes())
+            .unwrap();
+        assert!(child.wait().unwrap().success(), "applied: {object}");
     }
 
     /// A GET on the API.

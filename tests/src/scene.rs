@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
+use serde_json::{Value, json};
 use slipway_testbed::{Commit, GitRepo, static_binary};
 
 /// The address of whoever wrote the commits (see `slipway_testbed::GitRepo`).
@@ -71,6 +72,8 @@ pub struct Service {
     pub image_prefix: Option<String>,
     /// Pods of each environment.
     pub replicas: u32,
+    /// Applications of Argo CD take its changes; otherwise deploy-svc applies them.
+    pub argo_cd: bool,
 }
 
 impl Service {
@@ -82,7 +85,46 @@ impl Service {
             manifest_image: "app",
             image_prefix: None,
             replicas: 1,
+            argo_cd: false,
         }
+    }
+
+    /// Where an environment is deployed, as the catalog writes it.
+    fn target(&self, environment: &str) -> String {
+        let name = self.name;
+        if self.argo_cd {
+            format!("namespace: argocd, kind: Application, name: {name}-{environment}")
+        } else {
+            format!(
+                "namespace: {}, kind: Deployment, name: {name}",
+                self.namespace(environment)
+            )
+        }
+    }
+
+    /// The Applications of a service whose source is at `repository`, as JSON: what asks nobody syncs by itself, the
+    /// rest when told to.
+    pub fn applications(&self, repository: &str) -> Vec<Value> {
+        let one = |(environment, policy): &(&str, &str)| {
+            let automated = (*policy == "none").then(|| json!({"prune": true, "selfHeal": true}));
+            json!({
+                "apiVersion": "argoproj.io/v1alpha1",
+                "kind": "Application",
+                "metadata": {"name": format!("{}-{environment}", self.name), "namespace": "argocd"},
+                "spec": {
+                    "project": "default",
+                    "source": {
+                        "repoURL": repository, "targetRevision": "main",
+                        "path": format!("apps/{}/overlays/{environment}", self.name),
+                    },
+                    "destination": {
+                        "server": "https://kubernetes.default.svc", "namespace": self.namespace(environment),
+                    },
+                    "syncPolicy": {"automated": automated, "syncOptions": ["CreateNamespace=true"]},
+                },
+            })
+        };
+        self.environments.iter().map(one).collect()
     }
 
     /// The namespace of one of its environments.
@@ -187,12 +229,12 @@ pub fn catalog(
             environments.join(", ")
         );
         for (environment, policy) in service.environments {
-            let namespace = service.namespace(environment);
+            let target = service.target(environment);
             let _ = writeln!(
                 text,
                 "      - name: {environment}\n        policy: {policy}\n        \
                  gitops: {{ repository: platform, branch: main, path: apps/{name}/overlays/{environment}, image: {} }}\n        \
-                 target: {{ cluster: local, namespace: {namespace}, kind: Deployment, name: {name} }}\n        \
+                 target: {{ cluster: local, {target} }}\n        \
                  checks:\n          - name: health\n            \
                  http: {{ service: {name}, port: http, path: /health, attempts: 3, interval: 100ms }}",
                 service.manifest_image

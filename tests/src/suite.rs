@@ -173,6 +173,14 @@ impl Suite {
             folder,
         };
         suite.cluster_serves().await;
+        if suite.has_argo_cd() {
+            let url = suite.gitops.repository.url();
+            for service in services.iter().filter(|service| service.argo_cd) {
+                for application in service.applications(&url) {
+                    suite.cluster.apply(&application);
+                }
+            }
+        }
         let mut databases = Vec::new();
         for _ in SERVICES {
             databases.push(postgres.create_database().await.unwrap());
@@ -187,6 +195,11 @@ impl Suite {
         }
         suite.all_serve().await;
         suite
+    }
+
+    /// Whether something in the cluster syncs Applications: not in one of somebody's own, as far as is known.
+    pub fn has_argo_cd(&self) -> bool {
+        self.cluster_process.is_some()
     }
 
     fn start_replica(
@@ -352,7 +365,7 @@ pub const REFUSING: &str = "refusing";
 
 fn start_cluster(root: &Path) -> Process {
     let data = root.join("cluster");
-    let arguments = [OsStr::new("--data"), data.as_os_str()];
+    let arguments = [OsStr::new("--argo-cd"), OsStr::new("--data"), data.as_os_str()];
     Process::start(
         CLUSTER,
         &programs::program(CLUSTER),

@@ -21,9 +21,12 @@ const ALL: &[(&str, &str)] = &[("dev", "none"), ("staging", "one"), ("prod", "tw
 fn options() -> Options {
     let mut shop = Service::new("shop", ALL);
     shop.replicas = 2;
+    let mut argo = Service::new("argo", ALL);
+    argo.argo_cd = true;
     Options {
         services: vec![
             shop,
+            argo,
             Service::new("gated", &[("prod", "one")]),
             Service::new("cancelled", &[("dev", "none"), ("prod", "one")]),
             Service::new("lanes", &[("dev", "none")]),
@@ -106,18 +109,32 @@ fn check_success(suite: &Suite, service: &str, version: &str, release: &Release,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
+    good_and_bad(&suite().await, "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_through_applications_of_argo_cd() {
     let suite = suite().await;
+    if suite.has_argo_cd() {
+        good_and_bad(&suite, "argo").await;
+    } else {
+        println!("skipped: nothing is known to sync Applications in this cluster");
+    }
+}
+
+/// A release that succeeds everywhere, and one whose health check fails in the first environment.
+async fn good_and_bad(suite: &Suite, service: &'static str) {
     let alice = suite.client("alice", 0);
-    let application = suite.application("shop");
+    let application = suite.application(service);
 
     // Release A: built once, dev at once, staging after one yes, prod after two by others than the requester.
     let commit = application.commit(Version::Good("A"));
-    let started = alice.start("shop", &commit).await;
-    approve_everything(&suite, &started.id).await;
+    let started = alice.start(service, &commit).await;
+    approve_everything(suite, &started.id).await;
     // Another replica than the one that took the request.
     let good = suite.client("alice", 1).finished(&started.id).await;
-    check_success(&suite, "shop", "A", &good, &["dev", "staging", "prod"]);
-    let tags = suite.tags("shop");
+    check_success(suite, service, "A", &good, &["dev", "staging", "prod"]);
+    let tags = suite.tags(service);
     assert!(
         tags.contains(&commit) && tags.contains(&commit[..7].to_owned()),
         "{tags:?}"
@@ -136,7 +153,7 @@ async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
 
     // Release B: its /health fails, so dev refuses it and serves A again.
     let commit = application.commit(Version::Sick("B"));
-    let started = alice.start("shop", &commit).await;
+    let started = alice.start(service, &commit).await;
     let bad = suite.client("bob", 1).finished(&started.id).await;
     assert_status(&bad, Status::RolledBack);
     assert_eq!(
@@ -150,9 +167,15 @@ async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
         evidence.contains("cannot reach the database at db.internal:5432"),
         "{evidence}"
     );
-    assert_eq!(suite.cluster.get("shop-dev", "shop", "version").unwrap(), "A");
+    assert_eq!(
+        suite
+            .cluster
+            .get(&format!("{service}-dev"), service, "version")
+            .unwrap(),
+        "A"
+    );
     let digest = &good.image.as_ref().unwrap().digest;
-    assert_eq!(suite.gitops.wanted_digest("shop", "dev").as_ref(), Some(digest));
+    assert_eq!(suite.gitops.wanted_digest(service, "dev").as_ref(), Some(digest));
     assert!(
         !bad.steps.iter().any(|step| step.environment == "staging"),
         "{}",
@@ -160,7 +183,7 @@ async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
     );
 
     // One commit for each environment, and one that puts back.
-    let commits = suite.gitops.commits_of("shop");
+    let commits = suite.gitops.commits_of(service);
     let environments: Vec<&str> = commits
         .iter()
         .map(|commit| trailer(commit, "Environment").unwrap())

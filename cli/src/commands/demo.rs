@@ -15,7 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use scene::{SERVICE, Scene};
+use scene::{SERVICE, Scene, Way};
 use serde_json::Value;
 use shell::{Shell, say};
 
@@ -33,13 +33,14 @@ pub(crate) async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
         None => std::env::temp_dir().join(format!("slipway-demo-{}", std::process::id())),
     };
     // Blocking work all the way: it waits for programs.
-    let done = tokio::task::spawn_blocking(move || play(&folder))
+    let way = if args.argo_cd { Way::ArgoCd } else { Way::Apply };
+    let done = tokio::task::spawn_blocking(move || play(&folder, way))
         .await
         .map_err(Failure::new)?;
     done.map(|()| Outcome::Happened)
 }
 
-fn play(folder: &Path) -> Result<(), Failure> {
+fn play(folder: &Path, way: Way) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     let folder = folder.canonicalize()?;
     let data = folder.join("slipway");
@@ -62,16 +63,16 @@ fn play(folder: &Path) -> Result<(), Failure> {
     title("All four services, a Kubernetes and an image store in one process");
     let options = Options {
         port: 0,
-        catalog: Some(scene::catalog(&scene.app)),
+        catalog: Some(scene::catalog(&scene.app, way)),
         repositories: vec![Repository {
             name: "platform".to_owned(),
             url: format!("file://{}", scene.gitops.display()),
         }],
     };
     Home::open(&data, &options)?;
-    let dev = Dev::start(&shell, &data, &folder.join("dev.log"))?;
+    let dev = Dev::start(&shell, &data, &folder.join("dev.log"), way)?;
 
-    let outcome = tell(&shell, &scene, &data);
+    let outcome = applications(&scene, &data, &folder, way).and_then(|()| tell(&shell, &scene, &data));
     let left = dev.stop(&folder);
     outcome?;
     left?;
@@ -83,9 +84,23 @@ fn play(folder: &Path) -> Result<(), Failure> {
         folder.display()
     ));
     say(&format!(
-        "start it again with: slipway dev --data {}",
+        "start it again with: slipway dev{} --data {}",
+        way.flag().map(|flag| format!(" {flag}")).unwrap_or_default(),
         data.display()
     ));
+    Ok(())
+}
+
+/// Tells Argo CD where the environments are, as whoever runs the platform would.
+fn applications(scene: &Scene, data: &Path, folder: &Path, way: Way) -> Result<(), Failure> {
+    if way == Way::Apply {
+        return Ok(());
+    }
+    title("An Application for each environment: dev syncs by itself, the others when told to");
+    let file = folder.join("applications.yaml");
+    fs::write(&file, scene::applications(&scene.gitops))?;
+    let applied = kubectl(data, &["apply", "--filename", &file.display().to_string()])?;
+    applied.lines().for_each(|line| say(&format!("  {line}")));
     Ok(())
 }
 
@@ -177,13 +192,12 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(shell: &Shell, data: &Path, log: &Path) -> Result<Self, Failure> {
-        say(&format!("$ slipway dev --data {}", data.display()));
-        let mut command = shell.command(&shell.slipway, &["dev", "--data"]);
-        command
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(log)?);
+    fn start(shell: &Shell, data: &Path, log: &Path, way: Way) -> Result<Self, Failure> {
+        let mut command = shell.command(&shell.slipway, &["dev"]);
+        command.args(way.flag()).arg("--data").arg(data);
+        let shown: Vec<_> = command.get_args().map(|text| text.to_string_lossy()).collect();
+        say(&format!("$ slipway {}", shown.join(" ")));
+        command.stdout(Stdio::piped()).stderr(fs::File::create(log)?);
         let mut child = command.spawn()?;
         let out = child.stdout.take();
         let dev = Self { child: Some(child) };
@@ -251,17 +265,25 @@ fn approve(shell: &Shell, person: &str, approval: &str) -> Result<(), Failure> {
 /// Asks an environment through the cluster's service proxy, as curl would be typed.
 fn curl(data: &Path, environment: &str, path: &str) -> Result<String, Failure> {
     let proxy = format!("/api/v1/namespaces/{environment}/services/{SERVICE}:http/proxy/{path}");
+    let body = kubectl(data, &["get", "--raw", &proxy])?;
+    say(&format!("  {body}"));
+    Ok(body)
+}
+
+/// Prints and runs kubectl on the demo's cluster.
+fn kubectl(data: &Path, arguments: &[&str]) -> Result<String, Failure> {
+    say(&format!("$ kubectl {}", arguments.join(" ")));
     let mut command = std::process::Command::new("kubectl");
     command
         .arg("--kubeconfig")
         .arg(data.join("kubeconfig"))
-        .args(["get", "--raw", &proxy]);
+        .args(arguments);
     let output = command.output().map_err(|error| {
         Failure::new(format!("cannot run kubectl: {error}")).next("scripts/install-prerequisites demo")
     })?;
-    let body = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    say(&format!("$ kubectl get --raw {proxy}\n  {body}"));
-    Ok(body)
+    let errors = String::from_utf8_lossy(&output.stderr);
+    errors.lines().for_each(|line| say(&format!("  {line}")));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// How many different digests the environments ask for.

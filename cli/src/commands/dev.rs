@@ -40,7 +40,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
             home.use_kube_context(context)?;
             None
         }
-        None => Some(start_cluster(&home).await?),
+        None => Some(start_cluster(&home, args.argo_cd).await?),
     };
 
     let shutdown = CancellationToken::new();
@@ -90,8 +90,9 @@ fn lock(home: &Home) -> Result<File, Failure> {
     Ok(file)
 }
 
-async fn start_cluster(home: &Home) -> Result<Cluster, Failure> {
+async fn start_cluster(home: &Home, argo_cd: bool) -> Result<Cluster, Failure> {
     let config = local_cluster::Config {
+        argo_cd: argo_cd.then(local_cluster::ArgoCd::default),
         image_layouts: vec![home.path("images")],
         ..local_cluster::Config::new(home.path("cluster"))
     };

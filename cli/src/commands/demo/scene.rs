@@ -13,6 +13,22 @@ pub(crate) const ENVIRONMENTS: [(&str, &str); 3] = [("dev", "none"), ("staging",
 /// The service of the demo.
 pub(crate) const SERVICE: &str = "shop";
 
+/// How the clusters take changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Slipway applies the manifests itself.
+    Apply,
+    /// Applications of Argo CD do.
+    ArgoCd,
+}
+
+impl Way {
+    /// The flag of `slipway dev` that it needs.
+    pub(crate) fn flag(self) -> Option<&'static str> {
+        (self == Self::ArgoCd).then_some("--argo-cd")
+    }
+}
+
 const APP: &str = include_str!("app.rs");
 const DOCKERFILE: &str = "\
 # One static binary and nothing else.
@@ -124,7 +140,7 @@ fn make_gitops(shell: &Shell, folder: &Path, bare: &Path) -> Result<(), Failure>
 }
 
 /// The catalog of the demo.
-pub(crate) fn catalog(scene_app: &Path) -> String {
+pub(crate) fn catalog(scene_app: &Path, way: Way) -> String {
     let mut text = format!(
         "# Services and environments, in the order of promotion. `slipway config validate --catalog` checks it.\n\
          environments: [dev, staging, prod]\n\
@@ -138,14 +154,45 @@ pub(crate) fn catalog(scene_app: &Path) -> String {
         scene_app.display()
     );
     for (environment, policy) in ENVIRONMENTS {
+        let target = match way {
+            Way::Apply => format!("namespace: {environment}, kind: Deployment, name: {SERVICE}"),
+            Way::ArgoCd => format!("namespace: argocd, kind: Application, name: {SERVICE}-{environment}"),
+        };
         text += &format!(
             "      - name: {environment}\n\
              \x20       policy: {policy}\n\
              \x20       gitops: {{ repository: platform, branch: main, path: apps/shop/overlays/{environment}, image: {SERVICE} }}\n\
-             \x20       target: {{ cluster: local, namespace: {environment}, kind: Deployment, name: {SERVICE} }}\n\
+             \x20       target: {{ cluster: local, {target} }}\n\
              \x20       checks:\n\
              \x20         - name: health\n\
              \x20           http: {{ service: {SERVICE}, port: http, path: /health, attempts: 3, interval: 200ms }}\n"
+        );
+    }
+    text
+}
+
+/// An Application for each environment.
+pub(crate) fn applications(gitops: &Path) -> String {
+    let mut text = String::new();
+    for (environment, policy) in ENVIRONMENTS {
+        // What asks nobody may go by itself.
+        let automated = if policy == "none" {
+            "    automated: { prune: true, selfHeal: true }\n"
+        } else {
+            ""
+        };
+        text += &format!(
+            "apiVersion: argoproj.io/v1alpha1\n\
+             kind: Application\n\
+             metadata: {{ name: {SERVICE}-{environment}, namespace: argocd }}\n\
+             spec:\n\
+             \x20 project: default\n\
+             \x20 source: {{ repoURL: \"file://{}\", targetRevision: main, path: apps/shop/overlays/{environment} }}\n\
+             \x20 destination: {{ server: \"https://kubernetes.default.svc\", namespace: {environment} }}\n\
+             \x20 syncPolicy:\n{automated}\
+             \x20   syncOptions: [CreateNamespace=true]\n\
+             ---\n",
+            gitops.display()
         );
     }
     text

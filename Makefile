@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt
+.PHONY: help demo demo-argo-cd test bench lint fmt
 
 # Programs that the distribution lacks; every clone on the machine shares them.
 export SLIPWAY_TOOLS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/tools
@@ -12,7 +12,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## This list
 	@echo "Slipway takes a commit to a verified rollout. To see it happen on this machine: make demo"
 	@echo
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "Each target installs what it lacks on Debian 12 and 13 (root or sudo) and says what is missing elsewhere."
 	@echo "Compiled output goes to CARGO_TARGET_DIR when that is set, downloaded tools to SLIPWAY_TOOLS_DIR"
@@ -21,7 +21,10 @@ help: ## This list
 demo: ## Two releases through three environments on this machine: one succeeds, one is rolled back
 	@scripts/install-prerequisites demo
 	cargo build --locked -p slipway-cli
-	$(TARGET)/debug/slipway demo
+	$(TARGET)/debug/slipway demo $(DEMO_FLAGS)
+
+demo-argo-cd: ## The same through Applications of Argo CD
+	@$(MAKE) --no-print-directory demo DEMO_FLAGS=--argo-cd
 
 test: ## All tests, on real PostgreSQL, Redis, git, registry and buildah; TEST_FLAGS goes to cargo test
 	@scripts/install-prerequisites test

@@ -12,7 +12,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## This list
 	@echo "Slipway takes a commit to a verified rollout. To see it happen on this machine: make demo"
 	@echo
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 	@echo
 	@echo "Each target installs what it lacks on Debian 12 and 13 (root or sudo) and says what is missing elsewhere."
 	@echo "Compiled output goes to CARGO_TARGET_DIR when that is set, downloaded tools to SLIPWAY_TOOLS_DIR"

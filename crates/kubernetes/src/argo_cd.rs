@@ -5,7 +5,7 @@
 //! loses that race decides again. The epoch of the target's lane and the operation's id are written with it, so that
 //! a deployment that comes back after its death finds what it did, and one that was overtaken does nothing.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use kube::{
     Api, ResourceExt,
@@ -87,8 +87,8 @@ pub async fn start(
     let what = format!("sync Application {}", target.name);
     let _permit = cluster.write_permit().await?;
     let write = |raw: &DynamicObject, live: &Application| match decide(live) {
-        Next::StartSync => Ok(operation_patch(raw, order)),
-        next => Err(Started::Otherwise {
+        Next::StartSync => ControlFlow::Continue(operation_patch(raw, order)),
+        next => ControlFlow::Break(Started::Otherwise {
             next,
             live: Box::new(live.clone()),
             applied: applied(raw),
@@ -117,10 +117,11 @@ pub async fn terminate(cluster: &Kubernetes, target: &Target, operation: &str) -
         let state = state.filter(|state| state.operation.id() == Some(operation));
         match (pending, state) {
             (Some(_), Some(state)) if state.phase == Phase::Running => {
-                Ok(json!([{"op": "replace", "path": "/status/operationState/phase", "value": "Terminating"}]))
+                let phase = "/status/operationState/phase";
+                ControlFlow::Continue(json!([{"op": "replace", "path": phase, "value": "Terminating"}]))
             }
-            (Some(_), None) => Ok(json!([{"op": "remove", "path": "/operation"}])),
-            _ => Err(()),
+            (Some(_), None) => ControlFlow::Continue(json!([{"op": "remove", "path": "/operation"}])),
+            _ => ControlFlow::Break(()),
         }
     };
     let _permit = cluster.write_permit().await?;
@@ -169,7 +170,7 @@ pub async fn windows(
 }
 
 enum Rewritten<T> {
-    Written(DynamicObject),
+    Written(Box<DynamicObject>),
     /// As `write` said.
     Left(T),
     Gone,
@@ -180,7 +181,7 @@ async fn rewrite<T>(
     cluster: &Kubernetes,
     target: &Target,
     what: &str,
-    write: impl Fn(&DynamicObject, &Application) -> Result<Value, T> + Send,
+    write: impl Fn(&DynamicObject, &Application) -> ControlFlow<T, Value> + Send,
 ) -> Result<Rewritten<T>, ApiFault> {
     let api = api(cluster, target);
     // A patch that does not hold any more and one that never will are answered alike; the version tells them apart.
@@ -197,8 +198,8 @@ async fn rewrite<T>(
         }
         let live: Application = parse(&raw, "Application")?;
         let changes = match write(&raw, &live) {
-            Ok(changes) => changes,
-            Err(left) => return Ok(Rewritten::Left(left)),
+            ControlFlow::Continue(changes) => changes,
+            ControlFlow::Break(left) => return Ok(Rewritten::Left(left)),
         };
         let mut operations =
             vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
@@ -209,7 +210,7 @@ async fn rewrite<T>(
         let patch = Patch::<()>::Json(patch);
         let outcome = tokio::time::timeout(super::CALL_TIMEOUT, api.patch(&target.name, &parameters, &patch));
         match outcome.await {
-            Ok(Ok(written)) => return Ok(Rewritten::Written(written)),
+            Ok(Ok(written)) => return Ok(Rewritten::Written(Box::new(written))),
             Ok(Err(error)) => match &error {
                 kube::Error::Api(status) if status.code == 404 => return Ok(Rewritten::Gone),
                 kube::Error::Api(status) if matches!(status.code, 409 | 422) => {

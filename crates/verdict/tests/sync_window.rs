@@ -20,6 +20,7 @@ fn app() -> Application {
     .unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "tables read better without borrows")]
 fn window(kind: &str, schedule: &str, duration: &str, more: Value) -> SyncWindow {
     let mut window = json!({"kind": kind, "schedule": schedule, "duration": duration, "applications": ["*"]});
     for (key, value) in more.as_object().unwrap() {

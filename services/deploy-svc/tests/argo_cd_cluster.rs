@@ -189,6 +189,9 @@ async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
     let commit = git.commit("shop", &shop(bench, &bench.a, "crash"));
     let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
     failed(&state, "DEGRADED", &["Degraded"]);
+    let lines = state.evidence.iter().flat_map(|pod| &pod.log_tail);
+    let told = lines.into_iter().any(|line| line.contains("cannot open the database"));
+    assert!(told, "{:?}", state.evidence);
 }
 
 async fn auto_sync_is_followed(bench: &Bench) {

@@ -98,8 +98,10 @@ struct Feed {
     users: usize,
     /// When the last of them went.
     unused: Instant,
-    /// When a list of it was complete last.
-    listed: Option<Instant>,
+    /// A list of it has been complete.
+    listed: bool,
+    /// When anything arrived last.
+    heard: Instant,
     fault: Option<Fault>,
     stop: CancellationToken,
     /// Told when what it shows is known to be old.
@@ -237,7 +239,8 @@ impl Shared {
         let feed = Feed {
             users: 0,
             unused: Instant::now(),
-            listed: None,
+            listed: false,
+            heard: Instant::now(),
             fault: None,
             stop: CancellationToken::new(),
             again: Arc::default(),
@@ -325,12 +328,13 @@ impl Shared {
     /// Whether the watch shows less than the API server did when it was asked.
     fn behind(&self, key: &Key, answer: Option<&Workload>, asked: Instant) -> bool {
         let state = self.state();
-        let fresh = |feed: FeedKey| {
+        // One that has been heard since is alive, and will come to it.
+        let alive = |feed: FeedKey| {
             let feed = state.feeds.get(&feed);
-            feed.is_none_or(|feed| feed.listed.is_none_or(|listed| listed > asked))
+            feed.is_none_or(|feed| !feed.listed || feed.heard > asked)
         };
         let own = key.feeds(state.scope).find(|feed| feed.kind == key.kind);
-        if own.is_none_or(fresh) {
+        if own.is_none_or(alive) {
             return false;
         }
         let held = state
@@ -365,7 +369,7 @@ impl Shared {
 impl State {
     fn synced(&self, key: &Key) -> bool {
         key.feeds(self.scope)
-            .all(|feed| self.feeds.get(&feed).is_some_and(|feed| feed.listed.is_some()))
+            .all(|feed| self.feeds.get(&feed).is_some_and(|feed| feed.listed))
     }
 
     fn fault(&self, key: &Key) -> Option<Fault> {

@@ -33,8 +33,8 @@ const THROTTLED: Duration = Duration::from_secs(1);
 /// Permissions are given by people.
 const FORBIDDEN: Duration = Duration::from_secs(15);
 /// How long the API server keeps a watch open, in seconds; 5 s later the watcher takes one for dead that has
-/// not ended by itself.
-const OPEN: u32 = 60;
+/// not ended by itself. Taking one up again is a request, and the only way to find out about a dead one.
+const OPEN: u32 = 25;
 /// After so long without any event, everything is listed again: in a cluster in which nothing happens that costs
 /// little, and where things happen the watch is dead.
 const SILENCE: Duration = Duration::from_secs(300);
@@ -166,6 +166,16 @@ impl Handle {
         (!self.stop.is_cancelled()).then(|| what(&mut state))
     }
 
+    /// The same for what is done because something arrived.
+    fn heard(&self, what: impl FnOnce(&mut State)) {
+        self.with(|state| {
+            if let Some(feed) = state.feeds.get_mut(&self.key) {
+                feed.heard = Instant::now();
+            }
+            what(state);
+        });
+    }
+
     /// Numbers the list that is about to be received.
     fn begin(&self) -> u64 {
         let mut state = self.shared.state();
@@ -175,7 +185,7 @@ impl Handle {
 
     fn put<K: Watched>(&self, mut object: K, from: store::From, round: u64) {
         object.slim();
-        self.with(|state| {
+        self.heard(|state| {
             let State {
                 stores, followers, ..
             } = state;
@@ -186,7 +196,7 @@ impl Handle {
     }
 
     fn take<K: Watched>(&self, object: K) {
-        self.with(|state| {
+        self.heard(|state| {
             let State {
                 stores, followers, ..
             } = state;
@@ -198,7 +208,7 @@ impl Handle {
     }
 
     fn listed<K: Watched>(&self, round: u64) {
-        self.with(|state| {
+        self.heard(|state| {
             let State {
                 stores,
                 followers,
@@ -213,7 +223,7 @@ impl Handle {
             );
             let first = feeds
                 .get_mut(&self.key)
-                .is_some_and(|feed| feed.listed.replace(Instant::now()).is_none());
+                .is_some_and(|feed| !std::mem::replace(&mut feed.listed, true));
             if first {
                 state.wake_all(&self.key);
             }

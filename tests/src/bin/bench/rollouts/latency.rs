@@ -53,8 +53,18 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
         times.sort_by(f64::total_cmp);
         times
     };
-    let (ours, kubectl, bare) = (sorted(|run| run.ours), sorted(|run| run.kubectl), sorted(|run| run.bare));
-    let told = |times: &[f64]| format!("p50 {:.1} ms, p99 {:.1} ms", percentile(times, 50), percentile(times, 99));
+    let (ours, kubectl, bare) = (
+        sorted(|run| run.ours),
+        sorted(|run| run.kubectl),
+        sorted(|run| run.bare),
+    );
+    let told = |times: &[f64]| {
+        format!(
+            "p50 {:.1} ms, p99 {:.1} ms",
+            percentile(times, 50),
+            percentile(times, 99)
+        )
+    };
     let late = runs.iter().filter(|run| run.ours > run.kubectl + GRACE).count();
     let mut ahead: Vec<f64> = runs.iter().map(|run| run.kubectl - run.ours).collect();
     ahead.sort_by(f64::total_cmp);
@@ -67,8 +77,15 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
             percentile(&ours, 50) < 10.0 && percentile(&ours, 99) < 50.0,
         ),
         Figure::new(
-            format!("no later than kubectl rollout status + {GRACE} ms, of {} runs", runs.len()),
-            format!("{} (ahead by {:.1} ms, median)", runs.len() - late, percentile(&ahead, 50)),
+            format!(
+                "no later than kubectl rollout status + {GRACE} ms, of {} runs",
+                runs.len()
+            ),
+            format!(
+                "{} (ahead by {:.1} ms, median)",
+                runs.len() - late,
+                percentile(&ahead, 50)
+            ),
             format!("kubectl: {}", told(&kubectl)),
             "99 %",
             late * 100 <= runs.len(),
@@ -88,8 +105,12 @@ async fn completed(scene: &Scene) -> mpsc::UnboundedReceiver<(String, i64, Insta
             let (status, generation) = (&live["status"], live["metadata"]["generation"].as_i64());
             let one = |field: &str| status[field] == 1;
             let complete = status["observedGeneration"].as_i64() == generation
-                && ["replicas", "updatedReplicas", "availableReplicas"].into_iter().all(one);
-            if let (true, Some(name), Some(generation)) = (complete, live["metadata"]["name"].as_str(), generation) {
+                && ["replicas", "updatedReplicas", "availableReplicas"]
+                    .into_iter()
+                    .all(one);
+            if let (true, Some(name), Some(generation)) =
+                (complete, live["metadata"]["name"].as_str(), generation)
+            {
                 let _ = sender.send((name.to_owned(), generation, at));
             }
         }
@@ -124,18 +145,32 @@ async fn turn(
         .await;
     let generation: HashMap<&str, i64> = items(&list)
         .iter()
-        .filter_map(|live| Some((live["metadata"]["name"].as_str()?, live["metadata"]["generation"].as_i64()?)))
+        .filter_map(|live| {
+            Some((
+                live["metadata"]["name"].as_str()?,
+                live["metadata"]["generation"].as_i64()?,
+            ))
+        })
         .collect();
     let pods = scene
         .api
-        .until("the kubelet has said its word", &format!("/api/v1/namespaces/{NAMESPACE}/pods"), |list| {
-            let new = items(list).iter().filter(|pod| is_new(pod, round));
-            new.filter(|pod| !pod["status"]["containerStatuses"].is_null()).count() == DEPLOYMENTS
-        })
+        .until(
+            "the kubelet has said its word",
+            &format!("/api/v1/namespaces/{NAMESPACE}/pods"),
+            |list| {
+                let new = items(list).iter().filter(|pod| is_new(pod, round));
+                new.filter(|pod| !pod["status"]["containerStatuses"].is_null())
+                    .count()
+                    == DEPLOYMENTS
+            },
+        )
         .await;
     for (_, kubectl) in waiting.values_mut() {
         let line = within("kubectl's first line", kubectl.line()).await;
-        assert!(line.is_some_and(|(_, line)| line.starts_with("Waiting")), "kubectl waits");
+        assert!(
+            line.is_some_and(|(_, line)| line.starts_with("Waiting")),
+            "kubectl waits"
+        );
     }
     for pod in items(&pods).iter().filter(|pod| is_new(pod, round)) {
         tokio::time::sleep(QUIET).await;
@@ -189,7 +224,8 @@ async fn turn(
 }
 
 fn is_new(pod: &Value, round: usize) -> bool {
-    pod["spec"]["containers"][0]["image"] == image(round).as_str() && pod["metadata"]["deletionTimestamp"].is_null()
+    pod["spec"]["containers"][0]["image"] == image(round).as_str()
+        && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
 /// The status that a kubelet writes of a pod that has become ready.

@@ -57,7 +57,9 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
         let event = tokio::time::timeout(PATIENCE, events.recv()).await;
         let (_, event) = event.expect("the rollouts end").unwrap();
         let succeeded = event.r#type.contains("succeeded");
-        if (succeeded || event.r#type.contains(".failed") || event.r#type.contains("errored")) && left.remove(&event.subject) {
+        if (succeeded || event.r#type.contains(".failed") || event.r#type.contains("errored"))
+            && left.remove(&event.subject)
+        {
             failed += usize::from(!succeeded);
         }
     }
@@ -72,7 +74,11 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
     vec![
         Figure::new(
             name("verified at the same time, and succeeded"),
-            format!("{most}, {} (asked for within {:.1} s)", DEPLOYMENTS - failed, asked.as_secs_f64()),
+            format!(
+                "{most}, {} (asked for within {:.1} s)",
+                DEPLOYMENTS - failed,
+                asked.as_secs_f64()
+            ),
             "",
             format!("{DEPLOYMENTS}, {DEPLOYMENTS}"),
             most == DEPLOYMENTS && failed == 0,
@@ -90,8 +96,15 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
         ),
         Figure::new(
             name("CPU from the first request to the last event"),
-            format!("{used:.2} cores over {:.0} s, busiest {BUSY} s {busiest:.2}", span.as_secs_f64()),
-            format!("{KUBECTLS} × kubectl to get there: {:.1} s, {:.2} s each", kubectl_cpu, kubectl_cpu / many),
+            format!(
+                "{used:.2} cores over {:.0} s, busiest {BUSY} s {busiest:.2}",
+                span.as_secs_f64()
+            ),
+            format!(
+                "{KUBECTLS} × kubectl to get there: {:.1} s, {:.2} s each",
+                kubectl_cpu,
+                kubectl_cpu / many
+            ),
             "< 1 core",
             used < 1.0,
         ),
@@ -172,11 +185,19 @@ async fn verifying(scene: &Scene) -> usize {
 
 /// Resident memory in bytes, and CPU time in seconds, of processes that all wait for a rollout.
 async fn kubectl_cost(scene: &Scene) -> (f64, f64) {
-    let mut processes: Vec<_> = scene.names.iter().take(KUBECTLS).map(|name| scene.kubectl(name)).collect();
+    let mut processes: Vec<_> = scene
+        .names
+        .iter()
+        .take(KUBECTLS)
+        .map(|name| scene.kubectl(name))
+        .collect();
     for process in &mut processes {
         let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
         let line = lines.next_line().await.unwrap();
-        assert!(line.is_some(), "kubectl waits");
+        assert!(
+            line.is_some_and(|line| line.starts_with("Waiting")),
+            "kubectl waits"
+        );
     }
     let (mut resident, mut used) = (0.0, 0.0);
     for process in &processes {
@@ -197,6 +218,11 @@ fn cpu(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // The name in parentheses may hold anything; utime and stime are the 12th and 13th fields after it.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks: f64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+    let ticks: f64 = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum();
     Duration::from_secs_f64(ticks / TICKS)
 }

@@ -101,7 +101,10 @@ impl Scene {
         let config = root.join("config.yaml");
         let hash = String::from(TokenHash::of(&token("alice")));
         // Nobody listens there; nobody is asked either.
-        let other = format!("{{ url: \"http://127.0.0.1:{}\", token: none }}", free_port().unwrap());
+        let other = format!(
+            "{{ url: \"http://127.0.0.1:{}\", token: none }}",
+            free_port().unwrap()
+        );
         fs::write(
             &config,
             format!(
@@ -164,7 +167,9 @@ impl Scene {
         // A revision is numbered when the controller has seen it.
         self.api
             .until("the Deployments are noticed", &path, |list| {
-                items(list).iter().all(|live| live["status"]["observedGeneration"] == live["metadata"]["generation"])
+                items(list)
+                    .iter()
+                    .all(|live| live["status"]["observedGeneration"] == live["metadata"]["generation"])
             })
             .await;
     }
@@ -272,7 +277,10 @@ impl Api {
             "PATCH" => "application/merge-patch+json",
             _ => "application/json",
         };
-        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", kind);
         let request = request.body(serde_json::to_vec(body).unwrap()).unwrap();
         self.0.client().request_text(request).await.unwrap();
     }
@@ -291,12 +299,12 @@ impl Api {
 
     /// A bare watch: the events of one list, and when each line was there.
     pub(crate) async fn watch(&self, path: &str) -> impl Stream<Item = (Instant, Value)> + use<> {
-        let request = Request::get(format!("{path}?watch=true")).body(Vec::new()).unwrap();
+        let request = Request::get(format!("{path}?watch=true"))
+            .body(Vec::new())
+            .unwrap();
         let lines = self.0.client().request_stream(request).await.unwrap().lines();
-        lines.map(|line| {
-            let now = Instant::now();
-            (now, serde_json::from_str(&line.unwrap()).unwrap())
-        })
+        // It ends with the cluster, however that closes it.
+        lines.filter_map(async |line| Some((Instant::now(), serde_json::from_str(&line.ok()?).ok()?)))
     }
 
     /// Watches that are open on the API server, as it counts them.

@@ -2,6 +2,7 @@
 //! their present run and of the one before, and the cluster's events about them and about who makes them. Bounded in
 //! size and redacted; what cannot be read is left out, not waited for.
 
+mod log;
 mod tell;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{DynamicObject, ListParams, LogParams},
+    api::{DynamicObject, ListParams},
     core::Selector,
 };
 use slipway_model::Name;
@@ -30,12 +31,6 @@ use slipway_verdict::{
 
 use super::{ApiFault, Kubernetes, call, workload};
 
-/// Lines of log kept per container and run.
-const LOG_LINES: i64 = 50;
-/// Longest line kept, in characters.
-const LINE: usize = 500;
-/// Read at most so much of one log, in bytes.
-const READ: i64 = 64 * 1024;
 /// Of one workload; the worst come first.
 const MAX_PODS: usize = 3;
 const MAX_CONTAINERS: usize = 4;
@@ -381,20 +376,9 @@ async fn logs(
     redactor: &Redactor,
 ) -> (Vec<String>, Vec<String>) {
     let read = |previous| async move {
-        let parameters = LogParams {
-            container: Some(status.name.clone()),
-            tail_lines: Some(LOG_LINES),
-            limit_bytes: Some(READ),
-            previous,
-            ..LogParams::default()
-        };
-        let read = call("read the log", pods.logs(pod, &parameters));
-        match tokio::time::timeout(ONE, read).await {
-            Ok(Ok(text)) => {
-                let all: Vec<&str> = text.lines().collect();
-                let last = all.len().saturating_sub(usize::try_from(LOG_LINES).unwrap_or(0));
-                redactor.lines(all[last..].iter().copied(), LINE)
-            }
+        let tail = log::tail(pods, pod, &status.name, previous, redactor);
+        match tokio::time::timeout(ONE, tail).await {
+            Ok(Ok(lines)) => lines,
             // A container that never started has no log, and its state says so.
             Ok(Err(error)) => {
                 tracing::debug!(pod, container = status.name, previous, %error, "no log");

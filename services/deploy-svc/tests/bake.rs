@@ -14,7 +14,7 @@ use axum::{
 };
 use deploy_svc::{
     catalog::{Bake, Target, Verify, WorkloadKind},
-    deployment::{Action, DeploymentRequest},
+    deployment::{Action, DeploymentRequest, limits},
     deployment_effects::bake::measure,
     prometheus::{PrometheusConfig, Prometheuses},
     result::Measurement,
@@ -22,7 +22,7 @@ use deploy_svc::{
 use serde_json::{Value, json};
 use slipway_model::{Actor, Timestamp};
 use slipway_testbed::Prometheus;
-use slipway_verdict::analysis::Verdict;
+use slipway_verdict::analysis::{self, Sample, Verdict};
 use tokio::net::TcpListener;
 
 /// Longer than anything here takes on a busy machine.
@@ -102,6 +102,18 @@ fn bake(metrics: Value) -> Bake {
     let bake: Bake = serde_json::from_value(json!({"for": "10m", "metrics": metrics})).unwrap();
     assert_eq!(bake.check(), []);
     bake
+}
+
+/// What all measurements say, as a deployment counts them.
+fn judge(bake: &Bake, measurements: &[Measurement], ended: bool) -> Verdict {
+    analysis::worst(bake.metrics.iter().map(|metric| {
+        let own = measurements.iter().filter(|one| one.metric == metric.name);
+        let samples = own.map(|one| Sample {
+            value: one.value,
+            message: &one.message,
+        });
+        analysis::judge(metric.name.as_str(), &limits(metric), samples, ended)
+    }))
 }
 
 fn request() -> DeploymentRequest {
@@ -194,18 +206,18 @@ async fn a_version_is_good_or_bad_by_what_is_measured() {
     ]));
     // Until the first scrape there is nothing to go by, which is borne, and is no success.
     let mut measured = world.until(&watched, |found| found[0].value == Some(0.01)).await;
-    assert_eq!(watched.judge(&measured, true), Verdict::Passed);
-    assert!(matches!(watched.judge(&measured, false), Verdict::Measuring(_)));
+    assert_eq!(judge(&watched, &measured, true), Verdict::Passed);
+    assert!(matches!(judge(&watched, &measured, false), Verdict::Measuring(_)));
 
     // It gets worse: one bad value is borne, the second one decides.
     world.page.set("error_rate 0.5\n");
     measured.extend(world.until(&watched, |found| found[0].value == Some(0.5)).await);
     assert!(
-        matches!(watched.judge(&measured, false), Verdict::Measuring(_)),
+        matches!(judge(&watched, &measured, false), Verdict::Measuring(_)),
         "{measured:?}"
     );
     measured.extend(world.measure(&watched).await);
-    let Verdict::Failed(words) = watched.judge(&measured, false) else {
+    let Verdict::Failed(words) = judge(&watched, &measured, false) else {
         panic!("{measured:?}");
     };
     assert_eq!(
@@ -218,7 +230,7 @@ async fn a_version_is_good_or_bad_by_what_is_measured() {
     let silent = world.until(&watched, |found| found[0].value.is_none()).await;
     assert_eq!(silent[0].message, "prometheus main: no data");
     let strict = bake(json!([{"name": "errors", "query": "error_rate", "max": 1, "inconclusive_limit": 0}]));
-    assert!(matches!(strict.judge(&silent, false), Verdict::Inconclusive(_)));
+    assert!(matches!(judge(&strict, &silent, false), Verdict::Inconclusive(_)));
 }
 
 #[tokio::test]
@@ -250,7 +262,7 @@ async fn a_prometheus_that_is_not_there_says_nothing_about_the_version() {
             "{one:?}, not {words}"
         );
     }
-    assert!(matches!(bake.judge(&found, true), Verdict::Inconclusive(_)));
+    assert!(matches!(judge(&bake, &found, true), Verdict::Inconclusive(_)));
 }
 
 #[tokio::test]

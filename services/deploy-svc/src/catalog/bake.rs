@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_model::{Name, duration};
-use slipway_verdict::analysis::{self, Limits, Sample, Tally, Verdict};
 
-use crate::{prometheus::template, result::Measurement};
+use crate::prometheus::template;
 
 /// Shorter would be load and no news: Prometheus scrapes every few seconds at best.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,22 +91,6 @@ impl Bake {
         }
         faults.0
     }
-
-    /// What all measurements so far say, oldest first; `ended` when no more will come. Without metrics, only the end
-    /// is waited for.
-    pub fn judge(&self, measurements: &[Measurement], ended: bool) -> Verdict {
-        if self.metrics.is_empty() {
-            return match ended {
-                true => Verdict::Passed,
-                false => Verdict::Measuring("no metrics, the pods are watched".to_owned()),
-            };
-        }
-        analysis::worst(self.metrics.iter().map(|metric| {
-            let own = measurements.iter().filter(|one| one.metric == metric.name);
-            let tally = Tally::of(&metric.limits(), own.map(Measurement::sample));
-            tally.judge(metric.name.as_str(), &metric.limits(), ended)
-        }))
-    }
 }
 
 impl Metric {
@@ -127,26 +110,6 @@ impl Metric {
         let ordered = self.min.zip(self.max).is_none_or(|(min, max)| min <= max);
         faults.require(ordered, "min", "must not be greater than max");
         faults.0
-    }
-
-    /// Its thresholds and limits.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            min: self.min,
-            max: self.max,
-            failure_limit: self.failure_limit,
-            inconclusive_limit: self.inconclusive_limit,
-        }
-    }
-}
-
-impl Measurement {
-    /// As it is judged.
-    pub fn sample(&self) -> Sample<'_> {
-        Sample {
-            value: self.value,
-            message: &self.message,
-        }
     }
 }
 
@@ -171,7 +134,7 @@ const fn three() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bake, Measurement, Verdict};
+    use super::Bake;
 
     fn bake(text: &str) -> Bake {
         serde_json::from_str(text).unwrap()
@@ -227,51 +190,5 @@ mod tests {
                 assert!(found.starts_with(words), "{found}, not {words}");
             }
         }
-    }
-
-    #[test]
-    fn each_metric_is_judged_by_its_own_measurements() {
-        let watched = bake(
-            r#"{"for": "1m", "metrics": [
-                {"name": "errors", "query": "x", "max": 0.1},
-                {"name": "traffic", "query": "x", "min": 10, "inconclusive_limit": 0}
-            ]}"#,
-        );
-        let measured = |list: &[(&str, Option<f64>)]| -> Vec<Measurement> {
-            let at = slipway_model::Timestamp::now();
-            let one = |(metric, value): &(&str, Option<f64>)| Measurement {
-                metric: metric.parse().unwrap(),
-                at,
-                value: *value,
-                message: if value.is_none() {
-                    "no data".to_owned()
-                } else {
-                    String::new()
-                },
-            };
-            list.iter().map(one).collect()
-        };
-        let good = measured(&[("errors", Some(0.0)), ("traffic", Some(20.0))]);
-        assert!(matches!(watched.judge(&good, false), Verdict::Measuring(_)));
-        assert_eq!(watched.judge(&good, true), Verdict::Passed);
-        assert!(
-            matches!(watched.judge(&good[..1], true), Verdict::Inconclusive(_)),
-            "one was never measured"
-        );
-        let bad = measured(&[("errors", Some(0.2)), ("traffic", None)]);
-        let Verdict::Failed(words) = watched.judge(&bad, false) else {
-            panic!("too many errors");
-        };
-        assert!(
-            words.starts_with("metric errors: 0.2 is above max 0.1"),
-            "{words}"
-        );
-        assert!(matches!(
-            watched.judge(&bad[1..], false),
-            Verdict::Inconclusive(_)
-        ));
-        let bare = bake(r#"{"for": "1m"}"#);
-        assert!(matches!(bare.judge(&[], false), Verdict::Measuring(_)));
-        assert_eq!(bare.judge(&[], true), Verdict::Passed);
     }
 }

@@ -80,10 +80,8 @@ pub fn manifest(order: &Order<'_>) -> Result<Value, String> {
     let Some(spec) = pod.as_object_mut() else {
         return Err("pod: must be a PodSpec, an object".to_owned());
     };
-    if !spec
-        .get("containers")
-        .is_some_and(|list| list.as_array().is_some_and(|list| !list.is_empty()))
-    {
+    let containers = spec.get("containers").and_then(Value::as_array);
+    if containers.is_none_or(Vec::is_empty) {
         return Err("pod.containers: at least one is needed".to_owned());
     }
     for list in ["initContainers", "containers"] {

@@ -69,7 +69,7 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
         (true, 1) => life.state.ask_key(),
         (true, _) => life.key(),
     };
-    let even = seconds % 2 == 0;
+    let even = seconds.is_multiple_of(2);
     match what {
         0 => Command::Applied {
             key,
@@ -112,7 +112,7 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
             result: JobResult {
                 name: "migrate".parse().unwrap(),
                 job: "migrate-1".to_owned(),
-                succeeded: seconds % 4 != 0,
+                succeeded: !seconds.is_multiple_of(4),
                 message: String::new(),
                 log_tail: Vec::new(),
             },
@@ -125,7 +125,7 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
                 value: even.then_some(0.5),
                 message: String::new(),
             }],
-            verdict: if seconds % 7 == 0 {
+            verdict: if seconds.is_multiple_of(7) {
                 Verdict::Progressing {
                     message: "1 of 2".to_owned(),
                     look_again: None,

@@ -251,9 +251,8 @@ impl<'a> Fleet<'a> {
         let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
         match fault {
             Some(fault) => {
-                words
-                    .say(format!("cluster {}: {fault}", cluster.name()), true)
-                    .await
+                let message = format!("cluster {}: {fault}", cluster.name());
+                words.say(message, true).await;
             }
             None => words.say(step.message, false).await,
         }

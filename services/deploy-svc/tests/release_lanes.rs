@@ -105,7 +105,7 @@ async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_f
         let leave = async |tx: slipway_ledger::Tx| drive::leave(&tx, &lane, &alone, through).await;
         world
             .ledger
-            .transact(&meta(), None, |tx| leave(tx))
+            .transact(&meta(), None, leave)
             .await
             .unwrap();
         let state = world.state(&release).await;

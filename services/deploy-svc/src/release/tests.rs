@@ -1,6 +1,8 @@
 //! Releases from request to end, as tables of what their owners answer, and properties over random answers.
 
+mod ends;
 mod order;
+mod play;
 
 use std::time::Duration;
 

@@ -1,0 +1,198 @@
+//! Releases and plans as the API shows them.
+
+use slipway_ledger::Snapshot;
+use slipway_model::{Id, Timestamp};
+use slipway_proto::release::v1 as proto;
+use slipway_server::convert;
+
+use crate::{
+    catalog::{Gate, Job},
+    grpc_deploy, owners,
+    plan::{Plan, PlannedEnvironment},
+    release::{self, Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind},
+};
+
+pub(super) fn plan_proto(plan: &Plan) -> proto::Plan {
+    proto::Plan {
+        service: plan.service.to_string(),
+        commit: plan.commit.to_string(),
+        branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        repository_url: plan.repository_url.clone(),
+        image_name: plan.image_name.to_string(),
+        environments: plan.environments.iter().map(environment_proto).collect(),
+        catalog_hash: plan.catalog_hash.clone(),
+        hash: plan.hash.clone(),
+    }
+}
+
+fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment {
+    let gitops = planned.gitops.as_ref();
+    let names = |jobs: &[Job]| jobs.iter().map(|job| job.name.to_string()).collect();
+    proto::PlannedEnvironment {
+        name: planned.name.to_string(),
+        policy: planned.policy.to_string(),
+        target: Some(grpc_deploy::target_proto(&planned.target)),
+        gitops_repository: gitops
+            .map(|gitops| gitops.repository.to_string())
+            .unwrap_or_default(),
+        gitops_branch: gitops
+            .and_then(|gitops| gitops.branch.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        gitops_path: gitops.map(|gitops| gitops.path.clone()).unwrap_or_default(),
+        gate: match planned.gate {
+            Gate::BeforeCommit => "before_commit",
+            Gate::BeforeSync => "before_sync",
+        }
+        .to_owned(),
+        jobs_before: names(&planned.jobs.before),
+        jobs_after: names(&planned.jobs.after),
+        bake: planned
+            .bake
+            .as_ref()
+            .and_then(|bake| prost_types::Duration::try_from(bake.period).ok()),
+        gitops_strategy: gitops
+            .map(|gitops| gitops.strategy.as_str().to_owned())
+            .unwrap_or_default(),
+    }
+}
+
+pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
+    let state = &snapshot.state;
+    let spent = state.time_spent(Timestamp::now());
+    let duration = |duration: std::time::Duration| prost_types::Duration::try_from(duration).ok();
+    let step_protos: Vec<proto::Step> = state
+        .steps
+        .iter()
+        .map(|step| step_proto(&snapshot.id, step))
+        .collect();
+    let waiting_on = state
+        .active_step()
+        .and(step_protos.last())
+        .and_then(|step| step.waiting_on.clone());
+    proto::Release {
+        id: snapshot.id.to_string(),
+        etag: snapshot.etag(),
+        labels: state.labels.clone().into_iter().collect(),
+        plan: state.plan.as_ref().map(plan_proto),
+        status: status_proto(state.status).into(),
+        reason: state.reason.as_ref().map(reason_proto),
+        waiting_on,
+        steps: step_protos,
+        image: state
+            .image
+            .as_ref()
+            .map(|image| convert::image(&image.name, &image.digest, &image.tags)),
+        requested_by: state.requested_by.as_ref().map(convert::actor),
+        trace_id: owners::release_trace(&snapshot.id).to_string(),
+        create_time: Some(convert::timestamp(
+            state.requested_at.unwrap_or(snapshot.created_at),
+        )),
+        end_time: state.ended_at.map(convert::timestamp),
+        time_spent: Some(proto::TimeSpent {
+            total: duration(spent.total),
+            machine: duration(spent.machine),
+            human: duration(spent.human),
+            lane: duration(spent.lane),
+        }),
+        evidence: Vec::new(),
+        links: Vec::new(),
+        cancelling: state.stop.is_some() && !state.status.is_final(),
+    }
+}
+
+fn reason_proto(reason: &release::Reason) -> slipway_proto::common::v1::Reason {
+    convert::reason(&reason.code, &reason.message)
+}
+
+fn step_proto(release: &Id, step: &Step) -> proto::Step {
+    use slipway_proto::common::v1::waiting_on::Kind;
+    let waiting_on = (!step.status.is_final()).then(|| {
+        let (kind, message) = match &step.waiting {
+            Some(waiting) => (waiting.kind, waiting.message.as_str()),
+            None => (WaitingKind::Machine, ""),
+        };
+        let kind = match kind {
+            WaitingKind::Machine => Kind::Machine,
+            WaitingKind::Human => Kind::Human,
+            WaitingKind::Lane => Kind::Lane,
+        };
+        let reference = step
+            .reference
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        convert::waiting_on(
+            kind,
+            reference,
+            step.waiting_since.unwrap_or(step.queued_at),
+            message,
+        )
+    });
+    proto::Step {
+        name: step.name.clone(),
+        kind: kind_proto(step.kind).into(),
+        environment: step
+            .environment
+            .and_then(|_| step.name.split_once('/'))
+            .map(|(name, _)| name.to_owned())
+            .unwrap_or_default(),
+        attempt: step.attempt,
+        status: step_status_proto(step.status).into(),
+        queue_time: Some(convert::timestamp(step.queued_at)),
+        start_time: step.started_at.map(convert::timestamp),
+        end_time: step.ended_at.map(convert::timestamp),
+        waiting_on,
+        r#ref: step
+            .reference
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        reason: step.reason.as_ref().map(reason_proto),
+        span_id: owners::step_trace(release, &step.name, step.attempt)
+            .span_id
+            .to_string(),
+        result: step.result.clone(),
+    }
+}
+
+fn status_proto(status: ReleaseStatus) -> proto::release::Status {
+    use proto::release::Status as Proto;
+    match status {
+        ReleaseStatus::Running => Proto::Running,
+        ReleaseStatus::Succeeded => Proto::Succeeded,
+        ReleaseStatus::Failed => Proto::Failed,
+        ReleaseStatus::RolledBack => Proto::RolledBack,
+        ReleaseStatus::RollbackFailed => Proto::RollbackFailed,
+        ReleaseStatus::Errored => Proto::Errored,
+        ReleaseStatus::Cancelled => Proto::Cancelled,
+        ReleaseStatus::Superseded => Proto::Superseded,
+    }
+}
+
+fn kind_proto(kind: StepKind) -> proto::step::Kind {
+    use proto::step::Kind as Proto;
+    match kind {
+        StepKind::Build => Proto::Build,
+        StepKind::Lane => Proto::Lane,
+        StepKind::Gate => Proto::Gate,
+        StepKind::Prepare => Proto::Prepare,
+        StepKind::Change => Proto::Change,
+        StepKind::Deploy => Proto::Deploy,
+        StepKind::Revert => Proto::Revert,
+        StepKind::Redeploy => Proto::Redeploy,
+    }
+}
+
+fn step_status_proto(status: StepStatus) -> proto::step::Status {
+    use proto::step::Status as Proto;
+    match status {
+        StepStatus::Queued => Proto::Queued,
+        StepStatus::Running => Proto::Running,
+        StepStatus::Succeeded => Proto::Succeeded,
+        StepStatus::Failed => Proto::Failed,
+        StepStatus::Errored => Proto::Errored,
+        StepStatus::Cancelled => Proto::Cancelled,
+        StepStatus::Skipped => Proto::Skipped,
+    }
+}

@@ -84,6 +84,12 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
         );
     }
     evidence(&mut out, &release.evidence);
+    let deployed = release.steps.iter().rev().find(|step| {
+        matches!(step.kind(), step::Kind::Deploy | step::Kind::Redeploy) && !step.r#ref.is_empty()
+    });
+    if let Some(step) = deployed.filter(|_| release.status() != release::Status::Succeeded) {
+        let _ = writeln!(out, "{} closer  slipway deployment get {}", step.name, step.r#ref);
+    }
     out
 }
 

@@ -1,6 +1,7 @@
 //! `slipway deployment …` on the command line.
 
 use clap::{Args, Subcommand};
+use slipway_proto::deploy::v1::deployment::Status;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeploymentCommand {
@@ -14,6 +15,9 @@ pub(crate) enum DeploymentCommand {
         /// Only of this environment.
         #[arg(long = "env", value_name = "NAME")]
         environment: Option<String>,
+        /// Only of this status, such as rollback_failed.
+        #[arg(long, value_parser = status)]
+        status: Option<Status>,
         #[arg(long, default_value_t = 20)]
         limit: i32,
     },
@@ -21,7 +25,7 @@ pub(crate) enum DeploymentCommand {
     Get { id: String },
     /// Follow a deployment to its end.
     Watch { id: String },
-    /// Stop following a deployment. What the cluster took stays.
+    /// Stop a deployment. What the cluster took stays; a Job that runs is deleted, a sync of ours is terminated.
     Cancel {
         id: String,
         /// Why, for the record.
@@ -97,4 +101,14 @@ fn image(text: &str) -> Result<(String, String), String> {
     text.split_once('@')
         .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
         .ok_or_else(|| "write it NAME@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    let name = format!("STATUS_{}", text.to_ascii_uppercase());
+    Status::from_str_name(&name)
+        .filter(|status| *status != Status::Unspecified)
+        .ok_or_else(|| {
+            "write one of applying, verifying, succeeded, failed, errored, cancelled, rollback_failed"
+                .to_owned()
+        })
 }

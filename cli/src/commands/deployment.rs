@@ -35,12 +35,14 @@ pub(crate) async fn run(
         DeploymentCommand::List {
             service,
             environment,
+            status,
             limit,
         } => {
             let request = ListDeploymentsRequest {
                 page_size: limit,
                 service: service.unwrap_or_default(),
                 environment: environment.unwrap_or_default(),
+                status: status.unwrap_or_default().into(),
                 ..ListDeploymentsRequest::default()
             };
             return list(context, output, request).await;
@@ -64,7 +66,11 @@ pub(crate) async fn run(
             let request = CancelDeploymentRequest { id, reason };
             let deployment = present(client.cancel_deployment(request).await?.into_inner().deployment)?;
             show(output, &deployment)?;
-            return Ok(happened(deployment.status() == Status::Cancelled));
+            let cancelled = deployment.status() == Status::Cancelled;
+            if !cancelled {
+                eprintln!("not cancelled: it is over, {}", draw::status(deployment.status()));
+            }
+            return Ok(happened(cancelled));
         }
         DeploymentCommand::Promote { id, full } => {
             let request = PromoteDeploymentRequest { id, full };
@@ -164,13 +170,14 @@ async fn list(
     for one in answer.deployments {
         let age = now - waterfall::micros(one.create_time.as_ref()).unwrap_or(now);
         let status = draw::status(one.status()).to_owned();
+        let step = if one.is_final() { String::new() } else { one.step };
         rows.add_row([
             one.id,
             one.service,
             one.environment,
             waterfall::short(&one.commit).to_owned(),
             status,
-            one.step,
+            step,
             waterfall::seconds(age),
             one.requested_by.map(|actor| actor.principal).unwrap_or_default(),
         ]);

@@ -41,7 +41,7 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     );
     let mut row = |name: &str, text: &str| {
         if !text.is_empty() {
-            let _ = writeln!(out, "{name:<9}{text}");
+            let _ = writeln!(out, "{name:<11}{text}");
         }
     };
     row("target", &target(one.target.as_ref()));
@@ -49,10 +49,10 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
         row("image", &format!("{}@{}", image.name, image.digest));
     }
     row("commit", short(&one.commit));
-    row("puts back", &format!(" {}", one.rolls_back));
+    row("puts back", &one.rolls_back);
     if one.end_time.is_none() {
         row("step", &one.step);
-        row("progress", &format!(" {}", one.progress));
+        row("progress", &one.progress);
     }
     if let Some(reason) = &one.reason {
         row("reason", &format!("{}: {}", reason.code, reason.message));
@@ -97,18 +97,21 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
         let value = metric
             .value
             .map_or("no data".to_owned(), |value| value.to_string());
+        let message = match metric.message.as_str() {
+            "" => String::new(),
+            message => format!(": {message}"),
+        };
         let bound =
             |name, bound: Option<f64>| bound.map(|bound| format!(", {name} {bound}")).unwrap_or_default();
         let _ = writeln!(
             out,
-            "{sign} metric {}: {value}{}{}; {} measured, {} bad, {} without a number {}",
+            "{sign} metric {}: {value}{}{}; {} measured, {} bad, {} without a number{message}",
             metric.name,
             bound("min", metric.min),
             bound("max", metric.max),
             metric.measurements,
             metric.failures,
-            metric.inconclusive,
-            metric.message
+            metric.inconclusive
         );
     }
     evidence(&mut out, &one.evidence);
@@ -162,12 +165,14 @@ pub(crate) fn live(state: &LiveState) -> String {
         let _ = writeln!(out, "runs       {digest}");
     }
     if !state.deployment_id.is_empty() {
+        let commit = match short(&state.commit) {
+            "" => String::new(),
+            commit => format!(", commit {commit}"),
+        };
         let _ = writeln!(
             out,
-            "written by {} (epoch {}, commit {})",
-            state.deployment_id,
-            state.epoch,
-            short(&state.commit)
+            "written by {} (epoch {}{commit})",
+            state.deployment_id, state.epoch
         );
     }
     out
@@ -240,8 +245,8 @@ mod tests {
         let text = deployment(&one, 1_000_000);
         for line in [
             "dep-1  shop prod  FAILED  0ms",
-            "commit   1a2b3c4",
-            "reason   CRASH_LOOP: pod shop-1: CrashLoopBackOff",
+            "commit     1a2b3c4",
+            "reason     CRASH_LOOP: pod shop-1: CrashLoopBackOff",
             "✗ check health after 3 attempts: GET /health: 503",
             "✓ job migrate (shop-migrate-1)",
             "✗ metric errors: 0.2, max 0.01; 4 measured, 2 bad, 0 without a number",

@@ -26,7 +26,7 @@ type Told = Vec<(Kind, String)>;
 fn puts<K: Watched>(stores: &mut Stores, object: K, from: From, round: u64) -> Told {
     let mut told = Vec::new();
     put(stores, object, from, round, &mut |kind, _, name| {
-        told.push((kind, name.to_owned()))
+        told.push((kind, name.to_owned()));
     });
     told
 }
@@ -81,7 +81,7 @@ fn what_a_list_does_not_show_is_gone_and_that_is_told() {
     );
     let mut told = Vec::new();
     sweep::<Deployment>(&mut stores, None, 2, &mut |kind, _, name| {
-        told.push((kind, name.to_owned()))
+        told.push((kind, name.to_owned()));
     });
     assert_eq!(told, shop());
     assert!(stores.observed(Kind::Deployment, "a", "shop").workload.is_none());

@@ -10,7 +10,7 @@ use slipway_model::Digest;
 
 use crate::{
     cluster::{Bench, World, failed, succeeded},
-    patient,
+    patient, proving,
 };
 
 /// Its health over HTTP, through the API server's proxy.
@@ -215,7 +215,7 @@ pub(crate) async fn a_deletion_while_watched_is_told(bench: &Bench) {
 }
 
 pub(crate) async fn somebody_elses_image_is_told(bench: &Bench) {
-    let request = patient(bench.request(&bench.a, 1));
+    let request = proving(patient(bench.request(&bench.a, 1)));
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))
         .await;

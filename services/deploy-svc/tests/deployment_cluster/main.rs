@@ -80,3 +80,15 @@ fn patient(request: DeploymentRequest) -> DeploymentRequest {
         ..request
     }
 }
+
+/// The template must name our digest, and pods prove it: also where a kubelet makes digests up, for outcomes in which no
+/// pod gets that far.
+fn proving(request: DeploymentRequest) -> DeploymentRequest {
+    DeploymentRequest {
+        verify: Verify {
+            digest: true,
+            ..request.verify
+        },
+        ..request
+    }
+}

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Bench, failed, succeeded},
-    patient,
+    patient, proving,
 };
 
 /// What finds no place fails after two seconds.
@@ -86,7 +86,7 @@ pub(crate) async fn scaled_to_zero_is_told(bench: &Bench) {
     objects[1]["spec"]["replicas"] = json!(0);
     bench.render(&objects).await;
     failed(
-        &bench.run(bench.request(&bench.a, 1)).await,
+        &bench.run(proving(bench.request(&bench.a, 1))).await,
         "SCALED_TO_ZERO",
         &[],
     );

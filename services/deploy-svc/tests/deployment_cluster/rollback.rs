@@ -193,9 +193,19 @@ pub(crate) async fn the_live_state_is_judged(bench: &Bench) {
         bench.deploy(&bench.b, "crash", 5).await.status,
         DeploymentStatus::Failed
     );
-    let state = look().await;
-    assert_eq!(state.health(), Health::Failed, "{state:?}");
-    assert!(state.message.contains("CrashLoopBackOff"), "{}", state.message);
+    // Between two crashes its container runs for a moment.
+    let failing = loop {
+        let state = look().await;
+        if state.health() == Health::Failed {
+            break state;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(
+        failing.message.contains("CrashLoopBackOff"),
+        "{}",
+        failing.message
+    );
 
     bench
         .deployments()

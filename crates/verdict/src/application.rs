@@ -15,7 +15,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 use slipway_model::{CommitSha, Timestamp};
 
-use crate::{Expected, Failure, Verdict, annotation, fail, micros, sync_window::SyncWindow};
+use crate::{
+    Expected, Failure, FailureReason, Target, Verdict, annotation, fail, micros, sync_window::SyncWindow,
+};
 
 pub use decide::next;
 
@@ -87,6 +89,27 @@ pub enum Next {
     },
     Complete,
     Failed(Failure),
+}
+
+/// The failure where there is none of that name; `seen`: there was one before.
+pub fn not_there(target: &Target, seen: bool) -> Failure {
+    let Target { namespace, name, .. } = target;
+    if seen {
+        return Failure {
+            reason: FailureReason::Deleted,
+            message: format!(
+                "Application {name} in namespace {namespace} was deleted meanwhile: if nobody meant that, create it \
+                 again and deploy again"
+            ),
+        };
+    }
+    Failure {
+        reason: FailureReason::ApplicationNotFound,
+        message: format!(
+            "there is no Application {name} in namespace {namespace}: create it, or mend target in the catalog, whose \
+             namespace is the Application's own, usually argocd"
+        ),
+    }
 }
 
 /// Judges one Application as it stands.

@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{ImageRef, Timestamp};
 
 pub use metadata::{
-    COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros, owned_by,
+    COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros,
+    owned_by,
 };
 pub use observed::{Observed, Workload};
 pub use target::{Target, WorkloadKind};
@@ -114,6 +115,8 @@ pub enum FailureReason {
     ProgressDeadlineExceeded,
     /// Deleted while it was watched.
     Deleted,
+    /// The Application that is the target is not there, and was not before.
+    ApplicationNotFound,
     /// Deleted and made anew by someone else.
     Replaced,
     /// A later turn of the lane wrote it.
@@ -156,6 +159,7 @@ impl FailureReason {
         match self {
             Self::ProgressDeadlineExceeded => "PROGRESS_DEADLINE_EXCEEDED",
             Self::Deleted => "DELETED",
+            Self::ApplicationNotFound => "APPLICATION_NOT_FOUND",
             Self::Replaced => "REPLACED",
             Self::SupersededEpoch => "SUPERSEDED_EPOCH",
             Self::Superseded => "SUPERSEDED",
@@ -197,9 +201,10 @@ pub fn next(expected: &Expected, workload: &Workload) -> Next {
     match workload {
         Workload::Rollout(live) => rollout::next(expected, live),
         Workload::Canary(live) => canary::next(expected, live),
-        Workload::Deployment(_) | Workload::StatefulSet(_) | Workload::DaemonSet(_) | Workload::Application(_) => {
-            Next::Wait
-        }
+        Workload::Deployment(_)
+        | Workload::StatefulSet(_)
+        | Workload::DaemonSet(_)
+        | Workload::Application(_) => Next::Wait,
     }
 }
 
@@ -243,4 +248,3 @@ pub fn cut(text: &str) -> String {
     }
     kept
 }
-

@@ -268,7 +268,7 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         && let Some(its) = template
     {
         let message = format!(
-            "someone else's update took its place: it runs {}",
+            "someone else's update took its place: it runs {}; if ours is right, deploy again",
             running::images_of(its).join(", ")
         );
         return Err(fail(FailureReason::Superseded, &message));

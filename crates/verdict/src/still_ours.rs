@@ -33,7 +33,10 @@ pub(crate) fn check(
     let epoch = epoch_of(metadata);
     if epoch > expected.epoch {
         let by = annotation(metadata, DEPLOYMENT).unwrap_or("another deployment");
-        let message = format!("{by} took its place (epoch {epoch} after {})", expected.epoch);
+        let message = format!(
+            "{by} took its place (epoch {epoch} after {}): that one answers for what runs now, look at it",
+            expected.epoch
+        );
         return Some(fail(FailureReason::SupersededEpoch, &message));
     }
     // kubectl looks at neither of what follows.
@@ -49,7 +52,10 @@ pub(crate) fn check(
         let who = last_manager(metadata)
             .map(|manager| format!(", by {manager}"))
             .unwrap_or_default();
-        let message = format!("someone else's update took its place{who}: it is to run {images} now");
+        let message = format!(
+            "someone else's update took its place{who}: it is to run {images} now; if ours is right, stop what writes \
+             it and deploy again"
+        );
         return Some(fail(FailureReason::Superseded, &message));
     }
     None

@@ -15,11 +15,14 @@ pub struct Verify {
     /// How often a container may have restarted before a crash loop counts as such a fault.
     #[serde(default = "three")]
     pub crash_loop_restarts: u32,
-    /// How long a pod may find no node before that counts as such a fault. As long may containers not be creatable
-    /// (a ConfigMap or Secret that is not there), or quota keep pods from being created.
+    /// How long what may heal by itself may last before it counts as such a fault: a pod that finds no node, a
+    /// container that cannot be created (a ConfigMap, Secret, volume or command that is not there), pods that quota
+    /// or admission keeps from being created. Says nothing with `fail_early: false`.
     #[serde(default = "five_minutes", with = "duration")]
     pub unschedulable_after: Duration,
-    /// Require that the running containers' image digest is the one deployed.
+    /// Require that our image runs: the running containers' digest is the one deployed (`WRONG_IMAGE`); the template
+    /// still names our image (`SUPERSEDED`); something runs at all (`SCALED_TO_ZERO`); a StatefulSet's partition
+    /// does not hold back every pod (`NOT_ROLLED_OUT`). False turns all of these off.
     #[serde(default = "yes")]
     pub digest: bool,
     /// How long no new pod may become ready before the rollout of a workload that has no deadline in Kubernetes

@@ -17,6 +17,8 @@ use crate::{
 const COMPARISON_PATIENCE: Duration = Duration::from_secs(60);
 /// How long after the sync the pods' images may still be shown as they were before it.
 const IMAGES_PATIENCE: Duration = Duration::from_secs(30);
+/// What to do after somebody else's sync.
+const DEPLOY_AGAIN: &str = "look at what runs, and deploy again if ours is right";
 /// What the controller says of a sync that a window holds back.
 const BLOCKED: &str = "blocked by sync window";
 
@@ -73,7 +75,9 @@ impl Decision<'_> {
         if same_lane && epoch > self.expected.epoch {
             let by = annotation(metadata, DEPLOYMENT).unwrap_or("another deployment");
             let ours = self.expected.epoch;
-            let message = format!("{by} took its place (epoch {epoch} after {ours})");
+            let message = format!(
+                "{by} took its place (epoch {epoch} after {ours}): that one answers for what runs now, look at it"
+            );
             return Some(failed(FailureReason::SupersededEpoch, &message));
         }
         None
@@ -254,7 +258,7 @@ impl Decision<'_> {
             let (by, revision) = (words::initiator(&state.operation), words::short(&result.revision));
             return failed(
                 FailureReason::Superseded,
-                &format!("{by} synced {revision} {}", about.instead()),
+                &format!("{by} synced {revision} {}: {DEPLOY_AGAIN}", about.instead()),
             );
         }
         self.settled(Some(state))
@@ -293,7 +297,7 @@ impl Decision<'_> {
             Some(state) if about.wanted => failed(FailureReason::SyncFailed, &words::sync_failed(state)),
             _ => failed(
                 FailureReason::Superseded,
-                &format!("{by} synced {} {}", about.words, about.instead()),
+                &format!("{by} synced {} {}: {DEPLOY_AGAIN}", about.words, about.instead()),
             ),
         }
     }
@@ -374,7 +378,8 @@ impl Decision<'_> {
         if let Some(state) = after.filter(|_| looked && !self.looking()) {
             let by = words::initiator(&state.operation);
             let message = format!(
-                "{by} synced {} and not {ours}; whether it contains {ours} cannot be known here. It follows {}",
+                "{by} synced {} and not {ours}; whether it contains {ours} cannot be known here. It follows {}: \
+                 {DEPLOY_AGAIN}. Without auto-sync, exactly the commit of each deployment is synced",
                 words::short(seen),
                 words::sources(self.live)
             );
@@ -412,6 +417,8 @@ impl Decision<'_> {
             // What was synced is our commit, and nothing differs from the later one: they are the same to it.
             "Synced" if compared > floor => {}
             "Synced" => return self.refresh(format!("Argo CD has compared with {revision} only")),
+            // Exactly ours was synced. That a commit which nobody asked for differs from it says nothing of it.
+            "OutOfSync" if !at_ours && compared > floor && self.synced_whole(state) => {}
             "OutOfSync" => {
                 let what = words::out_of_sync(self.live);
                 return self.refresh(if at_ours {
@@ -423,6 +430,16 @@ impl Decision<'_> {
             _ => return self.refresh("Argo CD does not know how the cluster compares with git".to_owned()),
         }
         self.health(Some((floor, compared)))
+    }
+
+    /// Whether the operation took exactly our commit, and left nothing that git does not have any more.
+    fn synced_whole(&self, state: Option<&OperationState>) -> bool {
+        let result = state.and_then(|state| state.sync_result.as_ref());
+        result.zip(self.sync).is_some_and(|(result, sync)| {
+            let ours = sync.revision.as_str();
+            (result.revision == ours || result.revisions.iter().any(|one| one == ours))
+                && result.resources.iter().all(|one| one.status != "PruneSkipped")
+        })
     }
 
     /// How it does, as it was seen at some time not before the sync's end; without times, as it stands.

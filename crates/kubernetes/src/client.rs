@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::{
     client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tower::limit::ConcurrencyLimitLayer;
 
@@ -16,15 +16,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// process' sockets. An open watch has its answer and does not count.
 const REQUESTS: usize = 128;
 
+/// Whether the kubeconfig is there, and has the context that is to be used.
+pub(super) fn check_file(config: &ClusterConfig) -> Result<(), ClusterConfigError> {
+    let Some(path) = &config.kubeconfig else {
+        return Ok(());
+    };
+    let wrong = |error| ClusterConfigError::Kubeconfig {
+        name: config.name.clone(),
+        error: Box::new(error),
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+    let Some(context) = config.context.as_ref().or(kubeconfig.current_context.as_ref()) else {
+        return Err(wrong(KubeconfigError::CurrentContextNotSet));
+    };
+    match kubeconfig.contexts.iter().any(|one| one.name == *context) {
+        true => Ok(()),
+        false => Err(wrong(KubeconfigError::LoadContext(context.clone()))),
+    }
+}
+
 pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
     let name = || config.name.clone();
-    let sources = [config.kubeconfig.is_some(), config.in_cluster, config.pretend];
-    if sources.into_iter().filter(|given| *given).count() != 1 {
-        return Err(ClusterConfigError::Source(name()));
-    }
-    if config.context.is_some() && config.kubeconfig.is_none() {
-        return Err(ClusterConfigError::Context(name()));
-    }
     if config.pretend {
         return Ok(Cluster::Pretend);
     }

@@ -7,8 +7,9 @@ pub mod apply;
 pub mod argo_cd;
 mod client;
 pub mod evidence;
-mod live;
+mod forbidden;
 pub mod jobs;
+mod live;
 pub mod promotion;
 pub mod proxy;
 pub mod restart;
@@ -51,6 +52,42 @@ pub struct ClusterConfig {
     /// For benchmarks only: there is no cluster, and every deployment succeeds at once.
     #[serde(default)]
     pub pretend: bool,
+}
+
+impl ClusterConfig {
+    /// Looks at the keys of all of them: no file is read.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError`], naming the cluster.
+    pub fn check_all(configs: &[Self]) -> Result<(), ClusterConfigError> {
+        for (index, config) in configs.iter().enumerate() {
+            config.check()?;
+            if configs[..index].iter().any(|other| other.name == config.name) {
+                return Err(ClusterConfigError::Twice(config.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the kubeconfigs too, without connecting to a cluster.
+    ///
+    /// # Errors
+    /// [`ClusterConfigError`], naming the cluster.
+    pub fn check_files(configs: &[Self]) -> Result<(), ClusterConfigError> {
+        Self::check_all(configs)?;
+        configs.iter().try_for_each(client::check_file)
+    }
+
+    fn check(&self) -> Result<(), ClusterConfigError> {
+        let sources = [self.kubeconfig.is_some(), self.in_cluster, self.pretend];
+        if sources.into_iter().filter(|given| *given).count() != 1 {
+            return Err(ClusterConfigError::Source(self.name.clone()));
+        }
+        if self.context.is_some() && self.kubeconfig.is_none() {
+            return Err(ClusterConfigError::Context(self.name.clone()));
+        }
+        Ok(())
+    }
 }
 
 /// Why a configured cluster cannot be used at all.
@@ -155,8 +192,7 @@ impl Kubernetes {
     pub async fn write_permit(&self) -> Result<OwnedSemaphorePermit, ApiFault> {
         let busy = || {
             ApiFault::Away(format!(
-                "{WRITES} writes are under way on cluster {} and none has ended within {} s",
-                self.name,
+                "{WRITES} writes are under way and none has ended within {} s",
                 CALL_TIMEOUT.as_secs()
             ))
         };
@@ -174,12 +210,10 @@ impl Clusters {
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
     pub async fn open(configs: &[ClusterConfig]) -> Result<Self, ClusterConfigError> {
+        ClusterConfig::check_all(configs)?;
         let mut clusters = BTreeMap::new();
         for config in configs {
-            let cluster = client::open(config).await?;
-            if clusters.insert(config.name.clone(), cluster).is_some() {
-                return Err(ClusterConfigError::Twice(config.name.clone()));
-            }
+            clusters.insert(config.name.clone(), client::open(config).await?);
         }
         Ok(Self(Arc::new(clusters)))
     }
@@ -203,10 +237,20 @@ impl Clusters {
 
 /// A cluster that the configuration does not have, and those it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no cluster {name} in this service's configuration; there are: {}", .known.iter().map(Name::as_str).collect::<Vec<_>>().join(", "))]
+#[error("no cluster {name} in this service's configuration, {}: mend target.cluster in the catalog, or clusters in the configuration", there_are(.known))]
 pub struct UnknownCluster {
     pub name: Name,
     pub known: Vec<Name>,
+}
+
+fn there_are(known: &[Name]) -> String {
+    match known {
+        [] => "which has none".to_owned(),
+        known => {
+            let names: Vec<&str> = known.iter().map(Name::as_str).collect();
+            format!("which has {}", names.join(", "))
+        }
+    }
 }
 
 /// What an API server said, as far as it matters for what happens next.
@@ -226,7 +270,12 @@ impl ApiFault {
         match error {
             // 401 heals when a token is renewed; 404 is an answer only where the caller says so.
             kube::Error::Api(status) if !matches!(status.code, 401 | 408 | 409 | 429 | 500..) => {
-                Self::Refused(format!("{what}: {}", cut(&status.message)))
+                let help = forbidden::help(status.code, &status.message);
+                Self::Refused(format!(
+                    "{what}: {}{}",
+                    cut(&status.message),
+                    help.unwrap_or_default()
+                ))
             }
             kube::Error::Api(status) => {
                 Self::Away(format!("{what}: {} ({})", cut(&status.message), status.code))
@@ -253,10 +302,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Runs a call with the common time limit.
-pub async fn call<T>(
-    what: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ApiFault> {
+pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiFault> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(ApiFault::of(what, &error)),

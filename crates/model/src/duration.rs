@@ -19,6 +19,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         })
 }
 
+/// As people write durations: `24h`, `1h 30m`.
+pub fn print(duration: Duration) -> String {
+    SignedDuration::try_from(duration).map_or_else(
+        |_| format!("{}s", duration.as_secs()),
+        |signed| format!("{signed:#}"),
+    )
+}
+
 /// For `#[serde(with = "duration")]`.
 ///
 /// # Errors

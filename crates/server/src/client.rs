@@ -64,6 +64,23 @@ impl ClientConfig {
         }
     }
 
+    /// Looks at the URL alone: no file is read, nothing is connected to.
+    ///
+    /// # Errors
+    /// A URL that cannot be used; `key` as in [`connect`](Self::connect).
+    pub fn check_url(&self, key: &str) -> Result<(), ConfigError> {
+        self.uri(key).map(drop)
+    }
+
+    /// Looks at all of it, files included, without connecting.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn check(&self, key: &str) -> Result<(), ConfigError> {
+        self.endpoint(key)?;
+        self.authorization(key).map(drop)
+    }
+
     /// A channel that connects with the first request and again whenever the connection is lost. Must be called within
     /// a tokio runtime.
     ///
@@ -71,66 +88,75 @@ impl ClientConfig {
     /// A URL, token or certificate that cannot be used; `key` is where this configuration stands, such as
     /// `build` for errors that name `build.url`.
     pub fn connect(&self, key: &str) -> Result<Channel, ConfigError> {
-        let at = |name: &str| format!("{key}.{name}");
-        let uri: Uri = self
-            .url
-            .parse()
-            .map_err(|error| ConfigError::invalid(at("url"), format!("is no URL: {error}")))?;
+        let endpoint = self.endpoint(key)?;
+        let authorization = self.authorization(key)?;
+        Ok(InterceptedService::new(
+            endpoint.connect_lazy(),
+            Outgoing { authorization },
+        ))
+    }
+
+    fn uri(&self, key: &str) -> Result<Uri, ConfigError> {
+        let wrong = |words: &str| Err(ConfigError::invalid(format!("{key}.url"), words));
+        let uri: Uri = match self.url.parse() {
+            Ok(uri) => uri,
+            Err(error) => return wrong(&format!("is no URL: {error}")),
+        };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host == "localhost"
             || host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|address| address.is_loopback());
-        let mut endpoint = Endpoint::from(uri.clone())
+        match uri.scheme_str() {
+            Some("https") => Ok(uri),
+            Some("http") if loopback || self.allow_plaintext => Ok(uri),
+            Some("http") => wrong(
+                "would send the token readable; use https, or set allow_plaintext: true behind a proxy that brings TLS",
+            ),
+            _ => wrong("must begin with https:// or http://"),
+        }
+    }
+
+    fn endpoint(&self, key: &str) -> Result<Endpoint, ConfigError> {
+        let at = |name: &str| format!("{key}.{name}");
+        let uri = self.uri(key)?;
+        let tls = uri.scheme_str() == Some("https");
+        let mut endpoint = Endpoint::from(uri)
             .connect_timeout(CONNECT)
             .timeout(self.timeout)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        match uri.scheme_str() {
-            Some("https") => {
-                let tls = match &self.ca_file {
-                    Some(path) => {
-                        let pem = std::fs::read(path).map_err(|error| {
-                            ConfigError::invalid(
-                                at("ca_file"),
-                                format!("{}: cannot be read: {error}", path.display()),
-                            )
-                        })?;
-                        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
-                    }
-                    None => ClientTlsConfig::new().with_native_roots(),
-                };
-                endpoint = endpoint.tls_config(tls).map_err(|error| {
-                    ConfigError::invalid(at("ca_file"), format!("cannot be used for TLS: {error}"))
-                })?;
-            }
-            Some("http") if loopback || self.allow_plaintext => {}
-            Some("http") => {
-                return Err(ConfigError::invalid(
-                    at("url"),
-                    "would send the token readable; use https, or set allow_plaintext: true behind a proxy that brings TLS",
-                ));
-            }
-            _ => {
-                return Err(ConfigError::invalid(
-                    at("url"),
-                    "must begin with https:// or http://",
-                ));
-            }
+        if tls {
+            let tls = match &self.ca_file {
+                Some(path) => {
+                    let pem = std::fs::read(path).map_err(|error| {
+                        ConfigError::invalid(
+                            at("ca_file"),
+                            format!("{}: cannot be read: {error}", path.display()),
+                        )
+                    })?;
+                    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+                }
+                None => ClientTlsConfig::new().with_native_roots(),
+            };
+            endpoint = endpoint.tls_config(tls).map_err(|error| {
+                ConfigError::invalid(at("ca_file"), format!("cannot be used for TLS: {error}"))
+            })?;
         }
+        Ok(endpoint)
+    }
+
+    fn authorization(&self, key: &str) -> Result<Option<MetadataValue<Ascii>>, ConfigError> {
+        let at = |name: &str| format!("{key}.{name}");
         let token = one_secret(
             &at("token"),
             self.token.as_ref(),
             &at("token_file"),
             self.token_file.as_deref(),
         )?;
-        let authorization = token.map(|token| bearer(&at("token"), &token)).transpose()?;
-        Ok(InterceptedService::new(
-            endpoint.connect_lazy(),
-            Outgoing { authorization },
-        ))
+        token.map(|token| bearer(&at("token"), &token)).transpose()
     }
 }
 

@@ -105,3 +105,38 @@ fn a_catalog_with_a_typo_is_told_with_line_and_key() {
     let output = slipway(&["config", "validate", "--catalog", &path.display().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_catalog_is_held_against_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (catalog, config) = (path("catalog.yaml"), path("deploy.yaml"));
+    fs::write(
+        &catalog,
+        "environments: [dev]\nservices:\n  - name: shop\n    repository: https://git.example/shop.git\n    image: registry.example/shop\n    \
+         environments:\n      - {name: dev, policy: none, target: {cluster: moon, namespace: dev, name: shop}}\n",
+    )
+    .unwrap();
+    let write = |cluster: &str| {
+        let text = format!(
+            "server: {{listen: \"127.0.0.1:0\"}}\ndatabase: {{url: \"sqlite:///deploy.db\"}}\ncatalog: /absent\n\
+             clusters: [{{name: {cluster}, kubeconfig: /absent}}]\nbuild: {{url: \"http://127.0.0.1:1\"}}\n\
+             gitops: {{url: \"http://127.0.0.1:2\"}}\napproval: {{url: \"http://127.0.0.1:3\"}}\n"
+        );
+        fs::write(&config, text).unwrap();
+    };
+    let given = format!("deploy-svc={config}");
+    let validate = || slipway(&["config", "validate", "--catalog", &catalog, "--config", &given]);
+    write("earth");
+    let output = validate();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("services.shop.environments.dev.target.cluster: no cluster moon")
+            && said.contains("earth"),
+        "{said}"
+    );
+    write("moon");
+    let output = validate();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}

@@ -1,7 +1,8 @@
 //! `slipway config …`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use deploy_svc::catalog::Catalog;
 use slipway_server::ServiceConfig;
 
 use crate::{Outcome, args::ConfigCommand, failure::Failure, out};
@@ -16,23 +17,22 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
         Ok(()) => out::line(format_args!("{}: ok", path.display())),
         Err(error) => {
             outcome = Outcome::DidNot;
-            eprintln!("{}: {error}", path.display());
+            let place = format!("{}: ", path.display());
+            // Readers of files name them themselves.
+            eprintln!("{place}{}", error.strip_prefix(&place).unwrap_or(&error));
         }
     };
+    let mut catalogs = Vec::new();
     for path in &catalog {
-        told(
-            path,
-            deploy_svc::catalog::Catalog::read(path)
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-        );
+        let read = Catalog::read(path).map_err(|error| error.to_string());
+        told(path, read.map(|catalog| catalogs.push((path, catalog))));
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
             "build" => check::<build_svc::Config>(path),
             "gitops" => check::<gitops_svc::Config>(path),
             "approval" => check::<approval_svc::Config>(path),
-            "deploy" => check::<deploy_svc::Config>(path),
+            "deploy" => check_deploy(path, &catalogs),
             _ => Err(format!(
                 "no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc"
             )),
@@ -40,6 +40,27 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
         told(path, result);
     }
     Ok(outcome)
+}
+
+/// The clusters and Prometheus servers that the catalogs name must be there. Other files are not looked at: they are
+/// where the service runs, which has `--check` for them.
+fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), String> {
+    let config: deploy_svc::Config = slipway_server::config::read(path).map_err(|error| error.to_string())?;
+    config.server().check().map_err(|error| error.to_string())?;
+    config.check_settings().map_err(|error| error.to_string())?;
+    let configured = config.configured().map_err(|error| error.to_string())?;
+    let wrong: Vec<String> = catalogs
+        .iter()
+        .filter_map(|(catalog_path, catalog)| {
+            let error = configured.check(catalog).err()?;
+            Some(format!("{}: {error}", catalog_path.display()))
+        })
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
+    }
 }
 
 fn check<C: ServiceConfig>(path: &Path) -> Result<(), String> {

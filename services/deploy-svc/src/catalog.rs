@@ -7,6 +7,7 @@
 
 mod bake;
 mod check;
+mod configured;
 mod delivery;
 mod file;
 mod job;
@@ -22,6 +23,7 @@ pub use slipway_verdict::{Target, Verify, WorkloadKind};
 
 pub use bake::{Bake, Metric};
 pub use check::{Check, CheckKind, GrpcCheck, HttpCheck, Patience, Port, TcpCheck};
+pub use configured::Configured;
 pub use delivery::{Action, ArgoCd, Blocked, Gate, OnFailure, Pauses};
 pub use job::{Job, Jobs};
 pub use store::{CatalogStore, Problem as CatalogReadError};

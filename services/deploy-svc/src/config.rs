@@ -6,9 +6,10 @@ use serde::Deserialize;
 use slipway_server::{BusConfig, ClientConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
 use slipway_telemetry::TelemetryConfig;
 
-use slipway_kubernetes::ClusterConfig;
+use slipway_kubernetes::{ClusterConfig, ClusterConfigError};
 
 use crate::{
+    catalog::{CatalogStore, Configured},
     checks::ChecksConfig,
     prometheus::{PrometheusConfig, Prometheuses},
 };
@@ -47,6 +48,51 @@ fn concurrency() -> usize {
     2048
 }
 
+impl Config {
+    /// Looks at what the file itself says: reads no other, connects to nothing.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check_settings(&self) -> Result<(), ConfigError> {
+        if self.concurrency == 0 {
+            return Err(ConfigError::invalid("concurrency", "must be at least 1"));
+        }
+        ClusterConfig::check_all(&self.clusters).map_err(cluster)?;
+        for (key, client) in self.clients() {
+            client.check_url(key)?;
+        }
+        Prometheuses::open(&self.prometheus).map(drop)
+    }
+
+    /// What a catalog may name.
+    ///
+    /// # Errors
+    /// A Prometheus that cannot be used.
+    pub fn configured(&self) -> Result<Configured, ConfigError> {
+        Ok(Configured {
+            clusters: self.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+            prometheus: Prometheuses::open(&self.prometheus)?,
+        })
+    }
+
+    fn clients(&self) -> [(&'static str, &ClientConfig); 3] {
+        [
+            ("build", &self.build),
+            ("gitops", &self.gitops),
+            ("approval", &self.approval),
+        ]
+    }
+}
+
+/// The error's own words begin with `clusters.NAME: `, which is the key.
+fn cluster(error: ClusterConfigError) -> ConfigError {
+    let text = error.to_string();
+    match text.split_once(": ") {
+        Some((key, words)) => ConfigError::invalid(key, words),
+        None => ConfigError::invalid("clusters", text),
+    }
+}
+
 impl ServiceConfig for Config {
     fn server(&self) -> &ServerConfig {
         &self.server
@@ -60,10 +106,137 @@ impl ServiceConfig for Config {
         &self.telemetry
     }
 
+    /// All that can be known before anything is connected to: the files that it names too.
     fn check(&self) -> Result<(), ConfigError> {
-        if self.concurrency == 0 {
-            return Err(ConfigError::invalid("concurrency", "must be at least 1"));
+        self.check_settings()?;
+        ClusterConfig::check_files(&self.clusters).map_err(cluster)?;
+        for (key, client) in self.clients() {
+            client.check(key)?;
         }
-        Prometheuses::open(&self.prometheus).map(drop)
+        let configured = self.configured()?;
+        CatalogStore::open(&self.catalog)
+            .and_then(|catalog| catalog.within(configured))
+            .map(drop)
+            .map_err(|problem| ConfigError::invalid("catalog", problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use slipway_server::{ServiceConfig, config};
+
+    use super::Config;
+
+    const CATALOG: &str = "
+environments: [prod]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: prod
+        policy: none
+        target: { cluster: main, namespace: shop, name: shop }
+        bake: { for: 10m, metrics: [{ name: errors, query: vector(0), max: 1 }] }
+";
+    const CONFIG: &str = "
+server: { listen: 127.0.0.1:0 }
+database: { url: 'sqlite:///deploy.db' }
+catalog: FOLDER/catalog.yaml
+clusters: [{ name: main, kubeconfig: FOLDER/kubeconfig }]
+prometheus: [{ name: metrics, url: 'http://127.0.0.1:9090' }]
+build: { url: 'http://127.0.0.1:1' }
+gitops: { url: 'http://127.0.0.1:2' }
+approval: { url: 'http://127.0.0.1:3' }
+";
+    const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+current-context: one
+contexts: [{ name: one, context: { cluster: one, user: one } }]
+clusters: [{ name: one, cluster: { server: 'https://127.0.0.1:6443' } }]
+users: [{ name: one, user: {} }]
+";
+
+    fn read(folder: &Path, text: &str) -> Config {
+        let path = folder.join("deploy.yaml");
+        fs::write(&path, text.replace("FOLDER", &folder.display().to_string())).unwrap();
+        config::read(&path).unwrap()
+    }
+
+    #[test]
+    fn what_would_keep_it_from_starting_or_deploying_is_found_by_a_check() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("catalog.yaml"), CATALOG).unwrap();
+        fs::write(folder.path().join("kubeconfig"), KUBECONFIG).unwrap();
+        read(folder.path(), CONFIG).check().unwrap();
+        for (from, to, words) in [
+            (
+                "catalog: FOLDER/catalog.yaml",
+                "catalog: FOLDER/absent.yaml",
+                "catalog: ",
+            ),
+            (
+                "kubeconfig: FOLDER/kubeconfig",
+                "pretend: false",
+                "clusters.main: give exactly one of kubeconfig",
+            ),
+            (
+                "kubeconfig: FOLDER/kubeconfig",
+                "kubeconfig: FOLDER/absent",
+                "clusters.main: failed to read kubeconfig",
+            ),
+            (
+                "FOLDER/kubeconfig }",
+                "FOLDER/kubeconfig, context: two }",
+                "clusters.main: ",
+            ),
+            (
+                "{ name: main, kubeconfig: FOLDER/kubeconfig }",
+                "{ name: main, pretend: true }, { name: main, pretend: true }",
+                "clusters.main: named twice",
+            ),
+            ("http://127.0.0.1:2", "not a url", "gitops.url: is no URL"),
+            (
+                "http://127.0.0.1:3",
+                "ftp://127.0.0.1",
+                "approval.url: must begin with",
+            ),
+            (
+                "http://127.0.0.1:1",
+                "http://build.example",
+                "build.url: would send the token readable",
+            ),
+            (
+                "url: 'http://127.0.0.1:2' }",
+                "url: 'http://127.0.0.1:2', token_file: FOLDER/absent }",
+                "gitops.token_file: ",
+            ),
+            (
+                "name: main",
+                "name: other",
+                "services.shop.environments.prod.target.cluster: no cluster main in this service's configuration, which has other",
+            ),
+            (
+                "clusters: [{ name: main, kubeconfig: FOLDER/kubeconfig }]",
+                "clusters: []",
+                "configuration, which has none: mend target.cluster in the catalog, or clusters",
+            ),
+            (
+                "prometheus: [{ name: metrics, url: 'http://127.0.0.1:9090' }]",
+                "prometheus: []",
+                "services.shop.environments.prod.bake.metrics[0].prometheus: the metric must name a prometheus",
+            ),
+        ] {
+            assert!(CONFIG.contains(from), "{from}");
+            let config = read(folder.path(), &CONFIG.replace(from, to));
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{to}: {error}");
+        }
+        // Where it does not run, its files are not there: what the file itself says holds all the same.
+        let elsewhere = CONFIG.replace("FOLDER", "/absent");
+        read(folder.path(), &elsewhere).check_settings().unwrap();
     }
 }

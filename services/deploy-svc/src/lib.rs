@@ -56,7 +56,11 @@ const LEASE: Duration = Duration::from_secs(10);
 /// What keeps the service from starting, and what ends it other than `shutdown`.
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
     config.check()?;
-    let catalog = Arc::new(CatalogStore::open(&config.catalog).map_err(RunError::other("catalog"))?);
+    let catalog = CatalogStore::open(&config.catalog)
+        .map_err(RunError::other("catalog"))?
+        .within(config.configured()?)
+        .map_err(RunError::other("catalog"))?;
+    let catalog = Arc::new(catalog);
     let clusters = Clusters::open(&config.clusters)
         .await
         .map_err(RunError::other("clusters"))?;

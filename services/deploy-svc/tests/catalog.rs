@@ -6,7 +6,9 @@ mod delivery;
 
 use std::{fs, time::Duration};
 
-use deploy_svc::catalog::{Catalog, CatalogError, CatalogStore, CheckKind, Port, Supersede, WorkloadKind};
+use deploy_svc::catalog::{
+    Catalog, CatalogError, CatalogStore, CheckKind, Configured, Port, Supersede, WorkloadKind,
+};
 use pretty_assertions::assert_eq;
 use tokio_util::sync::CancellationToken;
 
@@ -251,7 +253,7 @@ fn what_makes_no_sense_is_named_by_its_path() {
             "timeout: 20m",
             "timeout: 20h",
             "services.shop.build.timeout",
-            "at most 21600 s",
+            "at most 6h",
         ),
         (
             "overlays/dev ",
@@ -343,6 +345,30 @@ async fn a_changed_file_comes_into_force_and_a_bad_one_does_not() {
         .expect("the new catalog comes into force");
     shutdown.cancel();
     follower.await.unwrap();
+
+    // What the configuration does not have is no better than a mistake.
+    let other = Configured {
+        clusters: vec!["other".parse().unwrap()],
+        ..Configured::default()
+    };
+    let words = "services.shop.environments.dev.target.cluster: no cluster local in this service's configuration, \
+                 which has other: mend";
+    let error = store.clone().within(other).unwrap_err().to_string();
+    assert!(error.contains(words), "{error}");
+    let here = Configured {
+        clusters: vec!["local".parse().unwrap(), "other".parse().unwrap()],
+        ..Configured::default()
+    };
+    let store = store.within(here).unwrap();
+    let before = store.current().hash().to_owned();
+    fs::write(&path, GOOD.replacen("cluster: local", "cluster: moon", 1)).unwrap();
+    let error = store.reload().unwrap_err().to_string();
+    assert!(
+        error.contains("environments.staging.target.cluster: no cluster moon")
+            && error.contains("which has local, other"),
+        "{error}"
+    );
+    assert_eq!(store.current().hash(), before);
 
     assert!(
         CatalogStore::open(folder.path().join("absent.yaml"))

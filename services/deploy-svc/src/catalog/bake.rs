@@ -9,6 +9,8 @@ use crate::prometheus::template;
 
 /// Shorter would be load and no news: Prometheus scrapes every few seconds at best.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+/// Where none is written, and the bake is not shorter.
+const INTERVAL: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const MAX_METRICS: usize = 20;
 /// Of all metrics together: each is recorded with the deployment.
@@ -16,16 +18,43 @@ const MAX_MEASUREMENTS: u128 = 5000;
 
 /// How long a version is watched, and by what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Written")]
 pub struct Bake {
     /// From the last passed check to the end of the watch. The pods stay watched too.
     #[serde(rename = "for", with = "duration")]
     pub period: Duration,
-    /// Between measurements.
-    #[serde(default = "thirty_seconds", with = "duration")]
+    /// Between measurements. Left out, 30 s, or the whole time of a shorter bake.
+    #[serde(with = "duration")]
     pub interval: Duration,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
+}
+
+/// As it is written, which may leave out what depends on the rest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "for", with = "duration")]
+    period: Duration,
+    #[serde(default, with = "duration::option")]
+    interval: Option<Duration>,
+    #[serde(default)]
+    metrics: Vec<Metric>,
+}
+
+impl From<Written> for Bake {
+    fn from(written: Written) -> Self {
+        let Written {
+            period,
+            interval,
+            metrics,
+        } = written;
+        Self {
+            interval: interval.unwrap_or_else(|| period.min(INTERVAL)),
+            period,
+            metrics,
+        }
+    }
 }
 
 /// One Prometheus query with its thresholds. Without data it fails closed: inconclusive is not success.
@@ -59,14 +88,15 @@ impl Bake {
     pub fn check(&self) -> Vec<(String, String)> {
         let mut faults = Faults::default();
         faults.require(
-            !self.period.is_zero() && self.period <= LONGEST,
+            (LEAST_INTERVAL..=LONGEST).contains(&self.period),
             "for",
-            "must be more than 0 s and at most 24 h",
+            "must be at least 1s and at most 24h",
         );
+        // Of a time that is no time, the interval says nothing.
         faults.require(
-            self.interval >= LEAST_INTERVAL && self.interval <= self.period,
+            self.period < LEAST_INTERVAL || (LEAST_INTERVAL..=self.period).contains(&self.interval),
             "interval",
-            "must be at least 1 s and at most the whole time of the bake",
+            "must be at least 1s and at most the whole time of the bake",
         );
         faults.require(
             self.metrics.len() <= MAX_METRICS,
@@ -125,9 +155,6 @@ impl Faults {
     }
 }
 
-const fn thirty_seconds() -> Duration {
-    Duration::from_secs(30)
-}
 const fn three() -> u32 {
     3
 }
@@ -141,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn a_short_bake_measures_at_its_end() {
+        for (text, seconds) in [
+            (r#"{"for": "10s"}"#, 10),
+            (r#"{"for": "30s"}"#, 30),
+            (r#"{"for": "10m"}"#, 30),
+            (r#"{"for": "10m", "interval": "1m"}"#, 60),
+        ] {
+            let bake = bake(text);
+            assert_eq!(bake.interval.as_secs(), seconds, "{text}");
+            let stored = serde_json::to_string(&bake).unwrap();
+            assert_eq!(super::tests::bake(&stored), bake, "{stored}");
+        }
+    }
+
+    #[test]
     fn faults_name_their_place() {
         for (text, faults) in [
             (r#"{"for": "10m"}"#, vec![]),
@@ -148,11 +190,13 @@ mod tests {
                 r#"{"for": "10m", "metrics": [{"name": "e", "query": "vector(1)", "max": 1}]}"#,
                 vec![],
             ),
+            (r#"{"for": "0s"}"#, vec!["for: must be at least 1s"]),
+            (r#"{"for": "500ms"}"#, vec!["for: must be at least 1s"]),
+            (r#"{"for": "10s"}"#, vec![]),
             (
-                r#"{"for": "0s"}"#,
-                vec!["for: must be more", "interval: must be at least"],
+                r#"{"for": "25h"}"#,
+                vec!["for: must be at least 1s and at most 24h"],
             ),
-            (r#"{"for": "25h"}"#, vec!["for: must be more"]),
             (
                 r#"{"for": "10m", "interval": "500ms"}"#,
                 vec!["interval: must be at least"],

@@ -50,7 +50,7 @@ pub enum Pauses {
     /// Somebody promotes or aborts: through this service, or with the tool's own command.
     #[default]
     Wait,
-    /// This service promotes at once.
+    /// This service promotes at once. Of a Rollout alone: who answers Flagger's webhooks decides there.
     Promote,
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Catalog, CatalogError, MAX_BYTES};
+use super::{Catalog, CatalogError, Configured, MAX_BYTES};
 
 /// How often the file's time and size are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -18,11 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a catalog file gives no catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    #[error("catalog {}: cannot read it: {error}", path.display())]
+    #[error("{}: cannot read it: {error}", path.display())]
     Io { path: PathBuf, error: std::io::Error },
-    #[error("catalog {}: larger than {MAX_BYTES} bytes", path.display())]
+    #[error("{}: larger than {MAX_BYTES} bytes", path.display())]
     TooLarge { path: PathBuf },
-    #[error("catalog {}: {error}", path.display())]
+    #[error("{}: {error}", path.display())]
     Catalog { path: PathBuf, error: CatalogError },
 }
 
@@ -53,6 +53,8 @@ pub(super) fn read(path: &Path) -> Result<Catalog, Problem> {
 pub struct CatalogStore {
     current: Arc<RwLock<Arc<Catalog>>>,
     path: Arc<Path>,
+    /// What it may name; none where nobody said.
+    configured: Option<Arc<Configured>>,
 }
 
 impl CatalogStore {
@@ -66,6 +68,30 @@ impl CatalogStore {
         Ok(Self {
             current: Arc::new(RwLock::new(Arc::new(catalog))),
             path: path.into(),
+            configured: None,
+        })
+    }
+
+    /// Asks of this catalog, and of each that is read later, that it names only what the configuration has.
+    ///
+    /// # Errors
+    /// Each place that names something else.
+    pub fn within(self, configured: Configured) -> Result<Self, Problem> {
+        let store = Self {
+            configured: Some(Arc::new(configured)),
+            ..self
+        };
+        store.check(&store.current())?;
+        Ok(store)
+    }
+
+    fn check(&self, catalog: &Catalog) -> Result<(), Problem> {
+        let Some(configured) = &self.configured else {
+            return Ok(());
+        };
+        configured.check(catalog).map_err(|error| Problem::Catalog {
+            path: self.path.to_path_buf(),
+            error,
         })
     }
 
@@ -74,6 +100,7 @@ impl CatalogStore {
         Self {
             current: Arc::new(RwLock::new(Arc::new(catalog))),
             path: Path::new("").into(),
+            configured: None,
         }
     }
 
@@ -85,9 +112,10 @@ impl CatalogStore {
     /// Reads the file again, and puts it in force when it is valid. Tells whether its content is another one.
     ///
     /// # Errors
-    /// When the file is no valid catalog; the one in force stays.
+    /// When the file is no valid catalog, or names what the configuration does not have; the one in force stays.
     pub fn reload(&self) -> Result<bool, Problem> {
         let catalog = read(&self.path)?;
+        self.check(&catalog)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let changed = current.hash() != catalog.hash();
         if changed {

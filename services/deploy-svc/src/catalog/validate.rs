@@ -6,7 +6,7 @@ mod watching;
 
 use std::{collections::HashMap, time::Duration};
 
-use slipway_model::{BranchName, Name};
+use slipway_model::{BranchName, Name, duration};
 
 use super::{
     BranchPattern, BranchRule, Build, Environment, Fault, Gate, Service,
@@ -39,7 +39,7 @@ impl Faults {
         if value.is_zero() || value > max {
             self.add(
                 path,
-                format!("must be more than 0 s and at most {} s", max.as_secs()),
+                format!("must be more than 0s and at most {}", duration::print(max)),
             );
         }
     }

@@ -305,26 +305,31 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
             "pauses",
             "Rollout or a Canary",
         ),
+        (
+            format!("{}\n{GIT}\npauses: promote", target("Canary")),
+            "pauses",
+            "whoever answers Flagger's webhooks",
+        ),
         // times
         (
             format!("{deployment}\n{GIT}\ntimeout: {{ change: 48h }}"),
             "timeout.change",
-            "at most 86400 s",
+            "more than 0s and at most 24h",
         ),
         (
             format!("{deployment}\n{GIT}\ntimeout: {{ deploy: 48h }}"),
             "timeout.deploy",
-            "at most 86400 s",
+            "more than 0s and at most 24h",
         ),
         (
             format!("{application}\n{GIT}\ntimeout: {{ deploy: 721h }}"),
             "timeout.deploy",
-            "at most 2592000 s",
+            "at most 720h",
         ),
         (
             format!("{deployment}\n{GIT}\nverify: {{ progress_deadline: 0s }}"),
             "verify.progress_deadline",
-            "more than 0 s",
+            "more than 0s",
         ),
         // Jobs
         (
@@ -381,7 +386,7 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
                 "{deployment}\n{GIT}\njobs: {{ before: [{{ name: a, timeout: 25h, pod: {{ containers: [{{ name: a }}] }} }}] }}"
             ),
             "jobs.before[0].timeout",
-            "at most 86400 s",
+            "more than 0s and at most 24h",
         ),
         // checks
         (

@@ -210,6 +210,11 @@ impl Rules<'_> {
             self.at("pauses"),
             "only a Rollout or a Canary pauses for somebody's word: leave it out",
         );
+        faults.require(
+            self.kind != WorkloadKind::Canary || pauses != Some(Pauses::Promote),
+            self.at("pauses"),
+            "promote has no effect on a Canary, since whoever answers Flagger's webhooks confirm-rollout and confirm-promotion decides: leave it out",
+        );
     }
 
     fn check_timeouts(&self, timeout: &Timeouts, faults: &mut Faults) {

@@ -387,7 +387,11 @@ async fn a_sync_that_a_window_holds_back_does_not_outlive_its_refusal(bench: &Be
 async fn an_application_that_is_not_there_is_named(bench: &Bench) {
     define(bench.cluster.client()).await;
     let state = bench.run(sync(bench, &ours(), 1, ArgoCd::default())).await;
-    failed(&state, "DELETED", &["there is no Application shop in"]);
+    failed(
+        &state,
+        "APPLICATION_NOT_FOUND",
+        &["there is no Application shop in namespace", "create it"],
+    );
 }
 
 async fn the_sync_of_somebody_else_ends_ours(bench: &Bench) {

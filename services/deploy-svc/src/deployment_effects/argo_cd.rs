@@ -39,7 +39,7 @@ pub(super) async fn apply(
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let mut all = match Fleet::new(cluster, run, request) {
+    let mut all = match Applications::new(cluster, run, request) {
         Ok(all) => all,
         Err(reason) => return Some(refused(run, reason)),
     };
@@ -65,7 +65,7 @@ pub(super) async fn follow(
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let mut all = match Fleet::new(cluster, run, request) {
+    let mut all = match Applications::new(cluster, run, request) {
         Ok(all) => all,
         Err(reason) => return Some(refused(run, reason)),
     };
@@ -108,21 +108,23 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
 }
 
 /// The applications of one deployment.
-struct Fleet<'a> {
+struct Applications<'a> {
     cluster: &'a Kubernetes,
     run: &'a Run,
     argo_cd: &'a ArgoCd,
-    ships: Vec<Ship>,
+    followed: Vec<FollowedApplication>,
 }
 
-/// One application.
-struct Ship {
+/// One of them, with what is known of it.
+struct FollowedApplication {
     target: Target,
     subscription: Subscription,
     expected: Expected,
     sync: Sync,
     /// When a look at git was asked for last.
     asked: Option<Timestamp>,
+    /// Whether it was there.
+    seen: bool,
     /// Why the watch may be behind, as it was when it was looked at.
     fault: Option<String>,
     windows: Option<Vec<SyncWindow>>,
@@ -145,7 +147,7 @@ enum Asked {
     Not(Step),
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> Applications<'a> {
     fn new(cluster: &'a Kubernetes, run: &'a Run, request: &'a DeploymentRequest) -> Result<Self, Reason> {
         let defect = |what: &str| Reason::new("INTERNAL", format!("{what}; this is a defect"));
         let Action::Sync { argo_cd } = &request.action else {
@@ -155,7 +157,7 @@ impl<'a> Fleet<'a> {
             .source
             .as_ref()
             .ok_or_else(|| Reason::new("NO_SOURCE", "there is no commit to sync; this is a defect"))?;
-        let ships = targets(request, argo_cd)
+        let followed = targets(request, argo_cd)
             .map(|target| {
                 let sync = Sync {
                     operation: operation(run, &target),
@@ -172,7 +174,8 @@ impl<'a> Fleet<'a> {
                     expected.applied = Applied::default();
                     expected.verify.digest = false;
                 }
-                Ship {
+                FollowedApplication {
+                    seen: !expected.applied.uid.is_empty(),
                     subscription: cluster.follow(&target),
                     target,
                     expected,
@@ -188,39 +191,39 @@ impl<'a> Fleet<'a> {
             cluster,
             run,
             argo_cd,
-            ships,
+            followed,
         })
     }
 
     /// Asks for all syncs, once none of them has to wait. One that was asked for already is left alone.
     async fn ask(&mut self) -> Result<Asked, ApiFault> {
-        let (cluster, count) = (self.cluster, self.ships.len());
-        let looks = self.ships.iter_mut().map(|ship| ship.look(cluster));
+        let (cluster, count) = (self.cluster, self.followed.len());
+        let looks = self.followed.iter_mut().map(|one| one.look(cluster));
         let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
         let mut verdicts = Vec::with_capacity(count);
-        for (ship, look) in self.ships.iter().zip(&looks) {
+        for (one, look) in self.followed.iter().zip(&looks) {
             let verdict = match look {
-                Look::Gone => return Ok(Asked::Failed(named(&ship.target, count, &absent(&ship.target)))),
-                Look::Live(live, _) if live.asked_for(&ship.sync) || live.automated() => Verdict::Complete,
+                Look::Gone => return Ok(Asked::Failed(named(&one.target, count, &one.not_there()))),
+                Look::Live(live, _) if live.asked_for(&one.sync) || live.automated() => Verdict::Complete,
                 Look::Live(_, Next::StartSync) => Verdict::Complete,
                 Look::Live(_, Next::Failed(failure)) => {
-                    return Ok(Asked::Failed(named(&ship.target, count, failure)));
+                    return Ok(Asked::Failed(named(&one.target, count, failure)));
                 }
                 Look::Live(_, next) | Look::Unknown(next) => application::verdict(next.clone()),
             };
-            verdicts.push((ship.target.name.clone(), verdict));
+            verdicts.push((one.target.name.clone(), verdict));
         }
         if let Verdict::Progressing { message, look_again } = application::combine(&verdicts) {
             return Ok(Asked::Not(Step { message, look_again }));
         }
         // One after the other, the target last: what was recorded of it means that all were asked for.
         let mut applied = Applied::default();
-        for ship in self.ships.iter_mut().rev() {
-            match ship.begin(cluster, self.run, self.argo_cd).await? {
+        for one in self.followed.iter_mut().rev() {
+            match one.begin(cluster, self.run, self.argo_cd).await? {
                 Begun::Yes(asked) => applied = asked,
-                Begun::Failed(failure) => return Ok(Asked::Failed(named(&ship.target, count, &failure))),
+                Begun::Failed(failure) => return Ok(Asked::Failed(named(&one.target, count, &failure))),
                 Begun::Not(next) => {
-                    let waiting = (ship.target.name.clone(), application::verdict(next));
+                    let waiting = (one.target.name.clone(), application::verdict(next));
                     return Ok(Asked::Not(Step::of(waiting)));
                 }
             }
@@ -232,13 +235,13 @@ impl<'a> Fleet<'a> {
     async fn advance(&mut self) -> Result<Verdict, ApiFault> {
         let (cluster, run, argo_cd) = (self.cluster, self.run, self.argo_cd);
         let steps = self
-            .ships
+            .followed
             .iter_mut()
-            .map(|ship| ship.advance(cluster, run, argo_cd));
+            .map(|one| one.advance(cluster, run, argo_cd));
         let verdicts = join_all(steps).await;
         let mut named = Vec::with_capacity(verdicts.len());
-        for (ship, verdict) in self.ships.iter().zip(verdicts) {
-            named.push((ship.target.name.clone(), verdict?));
+        for (one, verdict) in self.followed.iter().zip(verdicts) {
+            named.push((one.target.name.clone(), verdict?));
         }
         Ok(application::combine(&named))
     }
@@ -246,7 +249,7 @@ impl<'a> Fleet<'a> {
     /// Waits until something can have changed.
     async fn pause(&mut self, step: Step, fault: Option<String>, words: &mut Words<'_>) {
         let cluster = self.cluster;
-        let watch = self.ships.iter().find_map(|ship| ship.fault.clone());
+        let watch = self.followed.iter().find_map(|one| one.fault.clone());
         let fault = fault.or(watch);
         let quiet = if fault.is_some() { QUIET_AFTER_FAULT } else { QUIET };
         match fault {
@@ -260,9 +263,9 @@ impl<'a> Fleet<'a> {
         tokio::pin!(until);
         loop {
             let changed = select_all(
-                self.ships
+                self.followed
                     .iter_mut()
-                    .map(|ship| Box::pin(ship.subscription.changed())),
+                    .map(|one| Box::pin(one.subscription.changed())),
             );
             tokio::select! {
                 _ = changed => return,
@@ -272,7 +275,7 @@ impl<'a> Fleet<'a> {
             }
         }
         // The answer is compared with the watch, which is taken up anew when it is behind.
-        let reads = self.ships.iter().map(|ship| cluster.read(&ship.target));
+        let reads = self.followed.iter().map(|one| cluster.read(&one.target));
         for read in join_all(reads).await {
             if let Err(fault) = read {
                 words
@@ -297,7 +300,7 @@ enum Begun {
     Not(Next),
 }
 
-impl Ship {
+impl FollowedApplication {
     /// As the watch shows it, and what is next.
     async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, ApiFault> {
         let View {
@@ -317,9 +320,14 @@ impl Ship {
                 _ => return Ok(Look::Gone),
             },
         };
+        self.seen = true;
         self.know_windows(cluster, &live).await?;
         let next = self.next(&live);
         Ok(Look::Live(Box::new(Application::clone(&live)), next))
+    }
+
+    fn not_there(&self) -> Failure {
+        application::not_there(&self.target, self.seen)
     }
 
     fn next(&self, live: &Application) -> Next {
@@ -342,7 +350,7 @@ impl Ship {
     async fn begin(&mut self, cluster: &Kubernetes, run: &Run, argo_cd: &ArgoCd) -> Result<Begun, ApiFault> {
         match self.start(cluster, run, argo_cd).await? {
             Started::Written(applied) => Ok(Begun::Yes(applied)),
-            Started::Gone => Ok(Begun::Failed(absent(&self.target))),
+            Started::Gone => Ok(Begun::Failed(self.not_there())),
             Started::Otherwise { live, .. } if live.automated() => {
                 let applied = argo_cd::refresh(cluster, &self.target, false).await?;
                 Ok(Begun::Yes(applied))
@@ -375,7 +383,7 @@ impl Ship {
         argo_cd: &ArgoCd,
     ) -> Result<Verdict, ApiFault> {
         let next = match self.look(cluster).await? {
-            Look::Gone => return Ok(Verdict::Failed(absent(&self.target))),
+            Look::Gone => return Ok(Verdict::Failed(self.not_there())),
             Look::Unknown(next) | Look::Live(_, next) => next,
         };
         match &next {
@@ -442,13 +450,6 @@ fn wait(message: &str) -> Next {
     Next::Wait {
         message: message.to_owned(),
         look_again: None,
-    }
-}
-
-fn absent(target: &Target) -> Failure {
-    Failure {
-        reason: FailureReason::Deleted,
-        message: format!("there is no Application {} in {}", target.name, target.namespace),
     }
 }
 

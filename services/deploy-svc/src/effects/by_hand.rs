@@ -2,7 +2,7 @@
 //! before the commit is made, and again before it is synced, since Argo CD asks nobody.
 
 use slipway_kubernetes::{ApiFault, Cluster, Clusters};
-use slipway_verdict::{Target, Workload, WorkloadKind};
+use slipway_verdict::{Target, Workload, WorkloadKind, application};
 
 use crate::{
     catalog::Gate,
@@ -43,11 +43,8 @@ pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), C
             }
             Ok(Some(_)) => {}
             Ok(None) => {
-                let words = format!(
-                    "there is no Application {} in namespace {}",
-                    target.name, target.namespace
-                );
-                return Err(refused("APPLICATION_NOT_FOUND", words));
+                let failure = application::not_there(&target, false);
+                return Err(refused(failure.reason.code(), failure.message));
             }
             Err(ApiFault::Refused(words)) => return Err(refused("APPLICATION_REFUSED", words)),
             Err(ApiFault::Away(words)) => {

@@ -91,10 +91,11 @@ fn remedy(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
                 change: Some(change), ..
             },
         ) => format!(
-            "{} still asks for the new image in {environment} (commit {}): revert change {} by hand, look at {target}, then release a good commit",
+            "{} still asks for the new image in {environment} (commit {}): revert change {} by hand (`slipway gitops revert {}`), see what {target} runs, then release a good commit",
             repository(planned),
             change.commit.short(),
-            change.change
+            change.change,
+            change.change,
         ),
         (
             _,
@@ -102,17 +103,34 @@ fn remedy(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
                 revert: Some(revert), ..
             },
         ) => format!(
-            "{} asks for the previous image again (commit {}), but {target} was not seen to run it: look at it, and have that commit applied or release a good one",
+            "{} asks for the previous image again (commit {}), but {target} was not seen to run it: {}, and have that commit applied or release a good one",
             repository(planned),
             revert.commit.short(),
+            look(state, index),
         ),
-        _ => format!(
-            "{target} may still run the new image: look at it, undo its rollout by hand (kubectl --namespace {} rollout undo {}/{}), or release a good commit",
-            target.namespace,
-            target.kind.as_str().to_lowercase(),
-            target.name
+        _ if planned.gitops.is_some() => format!(
+            "{target} may still run the new image: {}, make git and the cluster good by hand, or release a good commit",
+            look(state, index),
         ),
+        // Set in the cluster. The undo may have been written and not have become ready, so that the revision before is
+        // the failed one: a bare `rollout undo` would bring that again.
+        _ => {
+            let object = format!("{}/{}", target.kind.as_str().to_lowercase(), target.name);
+            let namespace = &target.namespace;
+            format!(
+                "{target} may run the new image, the previous one, or neither: {}; to go back by hand, take the revision of a good image from `kubectl -n {namespace} rollout history {object}` and name it, `kubectl -n {namespace} rollout undo {object} --to-revision=N` (without --to-revision it may bring the failed image again); or release a good commit",
+                look(state, index),
+            )
+        }
     })
+}
+
+/// Where what was found is to be seen.
+fn look(state: &ReleaseState, environment: usize) -> String {
+    latest(state, Some(environment), &[StepKind::Redeploy, StepKind::Deploy]).map_or_else(
+        || "look at it".to_owned(),
+        |deployment| format!("look at it (`slipway deployment get {deployment}`)"),
+    )
 }
 
 fn repository(planned: &PlannedEnvironment) -> String {
@@ -124,9 +142,17 @@ fn repository(planned: &PlannedEnvironment) -> String {
 
 /// The deployment of an environment.
 fn deployment(state: &ReleaseState, environment: Option<usize>) -> Option<&slipway_model::Id> {
-    let mut steps = state.steps.iter().rev();
+    latest(state, environment, &[StepKind::Deploy])
+}
+
+/// What the last step of one of these kinds is about, where it had come to something.
+fn latest<'a>(
+    state: &'a ReleaseState,
+    environment: Option<usize>,
+    kinds: &[StepKind],
+) -> Option<&'a slipway_model::Id> {
+    let steps = state.steps.iter().rev();
     steps
-        .find(|step| step.kind == StepKind::Deploy && step.environment == environment)?
-        .reference
-        .as_ref()
+        .filter(|step| step.environment == environment && kinds.contains(&step.kind))
+        .find_map(|step| step.reference.as_ref())
 }

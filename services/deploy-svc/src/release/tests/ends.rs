@@ -58,7 +58,11 @@ fn bad_ends_say_what_to_do() {
         (
             &[],
             &[("deploy", Failed), ("redeploy", Failed)],
-            &["kubectl --namespace dev rollout undo deployment/shop"],
+            &[
+                "may run the new image, the previous one, or neither: look at it (`slipway deployment get dep-",
+                "`kubectl -n dev rollout history deployment/shop`",
+                "`kubectl -n dev rollout undo deployment/shop --to-revision=N`",
+            ],
         ),
         (
             &[],

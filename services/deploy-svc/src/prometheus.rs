@@ -213,7 +213,7 @@ fn read(status: u16, body: &[u8], whole: bool) -> Result<f64, String> {
     }
     let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
         let text = String::from_utf8_lossy(body);
-        let beginning: String = text.trim().chars().take(200).collect();
+        let beginning: String = redact(text.trim()).chars().take(200).collect();
         return Err(format!("answered {status} {beginning:?}"));
     };
     if answer.status != "success" {

@@ -61,6 +61,7 @@ fn checker(allow: &[&str]) -> Checker {
     Checker::new(&config)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is written where it is given")]
 fn check(name: &str, kind: Value) -> Check {
     let mut check = json!({"name": name});
     check

@@ -7,7 +7,10 @@ use slipway_kubernetes::{
     proxy::{Get, MAX_BODY},
 };
 use slipway_model::Name;
-use slipway_verdict::{cut, evidence::redact};
+use slipway_verdict::{
+    cut,
+    evidence::{clean, redact},
+};
 
 use super::{
     Attempt,
@@ -124,23 +127,26 @@ fn shown(check: &HttpCheck) -> String {
 }
 
 fn judge(check: &HttpCheck, answer: &Answer) -> Attempt {
-    let beginning: String = answer.body.trim().chars().take(SHOWN).collect();
+    let body = beginning(&answer.body);
     let mut words = format!("GET {}: {}", shown(check), answer.status);
     let place = answer.headers.get(header::LOCATION);
     if let (300..=399, Some(place)) = (answer.status, place) {
-        let place = String::from_utf8_lossy(place.as_bytes())
-            .chars()
-            .take(SHOWN)
-            .collect::<String>();
-        words = format!("{words} to {:?}, which checks do not follow", redact(&place));
+        let place = beginning(&String::from_utf8_lossy(place.as_bytes()));
+        words = format!("{words} to {place:?}, which checks do not follow");
     }
-    if !beginning.is_empty() {
-        words = format!("{words} {:?}", redact(&beginning));
+    if !body.is_empty() {
+        words = format!("{words} {body:?}");
     }
     match complaint(check, answer) {
         Some(complaint) => Attempt::NotYet(cut(&format!("{words}, {complaint}"))),
         None => Attempt::Passed(cut(&words)),
     }
+}
+
+/// What people are shown of a text: redacted as a whole and cut after that, since half a token looks like none.
+fn beginning(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    redact(&lines.join("\n")).trim().chars().take(SHOWN).collect()
 }
 
 /// The first expectation that does not hold.
@@ -157,7 +163,7 @@ fn complaint(check: &HttpCheck, answer: &Answer) -> Option<String> {
             .collect();
         if !values.iter().any(|value| value == expected) {
             let is = match values.first() {
-                Some(first) => format!("is {:?}", redact(&first.chars().take(SHOWN).collect::<String>())),
+                Some(first) => format!("is {:?}", beginning(first)),
                 None => "is not there".to_owned(),
             };
             return Some(format!("header {name} {is}, expected {expected:?}"));
@@ -276,7 +282,7 @@ mod tests {
                 500,
                 "dial: password=hunter2 refused\u{1b}[31m",
                 false,
-                r#"GET /health: 500 "dial: password=[redacted] refused[31m", expected 200"#,
+                r#"GET /health: 500 "dial: password=[redacted] refused", expected 200"#,
             ),
         ] {
             let expected = if passed {
@@ -286,6 +292,15 @@ mod tests {
             };
             assert_eq!(judge(&check(more), &answer(status, body)), expected, "{more}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_the_cut_would_halve_is_redacted() {
+        let body = format!("{}ghp_abcdefghijklmnopqrstuvwxyz0123456789", "x ".repeat(95));
+        let Attempt::NotYet(words) = judge(&check(""), &answer(500, &body)) else {
+            panic!("500 is not expected");
+        };
+        assert!(!words.contains("ghp_") && words.contains("[redacted]"), "{words}");
     }
 
     #[test]

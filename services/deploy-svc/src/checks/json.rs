@@ -100,11 +100,12 @@ fn same(one: &Value, other: &Value) -> bool {
 }
 
 fn shown(text: &str) -> String {
+    let text = redact(text);
     let mut kept: String = text.chars().take(SHOWN).collect();
     if kept.len() < text.len() {
         kept.push('…');
     }
-    redact(&kept)
+    kept
 }
 
 #[cfg(test)]
@@ -174,7 +175,7 @@ mod tests {
             "$.",
             "$[",
             "$..",
-            "$.a b",
+            "$.a,b",
             "$[?]",
             &format!("${}", ".a".repeat(300)),
         ] {

@@ -7,6 +7,7 @@
 //! there the revision is what tells.
 
 mod decide;
+mod moved_on;
 mod words;
 
 use std::time::Duration;

@@ -306,6 +306,17 @@ fn a_branch_that_has_moved_on() {
     let words = "its branch has come to 3333333, which differs: Deployment shop/shop differs";
     let result = "/status/operationState/syncResult";
     let image = format!("registry.example/shop@sha256:{}", "cd".repeat(32));
+    let deployment = json!({"kind": "Deployment", "namespace": "shop", "name": "shop", "status": "Synced"});
+    let ill = |name: &str, health: &str| {
+        json!({"kind": "Deployment", "namespace": "shop", "name": name, "status": "OutOfSync",
+            "health": {"status": health}})
+    };
+    let missing = |objects: Value| {
+        differs()
+            .set("/status/health/status", json!("Missing"))
+            .set(&format!("{result}/resources"), json!([deployment]))
+            .set("/status/resources", objects)
+    };
     for (scene, outcome, message) in [
         (differs(), "complete", ""),
         // Of the same second, or before: that look may be one from before the sync.
@@ -356,6 +367,28 @@ fn a_branch_that_has_moved_on() {
                 .sync(|sync| sync.descendants = vec![CHILD.parse().unwrap()]),
             "refresh",
             "its branch has come to 2222222",
+        ),
+        // The later commit brings another object, which is not there yet.
+        (
+            missing(json!([ill("shop", "Healthy"), ill("till", "Missing")])),
+            "complete",
+            "",
+        ),
+        (
+            missing(json!([ill("shop", "Missing"), ill("till", "Missing")])),
+            "refresh",
+            "not there",
+        ),
+        (
+            missing(json!([ill("shop", "Progressing"), ill("till", "Missing")])),
+            "refresh",
+            "not there",
+        ),
+        (
+            missing(json!([ill("shop", "Healthy"), ill("till", "Missing")]))
+                .set("/status/sync/revision", json!(OURS)),
+            "refresh",
+            "the cluster differs from git",
         ),
         (
             Scene::automated()

@@ -6,7 +6,7 @@ use slipway_model::{Digest, ImageRef, Timestamp};
 
 use super::{
     Application, Next, Operation, OperationState, Phase, REFRESH, REFRESH_EVERY, Situation, Sync,
-    WhenBlocked, at, words,
+    WhenBlocked, at, moved_on, words,
 };
 use crate::{
     DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of,
@@ -418,7 +418,11 @@ impl Decision<'_> {
             "Synced" if compared > floor => {}
             "Synced" => return self.refresh(format!("Argo CD has compared with {revision} only")),
             // Exactly ours was synced. That a commit which nobody asked for differs from it says nothing of it.
-            "OutOfSync" if !at_ours && compared > floor && self.synced_whole(state) => {}
+            "OutOfSync" if !at_ours && compared > floor && moved_on::synced_whole(self.sync, state) => {
+                if moved_on::lacks_later_objects_alone(self.live, state) {
+                    return self.images(floor).unwrap_or(Next::Complete);
+                }
+            }
             "OutOfSync" => {
                 let what = words::out_of_sync(self.live);
                 return self.refresh(if at_ours {
@@ -430,16 +434,6 @@ impl Decision<'_> {
             _ => return self.refresh("Argo CD does not know how the cluster compares with git".to_owned()),
         }
         self.health(Some((floor, compared)))
-    }
-
-    /// Whether the operation took exactly our commit, and left nothing that git does not have any more.
-    fn synced_whole(&self, state: Option<&OperationState>) -> bool {
-        let result = state.and_then(|state| state.sync_result.as_ref());
-        result.zip(self.sync).is_some_and(|(result, sync)| {
-            let ours = sync.revision.as_str();
-            (result.revision == ours || result.revisions.iter().any(|one| one == ours))
-                && result.resources.iter().all(|one| one.status != "PruneSkipped")
-        })
     }
 
     /// How it does, as it was seen at some time not before the sync's end; without times, as it stands.

@@ -456,5 +456,9 @@ async fn it_is_deleted_meanwhile(bench: &Bench) {
         .delete("shop", &DeleteParams::default())
         .await
         .unwrap();
-    failed(&bench.end_of(&id).await, "DELETED", &["no Application shop"]);
+    failed(
+        &bench.end_of(&id).await,
+        "DELETED",
+        &["Application shop in namespace", "was deleted meanwhile"],
+    );
 }

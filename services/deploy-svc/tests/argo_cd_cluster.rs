@@ -187,7 +187,9 @@ async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
     let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
     failed(&state, "DEGRADED", &["Degraded"]);
     let lines = state.evidence.iter().flat_map(|pod| &pod.log_tail);
-    let told = lines.into_iter().any(|line| line.contains("cannot open the database"));
+    let told = lines
+        .into_iter()
+        .any(|line| line.contains("cannot open the database"));
     assert!(told, "{:?}", state.evidence);
 }
 

@@ -59,7 +59,7 @@ fn bad_ends_say_what_to_do() {
             &[],
             &[("deploy", Failed), ("redeploy", Failed)],
             &[
-                "may run the new image, the previous one, or neither: look at it (`slipway deployment get dep-",
+                "may run the new image, the previous one, or neither: look at it (`slipway deployment get ref-dev/redeploy`)",
                 "`kubectl -n dev rollout history deployment/shop`",
                 "`kubectl -n dev rollout undo deployment/shop --to-revision=N`",
             ],

@@ -11,12 +11,22 @@ use crate::deployment::{Deployment, DeploymentCommand};
 
 /// Words about progress are recorded at most so often.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
+/// Words that something else follows so soon are not recorded: what a workload shows on its way from one state to the
+/// next comes in several pieces, and the verdict is not to wait for the ledger to take each.
+const SETTLED: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    message: String,
+    fault: bool,
+    human: bool,
+}
 
 /// The words of one effect.
 pub(super) struct Words<'a> {
     run: &'a Run,
-    recorded: (String, bool),
-    pending: Option<(String, bool)>,
+    recorded: Said,
+    pending: Option<Said>,
     next: Instant,
 }
 
@@ -25,7 +35,11 @@ impl<'a> Words<'a> {
         let state = &run.snapshot.state;
         Self {
             run,
-            recorded: (state.progress.clone(), state.fault.is_some()),
+            recorded: Said {
+                message: state.progress.clone(),
+                fault: state.fault.is_some(),
+                human: state.human,
+            },
             pending: None,
             next: Instant::now(),
         }
@@ -33,8 +47,30 @@ impl<'a> Words<'a> {
 
     /// What is being waited for; `fault`: since the far side cannot be asked.
     pub(super) async fn say(&mut self, message: String, fault: bool) {
-        let words = (message, fault);
-        self.pending = (words != self.recorded).then_some(words);
+        self.note(Said {
+            message,
+            fault,
+            human: false,
+        })
+        .await;
+    }
+
+    /// That somebody's word is waited for.
+    pub(super) async fn ask(&mut self, message: String) {
+        self.note(Said {
+            message,
+            fault: false,
+            human: true,
+        })
+        .await;
+    }
+
+    async fn note(&mut self, words: Said) {
+        let pending = (words != self.recorded).then_some(words);
+        if pending.is_some() && self.pending.is_none() {
+            self.next = self.next.max(Instant::now() + SETTLED);
+        }
+        self.pending = pending;
         if Instant::now() >= self.next {
             self.flush().await;
         }
@@ -49,14 +85,15 @@ impl<'a> Words<'a> {
     }
 
     pub(super) async fn flush(&mut self) {
-        let Some((message, fault)) = self.pending.take() else {
+        let Some(said) = self.pending.take() else {
             return;
         };
         let key = self.run.key.clone();
         let command = || DeploymentCommand::Progress {
             key: key.clone(),
-            message: message.clone(),
-            fault,
+            message: said.message.clone(),
+            fault: said.fault,
+            human: said.human,
         };
         let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
         match self
@@ -65,7 +102,7 @@ impl<'a> Words<'a> {
             .execute::<Deployment>(&self.run.id, command, &meta)
             .await
         {
-            Ok(_) => self.recorded = (message, fault),
+            Ok(_) => self.recorded = said,
             // The verdict matters, the words do not.
             Err(error) => tracing::debug!(deployment = %self.run.id, %error, "progress not recorded"),
         }

@@ -109,7 +109,8 @@ fn check_success(suite: &Suite, service: &str, version: &str, release: &Release,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
-    good_and_bad(&suite().await, "shop").await;
+    let suite = suite().await;
+    good_and_bad(&suite, "shop").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

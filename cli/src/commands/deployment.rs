@@ -2,6 +2,8 @@
 
 pub(crate) mod draw;
 
+use std::time::Duration;
+
 use slipway_model::Timestamp;
 use slipway_proto::{
     common::v1::Image,
@@ -23,6 +25,9 @@ use crate::{
 };
 
 const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
+/// How long a promotion or an abort is followed; an API server that is away is asked again for longer.
+const ANSWER: Duration = Duration::from_secs(30);
+
 pub(crate) async fn run(
     context: &Context,
     output: Output,
@@ -74,11 +79,13 @@ pub(crate) async fn run(
         }
         DeploymentCommand::Promote { id, full } => {
             let request = PromoteDeploymentRequest { id, full };
-            present(client.promote_deployment(request).await?.into_inner().deployment)?
+            let deployment = present(client.promote_deployment(request).await?.into_inner().deployment)?;
+            return answered(context, output, "promote", deployment).await;
         }
         DeploymentCommand::Abort { id, reason } => {
             let request = AbortDeploymentRequest { id, reason };
-            present(client.abort_deployment(request).await?.into_inner().deployment)?
+            let deployment = present(client.abort_deployment(request).await?.into_inner().deployment)?;
+            return answered(context, output, "abort", deployment).await;
         }
     };
     show(output, &deployment)?;
@@ -227,6 +234,62 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
     .await?;
     bar.finish_and_clear();
     Ok(deployment)
+}
+
+/// A deployment of which something was asked; followed until that is done or declined.
+struct Asked(Deployment);
+
+impl Followed for Asked {
+    const NOUN: (&'static str, &'static str) = Deployment::NOUN;
+
+    fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    fn is_final(&self) -> bool {
+        self.0.asked.is_empty()
+    }
+}
+
+/// Waits until the rollout was told `verb`, and says whether it took it.
+async fn answered(
+    context: &Context,
+    output: Output,
+    verb: &str,
+    deployment: Deployment,
+) -> Result<Outcome, Failure> {
+    let (id, asked) = (deployment.id.clone(), deployment.asked.clone());
+    let bar = progress(output);
+    let watch = async |id| {
+        let request = WatchDeploymentRequest {
+            id,
+            etag: String::new(),
+        };
+        let answer = context.deployments()?.watch_deployment(request).await?;
+        Ok(follow::stream(answer, |next| next.deployment.map(Asked)))
+    };
+    let followed = follow::follow(Asked(deployment), watch, |one: &Asked| {
+        bar.set_message(format!("{}: {}", one.0.asked, one.0.progress));
+    });
+    let followed = tokio::time::timeout(ANSWER, followed).await;
+    bar.finish_and_clear();
+    let Ok(followed) = followed else {
+        eprintln!(
+            "{verb} is not carried out after {} s; it will be when the cluster can be asked: slipway deployment get {id}",
+            ANSWER.as_secs()
+        );
+        return Ok(Outcome::DidNot);
+    };
+    let Asked(deployment) = followed?;
+    show(output, &deployment)?;
+    if !asked.is_empty() && asked != verb {
+        eprintln!("{verb} is not carried out: somebody asked for {asked} before, which is not overruled");
+        return Ok(Outcome::DidNot);
+    }
+    if !deployment.declined.is_empty() {
+        eprintln!("{verb} is not carried out: {}", deployment.declined);
+    }
+    Ok(happened(deployment.declined.is_empty()))
 }
 
 fn show(output: Output, deployment: &Deployment) -> Result<(), Failure> {

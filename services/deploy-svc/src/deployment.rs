@@ -76,11 +76,12 @@ pub enum DeploymentCommand {
         key: EffectKey,
         evidence: Vec<PodEvidence>,
     },
-    /// What is being waited for; `fault`: since the far side cannot be asked.
+    /// What is being waited for; `fault`: since the far side cannot be asked; `human`: somebody's word.
     Progress {
         key: EffectKey,
         message: String,
         fault: bool,
+        human: bool,
     },
     /// The far side's answer is no.
     Refused {
@@ -151,6 +152,9 @@ pub enum DeploymentEvent {
         message: String,
         #[serde(default)]
         fault: bool,
+        /// Somebody's word is waited for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        human: bool,
     },
     Stumbled {
         step: DeploymentStep,
@@ -233,7 +237,7 @@ pub enum DeploymentRefusal {
 
 impl Decider for Deployment {
     const KIND: &'static str = "deployment";
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     type State = DeploymentState;
     type Command = DeploymentCommand;

@@ -4,15 +4,13 @@ use slipway_model::{Id, Timestamp};
 use slipway_verdict::{WorkloadKind, evidence::PodEvidence};
 
 use super::{
-    Ask, DeploymentCommand as Command, DeploymentEvent as Event, DeploymentRefusal as Refusal,
-    DeploymentState, DeploymentStep as Step, Reason, bake, timing,
+    Action, Ask, DeploymentCommand as Command, DeploymentEvent as Event, DeploymentRefusal as Refusal,
+    DeploymentRequest, DeploymentState, DeploymentStep as Step, Reason, bake, state::ABORTED, timing,
 };
 use crate::result::{CheckResult, JobResult};
 
 /// Words about progress that are kept of one deployment; later ones are not recorded.
 const MAX_PROGRESS: u32 = 200;
-/// The code of rollouts that somebody ended; the same as [`slipway_verdict::FailureReason::Aborted`]'s.
-const ABORTED: &str = "ABORTED";
 
 pub(super) fn decide(
     id: &Id,
@@ -84,9 +82,12 @@ pub(super) fn decide(
         Command::Evidence { key, evidence } if state.step == Step::Evidence && state.expects(&key) => {
             vec![collected(state, evidence)]
         }
-        Command::Progress { key, message, fault } if state.expects(&key) || state.observes(&key) => {
-            progress(state, message, fault)
-        }
+        Command::Progress {
+            key,
+            message,
+            fault,
+            human,
+        } if state.expects(&key) || state.observes(&key) => progress(state, message, fault, human),
         Command::Refused { key, reason } if state.expects(&key) || state.observes(&key) => {
             vec![refused(state, with_whom(state, reason))]
         }
@@ -166,26 +167,43 @@ fn checked(state: &DeploymentState, results: Vec<CheckResult>) -> Vec<Event> {
             } else {
                 format!("{} attempts", result.attempts)
             };
-            format!(
-                "check {} failed after {attempts}: {}",
-                result.name, result.last_answer
-            )
+            format!("check {} failed after {attempts}", result.name)
         })
         .collect();
+    // The checks show all answers in full.
+    let first = results.iter().find(|result| !result.passed);
+    let answer = first.map(|result| cut(&result.last_answer)).unwrap_or_default();
     let event = Event::Checked { results };
-    if failures.is_empty() {
-        return and_on(state, event);
-    }
-    let reason = Reason::new("CHECK_FAILED", failures.join("; "));
+    let message = match failures.as_slice() {
+        [] => return and_on(state, event),
+        [one] => format!("{one}: {answer}"),
+        [first, others @ ..] => format!("{first}: {answer}; {}", others.join("; ")),
+    };
+    let reason = Reason::new("CHECK_FAILED", message);
     vec![event, Event::Failing { reason }]
 }
 
-fn progress(state: &DeploymentState, message: String, fault: bool) -> Vec<Event> {
-    let news = message != state.progress || fault != state.fault.is_some();
-    // Whether the far side can be asked decides how the deadline ends it, so that is recorded without limit.
-    let room = state.progress_count < MAX_PROGRESS || fault != state.fault.is_some();
-    if news && room {
-        vec![Event::Progressed { message, fault }]
+/// The beginning of an answer's first line.
+fn cut(answer: &str) -> String {
+    const LONGEST: usize = 200;
+    let line = answer.lines().next().unwrap_or_default();
+    let mut kept: String = line.chars().take(LONGEST).collect();
+    if kept.len() < answer.trim_end().len() {
+        kept.push('…');
+    }
+    kept
+}
+
+fn progress(state: &DeploymentState, message: String, fault: bool, human: bool) -> Vec<Event> {
+    let turns = fault != state.fault.is_some() || human != state.human;
+    // Whether the far side can be asked decides how the deadline ends it, and somebody who is waited for should know:
+    // both are recorded without limit.
+    if turns || (message != state.progress && state.progress_count < MAX_PROGRESS) {
+        vec![Event::Progressed {
+            message,
+            fault,
+            human,
+        }]
     } else {
         Vec::new()
     }
@@ -257,35 +275,57 @@ fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
     let request = state.request.as_ref()?;
     let rolled_back = request.rolls_back.as_ref()?;
     let target = &request.target;
-    let by_hand = match (target.kind, &request.source) {
-        (WorkloadKind::Application, _) => {
-            format!("`argocd app get {}` shows what is there", target.name)
-        }
-        (WorkloadKind::Rollout, _) => format!(
-            "`kubectl argo rollouts undo {} -n {}` goes back by hand",
-            target.name, target.namespace
-        ),
-        (WorkloadKind::Canary, _) => format!(
-            "`kubectl -n {} describe canary {}` shows what serves",
-            target.namespace, target.name
-        ),
-        (kind, _) => format!(
-            "`kubectl -n {} rollout undo {}/{}` goes back by hand",
-            target.namespace,
-            kind.as_str().to_ascii_lowercase(),
-            target.name
-        ),
-    };
+    let by_hand = by_hand(request, state.applied.is_some());
     let git = match &request.source {
-        Some(source) => format!(", and {} of {} must say the same", source.path, source.repository),
+        Some(source) => format!(
+            "; what you change by hand, {} of {} must say too",
+            source.path, source.repository
+        ),
         None => String::new(),
     };
     Some(Reason::new(
         reason.code.clone(),
         format!(
             "{}. The rollback of {rolled_back} did not succeed, so {target} may run the version that failed, or \
-             neither: look at it now; {by_hand}{git}; or release a version that works",
+             neither: look at it now; {by_hand}{git}",
             reason.message.trim_end_matches('.')
         ),
     ))
+}
+
+/// What a person does about a rollback that did not succeed; `written`: the cluster took what was to be put back. An undo
+/// is only advised with its revision: without one it goes back to the template before the present one, and that may be
+/// the one that failed.
+fn by_hand(request: &DeploymentRequest, written: bool) -> String {
+    let target = &request.target;
+    let (namespace, name) = (&target.namespace, &target.name);
+    let undo = match (&request.action, target.kind) {
+        // What was put back has a new number since, so the old one would not be found.
+        (Action::Undo { .. }, _) if written => None,
+        (Action::Undo { to }, WorkloadKind::Rollout) => Some(format!(
+            "kubectl argo rollouts undo {name} -n {namespace} --to-revision={}",
+            to.revision
+        )),
+        (Action::Undo { to }, kind) => Some(format!(
+            "kubectl -n {namespace} rollout undo {}/{name} --to-revision={}",
+            kind.as_str().to_ascii_lowercase(),
+            to.revision
+        )),
+        _ => None,
+    };
+    if let Some(undo) = undo {
+        return format!("`{undo}` goes back by hand, or release a commit that works");
+    }
+    let shows = match target.kind {
+        WorkloadKind::Application => format!("`argocd app get {name}`"),
+        WorkloadKind::Canary => format!("`kubectl -n {namespace} describe canary {name}`"),
+        _ => format!(
+            "`slipway deployment live {} {}`",
+            request.service, request.environment
+        ),
+    };
+    let so_far = request.rolls_back.as_ref().map_or_else(String::new, |lost| {
+        format!(", `slipway deployment get {lost}` what was to be put back")
+    });
+    format!("{shows} shows what runs{so_far}; release a commit that works")
 }

@@ -3,7 +3,7 @@
 use slipway_model::Timestamp;
 
 use super::{
-    DeploymentEvent as Event, DeploymentRequest, DeploymentState, DeploymentStatus as Status,
+    Action, DeploymentEvent as Event, DeploymentRequest, DeploymentState, DeploymentStatus as Status,
     DeploymentStep as Step, bake,
 };
 
@@ -47,7 +47,12 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
             unwell,
             next_at,
         } => bake::evolve(state, measurements, unwell.as_deref(), *next_at),
-        Event::Progressed { message, fault } => {
+        Event::Progressed {
+            message,
+            fault,
+            human,
+        } => {
+            state.human = *human;
             state.progress.clone_from(message);
             state.progress_count += 1;
             state.fault = fault.then(|| message.clone());
@@ -66,13 +71,16 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
         Event::Asked { ask } => {
             state.ask = Some(ask.clone());
             state.asks += 1;
+            state.declined = None;
         }
         Event::Promoted {} => {
             state.ask = None;
+            state.human = false;
             state.progress = "promoted; the rollout goes on".to_owned();
         }
         Event::Declined { message } => {
             state.ask = None;
+            state.declined = Some(message.clone());
             state.progress.clone_from(message);
         }
         Event::Failing { reason } => {
@@ -137,7 +145,13 @@ fn words(request: &DeploymentRequest, step: Step) -> String {
         },
         (Step::Apply, Some(source)) => format!("applying {}", source.commit.short()),
         (Step::Apply, None) => format!("changing {}", request.target),
-        (Step::Rollout, _) => "the cluster took the manifests".to_owned(),
+        (Step::Rollout, _) => match &request.action {
+            Action::Apply | Action::Nothing => "the cluster took the manifests".to_owned(),
+            Action::SetImage => format!("the cluster took the image {}", request.digest.short()),
+            Action::Restart => "the cluster took the restart".to_owned(),
+            Action::Undo { to } => format!("the cluster took revision {} again", to.revision),
+            Action::Sync { .. } => "Argo CD took the commit".to_owned(),
+        },
         (Step::Checks, _) => "rolled out; checks are under way".to_owned(),
         (Step::Bake, _) => "its metrics are watched for a while".to_owned(),
         (Step::Evidence, _) => "collecting evidence".to_owned(),

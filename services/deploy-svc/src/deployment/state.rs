@@ -14,6 +14,9 @@ use crate::{
     result::{CheckResult, JobResult},
 };
 
+/// The code of rollouts that somebody ended; the same as [`slipway_verdict::FailureReason::Aborted`]'s.
+pub(super) const ABORTED: &str = "ABORTED";
+
 /// As the API shows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,6 +137,12 @@ pub struct DeploymentState {
     pub ask: Option<Ask>,
     #[serde(default)]
     pub(super) asks: u32,
+    /// Why the last of that was not done, until the next is asked for.
+    #[serde(default)]
+    pub declined: Option<String>,
+    /// Somebody's word is waited for: the rollout goes on when it is promoted.
+    #[serde(default)]
+    pub human: bool,
     /// What nothing waits for any more and what may still run.
     #[serde(default)]
     pub stray: Option<Stray>,
@@ -231,14 +240,32 @@ impl DeploymentState {
         if step == DeploymentStep::Evidence {
             self.let_go();
         }
+        let failing = self.failing.as_ref().filter(|_| step == DeploymentStep::Evidence);
+        let failing = failing.map(|reason| reason.code.clone());
+        self.close_ask(step != DeploymentStep::Evidence, failing.as_deref());
         self.step = step;
         self.attempt = 1;
         self.retry_at = None;
         self.stumbles = 0;
         self.fault = None;
         self.reverting = None;
-        self.ask = None;
+        self.human = false;
         self.since = Some(at);
+    }
+
+    /// What was asked of a rollout that is over: done, where it ended as was asked before the answer was here.
+    fn close_ask(&mut self, well: bool, failing: Option<&str>) {
+        let (done, words) = match self.ask.take() {
+            Some(Ask::Promote { .. }) => (well, "the rollout was over before it could be promoted"),
+            Some(Ask::Abort { .. }) => (
+                failing == Some(ABORTED),
+                "the rollout was over before it could be aborted",
+            ),
+            None => return,
+        };
+        if !done {
+            self.declined = Some(words.to_owned());
+        }
     }
 
     /// Notes what would run on with nobody waiting for it.
@@ -265,7 +292,11 @@ impl DeploymentState {
         }
         self.status = status;
         self.reason = reason.cloned();
-        self.ask = None;
+        self.close_ask(
+            status == DeploymentStatus::Succeeded,
+            reason.map(|reason| reason.code.as_str()),
+        );
+        self.human = false;
         self.reverting = None;
         self.failing = None;
         self.retry_at = None;

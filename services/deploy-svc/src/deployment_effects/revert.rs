@@ -103,12 +103,14 @@ impl DeploymentEffects {
                 key,
                 message,
                 fault: false,
+                human: false,
             },
             Err(RenderError::Refused(reason)) => DeploymentCommand::Refused { key, reason },
             Err(RenderError::Away(message)) => DeploymentCommand::Progress {
                 key,
                 message,
                 fault: true,
+                human: false,
             },
         })
     }

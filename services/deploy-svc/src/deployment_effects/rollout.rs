@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use slipway_kubernetes::{Kubernetes, watch::View};
-use slipway_model::Timestamp;
-use slipway_verdict::{Expected, Verdict};
+use slipway_model::{ImageRef, Timestamp};
+use slipway_verdict::{Expected, Next, Verdict};
 use tokio::time::Instant;
 
 use super::{Run, promotion::Promoter, words::Words};
 use crate::{
     catalog::Pauses,
-    deployment::{DeploymentCommand, DeploymentRequest, Reason},
+    deployment::{Action, DeploymentCommand, DeploymentRequest, Reason},
 };
 
 /// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
@@ -57,6 +57,7 @@ pub(super) async fn follow(
                 let message = format!("cluster {} cannot be watched: {fault}", cluster.name());
                 words.say(message, true).await;
             }
+            None if waits_for_somebody(&expected, &view) => words.ask(message).await,
             None => words.say(message, false).await,
         }
         tokio::select! {
@@ -71,17 +72,31 @@ pub(super) async fn follow(
     }
 }
 
+fn waits_for_somebody(expected: &Expected, view: &View) -> bool {
+    let live = view.observed.workload.as_ref();
+    live.is_some_and(|live| matches!(slipway_verdict::next(expected, live), Next::Ask(_)))
+}
+
 /// What the deployment wants to see.
 pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
     let state = &run.snapshot.state;
     Expected {
-        image: request.image_ref(),
+        image: wanted(request),
         epoch: request.epoch,
         applied: state.applied.clone().unwrap_or_default(),
         verify: request.verify,
         since: state.applied_at.unwrap_or_else(Timestamp::now),
         sync: None,
         promotes: request.pauses == Pauses::Promote,
+    }
+}
+
+/// The image as the template must name it. What is undone to may be named by tag alone, and has no digest then that
+/// anybody knows.
+fn wanted(request: &DeploymentRequest) -> ImageRef {
+    match &request.action {
+        Action::Undo { to } => to.image.clone(),
+        _ => request.image_ref(),
     }
 }
 
@@ -108,5 +123,34 @@ async fn until(time: Option<Timestamp>) {
     match time {
         Some(time) => tokio::time::sleep(time.since(Timestamp::now())).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+    use slipway_verdict::Previous;
+
+    use super::{Action, DeploymentRequest, wanted};
+    use crate::deployment::DeploymentEvent;
+
+    #[test]
+    fn an_undo_wants_the_image_as_the_template_of_then_names_it() {
+        let event = include_str!("../../tests/golden/deployment/requested.json");
+        let DeploymentEvent::Requested { request, .. } = serde_json::from_str(event).unwrap() else {
+            panic!("{event}");
+        };
+        assert_eq!(wanted(&request), request.image_ref());
+        for image in ["registry.example/shop:1a2b3c4", "registry.example/other"] {
+            let to = Previous {
+                revision: 4,
+                image: image.parse().unwrap(),
+            };
+            let undo = DeploymentRequest {
+                action: Action::Undo { to },
+                ..(*request).clone()
+            };
+            assert_eq!(wanted(&undo).to_string(), image);
+        }
     }
 }

@@ -7,7 +7,9 @@ use slipway_verdict::analysis::{Tally, Verdict};
 
 use crate::{
     catalog::{Metric, Target},
-    deployment::{Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, DeploymentStep, limits},
+    deployment::{
+        Ask, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, DeploymentStep, limits,
+    },
     result::{CheckResult, JobResult},
 };
 
@@ -50,8 +52,10 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
     let waiting_on = (!state.status.is_final()).then(|| {
         let target = text(|request| request.target.key());
         let words = state.fault.as_ref().unwrap_or(&state.progress);
+        // Who was asked has answered: the cluster is told.
+        let human = state.human && state.ask.is_none();
         convert::waiting_on(
-            Kind::Machine,
+            if human { Kind::Human } else { Kind::Machine },
             target,
             state.since.unwrap_or(snapshot.created_at),
             words.as_str(),
@@ -95,6 +99,16 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
             rolled_back.map(ToString::to_string).unwrap_or_default()
         }),
         bake_end_time: state.bake_until.map(convert::timestamp),
+        asked: asked(state).to_owned(),
+        declined: state.declined.clone().unwrap_or_default(),
+    }
+}
+
+fn asked(state: &DeploymentState) -> &'static str {
+    match state.ask {
+        Some(Ask::Promote { .. }) => "promote",
+        Some(Ask::Abort { .. }) => "abort",
+        None => "",
     }
 }
 

@@ -288,7 +288,11 @@ fn observation(state: &DeploymentState) -> Observation {
                 &state.progress
             };
             Observation::Pending(Waiting {
-                kind: WaitingKind::Machine,
+                kind: if state.human && state.ask.is_none() {
+                    WaitingKind::Human
+                } else {
+                    WaitingKind::Machine
+                },
                 message: message.to_owned(),
             })
         }

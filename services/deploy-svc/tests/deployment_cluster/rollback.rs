@@ -64,7 +64,7 @@ pub(crate) async fn a_rollback_that_fails_says_what_to_do(bench: &Bench) {
     for words in [
         "pod shop-",
         "The rollback of dep-0 did not succeed",
-        "rollout undo deployment/shop",
+        "slipway deployment live",
     ] {
         assert!(reason.message.contains(words), "{words:?} in {}", reason.message);
     }

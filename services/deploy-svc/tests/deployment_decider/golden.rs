@@ -40,6 +40,7 @@ fn events_keep_their_json_form() {
         Event::Progressed {
             message: "1 of 3 new pods ready".to_owned(),
             fault: false,
+            human: false,
         },
         Event::Stumbled {
             step: Step::Apply,
@@ -106,6 +107,12 @@ fn events_keep_their_json_form() {
         let json = serde_json::to_value(&event).unwrap();
         pinned(json["type"].as_str().unwrap(), &event);
     }
+    let asks = Event::Progressed {
+        message: "it is paused at step 2 of 5".to_owned(),
+        fault: false,
+        human: true,
+    };
+    pinned("progressed_human", &asks);
 }
 
 fn pinned(name: &str, event: &Event) {

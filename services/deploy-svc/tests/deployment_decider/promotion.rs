@@ -65,8 +65,16 @@ fn a_promotion_is_carried_out_beside_the_rollout() {
         (life.effects(), life.state.progress.as_str()),
         (vec![Effect::Rollout], "it does not pause")
     );
+    assert_eq!(life.state.declined.as_deref(), Some("it does not pause"));
+
+    // The watch may be faster than the answer.
+    life.tell(Command::Promote { full: true });
+    assert_eq!(life.state.declined, None, "the next one is asked for");
     life = life.rolled_out();
-    assert_eq!(life.state.status, Status::Succeeded);
+    assert_eq!(
+        (life.state.status, &life.state.declined),
+        (Status::Succeeded, &None)
+    );
 }
 
 #[test]
@@ -91,6 +99,50 @@ fn an_abort_fails_the_deployment() {
     });
     assert_eq!((life.state.status, life.reason()), (Status::Failed, "ABORTED"));
     assert_eq!(life.words(), "aborted by token/alice");
+    assert_eq!((&life.state.ask, &life.state.declined), (&None, &None));
+}
+
+#[test]
+fn what_comes_too_late_is_declined() {
+    let mut life = canary().applied();
+    life.tell(abort());
+    life = life.rolled_out();
+    assert_eq!(life.state.status, Status::Succeeded);
+    let declined = life.state.declined.as_deref();
+    assert_eq!(declined, Some("the rollout was over before it could be aborted"));
+
+    let mut life = canary().applied();
+    life.tell(Command::Promote { full: false });
+    life.tell(Command::Refused {
+        key: life.key(),
+        reason: Reason::new("CRASH_LOOP", "it crashes"),
+    });
+    let declined = life.state.declined.as_deref();
+    assert_eq!(declined, Some("the rollout was over before it could be promoted"));
+}
+
+#[test]
+fn who_is_waited_for_is_recorded() {
+    let mut life = canary().applied();
+    let paused = |life: &Life, human| Command::Progress {
+        key: life.key(),
+        message: "paused".to_owned(),
+        fault: false,
+        human,
+    };
+    assert_eq!(life.tell(paused(&life, true)).len(), 1);
+    assert!(life.state.human);
+    assert_eq!(life.tell(paused(&life, true)), vec![]);
+    assert_eq!(life.tell(paused(&life, false)).len(), 1);
+    assert!(!life.state.human);
+    life.tell(paused(&life, true));
+    life.tell(Command::Promote { full: false });
+    let told = Command::Told {
+        key: life.state.ask_key(),
+        declined: None,
+    };
+    life.tell(told);
+    assert!(!life.state.human, "it was promoted");
 }
 
 #[test]

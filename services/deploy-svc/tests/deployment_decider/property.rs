@@ -88,6 +88,7 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
             key,
             message: seconds.to_string(),
             fault: even,
+            human: false,
         },
         5 => Command::Refused {
             key,

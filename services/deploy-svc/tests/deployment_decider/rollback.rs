@@ -1,12 +1,16 @@
 //! Deployments that put another one back.
 
-use deploy_svc::deployment::{
-    Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentRequest,
-    DeploymentStatus as Status, Reason, Revert, Stray,
+use deploy_svc::{
+    catalog::{Target, WorkloadKind},
+    deployment::{
+        Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentRequest,
+        DeploymentStatus as Status, Reason, Revert, Stray,
+    },
 };
 use pretty_assertions::assert_eq;
 use slipway_ledger::Decider;
-use slipway_model::{CommitSha, Id};
+use slipway_model::{CommitSha, Id, ImageRef};
+use slipway_verdict::Previous;
 
 use crate::life::{Life, id, reason, request};
 
@@ -56,6 +60,7 @@ fn the_change_is_taken_out_of_git_and_that_commit_is_deployed() {
         key: life.state.observe_key(),
         message: "checks are running".to_owned(),
         fault: false,
+        human: false,
     });
     assert_eq!(life.state.progress, "checks are running");
     life.tell(Command::Reverted {
@@ -109,11 +114,13 @@ fn what_fails_or_cannot_be_told_is_a_failed_rollback_that_says_what_to_do() {
     for words in [
         "someone changed the image since. The rollback of dep-0 did not succeed",
         "local/dev/Deployment/shop may run the version that failed",
-        "`kubectl -n dev rollout undo deployment/shop`",
+        "`slipway deployment live shop dev` shows what runs, `slipway deployment get dep-0`",
+        "release a commit that works",
         "apps/shop/overlays/dev of platform",
     ] {
         assert!(life.words().contains(words), "{words:?} in {}", life.words());
     }
+    assert!(!life.words().contains("undo"), "{}", life.words());
 
     // In the cluster.
     let mut life = Life::new(DeploymentRequest {
@@ -194,6 +201,7 @@ fn a_sync_that_nobody_waits_for_any_more_is_stopped() {
         key: life.key(),
         message: "the window \"nights\" does not let it be synced before 22:00".to_owned(),
         fault: false,
+        human: false,
     });
     life.wake();
     assert_eq!(
@@ -205,4 +213,67 @@ fn a_sync_that_nobody_waits_for_any_more_is_stopped() {
     let life = synced().applied().rolled_out();
     assert_eq!((life.state.status, life.effects()), (Status::Succeeded, vec![]));
     assert_eq!(life.state.stray, None);
+}
+
+#[test]
+fn an_undo_is_advised_with_its_revision_and_only_before_it_was_done() {
+    let image: ImageRef = "registry.example/shop:1a2b3c4".parse().unwrap();
+    let undo = |kind| {
+        let plain = request(false);
+        Life::new(DeploymentRequest {
+            target: Target {
+                kind,
+                ..plain.target.clone()
+            },
+            rolls_back: Some("dep-0".parse().unwrap()),
+            source: None,
+            action: Action::Undo {
+                to: Previous {
+                    revision: 4,
+                    image: image.clone(),
+                },
+            },
+            ..plain
+        })
+    };
+    for (kind, advice) in [
+        (
+            WorkloadKind::Deployment,
+            "`kubectl -n dev rollout undo deployment/shop --to-revision=4`",
+        ),
+        (
+            WorkloadKind::StatefulSet,
+            "`kubectl -n dev rollout undo statefulset/shop --to-revision=4`",
+        ),
+        (
+            WorkloadKind::Rollout,
+            "`kubectl argo rollouts undo shop -n dev --to-revision=4`",
+        ),
+    ] {
+        let mut life = undo(kind);
+        life.tell(Command::Refused {
+            key: life.key(),
+            reason: reason(),
+        });
+        assert_eq!(life.state.status, Status::RollbackFailed);
+        assert!(life.words().contains(advice), "{advice:?} in {}", life.words());
+
+        // Revision 4 is a later one by now, and the one before it is what failed.
+        let mut life = undo(kind).applied();
+        life.tell(Command::Refused {
+            key: life.key(),
+            reason: reason(),
+        });
+        life.tell(Command::Evidence {
+            key: life.key(),
+            evidence: Vec::new(),
+        });
+        assert_eq!(life.state.status, Status::RollbackFailed);
+        assert!(!life.words().contains("undo "), "{}", life.words());
+        assert!(
+            life.words().contains("`slipway deployment live shop dev`"),
+            "{}",
+            life.words()
+        );
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use deploy_svc::deployment::{
-    Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
-    DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status, Reason,
+use deploy_svc::{
+    deployment::{
+        Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
+        DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status, Reason,
+    },
+    result::CheckResult,
 };
 use pretty_assertions::assert_eq;
 use slipway_ledger::{Decider, EffectKey};
@@ -28,6 +31,7 @@ fn it_applies_watches_checks_and_succeeds() {
         key: life.key(),
         message: "1 of 3 new pods ready".to_owned(),
         fault: false,
+        human: false,
     });
     assert_eq!(life.state.progress, "1 of 3 new pods ready");
     life = life.rolled_out();
@@ -140,6 +144,34 @@ fn a_failed_check_names_its_last_answer() {
 }
 
 #[test]
+fn failed_checks_are_named_and_the_first_one_tells_how_its_answer_begins() {
+    let mut life = Life::new(request(true)).applied().rolled_out();
+    let failed = |name: &str, attempts, last_answer: String| CheckResult {
+        name: name.parse().unwrap(),
+        passed: false,
+        attempts,
+        last_answer,
+    };
+    life.tell(Command::Checked {
+        key: life.key(),
+        results: vec![
+            check(true),
+            failed("page", 3, format!("500 {}\nsecond line", "x".repeat(500))),
+            failed("version", 1, "tcp: refused".to_owned()),
+        ],
+    });
+    let words = life.state.failing.as_ref().unwrap().message.clone();
+    assert_eq!(
+        words,
+        format!(
+            "check page failed after 3 attempts: 500 {}…; check version failed after 1 attempt",
+            "x".repeat(196)
+        )
+    );
+    assert_eq!(life.state.checks[2].last_answer, "tcp: refused", "in full there");
+}
+
+#[test]
 fn evidence_that_cannot_be_had_does_not_hold_up_the_end() {
     let mut life = Life::new(request(true)).applied();
     life.tell(Command::Refused {
@@ -209,6 +241,7 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
         key: life.key(),
         message: "2 of 3 new pods ready".to_owned(),
         fault: false,
+        human: false,
     });
     life.wake();
     assert_eq!(life.effect(), Some(Effect::Evidence));
@@ -235,6 +268,7 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
         key: life.key(),
         message: "cluster local cannot be watched".to_owned(),
         fault: true,
+        human: false,
     });
     life.wake();
     assert_eq!(
@@ -248,11 +282,13 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
         key: life.key(),
         message: "cluster local cannot be watched".to_owned(),
         fault: true,
+        human: false,
     });
     life.tell(Command::Progress {
         key: life.key(),
         message: "2 of 3 new pods ready".to_owned(),
         fault: false,
+        human: false,
     });
     life.wake();
     assert!(life.state.failing.is_some());
@@ -266,6 +302,7 @@ fn progress_is_recorded_once_and_not_without_end() {
             key: life.key(),
             message: words.to_owned(),
             fault,
+            human: false,
         };
         life.tell(command).len()
     };

@@ -1,5 +1,7 @@
 //! Rolling a deployment back: what stood there before is deployed and verified like anything else.
 
+use std::time::Duration;
+
 use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
 use slipway_model::{Actor, Id, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
@@ -7,7 +9,7 @@ use slipway_server::{Action, ApiError, Caller, convert};
 
 use super::{DeployApi, meta_of, scope, start::StartError};
 use crate::{
-    catalog::Jobs,
+    catalog::{Jobs, Timeouts},
     deployment::{
         Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
     },
@@ -78,12 +80,14 @@ impl DeployApi {
             ));
         }
         self.nothing_since(&lost, &request).await?;
+        let timeout = request.timeout + self.time_to_revert(&request);
         let back = DeploymentRequest {
             // What ran before had its Jobs and its bake when it came.
             jobs: Jobs::default(),
             bake: None,
             rolls_back: Some(lost.id.clone()),
             reverts: None,
+            timeout,
             requested_by: actor,
             holds_lane: true,
             ..request
@@ -118,6 +122,20 @@ impl DeployApi {
             }
             None => without_git(&lost.id, &lost.state, back),
         }
+    }
+
+    /// What putting back needs besides the deployment's own time: a revert may wait for a pull request, as a release's
+    /// change may. The deployment's own holds it already where it reverts something itself.
+    fn time_to_revert(&self, lost: &DeploymentRequest) -> Duration {
+        if lost.source.is_none() || lost.reverts.is_some() {
+            return Duration::ZERO;
+        }
+        let catalog = self.catalog.current();
+        let environment = catalog
+            .service(lost.service.as_str())
+            .ok()
+            .and_then(|service| service.environment(lost.environment.as_str()).ok());
+        environment.map_or_else(|| Timeouts::default().change, |one| one.timeout.change)
     }
 
     /// The deployment that is to be put back.
@@ -240,6 +258,16 @@ fn without_git(
             format!("{id} changed nothing in the cluster"),
         ));
     };
+    if back.action == DeployAction::Restart {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!(
+                "{id} restarted {}, which takes what its tag names (a moving tag): no version before is known; build \
+                 the commit before, so that the tag names it, and restart",
+                back.target
+            ),
+        ));
+    }
     let Some(to) = applied.previous.clone() else {
         return Err(ApiError::precondition(
             NOTHING,

@@ -266,6 +266,18 @@ async fn where_nothing_is_to_go_back_to_the_words_say_why() {
         .0
         .unwrap_err();
     assert!(words.contains("no image by digest"), "{words}");
+    let marker = Change {
+        edits: vec![Edit {
+            edit: Some(edit::Edit::Marker(proto::Marker {})),
+        }],
+        previous: Vec::new(),
+        ..change("chg-1", COMMIT, "ab", "")
+    };
+    let words = find(vec![vec![marker]]).await.0.unwrap_err();
+    assert!(
+        words.contains("moving tag") && words.contains("release the commit before"),
+        "{words}"
+    );
     let same = Change {
         no_op: true,
         ..change("chg-1", COMMIT, "ab", "ab")

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use slipway_model::{CommitSha, Id, Name, TraceContext};
 use slipway_proto::gitops::v1::{
-    Change, GetChangeRequest, ListChangesRequest, RevertChangeRequest, change::Status,
+    Change, Edit, GetChangeRequest, ListChangesRequest, RevertChangeRequest, change::Status, edit,
 };
 
 use super::{
@@ -62,6 +62,12 @@ impl Reverts for Changes {
             return refuse(format!(
                 "change {id} of commit {commit} changed nothing: the image stood there before; there is nothing to go \
                  back to"
+            ));
+        }
+        if change.edits.iter().any(is_marker) {
+            return refuse(format!(
+                "change {id} is a marker commit: the manifests name a moving tag, so a revert would bring nothing back: \
+                 release the commit before"
             ));
         }
         let Some(image) = change
@@ -151,6 +157,10 @@ impl Changes {
         }
         Ok(with_image)
     }
+}
+
+fn is_marker(edit: &Edit) -> bool {
+    matches!(edit.edit, Some(edit::Edit::Marker(_)))
 }
 
 /// How a change stands that puts another back.

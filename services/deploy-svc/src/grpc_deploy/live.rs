@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment as Primary;
 use slipway_kubernetes::{Cluster, Kubernetes, watch::View};
 use slipway_model::{ImageName, ImageRef, Timestamp};
 use slipway_proto::deploy::v1 as proto;
@@ -98,7 +99,7 @@ fn state(judged: &Judged<'_>, view: &View, now: Timestamp) -> proto::LiveState {
         };
     };
     let metadata = live.metadata();
-    let images = images(live);
+    let images = images(live, view.observed.primary.as_deref());
     let verdict = slipway_verdict::judge(&as_it_is(judged, live, &images), &view.observed, now);
     let (health, message) = match verdict {
         Verdict::Complete => (Health::Complete, "rolled out and running".to_owned()),
@@ -171,12 +172,16 @@ fn as_it_is(judged: &Judged<'_>, live: &Workload, images: &[String]) -> Expected
     }
 }
 
-/// Of the template's containers, or those that Argo CD found.
-fn images(live: &Workload) -> Vec<String> {
-    if let Workload::Application(live) = live {
-        return live.status.summary.images.clone();
-    }
-    let containers = live.template().and_then(|template| template.spec.as_ref());
+/// Of the template's containers, or those that Argo CD found; of a Canary what serves, its primary.
+fn images(live: &Workload, primary: Option<&Primary>) -> Vec<String> {
+    let template = match live {
+        Workload::Application(live) => return live.status.summary.images.clone(),
+        Workload::Canary(_) => primary
+            .and_then(|one| one.spec.as_ref())
+            .map(|spec| &spec.template),
+        _ => live.template(),
+    };
+    let containers = template.and_then(|template| template.spec.as_ref());
     let containers = containers
         .map(|spec| spec.containers.as_slice())
         .unwrap_or_default();

@@ -82,7 +82,17 @@ impl DeployApi {
             .map_err(|error| ApiError::invalid("environment", error))?;
         if environment.policy.as_str() != NO_POLICY {
             // A release asks the policy's people; this does not.
-            caller.require(Action::Override, &message.service, &message.environment)?;
+            let allowed = caller.require(Action::Override, &message.service, &message.environment);
+            allowed.map_err(|error| match error {
+                ApiError::Denied { message: words } => ApiError::Denied {
+                    message: format!(
+                        "{words}; {} of {} has the policy {}, which a deployment alone does not ask: release it \
+                         (slipway release start), or have whoever gives roles add `override`",
+                        message.environment, message.service, environment.policy
+                    ),
+                },
+                error => error,
+            })?;
         }
         let image = convert::message("image", message.image.as_ref())?;
         let name = convert::field::<ImageName>("image.name", &image.name)?;

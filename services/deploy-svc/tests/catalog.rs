@@ -289,7 +289,7 @@ fn what_makes_no_sense_is_named_by_its_path() {
             "timeout: { gate: 2h",
             "timeout: { gate: 0s",
             &format!("{dev}.timeout.gate"),
-            "more than 0 s",
+            "more than 0s",
         ),
     ] {
         assert!(GOOD.contains(from), "{from}");

@@ -98,6 +98,7 @@ fn open(configs: Value) -> Prometheuses {
     Prometheuses::open(&configs).unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is written where it is given")]
 fn bake(metrics: Value) -> Bake {
     let bake: Bake = serde_json::from_value(json!({"for": "10m", "metrics": metrics})).unwrap();
     assert_eq!(bake.check(), []);

@@ -57,7 +57,7 @@ impl Config {
         if self.concurrency == 0 {
             return Err(ConfigError::invalid("concurrency", "must be at least 1"));
         }
-        ClusterConfig::check_all(&self.clusters).map_err(cluster)?;
+        ClusterConfig::check_all(&self.clusters).map_err(|error| cluster(&error))?;
         for (key, client) in self.clients() {
             client.check_url(key)?;
         }
@@ -85,7 +85,7 @@ impl Config {
 }
 
 /// The error's own words begin with `clusters.NAME: `, which is the key.
-fn cluster(error: ClusterConfigError) -> ConfigError {
+fn cluster(error: &ClusterConfigError) -> ConfigError {
     let text = error.to_string();
     match text.split_once(": ") {
         Some((key, words)) => ConfigError::invalid(key, words),
@@ -109,7 +109,7 @@ impl ServiceConfig for Config {
     /// All that can be known before anything is connected to: the files that it names too.
     fn check(&self) -> Result<(), ConfigError> {
         self.check_settings()?;
-        ClusterConfig::check_files(&self.clusters).map_err(cluster)?;
+        ClusterConfig::check_files(&self.clusters).map_err(|error| cluster(&error))?;
         for (key, client) in self.clients() {
             client.check(key)?;
         }

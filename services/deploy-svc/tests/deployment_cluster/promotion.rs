@@ -106,10 +106,13 @@ async fn healthy(bench: &Bench) {
 pub(crate) async fn a_rollout_that_pauses_goes_on_when_somebody_promotes_it(bench: &Bench) {
     let id = paused(bench, Pauses::Wait).await;
     let waits = "until somebody promotes or aborts";
-    bench.until(&id, |state| state.progress.contains(waits)).await;
+    let state = bench.until(&id, |state| state.progress.contains(waits)).await;
+    assert!(state.human, "{state:?}");
     bench.tell(&id, DeploymentCommand::Promote { full: false }).await;
     healthy(bench).await;
-    succeeded(&bench.end_of(&id).await);
+    let state = bench.end_of(&id).await;
+    succeeded(&state);
+    assert!(!state.human && state.declined.is_none(), "{state:?}");
 }
 
 pub(crate) async fn a_rollout_that_pauses_goes_on_by_itself_where_the_catalog_says_so(bench: &Bench) {

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::journal::{Journal, JournalError, Record};
 use crate::custom;
+use crate::journal::{Journal, JournalError, Record};
 use crate::object;
 use crate::owners::Owners;
 use crate::quota;
@@ -138,8 +138,10 @@ impl Store {
     fn snapshot(&self) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
         // Definitions first, so that what they define is known when it is read again.
-        let (definitions, others): (Vec<_>, Vec<_>) =
-            inner.objects.iter().partition(|((storage, ..), _)| *storage == DEFINITIONS.storage());
+        let (definitions, others): (Vec<_>, Vec<_>) = inner
+            .objects
+            .iter()
+            .partition(|((storage, ..), _)| *storage == DEFINITIONS.storage());
         let all = definitions.into_iter().chain(others);
         (inner.rv, all.map(|(_, object)| Arc::clone(object)).collect())
     }
@@ -172,7 +174,11 @@ impl Store {
     /// The objects of one kind, by namespace and name, and the version they are of.
     pub(crate) fn list(&self, resource: &Resource, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let inner = self.lock();
-        let start = (resource.storage(), namespace.unwrap_or("").to_owned(), String::new());
+        let start = (
+            resource.storage(),
+            namespace.unwrap_or("").to_owned(),
+            String::new(),
+        );
         let objects = inner
             .objects
             .range(start..)
@@ -240,7 +246,11 @@ impl Store {
         }
         if let Some(custom) = resource.custom {
             let key = (DEFINITIONS.storage(), String::new(), custom.name.to_owned());
-            if inner.objects.get(&key).is_none_or(|definition| object::is_deleting(definition)) {
+            if inner
+                .objects
+                .get(&key)
+                .is_none_or(|definition| object::is_deleting(definition))
+            {
                 return Err(ApiError::method_not_allowed(
                     "create not allowed while custom resource definition is terminating",
                 ));
@@ -405,7 +415,10 @@ impl Inner {
         previous: Option<Arc<Value>>,
     ) -> ApiResult<Arc<Value>> {
         if resource == &DEFINITIONS {
-            let others = self.objects.iter().filter(|((storage, ..), _)| *storage == DEFINITIONS.storage());
+            let others = self
+                .objects
+                .iter()
+                .filter(|((storage, ..), _)| *storage == DEFINITIONS.storage());
             let others: Vec<&Value> = others.map(|(_, other)| other.as_ref()).collect();
             custom::settle(&mut object, &others, Timestamp::now());
             if previous.as_deref().is_some_and(|previous| *previous == object) {

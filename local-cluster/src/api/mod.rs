@@ -129,7 +129,9 @@ fn refusal(error: &ApiError) -> Answer {
 }
 
 fn is_watch(query: &str) -> bool {
-    query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"))
+    query
+        .split('&')
+        .any(|pair| matches!(pair, "watch=true" | "watch=1"))
 }
 
 /// What the metrics count a request as (`k8s.io/apiserver/pkg/endpoints/metrics`).

@@ -122,7 +122,8 @@ impl Shared {
     /// How long until the Application is to be compared because of a resource.
     fn touched_in(&self, key: &Key) -> Option<Duration> {
         let all = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(key).map(|at| at.saturating_duration_since(Instant::now()))
+        all.get(key)
+            .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     fn touch(&self, key: &Key, after: Duration) {
@@ -230,7 +231,10 @@ impl Controller {
 
     fn start_due(&mut self) {
         let now = Instant::now();
-        let due = self.due.iter().filter(|(key, at)| **at <= now && !self.working.contains(*key));
+        let due = self
+            .due
+            .iter()
+            .filter(|(key, at)| **at <= now && !self.working.contains(*key));
         let due: Vec<Key> = due.map(|(key, _)| key.clone()).collect();
         for key in due {
             self.due.remove(&key);
@@ -248,7 +252,10 @@ impl Controller {
         if change.resource.group == GROUP {
             match change.resource.plural {
                 "applications" => {
-                    let key = (object::namespace(object).to_owned(), object::name(object).to_owned());
+                    let key = (
+                        object::namespace(object).to_owned(),
+                        object::name(object).to_owned(),
+                    );
                     self.look(key, Duration::ZERO);
                 }
                 "appprojects" => self.everything(),
@@ -272,7 +279,11 @@ impl Controller {
 
 /// Removes what a cluster that was killed had checked out.
 fn clear(cache: &Path) {
-    for entry in std::fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {
+    for entry in std::fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
         if entry.file_name() != REPOSITORIES
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {

@@ -163,7 +163,12 @@ impl DeploymentEffects {
         }
     }
 
-    async fn on(&self, cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
+    async fn on(
+        &self,
+        cluster: &Kubernetes,
+        run: &Run,
+        request: &DeploymentRequest,
+    ) -> Option<DeploymentCommand> {
         let key = run.key.clone();
         let syncs = matches!(request.action, Action::Sync { .. });
         let outcome = match run.effect {
@@ -297,9 +302,13 @@ fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> 
             key,
             evidence: Vec::new(),
         },
-        DeploymentEffect::Promote | DeploymentEffect::Abort => DeploymentCommand::Told { key, declined: None },
+        DeploymentEffect::Promote | DeploymentEffect::Abort => {
+            DeploymentCommand::Told { key, declined: None }
+        }
         DeploymentEffect::Stop => DeploymentCommand::Stopped { key },
-        DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => return None,
+        DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => {
+            return None;
+        }
     })
 }
 

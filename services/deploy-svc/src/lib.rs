@@ -40,8 +40,8 @@ use crate::{
     effects::ReleaseEffects,
     grpc_deploy::DeployApi,
     grpc_release::ReleaseApi,
-    prometheus::Prometheuses,
     owners::{Approvals, Builds, Changes, Deployments},
+    prometheus::Prometheuses,
     release::Release,
     spans::SpanSink,
 };

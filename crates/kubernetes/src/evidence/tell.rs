@@ -158,7 +158,7 @@ mod tests {
     fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()
     }
-    fn container(more: Value) -> ContainerStatus {
+    fn container(more: &Value) -> ContainerStatus {
         let mut status =
             json!({"name": "shop", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
         status
@@ -206,7 +206,7 @@ mod tests {
                 true,
             ),
         ] {
-            let status = container(more);
+            let status = container(&more);
             assert_eq!((state(&status).as_str(), at_fault(&status)), (words, fault));
         }
     }

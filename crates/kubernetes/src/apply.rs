@@ -10,7 +10,6 @@ pub mod manifests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use kube::{
@@ -22,14 +21,12 @@ use kube::{
 use serde_json::{Value, json};
 use slipway_model::Id;
 
-use super::{ApiFault, Kubernetes, call};
+use super::{ApiFault, Kubernetes, call, race};
 use manifests::Manifest;
 use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
 
 /// The field manager of everything that Slipway writes.
 pub const FIELD_MANAGER: &str = "slipway";
-/// How often a write is tried again on a newer version of the object: controllers write the status all the time.
-pub(crate) const RACES: u32 = 20;
 
 /// What is written and in whose name.
 #[derive(Debug, Clone)]
@@ -222,7 +219,7 @@ async fn put(
     let mut body = manifest.object.clone();
     annotate(&mut body, write);
     let mut adopted = false;
-    for _ in 0..RACES {
+    for _ in 0..race::TRIES {
         let outcome = match read(api, manifest, write).await? {
             // Once only: who owns a field is worth a try, not the deployment.
             Some(live) if !adopted && created_by_us(&live).is_some() => {
@@ -253,9 +250,7 @@ async fn put(
             }
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-                tracing::debug!(object = %manifest, "written by someone in between: reading again");
-                // A short wait of random length, so that two writers do not keep meeting.
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+                race::lost(manifest).await;
             }
             Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
             Err(words) => return Err(ApplyError::Away(format!("{what}: {words}"))),
@@ -264,9 +259,7 @@ async fn put(
             metadata.remove("resourceVersion");
         }
     }
-    Err(ApplyError::Away(format!(
-        "{what}: lost the race for its version {RACES} times"
-    )))
+    Err(race::given_up(&what).into())
 }
 
 pub(crate) async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, String> {

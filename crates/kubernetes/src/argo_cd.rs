@@ -5,7 +5,7 @@
 //! loses that race decides again. The epoch of the target's lane and the operation's id are written with it, so that
 //! a deployment that comes back after its death finds what it did, and one that was overtaken does nothing.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::ops::ControlFlow;
 
 use kube::{
     Api, ResourceExt,
@@ -21,10 +21,8 @@ use slipway_verdict::{
     sync_window::{AppProject, SyncWindow},
 };
 
-use super::{ApiFault, Kubernetes, apply::FIELD_MANAGER, call, workload};
+use super::{ApiFault, Kubernetes, apply::FIELD_MANAGER, call, race, workload};
 
-/// How often a write is tried again on a newer version: the controller writes the status all the time.
-const RACES: u32 = 20;
 /// Where Argo CD is usually installed.
 const HOME: &str = "argocd";
 
@@ -186,7 +184,7 @@ async fn rewrite<T>(
     let api = api(cluster, target);
     // A patch that does not hold any more and one that never will are answered alike; the version tells them apart.
     let mut refused: Option<(String, ApiFault)> = None;
-    for _ in 0..RACES {
+    for _ in 0..race::TRIES {
         let Some(raw) = call(what, api.get_opt(&target.name)).await? else {
             return Ok(Rewritten::Gone);
         };
@@ -214,13 +212,8 @@ async fn rewrite<T>(
             Ok(Err(error)) => match &error {
                 kube::Error::Api(status) if status.code == 404 => return Ok(Rewritten::Gone),
                 kube::Error::Api(status) if matches!(status.code, 409 | 422) => {
-                    tracing::debug!(
-                        application = target.name,
-                        "written by someone in between: reading again"
-                    );
                     refused = Some((version, ApiFault::of(what, &error)));
-                    // A short wait of random length, so that two writers do not keep meeting.
-                    tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+                    race::lost(&what).await;
                 }
                 _ => return Err(ApiFault::of(what, &error)),
             },
@@ -232,9 +225,7 @@ async fn rewrite<T>(
             }
         }
     }
-    Err(ApiFault::Away(format!(
-        "{what}: lost the race for its version {RACES} times"
-    )))
+    Err(race::given_up(&what))
 }
 
 /// The changes that ask for the sync.

@@ -12,6 +12,7 @@ pub mod jobs;
 mod live;
 pub mod promotion;
 pub mod proxy;
+mod race;
 pub mod restart;
 pub mod set_image;
 pub mod undo;

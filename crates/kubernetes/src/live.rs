@@ -1,8 +1,6 @@
 //! Changes of a workload as it is in the cluster: read, fenced by the lane's epoch, written only on the version that
 //! was read.
 
-use std::time::Duration;
-
 use k8s_openapi::{api::core::v1::PodTemplateSpec, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::{
     Api, Resource, ResourceExt,
@@ -15,8 +13,8 @@ use slipway_verdict::{Applied, DEPLOYMENT, EPOCH, Previous, annotation, created,
 
 use crate::{
     ApiFault, Kubernetes,
-    apply::{ApplyError, RACES, Write, bounded, fence, marks},
-    call,
+    apply::{ApplyError, Write, bounded, fence, marks},
+    call, race,
     workload::resource,
 };
 
@@ -53,7 +51,7 @@ where
         &resource(target.kind),
     );
     let _place = cluster.write_permit().await?;
-    for _ in 0..RACES {
+    for _ in 0..race::TRIES {
         let live = call(&format!("read {object}"), api.get_opt(&target.name)).await?;
         let Some(live) = live else {
             return Err(ApplyError::Refused(format!(
@@ -87,17 +85,13 @@ where
                 return Ok(written);
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-                tracing::debug!(object, "written by someone in between: reading again");
-                // A short wait of random length, so that two writers do not keep meeting.
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+                race::lost(&object).await;
             }
             Ok(Err(error)) => return Err(ApiFault::of(&format!("change {object}"), &error).into()),
             Err(words) => return Err(ApplyError::Away(format!("change {object}: {words}"))),
         }
     }
-    Err(ApplyError::Away(format!(
-        "change {object}: lost the race for its version {RACES} times"
-    )))
+    Err(race::given_up(&format_args!("change {object}")).into())
 }
 
 /// Whether this deployment has written the object already: then it is not done again.

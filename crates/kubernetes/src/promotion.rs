@@ -26,14 +26,12 @@ use slipway_verdict::{
 };
 
 use crate::{
-    ApiFault, Kubernetes, call,
+    ApiFault, Kubernetes, call, race,
     workload::{resource, typed},
 };
 
 /// The field manager of these writes. Its own: an apply of the manifests must not take them back.
 const FIELD_MANAGER: &str = "slipway-promotion";
-/// How often a write is tried again on a newer version; controllers write the status all the time.
-const RACES: u32 = 20;
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,7 +245,7 @@ async fn write(
     );
     // The status may be written and the object not: what is left is decided anew, but it is done all the same.
     let mut wrote = false;
-    for _ in 0..RACES {
+    for _ in 0..race::TRIES {
         let Some(object) = call(&what, api.get_opt(&target.name)).await? else {
             return Err(ApiFault::Refused(format!("{what}: it is not there")));
         };
@@ -261,16 +259,12 @@ async fn write(
         match put(&api, &target.name, version, patches, &mut wrote).await {
             Ok(()) => return Ok(Outcome::Done),
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                tracing::debug!(object = %target, "written by someone in between: reading again");
-                let wait = std::time::Duration::from_millis(fastrand::u64(1..=20));
-                tokio::time::sleep(wait).await;
+                race::lost(&what).await;
             }
             Err(error) => return Err(ApiFault::of(&what, &error)),
         }
     }
-    Err(ApiFault::Away(format!(
-        "{what}: lost the race for its version {RACES} times"
-    )))
+    Err(race::given_up(&what))
 }
 
 async fn put(

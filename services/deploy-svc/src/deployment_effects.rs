@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use slipway_kubernetes::{ApiFault, Cluster, Clusters, Kubernetes, evidence};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, CommitSha, Name, SpanId, Timestamp, TraceContext, TraceId};
-use slipway_verdict::{Applied, Workload, WorkloadKind};
+use slipway_verdict::{Applied, Workload, WorkloadKind, evidence::PodEvidence};
 use tracing::Instrument;
 
 use crate::{
@@ -197,12 +197,12 @@ impl DeploymentEffects {
                 let results = self.checker.run(cluster, &namespace, &request.checks).await;
                 results
                     .map(|results| DeploymentCommand::Checked { key, results })
-                    .map_err(|fault| Outcome::Away(fault.to_string()))
+                    .map_err(|fault| away(cluster, &fault))
             }
             DeploymentEffect::Bake => self.measure(cluster, run, request).await,
-            DeploymentEffect::Evidence => match evidence::collect(cluster, &request.target).await {
+            DeploymentEffect::Evidence => match evidence(cluster, run, request).await {
                 Ok(evidence) => Ok(DeploymentCommand::Evidence { key, evidence }),
-                Err(ApiFault::Away(message)) => Err(Outcome::Away(message)),
+                Err(ApiFault::Away(words)) => Err(away(cluster, &words)),
                 Err(ApiFault::Refused(message)) => {
                     tracing::warn!(deployment = %run.id, message, "no evidence");
                     let evidence = Vec::new();
@@ -238,13 +238,32 @@ impl DeploymentEffects {
             bake::measure(&self.prometheus, request, bake, since),
             bake::still(cluster, &request.target, &expected),
         );
-        let verdict = verdict.map_err(|fault| Outcome::Away(fault.to_string()))?;
+        let verdict = verdict.map_err(|fault| away(cluster, &fault))?;
         Ok(DeploymentCommand::Measured {
             key: run.key.clone(),
             measurements,
             verdict,
         })
     }
+}
+
+fn away(cluster: &Kubernetes, fault: &dyn fmt::Display) -> Outcome {
+    Outcome::Away(format!("cluster {}: {fault}", cluster.name()))
+}
+
+/// Of the Job that failed, as long as its pods are there; else of the target.
+async fn evidence(
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    if let Some(result) = run.snapshot.state.jobs.last().filter(|job| !job.succeeded) {
+        let evidence = jobs::evidence(cluster, request, result).await?;
+        if !evidence.is_empty() {
+            return Ok(evidence);
+        }
+    }
+    evidence::collect(cluster, &request.target).await
 }
 
 /// The namespace in which the target's pods are: an Application's are where it puts them.

@@ -7,7 +7,7 @@ use slipway_kubernetes::{
     jobs::{self, Order},
 };
 use slipway_model::{Name, Timestamp};
-use slipway_verdict::{Verdict, created, job};
+use slipway_verdict::{Verdict, created, evidence::PodEvidence, job};
 
 use super::{Outcome, Run, home, words::Words};
 use crate::{
@@ -179,6 +179,20 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     if tokio::time::timeout(STOP, stopped).await.is_err() {
         tracing::error!(deployment = %run.id, job = %name, "the Job's pods did not go in time");
     }
+}
+
+/// What a person needs to see of a Job that failed.
+pub(super) async fn evidence(
+    cluster: &Kubernetes,
+    request: &DeploymentRequest,
+    failed: &JobResult,
+) -> Result<Vec<PodEvidence>, ApiFault> {
+    let mut all = request.jobs.before.iter().chain(&request.jobs.after);
+    let Some(job) = all.find(|job| job.name == failed.name) else {
+        return Ok(Vec::new());
+    };
+    let namespace = namespace(cluster, job, request).await;
+    slipway_kubernetes::evidence::collect_job(cluster, namespace.as_str(), &failed.job).await
 }
 
 async fn namespace(cluster: &Kubernetes, job: &Job, request: &DeploymentRequest) -> Name {

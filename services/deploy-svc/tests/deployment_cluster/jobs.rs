@@ -135,6 +135,12 @@ pub(crate) async fn a_job_after_that_fails_is_told_with_its_log(bench: &Bench) {
         .run(request(bench, &[], &[job("smoke", "crash")]).await)
         .await;
     failed(&state, "JOB_FAILED", &["job smoke failed", "exit code 3"]);
+    let job = &state.jobs[0].job;
+    let pods: Vec<&str> = state.evidence.iter().map(|one| one.pod.as_str()).collect();
+    assert!(
+        pods.iter().any(|pod| pod.starts_with(job.as_str())),
+        "the pods of {job} are at fault, not the target's: {pods:?}"
+    );
     assert!(bench.deployments().get_opt("shop").await.unwrap().is_some());
 }
 

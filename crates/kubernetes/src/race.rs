@@ -1,0 +1,20 @@
+//! Writes that hold only for the version that was read: what happens when somebody else wrote in between.
+
+use std::{fmt, time::Duration};
+
+use super::ApiFault;
+
+/// How often a write is tried again on a newer version of the object: controllers write the status all the time.
+pub(crate) const TRIES: u32 = 20;
+
+/// Waits after a lost race, before the object is read again.
+pub(crate) async fn lost(what: &(dyn fmt::Display + Sync)) {
+    tracing::debug!(%what, "written by someone in between: reading again");
+    // A short wait of random length, so that two writers do not keep meeting.
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=20))).await;
+}
+
+/// The end after [`TRIES`].
+pub(crate) fn given_up(what: &dyn fmt::Display) -> ApiFault {
+    ApiFault::Away(format!("{what}: lost the race for its version {TRIES} times"))
+}

@@ -120,7 +120,7 @@ fn a_catalog_is_held_against_the_configuration() {
     let write = |cluster: &str| {
         let text = format!(
             "server: {{listen: \"127.0.0.1:0\"}}\ndatabase: {{url: \"sqlite:///deploy.db\"}}\ncatalog: /absent\n\
-             clusters: [{{name: {cluster}, kubeconfig: /absent}}]\nbuild: {{url: \"http://127.0.0.1:1\"}}\n\
+             clusters: {{{cluster}: {{kubeconfig: /absent}}}}\nbuild: {{url: \"http://127.0.0.1:1\"}}\n\
              gitops: {{url: \"http://127.0.0.1:2\"}}\napproval: {{url: \"http://127.0.0.1:3\"}}\n"
         );
         fs::write(&config, text).unwrap();

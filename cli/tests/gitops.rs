@@ -68,11 +68,11 @@ impl World {
         )
         .unwrap();
         let shutdown = CancellationToken::new();
-        let wiring = Wiring {
+        let wiring = Wiring::new(
             listener,
-            bus: Arc::new(MemoryBus::new(BusConfig::default())),
-            telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
-        };
+            Arc::new(MemoryBus::new(BusConfig::default())),
+            slipway_telemetry::Service::disabled("gitops-svc"),
+        );
         let stop = shutdown.clone();
         let service = tokio::spawn(async move { gitops_svc::run(config, wiring, stop).await.unwrap() });
         Self {

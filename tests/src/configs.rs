@@ -27,10 +27,10 @@ impl Replica<'_> {
         let (own, shared) = (self.folder.display(), self.shared.display());
         self.common(true)
             + &format!(
-                "work_directory: {own}/builds\n\
+                "data_dir: {own}/builds\n\
                  logs: {{ directory: {shared}/logs }}\n\
                  repositories: [\"file:///*\"]\n\
-                 builders: [{{ name: default, kind: {builder} }}]\n\
+                 builders: {{ default: {{ kind: {builder} }} }}\n\
                  registries:\n{registries}"
             )
     }
@@ -72,7 +72,7 @@ impl Replica<'_> {
         let mut text = self.common(false);
         let _ = writeln!(
             text,
-            "catalog: {}\nclusters: [{{ name: local, {cluster} }}]",
+            "catalog: {}\nclusters: {{ local: {{ {cluster} }} }}",
             catalog.display()
         );
         for (key, url) in ["build", "gitops", "approval"].iter().zip(others) {

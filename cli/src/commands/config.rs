@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deploy_svc::catalog::Catalog;
-use slipway_server::ServiceConfig;
+use slipway_server::{Config, ServiceSettings};
 
 use crate::{Outcome, args::ConfigCommand, failure::Failure, out};
 
@@ -29,9 +29,9 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
-            "build" => check::<build_svc::Config>(path),
-            "gitops" => check::<gitops_svc::Config>(path),
-            "approval" => check::<approval_svc::Config>(path),
+            "build" => check::<build_svc::config::Settings>(path).map(drop),
+            "gitops" => check::<gitops_svc::config::Settings>(path).map(drop),
+            "approval" => check::<approval_svc::config::Settings>(path).map(drop),
             "deploy" => check_deploy(path, &catalogs),
             _ => Err(format!(
                 "no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc"
@@ -42,13 +42,10 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// The clusters and Prometheus servers that the catalogs name must be there. Other files are not looked at: they are
-/// where the service runs, which has `--check` for them.
+/// The clusters and Prometheus servers that the catalogs name must be there.
 fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), String> {
-    let config: deploy_svc::Config = slipway_server::config::read(path).map_err(|error| error.to_string())?;
-    config.server().check().map_err(|error| error.to_string())?;
-    config.check_settings().map_err(|error| error.to_string())?;
-    let configured = config.configured().map_err(|error| error.to_string())?;
+    let config = check::<deploy_svc::config::Settings>(path)?;
+    let configured = config.settings.configured().map_err(|error| error.to_string())?;
     let wrong: Vec<String> = catalogs
         .iter()
         .filter_map(|(catalog_path, catalog)| {
@@ -63,8 +60,9 @@ fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), Str
     }
 }
 
-fn check<C: ServiceConfig>(path: &Path) -> Result<(), String> {
-    let config: C = slipway_server::config::read(path).map_err(|error| error.to_string())?;
-    config.server().check().map_err(|error| error.to_string())?;
-    config.check().map_err(|error| error.to_string())
+/// Looks at the file alone: what it names is where the service runs, which has `--check` for that.
+fn check<S: ServiceSettings>(path: &Path) -> Result<Config<S>, String> {
+    let config: Config<S> = slipway_server::config::read(path).map_err(|error| error.to_string())?;
+    config.check().map_err(|error| error.to_string())?;
+    Ok(config)
 }

@@ -4,16 +4,15 @@
 mod configs;
 mod home;
 
-use std::{fs::File, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 pub(crate) use configs::Repository;
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 pub(crate) use home::{Home, Options};
 use local_cluster::Cluster;
 use slipway_events::{Bus, MemoryBus};
-use slipway_server::{RunError, ServiceConfig, Wiring};
+use slipway_server::{Config, Listeners, RunError, ServerConfig, ServiceSettings, Wiring};
 use slipway_telemetry::TelemetryConfig;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Outcome, args::DevArgs, failure::Failure};
@@ -49,13 +48,9 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
     macro_rules! spawn {
         ($service:ident, $name:literal) => {{
             let config: $service::Config = configured(&home.config($name))?;
-            let listener = bind(config.server.listen, &home.config($name)).await?;
+            let listeners = bind(&config.server, &home.config($name)).await?;
             let service = telemetry.service(concat!($name, "-svc")).map_err(Failure::new)?;
-            let wiring = Wiring {
-                listener,
-                bus: bus.clone(),
-                telemetry: service,
-            };
+            let wiring = Wiring::new(listeners, bus.clone(), service);
             let shutdown = shutdown.clone();
             services
                 .push(async move { ($name, $service::run(config, wiring, shutdown).await) }.boxed_local());
@@ -101,17 +96,18 @@ async fn start_cluster(home: &Home, argo_cd: bool) -> Result<Cluster, Failure> {
     Ok(cluster)
 }
 
-fn configured<C: ServiceConfig>(path: &Path) -> Result<C, Failure> {
-    let config: C = slipway_server::config::read(path).map_err(Failure::new)?;
-    let checked = config.server().check().and_then(|()| config.check());
-    checked.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+fn configured<S: ServiceSettings>(path: &Path) -> Result<Config<S>, Failure> {
+    let config: Config<S> = slipway_server::config::read(path).map_err(Failure::new)?;
+    config
+        .check_files()
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
     Ok(config)
 }
 
-async fn bind(address: SocketAddr, config: &Path) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {address}: {error}")).next(format!(
-            "free the port, or change server.listen in {} and the URL in context.yaml",
+async fn bind(server: &ServerConfig, config: &Path) -> Result<Listeners, Failure> {
+    Listeners::bind(server).await.map_err(|error| {
+        Failure::new(error).next(format!(
+            "free the port, or change it in {} and the URL in context.yaml",
             config.display()
         ))
     })

@@ -8,6 +8,8 @@ use kube::{
 };
 use tower::limit::ConcurrencyLimitLayer;
 
+use slipway_model::Name;
+
 use super::{Cluster, ClusterConfig, ClusterConfigError, Kubernetes};
 
 /// For name resolution, connection and TLS handshake together.
@@ -17,12 +19,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUESTS: usize = 128;
 
 /// Whether the kubeconfig is there, and has the context that is to be used.
-pub(super) fn check_file(config: &ClusterConfig) -> Result<(), ClusterConfigError> {
+pub(super) fn check_file(name: &Name, config: &ClusterConfig) -> Result<(), ClusterConfigError> {
     let Some(path) = &config.kubeconfig else {
         return Ok(());
     };
     let wrong = |error| ClusterConfigError::Kubeconfig {
-        name: config.name.clone(),
+        name: name.clone(),
         error: Box::new(error),
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
@@ -35,15 +37,14 @@ pub(super) fn check_file(config: &ClusterConfig) -> Result<(), ClusterConfigErro
     }
 }
 
-pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
-    let name = || config.name.clone();
+pub(super) async fn open(name: &Name, config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
     if config.pretend {
         return Ok(Cluster::Pretend);
     }
     let mut client = match &config.kubeconfig {
         Some(path) => {
             let wrong = |error| ClusterConfigError::Kubeconfig {
-                name: name(),
+                name: name.clone(),
                 error: Box::new(error),
             };
             let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
@@ -56,7 +57,7 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfi
                 .map_err(wrong)?
         }
         None => kube::Config::incluster().map_err(|error| ClusterConfigError::InCluster {
-            name: name(),
+            name: name.clone(),
             error: Box::new(error),
         })?,
     };
@@ -64,12 +65,12 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Cluster, ClusterConfi
     // Retries are ours: a check's 503 is an answer, and the ledger remembers when to try an apply again.
     client.default_retry = false;
     let client = ClientBuilder::try_from(client).map_err(|error| ClusterConfigError::Client {
-        name: name(),
+        name: name.clone(),
         error: Box::new(error),
     })?;
     let client = client.with_layer(&ConcurrencyLimitLayer::new(REQUESTS)).build();
     Ok(Cluster::Kubernetes(Box::new(Kubernetes::scoped(
-        config.name.clone(),
+        name.clone(),
         client,
         config.watch,
     ))))

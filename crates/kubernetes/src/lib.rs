@@ -32,12 +32,13 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Objects that are written at once on one cluster. One that is slow takes these places and nobody else's.
 const WRITES: usize = 32;
 
-/// One entry of `clusters:` in the service's configuration.
+/// `clusters:` of the service's configuration, by the names that the catalog's targets use.
+pub type ClusterConfigs = BTreeMap<Name, ClusterConfig>;
+
+/// One entry of `clusters:`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
-    /// The name that the catalog's targets use.
-    pub name: Name,
     /// A kubeconfig file.
     #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
@@ -60,32 +61,28 @@ impl ClusterConfig {
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
-    pub fn check_all(configs: &[Self]) -> Result<(), ClusterConfigError> {
-        for (index, config) in configs.iter().enumerate() {
-            config.check()?;
-            if configs[..index].iter().any(|other| other.name == config.name) {
-                return Err(ClusterConfigError::Twice(config.name.clone()));
-            }
-        }
-        Ok(())
+    pub fn check_all(configs: &ClusterConfigs) -> Result<(), ClusterConfigError> {
+        configs.iter().try_for_each(|(name, config)| config.check(name))
     }
 
     /// Looks at the kubeconfigs too, without connecting to a cluster.
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
-    pub fn check_files(configs: &[Self]) -> Result<(), ClusterConfigError> {
+    pub fn check_files(configs: &ClusterConfigs) -> Result<(), ClusterConfigError> {
         Self::check_all(configs)?;
-        configs.iter().try_for_each(client::check_file)
+        configs
+            .iter()
+            .try_for_each(|(name, config)| client::check_file(name, config))
     }
 
-    fn check(&self) -> Result<(), ClusterConfigError> {
+    fn check(&self, name: &Name) -> Result<(), ClusterConfigError> {
         let sources = [self.kubeconfig.is_some(), self.in_cluster, self.pretend];
         if sources.into_iter().filter(|given| *given).count() != 1 {
-            return Err(ClusterConfigError::Source(self.name.clone()));
+            return Err(ClusterConfigError::Source(name.clone()));
         }
         if self.context.is_some() && self.kubeconfig.is_none() {
-            return Err(ClusterConfigError::Context(self.name.clone()));
+            return Err(ClusterConfigError::Context(name.clone()));
         }
         Ok(())
     }
@@ -98,8 +95,6 @@ pub enum ClusterConfigError {
     Source(Name),
     #[error("clusters.{0}: context belongs to a kubeconfig")]
     Context(Name),
-    #[error("clusters.{0}: named twice")]
-    Twice(Name),
     #[error("clusters.{name}: {error}")]
     Kubeconfig {
         name: Name,
@@ -210,11 +205,11 @@ impl Clusters {
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
-    pub async fn open(configs: &[ClusterConfig]) -> Result<Self, ClusterConfigError> {
+    pub async fn open(configs: &ClusterConfigs) -> Result<Self, ClusterConfigError> {
         ClusterConfig::check_all(configs)?;
         let mut clusters = BTreeMap::new();
-        for config in configs {
-            clusters.insert(config.name.clone(), client::open(config).await?);
+        for (name, config) in configs {
+            clusters.insert(name.clone(), client::open(name, config).await?);
         }
         Ok(Self(Arc::new(clusters)))
     }

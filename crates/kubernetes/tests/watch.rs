@@ -19,7 +19,7 @@ use kube::{
 use pretty_assertions::assert_eq;
 use serde_json::json;
 use slipway_kubernetes::{
-    Cluster, ClusterConfig, Clusters, Kubernetes, apply::ApplyError, restart::restart, watch::Scope,
+    Cluster, ClusterConfigs, Clusters, Kubernetes, apply::ApplyError, restart::restart, watch::Scope,
 };
 use slipway_verdict::{Target, Workload, WorkloadKind};
 use world::{A, World, has_label, id, label, refusal, run, seen, silence, spec, target, write};
@@ -481,7 +481,7 @@ async fn refused_port() -> std::net::SocketAddr {
 
 async fn clusters(world: &World, dead: &[(&str, std::net::SocketAddr)]) -> Clusters {
     let folder = tempfile::tempdir().unwrap();
-    let mut configs = vec![json!({"name": "living", "kubeconfig": world.kubeconfig})];
+    let mut configs = json!({"living": {"kubeconfig": world.kubeconfig}});
     for (name, address) in dead {
         let path = folder.path().join(name);
         let kubeconfig = json!({
@@ -491,9 +491,9 @@ async fn clusters(world: &World, dead: &[(&str, std::net::SocketAddr)]) -> Clust
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
         });
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
-        configs.push(json!({"name": name, "kubeconfig": path, "context": "c"}));
+        configs[*name] = json!({"kubeconfig": path, "context": "c"});
     }
-    let configs: Vec<ClusterConfig> = serde_json::from_value(json!(configs)).unwrap();
+    let configs: ClusterConfigs = serde_json::from_value(configs).unwrap();
     Clusters::open(&configs).await.unwrap()
 }
 

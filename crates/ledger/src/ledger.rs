@@ -94,11 +94,7 @@ impl Ledger {
                 let opening: BoxFuture<'_, Result<Sqlite>> = Box::pin(Sqlite::open(&config, owner));
                 (Arc::new(opening.await?), true)
             }
-            _ => {
-                return Err(LedgerError::Config(
-                    "the url must begin with postgres:// or sqlite://".to_owned(),
-                ));
-            }
+            _ => return Err(unknown_scheme()),
         };
         let shared = Arc::new(Shared {
             cache: Cache::new(config.cache_entries),
@@ -122,6 +118,18 @@ impl Ledger {
                 listener,
             }),
         })
+    }
+
+    /// Whether the database can be reached and written, without opening it: nothing is created, migrated or claimed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn check(config: &LedgerConfig) -> Result<()> {
+        match config.url.split_once(':').map_or("", |(scheme, _)| scheme) {
+            "postgres" | "postgresql" => Postgres::check(config).await,
+            "sqlite" => Sqlite::check(config).await,
+            _ => Err(unknown_scheme()),
+        }
     }
 
     /// Writes what is queued, then disconnects. Later calls fail with [`LedgerError::Closed`].
@@ -367,6 +375,10 @@ impl Ledger {
     pub(crate) fn turns(&self) -> &Turns {
         &self.shared.turns
     }
+}
+
+fn unknown_scheme() -> LedgerError {
+    LedgerError::Config("the url must begin with postgres:// or sqlite://".to_owned())
 }
 
 /// What became of a command.

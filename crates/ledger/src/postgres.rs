@@ -82,11 +82,30 @@ impl Committers {
     }
 }
 
+fn options(config: &LedgerConfig) -> Result<PgConnectOptions> {
+    Ok(PgConnectOptions::from_str(&config.url)
+        .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?
+        .application_name(&format!("slipway-{}", config.origin)))
+}
+
 impl Postgres {
+    /// Connects and disconnects.
+    pub(crate) async fn check(config: &LedgerConfig) -> Result<()> {
+        let failed = LedgerError::database("connecting to the database");
+        let connecting = async {
+            let mut conn = PgConnection::connect_with(&options(config)?)
+                .await
+                .map_err(&failed)?;
+            conn.ping().await.map_err(&failed)?;
+            conn.close().await.map_err(&failed)
+        };
+        tokio::time::timeout(CONNECT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(failed(sqlx::Error::PoolTimedOut)))
+    }
+
     pub(crate) async fn open(config: &LedgerConfig, owner: String) -> Result<Self> {
-        let options = PgConnectOptions::from_str(&config.url)
-            .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?
-            .application_name(&format!("slipway-{}", config.origin));
+        let options = options(config)?;
         let opening = LedgerError::database("connecting to the database");
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.max(2))

@@ -64,6 +64,27 @@ impl Writer {
 }
 
 impl Sqlite {
+    /// Whether the file, or where there is none its folder, can be written.
+    pub(crate) async fn check(config: &LedgerConfig) -> Result<()> {
+        let options = SqliteConnectOptions::from_str(&config.url)
+            .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?;
+        let file = options.get_filename().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let written = if file.exists() {
+                File::options().append(true).open(&file).map(drop)
+            } else {
+                let mut probe = file.clone().into_os_string();
+                probe.push(".check");
+                File::create(&probe).and_then(|_| std::fs::remove_file(&probe))
+            };
+            written.map_err(|error| {
+                LedgerError::Config(format!("{} cannot be written: {error}", file.display()))
+            })
+        })
+        .await
+        .map_err(|error| LedgerError::Config(error.to_string()))?
+    }
+
     pub(crate) async fn open(config: &LedgerConfig, owner: String) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(&config.url)
             .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?

@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use serde::Deserialize;
+
 use super::*;
 
 #[derive(Debug, Deserialize)]

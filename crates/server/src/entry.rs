@@ -3,13 +3,11 @@
 use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use serde::de::DeserializeOwned;
 use slipway_events::{Bus, MemoryBus, RedisBus};
 use slipway_telemetry::{Service, TelemetryConfig};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{BusConfig, ConfigError, ServeError, ServerConfig};
+use crate::{BusConfig, Config, ConfigError, Listeners, ServeError, ServiceSettings, check};
 
 /// How long the last spans may take to leave at the end.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -17,33 +15,31 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// What a service's `run` is given besides its configuration: whatever a process with several services in it shares or
 /// makes for them.
 pub struct Wiring {
-    /// Already bound; the service serves gRPC on it.
-    pub listener: TcpListener,
+    /// Already bound.
+    pub listeners: Listeners,
     /// Where facts go and come from.
     pub bus: Arc<dyn Bus>,
     /// Where this service's spans and measurements go.
     pub telemetry: Service,
 }
 
-impl std::fmt::Debug for Wiring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wiring")
-            .field("listener", &self.listener)
-            .finish_non_exhaustive()
+impl Wiring {
+    /// With listeners that are bound already; a `TcpListener` alone is the one for gRPC.
+    pub fn new(listeners: impl Into<Listeners>, bus: Arc<dyn Bus>, telemetry: Service) -> Self {
+        Self {
+            listeners: listeners.into(),
+            bus,
+            telemetry,
+        }
     }
 }
 
-/// A service's whole configuration: what [`main`] needs of it.
-pub trait ServiceConfig: DeserializeOwned {
-    fn server(&self) -> &ServerConfig;
-    fn bus(&self) -> &BusConfig;
-    fn telemetry(&self) -> &TelemetryConfig;
-
-    /// What the single values do not show. [`main`] has checked the sections above already.
-    ///
-    /// # Errors
-    /// Names the key and the remedy.
-    fn check(&self) -> Result<(), ConfigError>;
+impl std::fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wiring")
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a service ended other than by its shutdown.
@@ -75,42 +71,17 @@ impl RunError {
 /// The whole of a service's `main`: reads the command line and the configuration, sets up the runtime, the signals
 /// (SIGTERM and SIGINT drain, a second one ends at once) and the bus, binds, runs, and says how it ended.
 ///
-/// The program takes `--config FILE` (or `SLIPWAY_CONFIG`), and `--check` to read the configuration and stop.
-pub fn main<C, E>(
+/// The program takes `--config FILE` (or `SLIPWAY_CONFIG`), and `--check` to look at all that it needs and stop.
+pub fn main<S: ServiceSettings>(
     name: &'static str,
     about: &'static str,
-    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
-) -> ExitCode
-where
-    C: ServiceConfig,
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
+    run: impl AsyncFnOnce(Config<S>, Wiring, CancellationToken) -> Result<(), RunError>,
+) -> ExitCode {
     let arguments = command(name, about).get_matches();
     let Some(path) = arguments.get_one::<PathBuf>("config") else {
         // clap has refused that already.
         return ExitCode::from(2);
     };
-    let config = match crate::config::read::<C>(path).and_then(|config| {
-        config.server().check()?;
-        config.bus().redis_url()?;
-        config.check()?;
-        Ok(config)
-    }) {
-        Ok(config) => config,
-        Err(error) => {
-            let place = if matches!(error, ConfigError::Invalid { .. }) {
-                format!("{}: ", path.display())
-            } else {
-                String::new()
-            };
-            eprintln!("{name}: {place}{error}");
-            return ExitCode::from(2);
-        }
-    };
-    if arguments.get_flag("check") {
-        println!("{}: ok", path.display());
-        return ExitCode::SUCCESS;
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -118,19 +89,44 @@ where
             return ExitCode::FAILURE;
         }
     };
+    let unusable = |error: &ConfigError| {
+        let place = if matches!(error, ConfigError::Invalid { .. }) {
+            format!("{}: ", path.display())
+        } else {
+            String::new()
+        };
+        eprintln!("{name}: {place}{error}");
+        ExitCode::from(2)
+    };
+    let read = crate::config::read::<Config<S>>(path).and_then(|config| {
+        config.check_files()?;
+        Ok(config)
+    });
+    let config = match read {
+        Ok(config) => config,
+        Err(error) => return unusable(&error),
+    };
+    if arguments.get_flag("check") {
+        return match runtime.block_on(check::surroundings(&config)) {
+            Ok(notes) => {
+                for note in notes {
+                    println!("{}: note: {note}", path.display());
+                }
+                println!("{}: ok", path.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => unusable(&error),
+        };
+    }
     runtime.block_on(start(name, config, run))
 }
 
-async fn start<C, E>(
+async fn start<S: ServiceSettings>(
     name: &'static str,
-    config: C,
-    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
-) -> ExitCode
-where
-    C: ServiceConfig,
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
-    let mut telemetry = config.telemetry().clone();
+    config: Config<S>,
+    run: impl AsyncFnOnce(Config<S>, Wiring, CancellationToken) -> Result<(), RunError>,
+) -> ExitCode {
+    let mut telemetry = config.telemetry.clone();
     if telemetry.service_name == TelemetryConfig::default().service_name {
         telemetry.service_name = name.to_owned();
     }
@@ -147,7 +143,7 @@ where
     let code = match serve(name, config, service, run).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = error.to_string(), "ended");
+            tracing::error!(service = name, error = error.to_string(), "service failed");
             ExitCode::FAILURE
         }
     };
@@ -155,32 +151,19 @@ where
     code
 }
 
-async fn serve<C, E>(
+async fn serve<S: ServiceSettings>(
     name: &'static str,
-    config: C,
+    config: Config<S>,
     telemetry: Service,
-    run: impl AsyncFnOnce(C, Wiring, CancellationToken) -> Result<(), E>,
-) -> Result<(), Box<dyn Error + Send + Sync>>
-where
-    C: ServiceConfig,
-    E: Into<Box<dyn Error + Send + Sync>>,
-{
-    let listen = config.server().listen;
-    let listener = TcpListener::bind(listen).await.map_err(|error| {
-        ConfigError::invalid("server.listen", format!("cannot listen on {listen}: {error}"))
-    })?;
-    let bus = bus(config.bus())?;
+    run: impl AsyncFnOnce(Config<S>, Wiring, CancellationToken) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let listeners = Listeners::bind(&config.server).await?;
+    let bus = bus(&config.bus)?;
     let shutdown = CancellationToken::new();
-    tokio::spawn(signals(name, shutdown.clone())?);
-    let wiring = Wiring {
-        listener,
-        bus,
-        telemetry: telemetry.clone(),
-    };
-    telemetry
-        .in_scope(run(config, wiring, shutdown))
-        .await
-        .map_err(Into::into)
+    let signals = signals(name, shutdown.clone()).map_err(RunError::other("signals"))?;
+    tokio::spawn(signals);
+    let wiring = Wiring::new(listeners, bus, telemetry.clone());
+    telemetry.in_scope(run(config, wiring, shutdown)).await
 }
 
 /// The bus that a configuration asks for: Redis, or one within this process.
@@ -216,7 +199,7 @@ fn command(name: &'static str, about: &'static str) -> clap::Command {
             clap::Arg::new("check")
                 .long("check")
                 .action(clap::ArgAction::SetTrue)
-                .help("Read the configuration, say what is wrong with it, and stop"),
+                .help("Look at the configuration, the files and secrets that it names, the database and the ports, say what is wrong, and stop"),
         )
         .after_help(
             "Ends with 0 after a shutdown by SIGTERM or SIGINT, 2 when the configuration cannot be used, 1 otherwise.\n\

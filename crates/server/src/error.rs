@@ -17,6 +17,9 @@ pub enum ApiError {
     /// There is no such thing: `NOT_FOUND`.
     #[error("{kind} {id:?} does not exist")]
     NotFound { kind: &'static str, id: String },
+    /// There is one already, and it is another: `ALREADY_EXISTS`.
+    #[error("{kind} {id:?} exists already; read it before you ask again")]
+    Exists { kind: &'static str, id: String },
     /// The request id was used for another request: `ALREADY_EXISTS`, reason `REQUEST_ID_REUSED`.
     #[error("request_id {request_id:?} was used for another request; use a new one")]
     AlreadyUsed { request_id: String },
@@ -65,6 +68,14 @@ impl ApiError {
         }
     }
 
+    /// A thing that exists already, with another content; `kind` in words, such as `build`.
+    pub fn exists(kind: &'static str, id: impl ToString) -> Self {
+        Self::Exists {
+            kind,
+            id: id.to_string(),
+        }
+    }
+
     /// A state that forbids the request; `reason` is pinned, `message` is for people.
     pub fn precondition(reason: &'static str, message: impl ToString) -> Self {
         Self::Precondition {
@@ -100,7 +111,7 @@ impl ApiError {
         match self {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::NotFound { .. } => Code::NotFound,
-            Self::AlreadyUsed { .. } => Code::AlreadyExists,
+            Self::Exists { .. } | Self::AlreadyUsed { .. } => Code::AlreadyExists,
             Self::Precondition { .. } => Code::FailedPrecondition,
             Self::Denied { .. } => Code::PermissionDenied,
             Self::Unauthenticated { .. } => Code::Unauthenticated,
@@ -117,6 +128,7 @@ impl ApiError {
         match self {
             Self::Invalid { .. } => "INVALID_FIELD",
             Self::NotFound { .. } => "NOT_FOUND",
+            Self::Exists { .. } => "ALREADY_EXISTS",
             Self::AlreadyUsed { .. } => "REQUEST_ID_REUSED",
             Self::Precondition { reason, .. } => reason,
             Self::Denied { .. } => "PERMISSION_DENIED",
@@ -138,7 +150,7 @@ impl From<ApiError> for Status {
             ApiError::Invalid { field, message } => {
                 details.add_bad_request_violation(field, message);
             }
-            ApiError::NotFound { kind, id } => {
+            ApiError::NotFound { kind, id } | ApiError::Exists { kind, id } => {
                 details.set_resource_info(*kind, id, "", error.to_string());
             }
             ApiError::AlreadyUsed { request_id } => {
@@ -227,6 +239,7 @@ mod tests {
         let errors = vec![
             ApiError::invalid("subject.commit", "words"),
             ApiError::not_found("build", "bld-1"),
+            ApiError::exists("build", "bld-1"),
             ApiError::AlreadyUsed {
                 request_id: "r1".to_owned(),
             },
@@ -249,6 +262,7 @@ mod tests {
                         (Code::InvalidArgument, "INVALID_FIELD", "subject.commit", "")
                     }
                     ApiError::NotFound { .. } => (Code::NotFound, "NOT_FOUND", "", "bld-1"),
+                    ApiError::Exists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS", "", "bld-1"),
                     ApiError::AlreadyUsed { .. } => (Code::AlreadyExists, "REQUEST_ID_REUSED", "", "r1"),
                     ApiError::Precondition { .. } => (Code::FailedPrecondition, "SELF_APPROVAL", "", ""),
                     ApiError::Denied { .. } => (Code::PermissionDenied, "PERMISSION_DENIED", "", ""),
@@ -281,8 +295,8 @@ mod tests {
             let status = Status::from_header_map(&headers).expect("a status");
             assert_eq!(&ErrorView::of(&status), view);
         }
-        let codes: std::collections::BTreeSet<i32> = all.iter().map(|(e, _)| i32::from(e.code())).collect();
-        assert_eq!(codes.len(), all.len(), "each error has its own code");
+        let reasons: std::collections::BTreeSet<&str> = all.iter().map(|(error, _)| error.reason()).collect();
+        assert_eq!(reasons.len(), all.len(), "each error has its own reason");
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream};
 use slipway_events::{Bus, Envelope, EnvelopeError};
-use slipway_ledger::{FeedFilter, FeedItem, Ledger, Relay, RelayConfig, Sink, SinkError, StoredEvent};
+use slipway_ledger::{FeedFilter, FeedItem, Ledger, Sink, SinkError, StoredEvent};
 use slipway_proto::common::v1 as proto;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{Action, ApiError, Caller, convert};
@@ -15,14 +14,13 @@ use crate::{Action, ApiError, Caller, convert};
 /// A stream without events says this often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Publishes the ledger's events to the bus until `shutdown`; one replica at a time does it. The bus need not be there:
-/// what it misses comes later.
-pub fn spawn_relay(ledger: &Ledger, bus: Arc<dyn Bus>, shutdown: CancellationToken) -> Relay {
-    let sink = BusSink {
+/// Publishes the ledger's events to the bus; one replica at a time does it. The bus need not be there: what it misses
+/// comes later.
+pub(crate) fn bus_sink(ledger: &Ledger, bus: Arc<dyn Bus>) -> Arc<dyn Sink> {
+    Arc::new(BusSink {
         bus,
         origin: ledger.origin().to_owned(),
-    };
-    Relay::spawn(ledger.clone(), Arc::new(sink), RelayConfig::default(), shutdown)
+    })
 }
 
 struct BusSink {

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use slipway_ledger::{ExecuteError, Ledger, LedgerConfig, LedgerError, Page, TransactError};
 
-use crate::{ApiError, DatabaseConfig, RunError, page};
+use crate::{ApiError, ConfigError, DatabaseConfig, RunError, page};
 
 /// Opens a service's database. `origin` is the service's name in events, such as `build`; `replica` this process' name
 /// among its replicas.
@@ -11,12 +11,7 @@ use crate::{ApiError, DatabaseConfig, RunError, page};
 /// # Errors
 /// A configuration without a URL, and a database that cannot be opened or brought up to date.
 pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Result<Ledger, RunError> {
-    let mut config = LedgerConfig::new(database.url()?.expose_secret())
-        .origin(origin)
-        .replica(replica);
-    if let Some(connections) = database.max_connections {
-        config = config.max_connections(connections);
-    }
+    let config = ledger_config(database)?.origin(origin).replica(replica);
     // The compiler cannot see that a future is Send in which migrations run, and services are spawned. So this one is
     // driven where it need not be.
     let runtime = tokio::runtime::Handle::current();
@@ -24,6 +19,24 @@ pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Res
         .await
         .map_err(RunError::other("ledger"))?
         .map_err(RunError::other("ledger"))
+}
+
+fn ledger_config(database: &DatabaseConfig) -> Result<LedgerConfig, ConfigError> {
+    let config = LedgerConfig::new(database.url()?.expose_secret());
+    Ok(match database.max_connections {
+        Some(connections) => config.max_connections(connections),
+        None => config,
+    })
+}
+
+/// Whether a service's database can be reached and written. Changes nothing in it.
+///
+/// # Errors
+/// Names `database.url`.
+pub(crate) async fn check(database: &DatabaseConfig) -> Result<(), ConfigError> {
+    Ledger::check(&ledger_config(database)?)
+        .await
+        .map_err(|error| ConfigError::invalid("database.url", error))
 }
 
 /// The page that a list request asks for.

@@ -1,9 +1,11 @@
 //! The shell that every service runs in: configuration, authentication, health, reflection, limits, graceful drain,
 //! errors on the wire, and the client side of the same conventions.
 //!
-//! A service is `main.rs` ([`main`]) around `run(config, wiring, shutdown)`, which ends in [`Server::serve`].
+//! A service is `main.rs` ([`main`]) around `run(config, wiring, shutdown)`, which says what is its own to a [`ServiceHost`].
 
 pub mod authentication;
+mod call;
+mod check;
 pub mod client;
 pub mod config;
 pub mod convert;
@@ -11,18 +13,27 @@ mod entry;
 mod error;
 pub mod events;
 mod gate;
+mod host;
 pub mod ledger;
 mod limits;
 pub mod page;
+mod resource;
 mod server;
+mod tls;
+mod web;
 
 pub use authentication::{Authenticator, Caller};
+pub use call::Call;
 pub use client::{Channel, ClientConfig};
 pub use config::{
-    Action, BusConfig, ConfigError, DatabaseConfig, PrincipalConfig, RoleConfig, ServerConfig, Tls, TokenHash,
+    Action, BusConfig, Config, ConfigError, DatabaseConfig, PrincipalConfig, RoleConfig, ServerConfig,
+    ServiceSettings, Tls, TokenHash,
 };
-pub use entry::{RunError, ServiceConfig, Wiring, bus, main};
+pub use entry::{RunError, Wiring, bus, main};
 pub use error::{ApiError, DOMAIN, ErrorView};
-pub use events::{spawn_relay, stream_events, stream_events_to};
+pub use events::{stream_events, stream_events_to};
+pub use host::{Listeners, ServiceHost};
+pub use resource::{ListQuery, Listed, Resource, Resources, Scope};
 pub use server::{ServeError, Server, ServerBuilder};
 pub use slipway_telemetry::TelemetryConfig;
+pub use web::{LIVE, READY};

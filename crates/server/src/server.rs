@@ -89,13 +89,10 @@ impl Server {
 }
 
 fn tls(tls: &crate::Tls) -> Result<ServerTlsConfig, ConfigError> {
-    let read = |key: &str, path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| {
-            ConfigError::invalid(key, format!("{}: cannot be read: {error}", path.display()))
-        })
-    };
-    let certificate = read("server.tls.certificate", &tls.certificate)?;
-    let key = read("server.tls.key", &tls.key)?;
+    // Whether they can be used, and together; tonic would only tell when it serves.
+    crate::tls::server(tls)?;
+    let certificate = crate::tls::read("server.tls.certificate", &tls.certificate)?;
+    let key = crate::tls::read("server.tls.key", &tls.key)?;
     Ok(ServerTlsConfig::new()
         .identity(Identity::from_pem(certificate, key))
         .timeout(HANDSHAKE))

@@ -170,10 +170,10 @@ pub enum Event {
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("approval does not exist")]
-    Absent,
-    #[error("approval exists already")]
-    Exists,
+    #[error("approval {0} does not exist")]
+    Absent(Id),
+    #[error("approval {0} exists already")]
+    Exists(Id),
     #[error("it is {} already and takes no more decisions", .0.as_str())]
     Final(Status),
     #[error("it expired at {0}; ask for a new one")]
@@ -359,13 +359,14 @@ impl State {
 
     fn decide(
         &self,
+        id: &Id,
         verdict: Verdict,
         named: &str,
         by: Actor,
         comment: String,
         now: Timestamp,
     ) -> Result<Vec<Event>, Refusal> {
-        let asked = self.asked.as_ref().ok_or(Refusal::Absent)?;
+        let asked = self.asked.as_ref().ok_or_else(|| Refusal::Absent(id.clone()))?;
         if self.status == Status::Expired {
             return Err(Refusal::Expired(asked.expires_at));
         }
@@ -450,9 +451,9 @@ impl Decider for Approval {
     type Effect = Effect;
     type Refusal = Refusal;
 
-    fn decide(_id: &Id, state: &State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    fn decide(id: &Id, state: &State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         match command {
-            Command::Request(_) if state.asked.is_some() => Err(Refusal::Exists),
+            Command::Request(_) if state.asked.is_some() => Err(Refusal::Exists(id.clone())),
             Command::Request(request) => {
                 let asked = Asked::of(*request, now);
                 asked.grantable()?;
@@ -474,9 +475,9 @@ impl Decider for Approval {
                 binding,
                 by,
                 comment,
-            } => state.decide(verdict, &binding, by, comment, now),
+            } => state.decide(id, verdict, &binding, by, comment, now),
             Command::Cancel { by, comment } => match (state.status, state.overdue(now)) {
-                (Status::Absent, _) => Err(Refusal::Absent),
+                (Status::Absent, _) => Err(Refusal::Absent(id.clone())),
                 (Status::Pending, Some(at)) => Ok(vec![expired(at)]),
                 (Status::Pending, None) => {
                     let message = if comment.is_empty() {

@@ -7,10 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use slipway_model::{Name, Principal};
-use slipway_server::{
-    BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig, TelemetryConfig,
-    authentication::matches, config::duration,
-};
+use slipway_server::{ConfigError, ServiceSettings, authentication::matches, config::duration};
 
 use crate::policy::Policy;
 
@@ -19,16 +16,13 @@ const EXPIRE_AFTER: Duration = Duration::from_secs(72 * 3600);
 /// The longest that a request may wait.
 const MAX_EXPIRE_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The whole file.
+pub type Config = slipway_server::Config<Settings>;
+
+/// The keys that are this service's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    #[serde(default)]
-    pub server: ServerConfig,
-    pub database: DatabaseConfig,
-    #[serde(default)]
-    pub bus: BusConfig,
-    #[serde(default)]
-    pub telemetry: TelemetryConfig,
+pub struct Settings {
     /// Policies by name. They are here and nowhere else, so that no caller can weaken them.
     pub policies: BTreeMap<Name, PolicyConfig>,
     /// Which principal an e-mail address in a commit belongs to.
@@ -135,21 +129,8 @@ impl PolicyConfig {
     }
 }
 
-impl ServiceConfig for Config {
-    fn server(&self) -> &ServerConfig {
-        &self.server
-    }
-
-    fn bus(&self) -> &BusConfig {
-        &self.bus
-    }
-
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
+impl ServiceSettings for Settings {
     fn check(&self) -> Result<(), ConfigError> {
-        self.database.url()?;
         for (name, policy) in &self.policies {
             policy.check(&format!("policies.{name}"))?;
         }
@@ -187,9 +168,11 @@ mod tests {
     fn the_example_is_valid() {
         let config = parse(include_str!("../example.yaml")).unwrap();
         let prod: Name = "prod".parse().unwrap();
-        assert_eq!(config.policies[&prod].required, 2);
-        assert!(config.policies[&prod].covers(&"shop".parse().unwrap(), &prod));
-        assert!(!config.policies[&"automatic".parse().unwrap()].covers(&"shop".parse().unwrap(), &prod));
+        assert_eq!(config.settings.policies[&prod].required, 2);
+        assert!(config.settings.policies[&prod].covers(&"shop".parse().unwrap(), &prod));
+        assert!(
+            !config.settings.policies[&"automatic".parse().unwrap()].covers(&"shop".parse().unwrap(), &prod)
+        );
     }
 
     #[test]

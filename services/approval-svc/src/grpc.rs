@@ -3,25 +3,27 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use slipway_ledger::{Ledger, ListFilter, Meta, Request as Key, Snapshot};
+use slipway_ledger::{Ledger, Meta, Request as Key, Snapshot};
 use slipway_model::{Actor, Id, Name};
 use slipway_proto::{
     approval::v1::{self as proto, approval_service_server::ApprovalService},
     common::v1::waiting_on::Kind,
 };
-use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
+use slipway_server::{
+    Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    approval::{self, Approval, Asked, Command, Refusal, State, Verdict},
+    approval::{self, Approval, Command, Refusal, State, Verdict},
     config::{Config, PolicyConfig},
     people::{MAX_AUTHOR, MAX_AUTHORS, People},
     policy::{Policy, Subject},
-    watch::{self, Wanted},
 };
 
 pub(crate) struct Api {
     ledger: Ledger,
+    approvals: Resources<Approval>,
     policies: Arc<BTreeMap<Name, PolicyConfig>>,
     people: People,
 }
@@ -29,34 +31,19 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn new(ledger: Ledger, config: &Config) -> Self {
         Self {
+            approvals: Resources::new(ledger.clone()),
             ledger,
-            policies: Arc::new(config.policies.clone()),
+            policies: Arc::new(config.settings.policies.clone()),
             people: People::of(config),
         }
     }
 
-    /// The approval, if the caller may do `action` with it.
-    async fn approval(
-        &self,
-        caller: &Caller,
-        id: &str,
-        action: Action,
-    ) -> Result<Snapshot<Approval>, ApiError> {
-        // A text that is no id names nothing that exists.
-        let absent = || ApiError::not_found("approval", id);
-        let parsed: Id = convert::field("id", id)?;
-        let snapshot = self.ledger.get::<Approval>(&parsed).await?.ok_or_else(absent)?;
-        let subject = &snapshot.state.asked.as_ref().ok_or_else(absent)?.subject;
-        caller.require(action, subject.service.as_str(), subject.environment.as_str())?;
-        Ok(snapshot)
-    }
-
-    async fn request(
-        &self,
-        caller: Caller,
-        meta: impl FnOnce(Actor) -> Meta + Send,
-        request: proto::RequestApprovalRequest,
-    ) -> Result<proto::Approval, ApiError> {
+    async fn request(&self, call: Call<proto::RequestApprovalRequest>) -> Result<proto::Approval, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
         let subject = subject(&convert::message("subject", request.subject)?)?;
         let (service, environment) = (subject.service.as_str(), subject.environment.as_str());
         caller.require(Action::Start, service, environment)?;
@@ -82,7 +69,7 @@ impl Api {
             &labels,
         );
         let key = Key::new(caller.principal(), "RequestApproval", request_id, &said);
-        let meta = meta(by.clone());
+        let meta = Meta::new(by.clone(), trace);
         let asked = approval::Request {
             subject: subject.clone(),
             policy,
@@ -97,7 +84,7 @@ impl Api {
             .ledger
             .execute_once::<Approval>(&key, &Id::generate("apr"), command, &meta)
             .await?;
-        Ok(approval(&done.snapshot))
+        self.approvals.show(&done.snapshot).await
     }
 
     fn policy(&self, name: &str, subject: &Subject) -> Result<Policy, ApiError> {
@@ -129,16 +116,16 @@ impl Api {
         }
     }
 
-    async fn decision(
-        &self,
-        caller: Caller,
-        meta: impl FnOnce(Actor) -> Meta + Send,
-        request: proto::DecideRequest,
-    ) -> Result<proto::Approval, ApiError> {
-        let verdict = match request.verdict() {
-            proto::decision::Verdict::Approve => Verdict::Approve,
-            proto::decision::Verdict::Reject => Verdict::Reject,
-            proto::decision::Verdict::Unspecified => {
+    async fn decision(&self, call: Call<proto::DecideRequest>) -> Result<proto::Approval, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
+        let verdict = match proto::decision::Verdict::try_from(request.verdict) {
+            Ok(proto::decision::Verdict::Approve) => Verdict::Approve,
+            Ok(proto::decision::Verdict::Reject) => Verdict::Reject,
+            Ok(proto::decision::Verdict::Unspecified) | Err(_) => {
                 return Err(ApiError::invalid(
                     "verdict",
                     "is required: VERDICT_APPROVE or VERDICT_REJECT",
@@ -148,12 +135,12 @@ impl Api {
         let binding: String = convert::field("binding", &request.binding)?;
         let comment = convert::text("comment", &request.comment)?;
         let request_id = convert::key("request_id", &request.request_id)?;
-        let snapshot = self.approval(&caller, &request.id, Action::Approve).await?;
-        let by = self.decider(&caller, &request.on_behalf_of, snapshot.state.asked.as_ref())?;
+        let snapshot = self.approvals.find(&caller, Action::Approve, &request.id).await?;
+        let by = self.decider(&caller, &request.on_behalf_of, &snapshot)?;
 
         let said = (&snapshot.id, verdict, &binding, &comment, &by);
         let key = Key::new(caller.principal(), "Decide", request_id, &said);
-        let meta = meta(by.clone());
+        let meta = Meta::new(by.clone(), trace);
         let command = || Command::Decide {
             verdict,
             binding: binding.clone(),
@@ -164,14 +151,19 @@ impl Api {
             .ledger
             .execute_once::<Approval>(&key, &snapshot.id, command, &meta)
             .await?;
-        Ok(approval(&done.snapshot))
+        self.approvals.show(&done.snapshot).await
     }
 
     /// Whose word it is. Where the policy leaves it to roles, a person that a bot speaks for must hold the role too, or a
     /// bot could make up as many people as the policy asks for.
-    fn decider(&self, caller: &Caller, on_behalf_of: &str, asked: Option<&Asked>) -> Result<Actor, ApiError> {
-        let Some(asked) = asked else {
-            return Err(Refusal::Absent.into());
+    fn decider(
+        &self,
+        caller: &Caller,
+        on_behalf_of: &str,
+        approval: &Snapshot<Approval>,
+    ) -> Result<Actor, ApiError> {
+        let Some(asked) = &approval.state.asked else {
+            return Err(Refusal::Absent(approval.id.clone()).into());
         };
         let (service, environment) = (asked.subject.service.as_str(), asked.subject.environment.as_str());
         let by = caller.actor(on_behalf_of, service, environment)?;
@@ -188,150 +180,93 @@ impl Api {
 
     async fn cancellation(
         &self,
-        caller: Caller,
-        meta: impl FnOnce(Actor) -> Meta + Send,
-        request: proto::CancelApprovalRequest,
+        call: Call<proto::CancelApprovalRequest>,
     ) -> Result<proto::Approval, ApiError> {
-        let comment = convert::text("reason", &request.reason)?;
-        let snapshot = self.approval(&caller, &request.id, Action::Cancel).await?;
-        let by = Actor::direct(caller.principal().clone());
-        let meta = meta(by.clone());
-        let command = || Command::Cancel {
-            by: by.clone(),
-            comment: comment.clone(),
-        };
-        Ok(approval(
-            &self
-                .ledger
-                .execute::<Approval>(&snapshot.id, command, &meta)
-                .await?,
-        ))
-    }
-
-    async fn list(
-        &self,
-        caller: Caller,
-        request: proto::ListApprovalsRequest,
-    ) -> Result<proto::ListApprovalsResponse, ApiError> {
-        caller.require_somewhere(Action::Read)?;
-        let filter = ListFilter {
-            status: status_filter(request.status())?
-                .iter()
-                .map(|status| status.as_str().to_owned())
-                .collect(),
-            service: name_filter("service", &request.service)?,
-            environment: name_filter("environment", &request.environment)?,
-            correlation: Some(convert::key("correlation_id", &request.correlation_id)?)
-                .filter(|id| !id.is_empty()),
-            labels: convert::labels(request.labels)?,
-            not_final: false,
-        };
-        let page = list_page(request.page_size, &request.page_token)?;
-        let list = self.ledger.list_of::<Approval>(&filter, &page).await?;
-        // A page may hold fewer than asked for: what the caller may not read is left out.
-        let visible = list.items.iter().filter(|snapshot| {
-            let index = <Approval as slipway_ledger::Decider>::index(&snapshot.state);
-            caller.may(Action::Read, &index.service, &index.environment)
-        });
-        Ok(proto::ListApprovalsResponse {
-            approvals: visible.map(approval).collect(),
-            next_page_token: list.next_page_token,
-        })
-    }
-
-    async fn watch(
-        &self,
-        caller: Caller,
-        request: proto::WatchApprovalsRequest,
-    ) -> Result<BoxStream<'static, Result<proto::WatchApprovalsResponse, Status>>, ApiError> {
-        let shown = |snapshot: Snapshot<Approval>| proto::WatchApprovalsResponse {
-            approval: Some(approval(&snapshot)),
-        };
-        if !request.id.is_empty() {
-            let snapshot = self.approval(&caller, &request.id, Action::Read).await?;
-            let states = self.ledger.watch::<Approval>(&snapshot.id, None);
-            return Ok(states
-                .map_ok(shown)
-                .map_err(|error| ApiError::from(error).into())
-                .boxed());
-        }
-        caller.require_somewhere(Action::Read)?;
-        let wanted = Wanted {
-            service: name_filter("service", &request.service)?,
-            environment: name_filter("environment", &request.environment)?,
-            status: status_filter(request.status())?,
-            correlation: Some(convert::key("correlation_id", &request.correlation_id)?)
-                .filter(|id| !id.is_empty()),
-        };
-        let states = watch::all(self.ledger.clone(), caller, wanted);
-        Ok(states.map_ok(shown).map_err(Status::from).boxed())
+        let comment = convert::text("reason", &call.message.reason)?;
+        let approval = self
+            .approvals
+            .find(&call.caller, Action::Cancel, &call.message.id)
+            .await?;
+        let meta = call.meta();
+        let by = meta.actor.clone();
+        self.approvals
+            .execute(&approval.id, Command::Cancel { by, comment }, &meta)
+            .await
     }
 }
 
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
 #[tonic::async_trait]
 impl ApprovalService for Api {
+    type WatchApprovalsStream = Answers<proto::WatchApprovalsResponse>;
+    type StreamEventsStream = Answers<proto::StreamEventsResponse>;
+
     async fn request_approval(
         &self,
         request: Request<proto::RequestApprovalRequest>,
-    ) -> Result<Response<proto::RequestApprovalResponse>, Status> {
-        let (caller, meta) = (Caller::of(&request)?, meta(&request));
-        let approval = Some(self.request(caller, meta, request.into_inner()).await?);
+    ) -> Answer<proto::RequestApprovalResponse> {
+        let approval = Some(self.request(Call::of(request)?).await?);
         Ok(Response::new(proto::RequestApprovalResponse { approval }))
     }
 
-    async fn decide(
-        &self,
-        request: Request<proto::DecideRequest>,
-    ) -> Result<Response<proto::DecideResponse>, Status> {
-        let (caller, meta) = (Caller::of(&request)?, meta(&request));
-        let approval = Some(self.decision(caller, meta, request.into_inner()).await?);
+    async fn decide(&self, request: Request<proto::DecideRequest>) -> Answer<proto::DecideResponse> {
+        let approval = Some(self.decision(Call::of(request)?).await?);
         Ok(Response::new(proto::DecideResponse { approval }))
     }
 
     async fn cancel_approval(
         &self,
         request: Request<proto::CancelApprovalRequest>,
-    ) -> Result<Response<proto::CancelApprovalResponse>, Status> {
-        let (caller, meta) = (Caller::of(&request)?, meta(&request));
-        let approval = Some(self.cancellation(caller, meta, request.into_inner()).await?);
+    ) -> Answer<proto::CancelApprovalResponse> {
+        let approval = Some(self.cancellation(Call::of(request)?).await?);
         Ok(Response::new(proto::CancelApprovalResponse { approval }))
     }
 
     async fn get_approval(
         &self,
         request: Request<proto::GetApprovalRequest>,
-    ) -> Result<Response<proto::GetApprovalResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let snapshot = self
-            .approval(&caller, &request.get_ref().id, Action::Read)
-            .await?;
-        Ok(Response::new(proto::GetApprovalResponse {
-            approval: Some(approval(&snapshot)),
-        }))
+    ) -> Answer<proto::GetApprovalResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let approval = Some(self.approvals.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetApprovalResponse { approval }))
     }
 
     async fn list_approvals(
         &self,
         request: Request<proto::ListApprovalsRequest>,
-    ) -> Result<Response<proto::ListApprovalsResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.list(caller, request.into_inner()).await?))
+    ) -> Answer<proto::ListApprovalsResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let Listed {
+            items,
+            next_page_token,
+        } = self.approvals.list(&caller, &message.into()).await?;
+        Ok(Response::new(proto::ListApprovalsResponse {
+            approvals: items,
+            next_page_token,
+        }))
     }
-
-    type WatchApprovalsStream = BoxStream<'static, Result<proto::WatchApprovalsResponse, Status>>;
 
     async fn watch_approvals(
         &self,
         request: Request<proto::WatchApprovalsRequest>,
-    ) -> Result<Response<Self::WatchApprovalsStream>, Status> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.watch(caller, request.into_inner()).await?))
+    ) -> Answer<Self::WatchApprovalsStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let approvals = match message.id.as_str() {
+            "" => self.approvals.watch_all(caller, &message.into())?,
+            id => self.approvals.watch(&caller, id, &message.etag).await?,
+        };
+        let approvals = approvals.map_ok(|approval| proto::WatchApprovalsResponse {
+            approval: Some(approval),
+        });
+        Ok(Response::new(approvals.boxed()))
     }
 
     async fn list_policies(
         &self,
         request: Request<proto::ListPoliciesRequest>,
-    ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
+    ) -> Answer<proto::ListPoliciesResponse> {
         Caller::of(&request)?.require_somewhere(Action::Read)?;
         let policies = self
             .policies
@@ -341,42 +276,52 @@ impl ApprovalService for Api {
         Ok(Response::new(proto::ListPoliciesResponse { policies }))
     }
 
-    type StreamEventsStream = BoxStream<'static, Result<proto::StreamEventsResponse, Status>>;
-
     async fn stream_events(
         &self,
         request: Request<proto::StreamEventsRequest>,
-    ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let proto::StreamEventsRequest {
-            cursor,
-            correlation_id,
-        } = request.into_inner();
-        let events = stream_events_to(caller, &self.ledger, &cursor, &correlation_id, &[])?;
-        Ok(Response::new(
-            events
-                .map_ok(|event| proto::StreamEventsResponse { event })
-                .boxed(),
-        ))
+    ) -> Answer<Self::StreamEventsStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &[],
+        )?;
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
     }
 }
 
-/// Who did it is known later than within which trace.
-fn meta<T>(request: &Request<T>) -> impl FnOnce(Actor) -> Meta + Send + use<T> {
-    let trace = convert::trace_context(request);
-    move |actor| Meta::new(actor, trace)
+impl Resource for Approval {
+    type Message = proto::Approval;
+    const NOUN: &'static str = "approval";
+
+    fn message(snapshot: &Snapshot<Self>) -> proto::Approval {
+        approval(snapshot)
+    }
+
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::approval::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &State) -> Scope<'_> {
+        match &state.asked {
+            Some(asked) => Scope::new(
+                asked.subject.service.as_str(),
+                [asked.subject.environment.as_str()],
+            ),
+            None => Scope::unknown(),
+        }
+    }
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let reason = match &refusal {
-            Refusal::Absent => return ApiError::not_found("approval", ""),
-            // Ids are made here and never twice.
-            Refusal::Exists => {
-                return ApiError::Conflict {
-                    message: refusal.to_string(),
-                };
-            }
+            Refusal::Absent(id) => return ApiError::not_found("approval", id),
+            Refusal::Exists(id) => return ApiError::exists("approval", id),
             Refusal::Final(_) => "FINAL",
             Refusal::Expired(_) => "EXPIRED",
             Refusal::BindingMismatch => "BINDING_MISMATCH",
@@ -399,21 +344,6 @@ fn subject(subject: &proto::Subject) -> Result<Subject, ApiError> {
         plan_hash: convert::key("subject.plan_hash", &subject.plan_hash)?,
         commit: convert::optional("subject.commit", &subject.commit)?,
         summary: convert::text("subject.summary", &subject.summary)?,
-    })
-}
-
-fn name_filter(field: &str, text: &str) -> Result<Option<String>, ApiError> {
-    Ok(convert::name_filter(field, text)?.map(String::from))
-}
-
-fn status_filter(status: proto::approval::Status) -> Result<Option<approval::Status>, ApiError> {
-    Ok(match status {
-        proto::approval::Status::Unspecified => None,
-        proto::approval::Status::Pending => Some(approval::Status::Pending),
-        proto::approval::Status::Approved => Some(approval::Status::Approved),
-        proto::approval::Status::Rejected => Some(approval::Status::Rejected),
-        proto::approval::Status::Expired => Some(approval::Status::Expired),
-        proto::approval::Status::Cancelled => Some(approval::Status::Cancelled),
     })
 }
 

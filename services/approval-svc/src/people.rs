@@ -31,7 +31,8 @@ pub struct Authors {
 impl People {
     /// Everyone whom the configuration names: holders of tokens, approvers, and those with an address.
     pub fn of(config: &Config) -> Self {
-        let by_email: BTreeMap<String, Principal> = config
+        let settings = &config.settings;
+        let by_email: BTreeMap<String, Principal> = settings
             .people
             .iter()
             .map(|(email, who)| (normal(email), who.clone()))
@@ -42,7 +43,7 @@ impl People {
             .iter()
             .map(slipway_server::PrincipalConfig::principal)
             .chain(
-                config
+                settings
                     .policies
                     .values()
                     .flat_map(|policy| policy.approvers.iter().cloned()),

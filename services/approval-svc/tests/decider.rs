@@ -373,10 +373,13 @@ fn cancelling() {
         "after its time it is not cancelled but expired"
     );
 
-    assert_eq!(apply(&mut State::default(), cancel(), NOW), Err(Refusal::Absent));
-    assert_eq!(approve(&mut State::default(), "bob"), Err(Refusal::Absent));
+    assert_eq!(
+        apply(&mut State::default(), cancel(), NOW),
+        Err(Refusal::Absent(id()))
+    );
+    assert_eq!(approve(&mut State::default(), "bob"), Err(Refusal::Absent(id())));
     let again = Command::Request(Box::new(request(policy(1, &["bob"]))));
-    assert_eq!(apply(&mut state, again, NOW), Err(Refusal::Exists));
+    assert_eq!(apply(&mut state, again, NOW), Err(Refusal::Exists(id())));
 }
 
 /// Somebody who is not known here could be any of the approvers; with one more approval than the policy asks for, enough

@@ -75,6 +75,26 @@ fn a_configuration_is_checked_without_running() {
             "listen: 0.0.0.0:0",
             "server.tls: is required",
         ),
+        (
+            "listen: 127.0.0.1:0",
+            "listen: 127.0.0.1:0\n  ops_listen: 198.51.100.1:1",
+            "server.ops_listen: cannot listen on 198.51.100.1:1",
+        ),
+        (
+            "listen: 127.0.0.1:0",
+            "listen: 127.0.0.1:0\n  tls: {certificate: /absent.pem, key: /absent.key}",
+            "server.tls.certificate: /absent.pem: cannot be read",
+        ),
+        (
+            "database:",
+            "bus: {redis_url_file: /absent}\ndatabase:",
+            "bus.redis_url_file: /absent: cannot be read",
+        ),
+        (
+            "sqlite://",
+            "sqlite:///absent",
+            "database.url: ledger configuration: /absent",
+        ),
     ] {
         let bad = config(&folder, |text| text.replace(from, to));
         let output = program()
@@ -90,6 +110,21 @@ fn a_configuration_is_checked_without_running() {
             text(&output)
         );
     }
+    // The service that is checked may be the one that runs.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let running = config(&folder, |text| text.replace("127.0.0.1:0", &address));
+    let output = program()
+        .args(["--check", "--config"])
+        .arg(&running)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains(&format!("note: server.listen: {address} is in use")),
+        "{}",
+        text(&output)
+    );
     let output = program().output().unwrap();
     assert_eq!(
         output.status.code(),

@@ -10,7 +10,7 @@ use crate::{
         Builder,
         buildah::{Buildah, Secret},
     },
-    config::{BuilderConfig, BuilderKind, Config, Isolation, RegistryKind, StorageDriver, TlsMode},
+    config::{BuilderConfig, BuilderKind, Isolation, RegistryKind, Settings, StorageDriver, TlsMode},
     git::{Git, GitCredential, Ssh},
     redact::Redactor,
     registries::{
@@ -36,7 +36,7 @@ pub(crate) struct Backends {
     pub(crate) redactor: Redactor,
 }
 
-impl Config {
+impl Settings {
     /// Reads the secrets' files and makes the backends.
     pub(crate) fn backends(&self) -> Result<Backends, ConfigError> {
         let mut secrets = Vec::new();
@@ -77,12 +77,12 @@ impl Config {
         let builders = self
             .builders
             .iter()
-            .map(|config| {
+            .map(|(name, config)| {
                 let entry = match config.kind {
                     BuilderKind::Pretend => BuilderEntry::Pretend,
                     _ => BuilderEntry::Real(Arc::new(buildah(config, auth.clone(), insecure.clone()))),
                 };
-                (config.name.clone(), entry)
+                (name.clone(), entry)
             })
             .collect();
         Ok(Backends {

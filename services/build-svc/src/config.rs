@@ -1,10 +1,9 @@
 //! The service's configuration file, typed and checked.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
-use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
-use slipway_telemetry::TelemetryConfig;
+use slipway_server::{ConfigError, ServiceSettings};
 
 use crate::{build::Limits, repository::RepositoryPattern};
 
@@ -12,18 +11,15 @@ use crate::{build::Limits, repository::RepositoryPattern};
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// The whole file.
+pub type Config = slipway_server::Config<Settings>;
+
+/// The keys that are this service's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    #[serde(default)]
-    pub server: ServerConfig,
-    pub database: DatabaseConfig,
-    #[serde(default)]
-    pub bus: BusConfig,
-    #[serde(default)]
-    pub telemetry: TelemetryConfig,
-    /// Scratch space on this machine: checkouts, the builders' storage, images that are not pushed yet. No `:` in the path.
-    pub work_directory: PathBuf,
+pub struct Settings {
+    /// Scratch space of this replica: checkouts, the builders' storage, images that are not pushed yet. An absolute path
+    /// without `:`.
+    pub data_dir: PathBuf,
     #[serde(default)]
     pub limits: LimitsConfig,
     pub logs: LogsConfig,
@@ -32,8 +28,11 @@ pub struct Config {
     pub repositories: Vec<RepositoryPattern>,
     #[serde(default)]
     pub git: GitConfig,
-    /// The first one is the default.
-    pub builders: Vec<BuilderConfig>,
+    /// By the names that requests call them.
+    pub builders: BTreeMap<String, BuilderConfig>,
+    /// The one for requests that name none; may be left out where there is only one.
+    #[serde(default)]
+    pub default_builder: Option<String>,
     /// Where images may be pushed to. Empty: nowhere.
     #[serde(default)]
     pub registries: Vec<RegistryConfig>,
@@ -125,8 +124,6 @@ pub struct SshConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuilderConfig {
-    /// What requests call it.
-    pub name: String,
     pub kind: BuilderKind,
     /// `buildah`: the program, on PATH or by its path.
     #[serde(default)]
@@ -223,23 +220,13 @@ pub enum TlsMode {
     Plaintext,
 }
 
-impl ServiceConfig for Config {
-    fn server(&self) -> &ServerConfig {
-        &self.server
-    }
-
-    fn bus(&self) -> &BusConfig {
-        &self.bus
-    }
-
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
+impl ServiceSettings for Settings {
     fn check(&self) -> Result<(), ConfigError> {
-        self.database.url()?;
-        if self.work_directory.to_string_lossy().contains([':', '\n']) {
-            return Err(ConfigError::invalid("work_directory", "must not hold a colon"));
+        if !self.data_dir.is_absolute() {
+            return Err(ConfigError::invalid("data_dir", "must be an absolute path"));
+        }
+        if self.data_dir.to_string_lossy().contains([':', '\n']) {
+            return Err(ConfigError::invalid("data_dir", "must not hold a colon"));
         }
         for (key, zero) in [
             ("limits.concurrency", self.limits.concurrency == 0),
@@ -258,33 +245,52 @@ impl ServiceConfig for Config {
             return Err(ConfigError::invalid("limits.timeout", "must be at most 6h"));
         }
         self.check_builders()?;
-        self.check_registries()?;
+        self.check_registries()
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
         self.backends().map(drop)
     }
 }
 
-impl Config {
+impl Settings {
     /// The name of the builder that is used when a request names none.
     pub(crate) fn default_builder(&self) -> &str {
-        self.builders.first().map_or("", |builder| builder.name.as_str())
+        let named = self
+            .default_builder
+            .as_ref()
+            .or_else(|| self.builders.keys().next());
+        named.map_or("", String::as_str)
     }
 
     fn check_builders(&self) -> Result<(), ConfigError> {
         if self.builders.is_empty() {
             return Err(ConfigError::invalid(
                 "builders",
-                "name at least one, such as {name: default, kind: buildah}",
+                "name at least one, such as {default: {kind: buildah}}",
             ));
         }
-        for (at, builder) in self.builders.iter().enumerate() {
-            let invalid = |key: &str, message: String| {
-                Err(ConfigError::invalid(format!("builders[{at}].{key}"), message))
-            };
-            if builder.name.is_empty() {
-                return invalid("name", "must not be empty".into());
+        match &self.default_builder {
+            None if self.builders.len() > 1 => {
+                return Err(ConfigError::invalid(
+                    "default_builder",
+                    "is required where there are several builders; name the one for requests that name none",
+                ));
             }
-            if self.builders[..at].iter().any(|other| other.name == builder.name) {
-                return invalid("name", format!("{:?} is another builder's too", builder.name));
+            Some(name) if !self.builders.contains_key(name) => {
+                return Err(ConfigError::invalid(
+                    "default_builder",
+                    format!("{name:?} is not one of builders"),
+                ));
+            }
+            _ => {}
+        }
+        for (name, builder) in &self.builders {
+            let invalid = |key: &str, message: String| {
+                Err(ConfigError::invalid(format!("builders.{name}.{key}"), message))
+            };
+            if name.is_empty() {
+                return Err(ConfigError::invalid("builders", "must not hold an empty name"));
             }
             match builder.kind {
                 BuilderKind::Buildah => {}
@@ -294,7 +300,7 @@ impl Config {
                         || builder.storage_driver.is_some()
                         || builder.search_registries.is_some() =>
                 {
-                    return invalid("kind", "pretend takes a name and nothing else".into());
+                    return invalid("kind", "pretend takes nothing else".into());
                 }
                 BuilderKind::Pretend => {}
                 later => return invalid("kind", format!("{later:?} is not supported yet; use buildah")),

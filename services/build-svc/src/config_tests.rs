@@ -5,13 +5,14 @@ use super::*;
 const EXAMPLE: &str = r#"
 server: { listen: "127.0.0.1:7001" }
 database: { url: "sqlite:///var/lib/slipway/build.db" }
-work_directory: /var/lib/slipway/build/work
+data_dir: /var/lib/slipway/build/data
 logs: { directory: /var/lib/slipway/build/logs }
 limits: { concurrency: 3, timeout: 10m }
 repositories: ["https://git.example/*", "file:///srv/git/*"]
 builders:
-  - { name: default, kind: buildah }
-  - { name: bench, kind: pretend }
+  default: { kind: buildah }
+  bench: { kind: pretend }
+default_builder: default
 registries:
   - { prefix: "127.0.0.1:5000", kind: oci, tls: plaintext }
   - { kind: oci_layout, directory: /srv/images }
@@ -19,16 +20,16 @@ registries:
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     slipway_server::config::parse("test.yaml", text)
-        .and_then(|config: Config| config.check().map(|()| config))
+        .and_then(|config: Config| config.check_files().map(|()| config))
 }
 
 #[test]
 fn the_example_is_read() {
     let config = parse(EXAMPLE).unwrap();
-    assert_eq!(config.default_builder(), "default");
-    let limits = config.limits.of_build(None);
+    assert_eq!(config.settings.default_builder(), "default");
+    let limits = config.settings.limits.of_build(None);
     assert_eq!((limits.timeout_s, limits.attempts), (600, 4));
-    let backends = config.backends().unwrap();
+    let backends = config.settings.backends().unwrap();
     assert!(backends.registries.of(&"team/app".parse().unwrap()).is_some());
     assert!(
         backends
@@ -51,10 +52,14 @@ fn mistakes_are_named() {
         (
             "kind: buildah",
             "kind: kubernetes",
-            "builders[0].kind: Kubernetes is not supported yet",
+            "builders.default.kind: Kubernetes is not supported yet",
         ),
         ("kind: buildah", "kind: podman", "podman"),
-        ("name: bench", "name: default", "builders[1].name"),
+        (
+            "default_builder: default",
+            "default_builder: other",
+            "default_builder: \"other\" is not",
+        ),
         (
             "kind: oci, tls: plaintext",
             "kind: ecr",
@@ -78,7 +83,7 @@ fn mistakes_are_named() {
         ),
         ("timeout: 10m", "timeout: 7h", "limits.timeout"),
         ("concurrency: 3", "concurrency: 0", "limits.concurrency"),
-        ("build/work", "build:work", "work_directory"),
+        ("build/data", "build:data", "data_dir"),
         (
             "limits:",
             "git: { credentials: [{prefix: \"https://git.example\", username: x, password_file: /x}] }\nlimits:",
@@ -111,7 +116,7 @@ fn secrets_are_read_from_files_and_not_printed() {
         file.display()
     );
     let config = parse(&EXAMPLE.replacen("tls: plaintext", &with, 1)).unwrap();
-    let backends = config.backends().unwrap();
+    let backends = config.settings.backends().unwrap();
     let basic = STANDARD.encode("robot:hunter22");
     assert_eq!(
         backends.redactor.redact(&format!("a hunter22 b {basic}"), false),

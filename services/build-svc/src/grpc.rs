@@ -1,25 +1,22 @@
 //! Between the wire and the domain: checks requests, asks the ledger, converts. The only file that knows tonic and prost.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use serde::Serialize;
-use slipway_ledger::{Ledger, ListFilter, Meta, Request as Once, Snapshot};
-use slipway_model::{Id, Name, TraceContext};
+use slipway_ledger::{Ledger, Meta, Request as Once, Snapshot};
+use slipway_model::{Id, Name};
 use slipway_proto::{
-    build::v1::{
-        self as proto,
-        build_service_server::{BuildService, BuildServiceServer},
-    },
+    build::v1::{self as proto, build_service_server::BuildService},
     common::v1::waiting_on::Kind,
 };
-use slipway_server::{Action, ApiError, Caller, convert};
+use slipway_server::{Action, ApiError, Call, Listed, Resource, Resources, Scope, convert, stream_events_to};
 use tonic::{Request, Response, Status};
 
 use crate::{
     backends::{Backends, BuilderEntry},
-    build::{self, Build, Command, Refusal, State},
-    config::{Config, LimitsConfig, MAX_TIMEOUT},
+    build::{self, Build, Command, Refusal},
+    config::{LimitsConfig, MAX_TIMEOUT, Settings},
     logs::{Logs, Read},
     repository::{RepositoryPattern, RepositoryUrl},
     spec::{InvalidField, Recipe},
@@ -32,6 +29,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct BuildGrpc {
     ledger: Ledger,
+    builds: Resources<Build>,
     backends: Backends,
     logs: Logs,
     repositories: Vec<RepositoryPattern>,
@@ -40,30 +38,27 @@ pub(crate) struct BuildGrpc {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl BuildGrpc {
-    pub(crate) fn new(ledger: Ledger, config: &Config, backends: Backends, logs: Logs) -> Self {
+    pub(crate) fn new(ledger: Ledger, settings: &Settings, backends: Backends, logs: Logs) -> Self {
         Self {
+            builds: Resources::new(ledger.clone()),
             ledger,
             backends,
             logs,
-            repositories: config.repositories.clone(),
-            default_builder: config.default_builder().to_owned(),
-            limits: config.limits.clone(),
+            repositories: settings.repositories.clone(),
+            default_builder: settings.default_builder().to_owned(),
+            limits: settings.limits.clone(),
         }
     }
 
-    pub(crate) fn into_server(self, max_message_bytes: usize) -> BuildServiceServer<Self> {
-        BuildServiceServer::new(self).max_decoding_message_size(max_message_bytes)
-    }
-
-    async fn start(
-        &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::StartBuildRequest,
-    ) -> Result<Snapshot<Build>, ApiError> {
+    async fn start(&self, call: Call<proto::StartBuildRequest>) -> Result<proto::Build, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
         let request_id = convert::key("request_id", &request.request_id)?;
         let service: Name = convert::field("service", &request.service)?;
         caller.require(Action::Start, service.as_str(), "")?;
@@ -98,7 +93,7 @@ impl BuildGrpc {
                 &Meta::new(actor, trace),
             )
             .await?;
-        Ok(executed.snapshot)
+        self.builds.show(&executed.snapshot).await
     }
 
     /// Checks a request against the configuration, and gives the builder's name.
@@ -151,69 +146,19 @@ impl BuildGrpc {
         Ok(name)
     }
 
-    /// A build that the caller may see, and may do `action` with.
-    async fn found(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<Build>, ApiError> {
-        let id: Id = convert::field("id", id)?;
+    async fn cancel(&self, call: Call<proto::CancelBuildRequest>) -> Result<proto::Build, ApiError> {
         let build = self
-            .ledger
-            .get::<Build>(&id)
-            .await?
-            .ok_or_else(|| ApiError::not_found("build", &id))?;
-        caller.require(action, service_of(&build.state), "")?;
-        Ok(build)
-    }
-
-    async fn list(
-        &self,
-        caller: &Caller,
-        request: proto::ListBuildsRequest,
-    ) -> Result<proto::ListBuildsResponse, ApiError> {
-        let service = convert::name_filter("service", &request.service)?;
-        match &service {
-            Some(service) => caller.require(Action::Read, service.as_str(), "")?,
-            None => caller.require_somewhere(Action::Read)?,
-        }
-        let status = request.status;
-        let correlation = convert::key("correlation_id", &request.correlation_id)?;
-        let filter = ListFilter {
-            status: status_filter(status)?.into_iter().map(str::to_owned).collect(),
-            service: service.map(String::from),
-            correlation: Some(correlation).filter(|text| !text.is_empty()),
-            labels: convert::labels(request.labels)?,
-            ..ListFilter::default()
-        };
-        let page = slipway_server::ledger::list_page(request.page_size, &request.page_token)?;
-        let found = self.ledger.list_of::<Build>(&filter, &page).await?;
-        // A page can be shorter than asked for where the caller may not see everything.
-        let visible = found
-            .items
-            .iter()
-            .filter(|build| caller.may(Action::Read, service_of(&build.state), ""));
-        Ok(proto::ListBuildsResponse {
-            builds: visible.map(to_proto).collect(),
-            next_page_token: found.next_page_token,
-        })
-    }
-
-    async fn cancel(
-        &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::CancelBuildRequest,
-    ) -> Result<Snapshot<Build>, ApiError> {
-        let build = self.found(caller, Action::Cancel, &request.id).await?;
-        let mut reason = convert::text("reason", &request.reason)?;
-        let actor = caller.actor("", service_of(&build.state), "")?;
+            .builds
+            .find(&call.caller, Action::Cancel, &call.message.id)
+            .await?;
+        let mut reason = convert::text("reason", &call.message.reason)?;
+        let meta = call.meta();
         if reason.is_empty() {
-            reason = format!("cancelled by {actor}");
+            reason = format!("cancelled by {}", meta.actor);
         }
-        let command = || Command::Cancel {
-            reason: reason.clone(),
-        };
-        Ok(self
-            .ledger
-            .execute::<Build>(&build.id, command, &Meta::new(actor, trace))
-            .await?)
+        self.builds
+            .execute(&build.id, Command::Cancel { reason }, &meta)
+            .await
     }
 }
 
@@ -238,93 +183,97 @@ impl BuildService for BuildGrpc {
         &self,
         request: Request<proto::StartBuildRequest>,
     ) -> Answer<proto::StartBuildResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let build = self.start(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::StartBuildResponse {
-            build: Some(to_proto(&build)),
-        }))
+        let build = Some(self.start(Call::of(request)?).await?);
+        Ok(Response::new(proto::StartBuildResponse { build }))
     }
 
     async fn get_build(&self, request: Request<proto::GetBuildRequest>) -> Answer<proto::GetBuildResponse> {
-        let build = self
-            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
-            .await?;
-        Ok(Response::new(proto::GetBuildResponse {
-            build: Some(to_proto(&build)),
-        }))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let build = Some(self.builds.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetBuildResponse { build }))
     }
 
     async fn list_builds(
         &self,
         request: Request<proto::ListBuildsRequest>,
     ) -> Answer<proto::ListBuildsResponse> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.list(&caller, request.into_inner()).await?))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let Listed {
+            items,
+            next_page_token,
+        } = self.builds.list(&caller, &message.into()).await?;
+        Ok(Response::new(proto::ListBuildsResponse {
+            builds: items,
+            next_page_token,
+        }))
     }
 
     async fn watch_build(
         &self,
         request: Request<proto::WatchBuildRequest>,
     ) -> Answer<Self::WatchBuildStream> {
-        let build = self
-            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
-            .await?;
-        let after = convert::optional::<u64>("etag", &request.get_ref().etag)?;
-        let states = self
-            .ledger
-            .watch::<Build>(&build.id, after)
-            .map(|next| match next {
-                Ok(build) => Ok(proto::WatchBuildResponse {
-                    build: Some(to_proto(&build)),
-                }),
-                Err(error) => Err(ApiError::from(error).into()),
-            });
-        Ok(Response::new(Box::pin(states)))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let builds = self.builds.watch(&caller, &message.id, &message.etag).await?;
+        let builds = builds.map_ok(|build| proto::WatchBuildResponse { build: Some(build) });
+        Ok(Response::new(builds.boxed()))
     }
 
     async fn tail_log(&self, request: Request<proto::TailLogRequest>) -> Answer<Self::TailLogStream> {
-        let build = self
-            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
-            .await?;
-        let proto::TailLogRequest { offset, follow, .. } = request.into_inner();
+        let Call { caller, message, .. } = Call::of(request)?;
+        let build = self.builds.find(&caller, Action::Read, &message.id).await?;
         let tail = Tail {
             ledger: self.ledger.clone(),
             logs: self.logs.clone(),
             id: build.id,
-            offset,
-            follow,
+            offset: message.offset,
+            follow: message.follow,
         };
-        Ok(Response::new(Box::pin(stream::try_unfold(
-            Some(tail),
-            Tail::next,
-        ))))
+        Ok(Response::new(stream::try_unfold(Some(tail), Tail::next).boxed()))
     }
 
     async fn cancel_build(
         &self,
         request: Request<proto::CancelBuildRequest>,
     ) -> Answer<proto::CancelBuildResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let build = self.cancel(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::CancelBuildResponse {
-            build: Some(to_proto(&build)),
-        }))
+        let build = Some(self.cancel(Call::of(request)?).await?);
+        Ok(Response::new(proto::CancelBuildResponse { build }))
     }
 
     async fn stream_events(
         &self,
         request: Request<proto::StreamEventsRequest>,
     ) -> Answer<Self::StreamEventsStream> {
-        let caller = Caller::of(&request)?;
-        let proto::StreamEventsRequest {
-            cursor,
-            correlation_id,
-        } = request.into_inner();
-        let correlation_id = convert::key("correlation_id", &correlation_id)?;
-        let events = slipway_server::stream_events_to(caller, &self.ledger, &cursor, &correlation_id, &[])?;
-        Ok(Response::new(Box::pin(events.map(|next| {
-            next.map(|event| proto::StreamEventsResponse { event })
-        }))))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &[],
+        )?;
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
+    }
+}
+
+impl Resource for Build {
+    type Message = proto::Build;
+    const NOUN: &'static str = "build";
+
+    fn message(build: &Snapshot<Self>) -> proto::Build {
+        to_proto(build)
+    }
+
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::build::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &build::State) -> Scope<'_> {
+        match &state.request {
+            Some(request) => Scope::new(request.service.as_str(), []),
+            None => Scope::unknown(),
+        }
     }
 }
 
@@ -379,7 +328,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotFound(id) => Self::not_found("build", id),
-            Refusal::Exists(_) => Self::precondition("BUILD_EXISTS", refusal),
+            Refusal::Exists(id) => Self::exists("build", id),
         }
     }
 }
@@ -421,27 +370,6 @@ fn timeout(timeout: Option<&prost_types::Duration>) -> Result<Option<Duration>, 
                 "must be from 1 s to 6 h; leave it out for the service's default",
             )
         })
-}
-
-fn status_filter(status: i32) -> Result<Option<&'static str>, ApiError> {
-    use proto::build::Status as Wire;
-    match Wire::try_from(status) {
-        Ok(Wire::Unspecified) => Ok(None),
-        Ok(Wire::Queued) => Ok(Some(build::Status::Queued.as_str())),
-        Ok(Wire::Running) => Ok(Some(build::Status::Running.as_str())),
-        Ok(Wire::Succeeded) => Ok(Some(build::Status::Succeeded.as_str())),
-        Ok(Wire::Failed) => Ok(Some(build::Status::Failed.as_str())),
-        Ok(Wire::Errored) => Ok(Some(build::Status::Errored.as_str())),
-        Ok(Wire::Cancelled) => Ok(Some(build::Status::Cancelled.as_str())),
-        Err(_) => Err(ApiError::invalid("status", "is not a status of a build")),
-    }
-}
-
-fn service_of(state: &State) -> &str {
-    state
-        .request
-        .as_ref()
-        .map_or("", |request| request.service.as_str())
 }
 
 fn to_proto(build: &Snapshot<Build>) -> proto::Build {

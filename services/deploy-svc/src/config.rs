@@ -1,12 +1,11 @@
 //! The configuration file of deploy-svc.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
-use slipway_server::{BusConfig, ClientConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
-use slipway_telemetry::TelemetryConfig;
-
-use slipway_kubernetes::{ClusterConfig, ClusterConfigError};
+use slipway_kubernetes::{ClusterConfig, ClusterConfigError, ClusterConfigs};
+use slipway_model::Name;
+use slipway_server::{ClientConfig, ConfigError, ServiceSettings};
 
 use crate::{
     catalog::{CatalogStore, Configured},
@@ -14,26 +13,23 @@ use crate::{
     prometheus::{PrometheusConfig, Prometheuses},
 };
 
-/// Unknown keys are refused, with line and name.
+/// The whole file.
+pub type Config = slipway_server::Config<Settings>;
+
+/// The keys that are this service's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    pub server: ServerConfig,
-    pub database: DatabaseConfig,
-    #[serde(default)]
-    pub bus: BusConfig,
-    #[serde(default)]
-    pub telemetry: TelemetryConfig,
+pub struct Settings {
     /// Services and environments; read again when it changes.
     pub catalog: PathBuf,
     /// The clusters that the catalog's targets name.
-    pub clusters: Vec<ClusterConfig>,
+    pub clusters: ClusterConfigs,
     /// What checks may connect to.
     #[serde(default)]
     pub checks: ChecksConfig,
     /// The Prometheus servers that the catalog's metrics name.
     #[serde(default)]
-    pub prometheus: Vec<PrometheusConfig>,
+    pub prometheus: BTreeMap<Name, PrometheusConfig>,
     /// Where the other services are, and as whom this one calls them.
     pub build: ClientConfig,
     pub gitops: ClientConfig,
@@ -48,29 +44,14 @@ fn concurrency() -> usize {
     2048
 }
 
-impl Config {
-    /// Looks at what the file itself says: reads no other, connects to nothing.
-    ///
-    /// # Errors
-    /// Names the key.
-    pub fn check_settings(&self) -> Result<(), ConfigError> {
-        if self.concurrency == 0 {
-            return Err(ConfigError::invalid("concurrency", "must be at least 1"));
-        }
-        ClusterConfig::check_all(&self.clusters).map_err(|error| cluster(&error))?;
-        for (key, client) in self.clients() {
-            client.check_url(key)?;
-        }
-        Prometheuses::open(&self.prometheus).map(drop)
-    }
-
+impl Settings {
     /// What a catalog may name.
     ///
     /// # Errors
     /// A Prometheus that cannot be used.
     pub fn configured(&self) -> Result<Configured, ConfigError> {
         Ok(Configured {
-            clusters: self.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+            clusters: self.clusters.keys().cloned().collect(),
             prometheus: Prometheuses::open(&self.prometheus)?,
         })
     }
@@ -93,22 +74,19 @@ fn cluster(error: &ClusterConfigError) -> ConfigError {
     }
 }
 
-impl ServiceConfig for Config {
-    fn server(&self) -> &ServerConfig {
-        &self.server
-    }
-
-    fn bus(&self) -> &BusConfig {
-        &self.bus
-    }
-
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
-    /// All that can be known before anything is connected to: the files that it names too.
+impl ServiceSettings for Settings {
     fn check(&self) -> Result<(), ConfigError> {
-        self.check_settings()?;
+        if self.concurrency == 0 {
+            return Err(ConfigError::invalid("concurrency", "must be at least 1"));
+        }
+        ClusterConfig::check_all(&self.clusters).map_err(|error| cluster(&error))?;
+        for (key, client) in self.clients() {
+            client.check_url(key)?;
+        }
+        Prometheuses::open(&self.prometheus).map(drop)
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
         ClusterConfig::check_files(&self.clusters).map_err(|error| cluster(&error))?;
         for (key, client) in self.clients() {
             client.check(key)?;
@@ -125,7 +103,7 @@ impl ServiceConfig for Config {
 mod tests {
     use std::{fs, path::Path};
 
-    use slipway_server::{ServiceConfig, config};
+    use slipway_server::config;
 
     use super::Config;
 
@@ -145,8 +123,8 @@ services:
 server: { listen: 127.0.0.1:0 }
 database: { url: 'sqlite:///deploy.db' }
 catalog: FOLDER/catalog.yaml
-clusters: [{ name: main, kubeconfig: FOLDER/kubeconfig }]
-prometheus: [{ name: metrics, url: 'http://127.0.0.1:9090' }]
+clusters: { main: { kubeconfig: FOLDER/kubeconfig } }
+prometheus: { metrics: { url: 'http://127.0.0.1:9090' } }
 build: { url: 'http://127.0.0.1:1' }
 gitops: { url: 'http://127.0.0.1:2' }
 approval: { url: 'http://127.0.0.1:3' }
@@ -171,7 +149,7 @@ users: [{ name: one, user: {} }]
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("catalog.yaml"), CATALOG).unwrap();
         fs::write(folder.path().join("kubeconfig"), KUBECONFIG).unwrap();
-        read(folder.path(), CONFIG).check().unwrap();
+        read(folder.path(), CONFIG).check_files().unwrap();
         for (from, to, words) in [
             (
                 "catalog: FOLDER/catalog.yaml",
@@ -193,11 +171,6 @@ users: [{ name: one, user: {} }]
                 "FOLDER/kubeconfig, context: two }",
                 "clusters.main: ",
             ),
-            (
-                "{ name: main, kubeconfig: FOLDER/kubeconfig }",
-                "{ name: main, pretend: true }, { name: main, pretend: true }",
-                "clusters.main: named twice",
-            ),
             ("http://127.0.0.1:2", "not a url", "gitops.url: is no URL"),
             (
                 "http://127.0.0.1:3",
@@ -215,28 +188,28 @@ users: [{ name: one, user: {} }]
                 "gitops.token_file: ",
             ),
             (
-                "name: main",
-                "name: other",
+                "{ main:",
+                "{ other:",
                 "services.shop.environments.prod.target.cluster: no cluster main in this service's configuration, which has other",
             ),
             (
-                "clusters: [{ name: main, kubeconfig: FOLDER/kubeconfig }]",
-                "clusters: []",
+                "clusters: { main: { kubeconfig: FOLDER/kubeconfig } }",
+                "clusters: {}",
                 "configuration, which has none: mend target.cluster in the catalog, or clusters",
             ),
             (
-                "prometheus: [{ name: metrics, url: 'http://127.0.0.1:9090' }]",
-                "prometheus: []",
+                "prometheus: { metrics: { url: 'http://127.0.0.1:9090' } }",
+                "prometheus: {}",
                 "services.shop.environments.prod.bake.metrics[0].prometheus: the metric must name a prometheus",
             ),
         ] {
             assert!(CONFIG.contains(from), "{from}");
             let config = read(folder.path(), &CONFIG.replace(from, to));
-            let error = config.check().unwrap_err().to_string();
+            let error = config.check_files().unwrap_err().to_string();
             assert!(error.contains(words), "{to}: {error}");
         }
         // Where it does not run, its files are not there: what the file itself says holds all the same.
         let elsewhere = CONFIG.replace("FOLDER", "/absent");
-        read(folder.path(), &elsewhere).check_settings().unwrap();
+        read(folder.path(), &elsewhere).check().unwrap();
     }
 }

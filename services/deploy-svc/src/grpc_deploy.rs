@@ -5,14 +5,14 @@ mod rollback;
 mod shown;
 mod start;
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_kubernetes::Clusters;
-use slipway_ledger::{Decider, Ledger, ListFilter, Meta, Snapshot};
-use slipway_model::{Actor, Id, TraceContext};
+use slipway_ledger::{Decider, Ledger, Snapshot};
+use slipway_model::Actor;
 use slipway_proto::deploy::v1::{self as proto, deploy_service_server::DeployService};
-use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
+use slipway_server::{Action, ApiError, Call, Listed, Resource, Resources, Scope, convert, stream_events_to};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -25,12 +25,13 @@ pub use shown::{deployment_proto, evidence_proto, target_proto};
 
 #[derive(Clone)]
 pub struct DeployApi {
-    pub ledger: Ledger,
-    pub catalog: Arc<CatalogStore>,
+    ledger: Ledger,
+    deployments: Resources<Deployment>,
+    catalog: Arc<CatalogStore>,
     /// For what the cluster shows now.
-    pub clusters: Clusters,
+    clusters: Clusters,
     /// For what a rollback goes back to.
-    pub reverts: Arc<dyn Reverts>,
+    reverts: Arc<dyn Reverts>,
 }
 
 impl std::fmt::Debug for DeployApi {
@@ -39,189 +40,116 @@ impl std::fmt::Debug for DeployApi {
     }
 }
 
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl DeployService for DeployApi {
-    async fn deploy(
-        &self,
-        request: Request<proto::DeployRequest>,
-    ) -> Result<Response<proto::DeployResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let meta = meta_of(&caller, convert::trace_context(&request));
-        let snapshot = self.start(&caller, &meta, request.into_inner()).await?;
-        Ok(Response::new(proto::DeployResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    type WatchDeploymentStream = Answers<proto::WatchDeploymentResponse>;
+    type StreamEventsStream = Answers<proto::StreamEventsResponse>;
+
+    async fn deploy(&self, request: Request<proto::DeployRequest>) -> Answer<proto::DeployResponse> {
+        let deployment = Some(self.start(Call::of(request)?).await?);
+        Ok(Response::new(proto::DeployResponse { deployment }))
     }
 
     async fn get_deployment(
         &self,
         request: Request<proto::GetDeploymentRequest>,
-    ) -> Result<Response<proto::GetDeploymentResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let snapshot = self.read(&caller, &request.into_inner().id).await?;
-        Ok(Response::new(proto::GetDeploymentResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    ) -> Answer<proto::GetDeploymentResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let deployment = Some(self.deployments.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetDeploymentResponse { deployment }))
     }
 
     async fn list_deployments(
         &self,
         request: Request<proto::ListDeploymentsRequest>,
-    ) -> Result<Response<proto::ListDeploymentsResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
-        caller.require_somewhere(Action::Read)?;
-        let status = match message.status() {
-            proto::deployment::Status::Unspecified => Vec::new(),
-            status => vec![
-                status
-                    .as_str_name()
-                    .trim_start_matches("STATUS_")
-                    .to_ascii_lowercase(),
-            ],
-        };
-        let given = |text: String| Some(text).filter(|text| !text.is_empty());
-        let page = list_page(message.page_size, &message.page_token)?;
-        let filter = ListFilter {
-            status,
-            service: given(message.service),
-            environment: given(message.environment),
-            correlation: given(message.correlation_id),
-            labels: convert::labels(message.labels)?,
-            not_final: false,
-        };
-        let listed = self
-            .ledger
-            .list_of::<Deployment>(&filter, &page)
-            .await
-            .map_err(ApiError::from)?;
-        let seen = listed
-            .items
-            .iter()
-            .filter(|one| may_read(&caller, &one.state).is_ok());
-        let deployments = seen.map(deployment_proto).collect();
+    ) -> Answer<proto::ListDeploymentsResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let Listed {
+            items,
+            next_page_token,
+        } = self.deployments.list(&caller, &message.into()).await?;
         Ok(Response::new(proto::ListDeploymentsResponse {
-            deployments,
-            next_page_token: listed.next_page_token,
+            deployments: items,
+            next_page_token,
         }))
     }
-
-    type WatchDeploymentStream = Streamed<proto::WatchDeploymentResponse>;
 
     async fn watch_deployment(
         &self,
         request: Request<proto::WatchDeploymentRequest>,
-    ) -> Result<Response<Self::WatchDeploymentStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
-        let after = convert::optional::<u64>("etag", &message.etag)?;
-        let id = self.read(&caller, &message.id).await?.id;
-        let stream = self.ledger.watch::<Deployment>(&id, after).map(|item| {
-            let snapshot = item.map_err(ApiError::from)?;
-            Ok(proto::WatchDeploymentResponse {
-                deployment: Some(deployment_proto(&snapshot)),
-            })
+    ) -> Answer<Self::WatchDeploymentStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let deployments = self
+            .deployments
+            .watch(&caller, &message.id, &message.etag)
+            .await?;
+        let deployments = deployments.map_ok(|deployment| proto::WatchDeploymentResponse {
+            deployment: Some(deployment),
         });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(deployments.boxed()))
     }
 
     async fn cancel_deployment(
         &self,
         request: Request<proto::CancelDeploymentRequest>,
-    ) -> Result<Response<proto::CancelDeploymentResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let meta = meta_of(&caller, convert::trace_context(&request));
-        let message = request.into_inner();
-        let text = because("cancelled", &meta.actor, &message.reason)?;
-        let snapshot = self
-            .ask(
-                &caller,
-                &meta,
-                &message.id,
-                Action::Cancel,
-                DeploymentCommand::Cancel { message: text },
-            )
-            .await?;
-        Ok(Response::new(proto::CancelDeploymentResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    ) -> Answer<proto::CancelDeploymentResponse> {
+        let call = Call::of(request)?;
+        let (id, reason) = (call.message.id.clone(), call.message.reason.clone());
+        let command = |by: &Actor| {
+            let message = because("cancelled", by, &reason)?;
+            Ok(DeploymentCommand::Cancel { message })
+        };
+        let deployment = Some(self.ask(&call, &id, Action::Cancel, command).await?);
+        Ok(Response::new(proto::CancelDeploymentResponse { deployment }))
     }
 
-    async fn rollback(
-        &self,
-        request: Request<proto::RollbackRequest>,
-    ) -> Result<Response<proto::RollbackResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let trace = convert::trace_context(&request);
-        let snapshot = self.roll_back(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::RollbackResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    async fn rollback(&self, request: Request<proto::RollbackRequest>) -> Answer<proto::RollbackResponse> {
+        let deployment = Some(self.roll_back(Call::of(request)?).await?);
+        Ok(Response::new(proto::RollbackResponse { deployment }))
     }
 
     async fn promote_deployment(
         &self,
         request: Request<proto::PromoteDeploymentRequest>,
-    ) -> Result<Response<proto::PromoteDeploymentResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let meta = meta_of(&caller, convert::trace_context(&request));
-        let message = request.into_inner();
-        let full = message.full;
-        let snapshot = self
-            .ask(
-                &caller,
-                &meta,
-                &message.id,
-                Action::Start,
-                DeploymentCommand::Promote { full },
-            )
-            .await?;
-        Ok(Response::new(proto::PromoteDeploymentResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    ) -> Answer<proto::PromoteDeploymentResponse> {
+        let call = Call::of(request)?;
+        let (id, full) = (call.message.id.clone(), call.message.full);
+        let command = |_: &Actor| Ok(DeploymentCommand::Promote { full });
+        let deployment = Some(self.ask(&call, &id, Action::Start, command).await?);
+        Ok(Response::new(proto::PromoteDeploymentResponse { deployment }))
     }
 
     async fn abort_deployment(
         &self,
         request: Request<proto::AbortDeploymentRequest>,
-    ) -> Result<Response<proto::AbortDeploymentResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let meta = meta_of(&caller, convert::trace_context(&request));
-        let message = request.into_inner();
-        let text = because("aborted", &meta.actor, &message.reason)?;
-        let snapshot = self
-            .ask(
-                &caller,
-                &meta,
-                &message.id,
-                Action::Cancel,
-                DeploymentCommand::Abort { message: text },
-            )
-            .await?;
-        Ok(Response::new(proto::AbortDeploymentResponse {
-            deployment: Some(deployment_proto(&snapshot)),
-        }))
+    ) -> Answer<proto::AbortDeploymentResponse> {
+        let call = Call::of(request)?;
+        let (id, reason) = (call.message.id.clone(), call.message.reason.clone());
+        let command = |by: &Actor| {
+            let message = because("aborted", by, &reason)?;
+            Ok(DeploymentCommand::Abort { message })
+        };
+        let deployment = Some(self.ask(&call, &id, Action::Cancel, command).await?);
+        Ok(Response::new(proto::AbortDeploymentResponse { deployment }))
     }
 
     async fn get_live_state(
         &self,
         request: Request<proto::GetLiveStateRequest>,
-    ) -> Result<Response<proto::GetLiveStateResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let state = self.live_state(&caller, request.into_inner()).await?;
-        Ok(Response::new(proto::GetLiveStateResponse { state: Some(state) }))
+    ) -> Answer<proto::GetLiveStateResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let state = Some(self.live_state(&caller, message).await?);
+        Ok(Response::new(proto::GetLiveStateResponse { state }))
     }
-
-    type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
 
     async fn stream_events(
         &self,
         request: Request<proto::StreamEventsRequest>,
-    ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
+    ) -> Answer<Self::StreamEventsStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
         let kinds = [Deployment::KIND];
         let events = stream_events_to(
             caller,
@@ -230,53 +158,61 @@ impl DeployService for DeployApi {
             &message.correlation_id,
             &kinds,
         )?;
-        let stream = events.map(|event| Ok(proto::StreamEventsResponse { event: event? }));
-        Ok(Response::new(Box::pin(stream)))
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
     }
 }
 
 impl DeployApi {
+    pub fn new(
+        ledger: Ledger,
+        catalog: Arc<CatalogStore>,
+        clusters: Clusters,
+        reverts: Arc<dyn Reverts>,
+    ) -> Self {
+        Self {
+            deployments: Resources::new(ledger.clone()),
+            ledger,
+            catalog,
+            clusters,
+            reverts,
+        }
+    }
+
     /// Tells one deployment what somebody wants of it.
-    async fn ask(
+    async fn ask<T>(
         &self,
-        caller: &Caller,
-        meta: &Meta,
+        call: &Call<T>,
         id: &str,
         action: Action,
-        command: DeploymentCommand,
-    ) -> Result<Snapshot<Deployment>, ApiError> {
-        let snapshot = self.read(caller, id).await?;
-        let (service, environment) = scope(&snapshot.state);
-        caller.require(action, service, environment)?;
-        let told = self
-            .ledger
-            .execute::<Deployment>(&snapshot.id, || command.clone(), meta)
-            .await;
-        told.map_err(ApiError::from)
-    }
-
-    async fn read(&self, caller: &Caller, id: &str) -> Result<Snapshot<Deployment>, ApiError> {
-        let id = convert::field::<Id>("id", id)?;
-        let snapshot = self.ledger.get::<Deployment>(&id).await?;
-        let snapshot = snapshot.ok_or_else(|| ApiError::not_found("deployment", &id))?;
-        may_read(caller, &snapshot.state)?;
-        Ok(snapshot)
+        command: impl FnOnce(&Actor) -> Result<DeploymentCommand, ApiError>,
+    ) -> Result<proto::Deployment, ApiError> {
+        let meta = call.meta();
+        let command = command(&meta.actor)?;
+        let deployment = self.deployments.find(&call.caller, action, id).await?;
+        self.deployments.execute(&deployment.id, command, &meta).await
     }
 }
 
-fn scope(state: &DeploymentState) -> (&str, &str) {
-    state.request.as_ref().map_or(("", ""), |request| {
-        (request.service.as_str(), request.environment.as_str())
-    })
-}
+impl Resource for Deployment {
+    type Message = proto::Deployment;
+    const NOUN: &'static str = "deployment";
 
-fn may_read(caller: &Caller, state: &DeploymentState) -> Result<(), ApiError> {
-    let (service, environment) = scope(state);
-    caller.require(Action::Read, service, environment)
-}
+    fn message(snapshot: &Snapshot<Self>) -> proto::Deployment {
+        deployment_proto(snapshot)
+    }
 
-fn meta_of(caller: &Caller, trace: Option<TraceContext>) -> Meta {
-    Meta::new(Actor::direct(caller.principal().clone()), trace)
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::deployment::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &DeploymentState) -> Scope<'_> {
+        match &state.request {
+            Some(request) => Scope::new(request.service.as_str(), [request.environment.as_str()]),
+            None => Scope::unknown(),
+        }
+    }
 }
 
 /// Who did it, and why if that was said.

@@ -2,15 +2,15 @@
 
 mod shown;
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
-use slipway_ledger::{
-    Decider, ExecuteError, Ledger, ListFilter, Meta, Request as Once, Snapshot, TransactError,
-};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use slipway_ledger::{Decider, Ledger, Meta, Request as Once, Snapshot, TransactError};
 use slipway_model::{Actor, BranchName, CommitSha, Id, TraceContext};
 use slipway_proto::release::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert, ledger::list_page, stream_events_to};
+use slipway_server::{
+    Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -21,158 +21,100 @@ use crate::{
     lane::Lane,
     owners,
     plan::{Plan, PlanError, Wanted},
-    release::{self, BuiltImage, Release, ReleaseCommand, ReleaseRefusal, StepKind, StepStatus},
+    release::{
+        self, BuiltImage, Release, ReleaseCommand, ReleaseRefusal, ReleaseState, StepKind, StepStatus,
+    },
 };
 use shown::{plan_proto, release_proto};
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ReleaseApi {
-    pub ledger: Ledger,
-    pub catalog: Arc<CatalogStore>,
+    ledger: Ledger,
+    releases: Resources<Release>,
+    catalog: Arc<CatalogStore>,
 }
 
-impl std::fmt::Debug for ReleaseApi {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReleaseApi").finish_non_exhaustive()
-    }
-}
-
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl proto::release_service_server::ReleaseService for ReleaseApi {
+    type WatchReleaseStream = Answers<proto::WatchReleaseResponse>;
+    type StreamEventsStream = Answers<proto::StreamEventsResponse>;
+
     async fn plan_release(
         &self,
         request: Request<proto::PlanReleaseRequest>,
-    ) -> Result<Response<proto::PlanReleaseResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
+    ) -> Answer<proto::PlanReleaseResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
         let plan = self.plan(
             &message.service,
             &message.commit,
             &message.branch,
             message.environments,
         )?;
-        somewhere(&caller, Action::Read, Some(&plan))?;
-        Ok(Response::new(proto::PlanReleaseResponse {
-            plan: Some(plan_proto(&plan)),
-        }))
+        scope(&plan).require(&caller, Action::Read)?;
+        let plan = Some(plan_proto(&plan));
+        Ok(Response::new(proto::PlanReleaseResponse { plan }))
     }
 
     async fn start_release(
         &self,
         request: Request<proto::StartReleaseRequest>,
-    ) -> Result<Response<proto::StartReleaseResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let trace = convert::trace_context(&request);
-        let release = self.start(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::StartReleaseResponse {
-            release: Some(release),
-        }))
+    ) -> Answer<proto::StartReleaseResponse> {
+        let release = Some(self.start(Call::of(request)?).await?);
+        Ok(Response::new(proto::StartReleaseResponse { release }))
     }
 
     async fn get_release(
         &self,
         request: Request<proto::GetReleaseRequest>,
-    ) -> Result<Response<proto::GetReleaseResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let snapshot = self.read(&caller, &request.into_inner().id).await?;
-        let release = self.whole(&snapshot).await?;
-        Ok(Response::new(proto::GetReleaseResponse {
-            release: Some(release),
-        }))
+    ) -> Answer<proto::GetReleaseResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let release = Some(self.releases.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetReleaseResponse { release }))
     }
 
     async fn list_releases(
         &self,
         request: Request<proto::ListReleasesRequest>,
-    ) -> Result<Response<proto::ListReleasesResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
-        let status = match message.status() {
-            proto::release::Status::Unspecified => Vec::new(),
-            status => vec![
-                status
-                    .as_str_name()
-                    .trim_start_matches("STATUS_")
-                    .to_ascii_lowercase(),
-            ],
-        };
-        let filter = ListFilter {
-            status,
-            service: Some(message.service.clone()).filter(|service| !service.is_empty()),
-            labels: message.labels.into_iter().collect(),
-            ..ListFilter::default()
-        };
-        let wanted = list_page(message.page_size, &message.page_token)?;
-        let listed = self
-            .ledger
-            .list_of::<Release>(&filter, &wanted)
-            .await
-            .map_err(ApiError::from)?;
-        let seen = listed
-            .items
-            .iter()
-            .filter(|one| somewhere(&caller, Action::Read, one.state.plan.as_ref()).is_ok());
-        let releases = seen.map(release_proto).collect();
+    ) -> Answer<proto::ListReleasesResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let Listed {
+            items,
+            next_page_token,
+        } = self.releases.list(&caller, &message.into()).await?;
         Ok(Response::new(proto::ListReleasesResponse {
-            releases,
-            next_page_token: listed.next_page_token,
+            releases: items,
+            next_page_token,
         }))
     }
-
-    type WatchReleaseStream = Streamed<proto::WatchReleaseResponse>;
 
     async fn watch_release(
         &self,
         request: Request<proto::WatchReleaseRequest>,
-    ) -> Result<Response<Self::WatchReleaseStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
-        let after = convert::optional::<u64>("etag", &message.etag)?;
-        let id = self.read(&caller, &message.id).await?.id;
-        let api = self.clone();
-        let stream = self.ledger.watch::<Release>(&id, after).then(move |item| {
-            let api = api.clone();
-            async move {
-                let release = api.whole(&item.map_err(ApiError::from)?).await?;
-                Ok(proto::WatchReleaseResponse {
-                    release: Some(release),
-                })
-            }
+    ) -> Answer<Self::WatchReleaseStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let releases = self.releases.watch(&caller, &message.id, &message.etag).await?;
+        let releases = releases.map_ok(|release| proto::WatchReleaseResponse {
+            release: Some(release),
         });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(releases.boxed()))
     }
 
     async fn cancel_release(
         &self,
         request: Request<proto::CancelReleaseRequest>,
-    ) -> Result<Response<proto::CancelReleaseResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let trace = convert::trace_context(&request);
-        let message = request.into_inner();
-        let before = self.read(&caller, &message.id).await?;
-        everywhere(&caller, Action::Cancel, before.state.plan.as_ref())?;
-        let by = Actor::direct(caller.principal().clone());
-        let command = ReleaseCommand::Cancel {
-            by: by.clone(),
-            reason: convert::text("reason", &message.reason)?,
-        };
-        let after = drive::execute(&self.ledger, &before.id, command, &Meta::new(by, trace)).await;
-        let release = self.whole(&after.map_err(ApiError::from)?).await?;
-        Ok(Response::new(proto::CancelReleaseResponse {
-            release: Some(release),
-        }))
+    ) -> Answer<proto::CancelReleaseResponse> {
+        let release = Some(self.cancel(Call::of(request)?).await?);
+        Ok(Response::new(proto::CancelReleaseResponse { release }))
     }
-
-    type StreamEventsStream = Streamed<proto::StreamEventsResponse>;
 
     async fn stream_events(
         &self,
         request: Request<proto::StreamEventsRequest>,
-    ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let caller = Caller::of(&request)?;
-        let message = request.into_inner();
+    ) -> Answer<Self::StreamEventsStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
         let kinds = [Release::KIND, Lane::KIND, Deployment::KIND];
         let events = stream_events_to(
             caller,
@@ -181,12 +123,65 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
             &message.correlation_id,
             &kinds,
         )?;
-        let stream = events.map(|event| Ok(proto::StreamEventsResponse { event: event? }));
-        Ok(Response::new(Box::pin(stream)))
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
     }
 }
 
+#[tonic::async_trait]
+impl Resource for Release {
+    type Message = proto::Release;
+    const NOUN: &'static str = "release";
+
+    fn message(snapshot: &Snapshot<Self>) -> proto::Release {
+        release_proto(snapshot)
+    }
+
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::release::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &ReleaseState) -> Scope<'_> {
+        state.plan.as_ref().map_or_else(Scope::unknown, scope)
+    }
+
+    /// The evidence of the deployment that failed it.
+    async fn complete(
+        ledger: &Ledger,
+        snapshot: &Snapshot<Self>,
+        release: &mut proto::Release,
+    ) -> Result<(), ApiError> {
+        let failed = snapshot.state.steps.iter().rev().find(|step| {
+            matches!(
+                step.kind,
+                StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy
+            ) && step.status.is_final()
+                && step.status != StepStatus::Succeeded
+        });
+        if let Some(id) = failed.and_then(|step| step.reference.as_ref())
+            && let Some(deployment) = ledger.get::<Deployment>(id).await?
+        {
+            release.evidence = grpc_deploy::evidence_proto(&deployment.state);
+        }
+        Ok(())
+    }
+}
+
+fn scope(plan: &Plan) -> Scope<'_> {
+    let environments = plan.environments.iter().map(|planned| planned.name.as_str());
+    Scope::new(plan.service.as_str(), environments)
+}
+
 impl ReleaseApi {
+    pub fn new(ledger: Ledger, catalog: Arc<CatalogStore>) -> Self {
+        Self {
+            releases: Resources::new(ledger.clone()),
+            ledger,
+            catalog,
+        }
+    }
+
     fn plan(
         &self,
         service: &str,
@@ -207,12 +202,12 @@ impl ReleaseApi {
         })
     }
 
-    async fn start(
-        &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        message: proto::StartReleaseRequest,
-    ) -> Result<proto::Release, ApiError> {
+    async fn start(&self, call: Call<proto::StartReleaseRequest>) -> Result<proto::Release, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message,
+        } = call;
         convert::key("request_id", &message.request_id)?;
         // A repeated request answers with the release that it started, whatever the catalog says by now: its
         // fingerprint is what was asked for, and it is planned only when it is new.
@@ -245,7 +240,7 @@ impl ReleaseApi {
         };
         let meta = Meta::new(requested_by.clone(), Some(own_trace));
         let started = self.ledger.transact(&meta, Some(&once), |tx| {
-            let request = self.request(caller, &message, requested_by.clone(), trace);
+            let request = self.request(&caller, &message, requested_by.clone(), trace);
             let id = id.clone();
             async move {
                 let command = ReleaseCommand::Request(Box::new(request.map_err(StartError::Request)?));
@@ -258,8 +253,22 @@ impl ReleaseApi {
             Err(error) => return Err(error.into()),
             Ok(snapshot) => Some(snapshot),
         };
-        self.whole(&snapshot.ok_or_else(|| ApiError::not_found("release", &id))?)
-            .await
+        let snapshot = snapshot.ok_or_else(|| ApiError::not_found("release", &id))?;
+        self.releases.show(&snapshot).await
+    }
+
+    async fn cancel(&self, call: Call<proto::CancelReleaseRequest>) -> Result<proto::Release, ApiError> {
+        let before = self
+            .releases
+            .find(&call.caller, Action::Cancel, &call.message.id)
+            .await?;
+        let meta = call.meta();
+        let command = ReleaseCommand::Cancel {
+            by: meta.actor.clone(),
+            reason: convert::text("reason", &call.message.reason)?,
+        };
+        let after = drive::execute(&self.ledger, &before.id, command, &meta).await?;
+        self.releases.show(&after).await
     }
 
     fn request(
@@ -275,7 +284,7 @@ impl ReleaseApi {
             &message.branch,
             message.environments.clone(),
         )?;
-        everywhere(caller, Action::Start, Some(&plan))?;
+        scope(&plan).require(caller, Action::Start)?;
         if !message.plan_hash.is_empty() && message.plan_hash != plan.hash {
             return Err(ApiError::precondition(
                 "PLAN_CHANGED",
@@ -293,32 +302,6 @@ impl ReleaseApi {
             requested_by,
             caller: trace,
         })
-    }
-
-    async fn read(&self, caller: &Caller, id: &str) -> Result<Snapshot<Release>, ApiError> {
-        let id = convert::field::<Id>("id", id)?;
-        let snapshot = self.ledger.get::<Release>(&id).await?;
-        let snapshot = snapshot.ok_or_else(|| ApiError::not_found("release", &id))?;
-        somewhere(caller, Action::Read, snapshot.state.plan.as_ref())?;
-        Ok(snapshot)
-    }
-
-    /// A release with the evidence of the deployment that failed it.
-    async fn whole(&self, snapshot: &Snapshot<Release>) -> Result<proto::Release, ApiError> {
-        let mut release = release_proto(snapshot);
-        let failed = snapshot.state.steps.iter().rev().find(|step| {
-            matches!(
-                step.kind,
-                StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy
-            ) && step.status.is_final()
-                && step.status != StepStatus::Succeeded
-        });
-        if let Some(id) = failed.and_then(|step| step.reference.as_ref())
-            && let Some(deployment) = self.ledger.get::<Deployment>(id).await?
-        {
-            release.evidence = grpc_deploy::evidence_proto(&deployment.state);
-        }
-        Ok(release)
     }
 }
 
@@ -360,42 +343,21 @@ impl From<StartError> for ApiError {
     }
 }
 
-impl From<DriveError> for ApiError {
-    fn from(error: DriveError) -> Self {
-        match error {
-            DriveError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(id))) => {
-                Self::not_found("release", id)
-            }
-            DriveError::Release(ExecuteError::Refused(refusal)) => {
-                Self::precondition("RELEASE_EXISTS", refusal)
-            }
-            DriveError::Ledger(error) => error.into(),
-            error => Self::internal(error),
+impl From<ReleaseRefusal> for ApiError {
+    fn from(refusal: ReleaseRefusal) -> Self {
+        match refusal {
+            ReleaseRefusal::Unknown(id) => Self::not_found("release", id),
+            ReleaseRefusal::Exists(id) => Self::exists("release", id),
         }
     }
 }
 
-/// Requires the role in one of the plan's environments at least.
-fn somewhere(caller: &Caller, action: Action, plan: Option<&Plan>) -> Result<(), ApiError> {
-    let Some(plan) = plan else {
-        return caller.require_somewhere(action);
-    };
-    let service = plan.service.as_str();
-    if plan
-        .environments
-        .iter()
-        .any(|planned| caller.may(action, service, planned.name.as_str()))
-    {
-        return Ok(());
+impl From<DriveError> for ApiError {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Release(error) => error.into(),
+            DriveError::Ledger(error) => error.into(),
+            error => Self::internal(error),
+        }
     }
-    caller.require(action, service, "")
-}
-
-/// Requires the role in each of the plan's environments.
-fn everywhere(caller: &Caller, action: Action, plan: Option<&Plan>) -> Result<(), ApiError> {
-    let Some(plan) = plan else {
-        return caller.require_somewhere(action);
-    };
-    let mut names = plan.environments.iter().map(|planned| planned.name.as_str());
-    names.try_for_each(|name| caller.require(action, plan.service.as_str(), name))
 }

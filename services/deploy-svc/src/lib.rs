@@ -23,12 +23,11 @@ pub mod spans;
 use std::{sync::Arc, time::Duration};
 
 use slipway_kubernetes::Clusters;
-use slipway_ledger::{Executor, Relay, RelayConfig};
 use slipway_proto::{
     deploy::v1::deploy_service_server::DeployServiceServer,
     release::v1::release_service_server::ReleaseServiceServer,
 };
-use slipway_server::{RunError, Server, ServiceConfig, Wiring};
+use slipway_server::{RunError, ServiceHost, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
@@ -55,87 +54,53 @@ const LEASE: Duration = Duration::from_secs(10);
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
-    config.check()?;
-    let catalog = CatalogStore::open(&config.catalog)
+    let mut host = ServiceHost::open("deploy-svc", &config, wiring, shutdown).await?;
+    let settings = config.settings;
+    let catalog = CatalogStore::open(&settings.catalog)
         .map_err(RunError::other("catalog"))?
-        .within(config.configured()?)
+        .within(settings.configured()?)
         .map_err(RunError::other("catalog"))?;
     let catalog = Arc::new(catalog);
-    let clusters = Clusters::open(&config.clusters)
+    let clusters = Clusters::open(&settings.clusters)
         .await
         .map_err(RunError::other("clusters"))?;
-    let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "deploy-svc".to_owned());
-    let ledger = slipway_server::ledger::open(&config.database, "deploy", &replica).await?;
-    let changes = Changes::new(config.gitops.connect("gitops")?);
+    let ledger = host.ledger().clone();
+    let changes = Changes::new(settings.gitops.connect("gitops")?);
     let releases = ReleaseEffects {
         ledger: ledger.clone(),
-        builds: Arc::new(Builds::new(config.build.connect("build")?)),
-        approvals: Arc::new(Approvals::new(config.approval.connect("approval")?)),
+        builds: Arc::new(Builds::new(settings.build.connect("build")?)),
+        approvals: Arc::new(Approvals::new(settings.approval.connect("approval")?)),
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),
         clusters: clusters.clone(),
     };
     let deployments = DeploymentEffects::new(clusters.clone(), Arc::new(changes.clone()))
         .reverts(Arc::new(changes.clone()))
-        .checker(Checker::new(&config.checks))
-        .prometheus(Prometheuses::open(&config.prometheus)?);
+        .checker(Checker::new(&settings.checks))
+        .prometheus(Prometheuses::open(&settings.prometheus)?);
 
-    let executor = Executor::builder(ledger.clone())
-        .concurrency(config.concurrency)
-        .lease(LEASE)
-        .register::<Release>(Arc::new(releases))
-        .register::<Deployment>(Arc::new(deployments))
-        .spawn(shutdown.clone());
-    let relay = slipway_server::spawn_relay(&ledger, wiring.bus.clone(), shutdown.clone());
+    host.execute(|executor| {
+        executor
+            .concurrency(settings.concurrency)
+            .lease(LEASE)
+            .register::<Release>(Arc::new(releases))
+            .register::<Deployment>(Arc::new(deployments))
+    });
     let spans = SpanSink {
         ledger: ledger.clone(),
-        spans: wiring.telemetry.step_spans(),
-        metrics: wiring.telemetry.metrics().clone(),
+        spans: host.telemetry().step_spans(),
+        metrics: host.telemetry().metrics().clone(),
     };
-    let spans_config = RelayConfig {
-        name: "spans".to_owned(),
-        ..RelayConfig::default()
-    };
-    let spans = Relay::spawn(ledger.clone(), Arc::new(spans), spans_config, shutdown.clone());
-    let hints = tokio::spawn(hints::listen(
-        ledger.clone(),
-        wiring.bus,
-        replica,
-        shutdown.clone(),
-    ));
-    let reload = tokio::spawn(catalog.as_ref().clone().follow(shutdown.clone()));
+    host.relay("spans", Arc::new(spans));
+    let (bus, replica) = (host.bus().clone(), host.replica().to_owned());
+    host.background("hints", |stop| hints::listen(ledger.clone(), bus, replica, stop));
+    host.background("catalog", |stop| catalog.as_ref().clone().follow(stop));
 
-    let limit = config.server.max_message_bytes;
-    let release_api = ReleaseApi {
-        ledger: ledger.clone(),
-        catalog: catalog.clone(),
-    };
-    let deploy_api = DeployApi {
-        ledger: ledger.clone(),
-        catalog,
-        clusters,
-        reverts: Arc::new(changes),
-    };
-    let served = match Server::builder("deploy-svc", &config.server, slipway_proto::DESCRIPTORS) {
-        Ok(server) => {
-            let server = server
-                .telemetry(&wiring.telemetry)
-                .service(ReleaseServiceServer::new(release_api).max_decoding_message_size(limit))
-                .service(DeployServiceServer::new(deploy_api).max_decoding_message_size(limit));
-            server.serve(wiring.listener, shutdown.clone()).await
-        }
-        Err(error) => Err(error),
-    };
-    // Also when the server could not serve.
-    shutdown.cancel();
-    executor.drain().await;
-    relay.drain().await;
-    spans.drain().await;
-    for task in [hints, reload] {
-        if let Err(error) = task.await {
-            tracing::warn!(%error, "a background task ended badly");
-        }
-    }
-    ledger.close().await;
-    served.map_err(Into::into)
+    let limit = host.max_message_bytes();
+    let releases = ReleaseApi::new(ledger.clone(), catalog.clone());
+    let deployments = DeployApi::new(ledger, catalog, clusters, Arc::new(changes));
+    host.grpc(ReleaseServiceServer::new(releases).max_decoding_message_size(limit))
+        .grpc(DeployServiceServer::new(deployments).max_decoding_message_size(limit))
+        .serve()
+        .await
 }

@@ -29,8 +29,6 @@ const MAX_TOKEN: u64 = 16 * 1024;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrometheusConfig {
-    /// The name that the catalog's metrics use.
-    pub name: Name,
     /// `https://host:port`, with a path where it is not served from `/`; `http://` too.
     pub url: String,
     /// A file that holds a bearer token and nothing else; read for each query, since such tokens are renewed.
@@ -55,6 +53,8 @@ pub struct Prometheuses(Arc<BTreeMap<Name, Prometheus>>);
 /// One server.
 #[derive(Debug, Clone)]
 pub struct Prometheus {
+    /// The name that the catalog's metrics use.
+    name: Name,
     config: PrometheusConfig,
     remote: Remote,
     tls: bool,
@@ -67,10 +67,10 @@ impl Prometheuses {
     ///
     /// # Errors
     /// Names the key.
-    pub fn open(configs: &[PrometheusConfig]) -> Result<Self, ConfigError> {
+    pub fn open(configs: &BTreeMap<Name, PrometheusConfig>) -> Result<Self, ConfigError> {
         let mut servers = BTreeMap::new();
-        for config in configs {
-            let key = |name: &str| format!("prometheus.{}.{name}", config.name);
+        for (name, config) in configs {
+            let key = |field: &str| format!("prometheus.{name}.{field}");
             let (url, tls) = web_url(&config.url).map_err(|words| ConfigError::invalid(key("url"), words))?;
             if url.query().is_some() || url.fragment().is_some() {
                 return Err(ConfigError::invalid(
@@ -88,11 +88,10 @@ impl Prometheuses {
                 remote: Remote::of(&url).map_err(|words| ConfigError::invalid(key("url"), words))?,
                 tls,
                 path: format!("{}/api/v1/query", url.path().trim_end_matches('/')),
+                name: name.clone(),
                 config: config.clone(),
             };
-            if servers.insert(config.name.clone(), server).is_some() {
-                return Err(ConfigError::invalid(key("name"), "is there twice"));
-            }
+            servers.insert(name.clone(), server);
         }
         Ok(Self(Arc::new(servers)))
     }
@@ -134,7 +133,7 @@ impl Prometheus {
     /// # Errors
     /// Why there is no number, in words.
     pub async fn query(&self, expression: &str) -> Result<f64, String> {
-        let away = |words: String| format!("prometheus {}: {}", self.config.name, cut(&redact(&words)));
+        let away = |words: String| format!("prometheus {}: {}", self.name, cut(&redact(&words)));
         let seconds = self.config.timeout.as_secs_f64();
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("query", expression)
@@ -257,7 +256,7 @@ fn number(sample: &Value) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PrometheusConfig, Prometheuses, read};
+    use super::{BTreeMap, Name, PrometheusConfig, Prometheuses, read};
 
     #[test]
     fn one_number_is_a_value_and_nothing_else_is() {
@@ -335,7 +334,7 @@ mod tests {
     }
 
     fn open(configs: &str) -> Result<Prometheuses, String> {
-        let configs: Vec<PrometheusConfig> =
+        let configs: BTreeMap<Name, PrometheusConfig> =
             serde_json::from_str(configs).map_err(|error| error.to_string())?;
         Prometheuses::open(&configs).map_err(|error| error.to_string())
     }
@@ -343,10 +342,9 @@ mod tests {
     #[test]
     fn servers_are_found_by_name_or_alone() {
         let main = "main".parse().unwrap();
-        let both = open(
-            r#"[{"name": "main", "url": "http://p:9090/"}, {"name": "far", "url": "https://far.example/prometheus"}]"#,
-        )
-        .unwrap();
+        let both =
+            open(r#"{"main": {"url": "http://p:9090/"}, "far": {"url": "https://far.example/prometheus"}}"#)
+                .unwrap();
         assert_eq!(both.get(Some(&main)).unwrap().path, "/api/v1/query");
         assert_eq!(
             both.get(Some(&"far".parse().unwrap())).unwrap().path,
@@ -358,7 +356,7 @@ mod tests {
                 .unwrap_err()
                 .contains("no prometheus other")
         );
-        let one = open(r#"[{"name": "main", "url": "http://p:9090"}]"#).unwrap();
+        let one = open(r#"{"main": {"url": "http://p:9090"}}"#).unwrap();
         assert_eq!(one.get(None).unwrap().remote.to_string(), "p:9090");
         assert!(
             Prometheuses::default()
@@ -368,28 +366,24 @@ mod tests {
         );
         for (wrong, words) in [
             (
-                r#"[{"name": "main", "url": "ftp://p"}]"#,
+                r#"{"main": {"url": "ftp://p"}}"#,
                 "prometheus.main.url: must begin with http",
             ),
             (
-                r#"[{"name": "main", "url": "http://a:b@p"}]"#,
+                r#"{"main": {"url": "http://a:b@p"}}"#,
                 "prometheus.main.url: must not hold a user",
             ),
             (
-                r#"[{"name": "main", "url": "http://p?x=y"}]"#,
+                r#"{"main": {"url": "http://p?x=y"}}"#,
                 "prometheus.main.url: must have no query",
             ),
             (
-                r#"[{"name": "main", "url": "http://p", "timeout": "0s"}]"#,
+                r#"{"main": {"url": "http://p", "timeout": "0s"}}"#,
                 "prometheus.main.timeout",
             ),
             (
-                r#"[{"name": "main", "url": "http://p", "token": "x"}]"#,
+                r#"{"main": {"url": "http://p", "token": "x"}}"#,
                 "unknown field `token`",
-            ),
-            (
-                r#"[{"name": "main", "url": "http://p"}, {"name": "main", "url": "http://q"}]"#,
-                "prometheus.main.name: is there twice",
             ),
         ] {
             let error = open(wrong).unwrap_err();

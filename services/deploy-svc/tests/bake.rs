@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
@@ -20,7 +21,7 @@ use deploy_svc::{
     result::Measurement,
 };
 use serde_json::{Value, json};
-use slipway_model::{Actor, Timestamp};
+use slipway_model::{Actor, Name, Timestamp};
 use slipway_testbed::Prometheus;
 use slipway_verdict::analysis::{self, Sample, Verdict};
 use tokio::net::TcpListener;
@@ -63,7 +64,7 @@ impl World {
         let prometheus = Prometheus::start(address, SCRAPE).await.unwrap();
         Self {
             page,
-            servers: open(json!([{"name": "main", "url": prometheus.url()}])),
+            servers: open(json!({"main": {"url": prometheus.url()}})),
             _prometheus: prometheus,
         }
     }
@@ -94,7 +95,7 @@ impl World {
 }
 
 fn open(configs: Value) -> Prometheuses {
-    let configs: Vec<PrometheusConfig> = serde_json::from_value(configs).unwrap();
+    let configs: BTreeMap<Name, PrometheusConfig> = serde_json::from_value(configs).unwrap();
     Prometheuses::open(&configs).unwrap()
 }
 
@@ -240,10 +241,10 @@ async fn a_prometheus_that_is_not_there_says_nothing_about_the_version() {
     let address = closed.local_addr().unwrap();
     drop(closed);
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let servers = open(json!([
-        {"name": "closed", "url": format!("http://{address}")},
-        {"name": "silent", "url": format!("http://{}", silent.local_addr().unwrap()), "timeout": "100ms"},
-    ]));
+    let servers = open(json!({
+        "closed": {"url": format!("http://{address}")},
+        "silent": {"url": format!("http://{}", silent.local_addr().unwrap()), "timeout": "100ms"},
+    }));
     let metric = |name: &str, prometheus: Value| json!({"name": name, "query": "up", "min": 1, "prometheus": prometheus});
     let bake = bake(json!([
         metric("closed", json!("closed")),
@@ -285,11 +286,11 @@ async fn the_token_is_sent_and_bodies_are_bounded() {
     };
     let address = serve(Router::new().route("/prometheus/api/v1/query", post(query))).await;
     let url = format!("http://{address}/prometheus/");
-    let servers = open(json!([
-        {"name": "with", "url": url, "bearer_token_file": file},
-        {"name": "without", "url": url},
-        {"name": "lost", "url": url, "bearer_token_file": "/does/not/exist"},
-    ]));
+    let servers = open(json!({
+        "with": {"url": url, "bearer_token_file": file},
+        "without": {"url": url},
+        "lost": {"url": url, "bearer_token_file": "/does/not/exist"},
+    }));
     let metric =
         |name: &str, query: &str| json!({"name": name, "query": query, "min": 1, "prometheus": name});
     let mut bake = bake(json!([

@@ -23,7 +23,7 @@ use deploy_svc::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use slipway_kubernetes::{Cluster, ClusterConfig, Clusters, Kubernetes};
+use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::Name;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -47,8 +47,8 @@ async fn nowhere() -> Kubernetes {
         "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
     });
     std::fs::write(&file, config.to_string()).unwrap();
-    let config: ClusterConfig = serde_json::from_value(json!({"name": "x", "kubeconfig": file})).unwrap();
-    let clusters = Clusters::open(&[config]).await.unwrap();
+    let configs: ClusterConfigs = serde_json::from_value(json!({"x": {"kubeconfig": file}})).unwrap();
+    let clusters = Clusters::open(&configs).await.unwrap();
     match clusters.get(&"x".parse().unwrap()).unwrap() {
         Cluster::Kubernetes(cluster) => cluster.as_ref().clone(),
         Cluster::Pretend => unreachable!(),

@@ -317,10 +317,10 @@ pub enum Effect {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("there is no such change")]
-    Unknown,
-    #[error("this change was requested already")]
-    Exists,
+    #[error("change {0} does not exist")]
+    Unknown(Id),
+    #[error("change {0} exists already")]
+    Exists(Id),
 }
 
 /// The kind `change`.
@@ -337,25 +337,25 @@ impl Decider for Change {
     type Effect = Effect;
     type Refusal = Refusal;
 
-    fn decide(_: &Id, state: &State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    fn decide(id: &Id, state: &State, command: Command, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         if let Command::Request { request, timeout } = command {
             return match state.request {
                 None => Ok(vec![Event::Requested {
                     request,
                     deadline: now + timeout,
                 }]),
-                Some(_) => Err(Refusal::Exists),
+                Some(_) => Err(Refusal::Exists(id.clone())),
             };
         }
         if state.request.is_none() {
-            return Err(Refusal::Unknown);
+            return Err(Refusal::Unknown(id.clone()));
         }
         if state.status != Status::Pending {
             // What has ended stays as it is, whoever asks.
             return Ok(Vec::new());
         }
         let event = match command {
-            Command::Request { .. } => return Err(Refusal::Exists),
+            Command::Request { .. } => return Err(Refusal::Exists(id.clone())),
             Command::Cancel { .. } if state.cancel.is_some() => return Ok(Vec::new()),
             Command::Cancel { reason } => Event::CancelRequested { reason },
             Command::Settle(outcome) => state.ending(outcome),

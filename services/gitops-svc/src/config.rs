@@ -7,8 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use slipway_model::BranchName;
-use slipway_server::{BusConfig, ConfigError, DatabaseConfig, ServerConfig, ServiceConfig};
-use slipway_telemetry::TelemetryConfig;
+use slipway_server::{ConfigError, ServiceSettings};
 
 use crate::layout::Layout;
 
@@ -16,16 +15,12 @@ pub use pull_requests::PullRequestsConfig;
 pub use remote::{Credentials, GithubApp, SigningConfig};
 
 /// The whole file.
+pub type Config = slipway_server::Config<Settings>;
+
+/// The keys that are this service's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    #[serde(default)]
-    pub server: ServerConfig,
-    pub database: DatabaseConfig,
-    #[serde(default)]
-    pub bus: BusConfig,
-    #[serde(default)]
-    pub telemetry: TelemetryConfig,
+pub struct Settings {
     /// Mirrors and scratch space of this replica. What is lost here is fetched again.
     pub data_dir: PathBuf,
     #[serde(default)]
@@ -135,19 +130,7 @@ fn main_branch() -> BranchName {
     "main".parse().unwrap()
 }
 
-impl ServiceConfig for Config {
-    fn server(&self) -> &ServerConfig {
-        &self.server
-    }
-
-    fn bus(&self) -> &BusConfig {
-        &self.bus
-    }
-
-    fn telemetry(&self) -> &TelemetryConfig {
-        &self.telemetry
-    }
-
+impl ServiceSettings for Settings {
     fn check(&self) -> Result<(), ConfigError> {
         if !self.data_dir.is_absolute() {
             return Err(ConfigError::invalid("data_dir", "must be an absolute path"));
@@ -216,7 +199,7 @@ fn check_author(key: &str, author: &Author) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use slipway_server::{ServiceConfig, config::parse};
+    use slipway_server::config::parse;
 
     use super::Config;
 

@@ -7,37 +7,46 @@ mod listing;
 mod messages;
 mod reading;
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
-use slipway_ledger::{Ledger, Snapshot};
-use slipway_model::Id;
-use slipway_proto::gitops::v1::{
-    self as proto,
-    git_ops_service_server::{GitOpsService, GitOpsServiceServer},
-};
-use slipway_server::{Action, ApiError, Caller, convert};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use slipway_ledger::Ledger;
+use slipway_proto::gitops::v1::{self as proto, git_ops_service_server::GitOpsService};
+use slipway_server::{ApiError, Call, Resources, stream_events_to};
 use tonic::{Request, Response, Status};
 
-use self::messages::{scope, to_proto};
 use crate::{change::Change, pace::Together, render::Renderer, repository::Repository};
 
 /// The service as gRPC knows it.
 #[derive(Debug)]
 pub(crate) struct GitOpsGrpc {
-    pub(crate) ledger: Ledger,
-    pub(crate) wakes: Arc<Together>,
-    pub(crate) repositories: BTreeMap<String, Arc<Repository>>,
-    pub(crate) renderer: Renderer,
-    pub(crate) push_deadline: Duration,
+    ledger: Ledger,
+    changes: Resources<Change>,
+    wakes: Arc<Together>,
+    repositories: BTreeMap<String, Arc<Repository>>,
+    renderer: Renderer,
+    push_deadline: Duration,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl GitOpsGrpc {
-    pub(crate) fn into_server(self, max_message_bytes: usize) -> GitOpsServiceServer<Self> {
-        GitOpsServiceServer::new(self).max_decoding_message_size(max_message_bytes)
+    pub(crate) fn new(
+        ledger: Ledger,
+        wakes: Arc<Together>,
+        repositories: BTreeMap<String, Arc<Repository>>,
+        renderer: Renderer,
+        push_deadline: Duration,
+    ) -> Self {
+        Self {
+            changes: Resources::new(ledger.clone()),
+            ledger,
+            wakes,
+            repositories,
+            renderer,
+            push_deadline,
+        }
     }
 
     fn repository(&self, name: &str) -> Result<&Arc<Repository>, ApiError> {
@@ -53,19 +62,6 @@ impl GitOpsGrpc {
             )
         })
     }
-
-    /// A change that the caller may see, and may do `action` with.
-    async fn found(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<Change>, ApiError> {
-        let id: Id = convert::field("id", id)?;
-        let change = self
-            .ledger
-            .get::<Change>(&id)
-            .await?
-            .ok_or_else(|| ApiError::not_found("change", &id))?;
-        let (service, environment) = scope(&change.state);
-        caller.require(action, service, environment)?;
-        Ok(change)
-    }
 }
 
 #[tonic::async_trait]
@@ -77,120 +73,99 @@ impl GitOpsService for GitOpsGrpc {
         &self,
         request: Request<proto::ApplyChangeRequest>,
     ) -> Answer<proto::ApplyChangeResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let change = self.apply(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::ApplyChangeResponse {
-            change: Some(to_proto(&change)),
-        }))
+        let change = self.apply(Call::of(request)?).await?;
+        let change = Some(self.changes.show(&change).await?);
+        Ok(Response::new(proto::ApplyChangeResponse { change }))
     }
 
     async fn revert_change(
         &self,
         request: Request<proto::RevertChangeRequest>,
     ) -> Answer<proto::RevertChangeResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let change = self.revert(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::RevertChangeResponse {
-            change: Some(to_proto(&change)),
-        }))
+        let change = self.revert(Call::of(request)?).await?;
+        let change = Some(self.changes.show(&change).await?);
+        Ok(Response::new(proto::RevertChangeResponse { change }))
     }
 
     async fn cancel_change(
         &self,
         request: Request<proto::CancelChangeRequest>,
     ) -> Answer<proto::CancelChangeResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let change = self.cancel(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::CancelChangeResponse {
-            change: Some(to_proto(&change)),
-        }))
+        let change = self.cancel(Call::of(request)?).await?;
+        let change = Some(self.changes.show(&change).await?);
+        Ok(Response::new(proto::CancelChangeResponse { change }))
     }
 
     async fn get_change(
         &self,
         request: Request<proto::GetChangeRequest>,
     ) -> Answer<proto::GetChangeResponse> {
-        let change = self
-            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
-            .await?;
-        Ok(Response::new(proto::GetChangeResponse {
-            change: Some(to_proto(&change)),
-        }))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let change = Some(self.changes.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetChangeResponse { change }))
     }
 
     async fn list_changes(
         &self,
         request: Request<proto::ListChangesRequest>,
     ) -> Answer<proto::ListChangesResponse> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.list(&caller, request.into_inner()).await?))
+        let Call { caller, message, .. } = Call::of(request)?;
+        Ok(Response::new(self.list(&caller, message).await?))
     }
 
     async fn watch_change(
         &self,
         request: Request<proto::WatchChangeRequest>,
     ) -> Answer<Self::WatchChangeStream> {
-        let change = self
-            .found(&Caller::of(&request)?, Action::Read, &request.get_ref().id)
-            .await?;
-        let after = convert::optional::<u64>("etag", &request.get_ref().etag)?;
-        let states = self
-            .ledger
-            .watch::<Change>(&change.id, after)
-            .map(|next| match next {
-                Ok(change) => Ok(proto::WatchChangeResponse {
-                    change: Some(to_proto(&change)),
-                }),
-                Err(error) => Err(ApiError::from(error).into()),
-            });
-        Ok(Response::new(Box::pin(states)))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let changes = self.changes.watch(&caller, &message.id, &message.etag).await?;
+        let changes = changes.map_ok(|change| proto::WatchChangeResponse { change: Some(change) });
+        Ok(Response::new(changes.boxed()))
     }
 
     async fn get_desired_state(
         &self,
         request: Request<proto::GetDesiredStateRequest>,
     ) -> Answer<proto::GetDesiredStateResponse> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.desired(&caller, request.into_inner()).await?))
+        let Call { caller, message, .. } = Call::of(request)?;
+        Ok(Response::new(self.desired(&caller, message).await?))
     }
 
     async fn promote(&self, request: Request<proto::PromoteRequest>) -> Answer<proto::PromoteResponse> {
-        let (caller, trace) = (Caller::of(&request)?, convert::trace_context(&request));
-        let change = self.promote_images(&caller, trace, request.into_inner()).await?;
-        Ok(Response::new(proto::PromoteResponse {
-            change: Some(to_proto(&change)),
-        }))
+        let change = self.promote_images(Call::of(request)?).await?;
+        let change = Some(self.changes.show(&change).await?);
+        Ok(Response::new(proto::PromoteResponse { change }))
     }
 
     async fn diff_environments(
         &self,
         request: Request<proto::DiffEnvironmentsRequest>,
     ) -> Answer<proto::DiffEnvironmentsResponse> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.diff(&caller, request.into_inner()).await?))
+        let Call { caller, message, .. } = Call::of(request)?;
+        Ok(Response::new(self.diff(&caller, message).await?))
     }
 
     async fn render_manifests(
         &self,
         request: Request<proto::RenderManifestsRequest>,
     ) -> Answer<proto::RenderManifestsResponse> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(self.render(&caller, request.into_inner()).await?))
+        let Call { caller, message, .. } = Call::of(request)?;
+        Ok(Response::new(self.render(&caller, message).await?))
     }
 
     async fn stream_events(
         &self,
         request: Request<proto::StreamEventsRequest>,
     ) -> Answer<Self::StreamEventsStream> {
-        let caller = Caller::of(&request)?;
-        let proto::StreamEventsRequest {
-            cursor,
-            correlation_id,
-        } = request.into_inner();
-        let correlation_id = convert::key("correlation_id", &correlation_id)?;
-        let events = slipway_server::stream_events_to(caller, &self.ledger, &cursor, &correlation_id, &[])?;
-        Ok(Response::new(Box::pin(events.map(|next| {
-            next.map(|event| proto::StreamEventsResponse { event })
-        }))))
+        let Call { caller, message, .. } = Call::of(request)?;
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &[],
+        )?;
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
     }
 }

@@ -26,8 +26,8 @@ mod signing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use slipway_ledger::Executor;
-use slipway_server::{ConfigError, RunError, Server, ServiceConfig as _, Wiring};
+use slipway_proto::gitops::v1::git_ops_service_server::GitOpsServiceServer;
+use slipway_server::{ConfigError, RunError, ServiceHost, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
@@ -49,67 +49,54 @@ use crate::{
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
-    config.check()?;
-    std::fs::create_dir_all(&config.data_dir).map_err(RunError::other("data_dir"))?;
-    let signing = config.signing.as_ref();
-    let key = signing.map(|signing| Key::read(signing, "signing")).transpose()?;
-    let committer = Committer {
-        author: config.author.clone(),
-        key: key.map(Arc::new),
-    };
-    let repositories: BTreeMap<String, Arc<Repository>> = config
-        .repositories
-        .iter()
-        .map(|(name, repository)| {
-            let repository = repository.clone();
-            let repository = Repository::new(name, repository, &committer, &config.data_dir)?;
-            Ok((name.clone(), Arc::new(repository)))
-        })
-        .collect::<Result<_, ConfigError>>()?;
+    let mut host = ServiceHost::open("gitops-svc", &config, wiring, shutdown).await?;
+    let settings = config.settings;
+    std::fs::create_dir_all(&settings.data_dir).map_err(RunError::other("data_dir"))?;
+    let repositories = repositories(&settings)?;
     for repository in repositories.values() {
         repository.recover();
     }
-    let renderer = Renderer::new(config.kustomize.clone(), &config.data_dir);
+    let renderer = Renderer::new(settings.kustomize.clone(), &settings.data_dir);
     renderer.recover();
-    let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| "gitops-svc".to_owned());
-    let ledger = slipway_server::ledger::open(&config.database, "gitops", &replica).await?;
 
     let wakes = Arc::new(Together::default());
     let worker = Arc::new(Worker {
         repositories: repositories.clone(),
         forges: Forge::all(&repositories),
-        max_batch: config.max_batch,
+        max_batch: settings.max_batch,
         paces: Paces::default(),
         wakes: Arc::clone(&wakes),
-        telemetry: wiring.telemetry.clone(),
+        telemetry: host.telemetry().clone(),
     });
-    let executor = Executor::builder(ledger.clone())
-        .register::<Change>(worker.clone())
-        .register::<Branch>(worker)
-        .spawn(shutdown.clone());
-    let relay = slipway_server::spawn_relay(&ledger, wiring.bus, shutdown.clone());
-    let grpc = GitOpsGrpc {
-        ledger: ledger.clone(),
+    host.execute(|executor| {
+        executor
+            .register::<Change>(worker.clone())
+            .register::<Branch>(worker)
+    });
+    let api = GitOpsGrpc::new(
+        host.ledger().clone(),
         wakes,
         repositories,
         renderer,
-        push_deadline: config.push_deadline,
+        settings.push_deadline,
+    );
+    let api = GitOpsServiceServer::new(api).max_decoding_message_size(host.max_message_bytes());
+    host.grpc(api).serve().await
+}
+
+fn repositories(settings: &config::Settings) -> Result<BTreeMap<String, Arc<Repository>>, ConfigError> {
+    let signing = settings.signing.as_ref();
+    let key = signing.map(|signing| Key::read(signing, "signing")).transpose()?;
+    let committer = Committer {
+        author: settings.author.clone(),
+        key: key.map(Arc::new),
     };
-    let served = match Server::builder("gitops-svc", &config.server, slipway_proto::DESCRIPTORS) {
-        Ok(server) => {
-            let grpc = grpc.into_server(config.server.max_message_bytes);
-            server
-                .telemetry(&wiring.telemetry)
-                .service(grpc)
-                .serve(wiring.listener, shutdown.clone())
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    // Also when the server could not serve.
-    shutdown.cancel();
-    executor.drain().await;
-    relay.drain().await;
-    ledger.close().await;
-    served.map_err(Into::into)
+    settings
+        .repositories
+        .iter()
+        .map(|(name, repository)| {
+            let repository = Repository::new(name, repository.clone(), &committer, &settings.data_dir)?;
+            Ok((name.clone(), Arc::new(repository)))
+        })
+        .collect()
 }

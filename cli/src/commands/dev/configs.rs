@@ -59,11 +59,11 @@ impl Place<'_> {
         let folder = self.folder.display();
         self.common("build", self.ports[0])
             + &format!(
-                "work_directory: {folder}/builds\n\
+                "data_dir: {folder}/builds\n\
                  logs: {{ directory: {folder}/logs }}\n\
                  # Which source repositories may be built: patterns, * stands for anything.\n\
                  repositories: [\"file:///*\"]  # such as \"https://git.example/team/*\"\n\
-                 builders: [{{ name: buildah, kind: buildah }}]\n\
+                 builders: {{ buildah: {{ kind: buildah }} }}\n\
                  # Image names without a host go to this folder, from where the local cluster runs them.\n\
                  registries: [{{ prefix: \"\", kind: oci_layout, directory: {folder}/images }}]\n"
             )
@@ -103,7 +103,7 @@ impl Place<'_> {
         let _ = writeln!(text, "catalog: {folder}/catalog.yaml");
         let _ = writeln!(
             text,
-            "clusters: [{{ name: local, kubeconfig: {folder}/kubeconfig }}]"
+            "clusters: {{ local: {{ kubeconfig: {folder}/kubeconfig }} }}"
         );
         for (key, port) in ["build", "gitops", "approval"].iter().zip(self.ports) {
             let _ = writeln!(

@@ -78,7 +78,7 @@ fn config(database: &Database) -> Config {
         database.url
     );
     let config: Config = slipway_server::config::parse("test.yaml", &text).unwrap();
-    slipway_server::ServiceConfig::check(&config).unwrap();
+    config.check().unwrap();
     config
 }
 
@@ -96,11 +96,11 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let bus = MemoryBus::new(slipway_events::BusConfig::default());
         let shutdown = CancellationToken::new();
-        let wiring = Wiring {
+        let wiring = Wiring::new(
             listener,
-            bus: Arc::new(bus.clone()),
-            telemetry: slipway_telemetry::Service::disabled("approval-svc"),
-        };
+            Arc::new(bus.clone()),
+            slipway_telemetry::Service::disabled("approval-svc"),
+        );
         let task = tokio::spawn(approval_svc::run(config(database), wiring, shutdown.clone()));
         Self {
             address,

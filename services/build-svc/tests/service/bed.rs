@@ -85,13 +85,14 @@ server:
     - {{subject: bot, token_sha256: {}, roles: [{{actions: [read, start, cancel]}}]}}
     - {{subject: reader, token_sha256: {}, roles: [{{actions: [read], services: [other]}}]}}
 database: {{url: "{database}"}}
-work_directory: {root}/work
+data_dir: {root}/work
 logs: {{directory: {root}/logs}}
 limits: {{backoff: 300ms}}
 repositories: ["file://{root}/git/*"]
 builders:
-  - {{name: default, kind: buildah}}
-  - {{name: bench, kind: pretend}}
+  default: {{kind: buildah}}
+  bench: {{kind: pretend}}
+default_builder: default
 registries:
   - {{kind: oci_layout, directory: {root}/images}}
 {}
@@ -108,11 +109,7 @@ registries:
         let config: build_svc::Config =
             slipway_server::config::parse("test.yaml", &self.config(&address)).unwrap();
         let bus = slipway_server::bus(&BusConfig::default()).unwrap();
-        let wiring = Wiring {
-            listener,
-            bus,
-            telemetry: Service::disabled("build-svc"),
-        };
+        let wiring = Wiring::new(listener, bus, Service::disabled("build-svc"));
         let shutdown = CancellationToken::new();
         let service = tokio::spawn(build_svc::run(config, wiring, shutdown.clone()));
         Running {

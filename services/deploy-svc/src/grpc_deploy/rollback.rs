@@ -5,9 +5,9 @@ use std::time::Duration;
 use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
 use slipway_model::{Actor, Id, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert};
+use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
 
-use super::{DeployApi, meta_of, scope, start::StartError};
+use super::{DeployApi, start::StartError};
 use crate::{
     catalog::{Jobs, Timeouts},
     deployment::{
@@ -25,13 +25,16 @@ impl DeployApi {
     /// Starts the deployment that puts another one back, or finds the one that the same request started.
     pub(super) async fn roll_back(
         &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        message: proto::RollbackRequest,
-    ) -> Result<Snapshot<Deployment>, ApiError> {
+        call: Call<proto::RollbackRequest>,
+    ) -> Result<proto::Deployment, ApiError> {
+        let meta = call.meta();
+        let Call {
+            caller,
+            trace,
+            message,
+        } = call;
         convert::key("request_id", &message.request_id)?;
         let reason = convert::text("reason", &message.reason)?;
-        let meta = meta_of(caller, trace);
         let asked = (
             &message.deployment_id,
             &message.service,
@@ -43,7 +46,7 @@ impl DeployApi {
         let started = self
             .ledger
             .transact(&meta, Some(&once), |tx| {
-                let (id, reason, message) = (id.clone(), reason.clone(), &message);
+                let (id, reason, message, caller) = (id.clone(), reason.clone(), &message, &caller);
                 let actor = meta.actor.clone();
                 async move {
                     let request = self
@@ -68,8 +71,7 @@ impl DeployApi {
         reason: String,
     ) -> Result<DeploymentRequest, ApiError> {
         let lost = self.lost(caller, message).await?;
-        let (service, environment) = scope(&lost.state);
-        caller.require(Action::Rollback, service, environment)?;
+        Deployment::scope(&lost.state).require(caller, Action::Rollback)?;
         let Some(request) = lost.state.request.clone() else {
             return Err(ApiError::not_found("deployment", &lost.id));
         };
@@ -145,8 +147,13 @@ impl DeployApi {
         message: &proto::RollbackRequest,
     ) -> Result<Snapshot<Deployment>, ApiError> {
         if !message.deployment_id.is_empty() {
-            let found = self.read(caller, &message.deployment_id).await?;
-            let (service, environment) = scope(&found.state);
+            let found = self
+                .deployments
+                .find(caller, Action::Read, &message.deployment_id)
+                .await?;
+            let (service, environment) = found.state.request.as_ref().map_or(("", ""), |request| {
+                (request.service.as_str(), request.environment.as_str())
+            });
             for (field, given, is) in [
                 ("service", &message.service, service),
                 ("environment", &message.environment, environment),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use slipway_ledger::{ExecuteError, Meta, Request as Once, Snapshot, TransactError};
 use slipway_model::{CommitSha, Digest, Id, ImageName};
 use slipway_proto::deploy::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert};
+use slipway_server::{Action, ApiError, Call, Caller, convert};
 
 use super::DeployApi;
 use crate::{
@@ -18,10 +18,10 @@ impl DeployApi {
     /// Starts a deployment of its own, or finds the one that the same request started.
     pub(super) async fn start(
         &self,
-        caller: &Caller,
-        meta: &Meta,
-        message: proto::DeployRequest,
-    ) -> Result<Snapshot<Deployment>, ApiError> {
+        call: Call<proto::DeployRequest>,
+    ) -> Result<proto::Deployment, ApiError> {
+        let meta = call.meta();
+        let Call { caller, message, .. } = call;
         convert::key("request_id", &message.request_id)?;
         caller.require(Action::Start, &message.service, &message.environment)?;
         // What was asked for, not what the catalog makes of it by now: a repetition is one all the same.
@@ -39,8 +39,8 @@ impl DeployApi {
         let id = Id::generate("dep");
         let started = self
             .ledger
-            .transact(meta, Some(&once), |tx| {
-                let request = self.request(caller, meta, &message);
+            .transact(&meta, Some(&once), |tx| {
+                let request = self.request(&caller, &meta, &message);
                 let id = id.clone();
                 async move {
                     let request = request.map_err(StartError::Request)?;
@@ -55,15 +55,16 @@ impl DeployApi {
     pub(super) async fn started(
         &self,
         started: Result<Snapshot<Deployment>, TransactError<StartError>>,
-    ) -> Result<Snapshot<Deployment>, ApiError> {
-        match started {
-            Ok(snapshot) => Ok(snapshot),
+    ) -> Result<proto::Deployment, ApiError> {
+        let snapshot = match started {
+            Ok(snapshot) => snapshot,
             Err(TransactError::Replayed { id, .. }) => {
                 let snapshot = self.ledger.get::<Deployment>(&id).await?;
-                snapshot.ok_or_else(|| ApiError::not_found("deployment", id))
+                snapshot.ok_or_else(|| ApiError::not_found("deployment", id))?
             }
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        self.deployments.show(&snapshot).await
     }
 
     /// What the catalog makes of a request; the epoch is the lane's.

@@ -57,12 +57,8 @@ impl Service {
             ],
             ..ServerConfig::default()
         };
-        let api = DeployApi {
-            ledger,
-            catalog: Arc::new(CatalogStore::fixed(Catalog::parse(catalog).unwrap())),
-            clusters,
-            reverts,
-        };
+        let catalog = Arc::new(CatalogStore::fixed(Catalog::parse(catalog).unwrap()));
+        let api = DeployApi::new(ledger, catalog, clusters, reverts);
         let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -35,7 +35,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use slipway_kubernetes::{Cluster, ClusterConfig, Clusters, Kubernetes};
+use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::{Digest, Name};
 
 pub(crate) use bench::{Bench, failed, succeeded};
@@ -207,9 +207,9 @@ impl World {
     /// The clusters of a service's configuration: this one, by the name `test`.
     pub(crate) async fn clusters(&self) -> (Clusters, Kubernetes) {
         let name: Name = "test".parse().unwrap();
-        let config = json!({"name": "test", "kubeconfig": self.kubeconfig});
-        let config: ClusterConfig = serde_json::from_value(config).unwrap();
-        let clusters = Clusters::open(&[config]).await.unwrap();
+        let configs = json!({"test": {"kubeconfig": self.kubeconfig}});
+        let configs: ClusterConfigs = serde_json::from_value(configs).unwrap();
+        let clusters = Clusters::open(&configs).await.unwrap();
         let Cluster::Kubernetes(cluster) = clusters.get(&name).unwrap().clone() else {
             panic!("a real one")
         };

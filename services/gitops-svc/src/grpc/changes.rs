@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
-use slipway_model::{Actor, CommitSha, Id, Name, TraceContext};
+use slipway_model::{Actor, CommitSha, Id, Name};
 use slipway_proto::gitops::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert};
+use slipway_server::{Action, ApiError, Call, Caller, convert};
 
 use super::{
     GitOpsGrpc,
@@ -86,10 +86,13 @@ impl GitOpsGrpc {
 
     pub(super) async fn apply(
         &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::ApplyChangeRequest,
+        call: Call<proto::ApplyChangeRequest>,
     ) -> Result<Snapshot<Change>, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
         let request_id = convert::key("request_id", &request.request_id)?;
         let repository = self.repository(&request.repository)?;
         let service: Name = convert::field("service", &request.service)?;
@@ -129,7 +132,7 @@ impl GitOpsGrpc {
         if asked.edits.is_empty() {
             asked.edits = self.edits_of(repository, &asked).await?;
         }
-        asked.mode = admitted(caller, Action::Start, repository, &asked, asked_mode)?;
+        asked.mode = admitted(&caller, Action::Start, repository, &asked, asked_mode)?;
         self.start(&once, asked).await
     }
 
@@ -162,14 +165,17 @@ impl GitOpsGrpc {
 
     pub(super) async fn revert(
         &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::RevertChangeRequest,
+        call: Call<proto::RevertChangeRequest>,
     ) -> Result<Snapshot<Change>, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
         let request_id = convert::key("request_id", &request.request_id)?;
         let why = convert::text("reason", &request.reason)?;
         let correlation_id = convert::key("correlation_id", &request.correlation_id)?;
-        let change = self.found(caller, Action::Rollback, &request.id).await?;
+        let change = self.changes.find(&caller, Action::Rollback, &request.id).await?;
         let (service, environment) = scope(&change.state);
         let requested_by = caller.actor(&request.on_behalf_of, service, environment)?;
         let fingerprint = (
@@ -217,31 +223,35 @@ impl GitOpsGrpc {
             traceparent: trace,
             ..original
         };
-        asked.mode = admitted(caller, Action::Rollback, repository, &asked, None)?;
+        asked.mode = admitted(&caller, Action::Rollback, repository, &asked, None)?;
         self.start(&once, asked).await
     }
 
     pub(super) async fn cancel(
         &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::CancelChangeRequest,
+        call: Call<proto::CancelChangeRequest>,
     ) -> Result<Snapshot<Change>, ApiError> {
-        let change = self.found(caller, Action::Cancel, &request.id).await?;
-        let reason = convert::text("reason", &request.reason)?;
-        let meta = Meta::new(Actor::direct(caller.principal().clone()), trace);
+        let change = self
+            .changes
+            .find(&call.caller, Action::Cancel, &call.message.id)
+            .await?;
+        let reason = convert::text("reason", &call.message.reason)?;
         let command = || Command::Cancel {
             reason: reason.clone(),
         };
+        let meta = call.meta();
         Ok(self.ledger.execute::<Change>(&change.id, command, &meta).await?)
     }
 
     pub(super) async fn promote_images(
         &self,
-        caller: &Caller,
-        trace: Option<TraceContext>,
-        request: proto::PromoteRequest,
+        call: Call<proto::PromoteRequest>,
     ) -> Result<Snapshot<Change>, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message: request,
+        } = call;
         let request_id = convert::key("request_id", &request.request_id)?;
         let repository = self.repository(&request.repository)?;
         let branch = branch(repository, &request.branch)?;
@@ -333,7 +343,7 @@ impl GitOpsGrpc {
             traceparent: trace,
             ..asked
         };
-        asked.mode = admitted(caller, Action::Start, repository, &asked, asked_mode)?;
+        asked.mode = admitted(&caller, Action::Start, repository, &asked, asked_mode)?;
         self.start(&once, asked).await
     }
 }

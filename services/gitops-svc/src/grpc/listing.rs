@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use slipway_ledger::{Ledger, ListFilter, Page, Snapshot};
 use slipway_model::{BranchName, CommitSha, Id, Name, Timestamp, TraceId};
 use slipway_proto::gitops::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert, page};
+use slipway_server::{Action, ApiError, Caller, ListQuery, Listed, Resource as _, convert};
 
 use super::{
     GitOpsGrpc,
     edits::path_of,
-    messages::{branch, commit_to_proto, folder, problem, scope, status_filter, to_proto},
+    messages::{branch, commit_to_proto, folder, problem},
 };
 use crate::{
     change::{Change, State, Status},
@@ -34,7 +34,7 @@ const AT_ONCE: usize = 64;
 /// What is listed.
 #[derive(Debug)]
 struct Wanted {
-    repository: Option<Arc<Repository>>,
+    repository: Arc<Repository>,
     /// Only with history.
     branch: Option<BranchName>,
     service: Option<Name>,
@@ -50,9 +50,7 @@ impl Wanted {
         let Some(request) = &state.request else {
             return false;
         };
-        self.repository
-            .as_ref()
-            .is_none_or(|repository| request.repository == repository.name())
+        request.repository == self.repository.name()
             && self
                 .branch
                 .as_ref()
@@ -214,76 +212,55 @@ impl GitOpsGrpc {
         caller: &Caller,
         request: proto::ListChangesRequest,
     ) -> Result<proto::ListChangesResponse, ApiError> {
-        caller.require_somewhere(Action::Read)?;
-        let status = status_filter(request.status)?;
-        let labels = convert::labels(request.labels)?;
-        let size = page::size(request.page_size)?;
-        if !request.history {
-            for (field, text) in [("path", &request.path), ("branch", &request.branch)] {
-                if !text.is_empty() {
-                    return Err(ApiError::invalid(field, "goes with history only"));
-                }
+        let (path, of_branch, name, history) = (
+            request.path.clone(),
+            request.branch.clone(),
+            request.repository.clone(),
+            request.history,
+        );
+        for (field, text) in [("path", &path), ("branch", &of_branch)] {
+            if !history && !text.is_empty() {
+                return Err(ApiError::invalid(field, "goes with history only"));
             }
         }
-        let repository = match request.repository.as_str() {
-            "" if request.history => {
-                return Err(ApiError::invalid("repository", "is required with history"));
-            }
-            "" => None,
-            name => Some(Arc::clone(self.repository(name)?)),
-        };
+        if history && name.is_empty() {
+            return Err(ApiError::invalid("repository", "is required with history"));
+        }
+        let query = ListQuery::from(request);
+        if name.is_empty() {
+            let Listed {
+                items,
+                next_page_token,
+            } = self.changes.list(caller, &query).await?;
+            return Ok(proto::ListChangesResponse {
+                changes: items,
+                next_page_token,
+            });
+        }
+        caller.require_somewhere(Action::Read)?;
+        let repository = Arc::clone(self.repository(&name)?);
+        let filter = query.filter::<Change>()?;
         let wanted = Wanted {
-            branch: match &repository {
-                Some(repository) if request.history => Some(branch(repository, &request.branch)?),
-                _ => None,
+            branch: match history {
+                true => Some(branch(&repository, &of_branch)?),
+                false => None,
             },
             repository,
-            service: convert::name_filter("service", &request.service)?,
-            environment: convert::name_filter("environment", &request.environment)?,
-            correlation: convert::key("correlation_id", &request.correlation_id)?,
-            path: match request.path.as_str() {
+            service: convert::name_filter("service", &query.service)?,
+            environment: convert::name_filter("environment", &query.environment)?,
+            correlation: query.correlation_id.clone(),
+            path: match path.as_str() {
                 "" => String::new(),
                 path => folder("path", path)?.as_str().to_owned(),
             },
         };
-        let filter = ListFilter {
-            status: status.iter().map(|status| status.as_str().to_owned()).collect(),
-            service: wanted.service.clone().map(String::from),
-            environment: wanted.environment.clone().map(String::from),
-            correlation: Some(wanted.correlation.clone()).filter(|text| !text.is_empty()),
-            labels,
-            not_final: false,
-        };
-        if wanted.repository.is_some() {
-            let history = request.history
-                // What others did is pushed, and has no labels.
-                && status.is_none_or(|status| status == Status::Pushed)
-                && filter.labels.is_empty();
-            return self
-                .list_together(
-                    caller,
-                    &wanted,
-                    filter,
-                    history,
-                    size as usize,
-                    &request.page_token,
-                )
-                .await;
-        }
-        let page = Page {
-            size,
-            token: request.page_token,
-        };
-        let found = self.ledger.list_of::<Change>(&filter, &page).await?;
-        // A page can be shorter than asked for where the caller may not see everything.
-        let visible = found.items.iter().filter(|change| {
-            let (service, environment) = scope(&change.state);
-            caller.may(Action::Read, service, environment)
-        });
-        Ok(proto::ListChangesResponse {
-            changes: visible.map(to_proto).collect(),
-            next_page_token: found.next_page_token,
-        })
+        let history = history
+            // What others did is pushed, and has no labels.
+            && (filter.status.is_empty() || filter.status.iter().any(|status| status == Status::Pushed.as_str()))
+            && filter.labels.is_empty();
+        let page = query.page()?;
+        self.list_together(caller, &wanted, filter, history, page.size as usize, &page.token)
+            .await
     }
 
     /// The changes of a repository, and what others did to its branch.
@@ -296,9 +273,7 @@ impl GitOpsGrpc {
         size: usize,
         token: &str,
     ) -> Result<proto::ListChangesResponse, ApiError> {
-        let Some(repository) = &wanted.repository else {
-            return Err(ApiError::invalid("repository", "is required"));
-        };
+        let repository = &wanted.repository;
         let bound =
             serde_json::to_string(&(&filter, repository.name(), &wanted.branch, &wanted.path, history))
                 .unwrap_or_default();
@@ -354,9 +329,8 @@ impl GitOpsGrpc {
                 (Some(at), time) if time.is_none_or(|time| is_newer(at, time)) => {
                     let Some(change) = changes.pop() else { break };
                     known.extend(change.state.commit.clone());
-                    let (service, environment) = scope(&change.state);
-                    if wanted.has(&change.state) && caller.may(Action::Read, service, environment) {
-                        shown.push(to_proto(&change));
+                    if wanted.has(&change.state) && Change::scope(&change.state).shows(caller) {
+                        shown.push(Change::message(&change));
                     }
                 }
                 _ => {

@@ -7,7 +7,7 @@ use slipway_proto::{
     common::v1::{Image as WireImage, waiting_on::Kind},
     gitops::v1 as proto,
 };
-use slipway_server::{ApiError, convert};
+use slipway_server::{ApiError, Resource, Scope, convert};
 
 use super::edits::{change_to_proto, edit_to_proto, previous};
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unknown => Self::precondition("NO_SUCH_CHANGE", refusal),
-            Refusal::Exists => Self::precondition("CHANGE_EXISTS", refusal),
+            Refusal::Unknown(id) => Self::not_found("change", id),
+            Refusal::Exists(id) => Self::exists("change", id),
         }
     }
 }
@@ -127,16 +127,24 @@ pub(super) fn image(image: &WireImage) -> Result<Image, ApiError> {
     })
 }
 
-pub(super) fn status_filter(status: i32) -> Result<Option<change::Status>, ApiError> {
-    use proto::change::Status as Wire;
-    match Wire::try_from(status) {
-        Ok(Wire::Unspecified) => Ok(None),
-        Ok(Wire::Pending) => Ok(Some(change::Status::Pending)),
-        Ok(Wire::Pushed) => Ok(Some(change::Status::Pushed)),
-        Ok(Wire::Failed) => Ok(Some(change::Status::Failed)),
-        Ok(Wire::Errored) => Ok(Some(change::Status::Errored)),
-        Ok(Wire::Cancelled) => Ok(Some(change::Status::Cancelled)),
-        Err(_) => Err(ApiError::invalid("status", "is not a status of a change")),
+impl Resource for Change {
+    type Message = proto::Change;
+    const NOUN: &'static str = "change";
+
+    fn message(change: &Snapshot<Self>) -> proto::Change {
+        to_proto(change)
+    }
+
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::change::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &State) -> Scope<'_> {
+        match &state.request {
+            Some(request) => Scope::new(request.service.as_str(), [request.environment.as_str()]),
+            None => Scope::unknown(),
+        }
     }
 }
 
@@ -176,7 +184,7 @@ fn pull_request(state: &State) -> Option<proto::PullRequest> {
     })
 }
 
-pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
+fn to_proto(change: &Snapshot<Change>) -> proto::Change {
     use proto::change::Status as Wire;
     let state = &change.state;
     let status = match state.status {

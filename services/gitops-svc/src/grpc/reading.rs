@@ -6,12 +6,12 @@ use slipway_edit::{Difference, Found, Place};
 use slipway_ledger::{ListFilter, Page, Snapshot};
 use slipway_model::{BranchName, CommitSha, Name};
 use slipway_proto::gitops::v1 as proto;
-use slipway_server::{Action, ApiError, Caller, convert};
+use slipway_server::{Action, ApiError, Caller, Resource as _, convert};
 
 use super::{
     GitOpsGrpc, changes,
     edits::{found_to_proto, place},
-    messages::{branch, commit_not_found, commit_to_proto, folder, problem, to_proto},
+    messages::{branch, commit_not_found, commit_to_proto, folder, problem},
 };
 use crate::{
     change::{self, Change},
@@ -247,7 +247,7 @@ impl GitOpsGrpc {
                 .find(|change| wanted.is_by(&change.state, repository.name(), branch))
             {
                 Some(change) => {
-                    origins.insert(wanted.key(), to_proto(change));
+                    origins.insert(wanted.key(), Change::message(change));
                 }
                 None => open.push(wanted),
             }
@@ -286,7 +286,7 @@ impl GitOpsGrpc {
                         continue;
                     };
                     let change = match self.ours(repository.name(), &commit).await?.first() {
-                        Some(change) => to_proto(change),
+                        Some(change) => Change::message(change),
                         None => {
                             commit_to_proto(repository.name(), branch, &commit, std::slice::from_ref(part))
                         }

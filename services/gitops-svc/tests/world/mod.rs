@@ -292,11 +292,11 @@ async fn prepared(text: &str) -> Result<(String, CancellationToken, Run), String
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();
-    let wiring = Wiring {
+    let wiring = Wiring::new(
         listener,
-        bus: Arc::new(MemoryBus::new(BusConfig::default())),
-        telemetry: slipway_telemetry::Service::disabled("gitops-svc"),
-    };
+        Arc::new(MemoryBus::new(BusConfig::default())),
+        slipway_telemetry::Service::disabled("gitops-svc"),
+    );
     let stop = shutdown.clone();
     Ok((url, shutdown, Box::pin(gitops_svc::run(config, wiring, stop))))
 }

@@ -12,7 +12,7 @@ use std::{
 use futures::{AsyncBufReadExt, Stream, StreamExt, stream};
 use http::Request;
 use serde_json::{Value, json};
-use slipway_kubernetes::{Cluster, ClusterConfig, Clusters, Kubernetes};
+use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
 use slipway_proto::{
     common::v1::{Event, Image},
     deploy::v1::{DeployRequest, Deployment, StreamEventsRequest},
@@ -112,7 +112,7 @@ impl Scene {
                  - {{ subject: alice, token_sha256: \"{hash}\", roles: [{{ actions: [read, start] }}] }}\n\
                  database: {{ url: \"{database}\", max_connections: 16 }}\nbus: {{ redis_url: \"{}\" }}\n\
                  telemetry: {{ log_filter: warn }}\ncatalog: {}\n\
-                 clusters: [{{ name: local, kubeconfig: {} }}]\nbuild: {other}\ngitops: {other}\napproval: {other}\n",
+                 clusters: {{ local: {{ kubeconfig: {} }} }}\nbuild: {other}\ngitops: {other}\napproval: {other}\n",
                 redis.url(),
                 catalog.display(),
                 kubeconfig.display(),
@@ -254,9 +254,9 @@ pub(crate) fn items(list: &Value) -> &[Value] {
 
 impl Api {
     async fn open(kubeconfig: &std::path::Path) -> Self {
-        let config = json!({"name": "local", "kubeconfig": kubeconfig});
-        let config: ClusterConfig = serde_json::from_value(config).unwrap();
-        let clusters = Clusters::open(&[config]).await.unwrap();
+        let configs = json!({"local": {"kubeconfig": kubeconfig}});
+        let configs: ClusterConfigs = serde_json::from_value(configs).unwrap();
+        let clusters = Clusters::open(&configs).await.unwrap();
         match clusters.get(&"local".parse().unwrap()).unwrap() {
             Cluster::Kubernetes(cluster) => Self(*cluster.clone()),
             Cluster::Pretend => unreachable!("it has a kubeconfig"),

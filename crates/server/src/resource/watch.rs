@@ -1,6 +1,6 @@
-//! Watching all approvals that match, which is what bots do.
+//! Watching everything that matches, which is what bots do.
 //!
-//! The feed says which approvals changed; what is shown is always their state as the ledger has it. The feed begins a
+//! The feed says which things changed; what is shown is always their state as the ledger has it. The feed begins a
 //! moment after the first listing, and what falls in between (or is lost otherwise) is found by listing again.
 
 use std::{collections::HashMap, time::Duration};
@@ -8,98 +8,60 @@ use std::{collections::HashMap, time::Duration};
 use futures::{Stream, StreamExt};
 use slipway_ledger::{FeedFilter, Ledger, LedgerError, ListFilter, Page, Snapshot};
 use slipway_model::Id;
-use slipway_server::{Action, ApiError, Caller};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
-use crate::approval::{Approval, Status};
+use super::Resource;
+use crate::{ApiError, Caller};
 
 /// How long after the beginning to list again: the feed is up by then.
 const FIRST_RECHECK: Duration = Duration::from_secs(2);
 /// How often to list again after that.
 const RECHECK: Duration = Duration::from_secs(30);
-/// Approvals listed at once.
+/// Things listed at once.
 const PAGE: u32 = 500;
-/// Approvals on their way to a slow watcher.
+/// Things on their way to a slow watcher.
 const BUFFER: usize = 16;
 
-/// What a watch shows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
-    pub(crate) service: Option<String>,
-    pub(crate) environment: Option<String>,
-    pub(crate) status: Option<Status>,
-    pub(crate) correlation: Option<String>,
-}
-
-impl Wanted {
-    fn list(&self) -> ListFilter {
-        ListFilter {
-            status: self
-                .status
-                .iter()
-                .map(|status| status.as_str().to_owned())
-                .collect(),
-            service: self.service.clone(),
-            environment: self.environment.clone(),
-            correlation: self.correlation.clone(),
-            ..ListFilter::default()
-        }
-    }
-
-    fn feed(&self) -> FeedFilter {
-        FeedFilter {
-            kinds: vec!["approval".to_owned()],
-            service: self.service.clone(),
-            environment: self.environment.clone(),
-            correlation: self.correlation.clone(),
-            ..FeedFilter::default()
-        }
-    }
-
-    /// Service, environment and correlation never change; only the status needs to be looked at.
-    fn fits(&self, status: Status) -> bool {
-        self.status.is_none_or(|wanted| wanted == status)
-    }
-}
-
-/// Each matching approval that the caller may read, then each change of one, and each new one.
-pub(crate) fn all(
+/// Each matching thing that the caller may read, then each change of one, and each new one.
+pub(super) fn all<D: Resource>(
     ledger: Ledger,
     caller: Caller,
-    wanted: Wanted,
-) -> impl Stream<Item = Result<Snapshot<Approval>, ApiError>> + Send + 'static {
+    filter: ListFilter,
+) -> impl Stream<Item = Result<Snapshot<D>, ApiError>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(BUFFER);
-    let watching = Watching {
+    let watching = Watching::<D> {
         ledger,
         caller,
-        wanted,
+        filter,
         sender,
         shown: HashMap::new(),
     };
     tokio::spawn(watching.run());
-    ReceiverStream::new(receiver)
+    futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    })
 }
 
-struct Watching {
+struct Watching<D: Resource> {
     ledger: Ledger,
     caller: Caller,
-    wanted: Wanted,
-    sender: mpsc::Sender<Result<Snapshot<Approval>, ApiError>>,
-    /// What the watcher has seen: sequence, and whether it matched then and may still change.
+    filter: ListFilter,
+    sender: mpsc::Sender<Result<Snapshot<D>, ApiError>>,
+    /// What the watcher has seen.
     shown: HashMap<Id, Shown>,
 }
 
 #[derive(Clone, Copy)]
 struct Shown {
     seq: u64,
+    /// It matched then and may still change.
     open: bool,
 }
 
 /// The watcher went away, or was told of an error: nothing more to do.
 struct Ended;
 
-impl Watching {
+impl<D: Resource> Watching<D> {
     async fn run(mut self) {
         let sender = self.sender.clone();
         tokio::select! {
@@ -109,9 +71,9 @@ impl Watching {
     }
 
     async fn follow(&mut self) -> Result<(), Ended> {
-        let feed = self.ledger.feed("now", self.wanted.feed());
+        let feed = self.ledger.feed("now", self.feed());
         let mut feed = Box::pin(self.told(feed).await?);
-        self.list(&self.wanted.list(), true).await?;
+        self.list(true).await?;
         let mut recheck = Box::pin(tokio::time::sleep(FIRST_RECHECK));
         loop {
             tokio::select! {
@@ -132,9 +94,30 @@ impl Watching {
         }
     }
 
+    /// Service, environment and correlation never change, so events can be chosen by them; status and labels are looked
+    /// at in the state.
+    fn feed(&self) -> FeedFilter {
+        FeedFilter {
+            kinds: vec![D::KIND.to_owned()],
+            service: self.filter.service.clone(),
+            environment: self.filter.environment.clone(),
+            correlation: self.filter.correlation.clone(),
+            ..FeedFilter::default()
+        }
+    }
+
+    fn fits(&self, state: &D::State) -> bool {
+        let index = D::index(state);
+        let labels = &self.filter.labels;
+        (self.filter.status.is_empty() || self.filter.status.contains(&index.status))
+            && labels
+                .iter()
+                .all(|(key, value)| index.labels.get(key) == Some(value))
+    }
+
     /// Shows what the feed did not tell of: new ones are among the newest, changed ones among those shown as open.
     async fn recheck(&mut self) -> Result<(), Ended> {
-        self.list(&self.wanted.list(), false).await?;
+        self.list(false).await?;
         let open: Vec<Id> = self
             .shown
             .iter()
@@ -147,13 +130,13 @@ impl Watching {
         Ok(())
     }
 
-    async fn list(&mut self, filter: &ListFilter, all_pages: bool) -> Result<(), Ended> {
+    async fn list(&mut self, all_pages: bool) -> Result<(), Ended> {
         let mut page = Page {
             size: PAGE,
             token: String::new(),
         };
         loop {
-            let list = self.ledger.list_of::<Approval>(filter, &page).await;
+            let list = self.ledger.list_of::<D>(&self.filter, &page).await;
             let list = self.told(list).await?;
             for snapshot in list.items {
                 self.show(snapshot).await?;
@@ -166,42 +149,30 @@ impl Watching {
     }
 
     async fn look(&mut self, id: &Id) -> Result<(), Ended> {
-        let snapshot = self.ledger.get::<Approval>(id).await;
+        let snapshot = self.ledger.get::<D>(id).await;
         match self.told(snapshot).await? {
             Some(snapshot) => self.show(snapshot).await,
             None => Ok(()),
         }
     }
 
-    async fn show(&mut self, snapshot: Snapshot<Approval>) -> Result<(), Ended> {
-        let Some(asked) = &snapshot.state.asked else {
-            return Ok(());
-        };
+    async fn show(&mut self, snapshot: Snapshot<D>) -> Result<(), Ended> {
         let before = self.shown.get(&snapshot.id).copied();
-        if before.is_some_and(|shown| shown.seq >= snapshot.seq) {
+        if before.is_some_and(|shown| shown.seq >= snapshot.seq)
+            || !D::scope(&snapshot.state).shows(&self.caller)
+        {
             return Ok(());
         }
-        let subject = &asked.subject;
-        if !self.caller.may(
-            Action::Read,
-            subject.service.as_str(),
-            subject.environment.as_str(),
-        ) {
-            return Ok(());
-        }
-        let fits = self.wanted.fits(snapshot.state.status);
+        let fits = self.fits(&snapshot.state);
         // One that matched is shown a last time, so that its watcher can take it off the list.
         if !fits && !before.is_some_and(|shown| shown.open) {
             return Ok(());
         }
-        let open = fits && !snapshot.state.status.is_final();
-        self.shown.insert(
-            snapshot.id.clone(),
-            Shown {
-                seq: snapshot.seq,
-                open,
-            },
-        );
+        let shown = Shown {
+            seq: snapshot.seq,
+            open: fits && !D::is_final(&snapshot.state),
+        };
+        self.shown.insert(snapshot.id.clone(), shown);
         self.sender.send(Ok(snapshot)).await.map_err(|_| Ended)
     }
 

@@ -1,0 +1,298 @@
+//! What all things that the API shows have in common: they are read by id, listed, watched and told what to do in the
+//! same way, whatever they are. A service says what is its own with [`Resource`]; [`Resources`] does the rest.
+
+use std::{fmt, marker::PhantomData};
+
+use async_trait::async_trait;
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use slipway_ledger::{Decider, Ledger, Meta, Snapshot};
+use slipway_model::Id;
+use tonic::Status;
+
+use crate::{Action, ApiError, Caller, convert};
+
+mod query;
+mod watch;
+
+pub use query::ListQuery;
+
+/// A kind of thing as the API shows it.
+#[async_trait]
+pub trait Resource: Decider<Refusal: Into<ApiError>> {
+    /// The message that it is shown as.
+    type Message: Send + 'static;
+    /// What errors call it, such as `build`.
+    const NOUN: &'static str;
+
+    /// As it is shown.
+    fn message(snapshot: &Snapshot<Self>) -> Self::Message;
+
+    /// The name of a value of the API's status enum, such as `STATUS_PENDING`; nothing for an unknown one. Without
+    /// `STATUS_` and in lower case it is what [`Decider::index`] has.
+    fn status_name(value: i32) -> Option<&'static str>;
+
+    /// What a role must cover.
+    fn scope(state: &Self::State) -> Scope<'_>;
+
+    /// Adds what is not in its own state, to one thing that is read or watched; lists are shown without.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    async fn complete(
+        _ledger: &Ledger,
+        _snapshot: &Snapshot<Self>,
+        _message: &mut Self::Message,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The service and the environments that a thing belongs to.
+///
+/// To read it, a role must cover one of the environments; for everything else, all of them. Where there are none (a
+/// build, or what was never asked for), only a role for every environment covers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope<'a> {
+    service: &'a str,
+    environments: Vec<&'a str>,
+}
+
+impl<'a> Scope<'a> {
+    pub fn new(service: &'a str, environments: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut environments: Vec<&str> = environments.into_iter().collect();
+        if environments.is_empty() {
+            environments.push("");
+        }
+        Self {
+            service,
+            environments,
+        }
+    }
+
+    /// Of a thing that was never asked for: only who may do everything may see it.
+    pub fn unknown() -> Self {
+        Self::new("", [])
+    }
+
+    /// Whether the caller may see it.
+    pub fn shows(&self, caller: &Caller) -> bool {
+        self.environments
+            .iter()
+            .any(|environment| caller.may(Action::Read, self.service, environment))
+    }
+
+    /// # Errors
+    /// [`ApiError::Denied`] naming the action and the environment that the caller's roles do not cover.
+    pub fn require(&self, caller: &Caller, action: Action) -> Result<(), ApiError> {
+        if action == Action::Read {
+            return match self.shows(caller) {
+                true => Ok(()),
+                false => caller.require(action, self.service, self.environments[0]),
+            };
+        }
+        self.environments
+            .iter()
+            .try_for_each(|environment| caller.require(action, self.service, environment))
+    }
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Listed<M> {
+    /// Newest first. May be fewer than asked for, since what the caller may not see is left out.
+    pub items: Vec<M>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+}
+
+/// Reads, lists, watches and commands one kind of thing. Cheap to clone.
+pub struct Resources<D> {
+    ledger: Ledger,
+    of: PhantomData<fn() -> D>,
+}
+
+impl<D> Clone for Resources<D> {
+    fn clone(&self) -> Self {
+        Self {
+            ledger: self.ledger.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<D: Decider> fmt::Debug for Resources<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resources")
+            .field("kind", &D::KIND)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Resource> Resources<D> {
+    pub fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            of: PhantomData,
+        }
+    }
+
+    /// The thing of that id, if the caller may do `action` with it.
+    ///
+    /// # Errors
+    /// A text that is not an id, an id that does not exist, a role that is missing.
+    pub async fn find(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<D>, ApiError> {
+        let id: Id = convert::field("id", id)?;
+        let snapshot = self.ledger.get::<D>(&id).await?;
+        let snapshot = snapshot.ok_or_else(|| ApiError::not_found(D::NOUN, &id))?;
+        D::scope(&snapshot.state).require(caller, action)?;
+        Ok(snapshot)
+    }
+
+    /// The thing as it is shown by itself.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<D::Message, ApiError> {
+        self.show(&self.find(caller, Action::Read, id).await?).await
+    }
+
+    /// A snapshot as it is shown by itself.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn show(&self, snapshot: &Snapshot<D>) -> Result<D::Message, ApiError> {
+        let mut message = D::message(snapshot);
+        D::complete(&self.ledger, snapshot, &mut message).await?;
+        Ok(message)
+    }
+
+    /// A page of those that match and that the caller may see, newest first.
+    ///
+    /// # Errors
+    /// A caller that may read nothing at all; a query that is not well-formed.
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<D::Message>, ApiError> {
+        caller.require_somewhere(Action::Read)?;
+        let found = self
+            .ledger
+            .list_of::<D>(&query.filter::<D>()?, &query.page()?)
+            .await?;
+        let visible = found
+            .items
+            .iter()
+            .filter(|one| D::scope(&one.state).shows(caller));
+        Ok(Listed {
+            items: visible.map(D::message).collect(),
+            next_page_token: found.next_page_token,
+        })
+    }
+
+    /// The thing as it is now, then each later state; ends with a final one. With an entity tag, what is not newer than
+    /// that is left out.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); an `etag` that is not one.
+    pub async fn watch(
+        &self,
+        caller: &Caller,
+        id: &str,
+        etag: &str,
+    ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
+        let after = convert::optional::<u64>("etag", etag)?;
+        let id = self.find(caller, Action::Read, id).await?.id;
+        let states = self.ledger.watch::<D>(&id, after).map_err(ApiError::from);
+        Ok(self.shown(states))
+    }
+
+    /// Each thing that matches and that the caller may see as it is now, then each change of one and each new one; one
+    /// that no longer matches is shown a last time. Never ends by itself.
+    ///
+    /// # Errors
+    /// A caller that may read nothing at all; a query that is not well-formed.
+    pub fn watch_all(
+        &self,
+        caller: Caller,
+        query: &ListQuery,
+    ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
+        caller.require_somewhere(Action::Read)?;
+        let states = watch::all::<D>(self.ledger.clone(), caller, query.filter::<D>()?);
+        Ok(self.shown(states))
+    }
+
+    fn shown(
+        &self,
+        states: impl Stream<Item = Result<Snapshot<D>, ApiError>> + Send + 'static,
+    ) -> BoxStream<'static, Result<D::Message, Status>> {
+        let resources = self.clone();
+        states
+            .and_then(move |snapshot| {
+                let resources = resources.clone();
+                async move { resources.show(&snapshot).await }
+            })
+            .map_err(Status::from)
+            .boxed()
+    }
+
+    /// Gives a command to a thing that was [found](Self::find).
+    ///
+    /// # Errors
+    /// The refusal, and what keeps the ledger from writing.
+    pub async fn execute(&self, id: &Id, command: D::Command, meta: &Meta) -> Result<D::Message, ApiError> {
+        let snapshot = self
+            .ledger
+            .execute::<D>(id, move || command.clone(), meta)
+            .await?;
+        self.show(&snapshot).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Authenticator, PrincipalConfig, RoleConfig};
+
+    fn caller(environments: &[&str]) -> Caller {
+        let role = RoleConfig {
+            actions: vec![Action::Read, Action::Cancel],
+            services: vec!["shop".to_owned()],
+            environments: environments.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let known = Authenticator::new(&[PrincipalConfig::new("alice", "token", vec![role]).unwrap()]);
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", "Bearer token".parse().unwrap());
+        known.authenticate(&headers).unwrap()
+    }
+
+    #[test]
+    fn one_environment_is_enough_to_see_and_all_are_needed_to_act() {
+        let scope = Scope::new("shop", ["dev", "prod"]);
+        for (environments, sees, acts) in [
+            (&["dev"][..], true, false),
+            (&["prod"], true, false),
+            (&["dev", "prod"], true, true),
+            (&["*"], true, true),
+            (&["staging"], false, false),
+        ] {
+            let caller = caller(environments);
+            assert_eq!(scope.shows(&caller), sees, "{environments:?}");
+            assert_eq!(
+                scope.require(&caller, Action::Read).is_ok(),
+                sees,
+                "{environments:?}"
+            );
+            assert_eq!(
+                scope.require(&caller, Action::Cancel).is_ok(),
+                acts,
+                "{environments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_has_no_environment_is_for_roles_in_every_environment() {
+        let build = Scope::new("shop", []);
+        assert!(build.shows(&caller(&["*"])));
+        assert!(!build.shows(&caller(&["dev"])));
+        assert!(!Scope::new("other", []).shows(&caller(&["*"])));
+        assert!(!Scope::unknown().shows(&caller(&["*"])));
+    }
+}

@@ -33,7 +33,7 @@ test: ## All tests, on real PostgreSQL, Redis, git, registry and buildah; TEST_F
 bench: ## The figures of ARCHITECTURE.md, each beside this machine's floor
 	@scripts/install-prerequisites test
 	cargo build --release --workspace --locked
-	cargo run --release --locked -p slipway-tests --bin bench
+	$(TARGET)/release/bench $(BENCH_FLAGS)
 
 lint: ## Format, clippy, proto lint, and the dependencies' licences, bans, sources and advisories
 	@scripts/install-prerequisites lint

@@ -16,35 +16,29 @@ pub struct Replica<'a> {
     pub port: u16,
     pub database: &'a str,
     pub redis: &'a str,
-    /// Backends that answer at once and do nothing, for figures.
-    pub pretend: bool,
+    /// The program gives it backends that answer at once.
+    pub at_once: bool,
 }
 
 impl Replica<'_> {
     /// build-svc. `registries` are entries of the list of that name.
     pub fn build(&self, registries: &str) -> String {
-        let builder = if self.pretend { "pretend" } else { "buildah" };
         let (own, shared) = (self.folder.display(), self.shared.display());
         self.common(true)
             + &format!(
                 "data_dir: {own}/builds\n\
                  logs: {{ directory: {shared}/logs }}\n\
                  repositories: [\"file:///*\"]\n\
-                 builders: {{ default: {{ kind: {builder} }} }}\n\
+                 builders: {{ default: {{ kind: buildah }} }}\n\
                  registries:\n{registries}"
             )
     }
 
     /// gitops-svc, with the one repository `platform`.
     pub fn gitops(&self, repository: &str) -> String {
-        let repository = if self.pretend {
-            "pretend: true".to_owned()
-        } else {
-            format!("url: \"{repository}\"")
-        };
         self.common(true)
             + &format!(
-                "data_dir: {}\nrepositories:\n  platform: {{ {repository} }}\n",
+                "data_dir: {}\nrepositories:\n  platform: {{ url: \"{repository}\" }}\n",
                 self.folder.display()
             )
     }
@@ -64,16 +58,12 @@ impl Replica<'_> {
 
     /// deploy-svc, over one replica of each of the others.
     pub fn deploy(&self, others: &[String; 3], catalog: &Path, kubeconfig: &Path) -> String {
-        let cluster = if self.pretend {
-            "pretend: true".to_owned()
-        } else {
-            format!("kubeconfig: {}", kubeconfig.display())
-        };
         let mut text = self.common(false);
         let _ = writeln!(
             text,
-            "catalog: {}\nclusters: {{ local: {{ {cluster} }} }}",
-            catalog.display()
+            "catalog: {}\nclusters: {{ local: {{ kubeconfig: {} }} }}",
+            catalog.display(),
+            kubeconfig.display()
         );
         for (key, url) in ["build", "gitops", "approval"].iter().zip(others) {
             let _ = writeln!(text, "{key}: {{ url: \"{url}\", token: {} }}", token(DRIVER));
@@ -100,8 +90,8 @@ impl Replica<'_> {
         if driver {
             principal(DRIVER, &["read", "start", "cancel", "rollback", "delegate"]);
         }
-        let level = if self.pretend { "warn" } else { "info" };
-        let connections = if self.pretend { 16 } else { 6 };
+        let level = if self.at_once { "warn" } else { "info" };
+        let connections = if self.at_once { 16 } else { 6 };
         let _ = writeln!(
             text,
             "database: {{ url: \"{}\", max_connections: {connections} }}\nbus: {{ redis_url: \"{}\" }}\ntelemetry: {{ log_filter: {level} }}",

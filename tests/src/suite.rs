@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_testbed::{Access, Redis, Registry, TestDir, free_port};
+use slipway_testbed::{Access, Postgres, Redis, Registry, TestDir, free_port};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -38,9 +38,17 @@ pub struct Options {
     /// Of each service; 0 means 2.
     pub replicas: usize,
     pub services: Vec<Service>,
-    /// Backends answer at once: no repositories, registry or cluster are made.
-    pub pretend: bool,
+    /// The services are this very program, started with [`SERVES`], which gives them backends that answer at once: no
+    /// repositories, registry or cluster are made, and PostgreSQL is as durable as in production.
+    pub at_once: bool,
 }
+
+/// Names the service that a program of [`Options::at_once`] is to serve.
+pub const SERVES: &str = "SLIPWAY_BENCH_SERVES";
+
+/// A cluster that nobody asks anything.
+const NOWHERE: &str = "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}], \
+    clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: x, user: {}}]}";
 
 /// Everything that runs, killed by process id when dropped.
 #[derive(Debug)]
@@ -56,6 +64,9 @@ pub struct Suite {
     pub gitops: GitOps,
     applications: BTreeMap<&'static str, Application>,
     addresses: Vec<Addresses>,
+    at_once: bool,
+    /// Its databases, where they are not those of all tests.
+    _durable: Option<Postgres>,
     folder: TestDir,
 }
 
@@ -84,26 +95,32 @@ impl Shared {
 impl Suite {
     /// Starts everything, and waits until each process serves.
     pub async fn start(options: Options) -> Self {
-        let needed: Vec<&str> = SERVICES
-            .into_iter()
-            .chain((!options.pretend).then_some(CLUSTER))
-            .collect();
-        // Cargo may have to build them.
-        tokio::task::spawn_blocking(move || programs::ensure(&needed))
-            .await
-            .unwrap();
+        let needed: Vec<&str> = SERVICES.into_iter().chain([CLUSTER]).collect();
+        if !options.at_once {
+            // Cargo may have to build them.
+            tokio::task::spawn_blocking(move || programs::ensure(&needed))
+                .await
+                .unwrap();
+        }
         let folder = TestDir::new("suite").unwrap();
         let root = folder.path().to_owned();
-        let postgres = slipway_testbed::postgres().await.unwrap();
+        let durable = match options.at_once {
+            true => Some(Postgres::start_with(true).await.unwrap()),
+            false => None,
+        };
+        let postgres = match &durable {
+            Some(postgres) => postgres,
+            None => slipway_testbed::postgres().await.unwrap(),
+        };
         let redis = Redis::start().await.unwrap();
         let (mut registry, mut refusing) = (None, None);
-        if !options.pretend {
+        if !options.at_once {
             registry = Some(Registry::start().await.unwrap());
             refusing = Some(Registry::start_with(Access::ReadOnly).await.unwrap());
         }
 
         let real_cluster = std::env::var_os(KUBECONFIG).map(PathBuf::from);
-        let cluster_process = (!options.pretend && real_cluster.is_none()).then(|| start_cluster(&root));
+        let cluster_process = (!options.at_once && real_cluster.is_none()).then(|| start_cluster(&root));
         let kubeconfig = real_cluster
             .clone()
             .unwrap_or_else(|| root.join("cluster/kubeconfig"));
@@ -112,7 +129,7 @@ impl Suite {
                 std::env::var(IMAGE_PREFIX).unwrap_or_else(|_| panic!("{KUBECONFIG} needs {IMAGE_PREFIX}"))
             }
             (None, Some(registry)) => registry.address(),
-            (None, None) => "pretend.example".to_owned(),
+            (None, None) => "at-once.example".to_owned(),
         };
         let mut registries = format!("  - {{ prefix: \"{prefix}\", kind: oci");
         registries += if real_cluster.is_some() {
@@ -139,13 +156,17 @@ impl Suite {
             .collect();
         let source = |service: &Service| root.join(format!("apps/{}.git", service.name));
         let mut applications = BTreeMap::new();
-        if !options.pretend {
+        if !options.at_once {
             for service in &services {
                 applications.insert(service.name, Application::new(&source(service)));
             }
         }
-        let seeded: &[Service] = if options.pretend { &[] } else { &services };
+        let seeded: &[Service] = if options.at_once { &[] } else { &services };
         let gitops = GitOps::new(&root.join("platform.git"), seeded);
+        if options.at_once {
+            fs::create_dir_all(root.join("cluster")).unwrap();
+            fs::write(&kubeconfig, NOWHERE).unwrap();
+        }
         let catalog = root.join("catalog.yaml");
         let text = scene::catalog(
             &services,
@@ -170,6 +191,8 @@ impl Suite {
             gitops,
             applications,
             addresses: Vec::new(),
+            at_once: options.at_once,
+            _durable: None,
             folder,
         };
         suite.cluster_serves().await;
@@ -185,13 +208,14 @@ impl Suite {
         for _ in SERVICES {
             databases.push(postgres.create_database().await.unwrap());
         }
+        suite._durable = durable;
         let replicas = if options.replicas == 0 {
             2
         } else {
             options.replicas
         };
         for number in 0..replicas {
-            suite.start_replica(number, &databases, &registries, &catalog, options.pretend);
+            suite.start_replica(number, &databases, &registries, &catalog);
         }
         suite.all_serve().await;
         suite
@@ -202,14 +226,7 @@ impl Suite {
         self.cluster_process.is_some()
     }
 
-    fn start_replica(
-        &mut self,
-        number: usize,
-        databases: &[String],
-        registries: &str,
-        catalog: &Path,
-        pretend: bool,
-    ) {
+    fn start_replica(&mut self, number: usize, databases: &[String], registries: &str, catalog: &Path) {
         let ports: Vec<u16> = SERVICES.iter().map(|_| free_port().unwrap()).collect();
         let urls: Vec<String> = ports
             .iter()
@@ -228,7 +245,7 @@ impl Suite {
                 port: ports[index],
                 database: &databases[index],
                 redis: &redis,
-                pretend,
+                at_once: self.at_once,
             };
             let text = match index {
                 0 => replica.build(registries),
@@ -241,44 +258,43 @@ impl Suite {
             };
             let config = own.join("config.yaml");
             fs::write(&config, text).unwrap();
-            let arguments = [OsStr::new("--config"), config.as_os_str()];
-            // The replica's name, as Kubernetes gives it to a pod.
-            let environment = [("HOSTNAME", name.clone())];
-            let program = programs::program(service);
-            self.processes.push(Process::start(
-                &name,
-                &program,
-                &own.join("log"),
-                &arguments,
-                &environment,
-            ));
+            let process = self.run(service, number, self.at_once);
+            self.processes.push(process);
         }
         self.addresses.push(Addresses { urls, ca_file: None });
     }
 
     /// Starts a replica's process, whose configuration is there.
-    fn run(&self, service: &str, number: usize) -> Process {
+    fn run(&self, service: &str, number: usize, at_once: bool) -> Process {
         let name = format!("{service}-{number}");
         let own = self.path(&name);
         let config = own.join("config.yaml");
         let arguments = [OsStr::new("--config"), config.as_os_str()];
-        // The replica's name, as Kubernetes gives it to a pod.
-        let environment = [("HOSTNAME", name.clone())];
-        Process::start(
-            &name,
-            &programs::program(service),
-            &own.join("log"),
-            &arguments,
-            &environment,
-        )
+        let (program, environment) = match self.at_once {
+            true => (
+                std::env::current_exe().unwrap(),
+                vec![(SERVES, service.to_owned())],
+            ),
+            false => (programs::program(service), Vec::new()),
+        };
+        Process::start(&name, &program, &own.join("log"), &arguments, &environment)
     }
 
     /// Asks a replica to end, starts it again, and says how long it took from its start until it served.
     pub async fn restart(&mut self, service: &str, replica: usize) -> Duration {
+        self.restart_as(service, replica, self.at_once).await
+    }
+
+    /// As [`restart`](Self::restart), now with its own program, as it is installed.
+    pub async fn restart_installed(&mut self, service: &str, replica: usize) -> Duration {
+        self.restart_as(service, replica, false).await
+    }
+
+    async fn restart_as(&mut self, service: &str, replica: usize, at_once: bool) -> Duration {
         self.process(service, replica).terminate().await;
         let began = Instant::now();
         let index = replica * SERVICES.len() + position(service);
-        self.processes[index] = self.run(service, replica);
+        self.processes[index] = self.run(service, replica, at_once);
         let url = self.addresses[replica].urls[position(service)].clone();
         serves(&mut self.processes[index], &url).await;
         began.elapsed()

@@ -10,7 +10,7 @@ use tower::limit::ConcurrencyLimitLayer;
 
 use slipway_model::Name;
 
-use super::{Cluster, ClusterConfig, ClusterConfigError, Kubernetes};
+use super::{ClusterConfig, ClusterConfigError, Kubernetes};
 
 /// For name resolution, connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,10 +37,7 @@ pub(super) fn check_file(name: &Name, config: &ClusterConfig) -> Result<(), Clus
     }
 }
 
-pub(super) async fn open(name: &Name, config: &ClusterConfig) -> Result<Cluster, ClusterConfigError> {
-    if config.pretend {
-        return Ok(Cluster::Pretend);
-    }
+pub(super) async fn open(name: &Name, config: &ClusterConfig) -> Result<Kubernetes, ClusterConfigError> {
     let mut client = match &config.kubeconfig {
         Some(path) => {
             let wrong = |error| ClusterConfigError::Kubeconfig {
@@ -69,9 +66,5 @@ pub(super) async fn open(name: &Name, config: &ClusterConfig) -> Result<Cluster,
         error: Box::new(error),
     })?;
     let client = client.with_layer(&ConcurrencyLimitLayer::new(REQUESTS)).build();
-    Ok(Cluster::Kubernetes(Box::new(Kubernetes::scoped(
-        name.clone(),
-        client,
-        config.watch,
-    ))))
+    Ok(Kubernetes::scoped(name.clone(), client, config.watch))
 }

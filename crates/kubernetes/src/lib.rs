@@ -51,9 +51,6 @@ pub struct ClusterConfig {
     /// How wide its watches are.
     #[serde(default)]
     pub watch: watch::Scope,
-    /// For benchmarks only: there is no cluster, and every deployment succeeds at once.
-    #[serde(default)]
-    pub pretend: bool,
 }
 
 impl ClusterConfig {
@@ -77,8 +74,7 @@ impl ClusterConfig {
     }
 
     fn check(&self, name: &Name) -> Result<(), ClusterConfigError> {
-        let sources = [self.kubeconfig.is_some(), self.in_cluster, self.pretend];
-        if sources.into_iter().filter(|given| *given).count() != 1 {
+        if self.kubeconfig.is_some() == self.in_cluster {
             return Err(ClusterConfigError::Source(name.clone()));
         }
         if self.context.is_some() && self.kubeconfig.is_none() {
@@ -91,7 +87,7 @@ impl ClusterConfig {
 /// Why a configured cluster cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterConfigError {
-    #[error("clusters.{0}: give exactly one of kubeconfig, in_cluster and pretend")]
+    #[error("clusters.{0}: give either kubeconfig or in_cluster: true")]
     Source(Name),
     #[error("clusters.{0}: context belongs to a kubeconfig")]
     Context(Name),
@@ -111,15 +107,7 @@ pub enum ClusterConfigError {
 
 /// The configured clusters by name. Cheap to clone; opening connects to none of them.
 #[derive(Debug, Clone, Default)]
-pub struct Clusters(Arc<BTreeMap<Name, Cluster>>);
-
-/// One cluster.
-#[derive(Debug, Clone)]
-pub enum Cluster {
-    Kubernetes(Box<Kubernetes>),
-    /// Answers everything at once, for benchmarks of the rest.
-    Pretend,
-}
+pub struct Clusters(Arc<BTreeMap<Name, Kubernetes>>);
 
 /// The client of one API server, and the shared watches on it.
 #[derive(Clone)]
@@ -215,7 +203,7 @@ impl Clusters {
     }
 
     /// Those given, for tests.
-    pub fn of(clusters: impl IntoIterator<Item = (Name, Cluster)>) -> Self {
+    pub fn of(clusters: impl IntoIterator<Item = (Name, Kubernetes)>) -> Self {
         Self(Arc::new(clusters.into_iter().collect()))
     }
 
@@ -223,7 +211,7 @@ impl Clusters {
     ///
     /// # Errors
     /// [`UnknownCluster`], which lists those there are.
-    pub fn get(&self, name: &Name) -> Result<&Cluster, UnknownCluster> {
+    pub fn get(&self, name: &Name) -> Result<&Kubernetes, UnknownCluster> {
         self.0.get(name).ok_or_else(|| UnknownCluster {
             name: name.clone(),
             known: self.0.keys().cloned().collect(),

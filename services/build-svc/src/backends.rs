@@ -10,7 +10,7 @@ use crate::{
         Builder,
         buildah::{Buildah, Secret},
     },
-    config::{BuilderConfig, BuilderKind, Isolation, RegistryKind, Settings, StorageDriver, TlsMode},
+    config::{BuilderConfig, Isolation, RegistryKind, Settings, StorageDriver, TlsMode},
     git::{Git, GitCredential, Ssh},
     redact::Redactor,
     registries::{
@@ -20,19 +20,12 @@ use crate::{
     },
 };
 
-/// What a builder does with a build.
-#[derive(Debug, Clone)]
-pub(crate) enum BuilderEntry {
-    Real(Arc<dyn Builder>),
-    Pretend,
-}
-
 /// Everything outside that the service talks to, made from the configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Backends {
     pub(crate) git: Git,
     pub(crate) registries: Registries,
-    pub(crate) builders: BTreeMap<String, BuilderEntry>,
+    pub(crate) builders: BTreeMap<String, Arc<dyn Builder>>,
     pub(crate) redactor: Redactor,
 }
 
@@ -78,11 +71,8 @@ impl Settings {
             .builders
             .iter()
             .map(|(name, config)| {
-                let entry = match config.kind {
-                    BuilderKind::Pretend => BuilderEntry::Pretend,
-                    _ => BuilderEntry::Real(Arc::new(buildah(config, auth.clone(), insecure.clone()))),
-                };
-                (name.clone(), entry)
+                let builder: Arc<dyn Builder> = Arc::new(buildah(config, auth.clone(), insecure.clone()));
+                (name.clone(), builder)
             })
             .collect();
         Ok(Backends {

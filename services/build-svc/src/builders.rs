@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{logs::Log, workspace::Attempt};
 
 pub(crate) mod buildah;
-pub(crate) mod pretend;
 
 /// What a builder is to make.
 #[derive(Debug)]

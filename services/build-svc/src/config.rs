@@ -144,8 +144,6 @@ pub struct BuilderConfig {
 #[serde(rename_all = "snake_case")]
 pub enum BuilderKind {
     Buildah,
-    /// Answers at once with a digest derived from the commit: for benchmarks of the suite, builds nothing.
-    Pretend,
     /// Not supported yet.
     Docker,
     /// Not supported yet.
@@ -294,15 +292,6 @@ impl Settings {
             }
             match builder.kind {
                 BuilderKind::Buildah => {}
-                BuilderKind::Pretend
-                    if builder.program.is_some()
-                        || builder.isolation.is_some()
-                        || builder.storage_driver.is_some()
-                        || builder.search_registries.is_some() =>
-                {
-                    return invalid("kind", "pretend takes nothing else".into());
-                }
-                BuilderKind::Pretend => {}
                 later => return invalid("kind", format!("{later:?} is not supported yet; use buildah")),
             }
         }

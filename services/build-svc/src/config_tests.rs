@@ -11,7 +11,7 @@ limits: { concurrency: 3, timeout: 10m }
 repositories: ["https://git.example/*", "file:///srv/git/*"]
 builders:
   default: { kind: buildah }
-  bench: { kind: pretend }
+  other: { kind: buildah, isolation: rootless }
 default_builder: default
 registries:
   - { prefix: "127.0.0.1:5000", kind: oci, tls: plaintext }
@@ -57,8 +57,8 @@ fn mistakes_are_named() {
         ("kind: buildah", "kind: podman", "podman"),
         (
             "default_builder: default",
-            "default_builder: other",
-            "default_builder: \"other\" is not",
+            "default_builder: absent",
+            "default_builder: \"absent\" is not",
         ),
         (
             "kind: oci, tls: plaintext",

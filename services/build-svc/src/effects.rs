@@ -12,9 +12,9 @@ use slipway_telemetry::Service;
 use tracing::Instrument;
 
 use crate::{
-    backends::{Backends, BuilderEntry},
+    backends::Backends,
     build::{Build, Command, Effect, KeptTag, Phase, Reason, Request, codes},
-    builders::{BuildError, Builder, Job, pretend},
+    builders::{BuildError, Builder, Job},
     git::FetchError,
     layout::Image,
     logs::{Log, Logs},
@@ -105,17 +105,13 @@ impl Worker {
     }
 
     async fn image(&self, run: &EffectRun<Build>, request: &Request) -> Option<Command> {
-        let builder = match self.backends.builders.get(&request.builder) {
-            Some(BuilderEntry::Pretend) => return self.pretend(run, request),
-            Some(BuilderEntry::Real(builder)) => builder.as_ref(),
-            None => {
-                let message = format!("builder {:?} is not configured any more", request.builder);
-                return Some(fail(
-                    run,
-                    Reason::new(codes::BUILDER_UNKNOWN, message),
-                    Vec::new(),
-                ));
-            }
+        let Some(builder) = self.backends.builders.get(&request.builder).map(AsRef::as_ref) else {
+            let message = format!("builder {:?} is not configured any more", request.builder);
+            return Some(fail(
+                run,
+                Reason::new(codes::BUILDER_UNKNOWN, message),
+                Vec::new(),
+            ));
         };
         self.tell(run, Command::Begin { key: run.key.clone() }).await;
         let log = self.open_log(run).await?;
@@ -413,21 +409,6 @@ impl Worker {
                 None
             }
         }
-    }
-
-    fn pretend(&self, run: &EffectRun<Build>, request: &Request) -> Option<Command> {
-        let requested_at = run.snapshot.state.requested_at.unwrap_or(run.snapshot.created_at);
-        let tags = request
-            .recipe
-            .tags(requested_at)
-            .into_iter()
-            .map(|wanted| wanted.tag)
-            .collect();
-        Some(Command::Finished {
-            key: run.key.clone(),
-            digest: pretend::digest(&request.recipe)?,
-            tags,
-        })
     }
 }
 

@@ -14,7 +14,7 @@ use slipway_server::{Action, ApiError, Call, Listed, Resource, Resources, Scope,
 use tonic::{Request, Response, Status};
 
 use crate::{
-    backends::{Backends, BuilderEntry},
+    backends::Backends,
     build::{self, Build, Command, Refusal},
     config::{LimitsConfig, MAX_TIMEOUT, Settings},
     logs::{Logs, Read},
@@ -103,16 +103,13 @@ impl BuildGrpc {
         } else {
             &asked.builder
         };
-        let Some(builder) = self.backends.builders.get(name) else {
+        if !self.backends.builders.contains_key(name) {
             let known: Vec<&str> = self.backends.builders.keys().map(String::as_str).collect();
             let name: String = name.chars().take(100).collect();
             return Err(ApiError::invalid(
                 "spec.builder",
                 format!("{name:?} is not configured; there are {}", known.join(", ")),
             ));
-        };
-        if matches!(builder, BuilderEntry::Pretend) {
-            return Ok(name);
         }
         let recipe = &asked.recipe;
         if !self

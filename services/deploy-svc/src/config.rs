@@ -158,8 +158,8 @@ users: [{ name: one, user: {} }]
             ),
             (
                 "kubeconfig: FOLDER/kubeconfig",
-                "pretend: false",
-                "clusters.main: give exactly one of kubeconfig",
+                "in_cluster: false",
+                "clusters.main: give either kubeconfig",
             ),
             (
                 "kubeconfig: FOLDER/kubeconfig",

@@ -5,7 +5,7 @@ mod apply;
 mod argo_cd;
 pub mod bake;
 mod jobs;
-mod lane;
+pub mod lane;
 mod promotion;
 mod revert;
 mod rollout;
@@ -14,20 +14,16 @@ mod words;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use slipway_kubernetes::{ApiFault, Cluster, Clusters, Kubernetes, evidence};
+use slipway_kubernetes::{ApiFault, Clusters, Kubernetes, evidence};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, CommitSha, Name, SpanId, Timestamp, TraceContext, TraceId};
-use slipway_verdict::{Applied, Workload, WorkloadKind, evidence::PodEvidence};
+use slipway_verdict::{Workload, WorkloadKind, evidence::PodEvidence};
 use tracing::Instrument;
 
 use crate::{
     checks::Checker,
-    deployment::{
-        Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, DeploymentState, Reason,
-        Stray,
-    },
+    deployment::{Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Reason, Stray},
     prometheus::Prometheuses,
-    result::{CheckResult, JobResult, Measurement},
 };
 
 pub use lane::{LaneError, request as request_alone};
@@ -146,8 +142,7 @@ impl DeploymentEffects {
         }
         let key = run.key.clone();
         match self.clusters.get(&request.target.cluster) {
-            Ok(Cluster::Kubernetes(cluster)) => self.on(cluster, &run, &request).await,
-            Ok(Cluster::Pretend) => pretend(&run, &request),
+            Ok(cluster) => self.on(cluster, &run, &request).await,
             // A configuration can be mended within the deadline, but who waits for that would rather know now.
             Err(unknown) => {
                 let reason = Reason::new("UNKNOWN_CLUSTER", unknown.to_string());
@@ -276,70 +271,6 @@ async fn home(cluster: &Kubernetes, request: &DeploymentRequest) -> Name {
         return namespace;
     }
     target.namespace.clone()
-}
-
-/// What a pretended cluster answers: that all is well.
-fn pretend(run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
-    let (key, state) = (run.key.clone(), &run.snapshot.state);
-    Some(match run.effect {
-        DeploymentEffect::Before | DeploymentEffect::After => DeploymentCommand::JobEnded {
-            key,
-            result: pretended_job(state)?,
-        },
-        DeploymentEffect::Apply => DeploymentCommand::Applied {
-            key,
-            applied: Applied::default(),
-        },
-        DeploymentEffect::Rollout => DeploymentCommand::RolledOut { key },
-        DeploymentEffect::Checks => DeploymentCommand::Checked {
-            key,
-            results: request
-                .checks
-                .iter()
-                .map(|check| CheckResult {
-                    name: check.name.clone(),
-                    passed: true,
-                    attempts: 1,
-                    last_answer: "pretended".to_owned(),
-                })
-                .collect(),
-        },
-        DeploymentEffect::Bake => DeploymentCommand::Measured {
-            key,
-            measurements: state
-                .measured()
-                .map(|(metric, _)| Measurement {
-                    metric: metric.name.clone(),
-                    at: Timestamp::now(),
-                    value: metric.max.or(metric.min),
-                    message: String::new(),
-                })
-                .collect(),
-            verdict: slipway_verdict::Verdict::Complete,
-        },
-        DeploymentEffect::Evidence => DeploymentCommand::Evidence {
-            key,
-            evidence: Vec::new(),
-        },
-        DeploymentEffect::Promote | DeploymentEffect::Abort => {
-            DeploymentCommand::Told { key, declined: None }
-        }
-        DeploymentEffect::Stop => DeploymentCommand::Stopped { key },
-        DeploymentEffect::Revert | DeploymentEffect::ObserveRevert | DeploymentEffect::LeaveLane => {
-            return None;
-        }
-    })
-}
-
-fn pretended_job(state: &DeploymentState) -> Option<JobResult> {
-    let job = state.job()?;
-    Some(JobResult {
-        name: job.name.clone(),
-        job: job.name.to_string(),
-        succeeded: true,
-        message: String::new(),
-        log_tail: Vec::new(),
-    })
 }
 
 /// For a deployment that nobody gave a trace.

@@ -23,6 +23,7 @@ pub mod spans;
 use std::{sync::Arc, time::Duration};
 
 use slipway_kubernetes::Clusters;
+use slipway_ledger::Effects;
 use slipway_proto::{
     deploy::v1::deploy_service_server::DeployServiceServer,
     release::v1::release_service_server::ReleaseServiceServer,
@@ -54,6 +55,34 @@ const LEASE: Duration = Duration::from_secs(10);
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
+    serve(config, wiring, shutdown, None).await
+}
+
+/// For measurements of what is around the cluster.
+#[doc(hidden)]
+pub mod testing {
+    use super::{Arc, CancellationToken, Config, Deployment, Effects, RunError, Wiring};
+
+    /// As [`run`](super::run), with these effects of deployments in place of those on clusters.
+    ///
+    /// # Errors
+    /// As [`run`](super::run).
+    pub async fn run_with(
+        effects: Arc<dyn Effects<Deployment>>,
+        config: Config,
+        wiring: Wiring,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        super::serve(config, wiring, shutdown, Some(effects)).await
+    }
+}
+
+async fn serve(
+    config: Config,
+    wiring: Wiring,
+    shutdown: CancellationToken,
+    injected: Option<Arc<dyn Effects<Deployment>>>,
+) -> Result<(), RunError> {
     let mut host = ServiceHost::open("deploy-svc", &config, wiring, shutdown).await?;
     let settings = config.settings;
     let catalog = CatalogStore::open(&settings.catalog)
@@ -78,13 +107,14 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         .reverts(Arc::new(changes.clone()))
         .checker(Checker::new(&settings.checks))
         .prometheus(Prometheuses::open(&settings.prometheus)?);
+    let deployments = injected.unwrap_or_else(|| Arc::new(deployments));
 
     host.execute(|executor| {
         executor
             .concurrency(settings.concurrency)
             .lease(LEASE)
             .register::<Release>(Arc::new(releases))
-            .register::<Deployment>(Arc::new(deployments))
+            .register::<Deployment>(deployments)
     });
     let spans = SpanSink {
         ledger: ledger.clone(),

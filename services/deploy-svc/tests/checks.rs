@@ -23,7 +23,7 @@ use deploy_svc::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
+use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::Name;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -49,10 +49,7 @@ async fn nowhere() -> Kubernetes {
     std::fs::write(&file, config.to_string()).unwrap();
     let configs: ClusterConfigs = serde_json::from_value(json!({"x": {"kubeconfig": file}})).unwrap();
     let clusters = Clusters::open(&configs).await.unwrap();
-    match clusters.get(&"x".parse().unwrap()).unwrap() {
-        Cluster::Kubernetes(cluster) => cluster.as_ref().clone(),
-        Cluster::Pretend => unreachable!(),
-    }
+    clusters.get(&"x".parse().unwrap()).unwrap().clone()
 }
 
 /// With these ranges opened.

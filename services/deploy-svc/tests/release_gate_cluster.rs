@@ -27,7 +27,7 @@ use kube::{
 use pretty_assertions::assert_eq;
 use release::{Answers, World, ended, until};
 use serde_json::{Value, json};
-use slipway_kubernetes::{Cluster, Clusters, Kubernetes};
+use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Decider, Executor};
 use slipway_model::Name;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +159,7 @@ async fn hold_back(client: &Client, namespace: &str) {
         Arc::new(Answers { held, orders })
     };
     let name: Name = "main".parse().unwrap();
-    let cluster = Cluster::Kubernetes(Box::new(Kubernetes::new(name.clone(), client.clone())));
+    let cluster = Kubernetes::new(name.clone(), client.clone());
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),

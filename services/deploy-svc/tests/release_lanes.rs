@@ -2,6 +2,7 @@
 //! deployments. The other services are answered for.
 #![allow(clippy::unwrap_used)]
 
+mod at_once;
 mod release;
 
 use std::{
@@ -9,10 +10,9 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
+use at_once::AtOnce;
 use deploy_svc::{
     deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest},
-    deployment_effects::{DeploymentEffects, Manifests, RenderError},
     drive,
     effects::ReleaseEffects,
     lane::{Lane, LaneCommand},
@@ -22,9 +22,9 @@ use deploy_svc::{
 };
 use pretty_assertions::assert_eq;
 use release::{Answers, World, ended, id, image, meta, until};
-use slipway_kubernetes::{Cluster, Clusters};
+use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, EffectKey, Executor};
-use slipway_model::{CommitSha, Id, Name, TraceContext};
+use slipway_model::{CommitSha, Id};
 use slipway_verdict::{Applied, Previous};
 use tokio_util::sync::CancellationToken;
 
@@ -278,15 +278,6 @@ async fn without_git_and_without_a_version_before_it_ends_failed_and_says_so() {
     }
 }
 
-struct NoManifests;
-
-#[async_trait]
-impl Manifests for NoManifests {
-    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
-        unreachable!("a pretended cluster takes no manifests")
-    }
-}
-
 fn at(state: &ReleaseState, kind: StepKind) -> bool {
     let step = state.active_step();
     step.is_some_and(|step| step.kind == kind && step.reference.is_some() == (kind != StepKind::Lane))
@@ -304,18 +295,17 @@ async fn a_release_that_has_committed_before_its_gate_does_not_yield() {
         Arc::new(Answers { held, orders })
     };
     let shutdown = CancellationToken::new();
-    let clusters = Clusters::of([("pretended".parse::<Name>().unwrap(), Cluster::Pretend)]);
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),
         approvals: answers(Some(held)),
         changes: answers(None),
         deployments: Arc::new(Deployments::new(world.ledger.clone())),
-        clusters: clusters.clone(),
+        clusters: Clusters::default(),
     };
     let executor = Executor::builder(world.ledger.clone())
         .register::<Release>(Arc::new(releases))
-        .register::<Deployment>(Arc::new(DeploymentEffects::new(clusters, Arc::new(NoManifests))))
+        .register::<Deployment>(Arc::new(AtOnce { beside: None }))
         .spawn(shutdown.clone());
 
     let first = world.start("rel-1", &[GIT, "gate: before_sync"]).await;

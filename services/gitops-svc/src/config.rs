@@ -99,8 +99,7 @@ impl Default for Author {
 #[serde(deny_unknown_fields)]
 pub struct RepositoryConfig {
     /// `https://…`, `ssh://…`, `user@host:path`, or the path of a local repository. Without credentials.
-    #[serde(default)]
-    pub url: Option<String>,
+    pub url: String,
     /// The branch that is meant when a request names none.
     #[serde(default = "main_branch")]
     pub branch: BranchName,
@@ -120,9 +119,6 @@ pub struct RepositoryConfig {
     /// Where each environment's images of a service stand.
     #[serde(default)]
     pub environments: Layout,
-    /// For benchmarks of what is around it: changes are answered at once and nothing is written.
-    #[serde(default)]
-    pub pretend: bool,
 }
 
 fn main_branch() -> BranchName {
@@ -170,14 +166,7 @@ impl RepositoryConfig {
         self.environments.check().map_err(|(environment, error)| {
             ConfigError::invalid(key(&format!("environments.{environment}")), error.to_string())
         })?;
-        let Some(url) = &self.url else {
-            return if self.pretend {
-                Ok(())
-            } else {
-                Err(ConfigError::invalid(key("url"), "is required"))
-            };
-        };
-        remote::check(self, url).map_err(|(field, message)| ConfigError::invalid(key(&field), message))
+        remote::check(self, &self.url).map_err(|(field, message)| ConfigError::invalid(key(&field), message))
     }
 }
 
@@ -223,12 +212,11 @@ mod tests {
             "{url: 'https://github.com/acme/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",
             "{url: 'https://ghe.example/acme/shop.git', credentials: {github_app: {app_id: 7, installation_id: 1, private_key_file: /run/key, api_url: 'https://ghe.example/api/v3'}}}",
             "{url: /srv/shop.git, signing: {ssh_key_file: /run/key, passphrase_file: /run/passphrase}}",
-            "{pretend: true}",
         ] {
             assert!(read(good).is_ok(), "{good}: {:?}", read(good).err());
         }
         for (bad, words) in [
-            ("{}", "repositories.shop.url: is required"),
+            ("{}", "missing field `url`"),
             (
                 "{url: 'https://bot:secret@git.example/shop.git'}",
                 "must not hold",

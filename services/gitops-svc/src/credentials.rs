@@ -75,7 +75,7 @@ impl fmt::Debug for Access {
 
 impl Access {
     pub(crate) fn new(config: &RepositoryConfig) -> Self {
-        let url = config.url.clone().unwrap_or_default();
+        let url = config.url.clone();
         let means = match &config.credentials {
             Credentials::None => Means::None,
             Credentials::Token { username, token_file } => Means::Token {

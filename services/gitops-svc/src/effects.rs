@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta};
-use slipway_model::{Actor, BranchName};
+use slipway_model::{Actor, BranchName, Id};
 use slipway_telemetry::Service;
 
 use crate::{
     branch::{self, Branch},
-    change::{self, Change, branch_id},
+    change::{self, Change, Outcome, branch_id},
     pace::{Paces, Together},
     pull_request::{Flow, Forge},
     repository::Repository,
@@ -31,6 +31,15 @@ pub(crate) struct Worker {
     pub(crate) paces: Paces,
     pub(crate) wakes: Arc<Together>,
     pub(crate) telemetry: Service,
+    /// Takes the place of git, where one measures what is around it.
+    pub(crate) pusher: Option<Arc<dyn Pusher>>,
+}
+
+/// Takes the place of a branch's remote.
+#[async_trait]
+pub trait Pusher: std::fmt::Debug + Send + Sync {
+    /// What became of each change.
+    async fn push(&self, changes: Vec<Id>) -> Vec<(Id, Outcome)>;
 }
 
 /// Wakes the owner of a branch, who sees for itself what waits. Call it when the change is recorded.

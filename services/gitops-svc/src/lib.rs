@@ -49,6 +49,35 @@ use crate::{
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
 pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) -> Result<(), RunError> {
+    serve(config, wiring, shutdown, None).await
+}
+
+/// For measurements of what is around git.
+#[doc(hidden)]
+pub mod testing {
+    use super::{Arc, CancellationToken, Config, RunError, Wiring};
+    pub use crate::effects::Pusher;
+
+    /// As [`run`](super::run), with this in place of every repository's remote.
+    ///
+    /// # Errors
+    /// As [`run`](super::run).
+    pub async fn run_with(
+        pusher: Arc<dyn Pusher>,
+        config: Config,
+        wiring: Wiring,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        super::serve(config, wiring, shutdown, Some(pusher)).await
+    }
+}
+
+async fn serve(
+    config: Config,
+    wiring: Wiring,
+    shutdown: CancellationToken,
+    pusher: Option<Arc<dyn effects::Pusher>>,
+) -> Result<(), RunError> {
     let mut host = ServiceHost::open("gitops-svc", &config, wiring, shutdown).await?;
     let settings = config.settings;
     std::fs::create_dir_all(&settings.data_dir).map_err(RunError::other("data_dir"))?;
@@ -67,6 +96,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
         paces: Paces::default(),
         wakes: Arc::clone(&wakes),
         telemetry: host.telemetry().clone(),
+        pusher,
     });
     host.execute(|executor| {
         executor

@@ -91,7 +91,7 @@ limits: {{backoff: 300ms}}
 repositories: ["file://{root}/git/*"]
 builders:
   default: {{kind: buildah}}
-  bench: {{kind: pretend}}
+  other: {{kind: buildah, isolation: rootless}}
 default_builder: default
 registries:
   - {{kind: oci_layout, directory: {root}/images}}

@@ -187,7 +187,7 @@ async fn bad_requests_name_the_field() {
         .unwrap_err()
         .message()
         .to_owned();
-    assert!(words.contains("bench, default"), "{words}");
+    assert!(words.contains("default, other"), "{words}");
 
     let get = |id: &str| proto::GetBuildRequest { id: id.into() };
     assert_eq!(view(client_.get_build(get("bld-none")).await).0, Code::NotFound);
@@ -201,14 +201,9 @@ async fn bad_requests_name_the_field() {
         Code::PermissionDenied
     );
 
-    let mut request = bed.request(&commit);
-    request.spec.as_mut().unwrap().builder = "bench".into();
-    let pretended = start(&mut client_, request).await;
-    let pretended = ended(&mut client_, &pretended.id).await;
-    assert_eq!(pretended.status(), Status::Succeeded);
-    assert!(pretended.image.unwrap().digest.starts_with("sha256:"));
+    let build = start(&mut client_, bed.request(&commit)).await;
     assert_eq!(
-        view(reader.get_build(get(&pretended.id)).await).0,
+        view(reader.get_build(get(&build.id)).await).0,
         Code::PermissionDenied
     );
     service.stop().await;

@@ -86,7 +86,7 @@ pub async fn request(
 }
 
 /// Gives the turn back, and tells the release that has waited for it, all in one transaction.
-pub(super) async fn leave(run: &Run) -> Option<DeploymentCommand> {
+pub async fn leave(run: &Run) -> Option<DeploymentCommand> {
     let state = &run.snapshot.state;
     let target = state.request.as_ref()?.target.clone();
     if state.status == DeploymentStatus::RollbackFailed {

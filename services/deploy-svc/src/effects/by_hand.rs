@@ -1,7 +1,7 @@
 //! What a gate before the sync rests on: the Applications that would take the commit are synced by hand. Looked at
 //! before the commit is made, and again before it is synced, since Argo CD asks nobody.
 
-use slipway_kubernetes::{ApiFault, Cluster, Clusters};
+use slipway_kubernetes::{ApiFault, Clusters};
 use slipway_verdict::{Target, Workload, WorkloadKind, application};
 
 use crate::{
@@ -22,8 +22,7 @@ pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), C
         return Ok(());
     }
     let cluster = match clusters.get(&target.cluster) {
-        Ok(Cluster::Kubernetes(cluster)) => cluster,
-        Ok(Cluster::Pretend) => return Ok(()),
+        Ok(cluster) => cluster,
         Err(unknown) => return Err(refused("UNKNOWN_CLUSTER", unknown.to_string())),
     };
     let further = planned.argo_cd.also.iter().map(|name| Target {

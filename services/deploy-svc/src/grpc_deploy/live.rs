@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment as Primary;
-use slipway_kubernetes::{Cluster, Kubernetes, watch::View};
+use slipway_kubernetes::{Kubernetes, watch::View};
 use slipway_model::{ImageName, ImageRef, Timestamp};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Caller, convert};
@@ -34,11 +34,7 @@ impl DeployApi {
             .map_err(|error| ApiError::invalid("environment", error))?;
         let target = &environment.target;
         let cluster = match self.clusters.get(&target.cluster) {
-            Ok(Cluster::Kubernetes(cluster)) => cluster,
-            Ok(Cluster::Pretend) => {
-                let words = format!("cluster {} is pretended: there is nothing to see", target.cluster);
-                return Err(ApiError::precondition("PRETENDED_CLUSTER", words));
-            }
+            Ok(cluster) => cluster,
             Err(unknown) => return Err(ApiError::precondition("UNKNOWN_CLUSTER", unknown)),
         };
         let view = look(cluster, target).await?;

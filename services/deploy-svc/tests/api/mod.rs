@@ -94,13 +94,13 @@ pub(crate) async fn end_of(client: &mut DeployServiceClient<Channel>, id: &str) 
     last.expect("a state")
 }
 
-/// Renders nothing: a pretended cluster takes no manifests.
+/// Renders nothing: deployments that succeed at once take no manifests.
 pub(crate) struct Unused;
 
 #[async_trait]
 impl Manifests for Unused {
     async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
-        unreachable!("a pretended cluster takes no manifests")
+        unreachable!("nothing is rendered")
     }
 }
 

@@ -35,7 +35,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
+use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::{Digest, Name};
 
 pub(crate) use bench::{Bench, failed, succeeded};
@@ -210,10 +210,8 @@ impl World {
         let configs = json!({"test": {"kubeconfig": self.kubeconfig}});
         let configs: ClusterConfigs = serde_json::from_value(configs).unwrap();
         let clusters = Clusters::open(&configs).await.unwrap();
-        let Cluster::Kubernetes(cluster) = clusters.get(&name).unwrap().clone() else {
-            panic!("a real one")
-        };
-        (clusters, *cluster)
+        let cluster = clusters.get(&name).unwrap().clone();
+        (clusters, cluster)
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {

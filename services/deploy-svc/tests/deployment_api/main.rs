@@ -1,22 +1,24 @@
-//! DeployService over a real connection and a real ledger, with a pretended cluster: input, roles, idempotency, lanes,
+//! DeployService over a real connection and a real ledger, without a cluster: input, roles, idempotency, lanes,
 //! watches, lists, events, rollbacks.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../api/mod.rs"]
 mod api;
+#[path = "../at_once/mod.rs"]
+mod at_once;
 mod kinds;
 mod rollback;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use api::{History, Service, Unused};
+use at_once::AtOnce;
 use deploy_svc::{
     deployment::Deployment,
     deployment_effects::{DeploymentEffects, Found},
 };
-use slipway_kubernetes::{Cluster, Clusters};
+use slipway_kubernetes::Clusters;
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig};
-use slipway_model::Name;
 use slipway_proto::{
     common::v1::Image,
     deploy::v1::{
@@ -78,7 +80,11 @@ impl Deref for Bench {
 
 impl Bench {
     fn execute(&self) -> ExecutorHandle {
-        let effects = DeploymentEffects::new(clusters(), Arc::new(Unused)).reverts(self.history.clone());
+        let reverts =
+            DeploymentEffects::new(Clusters::default(), Arc::new(Unused)).reverts(self.history.clone());
+        let effects = AtOnce {
+            beside: Some(Arc::new(reverts)),
+        };
         Executor::builder(self.ledger.clone())
             .register::<Deployment>(Arc::new(effects))
             .spawn(self.shutdown.clone())
@@ -89,11 +95,6 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
-}
-
-fn clusters() -> Clusters {
-    let name: Name = "bench".parse().unwrap();
-    Clusters::of([(name, Cluster::Pretend)])
 }
 
 async fn serve() -> Bench {
@@ -112,7 +113,7 @@ async fn serve_with(before: Option<Found>) -> Bench {
         .await
         .unwrap();
     let history = History::new(before);
-    let service = Service::start(ledger.clone(), CATALOG, clusters(), history.clone()).await;
+    let service = Service::start(ledger.clone(), CATALOG, Clusters::default(), history.clone()).await;
     Bench {
         service,
         ledger,

@@ -93,9 +93,7 @@ impl PullRequestsConfig {
             let key = format!("repositories.{name}.pull_requests{dot}{field}");
             Err(ConfigError::invalid(key, message))
         };
-        let Some(url) = repository.url.as_deref().filter(|_| !repository.pretend) else {
-            return bad("", "goes with a url, and not with pretend");
-        };
+        let url = repository.url.as_str();
         if self.repository(url).is_none() {
             return bad(
                 "github",
@@ -192,10 +190,6 @@ mod tests {
             (
                 "{url: /srv/x.git, pull_requests: {github: acme/shop, token_file: /run/token, api_url: 'https://u:p@ghe.example'}}",
                 "pull_requests.api_url",
-            ),
-            (
-                "{pretend: true, pull_requests: {github: acme/shop, token_file: /run/token}}",
-                "pretend",
             ),
             (
                 "{url: /srv/x.git, pull_requests: {github: acme/shop, token_file: /run/token, auto_merge: yes}}",

@@ -152,9 +152,6 @@ impl GitOpsGrpc {
             .layout()
             .place(&asked.service, &asked.environment)
             .map_err(|error| ApiError::invalid("edits", error))?;
-        if repository.pretends() {
-            return Ok(Vec::new());
-        }
         if image.tags.is_empty() && image.digest.is_none() {
             return Err(ApiError::invalid("image.tags", "give a tag or a digest to write"));
         }
@@ -307,12 +304,6 @@ impl GitOpsGrpc {
         let to_place = configured("to", to_place, &asked.environment)?;
         if from_place == to_place {
             return Err(ApiError::invalid("to", "is the place that the images come from"));
-        }
-        if repository.pretends() {
-            return Err(ApiError::precondition(
-                "NOTHING_TO_PROMOTE",
-                "this repository only pretends, and has no images",
-            ));
         }
         let commit = repository.fetch(&asked.branch).await.map_err(problem)?;
         let found_from = found(repository, &commit, &from_place).await?;

@@ -281,9 +281,7 @@ impl GitOpsGrpc {
         let position = match token {
             "" => Position {
                 commit: match &wanted.branch {
-                    Some(branch) if history && !repository.pretends() => {
-                        Some(repository.fetch(branch).await.map_err(problem)?)
-                    }
+                    Some(branch) if history => Some(repository.fetch(branch).await.map_err(problem)?),
                     _ => None,
                 },
                 ..Position::default()

@@ -103,17 +103,10 @@ impl GitOpsGrpc {
         let repository = self.repository(&request.repository)?;
         let commit: CommitSha = convert::field("commit", &request.commit)?;
         let folder = folder("path", &request.path)?;
-        let manifests = if repository.pretends() {
-            String::new()
-        } else {
-            self.renderer
-                .render(repository, &commit, &folder)
-                .await?
-                .to_string()
-        };
+        let manifests = self.renderer.render(repository, &commit, &folder).await?;
         Ok(proto::RenderManifestsResponse {
             commit: commit.to_string(),
-            manifests,
+            manifests: manifests.to_string(),
         })
     }
 

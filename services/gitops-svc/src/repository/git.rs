@@ -220,7 +220,7 @@ impl Git<'_> {
 
     /// git with the remote's address and credentials.
     async fn remote(&self) -> Result<Program, Problem> {
-        let url = self.config.url.as_deref().unwrap_or_default();
+        let url = self.config.url.as_str();
         let mut settings = vec![("remote.origin.url".to_owned(), url.to_owned())];
         let credentials = self.access.environment().await?;
         settings.extend(credentials.settings);

@@ -81,11 +81,6 @@ impl Repository {
         &self.config.branch
     }
 
-    /// Nothing is read or written: changes are answered at once.
-    pub(crate) fn pretends(&self) -> bool {
-        self.config.pretend
-    }
-
     fn git(&self) -> Git<'_> {
         Git {
             mirror: &self.mirror,
@@ -99,9 +94,9 @@ impl Repository {
         &self.access
     }
 
-    /// Where the remote is, without credentials; empty for one that pretends.
+    /// Where the remote is, without credentials.
     pub(crate) fn url(&self) -> &str {
-        self.config.url.as_deref().unwrap_or_default()
+        &self.config.url
     }
 
     /// How changes go by pull request, if they may.

@@ -92,8 +92,7 @@ impl World {
              author: {{name: Robot, email: robot@example.com}}\n\
              repositories:\n\
              \x20 shop: {{url: {dir}/remote.git}}\n\
-             \x20 gone: {{url: {dir}/no-such-repository.git}}\n\
-             \x20 nothing: {{pretend: true}}\n",
+             \x20 gone: {{url: {dir}/no-such-repository.git}}\n",
             hash("alice-token"),
             hash("reader-token"),
             hash("other-token"),

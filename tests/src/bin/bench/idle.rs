@@ -13,6 +13,9 @@ const MEGABYTE: f64 = 1024.0 * 1024.0;
 /// Starts the four services, one process each, and measures each of them before there is any load.
 pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
     eprintln!("four services …");
+    tokio::task::spawn_blocking(|| slipway_tests::programs::ensure(&SERVICES))
+        .await
+        .unwrap();
     let services = (0..LANES)
         .map(|lane| {
             Service::new(
@@ -24,12 +27,12 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
     let mut suite = Suite::start(Options {
         replicas: 1,
         services,
-        pretend: true,
+        at_once: true,
     })
     .await;
     let mut starts = Vec::new();
     for service in SERVICES {
-        starts.push(suite.restart(service, 0).await);
+        starts.push(suite.restart_installed(service, 0).await);
     }
     tokio::time::sleep(SETTLE).await;
     let mut figures = Vec::new();
@@ -49,6 +52,10 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
             "< 300 ms",
             start < Duration::from_millis(300),
         ));
+    }
+    // What comes next is measured with backends that answer at once.
+    for service in SERVICES {
+        suite.restart(service, 0).await;
     }
     (suite, figures)
 }

@@ -4,13 +4,19 @@
 //! as missed, and the program still ends with 0: it measures, it does not judge.
 #![allow(clippy::unwrap_used)] // as in tests
 
+mod backends;
 mod gitops;
 mod idle;
 mod ledger;
 mod releases;
 mod rollouts;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use slipway_tests::suite::SERVES;
 
 /// What can be measured by itself; without arguments, all of it.
 const PARTS: [&str; 4] = ["ledger", "releases", "gitops", "rollouts"];
@@ -44,8 +50,19 @@ impl Figure {
     }
 }
 
-#[tokio::main]
-async fn main() {
+fn main() -> ExitCode {
+    // Whole releases are measured through four processes of this program.
+    if let Ok(service) = std::env::var(SERVES) {
+        return backends::serve(&service);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(measure())
+}
+
+async fn measure() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build; its figures say little. Run: make bench");
     }
@@ -53,7 +70,7 @@ async fn main() {
     let parts: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
         eprintln!("there is no part {unknown:?}; there are {}", PARTS.join(", "));
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     let wanted = |part| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let mut figures = Vec::new();
@@ -94,6 +111,7 @@ async fn main() {
         began.elapsed().as_secs_f64(),
         cores()
     );
+    ExitCode::SUCCESS
 }
 
 fn cores() -> usize {

@@ -12,7 +12,7 @@ use std::{
 use futures::{AsyncBufReadExt, Stream, StreamExt, stream};
 use http::Request;
 use serde_json::{Value, json};
-use slipway_kubernetes::{Cluster, ClusterConfigs, Clusters, Kubernetes};
+use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_proto::{
     common::v1::{Event, Image},
     deploy::v1::{DeployRequest, Deployment, StreamEventsRequest},
@@ -257,10 +257,7 @@ impl Api {
         let configs = json!({"local": {"kubeconfig": kubeconfig}});
         let configs: ClusterConfigs = serde_json::from_value(configs).unwrap();
         let clusters = Clusters::open(&configs).await.unwrap();
-        match clusters.get(&"local".parse().unwrap()).unwrap() {
-            Cluster::Kubernetes(cluster) => Self(*cluster.clone()),
-            Cluster::Pretend => unreachable!("it has a kubeconfig"),
-        }
+        Self(clusters.get(&"local".parse().unwrap()).unwrap().clone())
     }
 
     pub(crate) async fn read(&self, path: &str) -> String {

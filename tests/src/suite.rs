@@ -270,7 +270,7 @@ impl Suite {
         let own = self.path(&name);
         let config = own.join("config.yaml");
         let arguments = [OsStr::new("--config"), config.as_os_str()];
-        let (program, environment) = match self.at_once {
+        let (program, environment) = match at_once {
             true => (
                 std::env::current_exe().unwrap(),
                 vec![(SERVES, service.to_owned())],

@@ -94,7 +94,8 @@ impl std::fmt::Debug for ServiceHost {
 }
 
 impl ServiceHost {
-    /// Checks the configuration and opens the database. `name` is the service's, such as `build-svc`; without `-svc` it
+    /// Checks what the configuration says and opens the database; the files that it names are read by whoever needs them.
+    /// `name` is the service's, such as `build-svc`; without `-svc` it
     /// is the source of its events.
     ///
     /// # Errors
@@ -105,7 +106,7 @@ impl ServiceHost {
         wiring: Wiring,
         shutdown: CancellationToken,
     ) -> Result<Self, RunError> {
-        config.check_files()?;
+        config.check()?;
         let Wiring {
             listeners,
             bus,

@@ -24,7 +24,7 @@ struct Copy {
 impl Copy {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
+        let corpus = slipway_testbed::data("corpus");
         for path in ["fluxcd__flagger/kustomize", "stefanprodan__podinfo"] {
             copy(&corpus.join(path), &folder.path().join(path));
         }

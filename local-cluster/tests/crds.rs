@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{PATIENCE, Place};
@@ -34,13 +33,6 @@ async fn start(place: &Place) -> Cluster {
         ready_after: Duration::from_millis(1),
     });
     Cluster::start(config).await.unwrap()
-}
-
-/// The definitions that the project shares.
-fn shared(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/crds")
-        .join(file)
 }
 
 fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
@@ -106,9 +98,15 @@ async fn the_shared_definitions_are_taken_and_served() {
     let place = Place::new();
     let cluster = start(&place).await;
     for file in ["argocd-application.yaml", "flagger.yaml"] {
-        place.run(&["create", "-f", shared(file).to_str().unwrap()]).await;
+        place
+            .run(&[
+                "create",
+                "-f",
+                slipway_testbed::data(&format!("crds/{file}")).to_str().unwrap(),
+            ])
+            .await;
     }
-    let rollouts = shared("argo-rollouts-rollout.yaml");
+    let rollouts = slipway_testbed::data("crds/argo-rollouts-rollout.yaml");
     place
         .run(&["apply", "--server-side", "-f", rollouts.to_str().unwrap()])
         .await;

@@ -245,6 +245,43 @@ fn taken_from(code: &str, name: &str) -> BTreeSet<String> {
     taken
 }
 
+/// Every file of the repository whose text people or machines read, from the root. Test data and what git ignores is
+/// left out.
+fn texts() -> Vec<String> {
+    let (mut found, mut folders) = (Vec::new(), vec![root()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+            let ignored = [".git", "target", ".slipway", ".tools", "tests/data"].contains(&name.as_str())
+                || name.ends_with(".log");
+            if ignored {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if fs::read_to_string(&path).is_ok() {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether a path leaves the repository when it is followed from `depth` folders below the root.
+fn climbs_out(depth: usize, path: &str) -> bool {
+    let mut depth = i64::try_from(depth).unwrap();
+    path.split('/').any(|part| {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        depth < 0
+    })
+}
+
 fn crate_name(package: &str) -> String {
     package.replace('-', "_")
 }
@@ -446,6 +483,48 @@ fn each_outside_system_has_its_place() {
         }
         assert!(seen, "{client} was not found in {folder}");
     }
+}
+
+/// A clone alone, in a folder of its own, is all that a build and the tests need.
+#[test]
+fn no_source_names_a_neighbouring_folder() {
+    assert!(climbs_out(2, "../../../x") && climbs_out(1, "/a/../../../x"));
+    assert!(!climbs_out(2, "../../x") && !climbs_out(1, "a/../../b"));
+    // What earlier checkouts had beside them.
+    let neighbour = format!("../{}", "shared");
+    let texts = texts();
+    for file in ["Makefile", "README.md", ".ci/run", "crates/testbed/src/data.rs"] {
+        assert!(texts.iter().any(|path| path == file), "{file} was not found");
+    }
+    for path in &texts {
+        let named = read(&root().join(path)).contains(&neighbour);
+        assert!(!named, "{path} names {neighbour}, which a clone does not have");
+    }
+    let mut followed = 0;
+    for folder in crates() {
+        for path in sources(&folder) {
+            let text = read(&root().join(&path));
+            // From the crate's folder, and from the file's own.
+            let above = |path: &str| path.split('/').count();
+            for (word, depth) in [
+                ("\"CARGO_MANIFEST_DIR\"", above(&folder)),
+                ("include_str!(", above(&path) - 1),
+                ("include_bytes!(", above(&path) - 1),
+            ] {
+                for (at, _) in text.match_indices(word) {
+                    let statement = text[at + word.len()..].split(';').next().unwrap();
+                    for relative in statement.split('"').skip(1).step_by(2) {
+                        followed += usize::from(relative.contains("../"));
+                        assert!(
+                            !climbs_out(depth, relative),
+                            "{path}: {relative} is outside the repository"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(followed >= 5, "only {followed} paths were followed");
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod data;
 mod folders;
 mod git;
 mod git_http;
@@ -29,6 +30,7 @@ mod tools;
 
 use std::path::PathBuf;
 
+pub use data::data;
 pub use folders::TestDir;
 pub use git::{Commit, GitRepo};
 pub use git_http::{GitHttpServer, HttpAnswer, HttpRequest};

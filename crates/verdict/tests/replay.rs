@@ -2,11 +2,7 @@
 //! additions off our verdict is kubectl's, with them on it is never more hopeful.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Read, path::PathBuf};
 
 use flate2::read::GzDecoder;
 use slipway_verdict::{
@@ -14,10 +10,9 @@ use slipway_verdict::{
     replay::{Options, Run, recording, replay},
 };
 
-/// Name and text of every recording. A checkout elsewhere names the folder itself.
+/// Name and text of every recording.
 fn recordings() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/recordings");
-    let folder = std::env::var_os("SLIPWAY_RECORDINGS").map_or(folder, PathBuf::from);
+    let folder = slipway_testbed::data("recordings");
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("recordings in {}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
@@ -71,10 +66,10 @@ fn with_the_additions_known_faults_are_found_before_kubectl_gives_up() {
         ("deployment-image-missing", FailureReason::ImageNotFound, 1000),
         ("statefulset-stuck", FailureReason::CrashLoop, 9000),
     ] {
-        // Another folder may lack them.
-        let Some((_, text)) = recordings().into_iter().find(|(file, _)| file.starts_with(name)) else {
-            continue;
-        };
+        let (_, text) = recordings()
+            .into_iter()
+            .find(|(file, _)| file.starts_with(name))
+            .unwrap_or_else(|| panic!("no recording {name}"));
         let run = &runs(&text, strict())[1];
         let (t, verdict) = run.additions.clone().unwrap();
         let Verdict::Failed(failure) = verdict else {
@@ -116,9 +111,7 @@ fn with_digests_what_kubectl_calls_done_is_proven() {
     let mut proven = 0;
     for (name, text) in recordings() {
         let pinned = pinned(&text);
-        let Ok(recording) = recording::read(pinned.lines()) else {
-            continue;
-        };
+        let recording = recording::read(pinned.lines()).unwrap();
         for run in replay(&recording, &Options { verify: strict() }).unwrap() {
             assert_eq!(run.disagreements, [""; 0], "{name}: {}", run.command);
             match (&run.additions, run.exit) {
@@ -132,10 +125,7 @@ fn with_digests_what_kubectl_calls_done_is_proven() {
             }
         }
     }
-    // Another folder may have none of these images.
-    if std::env::var_os("SLIPWAY_RECORDINGS").is_none() {
-        assert!(proven >= 9, "only {proven} runs were proven");
-    }
+    assert!(proven >= 9, "only {proven} runs were proven");
 }
 
 mod mutations {

@@ -13,11 +13,8 @@ pub(super) type Objects = BTreeMap<(String, String), Value>;
 
 /// The lines of a recording about objects, and what was done to them.
 pub(super) fn lines(scenario: &str) -> Vec<Value> {
-    let path = format!(
-        "{}/../../shared/recordings/{scenario}.jsonl.gz",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let path = slipway_testbed::data(&format!("recordings/{scenario}.jsonl.gz"));
+    let file = std::fs::File::open(path).unwrap();
     let mut text = String::new();
     flate2::read::GzDecoder::new(file)
         .read_to_string(&mut text)

@@ -65,7 +65,7 @@ Resources that matter: deployments, statefulsets, daemonsets, replicasets, pods.
 
 Exit codes: 0 all runs agree with kubectl; 1 one does not, and says where; 2 a file cannot be read or is no recording.
 
-Example: replay ../shared/recordings/*.jsonl.gz"#;
+Example: replay tests/data/recordings/*.jsonl.gz"#;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

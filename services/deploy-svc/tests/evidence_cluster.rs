@@ -5,7 +5,7 @@
 #[macro_use]
 mod cluster;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster::{Bench, failed, succeeded};
 use deploy_svc::{
@@ -400,9 +400,7 @@ async fn a_job_that_failed(bench: &Bench) {
 
 /// Makes sure that the cluster knows a kind; its definition stays.
 async fn define(bench: &Bench, file: &str, kinds: &[(&str, &str)]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/crds")
-        .join(file);
+    let path = slipway_testbed::data(&format!("crds/{file}"));
     // Read by kubectl, because these files are YAML as people write it. Nothing is asked of a cluster for that.
     let read = tokio::process::Command::new("kubectl")
         .args(["annotate", "--local", "--output", "json", "--filename"])

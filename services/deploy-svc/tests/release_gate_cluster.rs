@@ -6,7 +6,6 @@ mod release;
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -59,7 +58,7 @@ async fn define(client: &Client) {
         .unwrap()
         .is_none()
     {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/crds/argocd-application.yaml");
+        let path = slipway_testbed::data("crds/argocd-application.yaml");
         let text =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let definition = serde_saphyr::from_str(&text).unwrap();

@@ -12,7 +12,7 @@ impl Tree {
         Self(BTreeMap::from([(path.to_owned(), text.to_owned())]))
     }
 
-    /// Every file of ../shared/corpus, all of it one repository.
+    /// Every file of the corpus, all of it one repository.
     pub(crate) fn corpus() -> Self {
         fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
             let entries =
@@ -26,7 +26,7 @@ impl Tree {
                 }
             }
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus");
+        let root = slipway_testbed::data("corpus");
         let mut files = BTreeMap::new();
         walk(&root, &root, &mut files);
         Self(files)

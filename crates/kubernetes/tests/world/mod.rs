@@ -193,15 +193,12 @@ impl World {
             .unwrap()
     }
 
-    /// Installs one of the CRDs that the project shares; they stay.
+    /// Installs one of the CRDs of the test data; they stay.
     pub(crate) async fn define(&self, file: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../../shared/crds")
-            .join(file);
         // kubectl, because these files are YAML as people write it, and too large for an annotation.
         let created = tokio::process::Command::new("kubectl")
             .args(["create", "--filename"])
-            .arg(path)
+            .arg(slipway_testbed::data(&format!("crds/{file}")))
             .env("KUBECONFIG", &self.kubeconfig)
             .output()
             .await

@@ -333,7 +333,6 @@ fn percentages_round_towards_safety() {
 /// everything as it was: same sizes, same status, same conditions.
 #[test]
 fn recorded_states_of_rest_are_states_of_rest_here() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/recordings");
     let mut compared = 0;
     for scenario in [
         "rolling-success",
@@ -343,9 +342,9 @@ fn recorded_states_of_rest_are_states_of_rest_here() {
         "paused",
         "restart",
     ] {
-        let path = format!("{dir}/deployment-{scenario}.jsonl.gz");
+        let path = slipway_testbed::data(&format!("recordings/deployment-{scenario}.jsonl.gz"));
         let mut text = String::new();
-        let file = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let file = std::fs::File::open(path).unwrap();
         flate2::read::GzDecoder::new(file)
             .read_to_string(&mut text)
             .unwrap();

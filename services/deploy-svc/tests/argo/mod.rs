@@ -1,7 +1,7 @@
 //! Applications of Argo CD in a test's namespace, and the git repository that they follow.
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use deploy_svc::{
     catalog::{ArgoCd, WorkloadKind},
@@ -157,7 +157,7 @@ pub(crate) async fn define(client: &Client) {
     let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
     const NAME: &str = "applications.argoproj.io";
     if definitions.get_opt(NAME).await.unwrap().is_none() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/crds/argocd-application.yaml");
+        let path = slipway_testbed::data("crds/argocd-application.yaml");
         let text = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("the cluster has no {NAME}, and {}: {error}", path.display()));
         let definition: Value = serde_saphyr::from_str(&text).unwrap();

@@ -1,6 +1,6 @@
-//! Custom resources: their definitions of the shared folder, and their objects.
+//! Definitions of custom resources, from the test data.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use kube::{
     Api, Client,
@@ -9,13 +9,11 @@ use kube::{
 };
 use serde_json::Value;
 
-/// Defines what `FILE` of the shared CRDs does, unless the cluster has it, and waits until `resource` is served.
+/// Defines what a file of the CRDs does, unless the cluster has it, and waits until `resource` is served.
 pub(crate) async fn define(client: &Client, file: &str, resource: &ApiResource) {
     let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/crds")
-        .join(file);
+    let path = slipway_testbed::data(&format!("crds/{file}"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     for document in documents {

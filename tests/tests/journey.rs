@@ -116,11 +116,11 @@ async fn a_commit_goes_to_production_and_a_bad_one_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_through_applications_of_argo_cd() {
     let suite = suite().await;
-    if suite.has_argo_cd() {
-        good_and_bad(&suite, "argo").await;
-    } else {
-        println!("skipped: nothing is known to sync Applications in this cluster");
-    }
+    assert!(
+        suite.has_argo_cd(),
+        "nothing is known to sync Applications in the cluster that is given: leave this test out with --skip argo_cd"
+    );
+    good_and_bad(&suite, "argo").await;
 }
 
 /// A release that succeeds everywhere, and one whose health check fails in the first environment.

@@ -1,5 +1,5 @@
 //! Deployments through Argo CD: local-cluster's Application controller renders from git and applies. A real cluster
-//! has none that these tests may order faults from: there they say so, and `argo_cd_api` is what remains.
+//! has none that these tests may order faults from: there they are skipped, and `argo_cd_api` is what remains.
 #![allow(clippy::unwrap_used)]
 
 mod argo;
@@ -23,41 +23,32 @@ use slipway_model::CommitSha;
 cluster_tests! {
     configure: |config| config.argo_cd = Some(local_cluster::ArgoCd::default()),
     tests: [
-        exactly_our_commit_while_the_branch_has_moved_on,
-        a_branch_that_differs_says_nothing_of_our_commit,
-        the_image_is_followed_to_its_pods,
-        another_image_than_ours_is_told,
-        pods_that_never_become_ready_fail_it,
-        auto_sync_is_followed,
-        auto_sync_that_has_nothing_to_do,
-        auto_sync_of_another_branch_never_sees_the_commit,
-        another_sync_is_waited_for,
-        another_sync_refuses,
-        a_closed_window_is_waited_for,
-        a_closed_window_refuses,
-        auto_sync_waits_for_its_window,
-        a_retry_is_not_the_end,
-        an_operation_left_standing_is_no_new_sync,
-        health_of_before_is_not_believed,
-        a_failed_hook_is_told,
-        what_cannot_be_applied_is_told,
-        a_commit_that_does_not_render_is_told,
-        two_applications_are_one,
-        one_of_two_that_fails_is_named,
-        a_revert_rolls_back,
-        objects_that_left_git_are_pruned,
-        a_cancelled_sync_is_terminated,
+        exactly_our_commit_while_the_branch_has_moved_on => LocalCluster,
+        a_branch_that_differs_says_nothing_of_our_commit => LocalCluster,
+        the_image_is_followed_to_its_pods => LocalCluster,
+        another_image_than_ours_is_told => LocalCluster,
+        pods_that_never_become_ready_fail_it => LocalCluster,
+        auto_sync_is_followed => LocalCluster,
+        auto_sync_that_has_nothing_to_do => LocalCluster,
+        auto_sync_of_another_branch_never_sees_the_commit => LocalCluster,
+        another_sync_is_waited_for => LocalCluster,
+        another_sync_refuses => LocalCluster,
+        a_closed_window_is_waited_for => LocalCluster,
+        a_closed_window_refuses => LocalCluster,
+        auto_sync_waits_for_its_window => LocalCluster,
+        a_retry_is_not_the_end => LocalCluster,
+        an_operation_left_standing_is_no_new_sync => LocalCluster,
+        health_of_before_is_not_believed => LocalCluster,
+        a_failed_hook_is_told => LocalCluster,
+        what_cannot_be_applied_is_told => LocalCluster,
+        a_commit_that_does_not_render_is_told => LocalCluster,
+        two_applications_are_one => LocalCluster,
+        one_of_two_that_fails_is_named => LocalCluster,
+        a_revert_rolls_back => LocalCluster,
+        objects_that_left_git_are_pruned => LocalCluster,
+        a_cancelled_sync_is_terminated => LocalCluster,
     ],
     faults: [],
-}
-
-/// Whether there is a controller to order faults from.
-fn controlled(test: &str) -> bool {
-    let real = std::env::var_os("SLIPWAY_TEST_KUBECONFIG").is_some();
-    if real {
-        println!("skipped {test}: this cluster has no Argo CD that the test may order about");
-    }
-    !real
 }
 
 fn faults(faults: &str) -> Value {
@@ -90,9 +81,6 @@ async fn world(bench: &Bench, more: Value) -> Git {
 }
 
 async fn exactly_our_commit_while_the_branch_has_moved_on(bench: &Bench) {
-    if !controlled("exactly_our_commit_while_the_branch_has_moved_on") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
     let later = git.commit("till", &[value("till", "theirs")]);
@@ -107,9 +95,6 @@ async fn exactly_our_commit_while_the_branch_has_moved_on(bench: &Bench) {
 }
 
 async fn a_branch_that_differs_says_nothing_of_our_commit(bench: &Bench) {
-    if !controlled("a_branch_that_differs_says_nothing_of_our_commit") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
     let later = git.commit("shop", &[value("shop", "theirs")]);
@@ -141,9 +126,6 @@ fn shop(bench: &Bench, version: &slipway_model::Digest, mode: &str) -> Vec<Value
 }
 
 async fn the_image_is_followed_to_its_pods(bench: &Bench) {
-    if !controlled("the_image_is_followed_to_its_pods") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let first = git.commit("shop", &shop(bench, &bench.a, "ok"));
     succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
@@ -167,9 +149,6 @@ async fn the_image_is_followed_to_its_pods(bench: &Bench) {
 }
 
 async fn another_image_than_ours_is_told(bench: &Bench) {
-    if !controlled("another_image_than_ours_is_told") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let commit = git.commit("shop", &shop(bench, &bench.b, "ok"));
     let id = bench.start(sync(bench, &commit, 1, ArgoCd::default())).await;
@@ -179,14 +158,14 @@ async fn another_image_than_ours_is_told(bench: &Bench) {
 }
 
 async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
-    if !controlled("pods_that_never_become_ready_fail_it") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let commit = git.commit("shop", &shop(bench, &bench.a, "crash"));
     let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
     failed(&state, "DEGRADED", &["Degraded"]);
-    let lines = state.evidence.iter().flat_map(|pod| &pod.log_tail);
+    let lines = state
+        .evidence
+        .iter()
+        .flat_map(|pod| pod.log_tail.iter().chain(&pod.previous_log_tail));
     let told = lines
         .into_iter()
         .any(|line| line.contains("cannot open the database"));
@@ -194,9 +173,6 @@ async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
 }
 
 async fn auto_sync_is_followed(bench: &Bench) {
-    if !controlled("auto_sync_is_followed") {
-        return;
-    }
     let git = world(bench, automated()).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
     let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
@@ -211,9 +187,6 @@ async fn auto_sync_is_followed(bench: &Bench) {
 }
 
 async fn auto_sync_that_has_nothing_to_do(bench: &Bench) {
-    if !controlled("auto_sync_that_has_nothing_to_do") {
-        return;
-    }
     let git = world(bench, automated()).await;
     let first = git.commit("shop", &[value("shop", "ours")]);
     succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
@@ -222,9 +195,6 @@ async fn auto_sync_that_has_nothing_to_do(bench: &Bench) {
 }
 
 async fn auto_sync_of_another_branch_never_sees_the_commit(bench: &Bench) {
-    if !controlled("auto_sync_of_another_branch_never_sees_the_commit") {
-        return;
-    }
     let git = Git::new();
     let old = git.commit("shop", &[value("shop", "old")]);
     git.branch("stable");
@@ -261,9 +231,6 @@ async fn anna_syncs(bench: &Bench, commit: &CommitSha) {
 }
 
 async fn another_sync_is_waited_for(bench: &Bench) {
-    if !controlled("another_sync_is_waited_for") {
-        return;
-    }
     let git = world(bench, faults("slow")).await;
     let theirs = git.commit("shop", &[value("shop", "theirs")]);
     let ours = git.commit("shop", &[value("shop", "ours")]);
@@ -284,9 +251,6 @@ async fn another_sync_is_waited_for(bench: &Bench) {
 }
 
 async fn another_sync_refuses(bench: &Bench) {
-    if !controlled("another_sync_refuses") {
-        return;
-    }
     let git = world(bench, faults("slow")).await;
     let theirs = git.commit("shop", &[value("shop", "theirs")]);
     let ours = git.commit("shop", &[value("shop", "ours")]);
@@ -329,9 +293,6 @@ async fn open(bench: &Bench) {
 }
 
 async fn a_closed_window_is_waited_for(bench: &Bench) {
-    if !controlled("a_closed_window_is_waited_for") {
-        return;
-    }
     let project = closed(bench).await;
     let git = world(bench, project).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
@@ -353,9 +314,6 @@ async fn a_closed_window_is_waited_for(bench: &Bench) {
 }
 
 async fn a_closed_window_refuses(bench: &Bench) {
-    if !controlled("a_closed_window_refuses") {
-        return;
-    }
     let project = closed(bench).await;
     let git = world(bench, project).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
@@ -365,9 +323,6 @@ async fn a_closed_window_refuses(bench: &Bench) {
 }
 
 async fn auto_sync_waits_for_its_window(bench: &Bench) {
-    if !controlled("auto_sync_waits_for_its_window") {
-        return;
-    }
     let mut more = closed(bench).await;
     more["spec"]["syncPolicy"] = json!({"automated": {}});
     let git = world(bench, more).await;
@@ -385,9 +340,6 @@ async fn auto_sync_waits_for_its_window(bench: &Bench) {
 }
 
 async fn a_retry_is_not_the_end(bench: &Bench) {
-    if !controlled("a_retry_is_not_the_end") {
-        return;
-    }
     let mut more = faults("retry");
     more["spec"] = json!({"syncPolicy": {"retry": {"limit": 1, "backoff": {"duration": "4s"}}}});
     let git = world(bench, more).await;
@@ -404,9 +356,6 @@ async fn a_retry_is_not_the_end(bench: &Bench) {
 }
 
 async fn an_operation_left_standing_is_no_new_sync(bench: &Bench) {
-    if !controlled("an_operation_left_standing_is_no_new_sync") {
-        return;
-    }
     let git = world(bench, faults("operation-left")).await;
     let first = git.commit("shop", &[value("shop", "first")]);
     succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
@@ -417,9 +366,6 @@ async fn an_operation_left_standing_is_no_new_sync(bench: &Bench) {
 }
 
 async fn health_of_before_is_not_believed(bench: &Bench) {
-    if !controlled("health_of_before_is_not_believed") {
-        return;
-    }
     let git = world(bench, faults("stale-health")).await;
     let commit = git.commit("shop", &shop(bench, &bench.a, "ok"));
     succeeded(&bench.run(sync(bench, &commit, 1, ArgoCd::default())).await);
@@ -434,9 +380,6 @@ async fn health_of_before_is_not_believed(bench: &Bench) {
 }
 
 async fn a_failed_hook_is_told(bench: &Bench) {
-    if !controlled("a_failed_hook_is_told") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let mut pod = bench.template(&bench.a, "crash");
     pod["spec"]["restartPolicy"] = json!("Never");
@@ -453,9 +396,6 @@ async fn a_failed_hook_is_told(bench: &Bench) {
 }
 
 async fn what_cannot_be_applied_is_told(bench: &Bench) {
-    if !controlled("what_cannot_be_applied_is_told") {
-        return;
-    }
     let git = world(bench, faults("sync-fails")).await;
     let ours = git.commit("shop", &[value("shop", "ours")]);
     let state = bench.run(sync(bench, &ours, 1, ArgoCd::default())).await;
@@ -464,9 +404,6 @@ async fn what_cannot_be_applied_is_told(bench: &Bench) {
 }
 
 async fn a_commit_that_does_not_render_is_told(bench: &Bench) {
-    if !controlled("a_commit_that_does_not_render_is_told") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let mut broken = value("shop", "ours");
     broken["apiVersion"] = json!("");
@@ -476,9 +413,6 @@ async fn a_commit_that_does_not_render_is_told(bench: &Bench) {
 }
 
 async fn two_applications_are_one(bench: &Bench) {
-    if !controlled("two_applications_are_one") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     git.commit("shop", &[value("shop", "ours")]);
     let ours = git.commit("shop-jobs", &[value("shop-jobs", "ours")]);
@@ -497,9 +431,6 @@ async fn two_applications_are_one(bench: &Bench) {
 }
 
 async fn one_of_two_that_fails_is_named(bench: &Bench) {
-    if !controlled("one_of_two_that_fails_is_named") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let ours = git.commit("shop-jobs", &[value("shop-jobs", "ours")]);
     application(bench, "shop-jobs", &git.url(), faults("sync-fails")).await;
@@ -512,9 +443,6 @@ async fn one_of_two_that_fails_is_named(bench: &Bench) {
 }
 
 async fn a_revert_rolls_back(bench: &Bench) {
-    if !controlled("a_revert_rolls_back") {
-        return;
-    }
     for (epoch, policy) in [(1, json!({})), (3, automated())] {
         let name = format!("v{epoch}");
         let git = Git::new();
@@ -543,9 +471,6 @@ async fn a_revert_rolls_back(bench: &Bench) {
 }
 
 async fn objects_that_left_git_are_pruned(bench: &Bench) {
-    if !controlled("objects_that_left_git_are_pruned") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     let first = git.commit("shop", &[value("shop", "ours"), value("extra", "old")]);
     succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
@@ -568,9 +493,6 @@ async fn objects_that_left_git_are_pruned(bench: &Bench) {
 }
 
 async fn a_cancelled_sync_is_terminated(bench: &Bench) {
-    if !controlled("a_cancelled_sync_is_terminated") {
-        return;
-    }
     let git = world(bench, json!({})).await;
     // A hook that does not end by itself.
     let mut pod = bench.template(&bench.a, "ok");

@@ -26,19 +26,20 @@ use slipway_verdict::evidence::PodEvidence;
 cluster_tests! {
     configure: |_| {},
     tests: [
-        a_crash_loop_of_a_deployment,
-        a_crash_loop_of_a_stateful_set,
-        a_crash_loop_of_a_daemon_set,
-        the_run_before_is_told_apart,
+        a_crash_loop_of_a_deployment => Containers,
+        a_crash_loop_of_a_stateful_set => Containers,
+        a_crash_loop_of_a_daemon_set => Containers,
+        the_run_before_is_told_apart => Containers,
         only_the_present_version_is_looked_at,
         an_image_that_is_not_there,
         a_pod_without_a_node,
         a_quota_that_is_used_up,
-        a_job_that_failed,
+        a_job_that_failed => Containers,
         a_rollout_and_a_canary,
         an_application,
         what_is_not_there_has_no_evidence,
-        checks_through_the_proxy,
+        a_service_that_is_not_there_is_told,
+        checks_through_the_proxy => Containers,
     ],
     faults: [],
 }
@@ -104,13 +105,6 @@ async fn workload(bench: &Bench, kind: WorkloadKind, mode: &str, change: impl Fn
     }
 }
 
-/// Where containers are only pretended, their logs cannot be read.
-async fn has_logs(bench: &Bench) -> bool {
-    let pods: Api<Pod> = bench.api();
-    until(async || (!pods.list(&ListParams::default()).await.unwrap().items.is_empty()).then_some(())).await;
-    bench.runs_containers().await
-}
-
 const LICENCE: &str = "correct-horse-battery";
 
 fn leaks(template: &mut Value) {
@@ -123,9 +117,6 @@ fn leaks(template: &mut Value) {
 /// A container that ended with 4 and logged what it should not have.
 async fn leaking(bench: &Bench, kind: WorkloadKind) {
     workload(bench, kind, "leak", leaks).await;
-    if !real_processes(bench, kind).await {
-        return;
-    }
     let loops = |one: &PodEvidence| {
         one.state.starts_with("CrashLoopBackOff")
             && one.events.iter().any(|event| event.contains("BackOff"))
@@ -148,18 +139,6 @@ async fn leaking(bench: &Bench, kind: WorkloadKind) {
         before.is_none() || before != run(&one.log_tail),
         "one run is told twice: {one:?}"
     );
-}
-
-/// Whether pods run and end as their images say: kubelets that go by a script know nothing of this one.
-async fn real_processes(bench: &Bench, kind: WorkloadKind) -> bool {
-    if std::env::var_os("SLIPWAY_TEST_KUBECONFIG").is_none() || has_logs(bench).await {
-        return true;
-    }
-    // Evidence is collected all the same, without logs.
-    let found = evidence_of(bench, kind, |one| one.container == "app").await;
-    assert!(found.iter().all(|one| one.log_tail.is_empty()), "{found:?}");
-    println!("skipped: pods of this cluster run nothing");
-    false
 }
 
 /// Whether the last line is there.
@@ -202,10 +181,6 @@ async fn a_crash_loop_of_a_daemon_set(bench: &Bench) {
 
 async fn the_run_before_is_told_apart(bench: &Bench) {
     succeeded(&bench.deploy(&bench.a, "ok", 1).await);
-    if !bench.runs_containers().await {
-        println!("skipped: nobody answers in this cluster");
-        return;
-    }
     // One of the two pods falls over and is started again.
     let get = Get {
         namespace: bench.namespace.as_str(),
@@ -376,11 +351,6 @@ async fn a_job_that_failed(bench: &Bench) {
             .await
             .unwrap()
     };
-    if std::env::var_os("SLIPWAY_TEST_KUBECONFIG").is_some() && !has_logs(bench).await {
-        until(async || (!of_job().await.is_empty()).then_some(())).await;
-        println!("skipped: pods of this cluster run nothing");
-        return;
-    }
     let found = until(async || {
         let found = of_job().await;
         let failed = |one: &PodEvidence| one.state.contains("BackoffLimitExceeded");
@@ -399,41 +369,10 @@ async fn a_job_that_failed(bench: &Bench) {
 }
 
 /// Makes sure that the cluster knows a kind; its definition stays.
-async fn define(bench: &Bench, file: &str, kinds: &[(&str, &str)]) {
-    let path = slipway_testbed::data(&format!("crds/{file}"));
-    // Read by kubectl, because these files are YAML as people write it. Nothing is asked of a cluster for that.
-    let read = tokio::process::Command::new("kubectl")
-        .args(["annotate", "--local", "--output", "json", "--filename"])
-        .arg(&path)
-        .arg("slipway.dev/test=evidence")
-        .output()
-        .await
-        .unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-    ));
-    let definitions: Api<DynamicObject> = Api::all_with(bench.cluster.client().clone(), &resource);
-    for definition in serde_json::Deserializer::from_slice(&read.stdout).into_iter::<Value>() {
-        let definition = definition.unwrap();
-        if definition["kind"] != "CustomResourceDefinition" {
-            continue;
-        }
-        let definition: DynamicObject = serde_json::from_value(definition).unwrap();
-        match definitions.create(&PostParams::default(), &definition).await {
-            Ok(_) => {}
-            // It is there already.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => panic!("{}: {error}", path.display()),
-        }
-    }
-    // Its API is served somewhat later than it is defined.
-    for (version, kind) in kinds {
-        let api = api(bench, version, kind);
-        until(async || api.list(&ListParams::default()).await.ok()).await;
-    }
+async fn define(bench: &Bench, file: &str, (version, kind): (&str, &str)) {
+    let (group, version) = version.split_once('/').unwrap();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    cluster::definitions::define(bench.cluster.client(), file, &resource).await;
 }
 
 /// Creates an object with a status, in whichever way its definition wants.
@@ -453,9 +392,9 @@ async fn with_status(bench: &Bench, object: Value) -> DynamicObject {
 /// Nobody needs to control these: what is looked at is what stands in them.
 async fn a_rollout_and_a_canary(bench: &Bench) {
     let rollouts = ("argoproj.io/v1alpha1", "Rollout");
-    define(bench, "argo-rollouts-rollout.yaml", &[rollouts]).await;
+    define(bench, "argo-rollouts-rollout.yaml", rollouts).await;
     let canaries = ("flagger.app/v1beta1", "Canary");
-    define(bench, "flagger.yaml", &[canaries]).await;
+    define(bench, "flagger.yaml", canaries).await;
 
     let hash = "5d4f7c6b9";
     let mut template = bench.template(&bench.a, "crash");
@@ -528,7 +467,7 @@ async fn a_rollout_and_a_canary(bench: &Bench) {
 
 async fn an_application(bench: &Bench) {
     let applications = ("argoproj.io/v1alpha1", "Application");
-    define(bench, "argocd-application.yaml", &[applications]).await;
+    define(bench, "argocd-application.yaml", applications).await;
     create(
         bench,
         bench.shop(WorkloadKind::Deployment, &bench.a, "ok").remove(1),
@@ -593,55 +532,52 @@ async fn what_is_not_there_has_no_evidence(bench: &Bench) {
     assert_eq!(job.unwrap(), []);
 }
 
-async fn checks_through_the_proxy(bench: &Bench) {
-    succeeded(&bench.deploy(&bench.a, "ok", 1).await);
+async fn checked(bench: &Bench, more: Value) -> CheckResult {
+    let mut http = json!({
+        "service": "shop", "port": "http", "path": "/health", "namespace": bench.namespace, "attempts": 3, "interval": "100ms",
+    });
+    http.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let check: Check = serde_json::from_value(json!({"name": "it", "http": http})).unwrap();
+    assert_eq!(check.check(), []);
+    // The namespace that is given is not the Service's: the check names it, as for an Application.
     let other = "default".parse().unwrap();
-    let run = async |http: Value| -> CheckResult {
-        let check: Check = serde_json::from_value(json!({"name": "it", "http": http})).unwrap();
-        assert_eq!(check.check(), []);
-        // The namespace that is given is not the Service's: the check names it, as for an Application.
-        let results = Checker::default().run(&bench.cluster, &other, &[check]).await;
-        results.unwrap().remove(0)
-    };
-    let check = |more: Value| {
-        let mut http = json!({
-            "service": "shop", "port": "http", "path": "/health", "namespace": bench.namespace, "attempts": 3, "interval": "100ms",
-        });
-        http.as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        http
-    };
-    // A Service that is not there is told by the API server, wherever its pods run.
-    let missing = run(check(json!({"service": "nobody", "attempts": 1}))).await;
+    let results = Checker::default().run(&bench.cluster, &other, &[check]).await;
+    results.unwrap().remove(0)
+}
+
+/// By the API server, wherever its pods run.
+async fn a_service_that_is_not_there_is_told(bench: &Bench) {
+    let missing = checked(bench, json!({"service": "nobody", "attempts": 1})).await;
     assert!(
         !missing.passed && missing.last_answer.contains("not found"),
         "{missing:?}"
     );
-    if !bench.runs_containers().await {
-        println!("skipped: nobody answers in this cluster");
-        return;
-    }
+}
+
+async fn checks_through_the_proxy(bench: &Bench) {
+    succeeded(&bench.deploy(&bench.a, "ok", 1).await);
     let fine = json!({"body_contains": "all is well", "expect_headers": {"content-length": "11"}});
-    let passed = run(check(fine)).await;
+    let passed = checked(bench, fine).await;
     assert!(
         passed.passed && passed.last_answer.contains("200 \"all is well\""),
         "{passed:?}"
     );
-    let by_number = run(check(json!({"port": 80}))).await;
+    let by_number = checked(bench, json!({"port": 80})).await;
     assert!(by_number.passed, "{by_number:?}");
-    let header = run(check(json!({"expect_headers": {"content-length": "12"}}))).await;
+    let header = checked(bench, json!({"expect_headers": {"content-length": "12"}})).await;
     assert_eq!((header.passed, header.attempts), (false, 3), "{header:?}");
     assert!(
         header.last_answer.contains("header content-length is \"11\""),
         "{header:?}"
     );
-    let json = run(check(json!({"expect_json": {"$.status": "ok"}}))).await;
+    let json = checked(bench, json!({"expect_json": {"$.status": "ok"}})).await;
     assert!(
         !json.passed && json.last_answer.contains("expected JSON"),
         "{json:?}"
     );
-    let elsewhere = run(check(json!({"namespace": null}))).await;
+    let elsewhere = checked(bench, json!({"namespace": null})).await;
     assert!(
         !elsewhere.passed && elsewhere.last_answer.contains("not found"),
         "{elsewhere:?}"

@@ -2,6 +2,8 @@
 //! cluster of `SLIPWAY_TEST_KUBECONFIG`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cluster/definitions.rs"]
+mod definitions;
 mod release;
 
 use std::{
@@ -43,46 +45,6 @@ fn object(value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
-/// Makes sure that the cluster knows Applications, and waits until it serves them.
-async fn define(client: &Client) {
-    let definitions = api(
-        client,
-        "",
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-    );
-    if definitions
-        .get_opt("applications.argoproj.io")
-        .await
-        .unwrap()
-        .is_none()
-    {
-        let path = slipway_testbed::data("crds/argocd-application.yaml");
-        let text =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let definition = serde_saphyr::from_str(&text).unwrap();
-        match definitions
-            .create(&PostParams::default(), &object(definition))
-            .await
-        {
-            Ok(_) => {}
-            // Another test was first.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-    let applications = api(client, "default", "argoproj.io", "v1alpha1", "Application");
-    let served = async {
-        while applications.list(&Default::default()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), served)
-        .await
-        .expect("Applications are served");
-}
-
 async fn application(applications: &Api<DynamicObject>, name: &str, policy: Value) {
     let application = json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
@@ -119,7 +81,8 @@ async fn nothing_is_committed_for_an_application_that_would_take_it_unasked() {
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options);
     let client = Client::try_from(config.await.unwrap()).unwrap();
-    define(&client).await;
+    let kind = GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Application");
+    definitions::define(&client, "argocd-application.yaml", &ApiResource::from_gvk(&kind)).await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = format!("gate-{:05}", fastrand::u32(..100_000));
     let wanted = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();

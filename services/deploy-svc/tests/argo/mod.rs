@@ -15,7 +15,7 @@ use kube::{
 use serde_json::{Value, json};
 use slipway_model::CommitSha;
 
-use crate::cluster::Bench;
+use crate::cluster::{Bench, definitions};
 
 /// A repository with a branch `main`, and a folder for each application.
 pub(crate) struct Git {
@@ -149,33 +149,6 @@ pub(crate) fn sync(bench: &Bench, commit: &CommitSha, epoch: u64, argo_cd: ArgoC
 
 /// Makes sure that the cluster knows Applications.
 pub(crate) async fn define(client: &Client) {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-    ));
-    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-    const NAME: &str = "applications.argoproj.io";
-    if definitions.get_opt(NAME).await.unwrap().is_none() {
-        let path = slipway_testbed::data("crds/argocd-application.yaml");
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("the cluster has no {NAME}, and {}: {error}", path.display()));
-        let definition: Value = serde_saphyr::from_str(&text).unwrap();
-        let definition: DynamicObject = serde_json::from_value(definition).unwrap();
-        match definitions.create(&PostParams::default(), &definition).await {
-            Ok(_) => {}
-            // Another test was first.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => panic!("{NAME}: {error}"),
-        }
-    }
-    // Its API is served somewhat later than it is defined.
-    let applications = custom(client, "default", "Application");
-    for _ in 0..300 {
-        if applications.list(&Default::default()).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("{NAME} is not served");
+    let kind = GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Application");
+    definitions::define(client, "argocd-application.yaml", &ApiResource::from_gvk(&kind)).await;
 }

@@ -54,8 +54,6 @@ pub(crate) struct Place {
     /// Its two versions.
     pub(crate) a: Digest,
     pub(crate) b: Digest,
-    /// Whether the cluster is ours.
-    pub(crate) local: bool,
     /// Whether the digests are those that pods will report: not where a kubelet makes them up.
     pub(crate) digests: bool,
 }
@@ -98,7 +96,6 @@ impl Bench {
             image: world.image.clone(),
             a: world.a.clone(),
             b: world.b.clone(),
-            local: world.local.is_some(),
             digests: world.digests,
         };
         Self::open(place, Arc::new(NoReverts)).await
@@ -313,25 +310,6 @@ impl Bench {
         self.render(&self.shop(WorkloadKind::Deployment, digest, mode))
             .await;
         self.run(self.request(digest, epoch)).await
-    }
-
-    /// Whether this cluster runs containers, so that logs can be read and services answer; without a kubelet of its
-    /// own the API server cannot ask one. Needs a pod that runs.
-    pub(crate) async fn runs_containers(&self) -> bool {
-        let pods: Api<k8s_openapi::api::core::v1::Pod> = self.api();
-        let Some(pod) = pods
-            .list(&Default::default())
-            .await
-            .unwrap()
-            .items
-            .into_iter()
-            .next()
-        else {
-            panic!("no pod to ask for its log")
-        };
-        pods.logs(pod.metadata.name.as_deref().unwrap(), &Default::default())
-            .await
-            .is_ok()
     }
 }
 

@@ -8,7 +8,10 @@
 //!
 //! cluster_tests! {
 //!     configure: |config| config.nodes = 2, // of local-cluster; a real cluster is as it is
-//!     tests: [it_works],                    // async fn(&Bench); several at once, each in its own namespace
+//!     tests: [                              // async fn(&Bench); several at once, each in its own namespace
+//!         it_works,
+//!         it_answers => Containers,         // skipped, and counted as such, where the cluster is said to lack that
+//!     ],
 //!     faults: [the_api_server_restarts],    // async fn(&mut World); local-cluster only, one after the other
 //! }
 //! ```
@@ -19,11 +22,16 @@
 //! `${SLIPWAY_TEST_IMAGE_PREFIX}app`. Their digests are `SLIPWAY_TEST_DIGEST_A` and `_B` where those are given, else
 //! those of the images that are built here, which a kubelet that runs nothing takes as well. Tags say what an image
 //! does ([`Bench::image`]), for kubelets that go by a script.
+//!
+//! No test finds out by itself that it cannot be run, for then a fault would look like a cluster that lacks something.
+//! Which tests a cluster cannot run follows from their [`Need`]s, committed beside their names, and from what whoever
+//! runs them says that it lacks: `SLIPWAY_TEST_CLUSTER_LACKS`. local-cluster lacks nothing, so there none is skipped.
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
 mod bench;
 pub(crate) mod definitions;
 mod image;
+mod needs;
 
 use std::{
     future::Future,
@@ -39,6 +47,7 @@ use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::{Digest, Name};
 
 pub(crate) use bench::{Bench, failed, succeeded};
+pub(crate) use needs::Need;
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
@@ -46,16 +55,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 const AT_ONCE: usize = 4;
 
 pub(crate) type Test = for<'a> fn(&'a Bench) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+/// A test's name, what it needs of the cluster, and itself.
+pub(crate) type Entry = (&'static str, &'static [Need], Test);
 pub(crate) type FaultTest = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// Defines `main`: see the module.
 macro_rules! cluster_tests {
-    (configure: $configure:expr, tests: [$($test:path),* $(,)?], faults: [$($fault:path),* $(,)?] $(,)?) => {
+    (
+        configure: $configure:expr,
+        tests: [$($test:path $(=> $need:ident)?),* $(,)?],
+        faults: [$($fault:path),* $(,)?] $(,)?
+    ) => {
         fn main() {
             local_cluster::shim::run_if_requested();
-            let tests: &[(&str, $crate::cluster::Test)] =
-                &[$((stringify!($test), |bench| Box::pin($test(bench)))),*];
-            let faults: &[(&str, $crate::cluster::FaultTest)] =
+            let tests: &[$crate::cluster::Entry] = &[
+                $((stringify!($test), &[$($crate::cluster::Need::$need)?], |bench| Box::pin($test(bench)))),*
+            ];
+            let faults: &[(&'static str, $crate::cluster::FaultTest)] =
                 &[$((stringify!($fault), |world| Box::pin($fault(world)))),*];
             $crate::cluster::run($configure, tests, faults);
         }
@@ -65,16 +81,25 @@ macro_rules! cluster_tests {
 /// Runs what the command line selects, as cargo's other tests do, and exits.
 pub(crate) fn run(
     configure: fn(&mut local_cluster::Config),
-    tests: &[(&str, Test)],
-    faults: &[(&str, FaultTest)],
+    tests: &[Entry],
+    faults: &[(&'static str, FaultTest)],
 ) {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
-    let selected = |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()));
-    if args.iter().any(|arg| arg == "--list") {
+    let (mut list, mut only, mut not) = (false, Vec::new(), Vec::new());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--list" => list = true,
+            "--skip" => not.extend(args.next()),
+            _ if arg.starts_with('-') => {}
+            _ => only.push(arg),
+        }
+    }
+    let named = |parts: &[String], name: &str| parts.iter().any(|part| name.contains(part.as_str()));
+    let selected = |name: &str| (only.is_empty() || named(&only, name)) && !named(&not, name);
+    if list {
         let names = tests
             .iter()
-            .map(|(name, _)| name)
+            .map(|(name, ..)| name)
             .chain(faults.iter().map(|(name, _)| name));
         names.for_each(|name| println!("{name}: test"));
         return;
@@ -87,29 +112,45 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .unwrap();
-    let outcomes = runtime.block_on(async {
+    let (outcomes, skipped) = runtime.block_on(async {
         let mut world = World::start(configure).await;
-        let chosen = tests.iter().filter(|(name, _)| selected(name));
+        let lacking = needs::lacking(world.local.is_some(), world.digests);
+        let mut skipped = 0;
+        let mut runs = |name: &str, needs: &[Need]| {
+            let lacks = needs.iter().find(|need| lacking.contains(need));
+            if let Some(need) = lacks {
+                println!("test {name} ... skipped: this cluster lacks {need}");
+                skipped += 1;
+            }
+            lacks.is_none()
+        };
+        let chosen: Vec<&Entry> = tests
+            .iter()
+            .filter(|(name, needs, _)| selected(name) && runs(name, needs))
+            .collect();
+        let broken: Vec<&(&str, FaultTest)> = faults
+            .iter()
+            .filter(|(name, _)| selected(name) && runs(name, &[Need::LocalCluster]))
+            .collect();
         let mut outcomes = futures::stream::iter(chosen)
-            .map(|(name, test)| attempt(&world, name, *test))
+            .map(|(name, _, test)| attempt(&world, name, *test))
             .buffer_unordered(AT_ONCE)
             .collect::<Vec<bool>>()
             .await;
-        if world.local.is_some() {
-            for (name, test) in faults.iter().filter(|(name, _)| selected(name)) {
-                let run = tokio::time::timeout(PATIENCE, test(&mut world));
-                outcomes.push(report(name, &AssertUnwindSafe(run).catch_unwind().await));
-            }
+        for (name, test) in broken {
+            let run = tokio::time::timeout(PATIENCE, test(&mut world));
+            outcomes.push(report(name, &AssertUnwindSafe(run).catch_unwind().await));
         }
         world.end().await;
-        outcomes
+        (outcomes, skipped)
     });
     let failed = outcomes.iter().filter(|passed| !**passed).count();
     // As cargo's own tests sum up, so that whoever counts those counts these.
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "test result: {word}. {} passed; {failed} failed",
-        outcomes.len() - failed
+        "test result: {word}. {} passed; {failed} failed; {skipped} skipped; {} filtered out",
+        outcomes.len() - failed,
+        tests.len() + faults.len() - outcomes.len() - skipped,
     );
     std::process::exit(i32::from(failed > 0));
 }

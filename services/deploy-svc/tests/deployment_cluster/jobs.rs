@@ -7,7 +7,6 @@ use deploy_svc::{
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use kube::api::PostParams;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 
@@ -30,47 +29,11 @@ async fn request(bench: &Bench, before: &[Value], after: &[Value]) -> Deployment
     }
 }
 
-/// Whether pods end here by themselves. A kubelet that runs nothing lets them run for ever.
-async fn ends(bench: &Bench, test: &str) -> bool {
-    if bench.local {
-        return true;
-    }
-    let pod = json!({"metadata": {"name": "probe", "labels": {"app": "probe"}}, "spec": {
-        "restartPolicy": "Never",
-        "containers": [{"name": "main", "image": bench.image(&bench.a, "migrate"), "env": [{"name": "MODE", "value": "migrate"}]}],
-    }});
-    let pod: Pod = serde_json::from_value(pod).unwrap();
-    bench
-        .api::<Pod>()
-        .create(&PostParams::default(), &pod)
-        .await
-        .unwrap();
-    for _ in 0..60 {
-        let phase = bench
-            .api::<Pod>()
-            .get("probe")
-            .await
-            .unwrap()
-            .status
-            .and_then(|status| status.phase);
-        match phase.as_deref() {
-            Some("Succeeded") => return bench.runs_containers().await,
-            Some("Failed") => return false,
-            _ => tokio::time::sleep(Duration::from_millis(500)).await,
-        }
-    }
-    println!("skipped {test}: this cluster runs no containers");
-    false
-}
-
 async fn found(bench: &Bench, state: &DeploymentState, index: usize) -> Option<Job> {
     bench.api::<Job>().get_opt(&state.jobs[index].job).await.unwrap()
 }
 
 pub(crate) async fn jobs_run_before_and_after(bench: &Bench) {
-    if !ends(bench, "jobs_run_before_and_after").await {
-        return;
-    }
     let before = [job("migrate", "migrate"), job("seed", "migrate")];
     let state = bench
         .run(request(bench, &before, &[job("smoke", "migrate")]).await)
@@ -100,9 +63,6 @@ pub(crate) async fn jobs_run_before_and_after(bench: &Bench) {
 }
 
 pub(crate) async fn a_job_before_that_fails_changes_nothing_else(bench: &Bench) {
-    if !ends(bench, "a_job_before_that_fails_changes_nothing_else").await {
-        return;
-    }
     let before = [job("migrate", "crash"), job("seed", "migrate")];
     let state = bench.run(request(bench, &before, &[]).await).await;
     failed(
@@ -128,9 +88,6 @@ pub(crate) async fn a_job_before_that_fails_changes_nothing_else(bench: &Bench) 
 }
 
 pub(crate) async fn a_job_after_that_fails_is_told_with_its_log(bench: &Bench) {
-    if !ends(bench, "a_job_after_that_fails_is_told_with_its_log").await {
-        return;
-    }
     let state = bench
         .run(request(bench, &[], &[job("smoke", "crash")]).await)
         .await;
@@ -145,9 +102,6 @@ pub(crate) async fn a_job_after_that_fails_is_told_with_its_log(bench: &Bench) {
 }
 
 pub(crate) async fn a_job_that_takes_too_long_is_stopped(bench: &Bench) {
-    if !ends(bench, "a_job_that_takes_too_long_is_stopped").await {
-        return;
-    }
     let mut slow = job("migrate", "ok");
     slow["timeout"] = json!("3s");
     let state = bench.run(request(bench, &[slow], &[]).await).await;

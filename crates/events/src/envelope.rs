@@ -15,7 +15,8 @@ const SPEC_VERSION: &str = "1.0";
 const CONTENT_TYPE: &str = "application/json";
 const SOURCE_PREFIX: &str = "/slipway/";
 const TYPE_PREFIX: &str = "dev.slipway.";
-const TYPE_SUFFIX: &str = ".v1";
+/// Event types are at most this many bytes.
+const MAX_TYPE_BYTES: usize = 64;
 
 /// One thing that has happened to one aggregate: immutable, and well-formed by construction.
 ///
@@ -24,7 +25,7 @@ const TYPE_SUFFIX: &str = ".v1";
 /// | `specversion` | `1.0` |
 /// | `id` | `<kind>/<id>/<seq>`: the same however often it is published |
 /// | `source` | `/slipway/<origin>` |
-/// | `type` | `dev.slipway.<kind>.<event type>.v1` |
+/// | `type` | `dev.slipway.<kind>.<name>.v<N>`: see [`type_name`] |
 /// | `subject` | `<kind>/<id>` |
 /// | `time` | when it was recorded, RFC 3339 in UTC |
 /// | `datacontenttype` | `application/json` |
@@ -101,7 +102,8 @@ pub struct EnvelopeBuilder {
 }
 
 impl EnvelopeBuilder {
-    /// The event's own type in snake case, such as `succeeded`.
+    /// The event's own type: its name in snake case, such as `succeeded`, and from its second form on the form's
+    /// number, such as `succeeded.v2`.
     pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = event_type.into();
         self
@@ -157,7 +159,7 @@ impl EnvelopeBuilder {
             }
         };
         check_word("kind", &self.kind)?;
-        check_word("type", &self.event_type)?;
+        check_event_type(&self.event_type)?;
         if self.seq == 0 {
             return Err(EnvelopeError::invalid("sequence", "0", "it counts from 1"));
         }
@@ -200,15 +202,62 @@ impl EnvelopeBuilder {
     }
 }
 
-/// Kinds and event types: snake case, so that `type` and `subject` can be taken apart again.
-fn check_word(field: &'static str, text: &str) -> Result<(), EnvelopeError> {
+/// CloudEvents' `type` of an event: `dev.slipway.<kind>.<name>.v<N>`. The event's own type is its name alone in its first
+/// form, and `<name>.v<N>` from the second on: `requested` is `….requested.v1`, `requested.v2` is `….requested.v2`. An
+/// event keeps the form that it was recorded in, however often it is published.
+pub fn type_name(kind: &str, event_type: &str) -> String {
+    let version = if event_type.contains('.') { "" } else { ".v1" };
+    format!("{TYPE_PREFIX}{kind}.{event_type}{version}")
+}
+
+/// The event's own type, from CloudEvents' `type` of an event of this kind: what [`type_name`] was made from.
+fn event_type_of<'a>(type_name: &'a str, kind: &str) -> Option<&'a str> {
+    let rest = type_name.strip_prefix(TYPE_PREFIX)?;
+    let versioned = rest.strip_prefix(kind)?.strip_prefix('.')?;
+    match versioned.strip_suffix(".v1") {
+        Some(name) => (!name.contains('.')).then_some(name),
+        // Another version belongs to the event's own type, which is checked when the envelope is built.
+        None => versioned.contains('.').then_some(versioned),
+    }
+}
+
+/// A name in snake case, and perhaps `.v` with a whole number from 2 on: the first form has none.
+fn check_event_type(text: &str) -> Result<(), EnvelopeError> {
+    let (name, version) = match text.split_once('.') {
+        Some((name, version)) => (name, Some(version)),
+        None => (text, None),
+    };
+    let counts = |version: &str| {
+        version.strip_prefix('v').is_some_and(|number| {
+            number.bytes().all(|b| b.is_ascii_digit())
+                && !number.starts_with('0')
+                && number.parse::<u32>().is_ok_and(|number| number >= 2)
+        })
+    };
+    if is_word(name) && text.len() <= MAX_TYPE_BYTES && version.is_none_or(counts) {
+        Ok(())
+    } else {
+        Err(EnvelopeError::invalid(
+            "type",
+            text,
+            "use 1 to 64 of a-z, 0-9 and _, beginning with a letter, and from the second form on .v and its number",
+        ))
+    }
+}
+
+/// Snake case, so that `type` and `subject` can be taken apart again.
+fn is_word(text: &str) -> bool {
     let bytes = text.as_bytes();
-    if (1..=64).contains(&bytes.len())
+    (1..=64).contains(&bytes.len())
         && bytes[0].is_ascii_lowercase()
         && bytes
             .iter()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_')
-    {
+}
+
+/// Kinds are one word.
+fn check_word(field: &'static str, text: &str) -> Result<(), EnvelopeError> {
+    if is_word(text) {
         Ok(())
     } else {
         Err(EnvelopeError::invalid(
@@ -258,7 +307,7 @@ impl Envelope {
         self.seq
     }
 
-    /// The event's own type, such as `succeeded`.
+    /// The event's own type, such as `succeeded`, or `succeeded.v2` in its second form.
     pub fn event_type(&self) -> &str {
         &self.event_type
     }
@@ -303,9 +352,9 @@ impl Envelope {
         format!("{SOURCE_PREFIX}{}", self.origin)
     }
 
-    /// CloudEvents' `type`: `dev.slipway.<kind>.<event type>.v1`.
+    /// CloudEvents' `type`: see [`type_name`].
     pub fn type_name(&self) -> String {
-        format!("{TYPE_PREFIX}{}.{}{TYPE_SUFFIX}", self.kind, self.event_type)
+        type_name(&self.kind, &self.event_type)
     }
 
     /// CloudEvents' `subject`: `<kind>/<id>`.
@@ -483,17 +532,13 @@ impl Attributes {
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| invalid("sequence", &sequence, "write a whole number"))?;
         let type_name = need("type", self.r#type)?;
-        let event_type = type_name
-            .strip_prefix(TYPE_PREFIX)
-            .and_then(|rest| rest.strip_suffix(TYPE_SUFFIX))
-            .and_then(|rest| rest.strip_prefix(kind)?.strip_prefix('.'))
-            .ok_or_else(|| {
-                invalid(
-                    "type",
-                    &type_name,
-                    "write dev.slipway.<kind>.<event type>.v1, of the subject's kind",
-                )
-            })?;
+        let event_type = event_type_of(&type_name, kind).ok_or_else(|| {
+            invalid(
+                "type",
+                &type_name,
+                "write dev.slipway.<kind>.<name>.v<N>, of the subject's kind",
+            )
+        })?;
         let time = need("time", self.time)?;
         let time: Timestamp = time
             .parse()

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 pub use config::BusConfig;
 pub use entry::EntryId;
-pub use envelope::{Envelope, EnvelopeBuilder, EnvelopeError, MAX_DATA_BYTES};
+pub use envelope::{Envelope, EnvelopeBuilder, EnvelopeError, MAX_DATA_BYTES, type_name};
 pub use memory::MemoryBus;
 use slipway_model::Timestamp;
 pub use streams::RedisBus;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt, stream};
-use slipway_events::{Bus, Envelope, EnvelopeError};
+use slipway_events::{Bus, Envelope, EnvelopeError, type_name};
 use slipway_ledger::{FeedFilter, FeedItem, Ledger, Sink, SinkError, StoredEvent};
 use slipway_proto::common::v1 as proto;
 use tonic::Status;
@@ -73,7 +73,7 @@ pub fn event(origin: &str, item: &FeedItem) -> proto::Event {
         cursor: cursor.clone(),
         id: format!("{}/{}/{}", event.kind, event.id, event.seq),
         source: format!("/slipway/{origin}"),
-        r#type: format!("dev.slipway.{}.{}.v1", event.kind, event.event_type),
+        r#type: type_name(&event.kind, &event.event_type),
         subject: format!("{}/{}", event.kind, event.id),
         time: Some(convert::timestamp(event.at)),
         sequence: event.seq,

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use slipway_model::Timestamp;
 
-use super::{Envelope, EnvelopeError, MAX_DATA_BYTES};
+use super::{Envelope, EnvelopeError, MAX_DATA_BYTES, type_name};
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -64,6 +64,44 @@ fn json_is_pinned_and_keeps_the_data_byte_for_byte() {
     assert_eq!(Envelope::from_json(&json).unwrap(), example());
 }
 
+/// The version of an event's form is part of its own type, but for the first: every event of before versions has that.
+#[test]
+fn a_type_ends_with_the_version_of_its_form() {
+    let built = |event_type: &str| {
+        Envelope::builder("build", "build", "bld-1".parse().unwrap(), 1)
+            .event_type(event_type)
+            .build()
+    };
+    for (event_type, wanted) in [
+        ("requested", "dev.slipway.build.requested.v1"),
+        ("requested.v2", "dev.slipway.build.requested.v2"),
+        ("lane_left.v17", "dev.slipway.build.lane_left.v17"),
+    ] {
+        let envelope = built(event_type).unwrap();
+        assert_eq!(envelope.type_name(), wanted);
+        assert_eq!(type_name("build", event_type), wanted);
+        let read = Envelope::from_fields(envelope.to_fields()).unwrap();
+        assert_eq!((read.event_type(), &read), (event_type, &envelope));
+        assert_eq!(Envelope::from_json(&envelope.to_json()).unwrap(), envelope);
+    }
+    for bad in [
+        "requested.v1",
+        "requested.v0",
+        "requested.v02",
+        "requested.v",
+        "requested.2",
+        "requested.v2.v3",
+        "requested.v99999999999",
+        ".v2",
+        "Requested.v2",
+    ] {
+        assert!(
+            matches!(built(bad), Err(EnvelopeError::Invalid { field: "type", .. })),
+            "{bad}"
+        );
+    }
+}
+
 #[test]
 fn empty_extensions_are_left_out() {
     let envelope = Envelope::builder("deploy", "lane", "prod/web/api".parse().unwrap(), 1)
@@ -94,6 +132,14 @@ fn each_wrong_field_is_named() {
         ("source", "/slipway/Build"),
         ("type", "dev.slipway.change.succeeded.v1"),
         ("type", "dev.slipway.build.succeeded"),
+        ("type", "dev.slipway.build.succeeded.v0"),
+        ("type", "dev.slipway.build.succeeded.v02"),
+        ("type", "dev.slipway.build.succeeded.v+2"),
+        ("type", "dev.slipway.build.succeeded.v2.v1"),
+        ("type", "dev.slipway.build.succeeded.v1.v1"),
+        ("type", "dev.slipway.build.succeeded.w2"),
+        ("type", "dev.slipway.build..v1"),
+        ("type", "dev.slipway.build.v2"),
         ("type", "dev.slipway.build.Succeeded.v1"),
         ("subject", "build"),
         ("subject", "build/"),
@@ -170,7 +216,7 @@ proptest! {
         kind in "[a-z][a-z0-9_]{0,20}",
         id in "[!-~]{1,60}",
         seq in 1..=u64::MAX,
-        event_type in "[a-z][a-z0-9_]{0,20}",
+        event_type in "[a-z][a-z0-9_]{0,20}(\\.v([2-9]|[1-9][0-9]))?",
         micros in 0..4_000_000_000_000_000_i64,
         correlation in "[^\\p{Cc}]{0,40}",
         service in "|[a-z]([a-z0-9-]{0,20}[a-z0-9])?",

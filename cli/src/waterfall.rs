@@ -27,8 +27,8 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
         status(release.status()),
         seconds(end - begin)
     );
-    if let Some(image) = &release.image {
-        let _ = writeln!(out, "image  {}@{}", image.name, image.digest);
+    for image in &release.images {
+        let _ = writeln!(out, "image  {}@{}", image.repository, image.digest);
     }
     let _ = writeln!(out, "trace  {}", release.trace_id);
     let _ = writeln!(out);

@@ -67,7 +67,7 @@ async fn approve_everything(suite: &Suite, release: &str) {
 fn check_success(suite: &Suite, service: &str, version: &str, release: &Release, environments: &[&str]) {
     assert_status(release, Status::Succeeded);
     assert!(release.waiting_on.is_none() && release.end_time.is_some());
-    let digest = &release.image.as_ref().unwrap().digest;
+    let digest = &release.images[0].digest;
     for environment in environments {
         let namespace = format!("{service}-{environment}");
         assert_eq!(
@@ -175,7 +175,7 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
             .unwrap(),
         "A"
     );
-    let digest = &good.image.as_ref().unwrap().digest;
+    let digest = &good.images[0].digest;
     assert_eq!(suite.gitops.wanted_digest(service, "dev").as_ref(), Some(digest));
     assert!(
         !bad.steps.iter().any(|step| step.environment == "staging"),

@@ -129,7 +129,7 @@ async fn run(template: &Template, fault: (&str, String)) -> Outcome {
 fn check(dev: &mut Embedded, release: &Release, name: &str) {
     let all = format!("{name}: {}", told(Some(release)));
     assert_eq!(release.status(), Status::Succeeded, "{all}");
-    let digest = release.image.as_ref().unwrap().digest.clone();
+    let digest = release.images[0].digest.clone();
     let environments = dev.service.environments;
 
     // One commit for each environment, in their order, each by another change, all of this release.
@@ -291,8 +291,8 @@ async fn an_older_release_never_lands_on_a_newer_one() {
         assert_eq!(new.status(), Status::Succeeded, "{}", told(Some(&new)));
         // It had changed git, so it keeps its place and is not superseded.
         assert_eq!(old.status(), Status::Succeeded, "{}", told(Some(&old)));
-        let digest = new.image.unwrap().digest;
-        assert_ne!(digest, old.image.unwrap().digest);
+        let digest = new.images[0].digest.clone();
+        assert_ne!(digest, old.images[0].digest);
         let cluster = dev.cluster();
         assert_eq!(cluster.get("shop-dev", "shop", "version").unwrap(), "new");
         assert_eq!(cluster.running_digests("shop-dev"), std::slice::from_ref(&digest));

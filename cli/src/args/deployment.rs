@@ -63,8 +63,8 @@ pub(crate) struct DeployArgs {
     pub(crate) service: String,
     /// Its environment.
     pub(crate) environment: String,
-    /// The image that must run: NAME@sha256:…
-    #[arg(long, value_name = "NAME@DIGEST", value_parser = image)]
+    /// The image that must run: REPOSITORY@sha256:…
+    #[arg(long, value_name = "REPOSITORY@DIGEST", value_parser = image)]
     pub(crate) image: (String, String),
     /// The full commit of the GitOps repository; none where the catalog has no repository for the environment.
     #[arg(long, default_value = "", value_name = "SHA")]
@@ -99,8 +99,8 @@ pub(crate) struct RollbackArgs {
 
 fn image(text: &str) -> Result<(String, String), String> {
     text.split_once('@')
-        .map(|(name, digest)| (name.to_owned(), digest.to_owned()))
-        .ok_or_else(|| "write it NAME@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
+        .map(|(repository, digest)| (repository.to_owned(), digest.to_owned()))
+        .ok_or_else(|| "write it REPOSITORY@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
 }
 
 fn status(text: &str) -> Result<Status, String> {

@@ -93,16 +93,16 @@ pub(crate) async fn run(
 }
 
 async fn start(context: &Context, output: Output, args: DeployArgs) -> Result<Outcome, Failure> {
-    let (name, digest) = args.image;
+    let (repository, digest) = args.image;
     let request = DeployRequest {
         request_id: args.request_id.unwrap_or_else(request_id),
         service: args.service,
         environment: args.environment,
-        image: Some(Image {
-            name,
+        images: vec![Image {
+            repository,
             digest,
-            tags: Vec::new(),
-        }),
+            ..Image::default()
+        }],
         commit: args.commit,
         ..DeployRequest::default()
     };

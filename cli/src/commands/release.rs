@@ -93,11 +93,16 @@ fn planned(plan: &Plan) -> String {
             ),
         ]);
     }
+    let images: Vec<&str> = plan
+        .images
+        .iter()
+        .map(|image| image.repository.as_str())
+        .collect();
     format!(
         "{} {} → {}\n{rows}\nplan {}\n",
         plan.service,
         waterfall::short(&plan.commit),
-        plan.image_name,
+        images.join(", "),
         plan.hash
     )
 }
@@ -112,7 +117,7 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
         plan_hash: args.plan_hash,
         on_behalf_of: String::new(),
         labels: args.labels.into_iter().collect(),
-        image: None,
+        images: Vec::new(),
     };
     let release = present(
         context

@@ -1,8 +1,13 @@
 //! The envelope of an event: CloudEvents 1.0 (<https://github.com/cloudevents/spec>), attributes and extensions.
 
+mod event_type;
+
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use slipway_model::{Id, Name, Timestamp, TraceContext};
+
+pub use event_type::type_name;
+use event_type::{check_event_type, event_type_of, is_word};
 
 /// The data of one event is JSON of at most this many bytes.
 pub const MAX_DATA_BYTES: usize = 256 * 1024;
@@ -14,9 +19,6 @@ const MAX_CORRELATION_BYTES: usize = 256;
 const SPEC_VERSION: &str = "1.0";
 const CONTENT_TYPE: &str = "application/json";
 const SOURCE_PREFIX: &str = "/slipway/";
-const TYPE_PREFIX: &str = "dev.slipway.";
-/// Event types are at most this many bytes.
-const MAX_TYPE_BYTES: usize = 64;
 
 /// One thing that has happened to one aggregate: immutable, and well-formed by construction.
 ///
@@ -200,59 +202,6 @@ impl EnvelopeBuilder {
             data: self.data,
         })
     }
-}
-
-/// CloudEvents' `type` of an event: `dev.slipway.<kind>.<name>.v<N>`. The event's own type is its name alone in its first
-/// form, and `<name>.v<N>` from the second on: `requested` is `….requested.v1`, `requested.v2` is `….requested.v2`. An
-/// event keeps the form that it was recorded in, however often it is published.
-pub fn type_name(kind: &str, event_type: &str) -> String {
-    let version = if event_type.contains('.') { "" } else { ".v1" };
-    format!("{TYPE_PREFIX}{kind}.{event_type}{version}")
-}
-
-/// The event's own type, from CloudEvents' `type` of an event of this kind: what [`type_name`] was made from.
-fn event_type_of<'a>(type_name: &'a str, kind: &str) -> Option<&'a str> {
-    let rest = type_name.strip_prefix(TYPE_PREFIX)?;
-    let versioned = rest.strip_prefix(kind)?.strip_prefix('.')?;
-    match versioned.strip_suffix(".v1") {
-        Some(name) => (!name.contains('.')).then_some(name),
-        // Another version belongs to the event's own type, which is checked when the envelope is built.
-        None => versioned.contains('.').then_some(versioned),
-    }
-}
-
-/// A name in snake case, and perhaps `.v` with a whole number from 2 on: the first form has none.
-fn check_event_type(text: &str) -> Result<(), EnvelopeError> {
-    let (name, version) = match text.split_once('.') {
-        Some((name, version)) => (name, Some(version)),
-        None => (text, None),
-    };
-    let counts = |version: &str| {
-        version.strip_prefix('v').is_some_and(|number| {
-            number.bytes().all(|b| b.is_ascii_digit())
-                && !number.starts_with('0')
-                && number.parse::<u32>().is_ok_and(|number| number >= 2)
-        })
-    };
-    if is_word(name) && text.len() <= MAX_TYPE_BYTES && version.is_none_or(counts) {
-        Ok(())
-    } else {
-        Err(EnvelopeError::invalid(
-            "type",
-            text,
-            "use 1 to 64 of a-z, 0-9 and _, beginning with a letter, and from the second form on .v and its number",
-        ))
-    }
-}
-
-/// Snake case, so that `type` and `subject` can be taken apart again.
-fn is_word(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    (1..=64).contains(&bytes.len())
-        && bytes[0].is_ascii_lowercase()
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_')
 }
 
 /// Kinds are one word.

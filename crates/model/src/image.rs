@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, text_type};
+use crate::{Invalid, Name, text_type};
 
 /// The digest of a manifest: `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -218,9 +218,143 @@ impl fmt::Display for ImageRef {
     }
 }
 
+/// Which images a service has: what one is called, and the repository that it is kept in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceImage {
+    /// Unique among the service's images; the service's own name where it has one and nobody named it.
+    pub name: Name,
+    pub repository: ImageName,
+}
+
+/// One of a service's images as it was built or is to run. `Image` is pinned by its digest; an `Image<Option<Digest>>` may
+/// be known by its tags alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(serialize = "D: Serialize, for<'a> &'a D: Into<Option<&'a Digest>>"))]
+pub struct Image<D = Digest> {
+    /// Which of the service's images it is; see [`ServiceImage::name`].
+    pub name: Name,
+    pub repository: ImageName,
+    #[serde(skip_serializing_if = "is_unknown")]
+    pub digest: D,
+    /// Tags that point to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+}
+
+fn is_unknown<D>(digest: &D) -> bool
+where
+    for<'a> &'a D: Into<Option<&'a Digest>>,
+{
+    digest.into().is_none()
+}
+
+impl Image {
+    /// The image as manifests name it: by its digest.
+    pub fn reference(&self) -> ImageRef {
+        self.repository.at(&self.digest)
+    }
+}
+
+impl Image<Option<Digest>> {
+    /// The image that a text names, as that one of its service's.
+    pub fn named(name: Name, reference: ImageRef) -> Self {
+        Self {
+            name,
+            repository: reference.name,
+            digest: reference.digest,
+            tags: reference.tag.into_iter().collect(),
+        }
+    }
+}
+
+/// The images of a service that go through a release, a deployment or a change together: a list wherever they are
+/// written. Exactly one is accepted until several are supported, and this is the one place that says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    try_from = "Vec<T>",
+    into = "Vec<T>",
+    bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>")
+)]
+pub struct Images<T = Image>(T);
+
+/// A list of images that is not a list of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("give exactly one; several images are not supported yet")]
+pub struct NotOneImage;
+
+impl<T> Images<T> {
+    /// The only image of its service.
+    pub fn one(image: T) -> Self {
+        Self(image)
+    }
+
+    /// The only image there is.
+    pub fn only(&self) -> &T {
+        &self.0
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[T] {
+        std::slice::from_ref(&self.0)
+    }
+}
+
+impl<T> TryFrom<Vec<T>> for Images<T> {
+    type Error = NotOneImage;
+
+    fn try_from(images: Vec<T>) -> Result<Self, NotOneImage> {
+        let [image] = <[T; 1]>::try_from(images).map_err(|_| NotOneImage)?;
+        Ok(Self(image))
+    }
+}
+
+impl<T> From<Images<T>> for Vec<T> {
+    fn from(images: Images<T>) -> Self {
+        vec![images.0]
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Digest, ImageName, ImageRef, Tag};
+    use serde_json::json;
+
+    use super::{Digest, Image, ImageName, ImageRef, Images, Tag};
+
+    /// The form that events keep.
+    #[test]
+    fn images_are_a_list_of_exactly_one() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let one = json!([{
+            "name": "web", "repository": "r.example/shop/web", "digest": digest, "tags": ["1.2"],
+        }]);
+        let images: Images = serde_json::from_value(one.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&images).unwrap(), one);
+        assert_eq!(
+            images.only().reference().to_string(),
+            format!("r.example/shop/web@{digest}")
+        );
+        for bad in [json!([]), json!([one[0], one[0]])] {
+            let error = serde_json::from_value::<Images>(bad).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "give exactly one; several images are not supported yet"
+            );
+        }
+    }
+
+    #[test]
+    fn a_digest_is_left_out_only_where_a_tag_is_enough() {
+        let by_tag = json!({ "name": "web", "repository": "r.example/shop/web", "tags": ["1.2"] });
+        let image: Image<Option<Digest>> = serde_json::from_value(by_tag.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&image).unwrap(), by_tag);
+        assert_eq!(
+            Image::named("web".parse().unwrap(), "r.example/shop/web:1.2".parse().unwrap()),
+            image
+        );
+        let error = serde_json::from_value::<Image>(by_tag).unwrap_err();
+        assert_eq!(error.to_string(), "missing field `digest`");
+    }
 
     #[test]
     fn references_read_and_print_back() {

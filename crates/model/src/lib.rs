@@ -15,7 +15,7 @@ mod trace;
 pub use actor::{Actor, Principal};
 pub use git::{BranchName, CommitSha};
 pub use id::Id;
-pub use image::{Digest, ImageName, ImageRef, Tag};
+pub use image::{Digest, Image, ImageName, ImageRef, Images, NotOneImage, ServiceImage, Tag};
 pub use name::Name;
 pub use time::Timestamp;
 pub use trace::{SpanId, TraceContext, TraceId};

@@ -2,13 +2,15 @@
 
 use std::str::FromStr;
 
-use slipway_model::{Actor, Digest, ImageName, Name, Principal, Tag, Timestamp, TraceContext};
+use slipway_model::{Actor, Digest, Image, Images, Name, NotOneImage, Principal, Timestamp, TraceContext};
 use slipway_proto::common::v1 as proto;
 
 use crate::ApiError;
 
 /// A text field is at most this long unless its type says otherwise: enough for a sentence, too little for a file.
 pub const MAX_TEXT: usize = 4096;
+/// An image that a request names has at most so many tags.
+const MAX_TAGS: usize = 32;
 
 /// Parses a field into one of the model's types; empty counts as missing.
 ///
@@ -192,13 +194,60 @@ pub fn link(rel: impl Into<String>, href: impl Into<String>) -> proto::Link {
     }
 }
 
-/// An image; the tags may be empty.
-pub fn image(name: &ImageName, digest: &Digest, tags: &[Tag]) -> proto::Image {
+/// One of a service's images.
+pub fn image<'a, D>(image: &'a Image<D>) -> proto::Image
+where
+    &'a D: Into<Option<&'a Digest>>,
+{
+    let digest: Option<&Digest> = (&image.digest).into();
     proto::Image {
-        name: name.to_string(),
-        digest: digest.to_string(),
-        tags: tags.iter().map(ToString::to_string).collect(),
+        name: image.name.to_string(),
+        repository: image.repository.to_string(),
+        digest: digest.map(ToString::to_string).unwrap_or_default(),
+        tags: image.tags.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// The images of a service.
+pub fn images<'a, D>(images: &'a Images<Image<D>>) -> Vec<proto::Image>
+where
+    &'a D: Into<Option<&'a Digest>>,
+{
+    images.as_slice().iter().map(image).collect()
+}
+
+/// The images that a request names in its field `images`: exactly one, until several are supported. One without a name is
+/// the service's `only` one. `digest` reads the digest: [`field`] where it must be given, [`optional`] where a tag is enough.
+///
+/// # Errors
+/// [`ApiError::Invalid`] naming `images`, or the part of one of them that is not valid: `images[0].digest`.
+pub fn from_images<D>(
+    only: &Name,
+    images: &[proto::Image],
+    digest: impl Fn(&str, &str) -> Result<D, ApiError>,
+) -> Result<Images<Image<D>>, ApiError> {
+    let one = |(index, image): (usize, &proto::Image)| {
+        let of = |part: &str| format!("images[{index}].{part}");
+        if image.tags.len() > MAX_TAGS {
+            return Err(ApiError::invalid(of("tags"), format!("give at most {MAX_TAGS}")));
+        }
+        Ok(Image {
+            name: optional(&of("name"), &image.name)?.unwrap_or_else(|| only.clone()),
+            repository: field(&of("repository"), &image.repository)?,
+            digest: digest(&of("digest"), &image.digest)?,
+            tags: image
+                .tags
+                .iter()
+                .map(|tag| field(&of("tags"), tag))
+                .collect::<Result<_, _>>()?,
+        })
+    };
+    // Counted before they are read, so that a list without end is not.
+    if images.len() != 1 {
+        return Err(ApiError::invalid("images", NotOneImage));
+    }
+    let images: Vec<Image<D>> = images.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    Images::try_from(images).map_err(|error| ApiError::invalid("images", error))
 }
 
 /// The trace context that a request came with, if any: what the trace layer found, else the `traceparent` header.

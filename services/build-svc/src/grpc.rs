@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use serde::Serialize;
 use slipway_ledger::{Ledger, Meta, Request as Once, Snapshot};
-use slipway_model::{Id, Name};
+use slipway_model::{Id, Image, Name};
 use slipway_proto::{
     build::v1::{self as proto, build_service_server::BuildService},
     common::v1::waiting_on::Kind,
@@ -409,10 +409,14 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
     resource.service = request.service.to_string();
     resource.requested_by = Some(convert::actor(&request.requested_by));
     resource.spec = Some(spec_to_proto(request));
-    resource.image = state
-        .digest
-        .as_ref()
-        .map(|digest| convert::image(&request.recipe.image, digest, &state.tags));
+    resource.image = state.digest.as_ref().map(|digest| {
+        convert::image(&Image {
+            name: request.service.clone(),
+            repository: request.recipe.image.clone(),
+            digest: digest.clone(),
+            tags: state.tags.clone(),
+        })
+    });
     if !state.status.is_final() {
         let (since, message) = match (state.started_at, state.retry_at) {
             (None, _) => (

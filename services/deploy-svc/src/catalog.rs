@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{BranchName, ImageName, Name, duration};
+use slipway_model::{BranchName, Images, Name, ServiceImage, duration};
 pub use slipway_verdict::{Target, Verify, WorkloadKind};
 
 pub use bake::{Bake, Metric};
@@ -40,14 +40,14 @@ pub struct Catalog {
     services: Vec<Service>,
 }
 
-/// One service: where its source is, what image it becomes, and where it runs.
+/// One service: where its source is, what images it becomes, and where it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub name: Name,
     /// URL of the source repository, without credentials.
     pub repository: String,
-    /// The image's name without tag.
-    pub image: ImageName,
+    /// What it is built into. The short form of the catalog gives its one image the service's name.
+    pub images: Images<ServiceImage>,
     pub build: Build,
     /// Which branches release to which environments; the first pattern that matches counts.
     pub branches: Vec<BranchRule>,

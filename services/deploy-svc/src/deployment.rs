@@ -12,6 +12,7 @@ mod evolve;
 mod request;
 mod state;
 mod timing;
+pub mod v1;
 
 use std::time::Duration;
 
@@ -114,10 +115,17 @@ pub enum DeploymentCommand {
     Wake,
 }
 
-/// What has happened to a deployment. Their JSON form is pinned by golden files.
+/// What has happened to a deployment. Their JSON form is pinned by golden files; what has a newer form is read in the old
+/// one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DeploymentEvent {
+    #[serde(rename = "requested")]
+    RequestedV1 {
+        request: Box<v1::Request>,
+        deadline: Timestamp,
+    },
+    #[serde(rename = "requested.v2")]
     Requested {
         request: Box<DeploymentRequest>,
         deadline: Timestamp,
@@ -237,7 +245,7 @@ pub enum DeploymentRefusal {
 
 impl Decider for Deployment {
     const KIND: &'static str = "deployment";
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     type State = DeploymentState;
     type Command = DeploymentCommand;

@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub use shown::{deployment_proto, evidence_proto, target_proto};
+pub(crate) use start::known_images;
 
 #[derive(Clone)]
 pub struct DeployApi {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{Decider, Ledger, Meta, Request as Once, Snapshot, TransactError};
-use slipway_model::{Actor, BranchName, CommitSha, Id, TraceContext};
+use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, TraceContext};
 use slipway_proto::release::v1 as proto;
 use slipway_server::{
     Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
@@ -21,9 +21,7 @@ use crate::{
     lane::Lane,
     owners,
     plan::{Plan, PlanError, Wanted},
-    release::{
-        self, BuiltImage, Release, ReleaseCommand, ReleaseRefusal, ReleaseState, StepKind, StepStatus,
-    },
+    release::{self, Release, ReleaseCommand, ReleaseRefusal, ReleaseState, StepKind, StepStatus},
 };
 use shown::{plan_proto, release_proto};
 
@@ -224,9 +222,10 @@ impl ReleaseApi {
                 .iter()
                 .collect::<std::collections::BTreeMap<_, _>>(),
             message
-                .image
-                .as_ref()
-                .map(|image| (&image.name, &image.digest, &image.tags)),
+                .images
+                .iter()
+                .map(|image| (&image.name, &image.repository, &image.digest, &image.tags))
+                .collect::<Vec<_>>(),
         );
         let once = Once::new(caller.principal(), "StartRelease", &message.request_id, &asked);
         caller.require_somewhere(Action::Start)?;
@@ -293,11 +292,7 @@ impl ReleaseApi {
         }
         Ok(release::Request {
             labels: convert::labels(message.labels.clone())?,
-            image: message
-                .image
-                .as_ref()
-                .map(|image| built_image(&plan, image))
-                .transpose()?,
+            images: built_images(&plan, &message.images)?,
             plan,
             requested_by,
             caller: trace,
@@ -305,24 +300,17 @@ impl ReleaseApi {
     }
 }
 
-fn built_image(plan: &Plan, image: &slipway_proto::common::v1::Image) -> Result<BuiltImage, ApiError> {
-    let built = BuiltImage {
-        name: convert::field("image.name", &image.name)?,
-        digest: convert::field("image.digest", &image.digest)?,
-        tags: image
-            .tags
-            .iter()
-            .map(|tag| convert::field("image.tags", tag))
-            .collect::<Result<_, _>>()?,
-    };
-    if built.name != plan.image_name {
-        let message = format!(
-            "is {}, but the catalog's image of this service is {}",
-            built.name, plan.image_name
-        );
-        return Err(ApiError::invalid("image.name", message));
+/// The images that a request brings, which must be the plan's; none means that they are built.
+fn built_images(
+    plan: &Plan,
+    images: &[slipway_proto::common::v1::Image],
+) -> Result<Option<Images>, ApiError> {
+    if images.is_empty() {
+        return Ok(None);
     }
-    Ok(built)
+    let built = convert::from_images(&plan.images.only().name, images, convert::field::<Digest>)?;
+    grpc_deploy::known_images(&built, &plan.images)?;
+    Ok(Some(built))
 }
 
 /// Why a release was not started.

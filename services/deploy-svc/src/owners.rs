@@ -13,13 +13,13 @@ use async_trait::async_trait;
 pub use builds::Builds;
 pub use changes::Changes;
 pub use deployments::Deployments;
-pub(crate) use deployments::fencing_epoch;
-use slipway_model::{Id, SpanId, TraceContext, TraceId};
+pub(crate) use deployments::{fencing_epoch, put_back};
+use slipway_model::{Id, Image, SpanId, TraceContext, TraceId};
 
 use crate::{
     catalog::GitOps,
     plan::{Plan, PlannedEnvironment},
-    release::{BuiltImage, ChangeMade, Observation, Reason, ReleaseState, Step},
+    release::{ChangeMade, Observation, Reason, ReleaseState, Step},
 };
 
 /// A step of a release as its owner needs to see it.
@@ -109,8 +109,9 @@ impl<'a> Order<'a> {
         gitops.ok_or_else(|| missing("a GitOps repository"))
     }
 
-    fn image(&self) -> Result<&'a BuiltImage, CallError> {
-        self.state.image.as_ref().ok_or_else(|| missing("an image"))
+    fn image(&self) -> Result<&'a Image, CallError> {
+        let images = self.state.images.as_ref().ok_or_else(|| missing("an image"))?;
+        Ok(images.only())
     }
 
     fn change(&self) -> Result<&'a ChangeMade, CallError> {

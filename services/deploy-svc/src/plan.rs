@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{BranchName, CommitSha, Id, ImageName, Name};
+use slipway_model::{BranchName, CommitSha, Id, Images, Name, ServiceImage};
 
 use crate::{
     catalog::{
@@ -30,7 +30,7 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
     pub repository_url: String,
-    pub image_name: ImageName,
+    pub images: Images<ServiceImage>,
     pub build: Build,
     /// In the order of promotion; at least one.
     pub environments: Vec<PlannedEnvironment>,
@@ -108,7 +108,7 @@ impl Plan {
             commit: wanted.commit.clone(),
             branch: wanted.branch.clone(),
             repository_url: service.repository.clone(),
-            image_name: service.image.clone(),
+            images: service.images.clone(),
             build: service.build.clone(),
             environments,
             catalog_hash: catalog.hash().to_owned(),

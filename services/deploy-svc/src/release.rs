@@ -12,6 +12,7 @@ mod decide;
 mod next;
 mod state;
 mod time;
+pub mod v1;
 mod words;
 
 #[cfg(test)]
@@ -22,10 +23,10 @@ use std::time::Duration;
 pub use next::Then;
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, Id, Timestamp, TraceContext};
+use slipway_model::{Actor, Id, Images, Name, Timestamp, TraceContext};
 pub use state::{
-    BuiltImage, ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind,
-    StepStatus, Stop, Waiting, WaitingKind,
+    ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
+    Waiting, WaitingKind,
 };
 pub use time::{Party, TimeSpent};
 
@@ -85,9 +86,9 @@ pub struct Request {
     pub requested_by: Actor,
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub labels: std::collections::BTreeMap<String, String>,
-    /// An image that was built already.
+    /// Images that were built already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<BuiltImage>,
+    pub images: Option<Images>,
     /// The span that the caller was in; linked to the release's trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<TraceContext>,
@@ -115,7 +116,7 @@ pub enum Facts {
     #[default]
     None,
     Built {
-        image: BuiltImage,
+        images: Images,
         authors: Vec<String>,
     },
     Lane {
@@ -124,9 +125,13 @@ pub enum Facts {
     Changed(ChangeMade),
 }
 
+/// What has happened to a release. Their JSON form is pinned by golden files; what has a newer form is read in the old one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ReleaseEvent {
+    #[serde(rename = "requested")]
+    RequestedV1(Box<v1::Request>),
+    #[serde(rename = "requested.v2")]
     Requested(Box<Request>),
     Started {
         step: String,
@@ -155,8 +160,22 @@ pub enum ReleaseEvent {
     Overdue {
         step: String,
     },
+    #[serde(rename = "advanced")]
+    AdvancedV1(Box<v1::Advance>),
     /// A step ended, and the next one is queued or the release is over.
+    #[serde(rename = "advanced.v2")]
     Advanced(Box<Advance>),
+}
+
+impl ReleaseEvent {
+    /// The end of a step, in whichever form it was recorded, of a release of this service.
+    pub fn into_advance(self, service: &Name) -> Option<Advance> {
+        match self {
+            Self::Advanced(advance) => Some(*advance),
+            Self::AdvancedV1(old) => Some(old.of(service)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -196,7 +215,7 @@ pub enum ReleaseRefusal {
 
 impl Decider for Release {
     const KIND: &'static str = "release";
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     type State = ReleaseState;
     type Command = ReleaseCommand;

@@ -36,7 +36,7 @@ impl Sink for SpanSink {
         let mut spans = Vec::new();
         let mut ended = Vec::new();
         for event in batch.iter().filter(|event| event.kind == Release::KIND) {
-            let Ok(ReleaseEvent::Advanced(advance)) = serde_json::from_str(&event.data) else {
+            let Some(advance) = advance_of(event) else {
                 continue;
             };
             if let Some(release) = self
@@ -59,6 +59,13 @@ impl Sink for SpanSink {
     async fn last_entry(&self) -> Result<Option<String>, SinkError> {
         Ok(Some(NOTHING_LOST.to_owned()))
     }
+}
+
+/// The end of a step that an event tells.
+fn advance_of(event: &StoredEvent) -> Option<Advance> {
+    let service = event.service.parse().ok()?;
+    let event: ReleaseEvent = serde_json::from_str(&event.data).ok()?;
+    event.into_advance(&service)
 }
 
 impl SpanSink {
@@ -177,10 +184,10 @@ fn root_span(release: &Id, state: &ReleaseState) -> Option<SpanRecord> {
         KeyValue::new(names::VCS_REF_HEAD_REVISION, plan.commit.to_string()),
         KeyValue::new(names::RELEASE_ID, release.to_string()),
     ];
-    if let Some(image) = &state.image {
+    if let Some(images) = &state.images {
         attributes.push(KeyValue::new(
             names::OCI_MANIFEST_DIGEST,
-            image.digest.to_string(),
+            images.only().digest.to_string(),
         ));
     }
     let error = state

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
-use slipway_model::CommitSha;
+use slipway_model::{CommitSha, Images};
 
 cluster_tests! {
     configure: |config| config.argo_cd = Some(local_cluster::ArgoCd::default()),
@@ -141,7 +141,7 @@ async fn the_image_is_followed_to_its_pods(bench: &Bench) {
     assert_eq!(ready().await, (Some(2), Some(2), Some(2)));
     let second = git.commit("shop", &shop(bench, &bench.b, "ok"));
     let request = DeploymentRequest {
-        digest: bench.b.clone(),
+        images: Images::one(bench.built(&bench.b)),
         ..sync(bench, &second, 2, ArgoCd::default())
     };
     succeeded(&bench.run(request).await);
@@ -372,7 +372,7 @@ async fn health_of_before_is_not_believed(bench: &Bench) {
     // The second one breaks; the application still says Healthy, of the first.
     let commit = git.commit("shop", &shop(bench, &bench.b, "crash"));
     let request = DeploymentRequest {
-        digest: bench.b.clone(),
+        images: Images::one(bench.built(&bench.b)),
         ..sync(bench, &commit, 2, ArgoCd::default())
     };
     let state = bench.run(request).await;

@@ -21,7 +21,7 @@ use deploy_svc::{
     result::Measurement,
 };
 use serde_json::{Value, json};
-use slipway_model::{Actor, Name, Timestamp};
+use slipway_model::{Actor, Image, Images, Name, Timestamp};
 use slipway_testbed::Prometheus;
 use slipway_verdict::analysis::{self, Sample, Verdict};
 use tokio::net::TcpListener;
@@ -128,8 +128,12 @@ fn request() -> DeploymentRequest {
             kind: WorkloadKind::Deployment,
             name: "shop".to_owned(),
         },
-        image: "registry.example/shop".parse().unwrap(),
-        digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+        images: Images::one(Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+            digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            tags: Vec::new(),
+        }),
         source: None,
         epoch: 1,
         action: Action::Apply,

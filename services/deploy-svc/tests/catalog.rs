@@ -100,6 +100,31 @@ fn a_good_catalog_has_defaults_and_the_order_of_promotion() {
 }
 
 #[test]
+fn an_image_has_the_services_name_unless_the_catalog_gives_it_one() {
+    let images = |text: &str| {
+        let catalog = parse(text);
+        serde_json::to_value(&catalog.service("shop").unwrap().images).unwrap()
+    };
+    let repository = "registry.example/shop";
+    assert_eq!(
+        images(GOOD),
+        serde_json::json!([{ "name": "shop", "repository": repository }])
+    );
+    let longer = GOOD.replace(
+        "    image: registry.example/shop\n",
+        "    images:\n      - { name: web, repository: registry.example/shop }\n",
+    );
+    assert_eq!(
+        images(&longer),
+        serde_json::json!([{ "name": "web", "repository": repository }])
+    );
+    let gitops = parse(&longer).service("shop").unwrap().environments[0]
+        .gitops
+        .clone();
+    assert_eq!(gitops.unwrap().image, repository, "as with the short form");
+}
+
+#[test]
 fn branches_find_their_environments() {
     let catalog = parse(GOOD);
     let shop = catalog.service("shop").unwrap();
@@ -278,6 +303,30 @@ fn what_makes_no_sense_is_named_by_its_path() {
             "name: health",
             &format!("{dev}.checks[1]"),
             "unique",
+        ),
+        (
+            "    image: registry.example/shop\n",
+            "",
+            "services.shop.image",
+            "is missing",
+        ),
+        (
+            "    image: registry.example/shop\n",
+            "    image: registry.example/shop\n    images: [{ name: web, repository: registry.example/shop }]\n",
+            "services.shop.images",
+            "one of the two",
+        ),
+        (
+            "    image: registry.example/shop\n",
+            "    images: []\n",
+            "services.shop.images",
+            "give exactly one",
+        ),
+        (
+            "    image: registry.example/shop\n",
+            "    images: [{ name: web, repository: r.example/web }, { name: worker, repository: r.example/worker }]\n",
+            "services.shop.images",
+            "several images are not supported yet",
         ),
         (
             "interval: 250ms",

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fmt::Debug, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use deploy_svc::{
     catalog::Catalog,
@@ -11,13 +16,14 @@ use deploy_svc::{
     plan::{Plan, Wanted},
     reason::Reason,
     release::{
-        Advance, BuiltImage, ChangeMade, Facts, ReleaseEvent, ReleaseStatus, Request, StepKind, StepStatus,
-        Stop, Then, Waiting, WaitingKind,
+        Advance, ChangeMade, Facts, Release, ReleaseEvent, ReleaseState, ReleaseStatus, Request, StepKind,
+        StepStatus, Stop, Then, Waiting, WaitingKind,
     },
 };
 use pretty_assertions::assert_eq;
 use serde::{Serialize, de::DeserializeOwned};
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_ledger::Decider;
+use slipway_model::{Actor, Id, Image, Images, Principal, Timestamp};
 
 const CATALOG: &str = r"
 environments: [dev]
@@ -63,16 +69,21 @@ fn alice() -> Actor {
     Actor::direct(Principal::new("token", "alice"))
 }
 
-fn image() -> BuiltImage {
-    BuiltImage {
-        name: "registry.example/shop".parse().unwrap(),
+fn images() -> Images {
+    Images::one(Image {
+        name: "shop".parse().unwrap(),
+        repository: "registry.example/shop".parse().unwrap(),
         digest: format!("sha256:{}", "b".repeat(64)).parse().unwrap(),
         tags: vec!["1a2b3c4".parse().unwrap()],
-    }
+    })
+}
+
+fn golden(kind: &str, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{kind}/{name}.json"))
 }
 
 fn check<E: Serialize + DeserializeOwned + Debug + PartialEq>(kind: &str, name: &str, event: &E) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{kind}/{name}.json"));
+    let path = golden(kind, name);
     let json = serde_json::to_value(event).unwrap();
     if !path.exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
         fs::write(&path, serde_json::to_string_pretty(&json).unwrap() + "\n").unwrap();
@@ -98,7 +109,7 @@ fn events_of_releases_keep_their_json_form() {
             ..alice()
         },
         labels: BTreeMap::from([("team".to_owned(), "web".to_owned())]),
-        image: Some(image()),
+        images: Some(images()),
         caller: Some(
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
                 .parse()
@@ -122,7 +133,7 @@ fn events_of_releases_keep_their_json_form() {
         change: id("chg-1"),
         commit: "2".repeat(40).parse().unwrap(),
         no_op: false,
-        previous: Some(image()),
+        previous: Some(images()),
     };
     let advance = |facts, then| {
         ReleaseEvent::Advanced(Box::new(Advance {
@@ -163,12 +174,12 @@ fn events_of_releases_keep_their_json_form() {
         reason: Some(Reason::new("CHECK_FAILED", "health said 500")),
     };
     let built = Facts::Built {
-        image: image(),
+        images: images(),
         authors: vec!["alice@example.com".to_owned()],
     };
     for (name, event) in [
-        ("requested", ReleaseEvent::Requested(Box::new(request))),
-        ("requested_full", ReleaseEvent::Requested(Box::new(full))),
+        ("requested.v2", ReleaseEvent::Requested(Box::new(request))),
+        ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
         (
             "started",
             ReleaseEvent::Started {
@@ -213,15 +224,84 @@ fn events_of_releases_keep_their_json_form() {
         ),
         ("stopping", ReleaseEvent::Stopping { step: step.clone() }),
         ("overdue", ReleaseEvent::Overdue { step: step.clone() }),
-        ("advanced", advance(Facts::None, next())),
-        ("advanced_built", advance(built, next())),
-        ("advanced_lane", advance(Facts::Lane { epoch: 7 }, next())),
-        ("advanced_changed", advance(Facts::Changed(change), next())),
-        ("advanced_to_the_end", advance(Facts::None, failed)),
-        ("advanced_to_prepare", advance(Facts::None, prepare)),
-        ("advanced_skipped", skipped),
+        ("advanced.v2", advance(Facts::None, next())),
+        ("advanced_built.v2", advance(built, next())),
+        ("advanced_lane.v2", advance(Facts::Lane { epoch: 7 }, next())),
+        ("advanced_changed.v2", advance(Facts::Changed(change), next())),
+        ("advanced_to_the_end.v2", advance(Facts::None, failed)),
+        ("advanced_to_prepare.v2", advance(Facts::None, prepare)),
+        ("advanced_skipped.v2", skipped),
     ] {
         check("release", name, &event);
+    }
+}
+
+fn recorded(name: &str) -> (serde_json::Value, ReleaseEvent) {
+    let path = golden("release", name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    (json.clone(), serde_json::from_value(json).unwrap())
+}
+
+fn fold<'a>(events: impl IntoIterator<Item = &'a ReleaseEvent>) -> ReleaseState {
+    let mut state = ReleaseState::default();
+    for event in events {
+        Release::evolve(&mut state, event, Timestamp::from_micros(1_700_000_000_000_000));
+    }
+    state
+}
+
+/// What was recorded before images had names and came in lists is read as it was, and comes to the same as the form of now.
+/// Only the hash of a plan is that of its form, and stays as it was recorded: approvals are bound to it.
+#[test]
+fn events_of_the_first_form_come_to_the_same() {
+    for name in ["requested", "requested_full"] {
+        let ((json, old), (_, new)) = (recorded(name), recorded(&format!("{name}.v2")));
+        assert_eq!(serde_json::to_value(&old).unwrap(), json, "{name}");
+        let (of_old, mut of_new) = (fold([&old]), fold([&new]));
+        let plan = of_new.plan.as_mut().unwrap();
+        assert_ne!(json["plan"]["hash"], plan.hash, "{name}");
+        json["plan"]["hash"].as_str().unwrap().clone_into(&mut plan.hash);
+        assert_eq!(of_old, of_new, "{name}");
+        let image = serde_json::json!([{ "name": "shop", "repository": "registry.example/shop" }]);
+        assert_eq!(
+            serde_json::to_value(of_old.plan.unwrap().images).unwrap(),
+            image,
+            "{name}"
+        );
+    }
+    for (name, kind) in [
+        ("advanced", StepKind::Deploy),
+        ("advanced_built", StepKind::Deploy),
+        ("advanced_lane", StepKind::Deploy),
+        ("advanced_changed", StepKind::Deploy),
+        ("advanced_to_the_end", StepKind::Deploy),
+        ("advanced_to_prepare", StepKind::Deploy),
+        ("advanced_skipped", StepKind::Redeploy),
+    ] {
+        let ((json, old), (_, new)) = (recorded(name), recorded(&format!("{name}.v2")));
+        assert_eq!(serde_json::to_value(&old).unwrap(), json, "{name}");
+        let before = [
+            recorded("requested").1,
+            ReleaseEvent::Advanced(Box::new(Advance {
+                step: "dev/lane".to_owned(),
+                attempt: 1,
+                status: StepStatus::Succeeded,
+                reason: None,
+                result: String::new(),
+                facts: Facts::None,
+                then: Then::Step {
+                    kind,
+                    environment: Some(0),
+                },
+            })),
+        ];
+        let (of_old, of_new) = (
+            fold(before.iter().chain([&old])),
+            fold(before.iter().chain([&new])),
+        );
+        assert_ne!(of_old, fold(&before), "{name}");
+        assert_eq!(of_old, of_new, "{name}");
     }
 }
 

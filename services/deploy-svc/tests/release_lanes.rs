@@ -21,7 +21,7 @@ use deploy_svc::{
     release::{Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
 use pretty_assertions::assert_eq;
-use release::{Answers, World, ended, id, image, meta, until};
+use release::{Answers, World, ended, id, images, meta, until};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, EffectKey, Executor};
 use slipway_model::{CommitSha, Id};
@@ -160,7 +160,7 @@ async fn each_step_asks_for_its_own_part_of_a_deployment() {
         Duration::from_secs(7 * 60),
         "with the Jobs after it"
     );
-    assert_eq!((deploy.digest, deploy.epoch), (image("b").digest, 2));
+    assert_eq!((deploy.images, deploy.epoch), (images("b"), 2));
     let failed = taken.reference;
 
     let broken = Observation::Failed(Reason::new("CHECK_FAILED", "health said 500"));
@@ -169,8 +169,8 @@ async fn each_step_asks_for_its_own_part_of_a_deployment() {
     let (_, back) = asked(&world, &release).await;
     let back = back.unwrap();
     assert_eq!(
-        (back.digest.clone(), back.epoch),
-        (image("a").digest, 3),
+        (back.images, back.epoch),
+        (images("a"), 3),
         "above what it replaces"
     );
     assert_eq!(
@@ -221,7 +221,7 @@ async fn without_git_the_cluster_says_what_is_put_back() {
         }),
         ..Applied::default()
     };
-    let digest = image("a").digest;
+    let digest = images("a").only().digest.clone();
     let by_digest = format!("registry.example/shop@{digest}");
     for (image_before, looked_for) in [(by_digest.as_str(), true), ("registry.example/shop:1.4", false)] {
         let world = World::new().await;
@@ -242,7 +242,13 @@ async fn without_git_the_cluster_says_what_is_put_back() {
             back.verify.digest, looked_for,
             "a tag says of no digest what it should be"
         );
-        assert_eq!(back.digest == digest, looked_for);
+        let image = back.images.only();
+        assert_eq!(image.digest == digest, looked_for);
+        assert_eq!(
+            (image.name.as_str(), image.repository.as_str()),
+            ("shop", "registry.example/shop")
+        );
+        assert_eq!(image.tags.is_empty(), looked_for, "the tag that it was named by");
         assert!(back.rolls_back.is_some());
         let end = world.well(&release, "dev/redeploy").await;
         assert_eq!(ended(&end), (ReleaseStatus::RolledBack, "it crashes"));

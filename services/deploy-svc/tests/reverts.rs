@@ -11,7 +11,7 @@ use deploy_svc::{
 };
 use futures::stream::Empty;
 use pretty_assertions::assert_eq;
-use slipway_model::{Digest, ImageName, Name, Principal, SpanId, TraceContext, TraceId};
+use slipway_model::{Name, Principal, SpanId, TraceContext, TraceId};
 use slipway_proto::{
     common::v1::{Image, Reason, WaitingOn},
     gitops::v1::{
@@ -163,11 +163,12 @@ fn change(id: &str, commit: &str, after: &str, before: &str) -> Change {
         id: id.to_owned(),
         commit: commit.to_owned(),
         status: ChangeStatus::Pushed.into(),
-        image: Some(Image {
-            name: "registry.example/shop".to_owned(),
+        images: vec![Image {
+            name: "shop".to_owned(),
+            repository: "registry.example/shop".to_owned(),
             digest: digest(after),
             tags: Vec::new(),
-        }),
+        }],
         previous: vec![Edit {
             edit: Some(edit::Edit::KustomizeImage(previous)),
         }],
@@ -196,18 +197,21 @@ async fn find(pages: Vec<Vec<Change>>) -> (Result<(String, String), String>, Vec
         path: "apps/shop".to_owned(),
         commit: COMMIT.parse().unwrap(),
     };
-    let image: ImageName = "registry.example/shop".parse().unwrap();
-    let digest: Digest = digest("ab").parse().unwrap();
+    let image = slipway_model::Image {
+        name: "shop".parse().unwrap(),
+        repository: "registry.example/shop".parse().unwrap(),
+        digest: digest("ab").parse().unwrap(),
+        tags: Vec::new(),
+    };
     let lost = Lost {
         service: &service,
         environment: &environment,
         source: &source,
         image: &image,
-        digest: &digest,
         trace: trace(),
     };
     let found = match changes.find(&lost).await {
-        Ok(found) => Ok((found.change.to_string(), found.digest.to_string())),
+        Ok(found) => Ok((found.change.to_string(), found.image.digest.to_string())),
         Err(RenderError::Refused(reason)) => Err(reason.message),
         Err(RenderError::Away(words)) => panic!("{words}"),
     };

@@ -4,14 +4,14 @@
 //! ended. So a cancellation is a wish until the owner has seen that the change is not on the remote already. A change
 //! that goes by a pull request has no owner but itself; see [`crate::pull_request`].
 
+pub mod v1;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{
-    Actor, BranchName, CommitSha, Digest, Id, ImageName, Name, Tag, Timestamp, TraceContext,
-};
+use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, Name, Timestamp, TraceContext};
 
 use crate::pull_request;
 pub use crate::pull_request::{Method, Mode, News, PullRequest, PullState, Stage};
@@ -29,15 +29,8 @@ pub fn branch_id(repository: &str, branch: &BranchName) -> Id {
     Id::derived("br", &[repository, branch.as_str()])
 }
 
-/// The image that a change is about, for its message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    pub name: ImageName,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<Tag>,
-}
+/// An image that a change writes, and that its message names: by tags, digest or both.
+pub type Image = slipway_model::Image<Option<Digest>>;
 
 /// Where the images of a change were copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +52,7 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_commit: Option<CommitSha>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
+    pub images: Option<Images<Image>>,
     /// The commit's subject; empty for the usual one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
@@ -227,9 +220,17 @@ pub enum Command {
     Tick,
 }
 
+/// What has happened to a change. Their JSON form is pinned by golden files; what has a newer form is read in the old one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
+    #[serde(rename = "requested")]
+    RequestedV1 {
+        #[serde(flatten)]
+        request: Box<v1::Request>,
+        deadline: Timestamp,
+    },
+    #[serde(rename = "requested.v2")]
     Requested {
         #[serde(flatten)]
         request: Box<Request>,
@@ -329,7 +330,7 @@ pub struct Change;
 
 impl Decider for Change {
     const KIND: &'static str = "change";
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     type State = State;
     type Command = Command;
@@ -368,10 +369,10 @@ impl Decider for Change {
     fn evolve(state: &mut State, event: &Event, at: Timestamp) {
         let status = match event {
             Event::Requested { request, deadline } => {
-                state.request = Some((**request).clone());
-                state.requested_at = Some(at);
-                state.deadline = Some(*deadline);
-                return;
+                return requested(state, (**request).clone(), *deadline, at);
+            }
+            Event::RequestedV1 { request, deadline } => {
+                return requested(state, (**request).clone().into(), *deadline, at);
             }
             Event::CancelRequested { reason } => {
                 state.cancel = Some(reason.clone());
@@ -477,4 +478,10 @@ impl Decider for Change {
     fn is_final(state: &State) -> bool {
         state.status != Status::Pending
     }
+}
+
+fn requested(state: &mut State, request: Request, deadline: Timestamp, at: Timestamp) {
+    state.request = Some(request);
+    state.requested_at = Some(at);
+    state.deadline = Some(deadline);
 }

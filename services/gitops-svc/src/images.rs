@@ -1,7 +1,7 @@
 //! Which edits write an image where its place stands, and which copy the images of one place to another. Pure.
 
 use slipway_edit::{Edit, Found, InvalidEdit, NewImage, Place};
-use slipway_model::ImageName;
+use slipway_model::ImageRef;
 
 use crate::change::Image;
 
@@ -31,7 +31,7 @@ impl From<InvalidEdit> for Mismatch {
 /// # Errors
 /// [`Mismatch`]
 pub(crate) fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>, Mismatch> {
-    let wanted = image.name.as_str();
+    let wanted = image.repository.as_str();
     let mut to = NewImage {
         new_name: None,
         new_tag: image.tags.first().cloned(),
@@ -52,7 +52,7 @@ pub(crate) fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec
         ([one], _) => one.name.as_str(),
         ([], [only]) => {
             if !effective(place, only).is_empty() {
-                to.new_name = Some(image.name.clone());
+                to.new_name = Some(image.repository.clone());
             }
             only.name.as_str()
         }
@@ -228,15 +228,11 @@ pub(crate) fn words(place: &Place) -> String {
 }
 
 /// The image of a change that copies just one, for its message.
-pub(crate) fn copied(place: &Place, found: &Found) -> Option<Image> {
-    let name: ImageName = match effective(place, found) {
-        "" => return None,
-        name => name.parse().ok()?,
-    };
-    Some(Image {
-        name,
+pub(crate) fn copied(place: &Place, found: &Found) -> Option<ImageRef> {
+    Some(ImageRef {
+        name: effective(place, found).parse().ok()?,
+        tag: found.image.tag.parse().ok(),
         digest: found.image.digest.parse().ok(),
-        tags: found.image.tag.parse().into_iter().collect(),
     })
 }
 
@@ -276,9 +272,10 @@ mod tests {
         }
     }
 
-    fn image(name: &str, tag: &str) -> Image {
+    fn image(repository: &str, tag: &str) -> Image {
         Image {
-            name: name.parse().unwrap(),
+            name: "shop".parse().unwrap(),
+            repository: repository.parse().unwrap(),
             digest: None,
             tags: vec![tag.parse().unwrap()],
         }

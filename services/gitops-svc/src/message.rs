@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use gix::objs::commit::MessageRef;
 use slipway_edit::{Edit, Reference};
-use slipway_model::{CommitSha, Id, Name, Principal};
+use slipway_model::{CommitSha, Id, ImageRef, Images, Name, Principal};
 
-use crate::change::{Image, Request};
+use crate::change::Request;
 
 /// The trailer that names our change; looked for after every fetch.
 pub(crate) const CHANGE_TRAILER: &str = "Slipway-Change";
@@ -28,10 +28,10 @@ pub(crate) fn compose(id: &Id, request: &Request) -> String {
     };
     trailer("Service", request.service.as_str());
     trailer("Environment", request.environment.as_str());
-    if let Some(image) = &request.image {
+    if let Some(image) = request.images.as_ref().map(Images::only) {
         match &image.digest {
-            Some(digest) => trailer("Image", &image.name.at(digest).to_string()),
-            None => trailer("Image", image.name.as_str()),
+            Some(digest) => trailer("Image", &image.repository.at(digest).to_string()),
+            None => trailer("Image", image.repository.as_str()),
         }
         if let Some(tag) = image.tags.first() {
             trailer("Image-Tag", tag.as_str());
@@ -64,12 +64,12 @@ pub(crate) fn subject(request: &Request) -> String {
     if request.reverts.is_some() {
         return format!("revert({service}): put {environment} back");
     }
-    let what = match (&request.source_commit, &request.image) {
+    let what = match (&request.source_commit, request.images.as_ref().map(Images::only)) {
         (Some(commit), _) => commit.short().to_owned(),
         (None, Some(image)) => match (image.tags.first(), &image.digest) {
             (Some(tag), _) => tag.to_string(),
             (None, Some(digest)) => digest.short().to_owned(),
-            (None, None) => image.name.to_string(),
+            (None, None) => image.repository.to_string(),
         },
         (None, None) if request.edits.first() == Some(&Edit::Marker) => {
             return format!("chore({service}): mark {environment}");
@@ -124,7 +124,7 @@ pub(crate) struct Trailers {
     pub(crate) service: Option<Name>,
     pub(crate) environment: Option<Name>,
     /// `Image` and `Image-Tag`.
-    pub(crate) image: Option<Image>,
+    pub(crate) image: Option<ImageRef>,
     pub(crate) source_commit: Option<CommitSha>,
     /// For whom it was written.
     pub(crate) triggered_by: Option<Principal>,
@@ -185,10 +185,10 @@ impl Trailers {
         }
         read.image = image.and_then(|image| {
             let said = Reference::split(&image);
-            Some(Image {
+            Some(ImageRef {
                 name: said.name.parse().ok()?,
+                tag: tag.or(said.tag.parse().ok()),
                 digest: said.digest.parse().ok(),
-                tags: tag.or(said.tag.parse().ok()).into_iter().collect(),
             })
         });
         read
@@ -197,7 +197,7 @@ impl Trailers {
 
 #[cfg(test)]
 mod tests {
-    use slipway_model::{Actor, Principal};
+    use slipway_model::{Actor, Images, Principal};
 
     use super::{Trailers, change_of, compose};
     use crate::change::{Image, Promotion, Request};
@@ -210,11 +210,12 @@ mod tests {
             environment: "staging".parse().unwrap(),
             edits: Vec::new(),
             source_commit: Some("1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap()),
-            image: Some(Image {
-                name: "r.example/ms-identity".parse().unwrap(),
+            images: Some(Images::one(Image {
+                name: "ms-identity".parse().unwrap(),
+                repository: "r.example/ms-identity".parse().unwrap(),
                 digest: Some(format!("sha256:{}", "ab".repeat(32)).parse().unwrap()),
                 tags: vec!["1a2b3c4".parse().unwrap(), "latest".parse().unwrap()],
-            }),
+            })),
             subject: String::new(),
             reverts: None,
             promoted_from: None,
@@ -300,13 +301,8 @@ mod tests {
         let read = Trailers::read(&message);
         assert_eq!(read.service, Some(request.service));
         assert_eq!(read.environment, Some(request.environment));
-        assert_eq!(
-            read.image,
-            request.image.map(|image| Image {
-                tags: image.tags[..1].to_vec(),
-                ..image
-            })
-        );
+        let image = format!("r.example/ms-identity:1a2b3c4@sha256:{}", "ab".repeat(32));
+        assert_eq!(read.image.map(|image| image.to_string()), Some(image));
         assert_eq!(read.source_commit, request.source_commit);
         assert_eq!(read.triggered_by, request.requested_by.on_behalf_of);
         assert_eq!(read.change, "chg-1".parse().ok());
@@ -337,9 +333,6 @@ mod tests {
             assert_eq!(service(message).as_deref(), wanted, "{message:?}");
         }
         let image = Trailers::read("x\n\nImage: r.example:5000/a:2\n").image.unwrap();
-        assert_eq!(
-            (image.name.as_str(), image.tags[0].as_str()),
-            ("r.example:5000/a", "2")
-        );
+        assert_eq!(image.to_string(), "r.example:5000/a:2");
     }
 }

@@ -443,6 +443,7 @@ pub(crate) fn evolve(state: &mut State, event: &Event) {
         }
         // Those of every change are applied where it is decided.
         Event::Requested { .. }
+        | Event::RequestedV1 { .. }
         | Event::CancelRequested { .. }
         | Event::Pushed { .. }
         | Event::Unchanged { .. }

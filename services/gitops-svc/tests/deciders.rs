@@ -16,7 +16,7 @@ use slipway_edit::{
     Difference, Edit, Entry, EntryDifference, KustomizeImage, NewImage, RestoreImage, Scalar,
 };
 use slipway_ledger::Decider;
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Id, Images, Principal, Timestamp};
 
 const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -34,11 +34,12 @@ fn request() -> change::Request {
             KustomizeImage::new("apps/identity/dev", "app", NewImage::new("", "v1", "").unwrap()).unwrap(),
         )],
         source_commit: Some(SHA.parse().unwrap()),
-        image: Some(Image {
-            name: "r.example/identity".parse().unwrap(),
+        images: Some(Images::one(Image {
+            name: "identity".parse().unwrap(),
+            repository: "r.example/identity".parse().unwrap(),
             digest: None,
             tags: vec!["v1".parse().unwrap()],
-        }),
+        })),
         subject: String::new(),
         reverts: None,
         promoted_from: None,
@@ -406,8 +407,43 @@ fn the_wire_form_of_events_is_pinned() {
         },
         branch::Event::Resumed,
     ];
-    golden("change", &changes);
+    golden("change.v2", &changes);
     golden("branch", &branches);
+    assert_eq!(recorded("change")[2..], changes[2..]);
+}
+
+/// What was recorded before images had names and came in lists comes to the same as what is recorded now.
+#[test]
+fn changes_of_the_first_form_come_to_the_same() {
+    for name in ["change", "pull_request"] {
+        let now = read(&format!("{name}.v2")).1;
+        let mut states = [change::State::default(), change::State::default()];
+        for (old, new) in recorded(name).iter().zip(&now) {
+            Change::evolve(&mut states[0], old, at(0));
+            Change::evolve(&mut states[1], new, at(0));
+            assert_eq!(states[0], states[1], "{name}: {old:?}");
+        }
+        let request = states[0].request.clone().unwrap();
+        let images = serde_json::to_value(request.images).unwrap();
+        let wanted =
+            serde_json::json!([{ "name": "identity", "repository": "r.example/identity", "tags": ["v1"] }]);
+        assert_eq!(images, wanted);
+    }
+}
+
+/// A file of events, and what it says.
+fn read(name: &str) -> (String, Vec<change::Event>) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.json"));
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let events = serde_json::from_str(&text).unwrap();
+    (text, events)
+}
+
+/// Events in a form that is not written any more: read as they are, they are shown as they were recorded.
+fn recorded(name: &str) -> Vec<change::Event> {
+    let (text, events) = read(name);
+    assert_eq!(serde_json::to_string_pretty(&events).unwrap() + "\n", text);
+    events
 }
 
 /// Compares with tests/golden/<name>.json, or writes it with UPDATE_GOLDEN=1.

@@ -243,7 +243,7 @@ async fn commits_of_others_are_told_with_ours() {
         ("mail", "live", "rel-9")
     );
     assert_eq!(mail.requested_by.as_ref().unwrap().on_behalf_of, "github/bob");
-    assert_eq!(mail.image.as_ref().unwrap().tags, ["7"]);
+    assert_eq!(mail.images[0].tags, ["7"]);
     let pull = &changes[2];
     assert_eq!(
         (

@@ -284,14 +284,14 @@ async fn what_cannot_be_promoted_is_refused_with_the_reason() {
         (Code::InvalidArgument, "edits")
     );
     nowhere.environment = "dev".to_owned();
-    nowhere.image = Some(Image {
-        name: "r.example/identity".to_owned(),
+    nowhere.images = vec![Image {
+        repository: "r.example/identity".to_owned(),
         ..Image::default()
-    });
+    }];
     let error = ErrorView::of(&client.apply_change(nowhere).await.unwrap_err());
     assert_eq!(
         (error.code, error.field.as_str()),
-        (Code::InvalidArgument, "image.tags")
+        (Code::InvalidArgument, "images[0].tags")
     );
     world
         .remote

@@ -259,6 +259,42 @@ async fn requests_that_make_no_sense_are_refused_by_field() {
             "source_commit",
             "full id",
         ),
+        (
+            {
+                let mut r = base.clone();
+                r.images.push(r.images[0].clone());
+                r
+            },
+            "images",
+            "give exactly one; several images are not supported yet",
+        ),
+        (
+            {
+                let mut r = base.clone();
+                r.images[0].name = "Identity".into();
+                r
+            },
+            "images[0].name",
+            "RFC 1123",
+        ),
+        (
+            {
+                let mut r = base.clone();
+                r.images[0].repository.clear();
+                r
+            },
+            "images[0].repository",
+            "required",
+        ),
+        (
+            {
+                let mut r = base.clone();
+                r.images[0].digest = "sha256:1".into();
+                r
+            },
+            "images[0].digest",
+            "64 lower-case",
+        ),
     ] {
         let error = ErrorView::of(&client.apply_change(request).await.unwrap_err());
         assert_eq!(
@@ -268,6 +304,18 @@ async fn requests_that_make_no_sense_are_refused_by_field() {
         );
         assert!(error.message.contains(words), "{error:?}");
     }
+    // One without a name is the service's only image; with edits there may be none.
+    let named = apply(&mut client, &base).await;
+    let [image] = named.images.as_slice() else {
+        panic!("{named:?}")
+    };
+    assert_eq!(
+        (image.name.as_str(), image.repository.as_str(), image.tags.len()),
+        ("identity", "r.example/identity", 1)
+    );
+    let mut without = set_tag("identity", "v2");
+    without.images.clear();
+    assert_eq!(apply(&mut client, &without).await.images, []);
     for (token, wanted) in [
         ("reader-token", Code::PermissionDenied),
         ("other-token", Code::PermissionDenied),

@@ -45,8 +45,8 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
         }
     };
     row("target", &target(one.target.as_ref()));
-    if let Some(image) = &one.image {
-        row("image", &format!("{}@{}", image.name, image.digest));
+    for image in &one.images {
+        row("image", &format!("{}@{}", image.repository, image.digest));
     }
     row("commit", short(&one.commit));
     row("puts back", &one.rolls_back);

@@ -91,7 +91,7 @@ async fn apply(context: &Context, output: Output, args: ApplyArgs) -> Result<Out
         environment: args.environment,
         edits,
         source_commit: args.commit,
-        image,
+        images: image.into_iter().collect(),
         message: change.message,
         correlation_id: change.start.correlation_id.clone(),
         labels: change.labels.into_iter().collect(),
@@ -198,7 +198,8 @@ fn named_image(images: &ImageArgs, is_needed: bool) -> Result<Option<Image>, Fai
     // Without a name it is no image of its own, only a part of the one that is there.
     let is_whole = !whole.name.is_empty() && (is_needed || asked.over().is_some());
     Ok((is_needed || is_whole).then(|| Image {
-        name: whole.name.clone(),
+        name: String::new(),
+        repository: whole.name.clone(),
         digest: whole.digest.clone(),
         tags: Some(whole.tag.clone())
             .filter(|tag| !tag.is_empty())

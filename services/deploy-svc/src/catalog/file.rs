@@ -1,7 +1,7 @@
 //! The shape of the catalog file, and nothing of its meaning.
 
 use serde::{Deserialize, de::IgnoredAny};
-use slipway_model::{BranchName, ImageName, Name};
+use slipway_model::{BranchName, ImageName, Name, ServiceImage};
 
 use super::{
     Action, ArgoCd, Bake, Build, CatalogError, Gate, GrpcCheck, HttpCheck, Jobs, Mode, OnFailure, Pauses,
@@ -21,7 +21,9 @@ pub(super) struct File {
 pub(super) struct FileService {
     pub(super) name: Name,
     pub(super) repository: String,
-    pub(super) image: ImageName,
+    /// The repository of the service's one image; or else `images`.
+    pub(super) image: Option<ImageName>,
+    pub(super) images: Option<Vec<ServiceImage>>,
     #[serde(default)]
     pub(super) build: Build,
     #[serde(default)]

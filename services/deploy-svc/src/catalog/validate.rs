@@ -6,7 +6,7 @@ mod watching;
 
 use std::{collections::HashMap, time::Duration};
 
-use slipway_model::{BranchName, Name, duration};
+use slipway_model::{BranchName, ImageName, Images, Name, ServiceImage, duration};
 
 use super::{
     BranchPattern, BranchRule, Build, Environment, Fault, Gate, Service,
@@ -60,7 +60,7 @@ pub(super) fn check(file: File) -> Result<(Vec<Name>, Vec<Service>), Vec<Fault>>
     let services: Vec<Service> = file
         .services
         .into_iter()
-        .map(|service| check_service(service, &order, &mut seen, &mut faults))
+        .filter_map(|service| check_service(service, &order, &mut seen, &mut faults))
         .collect();
     check_alone(&seen, &mut faults);
     if faults.0.is_empty() {
@@ -123,9 +123,13 @@ fn check_service(
     order: &HashMap<Name, usize>,
     seen: &mut Vec<Seen>,
     faults: &mut Faults,
-) -> Service {
+) -> Option<Service> {
     let path = format!("services.{}", service.name);
     check_repository(&service.repository, &format!("{path}.repository"), faults);
+    let images = check_images(&service.name, service.image, service.images, &path, faults);
+    let image = images
+        .as_ref()
+        .map_or(service.name.as_str(), |images| images.only().repository.as_str());
     check_build(&service.build, &format!("{path}.build"), faults);
 
     faults.require(
@@ -155,7 +159,7 @@ fn check_service(
                 ),
             );
         }
-        let environment = environment::check(environment, &path, service.image.as_str(), faults);
+        let environment = environment::check(environment, &path, image, faults);
         if let Some(other) = environments
             .iter()
             .find(|other| other.target == environment.target)
@@ -176,13 +180,49 @@ fn check_service(
         environments.push(environment);
     }
     environments.sort_by_key(|environment| order.get(&environment.name).copied());
-    Service {
+    Some(Service {
+        images: images?,
         name: service.name,
         repository: service.repository,
-        image: service.image,
         build: service.build,
         branches,
         environments,
+    })
+}
+
+/// The short form, `image`, or the longer one; none where there is a fault.
+fn check_images(
+    service: &Name,
+    image: Option<ImageName>,
+    images: Option<Vec<ServiceImage>>,
+    path: &str,
+    faults: &mut Faults,
+) -> Option<Images<ServiceImage>> {
+    match (image, images) {
+        (Some(repository), None) => {
+            let name = service.clone();
+            Some(Images::one(ServiceImage { name, repository }))
+        }
+        (None, Some(images)) => {
+            let checked = Images::try_from(images);
+            checked
+                .map_err(|error| faults.add(format!("{path}.images"), error.to_string()))
+                .ok()
+        }
+        (Some(_), Some(_)) => {
+            faults.add(
+                format!("{path}.images"),
+                "says again what `image` says: write one of the two",
+            );
+            None
+        }
+        (None, None) => {
+            faults.add(
+                format!("{path}.image"),
+                "is missing: write the repository that the image is pushed to, without tag",
+            );
+            None
+        }
     }
 }
 

@@ -9,12 +9,9 @@ use super::{
 
 pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) {
     match event {
-        Event::Requested { request, deadline } => {
-            state.request = Some((**request).clone());
-            state.status = Status::Applying;
-            state.requested_at = Some(at);
-            state.deadline = Some(*deadline);
-            go_on(state, None, at);
+        Event::Requested { request, deadline } => requested(state, (**request).clone(), *deadline, at),
+        Event::RequestedV1 { request, deadline } => {
+            requested(state, (**request).clone().into(), *deadline, at);
         }
         Event::Reverting { change } => {
             state.reverting = Some(change.clone());
@@ -104,6 +101,14 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
     }
 }
 
+fn requested(state: &mut DeploymentState, request: DeploymentRequest, deadline: Timestamp, at: Timestamp) {
+    state.request = Some(request);
+    state.status = Status::Applying;
+    state.requested_at = Some(at);
+    state.deadline = Some(deadline);
+    go_on(state, None, at);
+}
+
 /// Begins the step after this one, or the first. After the last one comes the end, which is an event of its own.
 fn go_on(state: &mut DeploymentState, done: Option<Step>, at: Timestamp) {
     let Some(next) = state.request.as_ref().and_then(|request| request.next(done)) else {
@@ -147,7 +152,10 @@ fn words(request: &DeploymentRequest, step: Step) -> String {
         (Step::Apply, None) => format!("changing {}", request.target),
         (Step::Rollout, _) => match &request.action {
             Action::Apply | Action::Nothing => "the cluster took the manifests".to_owned(),
-            Action::SetImage => format!("the cluster took the image {}", request.digest.short()),
+            Action::SetImage => format!(
+                "the cluster took the image {}",
+                request.images.only().digest.short()
+            ),
             Action::Restart => "the cluster took the restart".to_owned(),
             Action::Undo { to } => format!("the cluster took revision {} again", to.revision),
             Action::Sync { .. } => "Argo CD took the commit".to_owned(),

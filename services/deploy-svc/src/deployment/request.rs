@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, ImageRef, Name, duration};
+use slipway_model::{Actor, CommitSha, Id, ImageRef, Images, Name, duration};
 use slipway_verdict::{Previous, Target, Verify, WorkloadKind};
 
 use super::state::DeploymentStep;
@@ -26,9 +26,8 @@ pub struct DeploymentRequest {
     pub service: Name,
     pub environment: Name,
     pub target: Target,
-    /// The image that must run.
-    pub image: ImageName,
-    pub digest: Digest,
+    /// The images that must run.
+    pub images: Images,
     /// Where the manifests are; none where git knows nothing of the target.
     #[serde(flatten)]
     pub source: Option<Source>,
@@ -114,20 +113,20 @@ impl Action {
         }
     }
 
-    fn is_apply(&self) -> bool {
+    pub(super) fn is_apply(&self) -> bool {
         *self == Self::Apply
     }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn waits(pauses: &Pauses) -> bool {
+pub(super) fn waits(pauses: &Pauses) -> bool {
     *pauses == Pauses::Wait
 }
 
 impl DeploymentRequest {
     /// The image as it is looked for in manifests and pods.
     pub fn image_ref(&self) -> ImageRef {
-        self.image.at(&self.digest)
+        self.images.only().reference()
     }
 
     /// The Jobs of a step; none for steps without.

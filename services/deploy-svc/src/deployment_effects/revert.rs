@@ -1,7 +1,7 @@
 //! Takes a change out of git: gitops-svc is given the order once, and asked until the commit is on its branch.
 
 use async_trait::async_trait;
-use slipway_model::{CommitSha, Digest, Id, ImageName, Name, Principal, TraceContext};
+use slipway_model::{CommitSha, Id, Image, Name, Principal, TraceContext};
 
 use super::{DeploymentEffects, RenderError, Run, own_trace};
 use crate::deployment::{DeploymentCommand, DeploymentRequest, Reason, Revert, Source};
@@ -34,8 +34,7 @@ pub struct Lost<'a> {
     pub service: &'a Name,
     pub environment: &'a Name,
     pub source: &'a Source,
-    pub image: &'a ImageName,
-    pub digest: &'a Digest,
+    pub image: &'a Image,
     pub trace: TraceContext,
 }
 
@@ -44,8 +43,7 @@ pub struct Lost<'a> {
 pub struct Found {
     pub change: Id,
     /// The image of before.
-    pub image: ImageName,
-    pub digest: Digest,
+    pub image: Image,
 }
 
 /// Which change is put back, and for whom.

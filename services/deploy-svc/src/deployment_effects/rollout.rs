@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_undo_wants_the_image_as_the_template_of_then_names_it() {
-        let event = include_str!("../../tests/golden/deployment/requested.json");
+        let event = include_str!("../../tests/golden/deployment/requested.v2.json");
         let DeploymentEvent::Requested { request, .. } = serde_json::from_str(event).unwrap() else {
             panic!("{event}");
         };

@@ -41,7 +41,7 @@ impl DeployApi {
         let promotes = environment.pauses == Pauses::Promote;
         let judged = Judged {
             target,
-            image: &service.image,
+            image: &service.images.only().repository,
             verify: environment.verify,
             promotes,
         };

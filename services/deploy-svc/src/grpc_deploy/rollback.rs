@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
-use slipway_model::{Actor, Id, SpanId, TraceContext, TraceId};
+use slipway_model::{Actor, Id, Images, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
 
@@ -14,6 +14,7 @@ use crate::{
         Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
     },
     deployment_effects::{Lost, RenderError, request_alone},
+    owners::put_back,
 };
 
 /// The last deployments of an environment that are looked through for what is to be put back.
@@ -102,8 +103,7 @@ impl DeployApi {
                         service: &back.service,
                         environment: &back.environment,
                         source: &source,
-                        image: &back.image,
-                        digest: &back.digest,
+                        image: back.images.only(),
                         trace: trace.unwrap_or_else(|| own_trace(id)),
                     })
                     .await
@@ -113,8 +113,7 @@ impl DeployApi {
                     })?;
                 let line = reason.lines().next().unwrap_or_default().to_owned();
                 Ok(DeploymentRequest {
-                    image: found.image,
-                    digest: found.digest,
+                    images: Images::one(found.image),
                     reverts: Some(Revert {
                         change: found.change,
                         reason: line,
@@ -288,8 +287,7 @@ fn without_git(
     // Named by tag alone: what digest it should be is not known, so it is not looked for.
     verify.digest &= to.image.digest.is_some();
     Ok(DeploymentRequest {
-        image: to.image.name.clone(),
-        digest: to.image.digest.clone().unwrap_or(back.digest),
+        images: Images::one(put_back(&to, back.images.only())),
         action: DeployAction::Undo { to },
         verify,
         ..back

@@ -71,7 +71,9 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         service: text(|request| request.service.to_string()),
         environment: text(|request| request.environment.to_string()),
         target: request.map(|request| target_proto(&request.target)),
-        image: request.map(|request| convert::image(&request.image, &request.digest, &[])),
+        images: request
+            .map(|request| convert::images(&request.images))
+            .unwrap_or_default(),
         commit: text(|request| {
             let source = request.source.as_ref();
             source.map(|source| source.commit.to_string()).unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipway_ledger::{ExecuteError, Meta, Request as Once, Snapshot, TransactError};
-use slipway_model::{CommitSha, Digest, Id, ImageName};
+use slipway_model::{CommitSha, Digest, Id, Images, ServiceImage};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
 
@@ -32,7 +32,11 @@ impl DeployApi {
                 &message.commit,
                 &message.correlation_id,
             ),
-            message.image.as_ref().map(|image| (&image.name, &image.digest)),
+            message
+                .images
+                .iter()
+                .map(|image| (&image.name, &image.repository, &image.digest, &image.tags))
+                .collect::<Vec<_>>(),
             message.labels.iter().collect::<BTreeMap<_, _>>(),
         );
         let once = Once::new(caller.principal(), "Deploy", &message.request_id, &asked);
@@ -95,15 +99,12 @@ impl DeployApi {
                 error => error,
             })?;
         }
-        let image = convert::message("image", message.image.as_ref())?;
-        let name = convert::field::<ImageName>("image.name", &image.name)?;
-        if name != service.image {
-            let words = format!(
-                "is {name}, but the catalog's image of this service is {}",
-                service.image
-            );
-            return Err(ApiError::invalid("image.name", words));
-        }
+        let images = convert::from_images(
+            &service.images.only().name,
+            &message.images,
+            convert::field::<Digest>,
+        )?;
+        known_images(&images, &service.images)?;
         let source = match &environment.gitops {
             Some(gitops) => Some(Source {
                 repository: gitops.repository.clone(),
@@ -123,8 +124,7 @@ impl DeployApi {
             service: service.name.clone(),
             environment: environment.name.clone(),
             target: environment.target.clone(),
-            image: name,
-            digest: convert::field::<Digest>("image.digest", &image.digest)?,
+            images,
             source,
             action: DeployAction::of(
                 environment.target.kind,
@@ -149,6 +149,22 @@ impl DeployApi {
             holds_lane: true,
         })
     }
+}
+
+/// Refuses images that the catalog does not have under this name in this repository.
+pub(crate) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Result<(), ApiError> {
+    let (image, known) = (images.only(), known.only());
+    for (part, is, of_catalog) in [
+        ("name", image.name.as_str(), known.name.as_str()),
+        ("repository", image.repository.as_str(), known.repository.as_str()),
+    ] {
+        if is != of_catalog {
+            let words =
+                format!("is {is}, but in the catalog this service's image has the {part} {of_catalog}");
+            return Err(ApiError::invalid(format!("images[0].{part}"), words));
+        }
+    }
+    Ok(())
 }
 
 /// Why a deployment was not started.

@@ -1,7 +1,7 @@
 //! Releases and plans as the API shows them.
 
 use slipway_ledger::Snapshot;
-use slipway_model::{Id, Timestamp};
+use slipway_model::{Id, ServiceImage, Timestamp};
 use slipway_proto::release::v1 as proto;
 use slipway_server::convert;
 
@@ -18,10 +18,19 @@ pub(super) fn plan_proto(plan: &Plan) -> proto::Plan {
         commit: plan.commit.to_string(),
         branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
         repository_url: plan.repository_url.clone(),
-        image_name: plan.image_name.to_string(),
+        images: plan.images.as_slice().iter().map(planned_image).collect(),
         environments: plan.environments.iter().map(environment_proto).collect(),
         catalog_hash: plan.catalog_hash.clone(),
         hash: plan.hash.clone(),
+    }
+}
+
+/// An image that is not built yet: its name and repository.
+fn planned_image(image: &ServiceImage) -> slipway_proto::common::v1::Image {
+    slipway_proto::common::v1::Image {
+        name: image.name.to_string(),
+        repository: image.repository.to_string(),
+        ..Default::default()
     }
 }
 
@@ -79,10 +88,7 @@ pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
         reason: state.reason.as_ref().map(reason_proto),
         waiting_on,
         steps: step_protos,
-        image: state
-            .image
-            .as_ref()
-            .map(|image| convert::image(&image.name, &image.digest, &image.tags)),
+        images: state.images.as_ref().map(convert::images).unwrap_or_default(),
         requested_by: state.requested_by.as_ref().map(convert::actor),
         trace_id: owners::release_trace(&snapshot.id).to_string(),
         create_time: Some(convert::timestamp(

@@ -1,7 +1,7 @@
 //! build-svc, as the owner of the build step.
 
 use async_trait::async_trait;
-use slipway_model::Id;
+use slipway_model::{Id, Image, Images, ServiceImage};
 use slipway_proto::build::v1::{
     Build, BuildSpec, CancelBuildRequest, GetBuildRequest, StartBuildRequest, build::Status,
     build_service_client::BuildServiceClient,
@@ -9,7 +9,7 @@ use slipway_proto::build::v1::{
 use slipway_server::Channel;
 
 use super::{CallError, Order, Owner, Taken, calls};
-use crate::release::{BuiltImage, Facts, Observation, Waiting, WaitingKind};
+use crate::release::{Facts, Observation, Waiting, WaitingKind};
 
 const OWNER: &str = "build-svc";
 
@@ -34,7 +34,7 @@ impl Owner for Builds {
             repository_url: plan.repository_url.clone(),
             commit: plan.commit.to_string(),
             branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
-            image_name: plan.image_name.to_string(),
+            image_name: plan.images.only().repository.to_string(),
             context: if plan.build.context == "." {
                 String::new()
             } else {
@@ -73,7 +73,7 @@ impl Owner for Builds {
             .map_err(|error| calls::malformed(OWNER, error))?;
         Ok(Taken {
             reference,
-            observation: observation(build)?,
+            observation: observation(build, plan.images.only())?,
         })
     }
 
@@ -87,7 +87,8 @@ impl Owner for Builds {
             .get_build(calls::request(request, order.trace()))
             .await;
         let build = answer.map_err(calls::failed(OWNER))?.into_inner().build;
-        observation(build.ok_or_else(|| calls::malformed(OWNER, "no build"))?)
+        let build = build.ok_or_else(|| calls::malformed(OWNER, "no build"))?;
+        observation(build, order.plan.images.only())
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
@@ -106,11 +107,13 @@ impl Owner for Builds {
             .cancel_build(calls::request(request, order.trace()))
             .await;
         let build = answer.map_err(calls::failed(OWNER))?.into_inner().build;
-        observation(build.ok_or_else(|| calls::malformed(OWNER, "no build"))?)
+        let build = build.ok_or_else(|| calls::malformed(OWNER, "no build"))?;
+        observation(build, order.plan.images.only())
     }
 }
 
-fn observation(build: Build) -> Result<Observation, CallError> {
+/// How a build stands that makes this image of the service.
+fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, CallError> {
     Ok(match build.status() {
         Status::Unspecified | Status::Queued | Status::Running => {
             let message = match (build.phase.as_str(), build.waiting_on) {
@@ -127,9 +130,11 @@ fn observation(build: Build) -> Result<Observation, CallError> {
             let image = build
                 .image
                 .ok_or_else(|| calls::malformed(OWNER, "a build without image"))?;
-            let image = BuiltImage {
-                name: image
-                    .name
+            let image: Image = Image {
+                // build-svc has not heard what the catalog calls it.
+                name: wanted.name.clone(),
+                repository: image
+                    .repository
                     .parse()
                     .map_err(|error| calls::malformed(OWNER, error))?,
                 digest: image
@@ -142,7 +147,7 @@ fn observation(build: Build) -> Result<Observation, CallError> {
             Observation::Succeeded {
                 result,
                 facts: Facts::Built {
-                    image,
+                    images: Images::one(image),
                     authors: build.authors,
                 },
             }

@@ -1,21 +1,21 @@
 //! gitops-svc, as the owner of the change and revert steps, and as the one who renders manifests.
 
 use async_trait::async_trait;
-use slipway_model::{Id, ImageName};
+use slipway_model::{Id, Image, Images, ServiceImage};
 use slipway_proto::{
-    common::v1::{Image, WaitingOn, waiting_on},
+    common::v1::{WaitingOn, waiting_on},
     gitops::v1::{
         ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, HelmImage, KustomizeImage,
         ManifestImage, Marker, Mode, RenderManifestsRequest, RevertChangeRequest, change::Status, edit,
         git_ops_service_client::GitOpsServiceClient,
     },
 };
-use slipway_server::Channel;
+use slipway_server::{Channel, convert};
 
 use super::{CallError, Order, Owner, Taken, calls};
 use crate::{
     catalog::{self, GitOps, Strategy},
-    release::{BuiltImage, ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
+    release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
 };
 
 pub(super) const OWNER: &str = "gitops-svc";
@@ -73,11 +73,7 @@ impl Changes {
                 edit: Some(edit(gitops, image, plan.commit.short())),
             }],
             source_commit: plan.commit.to_string(),
-            image: Some(Image {
-                name: image.name.to_string(),
-                digest: image.digest.to_string(),
-                tags: image.tags.iter().map(ToString::to_string).collect(),
-            }),
+            images: vec![convert::image(image)],
             message: String::new(),
             correlation_id: order.release.to_string(),
             labels: Default::default(),
@@ -140,7 +136,7 @@ impl Owner for Changes {
             .map_err(|error| calls::malformed(OWNER, error))?;
         Ok(Taken {
             reference,
-            observation: observation(change, &order.plan.image_name)?,
+            observation: observation(change, order.plan.images.only())?,
         })
     }
 
@@ -155,7 +151,7 @@ impl Owner for Changes {
             .await;
         let change = answer.map_err(calls::failed(OWNER))?.into_inner().change;
         let change = change.ok_or_else(|| calls::malformed(OWNER, "no change"))?;
-        observation(change, &order.plan.image_name)
+        observation(change, order.plan.images.only())
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
@@ -175,13 +171,13 @@ impl Owner for Changes {
             .await;
         let change = answer.map_err(calls::failed(OWNER))?.into_inner().change;
         let change = change.ok_or_else(|| calls::malformed(OWNER, "no change"))?;
-        observation(change, &order.plan.image_name)
+        observation(change, order.plan.images.only())
     }
 }
 
 /// The edit that writes the image where the catalog says that it stands.
-fn edit(gitops: &GitOps, image: &BuiltImage, tag: &str) -> edit::Edit {
-    let (new_name, digest) = (image.name.to_string(), image.digest.to_string());
+fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
+    let (new_name, digest) = (image.repository.to_string(), image.digest.to_string());
     match &gitops.strategy {
         Strategy::Kustomize => edit::Edit::KustomizeImage(KustomizeImage {
             path: gitops.path.clone(),
@@ -210,7 +206,7 @@ fn edit(gitops: &GitOps, image: &BuiltImage, tag: &str) -> edit::Edit {
     }
 }
 
-pub(super) fn observation(change: Change, own: &ImageName) -> Result<Observation, CallError> {
+pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observation, CallError> {
     Ok(match change.status() {
         Status::Unspecified | Status::Pending => {
             let waiting = change.waiting_on.filter(|waiting| !waiting.message.is_empty());
@@ -238,7 +234,11 @@ pub(super) fn observation(change: Change, own: &ImageName) -> Result<Observation
                     .parse()
                     .map_err(|error| calls::malformed(OWNER, error))?,
                 no_op: change.no_op,
-                previous: change.previous.first().and_then(|edit| previous(edit, own)),
+                previous: change
+                    .previous
+                    .first()
+                    .and_then(|edit| previous(edit, own))
+                    .map(Images::one),
             };
             let commit = made.commit.short();
             let result = if made.no_op {
@@ -257,9 +257,9 @@ pub(super) fn observation(change: Change, own: &ImageName) -> Result<Observation
     })
 }
 
-/// The image that the files named before, where they named it by digest. `own` is what it is called where they leave
-/// that to somebody else: the chart's default name, the manifests that a kustomization changes.
-pub(super) fn previous(edit: &Edit, own: &ImageName) -> Option<BuiltImage> {
+/// The image that the files named before, where they named it by digest. `own` is the service's image: its repository is
+/// meant where they leave that to somebody else, the chart's default name, the manifests that a kustomization changes.
+pub(super) fn previous(edit: &Edit, own: &ServiceImage) -> Option<Image> {
     let (names, tag, digest) = match edit.edit.as_ref()? {
         edit::Edit::KustomizeImage(image) => ([&image.new_name, &image.name], &image.new_tag, &image.digest),
         edit::Edit::HelmImage(image) => ([&image.new_name, &image.new_name], &image.new_tag, &image.digest),
@@ -267,10 +267,11 @@ pub(super) fn previous(edit: &Edit, own: &ImageName) -> Option<BuiltImage> {
         edit::Edit::Marker(_) => return None,
     };
     let name = names.into_iter().find(|name| !name.is_empty());
-    Some(BuiltImage {
-        name: match name {
+    Some(Image {
+        name: own.name.clone(),
+        repository: match name {
             Some(name) => name.parse().ok()?,
-            None => own.clone(),
+            None => own.repository.clone(),
         },
         digest: digest.parse().ok()?,
         tags: tag.parse().ok().into_iter().collect(),
@@ -296,11 +297,19 @@ mod tests {
         }
     }
 
-    fn image() -> BuiltImage {
-        BuiltImage {
-            name: "registry.example/shop".parse().unwrap(),
+    fn image() -> Image {
+        Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
             digest: DIGEST.parse().unwrap(),
             tags: vec!["1a2b3c4".parse().unwrap()],
+        }
+    }
+
+    fn own() -> ServiceImage {
+        ServiceImage {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
         }
     }
 
@@ -361,7 +370,7 @@ mod tests {
     /// What the catalog asks to be written is what gitops-svc says stood there, when the next release replaces it.
     #[test]
     fn what_stood_there_before_is_an_image_when_it_was_named_by_digest() {
-        let own = "registry.example/shop".parse().unwrap();
+        let own = own();
         for strategy in [
             Strategy::Kustomize,
             Strategy::Helm {
@@ -381,7 +390,7 @@ mod tests {
             digest: DIGEST.to_owned(),
             ..ManifestImage::default()
         };
-        let by_digest = Some(BuiltImage {
+        let by_digest = Some(Image {
             tags: Vec::new(),
             ..image()
         });
@@ -410,7 +419,7 @@ mod tests {
             message: message.to_owned(),
             ..WaitingOn::default()
         };
-        let own = "registry.example/shop".parse().unwrap();
+        let own = own();
         let observed = |waiting_on| {
             let change = Change {
                 status: Status::Pending.into(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use slipway_ledger::{Ledger, Meta};
-use slipway_model::{Actor, Digest, Id, ImageName};
+use slipway_model::{Actor, Id, Image, Images};
 use slipway_verdict::Previous;
 
 use super::{CallError, Order, Owner, Taken};
@@ -56,8 +56,7 @@ impl Deployments {
 
 /// What is to run, where its manifests are, and how the cluster is made to take it.
 struct Aim {
-    image: ImageName,
-    digest: Digest,
+    image: Image,
     source: Option<Source>,
     action: Action,
     /// Whether the running containers' digest is known, and so can be looked for.
@@ -76,10 +75,8 @@ impl Deployments {
             })
         };
         let new = |source, action| -> Result<Aim, CallError> {
-            let image = order.image()?;
             Ok(Aim {
-                image: image.name.clone(),
-                digest: image.digest.clone(),
+                image: order.image()?.clone(),
                 source,
                 action,
                 by_digest: true,
@@ -94,11 +91,10 @@ impl Deployments {
             StepKind::Redeploy if planned.gitops.is_some() => {
                 // What is put back is what stood there before the change.
                 let change = order.change()?;
-                let image = change.previous.as_ref();
-                let image = image.ok_or_else(|| super::missing("a previous image"))?;
+                let images = change.previous.as_ref();
+                let images = images.ok_or_else(|| super::missing("a previous image"))?;
                 Ok(Ok(Aim {
-                    image: image.name.clone(),
-                    digest: image.digest.clone(),
+                    image: images.only().clone(),
                     source: source(&order.revert()?.commit),
                     action: action(planned),
                     by_digest: true,
@@ -106,18 +102,12 @@ impl Deployments {
             }
             StepKind::Redeploy => {
                 let aim = |to: Previous| -> Result<Aim, CallError> {
-                    let by_digest = to.image.digest.is_some();
-                    let digest = match &to.image.digest {
-                        Some(digest) => digest.clone(),
-                        // Named by tag alone: what it should be is not known, so it is not looked for.
-                        None => order.image()?.digest.clone(),
-                    };
                     Ok(Aim {
-                        image: to.image.name.clone(),
-                        digest,
+                        image: put_back(&to, order.image()?),
                         source: None,
+                        // Named by tag alone: what it should be is not known, so it is not looked for.
+                        by_digest: to.image.digest.is_some(),
                         action: Action::Undo { to },
-                        by_digest,
                     })
                 };
                 match self.before(order).await? {
@@ -164,6 +154,16 @@ fn failed_deployment(order: Order<'_>) -> Option<Id> {
     let step =
         steps.find(|step| step.kind == StepKind::Deploy && step.environment == order.step.environment)?;
     Some(Id::derived("dep", &[&order.request_id_of(step)]))
+}
+
+/// What `rollout undo` brings back in place of `image`; its digest where the one of before is not known.
+pub(crate) fn put_back(to: &Previous, image: &Image) -> Image {
+    Image {
+        name: image.name.clone(),
+        repository: to.image.name.clone(),
+        digest: to.image.digest.clone().unwrap_or_else(|| image.digest.clone()),
+        tags: to.image.tag.iter().cloned().collect(),
+    }
 }
 
 /// How a planned environment takes a change.
@@ -215,8 +215,7 @@ impl Owner for Deployments {
             service: order.plan.service.clone(),
             environment: planned.name.clone(),
             target: planned.target.clone(),
-            image: aim.image,
-            digest: aim.digest,
+            images: Images::one(aim.image),
             source: aim.source,
             action: aim.action,
             jobs,
@@ -317,6 +316,6 @@ fn result(request: &DeploymentRequest) -> String {
     match &request.action {
         Action::Nothing => format!("ran {}", jobs(&request.jobs.before)),
         Action::Undo { to } if to.image.digest.is_none() => format!("runs revision {} again", to.revision),
-        _ => format!("runs {}", request.digest.short()),
+        _ => format!("runs {}", request.images.only().digest.short()),
     }
 }

@@ -1,7 +1,7 @@
 //! gitops-svc, as the one who renders manifests for deployments and takes changes of theirs out of git.
 
 use async_trait::async_trait;
-use slipway_model::{CommitSha, Id, Name, TraceContext};
+use slipway_model::{CommitSha, Id, Name, ServiceImage, TraceContext};
 use slipway_proto::gitops::v1::{
     Change, Edit, GetChangeRequest, ListChangesRequest, RevertChangeRequest, change::Status, edit,
 };
@@ -70,11 +70,11 @@ impl Reverts for Changes {
                  release the commit before"
             ));
         }
-        let Some(image) = change
-            .previous
-            .first()
-            .and_then(|edit| previous(edit, lost.image))
-        else {
+        let own = ServiceImage {
+            name: lost.image.name.clone(),
+            repository: lost.image.repository.clone(),
+        };
+        let Some(image) = change.previous.first().and_then(|edit| previous(edit, &own)) else {
             return refuse(format!(
                 "before change {id} the files named no image by digest, so what would run again cannot be verified: \
                  release a commit that works"
@@ -84,8 +84,7 @@ impl Reverts for Changes {
             change: id
                 .parse()
                 .map_err(|error| RenderError::from(calls::malformed(OWNER, error)))?,
-            image: image.name,
-            digest: image.digest,
+            image,
         })
     }
 
@@ -145,8 +144,11 @@ impl Changes {
                 if change.commit == lost.source.commit.as_str() && !change.no_op {
                     return Ok(Some(change));
                 }
-                let digest = change.image.as_ref().map(|image| image.digest.as_str());
-                if digest == Some(lost.digest.as_str()) && !change.no_op && with_image.is_none() {
+                let brought = change
+                    .images
+                    .iter()
+                    .any(|image| image.digest == lost.image.digest.as_str());
+                if brought && !change.no_op && with_image.is_none() {
                     with_image = Some(change);
                 }
             }

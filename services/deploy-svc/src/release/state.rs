@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageName, Tag, Timestamp, TraceContext, duration};
+use slipway_model::{Actor, CommitSha, Id, Images, Timestamp, TraceContext, duration};
 
 use super::{Advance, Facts, ReleaseEvent, Request, Then};
 use crate::plan::{Plan, PlannedEnvironment};
@@ -16,8 +16,9 @@ pub struct ReleaseState {
     pub requested_by: Option<Actor>,
     pub labels: BTreeMap<String, String>,
     pub caller: Option<TraceContext>,
-    pub image: Option<BuiltImage>,
-    /// Authors of the commit as the build found them; absent when the image was not built by this release.
+    /// What it takes through its environments, once it is built.
+    pub images: Option<Images>,
+    /// Authors of the commit as the build found them; absent when the images were not built by this release.
     pub authors: Option<Vec<String>>,
     pub status: ReleaseStatus,
     pub reason: Option<Reason>,
@@ -65,25 +66,16 @@ impl ReleaseStatus {
     }
 }
 
-/// The image that a release takes through its environments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuiltImage {
-    pub name: ImageName,
-    pub digest: Digest,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<Tag>,
-}
-
 /// What a change did to the GitOps repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeMade {
     pub change: Id,
     pub commit: CommitSha,
-    /// The image stood there already.
+    /// The images stood there already.
     pub no_op: bool,
-    /// The image that stood there before, where it was named by digest.
+    /// The images that stood there before, where they were named by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<BuiltImage>,
+    pub previous: Option<Images>,
 }
 
 /// How far a release has come in one environment.
@@ -331,6 +323,7 @@ impl ReleaseState {
 pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timestamp) {
     match event {
         ReleaseEvent::Requested(request) => requested(state, request, at),
+        ReleaseEvent::RequestedV1(old) => requested(state, &(**old).clone().into(), at),
         ReleaseEvent::Started { step, reference, .. } => {
             if let Some(step) = state.active_mut(step) {
                 step.status = StepStatus::Running;
@@ -387,6 +380,11 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
             }
         }
         ReleaseEvent::Advanced(advance) => advanced(state, advance, at),
+        ReleaseEvent::AdvancedV1(old) => {
+            if let Some(service) = state.plan.as_ref().map(|plan| plan.service.clone()) {
+                advanced(state, &(**old).clone().of(&service), at);
+            }
+        }
     }
 }
 
@@ -406,8 +404,8 @@ fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
     state.labels.clone_from(&request.labels);
     state.caller = request.caller;
     state.requested_at = Some(at);
-    state.image.clone_from(&request.image);
-    match request.image {
+    state.images.clone_from(&request.images);
+    match request.images {
         Some(_) => state.push_step(StepKind::Lane, Some(0), at),
         None => state.push_step(StepKind::Build, None, at),
     }
@@ -429,8 +427,8 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
     }
     let progress = environment.and_then(|(index, kind)| Some((state.environments.get_mut(index)?, kind)));
     match (&advance.facts, progress) {
-        (Facts::Built { image, authors }, _) => {
-            state.image = Some(image.clone());
+        (Facts::Built { images, authors }, _) => {
+            state.images = Some(images.clone());
             state.authors = Some(authors.clone());
         }
         (Facts::Lane { epoch }, Some((progress, _))) => progress.epoch = Some(*epoch),

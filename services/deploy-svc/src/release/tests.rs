@@ -9,7 +9,7 @@ use std::time::Duration;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Id, Image, Principal, Timestamp};
 
 use super::*;
 use crate::{catalog::Catalog, plan::Wanted};
@@ -47,20 +47,21 @@ fn request_by(catalog: &str) -> Request {
         plan: Plan::make(&catalog, &wanted).unwrap(),
         requested_by: Actor::direct(Principal::new("token", "alice")),
         labels: Default::default(),
-        image: None,
+        images: None,
         caller: None,
     }
 }
 
-fn image(fill: &str) -> BuiltImage {
-    BuiltImage {
-        name: "registry.example/shop".parse().unwrap(),
+fn images(fill: &str) -> Images {
+    Images::one(Image {
+        name: "shop".parse().unwrap(),
+        repository: "registry.example/shop".parse().unwrap(),
         digest: format!("sha256:{}", fill.repeat(64)).parse().unwrap(),
         tags: Vec::new(),
-    }
+    })
 }
 
-fn change(previous: Option<BuiltImage>, no_op: bool) -> Facts {
+fn change(previous: Option<Images>, no_op: bool) -> Facts {
     let commit = "2".repeat(40).parse().unwrap();
     Facts::Changed(ChangeMade {
         change: "chg-1".parse().unwrap(),
@@ -167,11 +168,11 @@ impl Run {
     pub(crate) fn succeed(&mut self, step: &str) {
         let facts = match step.rsplit('/').next().unwrap() {
             "build" => Facts::Built {
-                image: image("b"),
+                images: images("b"),
                 authors: vec!["dev@example.com".to_owned()],
             },
-            "change" => change(Some(image("a")), false),
-            "revert" => change(Some(image("b")), false),
+            "change" => change(Some(images("a")), false),
+            "revert" => change(Some(images("b")), false),
             _ => Facts::None,
         };
         self.end(
@@ -309,7 +310,7 @@ fn a_change_that_changed_nothing_is_not_reverted() {
         "dev/change",
         Observation::Succeeded {
             result: String::new(),
-            facts: change(Some(image("b")), true),
+            facts: change(Some(images("b")), true),
         },
     );
     run.fail("dev/deploy", "CHECK_FAILED");

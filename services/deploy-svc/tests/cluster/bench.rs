@@ -22,7 +22,7 @@ use kube::{
 use serde_json::json;
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, CommitSha, Digest, Id, Name, TraceContext};
+use slipway_model::{Actor, CommitSha, Digest, Id, Image, Images, Name, TraceContext};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -222,6 +222,16 @@ impl Bench {
         vec![service, workload]
     }
 
+    /// The service's image with this digest.
+    pub(crate) fn built(&self, digest: &Digest) -> Image {
+        Image {
+            name: "shop".parse().unwrap(),
+            repository: self.image.parse().unwrap(),
+            digest: digest.clone(),
+            tags: Vec::new(),
+        }
+    }
+
     /// A request for the workload `shop`, without checks.
     pub(crate) fn request_of(&self, kind: WorkloadKind, digest: &Digest, epoch: u64) -> DeploymentRequest {
         DeploymentRequest {
@@ -233,8 +243,7 @@ impl Bench {
                 kind,
                 name: "shop".to_owned(),
             },
-            image: self.image.parse().unwrap(),
-            digest: digest.clone(),
+            images: Images::one(self.built(digest)),
             source: Some(Source {
                 repository: "platform".parse().unwrap(),
                 path: "apps/shop".to_owned(),

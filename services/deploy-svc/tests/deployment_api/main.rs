@@ -100,8 +100,12 @@ impl Drop for Bench {
 async fn serve() -> Bench {
     let before = Found {
         change: "chg-1".parse().unwrap(),
-        image: "registry.example/shop".parse().unwrap(),
-        digest: format!("sha256:{}", "cd".repeat(32)).parse().unwrap(),
+        image: slipway_model::Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+            digest: format!("sha256:{}", "cd".repeat(32)).parse().unwrap(),
+            tags: Vec::new(),
+        },
     };
     serve_with(Some(before)).await
 }
@@ -128,11 +132,11 @@ fn request(environment: &str) -> DeployRequest {
         request_id: String::new(),
         service: "shop".to_owned(),
         environment: environment.to_owned(),
-        image: Some(Image {
-            name: "registry.example/shop".to_owned(),
+        images: vec![Image {
+            repository: "registry.example/shop".to_owned(),
             digest: format!("sha256:{}", "ab".repeat(32)),
-            tags: Vec::new(),
-        }),
+            ..Image::default()
+        }],
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
         correlation_id: "job-7".to_owned(),
         labels: [("team".to_owned(), "web".to_owned())].into(),
@@ -144,7 +148,7 @@ async fn bad_input_names_the_field() {
     let service = serve().await;
     let mut client = service.client("root");
     type Bend = fn(&mut DeployRequest);
-    let cases: [(Bend, &str, &str); 9] = [
+    let cases: [(Bend, &str, &str); 11] = [
         (|r| r.service = "shopp".to_owned(), "service", "there are shop"),
         (
             |r| r.environment = "test".to_owned(),
@@ -152,16 +156,22 @@ async fn bad_input_names_the_field() {
             "there are dev, prod, local, canary",
         ),
         (|r| r.commit = "main".to_owned(), "commit", "full id"),
-        (|r| r.image = None, "image", "required"),
+        (|r| r.images.clear(), "images", "give exactly one"),
         (
-            |r| r.image.as_mut().unwrap().digest = String::new(),
-            "image.digest",
-            "required",
+            |r| r.images.push(r.images[0].clone()),
+            "images",
+            "several images are not supported yet",
+        ),
+        (|r| r.images[0].digest.clear(), "images[0].digest", "required"),
+        (
+            |r| r.images[0].repository = "registry.example/other".to_owned(),
+            "images[0].repository",
+            "registry.example/shop",
         ),
         (
-            |r| r.image.as_mut().unwrap().name = "registry.example/other".to_owned(),
-            "image.name",
-            "registry.example/shop",
+            |r| r.images[0].name = "worker".to_owned(),
+            "images[0].name",
+            "has the name shop",
         ),
         (|r| r.correlation_id = "a b".to_owned(), "correlation_id", ""),
         (|r| r.request_id = "a b".to_owned(), "request_id", ""),
@@ -402,17 +412,14 @@ async fn a_watch_shows_each_state_and_ends_with_the_last() {
         types.extend(next.unwrap().unwrap().event.map(|event| event.r#type));
     }
     let wanted = [
-        "requested",
-        "applied",
-        "rolled_out",
-        "checked",
-        "succeeded",
-        "lane_left",
+        "requested.v2",
+        "applied.v1",
+        "rolled_out.v1",
+        "checked.v1",
+        "succeeded.v1",
+        "lane_left.v1",
     ];
-    assert_eq!(
-        types,
-        wanted.map(|name| format!("dev.slipway.deployment.{name}.v1"))
-    );
+    assert_eq!(types, wanted.map(|name| format!("dev.slipway.deployment.{name}")));
     service.shutdown.cancel();
     executor.drain().await;
 }

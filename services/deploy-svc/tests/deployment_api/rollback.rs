@@ -69,10 +69,7 @@ async fn the_change_is_reverted_and_what_ran_before_is_verified() {
         (back.rolls_back.as_str(), back.step.as_str()),
         (lost.id.as_str(), "revert")
     );
-    assert!(
-        back.image.as_ref().unwrap().digest.contains("cdcd"),
-        "the image of before"
-    );
+    assert!(back.images[0].digest.contains("cdcd"), "the image of before");
     assert!(back.epoch > lost.epoch);
     let end = end_of(&mut bench.client("root"), &back.id).await;
     assert_eq!(

@@ -75,8 +75,7 @@ pub(crate) async fn a_rollback_that_fails_says_what_to_do(bench: &Bench) {
 pub(crate) async fn a_revert_in_git_is_deployed(bench: &Bench) {
     let found = Found {
         change: "chg-1".parse().unwrap(),
-        image: bench.image.parse().unwrap(),
-        digest: bench.a.clone(),
+        image: bench.built(&bench.a),
     };
     let history = History::new(Some(found));
     let second = Bench::beside(bench, history.clone()).await;
@@ -108,14 +107,14 @@ pub(crate) async fn without_git_the_version_before_is_put_back(bench: &Bench) {
     let service = service(bench).await;
     let mut client = service.client("root");
     let image = Image {
-        name: bench.image.clone(),
+        repository: bench.image.clone(),
         digest: bench.b.to_string(),
-        tags: Vec::new(),
+        ..Image::default()
     };
     let request = DeployRequest {
         service: "shop".to_owned(),
         environment: "dev".to_owned(),
-        image: Some(image),
+        images: vec![image],
         ..DeployRequest::default()
     };
     let started = client

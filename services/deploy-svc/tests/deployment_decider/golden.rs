@@ -1,6 +1,10 @@
 //! The stored form of events.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use deploy_svc::{
     catalog::Pauses,
@@ -115,10 +119,14 @@ fn events_keep_their_json_form() {
     pinned("progressed_human", &asks);
 }
 
-fn pinned(name: &str, event: &Event) {
+fn path(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");
+    folder.join(format!("{name}.json"))
+}
+
+fn pinned(name: &str, event: &Event) {
     let json = serde_json::to_value(event).unwrap();
-    let path = folder.join(format!("{name}.json"));
+    let path = path(name);
     if !path.exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
         fs::write(&path, serde_json::to_string_pretty(&json).unwrap() + "\n").unwrap();
     }
@@ -157,7 +165,7 @@ fn a_full_request_keeps_its_json_form() {
         request: Box::new(full),
         deadline: START + Duration::from_secs(600),
     };
-    pinned("requested_full", &event);
+    pinned("requested_full.v2", &event);
     let without_git = DeploymentRequest {
         source: None,
         action: Action::SetImage,
@@ -167,13 +175,33 @@ fn a_full_request_keeps_its_json_form() {
         request: Box::new(without_git),
         deadline: START + Duration::from_secs(600),
     };
-    pinned("requested_without_git", &event);
+    pinned("requested_without_git.v2", &event);
+}
+
+/// What was recorded before images had names and came in lists is read as it was, and comes to the same as the form of now.
+#[test]
+fn requests_of_the_first_form_come_to_the_same() {
+    for name in ["requested", "requested_full", "requested_without_git"] {
+        let read = |name: &str| -> (serde_json::Value, Event) {
+            let text = fs::read_to_string(path(name)).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            (json.clone(), serde_json::from_value(json).unwrap())
+        };
+        let ((recorded, old), (_, new)) = (read(name), read(&format!("{name}.v2")));
+        assert_eq!(serde_json::to_value(&old).unwrap(), recorded, "{name}");
+        let [of_old, of_new] = [&old, &new].map(|event| {
+            let mut state = DeploymentState::default();
+            Deployment::evolve(&mut state, event, START);
+            state
+        });
+        assert_eq!(of_old, of_new, "{name}");
+        assert_eq!(of_old.request.unwrap().images.only().name.as_str(), "shop");
+    }
 }
 
 /// A life as it was recorded before there were Jobs, bakes and reverts comes to the same.
 #[test]
 fn old_events_apply_as_they_did() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");
     let mut state = DeploymentState::default();
     let mut steps = Vec::new();
     for name in [
@@ -187,7 +215,7 @@ fn old_events_apply_as_they_did() {
         "failing",
         "failed",
     ] {
-        let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+        let text = fs::read_to_string(path(name)).unwrap();
         let event: Event = serde_json::from_str(&text).unwrap();
         Deployment::evolve(&mut state, &event, START);
         steps.push(state.step);

@@ -11,7 +11,7 @@ use deploy_svc::{
     result::CheckResult,
 };
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Id, Image, Images, Principal, Timestamp};
 use slipway_verdict::{Applied, evidence::PodEvidence};
 
 pub(crate) const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -32,8 +32,12 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
             kind: WorkloadKind::Deployment,
             name: "shop".to_owned(),
         },
-        image: "registry.example/shop".parse().unwrap(),
-        digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+        images: Images::one(Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+            digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            tags: Vec::new(),
+        }),
         source: Some(Source {
             repository: "platform".parse().unwrap(),
             path: "apps/shop/overlays/dev".to_owned(),

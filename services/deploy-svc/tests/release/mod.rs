@@ -15,14 +15,14 @@ use deploy_svc::{
     plan::{Plan, Wanted},
     reason::Reason,
     release::{
-        BuiltImage, ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus,
-        Request, StepKind, Waiting, WaitingKind,
+        ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, Request,
+        StepKind, Waiting, WaitingKind,
     },
 };
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, Id, Principal};
+use slipway_model::{Actor, Id, Image, Images, Principal};
 
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -34,12 +34,13 @@ pub(crate) fn meta() -> Meta {
     Meta::new(Actor::system("test"), None)
 }
 
-pub(crate) fn image(fill: &str) -> BuiltImage {
-    BuiltImage {
-        name: "registry.example/shop".parse().unwrap(),
+pub(crate) fn images(fill: &str) -> Images {
+    Images::one(Image {
+        name: "shop".parse().unwrap(),
+        repository: "registry.example/shop".parse().unwrap(),
         digest: format!("sha256:{}", fill.repeat(64)).parse().unwrap(),
         tags: Vec::new(),
-    }
+    })
 }
 
 /// A release of one environment with these keys.
@@ -71,7 +72,7 @@ services:
         plan: Plan::make(&Catalog::parse(&catalog).unwrap(), &wanted).unwrap(),
         requested_by: Actor::direct(Principal::new("token", "alice")),
         labels: Default::default(),
-        image: None,
+        images: None,
         caller: None,
     }
 }
@@ -126,7 +127,7 @@ impl World {
     pub(crate) async fn well(&self, release: &Id, step: &str) -> ReleaseState {
         let facts = match step {
             "build" => Facts::Built {
-                image: image("b"),
+                images: images("b"),
                 authors: Vec::new(),
             },
             "dev/change" | "dev/revert" => Facts::Changed(ChangeMade {
@@ -136,7 +137,7 @@ impl World {
                     .parse()
                     .unwrap(),
                 no_op: false,
-                previous: Some(image("a")),
+                previous: Some(images("a")),
             }),
             _ => Facts::None,
         };
@@ -175,14 +176,14 @@ impl Answers {
         }
         let facts = match order.step.kind {
             StepKind::Build => Facts::Built {
-                image: image("b"),
+                images: images("b"),
                 authors: Vec::new(),
             },
             StepKind::Change => Facts::Changed(ChangeMade {
                 change: id("chg-1"),
                 commit: "2".repeat(40).parse().unwrap(),
                 no_op: false,
-                previous: Some(image("a")),
+                previous: Some(images("a")),
             }),
             _ => Facts::None,
         };

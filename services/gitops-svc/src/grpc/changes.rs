@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
-use slipway_model::{Actor, CommitSha, Id, Name};
+use slipway_model::{Actor, CommitSha, Digest, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
 
 use super::{
     GitOpsGrpc,
     edits::edits,
-    messages::{branch, image, mode, problem, refused, scope, subject},
+    messages::{branch, mode, problem, refused, scope, subject},
 };
 use crate::{
     change::{self, Change, Command, Image, Mode},
@@ -100,6 +100,14 @@ impl GitOpsGrpc {
         caller.require(Action::Start, service.as_str(), environment.as_str())?;
         let requested_by = caller.actor(&request.on_behalf_of, service.as_str(), environment.as_str())?;
         let asked_mode = mode(request.mode)?;
+        let images = match request.images.as_slice() {
+            [] => None,
+            images => Some(convert::from_images(
+                &service,
+                images,
+                convert::optional::<Digest>,
+            )?),
+        };
         let asked = change::Request {
             repository: repository.name().to_owned(),
             branch: branch(repository, &request.branch)?,
@@ -107,7 +115,7 @@ impl GitOpsGrpc {
             environment,
             edits: edits(request.edits)?,
             source_commit: convert::optional("source_commit", &request.source_commit)?,
-            image: request.image.as_ref().map(image).transpose()?,
+            images,
             subject: subject(&request.message)?,
             reverts: None,
             promoted_from: None,
@@ -142,10 +150,10 @@ impl GitOpsGrpc {
         repository: &Arc<Repository>,
         asked: &change::Request,
     ) -> Result<Vec<Edit>, ApiError> {
-        let Some(image) = &asked.image else {
+        let Some(image) = asked.images.as_ref().map(Images::only) else {
             return Err(ApiError::invalid(
                 "edits",
-                "give at least one edit, or an image where the repository's `environments` say where it stands",
+                "give at least one edit, or `images` where the repository's `environments` say where they stand",
             ));
         };
         let place = repository
@@ -153,7 +161,10 @@ impl GitOpsGrpc {
             .place(&asked.service, &asked.environment)
             .map_err(|error| ApiError::invalid("edits", error))?;
         if image.tags.is_empty() && image.digest.is_none() {
-            return Err(ApiError::invalid("image.tags", "give a tag or a digest to write"));
+            return Err(ApiError::invalid(
+                "images[0].tags",
+                "give a tag or a digest to write",
+            ));
         }
         let head = repository.fetch(&asked.branch).await.map_err(problem)?;
         let found = found(repository, &head, &place).await?;
@@ -209,7 +220,7 @@ impl GitOpsGrpc {
         let mut asked = change::Request {
             edits,
             // The image that runs again, not the one that is taken out.
-            image: restored(&change.state.differences),
+            images: restored(&change.state.differences).map(|image| one(&original.service, image)),
             source_commit: None,
             subject: String::new(),
             reverts: Some(change.id.clone()),
@@ -277,7 +288,7 @@ impl GitOpsGrpc {
             environment: to,
             edits: Vec::new(),
             source_commit: None,
-            image: None,
+            images: None,
             subject: subject(&request.message)?,
             reverts: None,
             promoted_from: None,
@@ -310,7 +321,7 @@ impl GitOpsGrpc {
         let found_to = found(repository, &commit, &to_place).await?;
         let edits = images::copy((&from_place, &found_from), (&to_place, &found_to), &only)?;
         let copied = images::chosen((&from_place, &found_from), &only)?;
-        let image: Option<Image> = match copied.as_slice() {
+        let image = match copied.as_slice() {
             [one] => images::copied(&from_place, one),
             _ => None,
         };
@@ -325,7 +336,7 @@ impl GitOpsGrpc {
         };
         let mut asked = change::Request {
             edits,
-            image,
+            images: image.map(|image| one(&asked.service, image)),
             subject,
             promoted_from: Some(change::Promotion {
                 environment: from,
@@ -363,16 +374,21 @@ fn admitted(
 }
 
 /// The image that stood where a change was made, when it was one.
-fn restored(differences: &[Difference]) -> Option<Image> {
+fn restored(differences: &[Difference]) -> Option<ImageRef> {
     let [difference] = differences else {
         return None;
     };
     let before = difference.before()?;
-    Some(Image {
+    Some(ImageRef {
         name: before.name.parse().ok()?,
+        tag: before.tag.parse().ok(),
         digest: before.digest.parse().ok(),
-        tags: before.tag.parse().into_iter().collect(),
     })
+}
+
+/// The service's only image.
+fn one(service: &Name, image: ImageRef) -> Images<Image> {
+    Images::one(Image::named(service.clone(), image))
 }
 
 /// Names that a promotion may be restricted to.

@@ -11,7 +11,7 @@ use slipway_server::{ApiError, Resource, Scope, convert};
 
 use super::edits::{change_to_proto, edit_to_proto, previous};
 use crate::{
-    change::{self, Change, Image, Mode, PullState, Refusal, State},
+    change::{self, Change, Mode, PullState, Refusal, State},
     history::{self, Commit, ImageChange, Part},
     images::Mismatch,
     message::{self, MAX_SUBJECT},
@@ -114,19 +114,6 @@ pub(super) fn mode(mode: i32) -> Result<Option<Mode>, ApiError> {
     }
 }
 
-pub(super) fn image(image: &WireImage) -> Result<Image, ApiError> {
-    let tags = image
-        .tags
-        .iter()
-        .take(32)
-        .map(|tag| convert::field("image.tags", tag));
-    Ok(Image {
-        name: convert::field("image.name", &image.name)?,
-        digest: convert::optional("image.digest", &image.digest)?,
-        tags: tags.collect::<Result<_, _>>()?,
-    })
-}
-
 impl Resource for Change {
     type Message = proto::Change;
     const NOUN: &'static str = "change";
@@ -156,14 +143,6 @@ pub(super) fn scope(state: &State) -> (&str, &str) {
 
 fn text(value: Option<&impl ToString>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
-}
-
-fn image_to_proto(image: &Image) -> WireImage {
-    WireImage {
-        name: image.name.to_string(),
-        digest: text(image.digest.as_ref()),
-        tags: image.tags.iter().map(ToString::to_string).collect(),
-    }
 }
 
 fn pull_request(state: &State) -> Option<proto::PullRequest> {
@@ -234,7 +213,7 @@ fn to_proto(change: &Snapshot<Change>) -> proto::Change {
         .collect();
     resource.reverts = text(request.reverts.as_ref());
     resource.source_commit = text(request.source_commit.as_ref());
-    resource.image = request.image.as_ref().map(image_to_proto);
+    resource.images = request.images.as_ref().map(convert::images).unwrap_or_default();
     resource.requested_by = Some(convert::actor(&request.requested_by));
     resource.subject = message::subject(request);
     resource.mode = match request.mode {
@@ -294,9 +273,15 @@ pub(super) fn commit_to_proto(
     let images: Vec<&ImageChange> = parts.iter().flat_map(|part| &part.images).collect();
     let said = commit.trailer(|trailers| trailers.image.clone());
     let image = match (said, images.as_slice()) {
-        (Some(image), _) => Some(image_to_proto(&image)),
+        (Some(said), _) => Some(WireImage {
+            name: service.to_owned(),
+            repository: said.name.to_string(),
+            digest: text(said.digest.as_ref()),
+            tags: said.tag.iter().map(ToString::to_string).collect(),
+        }),
         (None, [only]) => only.after.as_ref().map(|after| WireImage {
-            name: if after.name.is_empty() {
+            name: service.to_owned(),
+            repository: if after.name.is_empty() {
                 only.name.clone()
             } else {
                 after.name.clone()
@@ -335,7 +320,7 @@ pub(super) fn commit_to_proto(
         commit: commit.id.to_string(),
         reverts: text(commit.trailer(|trailers| trailers.reverts.clone()).as_ref()),
         source_commit: text(commit.trailer(|trailers| trailers.source_commit.clone()).as_ref()),
-        image,
+        images: image.into_iter().collect(),
         requested_by: Some(convert::actor(&Actor {
             principal: Principal::new("git", commit.author.as_str()),
             on_behalf_of: commit.trailer(|trailers| trailers.triggered_by.clone()),

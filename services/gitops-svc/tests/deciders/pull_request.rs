@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use slipway_ledger::Decider;
 use slipway_model::{CommitSha, Timestamp};
 
-use super::{SHA, act, at, difference, golden, id, request};
+use super::{SHA, act, at, difference, golden, id, recorded, request};
 
 const OTHER: &str = "2222222222222222222222222222222222222222";
 
@@ -330,7 +330,8 @@ fn the_wire_form_of_its_events_is_pinned() {
         Event::Resumed,
         Event::Expired,
     ];
-    golden("pull_request", &events);
+    golden("pull_request.v2", &events);
+    assert_eq!(recorded("pull_request")[1..], events[1..]);
 }
 
 fn command() -> impl Strategy<Value = Command> {

@@ -204,11 +204,11 @@ pub(crate) fn set_tag(service: &str, tag: &str) -> ApplyChangeRequest {
             })),
         }],
         source_commit: SHA.to_owned(),
-        image: Some(Image {
-            name: format!("r.example/{service}"),
+        images: vec![Image {
+            repository: format!("r.example/{service}"),
             tags: vec![tag.to_owned()],
             ..Image::default()
-        }),
+        }],
         correlation_id: "rel-1".to_owned(),
         ..ApplyChangeRequest::default()
     }

@@ -106,9 +106,9 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
 
 /// The image of a change; where it says none, what its first edit writes.
 fn image(change: &Change) -> String {
-    if let Some(image) = &change.image {
+    if let Some(image) = change.images.first() {
         let tag = image.tags.first().cloned().unwrap_or_default();
-        return short(&image.name, &tag, &image.digest);
+        return short(&image.repository, &tag, &image.digest);
     }
     match change.edits.as_slice() {
         [] => change.subject.clone(),

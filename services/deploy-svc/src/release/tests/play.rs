@@ -103,13 +103,13 @@ pub(super) fn cancel(run: &mut Run) {
 pub(super) fn facts(name: &str, ends: Ends) -> Facts {
     match (name.rsplit('/').next().unwrap(), ends) {
         ("build", _) => Facts::Built {
-            image: image("b"),
+            images: images("b"),
             authors: Vec::new(),
         },
-        ("change", Ends::NoOp) => change(Some(image("b")), true),
+        ("change", Ends::NoOp) => change(Some(images("b")), true),
         ("change", Ends::Unnamed) => change(None, false),
-        ("change", _) => change(Some(image("a")), false),
-        ("revert", _) => change(Some(image("b")), false),
+        ("change", _) => change(Some(images("a")), false),
+        ("revert", _) => change(Some(images("b")), false),
         _ => Facts::None,
     }
 }

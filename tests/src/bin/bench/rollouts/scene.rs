@@ -180,11 +180,11 @@ impl Scene {
             request_id: format!("{name}-{version}"),
             service: name.to_owned(),
             environment: "prod".to_owned(),
-            image: Some(Image {
-                name: IMAGE.to_owned(),
+            images: vec![Image {
+                repository: IMAGE.to_owned(),
                 digest: digest(version),
                 ..Image::default()
-            }),
+            }],
             ..DeployRequest::default()
         };
         let mut client = self.clients.deployments.clone();

@@ -1,0 +1,364 @@
+//! ReleaseService over a real connection and a real ledger: which images it takes, and in which form its events go out.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deploy_svc::{
+    catalog::{Catalog, CatalogStore},
+    grpc_release::ReleaseApi,
+    release::{Release, ReleaseEvent},
+};
+use pretty_assertions::assert_eq;
+use slipway_events::{Bus, Envelope, Handler, HandlerError, MemoryBus};
+use slipway_ledger::{Decider, Index, Ledger, LedgerConfig, Meta};
+use slipway_model::{Actor, Id, Timestamp};
+use slipway_proto::{
+    common::v1::Image,
+    release::v1::{
+        GetReleaseRequest, PlanReleaseRequest, Release as Shown, StartReleaseRequest, StreamEventsRequest,
+        release_service_client::ReleaseServiceClient, release_service_server::ReleaseServiceServer,
+    },
+};
+use slipway_server::{
+    Channel, ClientConfig, ErrorView, Server, ServerConfig,
+    config::{Action, PrincipalConfig, RoleConfig},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+const CATALOG: &str = "
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments: [{ name: dev, policy: none, target: { cluster: local, namespace: dev, name: shop } }]
+  - name: mail
+    repository: https://git.example/mail.git
+    images: [{ name: server, repository: registry.example/mail/server }]
+    environments: [{ name: dev, policy: none, target: { cluster: local, namespace: dev, name: mail } }]
+";
+
+struct Service {
+    ledger: Ledger,
+    url: String,
+    shutdown: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
+        let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
+            .await
+            .unwrap();
+        let roles = vec![RoleConfig::everywhere([Action::Start, Action::Read])];
+        let config = ServerConfig {
+            principals: vec![PrincipalConfig::new("alice", "alice-token", roles).unwrap()],
+            ..ServerConfig::default()
+        };
+        let api = ReleaseApi {
+            ledger: ledger.clone(),
+            catalog: Arc::new(CatalogStore::fixed(Catalog::parse(CATALOG).unwrap())),
+        };
+        let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let service = ReleaseServiceServer::new(api);
+        tokio::spawn(server.service(service).serve(listener, shutdown.clone()));
+        Self {
+            ledger,
+            url,
+            shutdown,
+            _folder: folder,
+        }
+    }
+
+    fn client(&self) -> ReleaseServiceClient<Channel> {
+        let config = ClientConfig::new(&self.url, "alice-token".to_owned());
+        ReleaseServiceClient::new(config.connect("release").unwrap())
+    }
+
+    async fn begin(&self, service: &str, images: Vec<Image>) -> Result<Shown, ErrorView> {
+        let request = StartReleaseRequest {
+            service: service.to_owned(),
+            commit: COMMIT.to_owned(),
+            images,
+            ..StartReleaseRequest::default()
+        };
+        let started = self.client().start_release(request).await;
+        let started = started.map_err(|status| ErrorView::of(&status))?;
+        Ok(started.into_inner().release.unwrap())
+    }
+
+    /// The first events of a release, as `StreamEvents` shows them: type and data.
+    async fn streamed(&self, id: &str, count: usize) -> Vec<(String, serde_json::Value)> {
+        let mut stream = self
+            .client()
+            .stream_events(StreamEventsRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
+        let mut events = Vec::new();
+        while events.len() < count {
+            let event = stream.message().await.unwrap().unwrap().event;
+            let of_it = event.filter(|event| event.subject == format!("release/{id}"));
+            events.extend(of_it.map(|event| (event.r#type, serde_json::from_str(&event.data).unwrap())));
+        }
+        events
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn image(repository: &str) -> Image {
+    Image {
+        repository: repository.to_owned(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        tags: vec!["1a2b3c4".to_owned()],
+        ..Image::default()
+    }
+}
+
+#[tokio::test]
+async fn exactly_one_image_is_taken_and_it_must_be_the_catalogs() {
+    let service = Service::start().await;
+    let shop = || image("registry.example/shop");
+    let bent = |bend: fn(&mut Image)| {
+        let mut image = shop();
+        bend(&mut image);
+        vec![image]
+    };
+    for (images, field, words) in [
+        (
+            vec![shop(), shop()],
+            "images",
+            "give exactly one; several images are not supported yet",
+        ),
+        (
+            bent(|image| image.repository = "registry.example/mail/server".to_owned()),
+            "images[0].repository",
+            "this service's image has the repository registry.example/shop",
+        ),
+        (
+            bent(|image| image.repository.clear()),
+            "images[0].repository",
+            "is required",
+        ),
+        (
+            bent(|image| image.repository = "Shop".to_owned()),
+            "images[0].repository",
+            "image name \"Shop\" is not valid",
+        ),
+        (
+            bent(|image| image.name = "server".to_owned()),
+            "images[0].name",
+            "this service's image has the name shop",
+        ),
+        (
+            bent(|image| image.name = "Shop".to_owned()),
+            "images[0].name",
+            "name \"Shop\" is not valid",
+        ),
+        (
+            bent(|image| image.digest.clear()),
+            "images[0].digest",
+            "is required",
+        ),
+        (
+            bent(|image| image.tags = vec![":".to_owned()]),
+            "images[0].tags",
+            "tag \":\" is not valid",
+        ),
+        (
+            bent(|image| image.tags = vec!["x".to_owned(); 33]),
+            "images[0].tags",
+            "give at most 32",
+        ),
+    ] {
+        let error = service.begin("shop", images).await.unwrap_err();
+        assert_eq!(
+            (error.code, error.field.as_str()),
+            (Code::InvalidArgument, field),
+            "{error:?}"
+        );
+        assert!(error.message.contains(words), "{words}: {error:?}");
+    }
+
+    // None is built; one is taken as it is.
+    let built = service.begin("shop", Vec::new()).await.unwrap();
+    assert_eq!((built.steps[0].name.as_str(), built.images.len()), ("build", 0));
+    let named = Image {
+        name: "shop".to_owned(),
+        ..shop()
+    };
+    let wanted = [named.clone()];
+    for given in [shop(), named] {
+        let taken = service.begin("shop", vec![given]).await.unwrap();
+        assert_eq!(taken.steps[0].name, "dev/lane");
+        assert_eq!(taken.images, wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_plan_names_its_image_as_the_catalog_does() {
+    let service = Service::start().await;
+    for (of, name, repository) in [
+        ("shop", "shop", "registry.example/shop"),
+        ("mail", "server", "registry.example/mail/server"),
+    ] {
+        let request = PlanReleaseRequest {
+            service: of.to_owned(),
+            commit: COMMIT.to_owned(),
+            ..PlanReleaseRequest::default()
+        };
+        let answer = service.client().plan_release(request).await.unwrap();
+        let planned = Image {
+            name: name.to_owned(),
+            repository: repository.to_owned(),
+            ..Image::default()
+        };
+        assert_eq!(answer.into_inner().plan.unwrap().images, [planned]);
+        // An image without a name is the only one, whatever it is called.
+        let taken = service.begin(of, vec![image(repository)]).await.unwrap();
+        assert_eq!(taken.images[0].name, name);
+    }
+}
+
+/// Writes events of releases as they come: what an older version recorded.
+struct Older;
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never;
+
+impl Decider for Older {
+    const KIND: &'static str = Release::KIND;
+    const STATE_VERSION: u32 = 2;
+
+    type State = ();
+    type Command = Vec<ReleaseEvent>;
+    type Event = ReleaseEvent;
+    type Effect = ();
+    type Refusal = Never;
+
+    fn decide(_: &Id, (): &(), events: Vec<ReleaseEvent>, _: Timestamp) -> Result<Vec<ReleaseEvent>, Never> {
+        Ok(events)
+    }
+
+    fn evolve((): &mut (), _: &ReleaseEvent, _: Timestamp) {}
+
+    fn index((): &()) -> Index {
+        Index {
+            status: "running".to_owned(),
+            service: "shop".to_owned(),
+            ..Index::default()
+        }
+    }
+
+    fn is_final((): &()) -> bool {
+        false
+    }
+}
+
+struct Told(mpsc::UnboundedSender<Envelope>);
+
+#[async_trait]
+impl Handler for Told {
+    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
+        self.0.send(event.clone()).map_err(HandlerError::reject)
+    }
+}
+
+/// What an older version recorded is shown and published as it was, and read as what it means now; what is recorded now goes
+/// out in its own form.
+#[tokio::test]
+async fn events_go_out_in_the_form_that_they_were_recorded_in() {
+    let service = Service::start().await;
+    let read = |text| -> (serde_json::Value, ReleaseEvent) {
+        let data: serde_json::Value = serde_json::from_str(text).unwrap();
+        (data.clone(), serde_json::from_value(data).unwrap())
+    };
+    let requested = read(include_str!("golden/release/requested.json"));
+    let advanced = read(include_str!("golden/release/advanced_built.json"));
+    let old: Id = "rel-old".parse().unwrap();
+    let meta = Meta::new(Actor::system("test"), None);
+    service
+        .ledger
+        .execute::<Older>(&old, || vec![requested.1.clone(), advanced.1.clone()], &meta)
+        .await
+        .unwrap();
+    let new = service
+        .begin("shop", vec![image("registry.example/shop")])
+        .await
+        .unwrap();
+
+    let streamed = service.streamed(old.as_str(), 2).await;
+    let of_then = [
+        ("dev.slipway.release.requested.v1".to_owned(), requested.0.clone()),
+        ("dev.slipway.release.advanced.v1".to_owned(), advanced.0),
+    ];
+    assert_eq!(streamed, of_then);
+    let streamed = service.streamed(&new.id, 1).await;
+    assert_eq!(streamed[0].0, "dev.slipway.release.requested.v2");
+    let images = &streamed[0].1["images"];
+    assert_eq!(images[0]["name"], "shop");
+    assert_eq!(images[0]["repository"], "registry.example/shop");
+
+    // The same over the bus.
+    let bus: Arc<dyn Bus> = Arc::new(MemoryBus::default());
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let (hearing, shutdown) = (bus.clone(), service.shutdown.clone());
+    tokio::spawn(async move {
+        let told = Arc::new(Told(sender));
+        hearing.consume(&["deploy"], "test", "one", told, shutdown).await;
+    });
+    let _relay = slipway_server::spawn_relay(&service.ledger, bus, service.shutdown.clone());
+    let mut types = Vec::new();
+    while types.len() < 3 {
+        let event = told.recv().await.unwrap();
+        if event.kind() == Release::KIND {
+            types.push(format!("{} {}", event.id(), event.type_name()));
+        }
+    }
+    types.sort();
+    let mut wanted = vec![
+        format!("{old} dev.slipway.release.requested.v1"),
+        format!("{old} dev.slipway.release.advanced.v1"),
+        format!("{} dev.slipway.release.requested.v2", new.id),
+    ];
+    wanted.sort();
+    assert_eq!(types, wanted);
+
+    let request = GetReleaseRequest { id: old.to_string() };
+    let shown = service.client().get_release(request).await.unwrap();
+    let shown = shown.into_inner().release.unwrap();
+    let plan = shown.plan.unwrap();
+    assert_eq!(plan.hash, requested.0["plan"]["hash"].as_str().unwrap());
+    assert_eq!(
+        (plan.images[0].name.as_str(), plan.images[0].repository.as_str()),
+        ("shop", "registry.example/shop")
+    );
+    let image = &shown.images[0];
+    assert_eq!(
+        (
+            image.name.as_str(),
+            image.repository.as_str(),
+            image.digest.as_str()
+        ),
+        (
+            "shop",
+            "registry.example/shop",
+            requested.0["image"]["digest"].as_str().unwrap()
+        )
+    );
+}

@@ -4,7 +4,7 @@ use indicatif::ProgressBar;
 use slipway_model::Timestamp;
 use slipway_proto::release::v1::{
     CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
-    StartReleaseRequest, WatchReleaseRequest, release::Status, step,
+    StartReleaseRequest, WatchReleaseRequest, planned_environment::Tier, release::Status, step,
 };
 
 use super::{present, progress, request_id, table};
@@ -80,13 +80,22 @@ fn planned(plan: &Plan) -> String {
             &environment.gitops_branch
         };
         let target = environment.target.clone().unwrap_or_default();
-        rows.add_row([
-            environment.name.clone(),
-            environment.policy.clone(),
+        let name = match tier(environment.tier()) {
+            "" => environment.name.clone(),
+            tier => format!("{} ({tier})", environment.name),
+        };
+        let writes = if environment.gitops_repository.is_empty() {
+            "nothing in git".to_owned()
+        } else {
             format!(
                 "{} ({branch}) {}",
                 environment.gitops_repository, environment.gitops_path
-            ),
+            )
+        };
+        rows.add_row([
+            name,
+            environment.policy.clone(),
+            writes,
             format!(
                 "{}/{}/{}/{}",
                 target.cluster, target.namespace, target.kind, target.name
@@ -105,6 +114,17 @@ fn planned(plan: &Plan) -> String {
         images.join(", "),
         plan.hash
     )
+}
+
+/// As the catalog writes it; empty where it does not.
+const fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Unspecified => "",
+        Tier::Development => "development",
+        Tier::Test => "test",
+        Tier::Staging => "staging",
+        Tier::Production => "production",
+    }
 }
 
 async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Outcome, Failure> {
@@ -267,4 +287,62 @@ fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
     } else {
         Outcome::DidNot
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::{
+        deploy::v1::Target,
+        release::v1::{Plan, PlannedEnvironment, planned_environment::Tier},
+    };
+
+    #[test]
+    fn a_plan_shows_what_each_environment_is_for() {
+        let target = Target {
+            cluster: "main".to_owned(),
+            namespace: "shop".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "shop".to_owned(),
+        };
+        let plan = Plan {
+            service: "shop".to_owned(),
+            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
+            image_name: "registry.example/shop".to_owned(),
+            environments: vec![
+                PlannedEnvironment {
+                    name: "dev".to_owned(),
+                    policy: "none".to_owned(),
+                    target: Some(target.clone()),
+                    ..PlannedEnvironment::default()
+                },
+                PlannedEnvironment {
+                    name: "prod".to_owned(),
+                    tier: Tier::Production.into(),
+                    requires: vec!["dev".to_owned()],
+                    policy: "two".to_owned(),
+                    target: Some(target),
+                    gitops_repository: "platform".to_owned(),
+                    gitops_path: "apps/shop".to_owned(),
+                    ..PlannedEnvironment::default()
+                },
+            ],
+            hash: "sha256:00".to_owned(),
+            ..Plan::default()
+        };
+        let text = super::planned(&plan);
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "shop 1a2b3c4 → registry.example/shop",
+                "ENVIRONMENT POLICY WRITES DEPLOYS",
+                "dev none nothing in git main/shop/Deployment/shop",
+                "prod (production) two platform (default branch) apps/shop main/shop/Deployment/shop",
+                "plan sha256:00",
+            ]
+        );
+    }
 }

@@ -36,7 +36,6 @@ pub const MAX_BYTES: u64 = 4 * 1024 * 1024;
 pub struct Catalog {
     /// SHA-256 of the file's bytes, `sha256:` and 64 hexadecimal digits.
     hash: String,
-    environments: Vec<Name>,
     services: Vec<Service>,
 }
 
@@ -134,6 +133,10 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Environment {
     pub name: Name,
+    /// What the catalog says of the environment for all services.
+    pub tier: Option<Tier>,
+    /// Environments of the service that come earlier and that a release to this one includes.
+    pub requires: Vec<Name>,
     /// Name of a policy of approval-svc; `none` asks nobody.
     pub policy: Name,
     pub gate: Gate,
@@ -151,6 +154,16 @@ pub struct Environment {
     pub timeout: Timeouts,
     pub checks: Vec<Check>,
     pub verify: Verify,
+}
+
+/// What an environment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    Development,
+    Test,
+    Staging,
+    Production,
 }
 
 /// Where the wanted image is written.
@@ -318,10 +331,9 @@ impl Catalog {
     /// [`CatalogError`], naming line and key, or each path that makes no sense.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         let file = file::read(text)?;
-        let (environments, services) = validate::check(file).map_err(CatalogError::Meaning)?;
+        let services = validate::check(file).map_err(CatalogError::Meaning)?;
         Ok(Self {
             hash: format!("sha256:{}", hex::encode(Sha256::digest(text))),
-            environments,
             services,
         })
     }
@@ -337,11 +349,6 @@ impl Catalog {
     /// SHA-256 of the file's bytes: `sha256:` and 64 hexadecimal digits.
     pub fn hash(&self) -> &str {
         &self.hash
-    }
-
-    /// All environments, in the order of promotion.
-    pub fn environments(&self) -> &[Name] {
-        &self.environments
     }
 
     /// All services, as the file orders them.

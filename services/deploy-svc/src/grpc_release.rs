@@ -195,7 +195,9 @@ impl ReleaseApi {
         };
         Plan::make(&self.catalog.current(), &wanted).map_err(|error| match &error {
             PlanError::Unknown(unknown) if unknown.what == "service" => ApiError::invalid("service", error),
-            PlanError::Unknown(_) | PlanError::NoEnvironments(_) => ApiError::invalid("environments", error),
+            PlanError::Unknown(_) | PlanError::NoEnvironments(_) | PlanError::LeftOut { .. } => {
+                ApiError::invalid("environments", error)
+            }
             PlanError::BranchReleasesNothing { .. } => ApiError::invalid("branch", error),
         })
     }

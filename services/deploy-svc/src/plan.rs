@@ -9,7 +9,7 @@ use slipway_model::{BranchName, CommitSha, Id, Images, Name, ServiceImage};
 use crate::{
     catalog::{
         Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Job, Jobs, OnFailure, Pauses,
-        Service, Supersede, Target, Timeouts, UnknownName, Verify,
+        Service, Supersede, Target, Tier, Timeouts, UnknownName, Verify,
     },
     release::StepKind,
 };
@@ -42,6 +42,11 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedEnvironment {
     pub name: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Earlier environments of this plan that the catalog demands of a release to this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Name>,
     pub policy: Name,
     #[serde(default, skip_serializing_if = "is_default")]
     pub gate: Gate,
@@ -84,25 +89,42 @@ pub enum PlanError {
     #[error(transparent)]
     Unknown(#[from] UnknownName),
     #[error(
-        "branch {branch:?} matches none of the branches of service {service:?} in the catalog: name the environments, or add a pattern"
+        "branch {branch} matches none of the branches of service {service} in the catalog: name the environments, or add a pattern"
     )]
     BranchReleasesNothing { service: Name, branch: BranchName },
-    #[error("service {0:?} has no environments in the catalog")]
+    #[error("service {0} has no environments in the catalog")]
     NoEnvironments(Name),
+    #[error(
+        "environment {environment} requires {}, which this release leaves out: add {}, or leave {environment} out",
+        all(.requires), all(.add)
+    )]
+    LeftOut {
+        environment: Name,
+        /// What it requires and the release does not have.
+        requires: Vec<Name>,
+        /// All that is to be added for the release to have what its environments require.
+        add: Vec<Name>,
+    },
+}
+
+fn all(names: &[Name]) -> String {
+    let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+    names.join(" and ")
 }
 
 impl Plan {
     /// Plans `wanted` by `catalog`.
     ///
     /// # Errors
-    /// A service or environment that the catalog does not have, or a branch that releases nowhere.
+    /// A service or environment that the catalog does not have, a branch that releases nowhere, or environments
+    /// without one that they require.
     pub fn make(catalog: &Catalog, wanted: &Wanted) -> Result<Self, PlanError> {
         let service = catalog.service(&wanted.service)?;
-        let environments: Vec<PlannedEnvironment> =
-            chosen(service, wanted)?.into_iter().map(planned).collect();
-        if environments.is_empty() {
+        let chosen = chosen(service, wanted)?;
+        if chosen.is_empty() {
             return Err(PlanError::NoEnvironments(service.name.clone()));
         }
+        check_required(service, &chosen)?;
         let plan = Self {
             service: service.name.clone(),
             commit: wanted.commit.clone(),
@@ -110,7 +132,7 @@ impl Plan {
             repository_url: service.repository.clone(),
             images: service.images.clone(),
             build: service.build.clone(),
-            environments,
+            environments: chosen.into_iter().map(planned).collect(),
             catalog_hash: catalog.hash().to_owned(),
             hash: String::new(),
         };
@@ -188,9 +210,44 @@ fn chosen<'a>(service: &'a Service, wanted: &Wanted) -> Result<Vec<&'a Environme
     Ok(service.environments.iter().filter(is_wanted).collect())
 }
 
+/// Refuses environments without those that they require, and names all that are to be added.
+fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), PlanError> {
+    let mut names: Vec<&Name> = chosen.iter().map(|environment| &environment.name).collect();
+    let left_out = |environment: &Environment, names: &[&Name]| -> Vec<Name> {
+        let required = environment.requires.iter();
+        required.filter(|name| !names.contains(name)).cloned().collect()
+    };
+    let Some((environment, requires)) = chosen
+        .iter()
+        .map(|environment| (&environment.name, left_out(environment, &names)))
+        .find(|(_, requires)| !requires.is_empty())
+    else {
+        return Ok(());
+    };
+    // What is required comes earlier, so that one pass from the last to the first finds all.
+    let mut add = Vec::new();
+    for environment in service.environments.iter().rev() {
+        if names.contains(&&environment.name) {
+            let required = environment.requires.iter().filter(|name| !names.contains(name));
+            let required: Vec<&Name> = required.collect();
+            add.extend(required.iter().copied().cloned());
+            names.extend(required);
+        }
+    }
+    let place = |name: &Name| service.environments.iter().position(|one| one.name == *name);
+    add.sort_by_key(place);
+    Err(PlanError::LeftOut {
+        environment: environment.clone(),
+        requires,
+        add,
+    })
+}
+
 fn planned(environment: &Environment) -> PlannedEnvironment {
     PlannedEnvironment {
         name: environment.name.clone(),
+        tier: environment.tier,
+        requires: environment.requires.clone(),
         policy: environment.policy.clone(),
         gate: environment.gate,
         gitops: environment.gitops.clone(),

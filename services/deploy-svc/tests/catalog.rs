@@ -3,6 +3,8 @@
 
 #[path = "catalog/delivery.rs"]
 mod delivery;
+#[path = "catalog/order.rs"]
+mod order;
 
 use std::{fs, time::Duration};
 

@@ -61,6 +61,18 @@ services:
         on_failure: stay
 ";
 
+/// What is said of an environment's place among the others.
+const ORDERED: &str = r"
+environments: [{ name: dev, tier: development }, { name: prod, tier: production }]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - { name: dev, policy: none, target: { cluster: local, namespace: dev, name: shop } }
+      - { name: prod, policy: two, requires: [dev], target: { cluster: local, namespace: prod, name: shop } }
+";
+
 fn id(text: &str) -> Id {
     text.parse().unwrap()
 }
@@ -116,18 +128,16 @@ fn events_of_releases_keep_their_json_form() {
                 .unwrap(),
         ),
     };
-    let full = Request {
-        plan: Plan::make(
-            &Catalog::parse(FULL).unwrap(),
-            &Wanted {
-                environments: Vec::new(),
-                branch: None,
-                ..wanted
-            },
-        )
-        .unwrap(),
+    let everywhere = Wanted {
+        environments: Vec::new(),
+        branch: None,
+        ..wanted
+    };
+    let by = |catalog: &str| Request {
+        plan: Plan::make(&Catalog::parse(catalog).unwrap(), &everywhere).unwrap(),
         ..request.clone()
     };
+    let (full, ordered) = (by(FULL), by(ORDERED));
     let step = "dev/deploy".to_owned();
     let change = ChangeMade {
         change: id("chg-1"),
@@ -180,6 +190,7 @@ fn events_of_releases_keep_their_json_form() {
     for (name, event) in [
         ("requested.v2", ReleaseEvent::Requested(Box::new(request))),
         ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
+        ("requested_ordered.v2", ReleaseEvent::Requested(Box::new(ordered))),
         (
             "started",
             ReleaseEvent::Started {

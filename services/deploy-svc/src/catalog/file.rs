@@ -1,19 +1,71 @@
 //! The shape of the catalog file, and nothing of its meaning.
 
-use serde::{Deserialize, de::IgnoredAny};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use slipway_model::{BranchName, ImageName, Name, ServiceImage};
 
 use super::{
     Action, ArgoCd, Bake, Build, CatalogError, Gate, GrpcCheck, HttpCheck, Jobs, Mode, OnFailure, Pauses,
-    Supersede, TcpCheck, Timeouts, Verify, WorkloadKind,
+    Supersede, TcpCheck, Tier, Timeouts, Verify, WorkloadKind,
 };
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    pub(super) environments: Vec<Name>,
+    pub(super) environments: Vec<Declared>,
     #[serde(default)]
     pub(super) services: Vec<FileService>,
+}
+
+/// One of the catalog's environments: `prod`, or `{ name: prod, tier: production }`.
+#[derive(Debug)]
+pub(super) struct Declared {
+    pub(super) name: Name,
+    pub(super) tier: Option<Tier>,
+}
+
+impl<'de> Deserialize<'de> for Declared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Long {
+            name: Name,
+            tier: Option<Tier>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Declared;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an environment's name, or {name: NAME, tier: TIER}")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Declared, E> {
+                let name = text.parse().map_err(E::custom)?;
+                Ok(Declared { name, tier: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Declared, A::Error> {
+                let Long { name, tier } = Long::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Declared { name, tier })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A key that has a meaning and is not supported yet: whether it is there, with any value or none.
+#[derive(Debug, Default)]
+pub(super) struct Reserved(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,6 +80,10 @@ pub(super) struct FileService {
     pub(super) build: Build,
     #[serde(default)]
     pub(super) branches: Vec<FileBranchRule>,
+    #[serde(default)]
+    pub(super) depends_on: Reserved,
+    #[serde(default)]
+    pub(super) ci: Reserved,
     pub(super) environments: Vec<FileEnvironment>,
 }
 
@@ -43,6 +99,13 @@ pub(super) struct FileBranchRule {
 pub(super) struct FileEnvironment {
     pub(super) name: Name,
     pub(super) policy: Name,
+    /// Environments of this service that come before it in a release.
+    #[serde(default)]
+    pub(super) requires: Vec<Name>,
+    #[serde(default)]
+    pub(super) depends_on: Reserved,
+    #[serde(default)]
+    pub(super) ci: Reserved,
     #[serde(default)]
     pub(super) gate: Gate,
     /// Left out, the image is set in the cluster, and git knows nothing of it.

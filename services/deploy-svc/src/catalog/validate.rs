@@ -2,6 +2,7 @@
 
 mod environment;
 mod jobs;
+mod order;
 mod watching;
 
 use std::{collections::HashMap, time::Duration};
@@ -9,8 +10,8 @@ use std::{collections::HashMap, time::Duration};
 use slipway_model::{BranchName, ImageName, Images, Name, ServiceImage, duration};
 
 use super::{
-    BranchPattern, BranchRule, Build, Environment, Fault, Gate, Service,
-    file::{File, FileBranchRule, FileService},
+    BranchPattern, BranchRule, Build, Environment, Fault, Gate, Service, Tier,
+    file::{Declared, File, FileBranchRule, FileService},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,17 +46,18 @@ impl Faults {
     }
 }
 
-pub(super) fn check(file: File) -> Result<(Vec<Name>, Vec<Service>), Vec<Fault>> {
+pub(super) fn check(file: File) -> Result<Vec<Service>, Vec<Fault>> {
     let mut faults = Faults::default();
     faults.require(
         !file.environments.is_empty(),
         "environments",
         "name at least one environment",
     );
-    duplicates(&file.environments, "environments", &mut faults);
+    let declared: Vec<Name> = file.environments.iter().map(|one| one.name.clone()).collect();
+    duplicates(&declared, "environments", &mut faults);
     let names: Vec<Name> = file.services.iter().map(|service| service.name.clone()).collect();
     duplicates(&names, "services", &mut faults);
-    let order: HashMap<Name, usize> = file.environments.iter().cloned().zip(0..).collect();
+    let order = Order::of(&file.environments);
     let mut seen = Vec::new();
     let services: Vec<Service> = file
         .services
@@ -64,9 +66,43 @@ pub(super) fn check(file: File) -> Result<(Vec<Name>, Vec<Service>), Vec<Fault>>
         .collect();
     check_alone(&seen, &mut faults);
     if faults.0.is_empty() {
-        Ok((file.environments, services))
+        Ok(services)
     } else {
         Err(faults.0)
+    }
+}
+
+/// Where each of the catalog's environments stands in the order of promotion, and what it is for.
+struct Order(HashMap<Name, (usize, Option<Tier>)>);
+
+impl Order {
+    /// Of a name that is there twice, the first place counts.
+    fn of(declared: &[Declared]) -> Self {
+        let places = declared.iter().enumerate().rev();
+        Self(
+            places
+                .map(|(place, one)| (one.name.clone(), (place, one.tier)))
+                .collect(),
+        )
+    }
+
+    fn place(&self, name: &Name) -> Option<usize> {
+        self.0.get(name).map(|(place, _)| *place)
+    }
+
+    fn tier(&self, name: &Name) -> Option<Tier> {
+        self.0.get(name).and_then(|(_, tier)| *tier)
+    }
+
+    /// All names, in the order of promotion.
+    fn names(&self) -> Vec<&str> {
+        let mut known: Vec<(usize, &str)> = self
+            .0
+            .iter()
+            .map(|(name, (place, _))| (*place, name.as_str()))
+            .collect();
+        known.sort_unstable();
+        known.into_iter().map(|(_, name)| name).collect()
     }
 }
 
@@ -120,7 +156,7 @@ fn duplicates(names: &[Name], path: &str, faults: &mut Faults) {
 
 fn check_service(
     service: FileService,
-    order: &HashMap<Name, usize>,
+    order: &Order,
     seen: &mut Vec<Seen>,
     faults: &mut Faults,
 ) -> Option<Service> {
@@ -131,6 +167,7 @@ fn check_service(
         .as_ref()
         .map_or(service.name.as_str(), |images| images.only().repository.as_str());
     check_build(&service.build, &format!("{path}.build"), faults);
+    order::check_reserved(&service.depends_on, &service.ci, &path, faults);
 
     faults.require(
         !service.environments.is_empty(),
@@ -148,18 +185,19 @@ fn check_service(
     let mut environments: Vec<Environment> = Vec::new();
     for (index, environment) in service.environments.into_iter().enumerate() {
         let path = format!("{path}.environments[{index}]");
-        if !order.contains_key(&environment.name) {
-            let known: Vec<&str> = sorted(order);
+        if order.place(&environment.name).is_none() {
             faults.add(
                 format!("{path}.name"),
                 format!(
                     "{} is not one of the catalog's environments: {}",
                     environment.name,
-                    known.join(", ")
+                    order.names().join(", ")
                 ),
             );
         }
-        let environment = environment::check(environment, &path, image, faults);
+        order::check_requires(&environment, &path, &names, order, faults);
+        let tier = order.tier(&environment.name);
+        let environment = environment::check(environment, tier, &path, image, faults);
         if let Some(other) = environments
             .iter()
             .find(|other| other.target == environment.target)
@@ -179,7 +217,7 @@ fn check_service(
         });
         environments.push(environment);
     }
-    environments.sort_by_key(|environment| order.get(&environment.name).copied());
+    environments.sort_by_key(|environment| order.place(&environment.name));
     Some(Service {
         images: images?,
         name: service.name,
@@ -224,12 +262,6 @@ fn check_images(
             None
         }
     }
-}
-
-fn sorted(order: &HashMap<Name, usize>) -> Vec<&str> {
-    let mut known: Vec<(&usize, &str)> = order.iter().map(|(name, at)| (at, name.as_str())).collect();
-    known.sort_unstable();
-    known.into_iter().map(|(_, name)| name).collect()
 }
 
 fn check_repository(url: &str, path: &str, faults: &mut Faults) {
@@ -286,7 +318,7 @@ fn check_rule(
     rule: FileBranchRule,
     path: &str,
     names: &[Name],
-    order: &HashMap<Name, usize>,
+    order: &Order,
     faults: &mut Faults,
 ) -> BranchRule {
     // What remains without its wildcards must be able to be a branch.
@@ -315,7 +347,7 @@ fn check_rule(
         }
     }
     let mut environments = rule.environments;
-    environments.sort_by_key(|name| order.get(name).copied());
+    environments.sort_by_key(|name| order.place(name));
     BranchRule {
         pattern: BranchPattern(rule.pattern),
         environments,

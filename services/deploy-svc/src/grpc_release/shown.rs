@@ -6,7 +6,7 @@ use slipway_proto::release::v1 as proto;
 use slipway_server::convert;
 
 use crate::{
-    catalog::{Gate, Job},
+    catalog::{Gate, Job, Tier},
     grpc_deploy, owners,
     plan::{Plan, PlannedEnvironment},
     release::{self, Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind},
@@ -63,6 +63,19 @@ fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment 
         gitops_strategy: gitops
             .map(|gitops| gitops.strategy.as_str().to_owned())
             .unwrap_or_default(),
+        tier: tier_proto(planned.tier).into(),
+        requires: planned.requires.iter().map(ToString::to_string).collect(),
+    }
+}
+
+const fn tier_proto(tier: Option<Tier>) -> proto::planned_environment::Tier {
+    use proto::planned_environment::Tier as Proto;
+    match tier {
+        None => Proto::Unspecified,
+        Some(Tier::Development) => Proto::Development,
+        Some(Tier::Test) => Proto::Test,
+        Some(Tier::Staging) => Proto::Staging,
+        Some(Tier::Production) => Proto::Production,
     }
 }
 

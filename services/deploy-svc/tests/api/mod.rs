@@ -1,4 +1,4 @@
-//! DeployService over a real connection, with people who may do different things.
+//! DeployService and ReleaseService over a real connection, with people who may do different things.
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
 use std::sync::Arc;
@@ -9,13 +9,19 @@ use deploy_svc::{
     deployment::Reason,
     deployment_effects::{Found, Lost, Manifests, RenderError, RevertOrder, Reverting, Reverts},
     grpc_deploy::DeployApi,
+    grpc_release::ReleaseApi,
 };
 use slipway_kubernetes::Clusters;
 use slipway_ledger::Ledger;
 use slipway_model::{CommitSha, Id, Name, TraceContext};
-use slipway_proto::deploy::v1::{
-    Deployment, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
-    deploy_service_server::DeployServiceServer,
+use slipway_proto::{
+    deploy::v1::{
+        Deployment, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
+        deploy_service_server::DeployServiceServer,
+    },
+    release::v1::{
+        release_service_client::ReleaseServiceClient, release_service_server::ReleaseServiceServer,
+    },
 };
 use slipway_server::{
     Channel, ClientConfig, Server, ServerConfig,
@@ -27,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 /// The commit that puts back.
 pub(crate) const REVERTED: &str = "2222222222222222222222222222222222222222";
 
-/// A server of the API. It ends when it is dropped.
+/// A server of both APIs. It ends when it is dropped.
 pub(crate) struct Service {
     url: String,
     shutdown: CancellationToken,
@@ -58,19 +64,28 @@ impl Service {
             ..ServerConfig::default()
         };
         let catalog = Arc::new(CatalogStore::fixed(Catalog::parse(catalog).unwrap()));
+        let releases = ReleaseApi::new(ledger.clone(), catalog.clone());
         let api = DeployApi::new(ledger, catalog, clusters, reverts);
         let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let service = DeployServiceServer::new(api);
-        tokio::spawn(server.service(service).serve(listener, shutdown.clone()));
+        let server = server
+            .service(service)
+            .service(ReleaseServiceServer::new(releases));
+        tokio::spawn(server.serve(listener, shutdown.clone()));
         Self { url, shutdown }
     }
 
     pub(crate) fn client(&self, subject: &str) -> DeployServiceClient<Channel> {
         let config = ClientConfig::new(&self.url, format!("{subject}-token"));
         DeployServiceClient::new(config.connect("deploy").unwrap())
+    }
+
+    pub(crate) fn releases(&self, subject: &str) -> ReleaseServiceClient<Channel> {
+        let config = ClientConfig::new(&self.url, format!("{subject}-token"));
+        ReleaseServiceClient::new(config.connect("deploy").unwrap())
     }
 }
 

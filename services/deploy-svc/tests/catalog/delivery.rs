@@ -475,14 +475,19 @@ fn the_example_is_valid_and_names_every_key() {
         let error = Catalog::parse(&text.replacen(from, to, 1))
             .unwrap_err()
             .to_string();
-        let (_, known) = error
-            .split_once("expected one of")
-            .unwrap_or_else(|| panic!("{error}"));
-        let keys: Vec<String> = known.split(',').map(|key| key.trim().to_owned()).collect();
+        let (_, known) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
+        let keys: Vec<String> = known
+            .trim_start_matches("one of ")
+            .split([',', ' '])
+            .map(|key| key.trim_matches('`').to_owned())
+            .filter(|key| !key.is_empty() && key != "or")
+            .collect();
         assert!(keys.len() > 1, "{error}");
         keys
     };
+    let reference = std::fs::read_to_string(folder.join("README.md")).unwrap();
     for (from, to) in [
+        ("{ name: dev, tier", "{ no: 1, name: dev, tier"),
         ("    repository: https", "    no: 1\n    repository: https"),
         ("      context: .", "      no: 1\n      context: ."),
         ("        policy: none", "        no: 1\n        policy: none"),
@@ -516,6 +521,11 @@ fn the_example_is_valid_and_names_every_key() {
         for key in unknown(from, to) {
             let shown = text.contains(&format!("{key}:"));
             assert!(shown || key == "job", "{key} is not in the example");
+            let documented = [format!("`{key}"), format!(".{key}`"), format!(".{key}[")];
+            assert!(
+                documented.iter().any(|form| reference.contains(form)) || key == "job",
+                "{key} is not in the reference"
+            );
         }
     }
 }
@@ -533,5 +543,16 @@ fn the_examples_of_the_documentation_are_valid() {
         .collect();
     assert_eq!(catalogs.len(), 1, "the README has one catalog");
     parse(catalogs[0]);
+    let reference = std::fs::read_to_string(root.join("services/deploy-svc/README.md")).unwrap();
+    let targets: Vec<&str> = reference
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|block| block.split("```").next())
+        .filter(|block| block.contains("\nservices:"))
+        .collect();
+    assert_eq!(targets.len(), 6, "the reference has one catalog for each kind");
+    for catalog in targets {
+        parse(catalog);
+    }
     parse(&std::fs::read_to_string(root.join("deploy/kubernetes/base/config/catalog.yaml")).unwrap());
 }

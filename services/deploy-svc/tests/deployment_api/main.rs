@@ -7,6 +7,7 @@ mod api;
 #[path = "../at_once/mod.rs"]
 mod at_once;
 mod kinds;
+mod order;
 mod rollback;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -111,13 +112,17 @@ async fn serve() -> Bench {
 }
 
 async fn serve_with(before: Option<Found>) -> Bench {
+    serve_by(CATALOG, before).await
+}
+
+async fn serve_by(catalog: &str, before: Option<Found>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
     let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
         .await
         .unwrap();
     let history = History::new(before);
-    let service = Service::start(ledger.clone(), CATALOG, Clusters::default(), history.clone()).await;
+    let service = Service::start(ledger.clone(), catalog, Clusters::default(), history.clone()).await;
     Bench {
         service,
         ledger,

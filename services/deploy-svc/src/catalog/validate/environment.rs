@@ -6,8 +6,8 @@ use slipway_model::Name;
 
 use super::{
     super::{
-        Action, ArgoCd, Environment, Gate, GitOps, Mode, Pauses, Strategy, Target, Timeouts, WorkloadKind,
-        file,
+        Action, ArgoCd, Environment, Gate, GitOps, Mode, Pauses, Strategy, Target, Tier, Timeouts,
+        WorkloadKind, file,
         file::{FileEnvironment, FileGitOps, FileTarget},
     },
     Faults, HOUR, check_path, jobs, watching,
@@ -21,6 +21,7 @@ const MAX_ALSO: usize = 20;
 
 pub(super) fn check(
     environment: FileEnvironment,
+    tier: Option<Tier>,
     path: &str,
     image: &str,
     faults: &mut Faults,
@@ -28,6 +29,9 @@ pub(super) fn check(
     let FileEnvironment {
         name,
         policy,
+        requires,
+        depends_on: _,
+        ci: _,
         gate,
         gitops,
         target,
@@ -72,6 +76,8 @@ pub(super) fn check(
     }
     Environment {
         name,
+        tier,
+        requires,
         policy,
         gate,
         gitops,

@@ -30,6 +30,14 @@ fn table(header: &[&str]) -> comfy_table::Table {
     table
 }
 
+/// An enum's value as people write it, without the enum's own name: `before_sync`; empty where it is unspecified.
+fn word(value: &str, prefix: &str) -> String {
+    match value.trim_start_matches(prefix) {
+        "UNSPECIFIED" => String::new(),
+        word => word.to_ascii_lowercase(),
+    }
+}
+
 /// A resource that an answer must hold.
 fn present<T>(resource: Option<T>) -> Result<T, crate::failure::Failure> {
     resource.ok_or_else(|| crate::failure::Failure::new("the service answered without the resource"))

@@ -10,7 +10,8 @@ use slipway_proto::{
     deploy::v1::{
         AbortDeploymentRequest, CancelDeploymentRequest, DeployRequest, Deployment, GetDeploymentRequest,
         GetLiveStateRequest, ListDeploymentsRequest, PromoteDeploymentRequest, RollbackRequest,
-        WatchDeploymentRequest, deployment::Status,
+        WatchDeploymentRequest,
+        deployment::{Ask, Status},
     },
 };
 
@@ -80,12 +81,12 @@ pub(crate) async fn run(
         DeploymentCommand::Promote { id, full } => {
             let request = PromoteDeploymentRequest { id, full };
             let deployment = present(client.promote_deployment(request).await?.into_inner().deployment)?;
-            return answered(context, output, "promote", deployment).await;
+            return answered(context, output, Ask::Promote, deployment).await;
         }
         DeploymentCommand::Abort { id, reason } => {
             let request = AbortDeploymentRequest { id, reason };
             let deployment = present(client.abort_deployment(request).await?.into_inner().deployment)?;
-            return answered(context, output, "abort", deployment).await;
+            return answered(context, output, Ask::Abort, deployment).await;
         }
     };
     show(output, &deployment)?;
@@ -177,7 +178,11 @@ async fn list(
     for one in answer.deployments {
         let age = now - waterfall::micros(one.create_time.as_ref()).unwrap_or(now);
         let status = draw::status(one.status()).to_owned();
-        let step = if one.is_final() { String::new() } else { one.step };
+        let step = if one.is_final() {
+            String::new()
+        } else {
+            draw::step(&one)
+        };
         rows.add_row([
             one.id,
             one.service,
@@ -212,7 +217,7 @@ impl Followed for Deployment {
     fn is_final(&self) -> bool {
         !matches!(
             self.status(),
-            Status::Unspecified | Status::Pending | Status::Applying | Status::Verifying
+            Status::Unspecified | Status::Applying | Status::Verifying
         )
     }
 }
@@ -229,7 +234,7 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
         Ok(follow::stream(answer, |next| next.deployment))
     };
     let deployment = follow::follow(deployment, watch, |one: &Deployment| {
-        bar.set_message(format!("{}  {}", one.step, one.progress));
+        bar.set_message(format!("{}  {}", draw::step(one), one.progress));
     })
     .await?;
     bar.finish_and_clear();
@@ -247,18 +252,19 @@ impl Followed for Asked {
     }
 
     fn is_final(&self) -> bool {
-        self.0.asked.is_empty()
+        self.0.asked() == Ask::Unspecified
     }
 }
 
-/// Waits until the rollout was told `verb`, and says whether it took it.
+/// Waits until the rollout was told what was asked, and says whether it took it.
 async fn answered(
     context: &Context,
     output: Output,
-    verb: &str,
+    asked: Ask,
     deployment: Deployment,
 ) -> Result<Outcome, Failure> {
-    let (id, asked) = (deployment.id.clone(), deployment.asked.clone());
+    let verb = draw::ask(asked);
+    let (id, before) = (deployment.id.clone(), deployment.asked());
     let bar = progress(output);
     let watch = async |id| {
         let request = WatchDeploymentRequest {
@@ -269,7 +275,7 @@ async fn answered(
         Ok(follow::stream(answer, |next| next.deployment.map(Asked)))
     };
     let followed = follow::follow(Asked(deployment), watch, |one: &Asked| {
-        bar.set_message(format!("{}: {}", one.0.asked, one.0.progress));
+        bar.set_message(format!("{}: {}", draw::ask(one.0.asked()), one.0.progress));
     });
     let followed = tokio::time::timeout(ANSWER, followed).await;
     bar.finish_and_clear();
@@ -282,8 +288,9 @@ async fn answered(
     };
     let Asked(deployment) = followed?;
     show(output, &deployment)?;
-    if !asked.is_empty() && asked != verb {
-        eprintln!("{verb} is not carried out: somebody asked for {asked} before, which is not overruled");
+    if before != Ask::Unspecified && before != asked {
+        let before = draw::ask(before);
+        eprintln!("{verb} is not carried out: somebody asked for {before} before, which is not overruled");
         return Ok(Outcome::DidNot);
     }
     if !deployment.declined.is_empty() {

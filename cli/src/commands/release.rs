@@ -4,10 +4,10 @@ use indicatif::ProgressBar;
 use slipway_model::Timestamp;
 use slipway_proto::release::v1::{
     CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
-    StartReleaseRequest, WatchReleaseRequest, planned_environment::Tier, release::Status, step,
+    StartReleaseRequest, WatchReleaseRequest, planned_environment::Gate, release::Status, step,
 };
 
-use super::{present, progress, request_id, table};
+use super::{present, progress, request_id, table, word};
 use crate::{
     Outcome,
     args::{Output, ReleaseCommand, StartArgs, WantedArgs},
@@ -80,9 +80,14 @@ fn planned(plan: &Plan) -> String {
             &environment.gitops_branch
         };
         let target = environment.target.clone().unwrap_or_default();
-        let name = match tier(environment.tier()) {
-            "" => environment.name.clone(),
-            tier => format!("{} ({tier})", environment.name),
+        let and = |name: &str, word: &str| match word {
+            "" => name.to_owned(),
+            word => format!("{name} ({word})"),
+        };
+        let tier = word(environment.tier().as_str_name(), "TIER_");
+        let gate = match environment.gate() {
+            Gate::BeforeSync => "before the sync",
+            Gate::BeforeCommit | Gate::Unspecified => "",
         };
         let writes = if environment.gitops_repository.is_empty() {
             "nothing in git".to_owned()
@@ -93,8 +98,8 @@ fn planned(plan: &Plan) -> String {
             )
         };
         rows.add_row([
-            name,
-            environment.policy.clone(),
+            and(&environment.name, &tier),
+            and(&environment.policy, gate),
             writes,
             format!(
                 "{}/{}/{}/{}",
@@ -114,17 +119,6 @@ fn planned(plan: &Plan) -> String {
         images.join(", "),
         plan.hash
     )
-}
-
-/// As the catalog writes it; empty where it does not.
-const fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Unspecified => "",
-        Tier::Development => "development",
-        Tier::Test => "test",
-        Tier::Staging => "staging",
-        Tier::Production => "production",
-    }
 }
 
 async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Outcome, Failure> {
@@ -293,7 +287,10 @@ fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
 mod tests {
     use slipway_proto::{
         deploy::v1::Target,
-        release::v1::{Plan, PlannedEnvironment, planned_environment::Tier},
+        release::v1::{
+            Plan, PlannedEnvironment,
+            planned_environment::{Gate, Tier},
+        },
     };
 
     #[test]
@@ -320,6 +317,7 @@ mod tests {
                     tier: Tier::Production.into(),
                     requires: vec!["dev".to_owned()],
                     policy: "two".to_owned(),
+                    gate: Gate::BeforeSync.into(),
                     target: Some(target),
                     gitops_repository: "platform".to_owned(),
                     gitops_path: "apps/shop".to_owned(),
@@ -340,7 +338,7 @@ mod tests {
                 "shop 1a2b3c4 → registry.example/shop",
                 "ENVIRONMENT POLICY WRITES DEPLOYS",
                 "dev none nothing in git main/shop/Deployment/shop",
-                "prod (production) two platform (default branch) apps/shop main/shop/Deployment/shop",
+                "prod (production) two (before the sync) platform (default branch) apps/shop main/shop/Deployment/shop",
                 "plan sha256:00",
             ]
         );

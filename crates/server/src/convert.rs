@@ -1,6 +1,6 @@
 //! Between the wire's messages and the words of `slipway-model`.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use slipway_model::{Actor, Digest, Image, Images, Name, NotOneImage, Principal, Timestamp, TraceContext};
 use slipway_proto::common::v1 as proto;
@@ -138,6 +138,15 @@ pub fn from_timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
         .then_some(i64::from(time.nanos))?;
     let micros = time.seconds.checked_mul(1_000_000)?.checked_add(nanos / 1000)?;
     Some(Timestamp::from_micros(micros))
+}
+
+/// A length of time.
+pub fn duration(length: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        // Less than 1,000,000,000: fits.
+        nanos: i32::try_from(length.subsec_nanos()).unwrap_or(0),
+    }
 }
 
 /// Who did it.

@@ -354,7 +354,7 @@ fn policy(policy: &Policy) -> proto::Policy {
         approvers: policy.approvers.iter().map(ToString::to_string).collect(),
         exclude_requester: policy.exclude_requester,
         exclude_authors: policy.exclude_authors,
-        expire_after_seconds: policy.expire_after_seconds,
+        expire_after: Some(convert::duration(policy.expire_after())),
         hash: policy.hash(),
     }
 }

@@ -781,8 +781,12 @@ async fn lists_filter_and_page(database: Database) {
     assert_eq!(names, ["automatic", "open", "prod", "quick"]);
     let prod = &policies[2];
     assert_eq!(
-        (prod.required, prod.approvers.len(), prod.expire_after_seconds),
-        (2, 5, 3600)
+        (
+            prod.required,
+            prod.approvers.len(),
+            prod.expire_after.map(|after| after.seconds)
+        ),
+        (2, 5, Some(3600))
     );
     assert_eq!(
         prod.hash,

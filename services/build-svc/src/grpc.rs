@@ -388,11 +388,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
             .reason
             .as_ref()
             .map(|reason| convert::reason(&reason.code, &reason.message)),
-        phase: if state.status == build::Status::Running {
-            state.phase.as_str().to_owned()
-        } else {
-            String::new()
-        },
+        phase: phase(state).into(),
         log_tail: state.log_tail.clone(),
         create_time: Some(convert::timestamp(state.requested_at.unwrap_or(build.created_at))),
         start_time: state.started_at.map(convert::timestamp),
@@ -439,6 +435,17 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
     resource
 }
 
+fn phase(state: &State) -> proto::build::Phase {
+    use proto::build::Phase as Wire;
+    match state.phase {
+        _ if state.status != build::Status::Running => Wire::Unspecified,
+        build::Phase::Fetching => Wire::Fetching,
+        build::Phase::Building => Wire::Building,
+        build::Phase::Pushing => Wire::Pushing,
+        build::Phase::Tagging => Wire::Tagging,
+    }
+}
+
 fn spec_to_proto(request: &build::Request) -> proto::BuildSpec {
     let recipe = &request.recipe;
     proto::BuildSpec {
@@ -456,7 +463,7 @@ fn spec_to_proto(request: &build::Request) -> proto::BuildSpec {
         version: recipe.version.clone(),
         tag_latest: recipe.latest,
         builder: request.builder.clone(),
-        timeout: prost_types::Duration::try_from(Duration::from_secs(request.limits.timeout_s)).ok(),
+        timeout: Some(convert::duration(Duration::from_secs(request.limits.timeout_s))),
         target: recipe.target.clone(),
     }
 }

@@ -204,16 +204,6 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// As the catalog file names it.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Kustomize => "kustomize",
-            Self::Helm { .. } => "helm",
-            Self::Manifest { .. } => "manifest",
-            Self::Marker => "marker",
-        }
-    }
-
     fn is_kustomize(&self) -> bool {
         *self == Self::Kustomize
     }

@@ -6,6 +6,7 @@ use slipway_proto::deploy::v1::{
     Deployment, LiveState, PodEvidence, Target, deployment, live_state, metric_result,
 };
 
+use super::super::word;
 use crate::waterfall::{micros, seconds, short};
 
 /// `cluster/namespace/kind/name`.
@@ -23,6 +24,16 @@ pub(crate) fn target(target: Option<&Target>) -> String {
 /// A status as people read it: `ROLLBACK_FAILED`.
 pub(crate) fn status(status: deployment::Status) -> &'static str {
     status.as_str_name().trim_start_matches("STATUS_")
+}
+
+/// What is being done, in a word: `rollout`.
+pub(crate) fn step(one: &Deployment) -> String {
+    word(one.step().as_str_name(), "STEP_")
+}
+
+/// What somebody asked of a rollout, in a word: `promote`.
+pub(crate) fn ask(ask: deployment::Ask) -> String {
+    word(ask.as_str_name(), "ASK_")
 }
 
 /// Draws `deployment` as it stood at `now` (microseconds since 1970).
@@ -51,7 +62,7 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     row("commit", short(&one.commit));
     row("puts back", &one.rolls_back);
     if one.end_time.is_none() {
-        row("step", &one.step);
+        row("step", &step(one));
         row("progress", &one.progress);
     }
     if let Some(reason) = &one.reason {
@@ -204,6 +215,8 @@ mod tests {
             service: "shop".to_owned(),
             environment: "prod".to_owned(),
             commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
+            end_time: Some(prost_types::Timestamp::default()),
+            step: deployment::Step::Rollout.into(),
             status: deployment::Status::Failed.into(),
             reason: Some(Reason {
                 code: "CRASH_LOOP".to_owned(),
@@ -256,5 +269,13 @@ mod tests {
             assert!(text.contains(line), "{line}\nin\n{text}");
         }
         assert!(!text.contains("not shown"), "{text}");
+        assert!(!text.contains("step "), "{text}");
+        let going_on = Deployment {
+            step: deployment::Step::Rollout.into(),
+            ..Deployment::default()
+        };
+        let text = deployment(&going_on, 0);
+        assert!(text.contains("step       rollout"), "{text}");
+        assert_eq!(ask(deployment::Ask::Promote), "promote");
     }
 }

@@ -5,7 +5,10 @@ mod bed;
 mod kill;
 
 use bed::{Bed, FAILS, GOOD, READER, SLEEPS, client, ended, log, log_has, outcome, start, until};
-use slipway_proto::build::v1::{self as proto, build::Status};
+use slipway_proto::build::v1::{
+    self as proto,
+    build::{Phase, Status},
+};
 use slipway_server::ErrorView;
 use slipway_testbed::{Access, Registry, postgres};
 use tonic::{Code, Status as GrpcStatus};
@@ -332,7 +335,10 @@ async fn a_build_outlives_its_registry_and_its_service() {
             .is_some_and(|on| on.message.contains("next try"))
     })
     .await;
-    assert_eq!(waiting.status(), Status::Running);
+    assert_eq!(
+        (waiting.status(), waiting.phase()),
+        (Status::Running, Phase::Pushing)
+    );
     service.stop().await;
 
     registry.restart(Access::Open).await.unwrap();
@@ -340,6 +346,7 @@ async fn a_build_outlives_its_registry_and_its_service() {
     let mut client = service.client();
     let done = ended(&mut client, &build.id).await;
     assert_eq!(outcome(&done), (Status::Succeeded, String::new()));
+    assert_eq!(done.phase(), Phase::Unspecified);
     assert!(done.attempt >= 2, "{}", done.attempt);
     service.stop().await;
 }

@@ -92,8 +92,7 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         apply_time: state.applied_at.map(convert::timestamp),
         end_time: state.ended_at.map(convert::timestamp),
         deadline: state.deadline.map(convert::timestamp),
-        links: Vec::new(),
-        step: state.step.to_string(),
+        step: step_proto(state.step).into(),
         jobs: state.jobs.iter().map(job_proto).collect(),
         metrics: metrics_proto(state),
         rolls_back: text(|request| {
@@ -101,16 +100,31 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
             rolled_back.map(ToString::to_string).unwrap_or_default()
         }),
         bake_end_time: state.bake_until.map(convert::timestamp),
-        asked: asked(state).to_owned(),
+        asked: ask_proto(state.ask.as_ref()).into(),
         declined: state.declined.clone().unwrap_or_default(),
     }
 }
 
-fn asked(state: &DeploymentState) -> &'static str {
-    match state.ask {
-        Some(Ask::Promote { .. }) => "promote",
-        Some(Ask::Abort { .. }) => "abort",
-        None => "",
+const fn ask_proto(ask: Option<&Ask>) -> proto::deployment::Ask {
+    use proto::deployment::Ask as Proto;
+    match ask {
+        None => Proto::Unspecified,
+        Some(Ask::Promote { .. }) => Proto::Promote,
+        Some(Ask::Abort { .. }) => Proto::Abort,
+    }
+}
+
+const fn step_proto(step: DeploymentStep) -> proto::deployment::Step {
+    use proto::deployment::Step as Proto;
+    match step {
+        DeploymentStep::Revert => Proto::Revert,
+        DeploymentStep::Before => Proto::Before,
+        DeploymentStep::Apply => Proto::Apply,
+        DeploymentStep::Rollout => Proto::Rollout,
+        DeploymentStep::Checks => Proto::Checks,
+        DeploymentStep::After => Proto::After,
+        DeploymentStep::Bake => Proto::Bake,
+        DeploymentStep::Evidence => Proto::Evidence,
     }
 }
 
@@ -161,7 +175,7 @@ fn metric_proto(metric: &Metric, tally: &Tally, ended: bool) -> proto::MetricRes
 fn status_proto(status: DeploymentStatus) -> proto::deployment::Status {
     use proto::deployment::Status as Proto;
     match status {
-        DeploymentStatus::Pending => Proto::Pending,
+        DeploymentStatus::Pending => Proto::Unspecified,
         DeploymentStatus::Applying => Proto::Applying,
         DeploymentStatus::Verifying => Proto::Verifying,
         DeploymentStatus::Succeeded => Proto::Succeeded,

@@ -6,7 +6,7 @@ use slipway_proto::release::v1 as proto;
 use slipway_server::convert;
 
 use crate::{
-    catalog::{Gate, Job, Tier},
+    catalog::{Gate, Job, Strategy, Tier},
     grpc_deploy, owners,
     plan::{Plan, PlannedEnvironment},
     release::{self, Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind},
@@ -49,22 +49,32 @@ fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment 
             .map(ToString::to_string)
             .unwrap_or_default(),
         gitops_path: gitops.map(|gitops| gitops.path.clone()).unwrap_or_default(),
-        gate: match planned.gate {
-            Gate::BeforeCommit => "before_commit",
-            Gate::BeforeSync => "before_sync",
-        }
-        .to_owned(),
+        gate: gate_proto(planned.gate).into(),
         jobs_before: names(&planned.jobs.before),
         jobs_after: names(&planned.jobs.after),
-        bake: planned
-            .bake
-            .as_ref()
-            .and_then(|bake| prost_types::Duration::try_from(bake.period).ok()),
-        gitops_strategy: gitops
-            .map(|gitops| gitops.strategy.as_str().to_owned())
-            .unwrap_or_default(),
+        bake: planned.bake.as_ref().map(|bake| convert::duration(bake.period)),
+        gitops_strategy: strategy_proto(gitops.map(|gitops| &gitops.strategy)).into(),
         tier: tier_proto(planned.tier).into(),
         requires: planned.requires.iter().map(ToString::to_string).collect(),
+    }
+}
+
+const fn gate_proto(gate: Gate) -> proto::planned_environment::Gate {
+    use proto::planned_environment::Gate as Proto;
+    match gate {
+        Gate::BeforeCommit => Proto::BeforeCommit,
+        Gate::BeforeSync => Proto::BeforeSync,
+    }
+}
+
+const fn strategy_proto(strategy: Option<&Strategy>) -> proto::planned_environment::Strategy {
+    use proto::planned_environment::Strategy as Proto;
+    match strategy {
+        None => Proto::Unspecified,
+        Some(Strategy::Kustomize) => Proto::Kustomize,
+        Some(Strategy::Helm { .. }) => Proto::Helm,
+        Some(Strategy::Manifest { .. }) => Proto::Manifest,
+        Some(Strategy::Marker) => Proto::Marker,
     }
 }
 
@@ -82,7 +92,7 @@ const fn tier_proto(tier: Option<Tier>) -> proto::planned_environment::Tier {
 pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
     let state = &snapshot.state;
     let spent = state.time_spent(Timestamp::now());
-    let duration = |duration: std::time::Duration| prost_types::Duration::try_from(duration).ok();
+    let duration = |length| Some(convert::duration(length));
     let step_protos: Vec<proto::Step> = state
         .steps
         .iter()
@@ -115,7 +125,6 @@ pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
             lane: duration(spent.lane),
         }),
         evidence: Vec::new(),
-        links: Vec::new(),
         cancelling: state.stop.is_some() && !state.status.is_final(),
     }
 }

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use slipway_model::{Id, Image, Images, ServiceImage};
 use slipway_proto::build::v1::{
-    Build, BuildSpec, CancelBuildRequest, GetBuildRequest, StartBuildRequest, build::Status,
+    Build, BuildSpec, CancelBuildRequest, GetBuildRequest, StartBuildRequest,
+    build::{Phase, Status},
     build_service_client::BuildServiceClient,
 };
 use slipway_server::Channel;
@@ -116,10 +117,13 @@ impl Owner for Builds {
 fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, CallError> {
     Ok(match build.status() {
         Status::Unspecified | Status::Queued | Status::Running => {
-            let message = match (build.phase.as_str(), build.waiting_on) {
-                ("", Some(waiting)) if !waiting.message.is_empty() => waiting.message,
-                ("", _) => "queued".to_owned(),
-                (phase, _) => phase.to_owned(),
+            let message = match (build.phase(), build.waiting_on) {
+                (Phase::Fetching, _) => "fetching".to_owned(),
+                (Phase::Building, _) => "building".to_owned(),
+                (Phase::Pushing, _) => "pushing".to_owned(),
+                (Phase::Tagging, _) => "tagging".to_owned(),
+                (Phase::Unspecified, Some(waiting)) if !waiting.message.is_empty() => waiting.message,
+                (Phase::Unspecified, _) => "queued".to_owned(),
             };
             Observation::Pending(Waiting {
                 kind: WaitingKind::Machine,

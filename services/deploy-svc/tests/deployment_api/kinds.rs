@@ -1,7 +1,8 @@
 //! Environments without git, Jobs and bakes, rollouts by steps, the live state.
 
 use slipway_proto::deploy::v1::{
-    AbortDeploymentRequest, DeployRequest, GetLiveStateRequest, PromoteDeploymentRequest, deployment::Status,
+    AbortDeploymentRequest, DeployRequest, GetLiveStateRequest, PromoteDeploymentRequest,
+    deployment::{Status, Step},
     metric_result::Verdict,
 };
 use slipway_server::ErrorView;
@@ -30,7 +31,7 @@ async fn where_git_knows_nothing_there_is_no_commit() {
         .into_inner()
         .deployment
         .unwrap();
-    assert_eq!((started.commit.as_str(), started.step.as_str()), ("", "apply"));
+    assert_eq!((started.commit.as_str(), started.step()), ("", Step::Apply));
     assert!(
         started.progress.contains("bench/local/Deployment/shop"),
         "{}",
@@ -50,8 +51,8 @@ async fn jobs_and_measurements_are_shown() {
         .deployment
         .unwrap();
     assert_eq!(
-        (started.step.as_str(), started.progress.as_str()),
-        ("before", "job migrate is under way")
+        (started.step(), started.progress.as_str()),
+        (Step::Before, "job migrate is under way")
     );
     assert!(
         started.metrics.is_empty() && started.bake_end_time.is_none(),
@@ -60,8 +61,8 @@ async fn jobs_and_measurements_are_shown() {
     let executor = service.execute();
     let last = end_of(&mut client, &started.id).await;
     assert_eq!(
-        (last.status(), last.step.as_str()),
-        (Status::Succeeded, "bake"),
+        (last.status(), last.step()),
+        (Status::Succeeded, Step::Bake),
         "{last:?}"
     );
     let job = &last.jobs[0];

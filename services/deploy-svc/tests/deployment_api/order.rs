@@ -2,7 +2,10 @@
 
 use deploy_svc::release::Release;
 use slipway_ledger::ListFilter;
-use slipway_proto::release::v1::{PlanReleaseRequest, StartReleaseRequest, planned_environment::Tier};
+use slipway_proto::release::v1::{
+    PlanReleaseRequest, StartReleaseRequest,
+    planned_environment::{Gate, Strategy, Tier},
+};
 use slipway_server::ErrorView;
 use tonic::{Code, Status};
 
@@ -16,7 +19,11 @@ services:
     image: registry.example/shop
     environments:
       - { name: dev, policy: none, target: { cluster: bench, namespace: dev, name: shop } }
-      - { name: staging, policy: none, target: { cluster: bench, namespace: staging, name: shop } }
+      - name: staging
+        policy: one
+        gate: before_sync
+        gitops: { repository: platform, path: apps/shop/overlays/staging }
+        target: { cluster: bench, namespace: staging, name: shop }
       - { name: prod, policy: two, requires: [dev, staging], target: { cluster: bench, namespace: prod, name: shop } }
 ";
 
@@ -71,6 +78,19 @@ async fn a_release_without_a_required_environment_is_refused() {
             ("dev", Tier::Development, String::new()),
             ("staging", Tier::Unspecified, String::new()),
             ("prod", Tier::Production, "dev staging".to_owned()),
+        ]
+    );
+    let told: Vec<_> = made
+        .environments
+        .iter()
+        .map(|one| (one.gate(), one.gitops_strategy()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Gate::BeforeCommit, Strategy::Unspecified),
+            (Gate::BeforeSync, Strategy::Kustomize),
+            (Gate::BeforeCommit, Strategy::Unspecified),
         ]
     );
 }

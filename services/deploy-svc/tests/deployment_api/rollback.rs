@@ -1,7 +1,10 @@
 //! Rollback: what is put back, who may ask for it, and when there is nothing to go back to.
 
 use pretty_assertions::assert_eq;
-use slipway_proto::deploy::v1::{DeployRequest, Deployment, RollbackRequest, deployment::Status};
+use slipway_proto::deploy::v1::{
+    DeployRequest, Deployment, RollbackRequest,
+    deployment::{Status, Step},
+};
 use slipway_server::ErrorView;
 use tonic::{Code, Status as Refusal};
 
@@ -66,8 +69,8 @@ async fn the_change_is_reverted_and_what_ran_before_is_verified() {
     };
     let back = roll_back(&bench, message.clone()).await.unwrap();
     assert_eq!(
-        (back.rolls_back.as_str(), back.step.as_str()),
-        (lost.id.as_str(), "revert")
+        (back.rolls_back.as_str(), back.step()),
+        (lost.id.as_str(), Step::Revert)
     );
     assert!(back.images[0].digest.contains("cdcd"), "the image of before");
     assert!(back.epoch > lost.epoch);

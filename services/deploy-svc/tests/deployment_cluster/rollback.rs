@@ -13,7 +13,8 @@ use pretty_assertions::assert_eq;
 use slipway_proto::{
     common::v1::Image,
     deploy::v1::{
-        DeployRequest, GetLiveStateRequest, LiveState, RollbackRequest, deployment::Status,
+        DeployRequest, GetLiveStateRequest, LiveState, RollbackRequest,
+        deployment::{Status, Step},
         live_state::Health,
     },
 };
@@ -126,7 +127,7 @@ pub(crate) async fn without_git_the_version_before_is_put_back(bench: &Bench) {
         .unwrap();
     let set = end_of(&mut client, &started.id).await;
     assert_eq!(set.status(), Status::Succeeded, "{set:?}");
-    assert_eq!((set.commit.as_str(), set.step.as_str()), ("", "rollout"));
+    assert_eq!((set.commit.as_str(), set.step()), ("", Step::Rollout));
 
     let request = RollbackRequest {
         service: "shop".to_owned(),

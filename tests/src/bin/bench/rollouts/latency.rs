@@ -12,6 +12,7 @@ use std::{
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use slipway_proto::deploy::v1::deployment::Step;
 use slipway_testbed::Postgres;
 use slipway_tests::within;
 use tokio::{
@@ -152,7 +153,9 @@ async fn turn(
     let mut waiting: HashMap<&str, (String, Kubectl)> = HashMap::new();
     for name in &scene.names {
         let id = scene.deploy(name, round).await;
-        scene.until(&id, |deployment| deployment.step == "rollout").await;
+        scene
+            .until(&id, |deployment| deployment.step() == Step::Rollout)
+            .await;
         waiting.insert(name, (id, Kubectl::start(scene, name)));
     }
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");

@@ -166,7 +166,7 @@ async fn verifying(scene: &Scene) -> usize {
             for deployment in &page.deployments {
                 match deployment.status() {
                     Status::Verifying => watched += 1,
-                    Status::Pending | Status::Applying => {}
+                    Status::Applying => {}
                     _ => early += 1,
                 }
             }

@@ -40,6 +40,7 @@ lint: ## Format, clippy, proto lint, and the dependencies' licences, bans, sourc
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	buf lint
+	@scripts/proto-baseline check
 	@scripts/check-dependencies
 
 fmt: ## Format the Rust sources

@@ -286,6 +286,7 @@ fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
 #[cfg(test)]
 mod tests {
     use slipway_proto::{
+        common::v1::Image,
         deploy::v1::Target,
         release::v1::{
             Plan, PlannedEnvironment,
@@ -304,7 +305,11 @@ mod tests {
         let plan = Plan {
             service: "shop".to_owned(),
             commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
-            image_name: "registry.example/shop".to_owned(),
+            images: vec![Image {
+                name: "shop".to_owned(),
+                repository: "registry.example/shop".to_owned(),
+                ..Image::default()
+            }],
             environments: vec![
                 PlannedEnvironment {
                     name: "dev".to_owned(),

@@ -435,7 +435,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
     resource
 }
 
-fn phase(state: &State) -> proto::build::Phase {
+fn phase(state: &build::State) -> proto::build::Phase {
     use proto::build::Phase as Wire;
     match state.phase {
         _ if state.status != build::Status::Running => Wire::Unspecified,

@@ -1,33 +1,28 @@
 //! ReleaseService over a real connection and a real ledger: which images it takes, and in which form its events go out.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use deploy_svc::{
-    catalog::{Catalog, CatalogStore},
-    grpc_release::ReleaseApi,
-    release::{Release, ReleaseEvent},
-};
+use deploy_svc::release::{Release, ReleaseEvent};
 use pretty_assertions::assert_eq;
-use slipway_events::{Bus, Envelope, Handler, HandlerError, MemoryBus};
+use slipway_events::{Bus, BusConfig, Envelope, Handler, HandlerError, MemoryBus};
 use slipway_ledger::{Decider, Index, Ledger, LedgerConfig, Meta};
 use slipway_model::{Actor, Id, Timestamp};
 use slipway_proto::{
     common::v1::Image,
     release::v1::{
         GetReleaseRequest, PlanReleaseRequest, Release as Shown, StartReleaseRequest, StreamEventsRequest,
-        release_service_client::ReleaseServiceClient, release_service_server::ReleaseServiceServer,
+        release_service_client::ReleaseServiceClient,
     },
 };
-use slipway_server::{
-    Channel, ClientConfig, ErrorView, Server, ServerConfig,
-    config::{Action, PrincipalConfig, RoleConfig},
-};
-use tokio::sync::mpsc;
+use slipway_server::{Channel, ClientConfig, ErrorView, TokenHash, Wiring};
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+/// A release of an older version.
+const OLD: &str = "rel-old";
 const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 const CATALOG: &str = "
 environments: [dev]
@@ -42,38 +37,74 @@ services:
     environments: [{ name: dev, policy: none, target: { cluster: local, namespace: dev, name: mail } }]
 ";
 
+const CONFIG: &str = "
+server: { listen: 127.0.0.1:0, principals: [{ subject: alice, token_sha256: HASH, roles: [{ actions: [read, start] }] }] }
+database: { url: 'sqlite://FOLDER/deploy.db' }
+catalog: FOLDER/catalog.yaml
+clusters: { local: { kubeconfig: FOLDER/kubeconfig } }
+build: { url: 'http://127.0.0.1:1' }
+gitops: { url: 'http://127.0.0.1:1' }
+approval: { url: 'http://127.0.0.1:1' }
+";
+const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+current-context: one
+contexts: [{ name: one, context: { cluster: one, user: one } }]
+clusters: [{ name: one, cluster: { server: 'https://127.0.0.1:1' } }]
+users: [{ name: one, user: {} }]
+";
+
+/// deploy-svc in this process; whom it would ask is not there.
 struct Service {
-    ledger: Ledger,
     url: String,
+    bus: MemoryBus,
     shutdown: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
 impl Service {
     async fn start() -> Self {
+        Self::after(Vec::new()).await
+    }
+
+    /// Begins with these events of the release [`OLD`], which an older version recorded.
+    async fn after(recorded: Vec<ReleaseEvent>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
-        let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
-            .await
-            .unwrap();
-        let roles = vec![RoleConfig::everywhere([Action::Start, Action::Read])];
-        let config = ServerConfig {
-            principals: vec![PrincipalConfig::new("alice", "alice-token", roles).unwrap()],
-            ..ServerConfig::default()
-        };
-        let api = ReleaseApi {
-            ledger: ledger.clone(),
-            catalog: Arc::new(CatalogStore::fixed(Catalog::parse(CATALOG).unwrap())),
-        };
-        let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let text = CONFIG
+            .replace("FOLDER", folder.path().to_str().unwrap())
+            .replace("HASH", &String::from(TokenHash::of("alice-token")));
+        for (name, text) in [
+            ("catalog.yaml", CATALOG),
+            ("kubeconfig", KUBECONFIG),
+            ("deploy.yaml", &text),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        if !recorded.is_empty() {
+            let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
+            let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))
+                .await
+                .unwrap();
+            let meta = Meta::new(Actor::system("test"), None);
+            let id = OLD.parse().unwrap();
+            ledger
+                .execute::<Older>(&id, || recorded.clone(), &meta)
+                .await
+                .unwrap();
+            ledger.close().await;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let bus = MemoryBus::new(BusConfig::default());
+        let telemetry = slipway_telemetry::Service::disabled("deploy-svc");
+        let wiring = Wiring::new(listener, Arc::new(bus.clone()), telemetry);
+        let config = slipway_server::config::read(folder.path().join("deploy.yaml")).unwrap();
         let shutdown = CancellationToken::new();
-        let service = ReleaseServiceServer::new(api);
-        tokio::spawn(server.service(service).serve(listener, shutdown.clone()));
+        tokio::spawn(deploy_svc::run(config, wiring, shutdown.clone()));
         Self {
-            ledger,
             url,
+            bus,
             shutdown,
             _folder: folder,
         }
@@ -283,26 +314,19 @@ impl Handler for Told {
 /// out in its own form.
 #[tokio::test]
 async fn events_go_out_in_the_form_that_they_were_recorded_in() {
-    let service = Service::start().await;
     let read = |text| -> (serde_json::Value, ReleaseEvent) {
         let data: serde_json::Value = serde_json::from_str(text).unwrap();
         (data.clone(), serde_json::from_value(data).unwrap())
     };
     let requested = read(include_str!("golden/release/requested.json"));
     let advanced = read(include_str!("golden/release/advanced_built.json"));
-    let old: Id = "rel-old".parse().unwrap();
-    let meta = Meta::new(Actor::system("test"), None);
-    service
-        .ledger
-        .execute::<Older>(&old, || vec![requested.1.clone(), advanced.1.clone()], &meta)
-        .await
-        .unwrap();
+    let service = Service::after(vec![requested.1, advanced.1]).await;
     let new = service
         .begin("shop", vec![image("registry.example/shop")])
         .await
         .unwrap();
 
-    let streamed = service.streamed(old.as_str(), 2).await;
+    let streamed = service.streamed(OLD, 2).await;
     let of_then = [
         ("dev.slipway.release.requested.v1".to_owned(), requested.0.clone()),
         ("dev.slipway.release.advanced.v1".to_owned(), advanced.0),
@@ -315,31 +339,26 @@ async fn events_go_out_in_the_form_that_they_were_recorded_in() {
     assert_eq!(images[0]["repository"], "registry.example/shop");
 
     // The same over the bus.
-    let bus: Arc<dyn Bus> = Arc::new(MemoryBus::default());
     let (sender, mut told) = mpsc::unbounded_channel();
-    let (hearing, shutdown) = (bus.clone(), service.shutdown.clone());
+    let (bus, shutdown) = (service.bus.clone(), service.shutdown.clone());
     tokio::spawn(async move {
         let told = Arc::new(Told(sender));
-        hearing.consume(&["deploy"], "test", "one", told, shutdown).await;
+        bus.consume(&["deploy"], "test", "one", told, shutdown).await;
     });
-    let _relay = slipway_server::spawn_relay(&service.ledger, bus, service.shutdown.clone());
-    let mut types = Vec::new();
-    while types.len() < 3 {
+    let wanted = BTreeSet::from([
+        format!("release/{OLD}/1 dev.slipway.release.requested.v1"),
+        format!("release/{OLD}/2 dev.slipway.release.advanced.v1"),
+        format!("release/{}/1 dev.slipway.release.requested.v2", new.id),
+    ]);
+    let mut heard = BTreeSet::new();
+    while !heard.is_superset(&wanted) {
         let event = told.recv().await.unwrap();
-        if event.kind() == Release::KIND {
-            types.push(format!("{} {}", event.id(), event.type_name()));
-        }
+        heard.insert(format!("{} {}", event.event_id(), event.type_name()));
     }
-    types.sort();
-    let mut wanted = vec![
-        format!("{old} dev.slipway.release.requested.v1"),
-        format!("{old} dev.slipway.release.advanced.v1"),
-        format!("{} dev.slipway.release.requested.v2", new.id),
-    ];
-    wanted.sort();
-    assert_eq!(types, wanted);
+    let of_old = |heard: &&String| heard.starts_with(&format!("release/{OLD}/"));
+    assert_eq!(heard.iter().filter(of_old).count(), 2, "{heard:?}");
 
-    let request = GetReleaseRequest { id: old.to_string() };
+    let request = GetReleaseRequest { id: OLD.to_owned() };
     let shown = service.client().get_release(request).await.unwrap();
     let shown = shown.into_inner().release.unwrap();
     let plan = shown.plan.unwrap();

@@ -8,9 +8,10 @@ use std::{
 };
 
 use futures::FutureExt;
+use slipway_model::Fault;
 use tokio::task::JoinSet;
 
-use crate::{BusConfig, Envelope, Handler, HandlerError};
+use crate::{BusConfig, Envelope, Handler};
 
 /// An event to handle, and how its bus knows it.
 pub(crate) struct Delivery<R> {
@@ -22,7 +23,7 @@ pub(crate) struct Delivery<R> {
 pub(crate) struct Outcome<R> {
     pub(crate) reference: R,
     pub(crate) envelope: Arc<Envelope>,
-    pub(crate) result: Result<(), HandlerError>,
+    pub(crate) result: Result<(), Fault<String>>,
 }
 
 pub(crate) struct Dispatcher<R> {
@@ -110,13 +111,11 @@ impl<R: Send + 'static> Dispatcher<R> {
                 let handled = AssertUnwindSafe(handler.handle(&envelope)).catch_unwind();
                 let result = match tokio::time::timeout(timeout, handled).await {
                     Ok(Ok(result)) => result,
-                    Ok(Err(panic)) => Err(HandlerError::Retry(format!(
+                    Ok(Err(panic)) => Err(Fault::transient(format!(
                         "handler panicked: {}",
                         panic_text(panic.as_ref())
                     ))),
-                    Err(_) => Err(HandlerError::Retry(format!(
-                        "handler took longer than {timeout:?}"
-                    ))),
+                    Err(_) => Err(Fault::transient(format!("handler took longer than {timeout:?}"))),
                 };
                 let outcome = Outcome {
                     reference,

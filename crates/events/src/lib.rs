@@ -46,7 +46,7 @@ pub use config::BusConfig;
 pub use entry::EntryId;
 pub use envelope::{Envelope, EnvelopeBuilder, EnvelopeError, MAX_DATA_BYTES, type_name};
 pub use memory::MemoryBus;
-use slipway_model::Timestamp;
+use slipway_model::{Fault, Timestamp};
 pub use streams::RedisBus;
 pub use tokio_util::sync::CancellationToken;
 
@@ -83,30 +83,10 @@ pub trait Bus: Send + Sync + 'static {
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Handles one event, idempotently: it may come again. It is acknowledged when this returns `Ok`.
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError>;
-}
-
-/// Why an event was not handled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HandlerError {
-    /// It may work later: deliver it again.
-    #[error("{0}")]
-    Retry(String),
-    /// It never will: to the dead letters.
-    #[error("{0}")]
-    Reject(String),
-}
-
-impl HandlerError {
-    /// Deliver it again later.
-    pub fn retry(reason: impl std::fmt::Display) -> Self {
-        Self::Retry(reason.to_string())
-    }
-
-    /// Put it among the dead letters now.
-    pub fn reject(reason: impl std::fmt::Display) -> Self {
-        Self::Reject(reason.to_string())
-    }
+    ///
+    /// # Errors
+    /// In words. After a transient fault it is delivered again later; after a permanent one it goes to the dead letters.
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>>;
 }
 
 /// An entry that a group gave up on.

@@ -6,13 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_model::Timestamp;
+use slipway_model::{Fault, Timestamp};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Bus, BusConfig, BusError, DeadLetter, EntryId, Envelope, Handler, HandlerError,
+    Bus, BusConfig, BusError, DeadLetter, EntryId, Envelope, Handler,
     dispatch::{Delivery, Dispatcher, Outcome},
 };
 
@@ -198,7 +198,7 @@ impl Shared {
                 pending.remove(&reference.entry);
                 return;
             }
-            Err(HandlerError::Retry(_)) if reference.deliveries < self.config.max_deliveries => {
+            Err(Fault::Transient { .. }) if reference.deliveries < self.config.max_deliveries => {
                 if let Some(entry) = pending.get_mut(&reference.entry) {
                     entry.holder = None;
                     entry.due = Instant::now() + self.config.delay_after(reference.deliveries);

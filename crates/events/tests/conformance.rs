@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use slipway_events::{Bus, BusConfig, BusError, EntryId, Envelope, HandlerError, MemoryBus, RedisBus};
+use slipway_events::{Bus, BusConfig, BusError, EntryId, Envelope, MemoryBus, RedisBus};
+use slipway_model::Fault;
 use slipway_testbed::Redis;
 use support::{Run, Running, event, events, quick, recorder, reporting, until, within};
 use tokio::sync::{Notify, Semaphore};
@@ -184,7 +185,7 @@ async fn a_failure_is_delivered_again_and_holds_nothing_up(on: Fixture) {
             let tries = Arc::clone(&tries);
             async move {
                 if event.seq() == 1 && tries.fetch_add(1, Ordering::SeqCst) < 2 {
-                    return Err(HandlerError::retry("database is away"));
+                    return Err(Fault::transient("database is away".to_owned()));
                 }
                 Ok(())
             }
@@ -212,7 +213,7 @@ async fn a_failure_is_delivered_again_and_holds_nothing_up(on: Fixture) {
 async fn what_keeps_failing_is_dead_lettered_with_the_reason(on: Fixture) {
     let (handler, mut seen) = reporting(|event: Envelope| async move {
         if event.seq() == 1 {
-            Err(HandlerError::retry("no such column: color"))
+            Err(Fault::transient("no such column: color".to_owned()))
         } else {
             Ok(())
         }
@@ -243,7 +244,7 @@ async fn what_keeps_failing_is_dead_lettered_with_the_reason(on: Fixture) {
 async fn a_rejection_is_dead_lettered_at_once(on: Fixture) {
     let (handler, mut seen) = reporting(|event: Envelope| async move {
         if event.seq() < 3 {
-            Err(HandlerError::reject(format!("no. {} is not for us", event.seq())))
+            Err(Fault::Permanent(format!("no. {} is not for us", event.seq())))
         } else {
             Ok(())
         }

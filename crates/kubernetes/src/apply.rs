@@ -19,9 +19,13 @@ use kube::{
     discovery::{self, ApiResource, Scope},
 };
 use serde_json::{Value, json};
-use slipway_model::Id;
+use slipway_model::{Fault, Id, Reason};
 
-use super::{ApiFault, Kubernetes, call, race};
+use super::{
+    Kubernetes, call,
+    fault::{self, fault_of, refused, unavailable},
+    race,
+};
 use manifests::Manifest;
 use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
 
@@ -59,45 +63,15 @@ impl Kinds {
     }
 }
 
-/// Why the cluster did not take it.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// A later turn of the lane has written the object.
-    #[error(
-        "{object} carries epoch {live}, written by {by}, which is later than this one's {ours}: left as it is"
-    )]
-    Superseded {
-        object: String,
-        live: u64,
-        ours: u64,
-        by: String,
-    },
-    /// The API server's answer is no.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be asked: try again.
-    #[error("{0}")]
-    Away(String),
-}
-
-impl From<ApiFault> for ApplyError {
-    fn from(fault: ApiFault) -> Self {
-        match fault {
-            ApiFault::Refused(words) => Self::Refused(words),
-            ApiFault::Away(words) => Self::Away(words),
-        }
-    }
-}
-
 /// Applies all of them, the target last, and says what became of the target.
 ///
 /// # Errors
-/// [`ApplyError`]. What was written before an error stays; the same call again goes on.
+/// What was written before an error stays; the same call again goes on.
 pub async fn apply(
     cluster: &Kubernetes,
     manifests: Vec<Manifest>,
     write: &Write<'_>,
-) -> Result<Applied, ApplyError> {
+) -> Result<Applied, Fault<Reason>> {
     let mut objects = Vec::with_capacity(manifests.len());
     for manifest in manifests {
         let api = resolve(cluster, &manifest, write.target).await?;
@@ -136,7 +110,7 @@ async fn resolve(
     cluster: &Kubernetes,
     manifest: &Manifest,
     target: &Target,
-) -> Result<Api<DynamicObject>, ApplyError> {
+) -> Result<Api<DynamicObject>, Fault<Reason>> {
     let (resource, scope) = match cluster.kinds.known(&manifest.kind) {
         Some(known) => known,
         None => {
@@ -149,7 +123,7 @@ async fn resolve(
     match (scope, manifest.namespace.as_deref()) {
         (Scope::Cluster, _) => Ok(Api::all_with(client, &resource)),
         (Scope::Namespaced, Some(namespace)) if namespace != target.namespace.as_str() => {
-            Err(ApplyError::Refused(format!(
+            Err(refused(format!(
                 "{manifest} is meant for namespace {namespace}, and this target is in {}: other namespaces are not \
                  supported yet",
                 target.namespace
@@ -159,10 +133,10 @@ async fn resolve(
     }
 }
 
-async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, Scope), ApplyError> {
+async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, Scope), Fault<Reason>> {
     let absent = || {
         let (kind, version) = (&manifest.kind.kind, manifest.kind.api_version());
-        ApplyError::Refused(format!(
+        refused(format!(
             "{manifest}: the cluster has no kind {kind} in {version}; is its CRD installed?"
         ))
     };
@@ -170,8 +144,8 @@ async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, 
         Ok(Ok((resource, capabilities))) => Ok((resource, capabilities.scope)),
         Ok(Err(kube::Error::Discovery(_))) => Err(absent()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(absent()),
-        Ok(Err(error)) => Err(ApiFault::of(&manifest.to_string(), &error).into()),
-        Err(words) => Err(ApplyError::Away(format!("{manifest}: {words}"))),
+        Ok(Err(error)) => Err(fault_of(&manifest.to_string(), &error)),
+        Err(words) => Err(unavailable(format!("{manifest}: {words}"))),
     }
 }
 
@@ -180,7 +154,7 @@ async fn read(
     api: &Api<DynamicObject>,
     manifest: &Manifest,
     write: &Write<'_>,
-) -> Result<Option<DynamicObject>, ApplyError> {
+) -> Result<Option<DynamicObject>, Fault<Reason>> {
     let live = call(&format!("read {manifest}"), api.get_opt(&manifest.name)).await?;
     if let Some(live) = &live {
         fence(live, &manifest.to_string(), write)?;
@@ -191,21 +165,21 @@ async fn read(
 /// Refuses where a later turn of the same lane wrote the object.
 ///
 /// # Errors
-/// [`ApplyError::Superseded`].
-pub(crate) fn fence(live: &DynamicObject, object: &str, write: &Write<'_>) -> Result<(), ApplyError> {
+/// With the code [`fault::SUPERSEDED`].
+pub(crate) fn fence(live: &DynamicObject, object: &str, write: &Write<'_>) -> Result<(), Fault<Reason>> {
     let meta = live.meta();
     let epoch = epoch_of(meta);
     // Epochs of another target's lane say nothing about ours: shared objects belong to who writes last.
     let same_lane = annotation(meta, TARGET) == Some(write.target.key().as_str());
     if same_lane && epoch > write.epoch {
-        return Err(ApplyError::Superseded {
-            object: object.to_owned(),
-            live: epoch,
-            ours: write.epoch,
-            by: annotation(meta, DEPLOYMENT)
-                .unwrap_or("another deployment")
-                .to_owned(),
-        });
+        let by = annotation(meta, DEPLOYMENT).unwrap_or("another deployment");
+        return Err(Fault::refused(
+            fault::SUPERSEDED,
+            format!(
+                "{object} carries epoch {epoch}, written by {by}, which is later than this one's {}: left as it is",
+                write.epoch
+            ),
+        ));
     }
     Ok(())
 }
@@ -214,7 +188,7 @@ async fn put(
     api: &Api<DynamicObject>,
     manifest: &Manifest,
     write: &Write<'_>,
-) -> Result<DynamicObject, ApplyError> {
+) -> Result<DynamicObject, Fault<Reason>> {
     let what = format!("apply {manifest}");
     let mut body = manifest.object.clone();
     annotate(&mut body, write);
@@ -239,7 +213,7 @@ async fn put(
                     ..PostParams::default()
                 };
                 let object: DynamicObject = serde_json::from_value(body.clone())
-                    .map_err(|error| ApplyError::Refused(format!("{what}: {error}")))?;
+                    .map_err(|error| refused(format!("{what}: {error}")))?;
                 bounded(api.create(&parameters, &object)).await
             }
         };
@@ -252,14 +226,14 @@ async fn put(
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                 race::lost(manifest).await;
             }
-            Ok(Err(error)) => return Err(ApiFault::of(&what, &error).into()),
-            Err(words) => return Err(ApplyError::Away(format!("{what}: {words}"))),
+            Ok(Err(error)) => return Err(fault_of(&what, &error)),
+            Err(words) => return Err(unavailable(format!("{what}: {words}"))),
         }
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
     }
-    Err(race::given_up(&what).into())
+    Err(race::given_up(&what))
 }
 
 pub(crate) async fn bounded<T>(call: impl Future<Output = T>) -> Result<T, String> {
@@ -306,7 +280,7 @@ async fn adopt(
     name: &str,
     live: &DynamicObject,
     what: &str,
-) -> Result<(), ApplyError> {
+) -> Result<(), Fault<Reason>> {
     let Some(index) = created_by_us(live) else {
         return Ok(());
     };
@@ -323,12 +297,12 @@ async fn adopt(
         json!({"op": "replace", "path": format!("{at}/operation"), "value": "Apply"})
     };
     let patch: json_patch::Patch = serde_json::from_value(json!([version, change]))
-        .map_err(|error| ApplyError::Refused(format!("{what}: {error}")))?;
+        .map_err(|error| refused(format!("{what}: {error}")))?;
     match bounded(api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await {
         Ok(Ok(_)) => Ok(()),
         // Someone wrote in between: the next turn finds it again.
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(()),
-        Ok(Err(error)) => Err(ApiFault::of(what, &error).into()),
-        Err(words) => Err(ApplyError::Away(format!("{what}: {words}"))),
+        Ok(Err(error)) => Err(fault_of(what, &error)),
+        Err(words) => Err(unavailable(format!("{what}: {words}"))),
     }
 }

@@ -13,7 +13,7 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
-use slipway_model::{CommitSha, Id};
+use slipway_model::{CommitSha, Fault, Id, Reason};
 use slipway_verdict::{
     Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, WorkloadKind,
     application::{Application, Next, OPERATION, Phase, REFRESH, Sync, USERNAME},
@@ -21,7 +21,13 @@ use slipway_verdict::{
     sync_window::{AppProject, SyncWindow},
 };
 
-use super::{ApiFault, Kubernetes, apply::FIELD_MANAGER, call, race, workload};
+use super::{
+    Kubernetes,
+    apply::FIELD_MANAGER,
+    call,
+    fault::{fault_of, refused, unavailable},
+    race, workload,
+};
 
 /// Where Argo CD is usually installed.
 const HOME: &str = "argocd";
@@ -57,8 +63,8 @@ pub enum Started {
 /// Asks the controller to look at git; `hard`: past its cache of manifests.
 ///
 /// # Errors
-/// [`ApiFault`]; refused too when there is no such Application.
-pub async fn refresh(cluster: &Kubernetes, target: &Target, hard: bool) -> Result<Applied, ApiFault> {
+/// Refused too when there is no such Application.
+pub async fn refresh(cluster: &Kubernetes, target: &Target, hard: bool) -> Result<Applied, Fault<Reason>> {
     let _permit = cluster.write_permit().await?;
     let kind = if hard { "hard" } else { "normal" };
     let patch = json!({"metadata": {"annotations": {REFRESH: kind}}});
@@ -75,13 +81,13 @@ pub async fn refresh(cluster: &Kubernetes, target: &Target, hard: bool) -> Resul
 /// operation's id is not written again unless `decide` says so.
 ///
 /// # Errors
-/// [`ApiFault`], when the API server cannot be asked, refuses, or every try lost against another writer.
+/// When the API server cannot be asked, refuses, or every try lost against another writer.
 pub async fn start(
     cluster: &Kubernetes,
     target: &Target,
     order: &Order<'_>,
     decide: impl Fn(&Application) -> Next + Send + std::marker::Sync,
-) -> Result<Started, ApiFault> {
+) -> Result<Started, Fault<Reason>> {
     let what = format!("sync Application {}", target.name);
     let _permit = cluster.write_permit().await?;
     let write = |raw: &DynamicObject, live: &Application| match decide(live) {
@@ -106,8 +112,12 @@ pub async fn start(
 /// not begun is taken away. Says whether there was anything to end.
 ///
 /// # Errors
-/// [`ApiFault`].
-pub async fn terminate(cluster: &Kubernetes, target: &Target, operation: &str) -> Result<bool, ApiFault> {
+/// A [`Fault`], as the API server answered.
+pub async fn terminate(
+    cluster: &Kubernetes,
+    target: &Target,
+    operation: &str,
+) -> Result<bool, Fault<Reason>> {
     let what = format!("terminate the sync of Application {}", target.name);
     let write = |_: &DynamicObject, live: &Application| {
         let pending = live.operation.as_ref().filter(|one| one.id() == Some(operation));
@@ -133,12 +143,12 @@ pub async fn terminate(cluster: &Kubernetes, target: &Target, operation: &str) -
 /// says it lives: then the controller's own word tells.
 ///
 /// # Errors
-/// [`ApiFault::Away`], when the API server cannot be asked.
+/// A transient fault, when the API server cannot be asked.
 pub async fn windows(
     cluster: &Kubernetes,
     target: &Target,
     live: &Application,
-) -> Result<Option<Vec<SyncWindow>>, ApiFault> {
+) -> Result<Option<Vec<SyncWindow>>, Fault<Reason>> {
     let homes = match live.status.controller_namespace.as_str() {
         // Older versions do not tell.
         "" => vec![target.namespace.as_str(), HOME],
@@ -158,8 +168,8 @@ pub async fn windows(
                 let project: AppProject = parse(&found, "AppProject")?;
                 return Ok(Some(project.spec.sync_windows));
             }
-            Err(ApiFault::Refused(words)) => {
-                tracing::debug!(words, "the project's sync windows are not known");
+            Err(Fault::Permanent(error)) => {
+                tracing::debug!(%error, "the project's sync windows are not known");
             }
             Err(away) => return Err(away),
         }
@@ -180,16 +190,16 @@ async fn rewrite<T>(
     target: &Target,
     what: &str,
     write: impl Fn(&DynamicObject, &Application) -> ControlFlow<T, Value> + Send,
-) -> Result<Rewritten<T>, ApiFault> {
+) -> Result<Rewritten<T>, Fault<Reason>> {
     let api = api(cluster, target);
     // A patch that does not hold any more and one that never will are answered alike; the version tells them apart.
-    let mut refused: Option<(String, ApiFault)> = None;
+    let mut last: Option<(String, Fault<Reason>)> = None;
     for _ in 0..race::TRIES {
         let Some(raw) = call(what, api.get_opt(&target.name)).await? else {
             return Ok(Rewritten::Gone);
         };
         let version = raw.resource_version().unwrap_or_default();
-        if let Some((before, fault)) = refused.take()
+        if let Some((before, fault)) = last.take()
             && before == version
         {
             return Err(fault);
@@ -203,7 +213,7 @@ async fn rewrite<T>(
             vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
         operations.extend(changes.as_array().cloned().unwrap_or_default());
         let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
-            .map_err(|error| ApiFault::Refused(format!("{what}: {error}")))?;
+            .map_err(|error| refused(format!("{what}: {error}")))?;
         let parameters = patch_params();
         let patch = Patch::<()>::Json(patch);
         let outcome = tokio::time::timeout(super::CALL_TIMEOUT, api.patch(&target.name, &parameters, &patch));
@@ -212,13 +222,13 @@ async fn rewrite<T>(
             Ok(Err(error)) => match &error {
                 kube::Error::Api(status) if status.code == 404 => return Ok(Rewritten::Gone),
                 kube::Error::Api(status) if matches!(status.code, 409 | 422) => {
-                    refused = Some((version, ApiFault::of(what, &error)));
+                    last = Some((version, fault_of(what, &error)));
                     race::lost(&what).await;
                 }
-                _ => return Err(ApiFault::of(what, &error)),
+                _ => return Err(fault_of(what, &error)),
             },
             Err(_) => {
-                return Err(ApiFault::Away(format!(
+                return Err(unavailable(format!(
                     "{what}: no answer within {} s",
                     super::CALL_TIMEOUT.as_secs()
                 )));
@@ -307,10 +317,10 @@ fn patch_params() -> PatchParams {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(object: &DynamicObject, kind: &str) -> Result<T, ApiFault> {
+fn parse<T: serde::de::DeserializeOwned>(object: &DynamicObject, kind: &str) -> Result<T, Fault<Reason>> {
     serde_json::to_value(object)
         .and_then(serde_json::from_value)
-        .map_err(|error| ApiFault::Refused(format!("read the {kind}: unexpected answer: {error}")))
+        .map_err(|error| refused(format!("read the {kind}: unexpected answer: {error}")))
 }
 
 fn applied(live: &DynamicObject) -> Applied {

@@ -21,7 +21,7 @@ use kube::{
     api::{DynamicObject, ListParams},
     core::Selector,
 };
-use slipway_model::Name;
+use slipway_model::{Fault, Name, Reason};
 use slipway_verdict::{
     Observed, Target, Workload, WorkloadKind,
     evidence::{PodEvidence, Redactor, bound},
@@ -29,7 +29,7 @@ use slipway_verdict::{
     pods::{self, current},
 };
 
-use super::{ApiFault, Kubernetes, call, workload};
+use super::{Kubernetes, call, fault::unavailable, workload};
 
 /// Of one workload; the worst come first.
 const MAX_PODS: usize = 3;
@@ -48,7 +48,7 @@ const TIME: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When the API server cannot be asked at all.
-pub async fn collect(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, ApiFault> {
+pub async fn collect(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     in_time(of_target(cluster, target)).await
 }
 
@@ -60,21 +60,21 @@ pub async fn collect_job(
     cluster: &Kubernetes,
     namespace: &str,
     job: &str,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     in_time(of_job(cluster, namespace, job)).await
 }
 
 async fn in_time(
-    gather: impl Future<Output = Result<Vec<PodEvidence>, ApiFault>>,
-) -> Result<Vec<PodEvidence>, ApiFault> {
-    let late = |_| ApiFault::Away(format!("evidence: not collected within {} s", TIME.as_secs()));
+    gather: impl Future<Output = Result<Vec<PodEvidence>, Fault<Reason>>>,
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+    let late = |_| unavailable(format!("evidence: not collected within {} s", TIME.as_secs()));
     let mut evidence = tokio::time::timeout(TIME, gather).await.map_err(late)??;
     evidence.truncate(MAX_ENTRIES);
     bound(&mut evidence);
     Ok(evidence)
 }
 
-async fn of_target(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, ApiFault> {
+async fn of_target(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let namespace = target.namespace.as_str();
     match target.kind {
         WorkloadKind::Application => of_application(cluster, namespace, &target.name).await,
@@ -91,7 +91,7 @@ async fn of_application(
     cluster: &Kubernetes,
     namespace: &str,
     name: &str,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let Some(live) = read(cluster, namespace, WorkloadKind::Application, name).await? else {
         return Ok(Vec::new());
     };
@@ -161,7 +161,7 @@ async fn of_workload(
     namespace: &str,
     kind: WorkloadKind,
     name: &str,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let Some(live) = read(cluster, namespace, kind, name).await? else {
         return Ok(Vec::new());
     };
@@ -212,7 +212,7 @@ async fn of_canary(
     cluster: &Kubernetes,
     namespace: &str,
     live: &DynamicObject,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let mut evidence = Vec::from_iter(maker(cluster, namespace, "Canary", live).await);
     let of = |field: &str| {
         live.data
@@ -226,7 +226,11 @@ async fn of_canary(
     Ok(evidence)
 }
 
-async fn of_job(cluster: &Kubernetes, namespace: &str, name: &str) -> Result<Vec<PodEvidence>, ApiFault> {
+async fn of_job(
+    cluster: &Kubernetes,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let jobs: Api<Job> = Api::namespaced(cluster.client().clone(), namespace);
     let Some(job) = call("read the Job", jobs.get_opt(name)).await? else {
         return Ok(Vec::new());
@@ -434,7 +438,7 @@ async fn read(
     namespace: &str,
     kind: WorkloadKind,
     name: &str,
-) -> Result<Option<DynamicObject>, ApiFault> {
+) -> Result<Option<DynamicObject>, Fault<Reason>> {
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client().clone(), namespace, &workload::resource(kind));
     call(&format!("read the {kind}"), api.get_opt(name)).await

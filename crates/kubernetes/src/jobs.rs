@@ -15,14 +15,19 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{Id, ImageRef, Name};
+use slipway_model::{Fault, Id, ImageRef, Name, Reason};
 use slipway_verdict::{
     DEPLOYMENT, EPOCH, TARGET, Target, annotation, cut,
     evidence::Redactor,
     pods::{containers, exit_code},
 };
 
-use super::{ApiFault, CALL_TIMEOUT, Kubernetes, apply::FIELD_MANAGER, call};
+use super::{
+    CALL_TIMEOUT, Kubernetes,
+    apply::FIELD_MANAGER,
+    call,
+    fault::{fault_of, refused, unavailable},
+};
 
 /// Label with the Job's name in the catalog, on the Job and its pods.
 pub const JOB: &str = "deploy.slipway.dev/job";
@@ -130,11 +135,11 @@ pub fn manifest(order: &Order<'_>) -> Result<Value, String> {
 ///
 /// # Errors
 /// Refused when the API server does not take it, or something else has its name.
-pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, ApiFault> {
+pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, Fault<Reason>> {
     let what = format!("create Job {}", order.name);
-    let body = manifest(order).map_err(|words| ApiFault::Refused(format!("{what}: {words}")))?;
+    let body = manifest(order).map_err(|words| refused(format!("{what}: {words}")))?;
     let job: Job = serde_json::from_value(body)
-        .map_err(|error| ApiFault::Refused(format!("{what}: pod is no PodSpec: {error}")))?;
+        .map_err(|error| refused(format!("{what}: pod is no PodSpec: {error}")))?;
     let parameters = PostParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
@@ -148,21 +153,21 @@ pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, ApiF
         Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.reason == "AlreadyExists" => {
             adopt(&api, order, &what).await
         }
-        Ok(Err(error)) => Err(ApiFault::of(&what, &error)),
-        Err(_) => Err(ApiFault::Away(format!(
+        Ok(Err(error)) => Err(fault_of(&what, &error)),
+        Err(_) => Err(unavailable(format!(
             "{what}: no answer within {} s",
             CALL_TIMEOUT.as_secs()
         ))),
     }
 }
 
-async fn adopt(api: &Api<Job>, order: &Order<'_>, what: &str) -> Result<Job, ApiFault> {
+async fn adopt(api: &Api<Job>, order: &Order<'_>, what: &str) -> Result<Job, Fault<Reason>> {
     let name = name(order.deployment, order.name);
     let Some(found) = call(what, api.get_opt(&name)).await? else {
-        return Err(ApiFault::Away(format!("{what}: it was deleted a moment ago")));
+        return Err(unavailable(format!("{what}: it was deleted a moment ago")));
     };
     if annotation(&found.metadata, DEPLOYMENT) != Some(order.deployment.as_str()) {
-        return Err(ApiFault::Refused(format!(
+        return Err(refused(format!(
             "{what}: there is a Job {name} already that is not this deployment's: delete it"
         )));
     }
@@ -172,8 +177,8 @@ async fn adopt(api: &Api<Job>, order: &Order<'_>, what: &str) -> Result<Job, Api
 /// The Job as the API server has it now.
 ///
 /// # Errors
-/// [`ApiFault`], when it cannot be asked.
-pub async fn read(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<Option<Job>, ApiFault> {
+/// When it cannot be asked.
+pub async fn read(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<Option<Job>, Fault<Reason>> {
     let api: Api<Job> = Api::namespaced(cluster.client().clone(), namespace.as_str());
     call("read the Job", api.get_opt(name)).await
 }
@@ -181,12 +186,12 @@ pub async fn read(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<
 /// Deletes the Job with its pods; one that is not there is no error.
 ///
 /// # Errors
-/// [`ApiFault`], when the API server cannot be asked or refuses.
-pub async fn delete(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<(), ApiFault> {
+/// When the API server cannot be asked or refuses.
+pub async fn delete(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<(), Fault<Reason>> {
     let api: Api<Job> = Api::namespaced(cluster.client().clone(), namespace.as_str());
     match call("delete the Job", api.delete(name, &DeleteParams::background())).await {
         Ok(_) => Ok(()),
-        Err(ApiFault::Refused(_)) if call("read the Job", api.get_opt(name)).await?.is_none() => Ok(()),
+        Err(Fault::Permanent(_)) if call("read the Job", api.get_opt(name)).await?.is_none() => Ok(()),
         Err(fault) => Err(fault),
     }
 }
@@ -194,8 +199,8 @@ pub async fn delete(cluster: &Kubernetes, namespace: &Name, name: &str) -> Resul
 /// How many pods of the Job are there, ended ones not counted.
 ///
 /// # Errors
-/// [`ApiFault`], when the API server cannot be asked.
-pub async fn running(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<usize, ApiFault> {
+/// When the API server cannot be asked.
+pub async fn running(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<usize, Fault<Reason>> {
     let ended = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
@@ -302,7 +307,7 @@ async fn log(api: &Api<Pod>, pod: &Pod, status: &ContainerStatus) -> Vec<String>
     }
 }
 
-async fn pods(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<Vec<Pod>, ApiFault> {
+async fn pods(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<Vec<Pod>, Fault<Reason>> {
     let api: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace.as_str());
     let list = ListParams::default().labels(&format!("job-name={name}"));
     Ok(call("list the Job's pods", api.list(&list)).await?.items)

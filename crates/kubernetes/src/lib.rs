@@ -7,6 +7,7 @@ pub mod apply;
 pub mod argo_cd;
 mod client;
 pub mod evidence;
+pub mod fault;
 mod forbidden;
 pub mod jobs;
 mod live;
@@ -22,9 +23,11 @@ pub mod workload;
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use slipway_model::Name;
-use slipway_verdict::{Target, cut};
+use slipway_model::{Fault, Name, Reason};
+use slipway_verdict::Target;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::fault::{fault_of, unavailable};
 
 /// How long a call to an API server may take, watches excepted.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -172,10 +175,10 @@ impl Kubernetes {
     /// Waits for one of the places for writes; the place is given back when the permit is dropped.
     ///
     /// # Errors
-    /// [`ApiFault::Away`] when none becomes free in time: the API server is slow, or away.
-    pub async fn write_permit(&self) -> Result<OwnedSemaphorePermit, ApiFault> {
+    /// A transient fault when none becomes free in time: the API server is slow, or away.
+    pub async fn write_permit(&self) -> Result<OwnedSemaphorePermit, Fault<Reason>> {
         let busy = || {
-            ApiFault::Away(format!(
+            unavailable(format!(
                 "{WRITES} writes are under way and none has ended within {} s",
                 CALL_TIMEOUT.as_secs()
             ))
@@ -237,60 +240,15 @@ fn there_are(known: &[Name]) -> String {
     }
 }
 
-/// What an API server said, as far as it matters for what happens next.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiFault {
-    /// The answer is no, and asking again will not change it.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be asked, or is busy: try again.
-    #[error("{0}")]
-    Away(String),
-}
-
-impl ApiFault {
-    /// Sorts a client's error. What the API server itself says in words is passed on.
-    pub fn of(what: &str, error: &kube::Error) -> Self {
-        match error {
-            // 401 heals when a token is renewed; 404 is an answer only where the caller says so.
-            kube::Error::Api(status) if !matches!(status.code, 401 | 408 | 409 | 429 | 500..) => {
-                let help = forbidden::help(status.code, &status.message);
-                Self::Refused(format!(
-                    "{what}: {}{}",
-                    cut(&status.message),
-                    help.unwrap_or_default()
-                ))
-            }
-            kube::Error::Api(status) => {
-                Self::Away(format!("{what}: {} ({})", cut(&status.message), status.code))
-            }
-            kube::Error::SerdeError(error) => Self::Refused(format!("{what}: unexpected answer: {error}")),
-            kube::Error::BuildRequest(error) => Self::Refused(format!("{what}: {error}")),
-            error => Self::Away(format!("{what}: {}", cut(&causes(error)))),
-        }
-    }
-}
-
-/// The error with what caused it: the client's own words alone say little.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 /// Runs a call with the common time limit.
-pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiFault> {
+pub async fn call<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Fault<Reason>> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(ApiFault::of(what, &error)),
-        Err(_) => Err(ApiFault::Away(format!(
+        Ok(Err(error)) => Err(fault_of(what, &error)),
+        Err(_) => Err(unavailable(format!(
             "{what}: no answer within {} s",
             CALL_TIMEOUT.as_secs()
         ))),

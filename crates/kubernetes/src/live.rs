@@ -9,12 +9,15 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{Applied, DEPLOYMENT, EPOCH, Previous, annotation, created, epoch_of};
 
 use crate::{
-    ApiFault, Kubernetes,
-    apply::{ApplyError, Write, bounded, fence, marks},
-    call, race,
+    Kubernetes,
+    apply::{Write, bounded, fence, marks},
+    call,
+    fault::{fault_of, refused, unavailable},
+    race,
     workload::resource,
 };
 
@@ -32,16 +35,16 @@ pub(crate) enum Change {
 /// others write in between.
 ///
 /// # Errors
-/// [`ApplyError`]: refused when the target is not there, superseded when a later epoch wrote it.
+/// : refused when the target is not there, superseded when a later epoch wrote it.
 pub(crate) async fn change<F, T>(
     cluster: &Kubernetes,
     write: &Write<'_>,
     manager: &'static str,
     decide: F,
-) -> Result<DynamicObject, ApplyError>
+) -> Result<DynamicObject, Fault<Reason>>
 where
     F: Fn(DynamicObject) -> T,
-    T: Future<Output = Result<Change, ApplyError>>,
+    T: Future<Output = Result<Change, Fault<Reason>>>,
 {
     let target = write.target;
     let object = format!("{} {}", target.kind, target.name);
@@ -54,7 +57,7 @@ where
     for _ in 0..race::TRIES {
         let live = call(&format!("read {object}"), api.get_opt(&target.name)).await?;
         let Some(live) = live else {
-            return Err(ApplyError::Refused(format!(
+            return Err(refused(format!(
                 "{object} is not in namespace {}: there is nothing to change",
                 target.namespace
             )));
@@ -87,11 +90,11 @@ where
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                 race::lost(&object).await;
             }
-            Ok(Err(error)) => return Err(ApiFault::of(&format!("change {object}"), &error).into()),
-            Err(words) => return Err(ApplyError::Away(format!("change {object}: {words}"))),
+            Ok(Err(error)) => return Err(fault_of(&format!("change {object}"), &error)),
+            Err(words) => return Err(unavailable(format!("change {object}: {words}"))),
         }
     }
-    Err(race::given_up(&format_args!("change {object}")).into())
+    Err(race::given_up(&format_args!("change {object}")))
 }
 
 /// Whether this deployment has written the object already: then it is not done again.
@@ -126,22 +129,21 @@ pub(crate) fn applied(written: &DynamicObject, previous: Option<Previous>) -> Ap
 pub(crate) fn part<T: DeserializeOwned>(
     live: &DynamicObject,
     pointer: &str,
-) -> Result<Option<T>, ApplyError> {
+) -> Result<Option<T>, Fault<Reason>> {
     let Some(value) = live.data.pointer(pointer).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
     serde_json::from_value(value.clone())
         .map(Some)
-        .map_err(|error| ApplyError::Refused(format!("{pointer} of {}: {error}", live.name_any())))
+        .map_err(|error| refused(format!("{pointer} of {}: {error}", live.name_any())))
 }
 
 /// The template of its pods.
 ///
 /// # Errors
 /// Refused, when it has none.
-pub(crate) fn template(live: &DynamicObject) -> Result<PodTemplateSpec, ApplyError> {
-    part(live, "/spec/template")?
-        .ok_or_else(|| ApplyError::Refused(format!("{} has no pod template", live.name_any())))
+pub(crate) fn template(live: &DynamicObject) -> Result<PodTemplateSpec, Fault<Reason>> {
+    part(live, "/spec/template")?.ok_or_else(|| refused(format!("{} has no pod template", live.name_any())))
 }
 
 /// Those objects of a kind that it owns, as they are.
@@ -151,7 +153,7 @@ pub(crate) fn template(live: &DynamicObject) -> Result<PodTemplateSpec, ApplyErr
 pub(crate) async fn owned<K: Resource<DynamicType = ()>>(
     cluster: &Kubernetes,
     live: &DynamicObject,
-) -> Result<Vec<DynamicObject>, ApplyError> {
+) -> Result<Vec<DynamicObject>, Fault<Reason>> {
     let namespace = live.namespace().unwrap_or_default();
     let resource = ApiResource::erase::<K>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), &namespace, &resource);

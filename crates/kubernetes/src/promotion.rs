@@ -19,6 +19,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{
     Target, Workload, WorkloadKind, annotation,
     canary::{Canary, SKIPPED},
@@ -26,7 +27,9 @@ use slipway_verdict::{
 };
 
 use crate::{
-    ApiFault, Kubernetes, call, race,
+    Kubernetes, call,
+    fault::{fault_of, refused},
+    race,
     workload::{resource, typed},
 };
 
@@ -60,8 +63,8 @@ enum Plan {
 /// Lets a paused rollout go on to its next pause, or `full`y: past all steps, pauses and analyses.
 ///
 /// # Errors
-/// [`ApiFault::Refused`] where the kind has no steps, or it is not for us to promote; [`ApiFault::Away`] otherwise.
-pub async fn promote(cluster: &Kubernetes, target: &Target, full: bool) -> Result<Outcome, ApiFault> {
+/// A permanent fault where the kind has no steps, or it is not for us to promote; a transient fault otherwise.
+pub async fn promote(cluster: &Kubernetes, target: &Target, full: bool) -> Result<Outcome, Fault<Reason>> {
     write(cluster, target, "promote", |live| match live {
         Workload::Rollout(live) => promote_rollout(live, full),
         Workload::Canary(live) => promote_canary(live, full),
@@ -74,7 +77,7 @@ pub async fn promote(cluster: &Kubernetes, target: &Target, full: bool) -> Resul
 ///
 /// # Errors
 /// As [`promote`].
-pub async fn abort(cluster: &Kubernetes, target: &Target) -> Result<Outcome, ApiFault> {
+pub async fn abort(cluster: &Kubernetes, target: &Target) -> Result<Outcome, Fault<Reason>> {
     write(cluster, target, "abort", |live| match live {
         Workload::Rollout(live) => abort_rollout(live),
         Workload::Canary(live) => abort_canary(live),
@@ -87,7 +90,7 @@ pub async fn abort(cluster: &Kubernetes, target: &Target) -> Result<Outcome, Api
 ///
 /// # Errors
 /// As [`promote`].
-pub async fn settle(cluster: &Kubernetes, target: &Target) -> Result<Outcome, ApiFault> {
+pub async fn settle(cluster: &Kubernetes, target: &Target) -> Result<Outcome, Fault<Reason>> {
     write(cluster, target, "settle", |live| match live {
         Workload::Canary(live) if annotation(&live.metadata, SKIPPED).is_some() => Plan::Write(Patches {
             status: None,
@@ -230,11 +233,11 @@ async fn write(
     target: &Target,
     verb: &str,
     plan: impl Fn(&Workload) -> Plan,
-) -> Result<Outcome, ApiFault> {
+) -> Result<Outcome, Fault<Reason>> {
     let what = format!("{verb} the {} {}", target.kind, target.name);
     if !matches!(target.kind, WorkloadKind::Rollout | WorkloadKind::Canary) {
         return match no_steps(target) {
-            Plan::Refuse(words) => Err(ApiFault::Refused(words)),
+            Plan::Refuse(words) => Err(refused(words)),
             _ => Ok(Outcome::Nothing(String::new())),
         };
     }
@@ -247,21 +250,21 @@ async fn write(
     let mut wrote = false;
     for _ in 0..race::TRIES {
         let Some(object) = call(&what, api.get_opt(&target.name)).await? else {
-            return Err(ApiFault::Refused(format!("{what}: it is not there")));
+            return Err(refused(format!("{what}: it is not there")));
         };
         let version = object.metadata.resource_version.clone();
         let patches = match plan(&typed(target.kind, object)?) {
             Plan::Write(patches) => patches,
             Plan::Nothing(_) if wrote => return Ok(Outcome::Done),
             Plan::Nothing(why) => return Ok(Outcome::Nothing(why)),
-            Plan::Refuse(why) => return Err(ApiFault::Refused(format!("{what}: {why}"))),
+            Plan::Refuse(why) => return Err(refused(format!("{what}: {why}"))),
         };
         match put(&api, &target.name, version, patches, &mut wrote).await {
             Ok(()) => return Ok(Outcome::Done),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 race::lost(&what).await;
             }
-            Err(error) => return Err(ApiFault::of(&what, &error)),
+            Err(error) => return Err(fault_of(&what, &error)),
         }
     }
     Err(race::given_up(&what))

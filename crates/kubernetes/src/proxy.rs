@@ -6,10 +6,13 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
-use slipway_model::Name;
+use slipway_model::{Fault, Name, Reason};
 use slipway_verdict::cut;
 
-use super::{ApiFault, Kubernetes, call};
+use super::{
+    Kubernetes, call,
+    fault::{fault_of, refused, unavailable},
+};
 
 /// How much of a body is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -102,9 +105,9 @@ impl Kubernetes {
     /// # Errors
     /// Refused: the service did not answer, in words. Away: the API server did not, which says nothing about the
     /// service.
-    pub async fn get_service(&self, get: &Get<'_>) -> Result<Answer, ApiFault> {
+    pub async fn get_service(&self, get: &Get<'_>) -> Result<Answer, Fault<Reason>> {
         let what = format!("GET {}", get.path);
-        let refuse = |words: &str| Err(ApiFault::Refused(format!("{what}: {words}")));
+        let refuse = |words: &str| Err(refused(format!("{what}: {words}")));
         if let Err(words) = check_path(get.path) {
             return refuse(&words);
         }
@@ -126,10 +129,10 @@ impl Kubernetes {
         }
         let request = request
             .body(Body::empty())
-            .map_err(|error| ApiFault::Refused(format!("{what}: {error}")))?;
+            .map_err(|error| refused(format!("{what}: {error}")))?;
         let exchange = async {
             let sent = self.client.send(request).await;
-            let response = sent.map_err(|error| ApiFault::of(&what, &error))?;
+            let response = sent.map_err(|error| fault_of(&what, &error))?;
             let (head, body) = response.into_parts();
             let (body, whole) = beginning(body).await;
             let answer = Answer {
@@ -139,7 +142,7 @@ impl Kubernetes {
                 whole,
             };
             match own_words(&answer) {
-                Some(words) if is_passing(answer.status, &words) => Err(ApiFault::Away(format!(
+                Some(words) if is_passing(answer.status, &words) => Err(unavailable(format!(
                     "{what}: {} ({})",
                     cut(&words),
                     answer.status
@@ -153,7 +156,7 @@ impl Kubernetes {
                 // A service that hangs and an API server that hangs look the same from here: ask the latter.
                 call("GET /version", self.client.apiserver_version()).await?;
                 let words = format!("{what}: no answer within {:?}", get.timeout);
-                Err(ApiFault::Refused(words))
+                Err(refused(words))
             }
         }
     }

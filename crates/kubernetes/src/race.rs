@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use super::ApiFault;
+use slipway_model::{Fault, Reason};
+
+use crate::fault::unavailable;
 
 /// How often a write is tried again on a newer version of the object: controllers write the status all the time.
 pub(crate) const TRIES: u32 = 20;
@@ -15,6 +17,6 @@ pub(crate) async fn lost(what: &(dyn fmt::Display + Sync)) {
 }
 
 /// The end after [`TRIES`].
-pub(crate) fn given_up(what: &dyn fmt::Display) -> ApiFault {
-    ApiFault::Away(format!("{what}: lost the race for its version {TRIES} times"))
+pub(crate) fn given_up(what: &dyn fmt::Display) -> Fault<Reason> {
+    unavailable(format!("{what}: lost the race for its version {TRIES} times"))
 }

@@ -1,12 +1,13 @@
 //! `kubectl rollout restart`: all pods of a workload are made anew, from the same template but for an annotation.
 
 use serde_json::{Value, json};
-use slipway_model::Timestamp;
+use slipway_model::{Fault, Reason, Timestamp};
 use slipway_verdict::{Applied, WorkloadKind};
 
 use crate::{
     Kubernetes,
-    apply::{ApplyError, Write},
+    apply::Write,
+    fault::refused,
     live::{Change, applied, change, mark, written_by},
 };
 
@@ -18,15 +19,15 @@ const FIELD_MANAGER: &str = "slipway-restart";
 /// Restarts the target. The same again, for the same deployment, changes nothing.
 ///
 /// # Errors
-/// [`ApplyError`]; refused for what is not there, is paused, or is of a kind that has no restart.
-pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied, ApplyError> {
+/// Refused for what is not there, is paused, or is of a kind that has no restart.
+pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied, Fault<Reason>> {
     let target = write.target;
     let object = format!("{} {}", target.kind, target.name);
     if !matches!(
         target.kind,
         WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::DaemonSet
     ) {
-        return Err(ApplyError::Refused(format!(
+        return Err(refused(format!(
             "{object}: only a Deployment, StatefulSet or DaemonSet can be restarted"
         )));
     }
@@ -38,7 +39,7 @@ pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied,
                 return Ok(Change::None(live));
             }
             if live.data.pointer("/spec/paused") == Some(&Value::Bool(true)) {
-                return Err(ApplyError::Refused(format!(
+                return Err(refused(format!(
                     "{object} is paused, so a restart would do nothing: kubectl rollout resume it first"
                 )));
             }
@@ -47,7 +48,7 @@ pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied,
                 .pointer_mut("/spec/template")
                 .filter(|value| value.is_object())
             else {
-                return Err(ApplyError::Refused(format!("{object} has no pod template")));
+                return Err(refused(format!("{object} has no pod template")));
             };
             let annotations = &mut template["metadata"]["annotations"];
             if !annotations.is_object() {

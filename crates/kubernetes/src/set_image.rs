@@ -3,12 +3,13 @@
 
 use kube::{ResourceExt, api::DynamicObject};
 use serde_json::{Map, Value, json};
-use slipway_model::ImageRef;
+use slipway_model::{Fault, ImageRef, Reason};
 use slipway_verdict::{Applied, Previous, WorkloadKind, annotation};
 
 use crate::{
     Kubernetes,
-    apply::{ApplyError, FIELD_MANAGER, Write, marks},
+    apply::{FIELD_MANAGER, Write, marks},
+    fault::{refused, unavailable},
     live::{self, Change, applied, change, mark, written_by},
     undo::{REVISION, revisions, same},
 };
@@ -24,13 +25,13 @@ const IMAGE_MANAGER: &str = "slipway-image";
 /// deployment, changes nothing. `previous` of what is returned is what ran before.
 ///
 /// # Errors
-/// [`ApplyError`]; refused where no container runs an image of that name, away while the controller has not
+/// Refused where no container runs an image of that name, away while the controller has not
 /// numbered the present version.
 pub async fn set_image(
     cluster: &Kubernetes,
     write: &Write<'_>,
     image: &ImageRef,
-) -> Result<Applied, ApplyError> {
+) -> Result<Applied, Fault<Reason>> {
     let written = change(cluster, write, IMAGE_MANAGER, |live| async move {
         if written_by(&live, write) && annotation(&live.metadata, PREVIOUS).is_some() {
             return Ok(Change::None(live));
@@ -40,8 +41,8 @@ pub async fn set_image(
             revision: revision(cluster, write.target.kind, &live).await?,
             image: ours.before.clone(),
         };
-        let previous = serde_json::to_string(&previous)
-            .map_err(|error| ApplyError::Refused(format!("{PREVIOUS}: {error}")))?;
+        let previous =
+            serde_json::to_string(&previous).map_err(|error| refused(format!("{PREVIOUS}: {error}")))?;
         Ok(ours.change(live, write, image, previous))
     })
     .await?;
@@ -58,7 +59,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn of(live: &DynamicObject, write: &Write<'_>, image: &ImageRef) -> Result<Self, ApplyError> {
+    fn of(live: &DynamicObject, write: &Write<'_>, image: &ImageRef) -> Result<Self, Fault<Reason>> {
         let template = live::template(live)?;
         let spec = template.spec.unwrap_or_default();
         let (mut before, mut others) = (None, Vec::new());
@@ -79,7 +80,7 @@ impl Ours {
         let containers = select(&spec.containers);
         let init_containers = select(&spec.init_containers.unwrap_or_default());
         let Some(before) = before.filter(|_| !containers.is_empty()) else {
-            return Err(ApplyError::Refused(format!(
+            return Err(refused(format!(
                 "{} {} has no container that runs {}; its images are {}",
                 write.target.kind,
                 write.target.name,
@@ -190,11 +191,15 @@ fn only_images(fields: &Value, at: &[&str]) -> bool {
 }
 
 /// The number of the present template.
-async fn revision(cluster: &Kubernetes, kind: WorkloadKind, live: &DynamicObject) -> Result<i64, ApplyError> {
+async fn revision(
+    cluster: &Kubernetes,
+    kind: WorkloadKind,
+    live: &DynamicObject,
+) -> Result<i64, Fault<Reason>> {
     let number = |pointer: &str| live.data.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let unseen = number("/status/observedGeneration") < live.metadata.generation.unwrap_or(0);
     if unseen && kind != WorkloadKind::Rollout {
-        return Err(ApplyError::Away(format!(
+        return Err(unavailable(format!(
             "{kind} {}: its controller has not seen the present version yet, so it has no revision to go back to",
             live.name_any()
         )));

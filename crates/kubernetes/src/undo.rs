@@ -12,12 +12,13 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::DynamicObject};
 use serde_json::Value;
-use slipway_model::ImageRef;
+use slipway_model::{Fault, ImageRef, Reason};
 use slipway_verdict::{Applied, Previous, TEMPLATE_HASH, WorkloadKind};
 
 use crate::{
     Kubernetes,
-    apply::{ApplyError, Write},
+    apply::Write,
+    fault::refused,
     live::{self, Change, applied, change, mark, owned, written_by},
     set_image::PREVIOUS,
 };
@@ -61,8 +62,8 @@ impl Revision {
 /// Puts the target back to an earlier revision. The same again, for the same deployment, changes nothing.
 ///
 /// # Errors
-/// [`ApplyError`]; refused where that revision is not kept any more, or is the present one already.
-pub async fn undo(cluster: &Kubernetes, write: &Write<'_>, to: &Previous) -> Result<Applied, ApplyError> {
+/// Refused where that revision is not kept any more, or is the present one already.
+pub async fn undo(cluster: &Kubernetes, write: &Write<'_>, to: &Previous) -> Result<Applied, Fault<Reason>> {
     let written = change(cluster, write, FIELD_MANAGER, |live| async move {
         if written_by(&live, write) {
             return Ok(Change::None(live));
@@ -79,11 +80,11 @@ fn decide(
     revisions: &[Revision],
     write: &Write<'_>,
     to: &Previous,
-) -> Result<Change, ApplyError> {
+) -> Result<Change, Fault<Reason>> {
     let kind = write.target.kind;
     let object = format!("{kind} {}", write.target.name);
     if live.data.pointer("/spec/paused") == Some(&Value::Bool(true)) {
-        return Err(ApplyError::Refused(format!(
+        return Err(refused(format!(
             "{object} is paused, so nothing would be rolled back: kubectl rollout resume it first"
         )));
     }
@@ -102,7 +103,7 @@ fn decide(
         let mut kept: Vec<i64> = revisions.iter().map(|one| one.number).collect();
         kept.sort_unstable();
         let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
-        return Err(ApplyError::Refused(format!(
+        return Err(refused(format!(
             "{object} has no revision {} any more; there are: {} (spec.revisionHistoryLimit says how many are kept)",
             to.revision,
             if kept.is_empty() {
@@ -113,7 +114,7 @@ fn decide(
         )));
     };
     if same(&found.template, &present) {
-        return Err(ApplyError::Refused(format!(
+        return Err(refused(format!(
             "{object}: there is nothing to undo, its template is that of revision {} already",
             found.number
         )));
@@ -145,7 +146,7 @@ pub(crate) async fn revisions(
     cluster: &Kubernetes,
     kind: WorkloadKind,
     live: &DynamicObject,
-) -> Result<Vec<Revision>, ApplyError> {
+) -> Result<Vec<Revision>, Fault<Reason>> {
     let of_sets = async |revision, hash| {
         let sets = owned::<ReplicaSet>(cluster, live).await?;
         Ok(sets
@@ -160,7 +161,7 @@ pub(crate) async fn revisions(
             let found = owned::<ControllerRevision>(cluster, live).await?;
             Ok(found.iter().filter_map(of_controller_revision).collect())
         }
-        WorkloadKind::Application | WorkloadKind::Canary => Err(ApplyError::Refused(format!(
+        WorkloadKind::Application | WorkloadKind::Canary => Err(refused(format!(
             "{kind} {}: its kind keeps no earlier revisions; revert the commit instead",
             live.name_any()
         ))),
@@ -212,11 +213,11 @@ mod tests {
     use kube::api::DynamicObject;
     use pretty_assertions::assert_eq;
     use serde_json::{Value, json};
-    use slipway_model::Id;
+    use slipway_model::{Fault, Id};
     use slipway_verdict::{Previous, Target, WorkloadKind};
 
     use super::{Change, Revision, decide, of_controller_revision, of_set};
-    use crate::apply::{ApplyError, Write};
+    use crate::apply::Write;
 
     fn template(image: &str) -> Value {
         json!({
@@ -266,7 +267,7 @@ mod tests {
         match decide(live, revisions, &write, &to) {
             Ok(Change::Replace(changed)) => Ok(changed),
             Ok(_) => Err("no change".to_owned()),
-            Err(ApplyError::Refused(words)) => Err(words),
+            Err(Fault::Permanent(reason)) => Err(reason.message),
             Err(error) => panic!("{error}"),
         }
     }

@@ -38,7 +38,7 @@ use store::Stores;
 
 pub(crate) use slim::workload as slim;
 use subscription::Following;
-pub use subscription::{Fault, JobSubscription, JobView, Subscription, View};
+pub use subscription::{Interruption, JobSubscription, JobView, Subscription, View};
 
 /// How long a kind stays watched after its last follower: releases come in rows, and a list is dear.
 const LINGER: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ struct Feed {
     listed: bool,
     /// When anything arrived last.
     heard: Instant,
-    fault: Option<Fault>,
+    fault: Option<Interruption>,
     stop: CancellationToken,
     /// Told when what it shows is known to be old.
     again: Arc<Notify>,
@@ -372,7 +372,7 @@ impl State {
             .all(|feed| self.feeds.get(&feed).is_some_and(|feed| feed.listed))
     }
 
-    fn fault(&self, key: &Key) -> Option<Fault> {
+    fn fault(&self, key: &Key) -> Option<Interruption> {
         let faults = key
             .feeds(self.scope)
             .filter_map(|feed| self.feeds.get(&feed)?.fault.clone());

@@ -8,11 +8,12 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde::de::DeserializeOwned;
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{Target, Workload, WorkloadKind};
 
 use tokio::time::Instant;
 
-use super::{ApiFault, Kubernetes, call, watch};
+use super::{Kubernetes, call, fault::refused, watch};
 
 /// Group, version, kind and path of a kind of workload.
 pub fn resource(kind: WorkloadKind) -> ApiResource {
@@ -23,9 +24,12 @@ pub fn resource(kind: WorkloadKind) -> ApiResource {
 /// Gives an object its type.
 ///
 /// # Errors
-/// [`ApiFault::Refused`] when it is not of that kind's shape.
-pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, ApiFault> {
-    fn read<T: DeserializeOwned>(kind: WorkloadKind, mut object: DynamicObject) -> Result<Arc<T>, ApiFault> {
+/// A permanent fault when it is not of that kind's shape.
+pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, Fault<Reason>> {
+    fn read<T: DeserializeOwned>(
+        kind: WorkloadKind,
+        mut object: DynamicObject,
+    ) -> Result<Arc<T>, Fault<Reason>> {
         object.types.get_or_insert_with(|| TypeMeta {
             api_version: kind.api_version().to_owned(),
             kind: kind.to_string(),
@@ -33,7 +37,7 @@ pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, ApiF
         serde_json::to_value(object)
             .and_then(serde_json::from_value)
             .map(Arc::new)
-            .map_err(|error| ApiFault::Refused(format!("read the {kind}: unexpected answer: {error}")))
+            .map_err(|error| refused(format!("read the {kind}: unexpected answer: {error}")))
     }
     Ok(match kind {
         WorkloadKind::Deployment => Workload::Deployment(read(kind, object)?),
@@ -50,8 +54,8 @@ impl Kubernetes {
     /// watch that turns out to show an older version is taken up anew.
     ///
     /// # Errors
-    /// [`ApiFault`], when the API server cannot be asked or refuses.
-    pub async fn read(&self, target: &Target) -> Result<Option<Workload>, ApiFault> {
+    /// When the API server cannot be asked or refuses.
+    pub async fn read(&self, target: &Target) -> Result<Option<Workload>, Fault<Reason>> {
         let api: Api<DynamicObject> = Api::namespaced_with(
             self.client.clone(),
             target.namespace.as_str(),

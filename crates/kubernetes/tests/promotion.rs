@@ -9,10 +9,11 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 use slipway_kubernetes::{
-    ApiFault, Kubernetes,
+    Kubernetes,
     promotion::{Outcome, abort, promote, settle},
     watch::Scope,
 };
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{Target, WorkloadKind};
 use world::{A, World, run, spec, target};
 
@@ -84,14 +85,14 @@ fn paused() -> Value {
     })
 }
 
-fn refused(outcome: Result<Outcome, ApiFault>) -> String {
+fn refused(outcome: Result<Outcome, Fault<Reason>>) -> String {
     match outcome {
-        Err(ApiFault::Refused(words)) => words,
+        Err(Fault::Permanent(reason)) => reason.message,
         other => panic!("{other:?}"),
     }
 }
 
-fn nothing(outcome: Result<Outcome, ApiFault>) -> String {
+fn nothing(outcome: Result<Outcome, Fault<Reason>>) -> String {
     match outcome {
         Ok(Outcome::Nothing(words)) => words,
         other => panic!("{other:?}"),

@@ -5,6 +5,7 @@
 
 mod actor;
 pub mod duration;
+mod fault;
 mod git;
 mod id;
 mod image;
@@ -13,6 +14,7 @@ mod time;
 mod trace;
 
 pub use actor::{Actor, Principal};
+pub use fault::{Fault, Reason};
 pub use git::{BranchName, CommitSha};
 pub use id::Id;
 pub use image::{Digest, Image, ImageName, ImageRef, Images, NotOneImage, ServiceImage, Tag};

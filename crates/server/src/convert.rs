@@ -2,7 +2,9 @@
 
 use std::{str::FromStr, time::Duration};
 
-use slipway_model::{Actor, Digest, Image, Images, Name, NotOneImage, Principal, Timestamp, TraceContext};
+use slipway_model::{
+    Actor, Digest, Image, Images, Name, NotOneImage, Principal, Reason, Timestamp, TraceContext,
+};
 use slipway_proto::common::v1 as proto;
 
 use crate::ApiError;
@@ -173,10 +175,10 @@ pub fn from_actor(name: &str, actor: &proto::Actor) -> Result<Actor, ApiError> {
 }
 
 /// A pinned code and words for people.
-pub fn reason(code: impl Into<String>, message: impl Into<String>) -> proto::Reason {
+pub fn reason(reason: &Reason) -> proto::Reason {
     proto::Reason {
-        code: code.into(),
-        message: message.into(),
+        code: reason.code.clone(),
+        message: reason.message.clone(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What an RPC can answer instead of a result: one small set of errors, mapped once to gRPC status codes and
 //! `google.rpc` details (AIP-193).
 
+use std::borrow::Cow;
+
+use slipway_model::{Fault, Reason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -25,7 +28,10 @@ pub enum ApiError {
     AlreadyUsed { request_id: String },
     /// The state of the thing forbids it: `FAILED_PRECONDITION` with a pinned reason in UPPER_SNAKE_CASE.
     #[error("{message}")]
-    Precondition { reason: &'static str, message: String },
+    Precondition {
+        reason: Cow<'static, str>,
+        message: String,
+    },
     /// The caller lacks a role: `PERMISSION_DENIED`.
     #[error("{message}")]
     Denied { message: String },
@@ -77,9 +83,9 @@ impl ApiError {
     }
 
     /// A state that forbids the request; `reason` is pinned, `message` is for people.
-    pub fn precondition(reason: &'static str, message: impl ToString) -> Self {
+    pub fn precondition(reason: impl Into<Cow<'static, str>>, message: impl ToString) -> Self {
         Self::Precondition {
-            reason,
+            reason: reason.into(),
             message: message.to_string(),
         }
     }
@@ -124,13 +130,13 @@ impl ApiError {
     }
 
     /// The pinned reason, as `google.rpc.ErrorInfo` carries it.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &str {
         match self {
             Self::Invalid { .. } => "INVALID_FIELD",
             Self::NotFound { .. } => "NOT_FOUND",
             Self::Exists { .. } => "ALREADY_EXISTS",
             Self::AlreadyUsed { .. } => "REQUEST_ID_REUSED",
-            Self::Precondition { reason, .. } => reason,
+            Self::Precondition { reason, .. } => reason.as_ref(),
             Self::Denied { .. } => "PERMISSION_DENIED",
             Self::Unauthenticated { .. } => "UNAUTHENTICATED",
             Self::Exhausted { .. } => "LIMIT_EXCEEDED",
@@ -138,6 +144,22 @@ impl ApiError {
             Self::Conflict { .. } => "CONFLICT",
             Self::Deadline { .. } => "DEADLINE_EXCEEDED",
             Self::Internal { .. } => "INTERNAL",
+        }
+    }
+}
+
+/// A no is the state's, with its pinned reason; what may pass is to be asked again. `INTERNAL` is ours, and its words are
+/// for the log alone.
+impl From<Fault<Reason>> for ApiError {
+    fn from(fault: Fault<Reason>) -> Self {
+        match fault {
+            Fault::Permanent(reason) | Fault::Transient { error: reason, .. }
+                if reason.code == "INTERNAL" =>
+            {
+                Self::internal(reason)
+            }
+            Fault::Permanent(reason) => Self::precondition(reason.code, reason.message),
+            Fault::Transient { error, .. } => Self::unavailable(error.message),
         }
     }
 }
@@ -157,7 +179,7 @@ impl From<ApiError> for Status {
                 details.set_resource_info("request", request_id, "", error.to_string());
             }
             ApiError::Precondition { reason, message } => {
-                details.add_precondition_failure_violation(*reason, "", message);
+                details.add_precondition_failure_violation(reason.as_ref(), "", message);
             }
             ApiError::Internal { log_id } => {
                 details.set_request_info(log_id, "");
@@ -297,6 +319,25 @@ mod tests {
         }
         let reasons: std::collections::BTreeSet<&str> = all.iter().map(|(error, _)| error.reason()).collect();
         assert_eq!(reasons.len(), all.len(), "each error has its own reason");
+    }
+
+    #[test]
+    fn faults_keep_their_reasons() {
+        let no = ApiError::from(Fault::refused("FILE_NOT_FOUND", "there is no such file"));
+        assert_eq!(
+            no,
+            ApiError::precondition("FILE_NOT_FOUND", "there is no such file")
+        );
+        let away = ApiError::from(Fault::unavailable("REMOTE_UNREACHABLE", "no route"));
+        assert_eq!(away, ApiError::unavailable("no route"));
+        for fault in [
+            Fault::refused("INTERNAL", "hunter2"),
+            Fault::unavailable("INTERNAL", "hunter2"),
+        ] {
+            let ours = ApiError::from(fault);
+            assert_eq!(ours.code(), Code::Internal);
+            assert!(!ours.to_string().contains("hunter2"));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, Index};
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Id, Principal, Reason, Timestamp};
 
 use crate::policy::{Policy, Subject, binding};
 
@@ -91,13 +91,6 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
     pub at: Timestamp,
-}
-
-/// Why an approval ended: pinned code, words for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    pub code: String,
-    pub message: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -402,10 +395,7 @@ impl State {
                     format!("rejected by {by}: {comment}")
                 };
                 Some(Event::Rejected {
-                    reason: Reason {
-                        code: "REJECTED".to_owned(),
-                        message,
-                    },
+                    reason: Reason::new("REJECTED", message),
                 })
             }
             Verdict::Approve if self.approvals() + 1 >= asked.required => {
@@ -417,10 +407,7 @@ impl State {
                 names.push(by.to_string());
                 let message = format!("approved by {}", names.join(", "));
                 Some(Event::Approved {
-                    reason: Reason {
-                        code: "ENOUGH_APPROVALS".to_owned(),
-                        message,
-                    },
+                    reason: Reason::new("ENOUGH_APPROVALS", message),
                 })
             }
             Verdict::Approve => None,
@@ -434,10 +421,7 @@ impl State {
 fn expired(at: Timestamp) -> Event {
     let message = format!("nobody decided before {at}");
     Event::Expired {
-        reason: Reason {
-            code: "EXPIRED".to_owned(),
-            message,
-        },
+        reason: Reason::new("EXPIRED", message),
     }
 }
 
@@ -461,10 +445,7 @@ impl Decider for Approval {
                     return Ok(vec![Event::Requested(Box::new(asked))]);
                 }
                 let message = format!("policy {} asks nobody", asked.policy.name);
-                let reason = Reason {
-                    code: "POLICY_REQUIRES_NOBODY".to_owned(),
-                    message,
-                };
+                let reason = Reason::new("POLICY_REQUIRES_NOBODY", message);
                 Ok(vec![
                     Event::Requested(Box::new(asked)),
                     Event::Approved { reason },
@@ -487,10 +468,7 @@ impl Decider for Approval {
                     };
                     Ok(vec![Event::Cancelled {
                         by,
-                        reason: Reason {
-                            code: "CANCELLED".to_owned(),
-                            message,
-                        },
+                        reason: Reason::new("CANCELLED", message),
                     }])
                 }
                 _ => Ok(Vec::new()),

@@ -366,10 +366,7 @@ fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
         etag: snapshot.etag(),
         create_time: Some(convert::timestamp(snapshot.created_at)),
         end_time: state.ended_at.map(convert::timestamp),
-        reason: state
-            .reason
-            .as_ref()
-            .map(|reason| convert::reason(&reason.code, &reason.message)),
+        reason: state.reason.as_ref().map(convert::reason),
         decisions: state.decisions.iter().map(decision).collect(),
         ..proto::Approval::default()
     };

@@ -5,13 +5,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use approval_svc::{
-    approval::{Approval, Asked, Command, Decision, Event, Reason, Refusal, Request, State, Status, Verdict},
+    approval::{Approval, Asked, Command, Decision, Event, Refusal, Request, State, Status, Verdict},
     policy::{Policy, Subject, binding},
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::Decider;
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Id, Principal, Reason, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 

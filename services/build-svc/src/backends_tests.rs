@@ -2,20 +2,22 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-use slipway_model::{Digest, Id, ImageName, Tag, Timestamp};
+use slipway_model::{Digest, Fault, Id, ImageName, Reason, Tag, Timestamp};
 use slipway_testbed::{Access, Registry as TestRegistry, TestDir, static_binary, tool};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    builders::{BuildError, Builder, Job, buildah::Buildah},
+    build::codes,
+    builders::{Builder, Job, buildah::Buildah},
     layout::Image,
     logs::{Log, Logs},
     redact::Redactor,
     registries::{
-        Registry, RegistryError,
+        Registry,
         oci::{Oci, Transport},
         oci_layout::OciLayout,
     },
+    stop::Stop,
     workspace::{Attempt, Workspace},
 };
 
@@ -69,7 +71,7 @@ impl Bed {
         &self,
         dockerfile: &str,
         cancelled: &CancellationToken,
-    ) -> Result<(Attempt, PathBuf, Digest), BuildError> {
+    ) -> Result<(Attempt, PathBuf, Digest), Stop> {
         let context = self.context(dockerfile);
         let id: Id = "bld-1".parse().unwrap();
         let attempt = self.workspace.attempt(&id).unwrap();
@@ -171,7 +173,7 @@ async fn a_dockerfile_that_fails_says_why() {
         .build("FROM scratch\nCOPY program /p\nRUN [\"/p\", \"fail\"]\n", &never)
         .await
         .unwrap_err();
-    assert!(matches!(error, BuildError::Failed(_)), "{error}");
+    assert_eq!(error.kind(), Some((codes::BUILD_FAILED, false)), "{error:?}");
     assert!(
         bed.log.tail().iter().any(|line| line.contains("cannot go on")),
         "{:?}",
@@ -182,14 +184,18 @@ async fn a_dockerfile_that_fails_says_why() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, BuildError::Failed(message) if message.contains("absent")),
-        "{error}"
+        matches!(&error, Stop::Fault(Fault::Permanent(reason)) if reason.message.contains("absent")),
+        "{error:?}"
     );
     let error = bed.build("NONSENSE\n", &never).await.unwrap_err();
-    assert!(matches!(error, BuildError::Failed(_)), "{error}");
+    assert_eq!(error.kind(), Some((codes::BUILD_FAILED, false)), "{error:?}");
     // Nobody listens there: the network's fault, not the Dockerfile's.
     let error = bed.build("FROM 127.0.0.1:1/base:1\n", &never).await.unwrap_err();
-    assert!(matches!(error, BuildError::BaseImage(_)), "{error}");
+    assert_eq!(
+        error.kind(),
+        Some((codes::BASE_IMAGE_UNAVAILABLE, true)),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -208,7 +214,7 @@ async fn cancelling_kills_what_the_dockerfile_runs() {
         &cancelled,
     );
     let (outcome, ()) = tokio::join!(build, stop);
-    assert!(matches!(outcome, Err(BuildError::Cancelled)));
+    assert!(matches!(outcome, Err(Stop::Cancelled)));
     let root = bed.folder.path().canonicalize().unwrap();
     let left = fs::read_dir("/proc")
         .unwrap()
@@ -235,8 +241,11 @@ async fn registries_that_refuse_are_told_from_those_that_are_away() {
         let credential = (TestRegistry::USER.to_owned(), password.to_owned());
         Oci::new(Transport::Http, None, Some(credential)).unwrap()
     };
-    let refused = |result: Result<(), RegistryError>| {
-        assert!(matches!(result, Err(RegistryError::Refused { .. })), "{result:?}");
+    let refused = |result: Result<(), Fault<Reason>>| {
+        assert!(
+            matches!(&result, Err(Fault::Permanent(reason)) if reason.code == codes::REGISTRY_REFUSED),
+            "{result:?}"
+        );
     };
 
     refused(open().push(&name, &image).await);
@@ -252,13 +261,13 @@ async fn registries_that_refuse_are_told_from_those_that_are_away() {
 
     server.stop().await;
     let away = open().push(&name, &image).await;
-    assert!(matches!(away, Err(RegistryError::Unavailable { .. })), "{away:?}");
+    assert!(matches!(&away, Err(fault) if fault.is_transient()), "{away:?}");
     // TLS against a plain server cannot work, and says so at once.
     server.restart(Access::Open).await.unwrap();
     let tls = Oci::new(Transport::Https, None, None).unwrap();
     assert!(matches!(
         tls.push(&name, &image).await,
-        Err(RegistryError::Unavailable { .. })
+        Err(Fault::Transient { .. })
     ));
 }
 
@@ -292,7 +301,7 @@ async fn writers_of_one_layout_do_not_lose_each_others_tags() {
     }
     let refused = registry.push(&"team/blobs".parse().unwrap(), &image).await;
     assert!(
-        matches!(refused, Err(RegistryError::Refused { .. })),
+        matches!(&refused, Err(Fault::Permanent(reason)) if reason.code == codes::REGISTRY_REFUSED),
         "{refused:?}"
     );
 }

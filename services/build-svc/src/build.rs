@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, Digest, Id, Name, Tag, Timestamp};
+use slipway_model::{Actor, Digest, Id, Name, Reason, Tag, Timestamp};
 
 use crate::spec::Recipe;
 
@@ -23,22 +23,6 @@ const MAX_BACKOFF_MS: u64 = 5 * 60 * 1000;
 /// A kind of aggregate: one build of one commit.
 #[derive(Debug)]
 pub struct Build;
-
-/// Why something is as it is: `code` is pinned, `message` is for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    pub code: String,
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.into(),
-        }
-    }
-}
 
 /// Pinned codes of [`Reason`].
 pub mod codes {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use slipway_model::{Digest, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::{logs::Log, workspace::Attempt};
+use crate::{logs::Log, stop::Stop, workspace::Attempt};
 
 pub(crate) mod buildah;
 
@@ -33,22 +33,7 @@ pub(crate) struct Job<'a> {
 /// A program or service that builds.
 #[async_trait]
 pub(crate) trait Builder: Send + Sync + std::fmt::Debug {
-    /// Builds, and leaves the image in `job.image`.
-    async fn build(&self, job: Job<'_>) -> Result<Digest, BuildError>;
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BuildError {
-    /// The Dockerfile, or what it runs, fails.
-    #[error("{0}")]
-    Failed(String),
-    /// An image that the Dockerfile begins from could not be had; may pass.
-    #[error("base image: {0}")]
-    BaseImage(String),
-    /// The builder itself does not work; may pass.
-    #[error("builder: {0}")]
-    Unavailable(String),
-    #[error("stopped")]
-    Cancelled,
+    /// Builds, and leaves the image in `job.image`. What the Dockerfile or what it runs fails at is permanent; a base image
+    /// that could not be had, and a builder that does not work, are transient.
+    async fn build(&self, job: Job<'_>) -> Result<Digest, Stop>;
 }

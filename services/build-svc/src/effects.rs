@@ -7,19 +7,19 @@ use std::{
 
 use async_trait::async_trait;
 use slipway_ledger::{EffectRun, Effects, Ledger, Meta, faults};
-use slipway_model::{Actor, Digest};
+use slipway_model::{Actor, Digest, Fault, Reason};
 use slipway_telemetry::Service;
 use tracing::Instrument;
 
 use crate::{
     backends::Backends,
-    build::{Build, Command, Effect, KeptTag, Phase, Reason, Request, codes},
-    builders::{BuildError, Builder, Job},
-    git::FetchError,
+    build::{Build, Command, Effect, KeptTag, Phase, Request, codes},
+    builders::{Builder, Job},
     layout::Image,
     logs::{Log, Logs},
-    registries::{Registry, RegistryError},
+    registries::Registry,
     spec::{BUILD_LABEL, TagVerdict, tag_verdict},
+    stop::Stop,
     workspace::{Attempt, Workspace},
 };
 
@@ -31,60 +31,6 @@ pub(crate) struct Worker {
     logs: Logs,
     workspace: Workspace,
     telemetry: Service,
-}
-
-/// Why a step did not come to its end.
-#[derive(Debug)]
-enum Stop {
-    /// The answer is no.
-    Final(Reason),
-    /// May pass.
-    Fault(Reason),
-    /// Nobody wants it any more.
-    Cancelled,
-}
-
-impl Stop {
-    fn unavailable(what: &str, error: impl std::fmt::Display) -> Self {
-        Self::Fault(Reason::new(
-            codes::BUILDER_UNAVAILABLE,
-            format!("{what}: {error}"),
-        ))
-    }
-}
-
-impl From<FetchError> for Stop {
-    fn from(error: FetchError) -> Self {
-        let message = error.to_string();
-        match error {
-            FetchError::CommitNotFound(_) => Self::Final(Reason::new(codes::COMMIT_NOT_FOUND, message)),
-            FetchError::Refused(_) => Self::Final(Reason::new(codes::REPOSITORY_REFUSED, message)),
-            FetchError::Unavailable(_) => Self::Fault(Reason::new(codes::SOURCE_UNAVAILABLE, message)),
-            FetchError::Scratch(_) => Self::Fault(Reason::new(codes::BUILDER_UNAVAILABLE, message)),
-            FetchError::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl From<BuildError> for Stop {
-    fn from(error: BuildError) -> Self {
-        let message = error.to_string();
-        match error {
-            BuildError::Failed(_) => Self::Final(Reason::new(codes::BUILD_FAILED, message)),
-            BuildError::BaseImage(_) => Self::Fault(Reason::new(codes::BASE_IMAGE_UNAVAILABLE, message)),
-            BuildError::Unavailable(_) => Self::Fault(Reason::new(codes::BUILDER_UNAVAILABLE, message)),
-            BuildError::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl From<RegistryError> for Stop {
-    fn from(error: RegistryError) -> Self {
-        match error.reason() {
-            (reason, true) => Self::Final(reason),
-            (reason, false) => Self::Fault(reason),
-        }
-    }
 }
 
 impl Worker {
@@ -155,7 +101,7 @@ impl Worker {
                 let folder = self.build(run, request, builder, log).await?;
                 open_image(&folder)
                     .await
-                    .map_err(|error| Stop::unavailable("image", error))?
+                    .map_err(|error| unusable("image", &error))?
             }
         };
         self.tell(
@@ -204,7 +150,7 @@ impl Worker {
         let attempt = self
             .workspace
             .attempt(&run.id)
-            .map_err(|error| Stop::unavailable("scratch space", error))?;
+            .map_err(|error| unusable("scratch space", &error))?;
         let built = self.build_in(&attempt, run, request, builder, log).await;
         // Removing gigabytes takes its time.
         let _ = tokio::task::spawn_blocking(move || drop(attempt)).await;
@@ -241,7 +187,7 @@ impl Worker {
         let dockerfile = inside(&tree, &context.join(dockerfile), "Dockerfile")?;
         if !context.is_dir() || !dockerfile.is_file() {
             let message = "spec.context must be a folder and spec.dockerfile a file of the commit";
-            return Err(Stop::Final(Reason::new(codes::BUILD_FAILED, message)));
+            return Err(Stop::failed(codes::BUILD_FAILED, message));
         }
         self.tell(
             run,
@@ -269,7 +215,7 @@ impl Worker {
         log.line(&format!("slipway: built {digest}"));
         self.workspace
             .keep_image(&run.id, &image)
-            .map_err(|error| Stop::unavailable("scratch space", error))
+            .map_err(|error| unusable("scratch space", &error))
     }
 
     async fn tags(&self, run: &EffectRun<Build>, request: &Request, digest: &Digest) -> Option<Command> {
@@ -328,10 +274,10 @@ impl Worker {
             .of(image)
             .map(AsRef::as_ref)
             .ok_or_else(|| {
-                Stop::Final(Reason::new(
+                Stop::failed(
                     codes::REGISTRY_REFUSED,
                     format!("no registry is configured for {image} any more"),
-                ))
+                )
             })
     }
 
@@ -344,13 +290,13 @@ impl Worker {
     ) -> Option<Command> {
         let command = match outcome {
             Ok(command) => Some(command),
-            Err(Stop::Final(reason)) => {
+            Err(Stop::Fault(Fault::Permanent(reason))) => {
                 let reason = self.redacted(reason);
                 let tail = log.tail();
                 log.line(&format!("slipway: failed: {}", reason.message));
                 Some(fail(run, reason, tail))
             }
-            Err(Stop::Fault(reason)) => {
+            Err(Stop::Fault(Fault::Transient { error: reason, .. })) => {
                 let reason = self.redacted(reason);
                 let log_tail = log.tail();
                 log.line(&format!("slipway: interrupted: {}", reason.message));
@@ -440,13 +386,18 @@ impl Effects<Build> for Worker {
 /// A call to a registry, given up when nobody wants its outcome any more.
 async fn unless_cancelled<T>(
     run: &EffectRun<Build>,
-    call: impl Future<Output = Result<T, RegistryError>>,
+    call: impl Future<Output = Result<T, Fault<Reason>>>,
 ) -> Result<T, Stop> {
     tokio::select! {
         biased;
         () = run.cancelled.cancelled() => Err(Stop::Cancelled),
         outcome = call => outcome.map_err(Stop::from),
     }
+}
+
+/// What this machine needs for building is not as it should be; may pass.
+fn unusable(what: &str, error: &dyn std::fmt::Display) -> Stop {
+    Stop::unavailable(codes::BUILDER_UNAVAILABLE, format!("{what}: {error}"))
 }
 
 fn fail(run: &EffectRun<Build>, reason: Reason, log_tail: Vec<String>) -> Command {
@@ -467,9 +418,9 @@ async fn open_image(folder: &Path) -> Result<Image, String> {
 
 /// A path of the checkout with its links followed, which must not have led out of it.
 fn inside(tree: &Path, path: &Path, what: &str) -> Result<PathBuf, Stop> {
-    let failed = |message: String| Stop::Final(Reason::new(codes::BUILD_FAILED, message));
+    let failed = |message: String| Stop::failed(codes::BUILD_FAILED, message);
     let resolve = |path: &Path| -> io::Result<PathBuf> { path.canonicalize() };
-    let tree = resolve(tree).map_err(|error| Stop::unavailable("checkout", error))?;
+    let tree = resolve(tree).map_err(|error| unusable("checkout", &error))?;
     let found =
         resolve(path).map_err(|_| failed(format!("the commit has no {what} at {}", shown(&tree, path))))?;
     if found.starts_with(&tree) {

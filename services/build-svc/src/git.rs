@@ -12,9 +12,11 @@ use slipway_model::CommitSha;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    build::codes,
     logs::Log,
     process::{self, ProcessError, Program},
     repository::RepositoryUrl,
+    stop::Stop,
     workspace::Attempt,
 };
 
@@ -62,21 +64,6 @@ const MAX_AUTHORS: usize = 100;
 /// What git says beyond this is not looked at, in bytes.
 const MAX_OUTPUT: usize = 16 * 1024;
 
-/// Why there is no checkout.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FetchError {
-    #[error("the repository has no commit {0}")]
-    CommitNotFound(CommitSha),
-    #[error("the repository refuses: {0}")]
-    Refused(String),
-    #[error("the repository cannot be reached: {0}")]
-    Unavailable(String),
-    #[error("scratch space: {0}")]
-    Scratch(#[from] io::Error),
-    #[error("stopped")]
-    Cancelled,
-}
-
 impl Git {
     /// Fetches `commit` into the try's folder and checks that what was checked out is that commit. The tree is without
     /// `.git`; submodules and large files (LFS) are not fetched.
@@ -87,7 +74,7 @@ impl Git {
         attempt: &Attempt,
         log: &Log,
         cancelled: &CancellationToken,
-    ) -> Result<Source, FetchError> {
+    ) -> Result<Source, Stop> {
         let (store, tree) = (attempt.path().join("git"), attempt.folder("tree")?);
         let config = attempt.path().join("gitconfig");
         write_private(&config, &self.config(repository, &store)?)?;
@@ -146,7 +133,7 @@ impl Git {
         let head = git.run(&[&git_dir, "rev-parse", "--verify", "HEAD"]).await?;
         if head.trim() != commit.as_str() {
             // An annotated tag's id, for instance, peels to another commit.
-            return Err(FetchError::CommitNotFound(commit.clone()));
+            return Err(no_commit(commit));
         }
         let format = "--format=%ae%n%ce%n%(trailers:key=Co-authored-by,valueonly)";
         let people = git
@@ -160,7 +147,7 @@ impl Git {
     }
 
     /// The only configuration that git sees.
-    fn config(&self, repository: &RepositoryUrl, store: &Path) -> Result<String, FetchError> {
+    fn config(&self, repository: &RepositoryUrl, store: &Path) -> Result<String, Stop> {
         use std::fmt::Write as _;
         let mut config = String::from(
             "[protocol]\n\tversion = 2\n\tallow = never\n[protocol \"https\"]\n\tallow = always\n[protocol \"ssh\"]\n\tallow = always\n\
@@ -219,16 +206,16 @@ struct GitRun<'a> {
 
 impl GitRun<'_> {
     /// What git says goes into the log.
-    async fn run(&self, arguments: &[&str]) -> Result<String, FetchError> {
+    async fn run(&self, arguments: &[&str]) -> Result<String, Stop> {
         self.listen(arguments, true).await
     }
 
     /// What git says is for us alone.
-    async fn ask(&self, arguments: &[&str]) -> Result<String, FetchError> {
+    async fn ask(&self, arguments: &[&str]) -> Result<String, Stop> {
         self.listen(arguments, false).await
     }
 
-    async fn listen(&self, arguments: &[&str], aloud: bool) -> Result<String, FetchError> {
+    async fn listen(&self, arguments: &[&str], aloud: bool) -> Result<String, Stop> {
         let mut program = Program::new("git", self.attempt.path())
             .args(arguments.iter().copied())
             .env("HOME", self.attempt.path())
@@ -259,8 +246,8 @@ impl GitRun<'_> {
         match status {
             Ok(status) if status.success() => Ok(output),
             Ok(_) => Err(classify(&output, self.commit)),
-            Err(ProcessError::Cancelled) => Err(FetchError::Cancelled),
-            Err(error) => Err(FetchError::Scratch(io::Error::other(error))),
+            Err(ProcessError::Cancelled) => Err(Stop::Cancelled),
+            Err(error) => Err(io::Error::other(error).into()),
         }
     }
 }
@@ -285,7 +272,7 @@ fn authors(people: &str) -> Vec<String> {
 }
 
 /// What git's words mean. What is not known to be an answer counts as a fault that may pass.
-fn classify(output: &str, commit: &CommitSha) -> FetchError {
+fn classify(output: &str, commit: &CommitSha) -> Stop {
     let lower = output.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let absent = [
@@ -325,12 +312,21 @@ fn classify(output: &str, commit: &CommitSha) -> FetchError {
         .unwrap_or("git failed");
     let last: String = last.chars().take(500).collect();
     if has(&absent) {
-        FetchError::CommitNotFound(commit.clone())
+        no_commit(commit)
     } else if has(&refused) {
-        FetchError::Refused(last)
+        Stop::failed(
+            codes::REPOSITORY_REFUSED,
+            format!("the repository refuses: {last}"),
+        )
     } else {
-        FetchError::Unavailable(last)
+        let message = format!("the repository cannot be reached: {last}");
+        Stop::unavailable(codes::SOURCE_UNAVAILABLE, message)
     }
+}
+
+fn no_commit(commit: &CommitSha) -> Stop {
+    let message = format!("the repository has no commit {commit}");
+    Stop::failed(codes::COMMIT_NOT_FOUND, message)
 }
 
 /// As git's configuration quotes a value.

@@ -23,7 +23,7 @@ impl Bed {
         }
     }
 
-    async fn fetch(&self, git: &Git, url: &str, commit: &str) -> Result<(Attempt, Source), FetchError> {
+    async fn fetch(&self, git: &Git, url: &str, commit: &str) -> Result<(Attempt, Source), Stop> {
         let id = "bld-1".parse().unwrap();
         let log = self.logs.open(&id).await.unwrap();
         let attempt = self.workspace.attempt(&id).unwrap();
@@ -72,16 +72,20 @@ async fn what_is_not_there_is_told_apart() {
     repo.commit("main", "one", &[("a.txt", b"1")]).unwrap();
     let absent = "1111111111111111111111111111111111111111";
     let error = bed.fetch(&Git::default(), &repo.url(), absent).await.unwrap_err();
-    assert!(matches!(error, FetchError::CommitNotFound(_)), "{error}");
+    assert_eq!(error.kind(), Some((codes::COMMIT_NOT_FOUND, false)), "{error:?}");
     let nowhere = format!("file://{}/nowhere.git", bed.folder.path().display());
     let error = bed.fetch(&Git::default(), &nowhere, absent).await.unwrap_err();
-    assert!(matches!(error, FetchError::Refused(_)), "{error}");
+    assert_eq!(
+        error.kind(),
+        Some((codes::REPOSITORY_REFUSED, false)),
+        "{error:?}"
+    );
     // A port that nobody listens on.
     let error = bed
         .fetch(&Git::default(), "https://127.0.0.1:1/app.git", absent)
         .await
         .unwrap_err();
-    assert!(matches!(error, FetchError::Unavailable(_)), "{error}");
+    assert_eq!(error.kind(), Some((codes::SOURCE_UNAVAILABLE, true)), "{error:?}");
 }
 
 #[test]
@@ -123,10 +127,10 @@ fn words_are_understood() {
         ("fatal: the remote end hung up unexpectedly", "unavailable"),
         ("", "unavailable"),
     ] {
-        let kind = match classify(words, &commit) {
-            FetchError::CommitNotFound(_) => "commit",
-            FetchError::Refused(_) => "refused",
-            FetchError::Unavailable(_) => "unavailable",
+        let kind = match classify(words, &commit).kind() {
+            Some((codes::COMMIT_NOT_FOUND, false)) => "commit",
+            Some((codes::REPOSITORY_REFUSED, false)) => "refused",
+            Some((codes::SOURCE_UNAVAILABLE, true)) => "unavailable",
             _ => "other",
         };
         assert_eq!(kind, expected, "{words}");

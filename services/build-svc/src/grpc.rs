@@ -384,10 +384,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
         id: build.id.to_string(),
         etag: build.etag(),
         status: status.into(),
-        reason: state
-            .reason
-            .as_ref()
-            .map(|reason| convert::reason(&reason.code, &reason.message)),
+        reason: state.reason.as_ref().map(convert::reason),
         phase: phase(state).into(),
         log_tail: state.log_tail.clone(),
         create_time: Some(convert::timestamp(state.requested_at.unwrap_or(build.created_at))),

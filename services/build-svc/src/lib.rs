@@ -14,6 +14,7 @@ mod redact;
 mod registries;
 pub mod repository;
 pub mod spec;
+mod stop;
 mod workspace;
 
 #[cfg(test)]

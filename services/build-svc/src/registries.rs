@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use slipway_model::{Digest, ImageName, Tag};
+use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 
 use crate::{
-    build::{Reason, codes},
+    build::codes,
     layout::{Image, LayoutError},
     spec::Found,
 };
@@ -14,40 +14,32 @@ use crate::{
 pub(crate) mod oci;
 pub(crate) mod oci_layout;
 
-/// A place for images. Everything is idempotent.
+/// A place for images. Everything is idempotent. Refusals are permanent faults; what may pass is transient.
 #[async_trait]
 pub(crate) trait Registry: Send + Sync + std::fmt::Debug {
     /// Uploads an image under its digest; no tag names it yet.
-    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), RegistryError>;
+    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>>;
     /// What a tag names now.
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, RegistryError>;
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>>;
     /// Makes a tag name an image that was pushed, whatever it named before.
-    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), RegistryError>;
+    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), Fault<Reason>>;
 }
 
-/// Why a registry did not do it.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RegistryError {
-    /// It says no, and will say so again.
-    #[error("registry {registry} refuses: {message}")]
-    Refused { registry: String, message: String },
-    /// It cannot be reached, is overloaded or broken: may pass.
-    #[error("registry {registry} cannot be used now: {message}")]
-    Unavailable { registry: String, message: String },
-    /// The image that was built is not one.
-    #[error("built image: {0}")]
-    Image(#[from] LayoutError),
+/// It says no, and will say so again.
+fn refused(registry: &str, message: &str) -> Fault<Reason> {
+    let message = format!("registry {registry} refuses: {message}");
+    Fault::refused(codes::REGISTRY_REFUSED, message)
 }
 
-impl RegistryError {
-    /// As the build's reason, and whether it is final.
-    pub(crate) fn reason(&self) -> (Reason, bool) {
-        match self {
-            Self::Refused { .. } => (Reason::new(codes::REGISTRY_REFUSED, self.to_string()), true),
-            Self::Unavailable { .. } => (Reason::new(codes::REGISTRY_UNAVAILABLE, self.to_string()), false),
-            Self::Image(_) => (Reason::new(codes::BUILDER_UNAVAILABLE, self.to_string()), false),
-        }
-    }
+/// It cannot be reached, is overloaded or broken: may pass.
+fn unavailable(registry: &str, message: &str) -> Fault<Reason> {
+    let message = format!("registry {registry} cannot be used now: {message}");
+    Fault::unavailable(codes::REGISTRY_UNAVAILABLE, message)
+}
+
+/// The image that was built is not one.
+fn unusable(error: &LayoutError) -> Fault<Reason> {
+    Fault::unavailable(codes::BUILDER_UNAVAILABLE, format!("built image: {error}"))
 }
 
 /// The configured registries, by prefix of the image's name.

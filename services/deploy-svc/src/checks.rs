@@ -10,8 +10,8 @@ mod tcp;
 pub(crate) mod web;
 
 use serde::Deserialize;
-use slipway_kubernetes::{ApiFault, Kubernetes};
-use slipway_model::Name;
+use slipway_kubernetes::Kubernetes;
+use slipway_model::{Fault, Name, Reason};
 
 use crate::{
     catalog::{Check, CheckKind},
@@ -69,7 +69,7 @@ impl Checker {
         cluster: &Kubernetes,
         namespace: &Name,
         checks: &[Check],
-    ) -> Result<Vec<CheckResult>, ApiFault> {
+    ) -> Result<Vec<CheckResult>, Fault<Reason>> {
         let checks = checks.iter().map(|check| self.one(cluster, namespace, check));
         futures::future::try_join_all(checks).await
     }
@@ -79,7 +79,7 @@ impl Checker {
         cluster: &Kubernetes,
         namespace: &Name,
         check: &Check,
-    ) -> Result<CheckResult, ApiFault> {
+    ) -> Result<CheckResult, Fault<Reason>> {
         let patience = check.kind.patience();
         let mut attempts = 0;
         loop {

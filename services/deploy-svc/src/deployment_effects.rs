@@ -14,15 +14,15 @@ mod words;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use slipway_kubernetes::{ApiFault, Clusters, Kubernetes, evidence};
+use slipway_kubernetes::{Clusters, Kubernetes, evidence, fault};
 use slipway_ledger::{EffectRun, Effects};
-use slipway_model::{Actor, CommitSha, Name, SpanId, Timestamp, TraceContext, TraceId};
+use slipway_model::{Actor, CommitSha, Fault, Name, Reason, SpanId, Timestamp, TraceContext, TraceId};
 use slipway_verdict::{Workload, WorkloadKind, evidence::PodEvidence};
 use tracing::Instrument;
 
 use crate::{
     checks::Checker,
-    deployment::{Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Reason, Stray},
+    deployment::{Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Stray},
     prometheus::Prometheuses,
 };
 
@@ -35,21 +35,14 @@ pub trait Manifests: Send + Sync {
     /// The manifests of a folder at exactly one commit, as a stream of YAML documents.
     ///
     /// # Errors
-    /// Refused when they do not exist or do not render; away when that could not be asked.
+    /// Permanent when they do not exist or do not render; transient when that could not be asked.
     async fn render(
         &self,
         repository: &Name,
         commit: &CommitSha,
         path: &str,
         trace: TraceContext,
-    ) -> Result<String, RenderError>;
-}
-
-/// Why gitops-svc gave nothing.
-#[derive(Debug)]
-pub enum RenderError {
-    Refused(Reason),
-    Away(String),
+    ) -> Result<String, Fault<Reason>>;
 }
 
 /// The clusters, who renders for them, and who puts changes back.
@@ -105,11 +98,6 @@ impl fmt::Debug for DeploymentEffects {
 }
 
 type Run = EffectRun<Deployment>;
-
-enum Outcome {
-    Refused(Reason),
-    Away(String),
-}
 
 #[async_trait]
 impl Effects<Deployment> for DeploymentEffects {
@@ -192,14 +180,14 @@ impl DeploymentEffects {
                 let results = self.checker.run(cluster, &namespace, &request.checks).await;
                 results
                     .map(|results| DeploymentCommand::Checked { key, results })
-                    .map_err(|fault| away(cluster, &fault))
+                    .map_err(|fault| away(cluster, fault))
             }
             DeploymentEffect::Bake => self.measure(cluster, run, request).await,
             DeploymentEffect::Evidence => match evidence(cluster, run, request).await {
                 Ok(evidence) => Ok(DeploymentCommand::Evidence { key, evidence }),
-                Err(ApiFault::Away(words)) => Err(away(cluster, &words)),
-                Err(ApiFault::Refused(message)) => {
-                    tracing::warn!(deployment = %run.id, message, "no evidence");
+                Err(fault @ Fault::Transient { .. }) => Err(away(cluster, fault)),
+                Err(Fault::Permanent(error)) => {
+                    tracing::warn!(deployment = %run.id, code = error.code, %error, "no evidence");
                     let evidence = Vec::new();
                     Ok(DeploymentCommand::Evidence { key, evidence })
                 }
@@ -211,8 +199,11 @@ impl DeploymentEffects {
         let key = run.key.clone();
         Some(match outcome {
             Ok(command) => command,
-            Err(Outcome::Refused(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(Outcome::Away(message)) => DeploymentCommand::Stumbled { key, message },
+            Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
+            Err(Fault::Transient { error, .. }) => DeploymentCommand::Stumbled {
+                key,
+                message: error.message,
+            },
         })
     }
 
@@ -222,18 +213,18 @@ impl DeploymentEffects {
         cluster: &Kubernetes,
         run: &Run,
         request: &DeploymentRequest,
-    ) -> Result<DeploymentCommand, Outcome> {
+    ) -> Result<DeploymentCommand, Fault<Reason>> {
         let (state, expected) = (&run.snapshot.state, rollout::expected(run, request));
         let Some(bake) = &request.bake else {
             let reason = Reason::new("INTERNAL", "there is nothing to bake by; this is a defect");
-            return Err(Outcome::Refused(reason));
+            return Err(Fault::Permanent(reason));
         };
         let since = state.since.unwrap_or_else(Timestamp::now);
         let (measurements, verdict) = tokio::join!(
             bake::measure(&self.prometheus, request, bake, since),
             bake::still(cluster, &request.target, &expected),
         );
-        let verdict = verdict.map_err(|fault| away(cluster, &fault))?;
+        let verdict = verdict.map_err(|fault| away(cluster, fault))?;
         Ok(DeploymentCommand::Measured {
             key: run.key.clone(),
             measurements,
@@ -242,8 +233,19 @@ impl DeploymentEffects {
     }
 }
 
-fn away(cluster: &Kubernetes, fault: &dyn fmt::Display) -> Outcome {
-    Outcome::Away(format!("cluster {}: {fault}", cluster.name()))
+/// Whatever the API server said, it says nothing about the deployment: it is asked again.
+fn away(cluster: &Kubernetes, fault: Fault<Reason>) -> Fault<Reason> {
+    let Reason { code, message } = fault.into_error();
+    Fault::unavailable(code, format!("cluster {}: {message}", cluster.name()))
+}
+
+/// A refusal of the API server has the step's own code.
+fn of_step(cluster: &Kubernetes, code: &str, fault: Fault<Reason>) -> Fault<Reason> {
+    match fault {
+        Fault::Permanent(reason) if reason.code == fault::REFUSED => Fault::refused(code, reason.message),
+        Fault::Permanent(reason) => Fault::Permanent(reason),
+        transient => away(cluster, transient),
+    }
 }
 
 /// Of the Job that failed, as long as its pods are there; else of the target.
@@ -251,7 +253,7 @@ async fn evidence(
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     if let Some(result) = run.snapshot.state.jobs.last().filter(|job| !job.succeeded) {
         let evidence = jobs::evidence(cluster, request, result).await?;
         if !evidence.is_empty() {

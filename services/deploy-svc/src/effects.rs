@@ -7,13 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, TransactError};
-use slipway_model::Actor;
+use slipway_model::{Actor, Fault, Reason};
 use tracing::{debug, warn};
 
 use crate::{
     drive::{self, DriveError},
-    owners::{CallError, Order, Owner},
-    release::{Observation, Reason, Release, ReleaseCommand, ReleaseEffect, StepKind},
+    owners::{Order, Owner},
+    release::{Observation, Release, ReleaseCommand, ReleaseEffect, StepKind},
 };
 
 /// The principal in whose name releases move on.
@@ -50,7 +50,7 @@ impl ReleaseEffects {
         }
     }
 
-    async fn call(&self, run: &EffectRun<Release>) -> Result<Option<ReleaseCommand>, CallError> {
+    async fn call(&self, run: &EffectRun<Release>) -> Result<Option<ReleaseCommand>, Fault<Reason>> {
         let Some(order) = Order::of(&run.id, &run.snapshot.state) else {
             return Ok(None);
         };
@@ -87,7 +87,7 @@ impl ReleaseEffects {
     }
 
     /// Marks the lane before the first write of a turn; from then on no newer release takes it away.
-    async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, CallError> {
+    async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, Fault<Reason>> {
         let meta = Meta::new(actor(), run.traceparent);
         drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
             .await
@@ -107,8 +107,8 @@ fn writes_first(order: Order<'_>) -> bool {
     }
 }
 
-fn passing(error: impl std::fmt::Display) -> CallError {
-    CallError::Passing(Reason::new("LEDGER", error.to_string()))
+fn passing(error: impl std::fmt::Display) -> Fault<Reason> {
+    Fault::unavailable("LEDGER", error.to_string())
 }
 
 #[async_trait]
@@ -120,11 +120,11 @@ impl Effects<Release> for ReleaseEffects {
         };
         let command = match called {
             Ok(command) => command?,
-            Err(CallError::Refused(reason)) => ReleaseCommand::Observed {
+            Err(Fault::Permanent(reason)) => ReleaseCommand::Observed {
                 key: run.key.clone(),
                 observation: Observation::Failed(reason),
             },
-            Err(CallError::Passing(reason)) => {
+            Err(Fault::Transient { error: reason, .. }) => {
                 warn!(release = %run.id, step = %run.key, code = %reason.code, error = %reason.message, "call failed, will try again");
                 // A poll that could not be made is made again by itself.
                 if matches!(run.effect, ReleaseEffect::Observe { .. }) {

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use slipway_events::{Bus, Envelope, Handler, HandlerError};
+use slipway_events::{Bus, Envelope, Handler};
 use slipway_ledger::{Decider, Ledger};
-use slipway_model::Id;
+use slipway_model::{Fault, Id};
 use tokio_util::sync::CancellationToken;
 
 use crate::{deployment::Deployment, release::Release};
@@ -22,7 +22,7 @@ struct Hints {
 
 #[async_trait]
 impl Handler for Hints {
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
         // Facts of releases and lanes carry no correlation id, and those of others may carry anything.
         let Ok(id) = event.correlation().parse::<Id>() else {
             return Ok(());
@@ -33,7 +33,10 @@ impl Handler for Hints {
         } else {
             Release::KIND
         };
-        self.ledger.hint(kind, &id).await.map_err(HandlerError::retry)
+        self.ledger
+            .hint(kind, &id)
+            .await
+            .map_err(|error| Fault::transient(error.to_string()))
     }
 }
 

@@ -15,7 +15,6 @@ pub mod lane;
 pub mod owners;
 pub mod plan;
 pub mod prometheus;
-pub mod reason;
 pub mod release;
 pub mod result;
 pub mod spans;

@@ -14,12 +14,12 @@ pub use builds::Builds;
 pub use changes::Changes;
 pub use deployments::Deployments;
 pub(crate) use deployments::{fencing_epoch, put_back};
-use slipway_model::{Id, Image, SpanId, TraceContext, TraceId};
+use slipway_model::{Fault, Id, Image, Reason, SpanId, TraceContext, TraceId};
 
 use crate::{
     catalog::GitOps,
     plan::{Plan, PlannedEnvironment},
-    release::{ChangeMade, Observation, Reason, ReleaseState, Step},
+    release::{ChangeMade, Observation, ReleaseState, Step},
 };
 
 /// A step of a release as its owner needs to see it.
@@ -40,24 +40,15 @@ pub struct Taken {
     pub observation: Observation,
 }
 
-/// Why an owner gave no answer about its thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallError {
-    /// It refused the order: the step has failed.
-    Refused(Reason),
-    /// It could not be asked, or could not answer: ask again.
-    Passing(Reason),
-}
-
-/// One owner.
+/// One owner. A permanent fault is a refusal of the order, and fails the step; a transient one is asked again.
 #[async_trait]
 pub trait Owner: Send + Sync {
     /// Gives the order; the same order given again is the same thing.
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError>;
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>>;
     /// How the thing stands.
-    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError>;
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
     /// Asks for the thing to be stopped. It may end otherwise all the same.
-    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError>;
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
 }
 
 impl<'a> Order<'a> {
@@ -98,23 +89,23 @@ impl<'a> Order<'a> {
             .unwrap_or_default()
     }
 
-    fn planned(&self) -> Result<&'a PlannedEnvironment, CallError> {
+    fn planned(&self) -> Result<&'a PlannedEnvironment, Fault<Reason>> {
         self.environment
             .map(|(_, planned)| planned)
             .ok_or_else(|| missing("an environment"))
     }
 
-    fn gitops(&self) -> Result<&'a GitOps, CallError> {
+    fn gitops(&self) -> Result<&'a GitOps, Fault<Reason>> {
         let gitops = self.planned()?.gitops.as_ref();
         gitops.ok_or_else(|| missing("a GitOps repository"))
     }
 
-    fn image(&self) -> Result<&'a Image, CallError> {
+    fn image(&self) -> Result<&'a Image, Fault<Reason>> {
         let images = self.state.images.as_ref().ok_or_else(|| missing("an image"))?;
         Ok(images.only())
     }
 
-    fn change(&self) -> Result<&'a ChangeMade, CallError> {
+    fn change(&self) -> Result<&'a ChangeMade, Fault<Reason>> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
         self.state
             .environments
@@ -123,7 +114,7 @@ impl<'a> Order<'a> {
             .ok_or_else(|| missing("a change"))
     }
 
-    fn revert(&self) -> Result<&'a ChangeMade, CallError> {
+    fn revert(&self) -> Result<&'a ChangeMade, Fault<Reason>> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
         self.state
             .environments
@@ -132,7 +123,7 @@ impl<'a> Order<'a> {
             .ok_or_else(|| missing("a revert"))
     }
 
-    fn epoch(&self) -> Result<u64, CallError> {
+    fn epoch(&self) -> Result<u64, Fault<Reason>> {
         let (index, _) = self.environment.ok_or_else(|| missing("an environment"))?;
         self.state
             .environments
@@ -161,9 +152,9 @@ pub fn step_trace(release: &Id, step: &str, attempt: u32) -> TraceContext {
     }
 }
 
-fn missing(what: &str) -> CallError {
-    CallError::Refused(Reason::new(
+fn missing(what: &str) -> Fault<Reason> {
+    Fault::refused(
         "INTERNAL",
         format!("the release has no {what} for this step; this is a defect"),
-    ))
+    )
 }

@@ -160,7 +160,7 @@ impl Prometheus {
         // Where it is, this service's own configuration says: nobody else can choose the address.
         let answer = exchange(&Dialer::Free, server, request, MAX_ANSWER, self.config.timeout)
             .await
-            .map_err(|error| away(error.into_words()))?;
+            .map_err(|error| away(error.into_error()))?;
         read(answer.status, &answer.body, answer.whole).map_err(away)
     }
 }

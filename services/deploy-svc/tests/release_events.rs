@@ -14,7 +14,6 @@ use deploy_svc::{
     catalog::Catalog,
     lane::LaneEvent,
     plan::{Plan, Wanted},
-    reason::Reason,
     release::{
         Advance, ChangeMade, Facts, Release, ReleaseEvent, ReleaseState, ReleaseStatus, Request, StepKind,
         StepStatus, Stop, Then, Waiting, WaitingKind,
@@ -23,7 +22,7 @@ use deploy_svc::{
 use pretty_assertions::assert_eq;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_ledger::Decider;
-use slipway_model::{Actor, Id, Image, Images, Principal, Timestamp};
+use slipway_model::{Actor, Id, Image, Images, Principal, Reason, Timestamp};
 
 const CATALOG: &str = r"
 environments: [dev]

@@ -17,14 +17,13 @@ use deploy_svc::{
     effects::ReleaseEffects,
     lane::{Lane, LaneCommand},
     owners::{Deployments, Order, Owner, Taken},
-    reason::Reason,
     release::{Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
 use pretty_assertions::assert_eq;
 use release::{Answers, World, ended, id, images, meta, until};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, EffectKey, Executor};
-use slipway_model::{CommitSha, Id};
+use slipway_model::{CommitSha, Id, Reason};
 use slipway_verdict::{Applied, Previous};
 use tokio_util::sync::CancellationToken;
 

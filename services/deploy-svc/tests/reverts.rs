@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use deploy_svc::{
     deployment::{Revert, Source},
-    deployment_effects::{Lost, RenderError, RevertOrder, Reverting, Reverts},
+    deployment_effects::{Lost, RevertOrder, Reverting, Reverts},
     owners::Changes,
 };
 use futures::stream::Empty;
 use pretty_assertions::assert_eq;
-use slipway_model::{Name, Principal, SpanId, TraceContext, TraceId};
+use slipway_model::{Fault, Name, Principal, SpanId, TraceContext, TraceId};
 use slipway_proto::{
     common::v1::{Image, Reason, WaitingOn},
     gitops::v1::{
@@ -212,8 +212,8 @@ async fn find(pages: Vec<Vec<Change>>) -> (Result<(String, String), String>, Vec
     };
     let found = match changes.find(&lost).await {
         Ok(found) => Ok((found.change.to_string(), found.image.digest.to_string())),
-        Err(RenderError::Refused(reason)) => Err(reason.message),
-        Err(RenderError::Away(words)) => panic!("{words}"),
+        Err(Fault::Permanent(reason)) => Err(reason.message),
+        Err(fault) => panic!("{fault}"),
     };
     let lists = gitops.lists.lock().await.clone();
     (found, lists)
@@ -372,17 +372,17 @@ async fn a_revert_is_ordered_once_and_followed_to_its_end() {
         };
         *gitops.revert.lock().await = Some(Ok(ended));
         match changes.observe(&id, trace()).await.unwrap_err() {
-            RenderError::Refused(reason) => assert_eq!(reason.code, code),
-            RenderError::Away(words) => panic!("{status:?}: {words}"),
+            Fault::Permanent(reason) => assert_eq!(reason.code, code),
+            other => panic!("{status:?}: {other}"),
         }
     }
 
     // What may be otherwise in a minute is asked again; what may not is not.
     *gitops.revert.lock().await = Some(Err(Status::unavailable("starting")));
-    assert!(matches!(changes.revert(&order).await, Err(RenderError::Away(_))));
-    *gitops.revert.lock().await = Some(Err(Status::failed_precondition("it is pending")));
     assert!(matches!(
         changes.revert(&order).await,
-        Err(RenderError::Refused(_))
+        Err(Fault::Transient { .. })
     ));
+    *gitops.revert.lock().await = Some(Err(Status::failed_precondition("it is pending")));
+    assert!(matches!(changes.revert(&order).await, Err(Fault::Permanent(_))));
 }

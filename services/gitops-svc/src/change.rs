@@ -15,7 +15,8 @@ use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, Name, Time
 
 use crate::pull_request;
 pub use crate::pull_request::{Method, Mode, News, PullRequest, PullState, Stage};
-pub use crate::reason::{Code, Reason};
+pub use crate::reason::Code;
+pub use slipway_model::Reason;
 
 /// The label by which the waiting changes of a branch are listed. Callers cannot use it: it holds a space.
 pub const BRANCH_LABEL: &str = "slipway branch";

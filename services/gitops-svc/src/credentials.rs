@@ -15,12 +15,12 @@ use std::{
 
 use base64::Engine as _;
 use secrecy::{ExposeSecret as _, SecretString};
+use slipway_model::{Fault, Reason};
 use slipway_server::ConfigError;
 
 use crate::{
-    change::{Code, Reason},
+    change::Code,
     config::{Credentials, RepositoryConfig},
-    repository::Problem,
 };
 
 use app::App;
@@ -146,15 +146,15 @@ impl Access {
     ///
     /// # Errors
     /// [`Code::CredentialsRefused`] when there is none; what GitHub says when it gives none.
-    pub(crate) async fn token(&self) -> Result<SecretString, Problem> {
+    pub(crate) async fn token(&self) -> Result<SecretString, Fault<Reason>> {
         match &self.means {
             Means::Token { token_file, .. } => read_token(token_file)
                 .map_err(|problem| unusable(format!("the repository's credentials.token_file {problem}"))),
             Means::App(app) => app.token().await,
-            Means::None | Means::SshKey { .. } => Err(Problem::Final(Reason::new(
+            Means::None | Means::SshKey { .. } => Err(Fault::refused(
                 Code::CredentialsRefused,
                 "the repository has no token: give it credentials.token_file or credentials.github_app",
-            ))),
+            )),
         }
     }
 
@@ -172,7 +172,7 @@ impl Access {
     ///
     /// # Errors
     /// When a secret is not there or cannot be used; the message never has any of it.
-    pub(crate) async fn environment(&self) -> Result<Environment, Problem> {
+    pub(crate) async fn environment(&self) -> Result<Environment, Fault<Reason>> {
         let mut environment = Environment {
             // A token must not follow to where somebody points; nor is a redirect an answer to a push.
             settings: vec![("http.followRedirects".to_owned(), "false".to_owned())],
@@ -242,8 +242,8 @@ fn ssh_command(key_file: &Path, known_hosts_file: Option<&Path>) -> String {
 }
 
 /// Something here is missing, perhaps only while it is being replaced.
-fn unusable(message: String) -> Problem {
-    Problem::Transient(Reason::new(Code::CredentialsRefused, message))
+fn unusable(message: String) -> Fault<Reason> {
+    Fault::unavailable(Code::CredentialsRefused, message)
 }
 
 /// A file with a secret. The error reads on from the file's name.

@@ -19,16 +19,16 @@ use octocrab::{Octocrab, service::middleware::retry::RetryConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
-use slipway_model::{BranchName, CommitSha, Timestamp};
+use slipway_model::{BranchName, CommitSha, Fault, Reason, Timestamp};
 
-pub(crate) use answer::Trouble;
+pub(crate) use answer::No;
 
 use crate::{
-    change::{Code, Reason},
+    change::Code,
     config::PullRequestsConfig,
     credentials::read_token,
     pull_request::{Method, Pull, PullState, Readiness},
-    repository::{Problem, Repository, words},
+    repository::{Repository, words},
 };
 
 /// GitHub gives up on a request after ten seconds itself.
@@ -102,7 +102,7 @@ impl Github {
     }
 
     /// The pull request that comes from a branch: the open one, or else the latest.
-    pub(crate) async fn find(&self, head: &BranchName) -> Result<Option<Pull>, Trouble> {
+    pub(crate) async fn find(&self, head: &BranchName) -> Result<Option<Pull>, Fault<No>> {
         let head = format!("{}:{head}", self.owner);
         let query = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("state", "all")
@@ -116,12 +116,12 @@ impl Github {
     }
 
     /// A pull request as it is now.
-    pub(crate) async fn pull(&self, number: u64) -> Result<Pull, Trouble> {
+    pub(crate) async fn pull(&self, number: u64) -> Result<Pull, Fault<No>> {
         let pull: answer::Pull = self.get(&self.path(&format!("pulls/{number}"))).await?;
         Ok(pull.into())
     }
 
-    pub(crate) async fn open(&self, proposal: &Proposal<'_>) -> Result<Pull, Trouble> {
+    pub(crate) async fn open(&self, proposal: &Proposal<'_>) -> Result<Pull, Fault<No>> {
         let body = json!({
             "title": proposal.title,
             "body": proposal.body,
@@ -132,7 +132,7 @@ impl Github {
         Ok(pull.into())
     }
 
-    pub(crate) async fn add_labels(&self, number: u64, labels: &[String]) -> Result<(), Trouble> {
+    pub(crate) async fn add_labels(&self, number: u64, labels: &[String]) -> Result<(), Fault<No>> {
         let path = self.path(&format!("issues/{number}/labels"));
         self.post::<serde::de::IgnoredAny>(&path, json!({ "labels": labels }))
             .await
@@ -144,27 +144,27 @@ impl Github {
         number: u64,
         people: &[String],
         teams: &[String],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Fault<No>> {
         let path = self.path(&format!("pulls/{number}/requested_reviewers"));
         let body = json!({ "reviewers": people, "team_reviewers": teams });
         self.post::<serde::de::IgnoredAny>(&path, body).await.map(drop)
     }
 
-    pub(crate) async fn comment(&self, number: u64, text: &str) -> Result<(), Trouble> {
+    pub(crate) async fn comment(&self, number: u64, text: &str) -> Result<(), Fault<No>> {
         let path = self.path(&format!("issues/{number}/comments"));
         self.post::<serde::de::IgnoredAny>(&path, json!({ "body": text }))
             .await
             .map(drop)
     }
 
-    pub(crate) async fn describe(&self, number: u64, body: &str) -> Result<(), Trouble> {
+    pub(crate) async fn describe(&self, number: u64, body: &str) -> Result<(), Fault<No>> {
         let path = self.path(&format!("pulls/{number}"));
         let body = Body::Json(json!({ "body": body }));
         self.ask(&http::Method::PATCH, &path, body).await.map(drop)
     }
 
     /// Closes it, and gives it as it is then: merged, if somebody was faster.
-    pub(crate) async fn close(&self, number: u64) -> Result<Pull, Trouble> {
+    pub(crate) async fn close(&self, number: u64) -> Result<Pull, Fault<No>> {
         let path = self.path(&format!("pulls/{number}"));
         let body = Body::Json(json!({ "state": "closed" }));
         let answer = self.ask(&http::Method::PATCH, &path, body).await?;
@@ -179,7 +179,7 @@ impl Github {
         head: &CommitSha,
         method: Method,
         message: Option<(&str, &str)>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Fault<No>> {
         let path = self.path(&format!("pulls/{number}/merge"));
         let mut body = json!({ "sha": head.as_str(), "merge_method": method.as_str() });
         if let Some((title, rest)) = message {
@@ -192,17 +192,18 @@ impl Github {
     }
 
     /// Takes a branch away; one that is gone already is fine.
-    pub(crate) async fn delete_branch(&self, branch: &BranchName) -> Result<(), Trouble> {
+    pub(crate) async fn delete_branch(&self, branch: &BranchName) -> Result<(), Fault<No>> {
         let path = self.path(&format!("git/refs/heads/{branch}"));
         match self.ask(&http::Method::DELETE, &path, Body::None).await {
             // "Reference does not exist"
-            Ok(_) | Err(Trouble::Unprocessable(_)) => Ok(()),
-            Err(trouble) => Err(trouble),
+            Ok(_) => Ok(()),
+            Err(Fault::Permanent(no)) if no.status == No::UNPROCESSABLE => Ok(()),
+            Err(fault) => Err(fault),
         }
     }
 
     /// Who closed a pull request; empty where GitHub does not say.
-    pub(crate) async fn closed_by(&self, number: u64) -> Result<String, Trouble> {
+    pub(crate) async fn closed_by(&self, number: u64) -> Result<String, Fault<No>> {
         #[derive(Deserialize)]
         struct Issue {
             closed_by: Option<answer::User>,
@@ -211,7 +212,7 @@ impl Github {
         Ok(issue.closed_by.map(|user| user.login).unwrap_or_default())
     }
 
-    pub(crate) async fn commit(&self, commit: &CommitSha) -> Result<CommitInfo, Trouble> {
+    pub(crate) async fn commit(&self, commit: &CommitSha) -> Result<CommitInfo, Fault<No>> {
         #[derive(Deserialize)]
         struct Parent {
             sha: CommitSha,
@@ -232,31 +233,45 @@ impl Github {
         format!("/repos/{}/{}/{rest}", self.owner, self.name)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault<No>> {
         read(&self.ask(&http::Method::GET, path, Body::None).await?)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: serde_json::Value) -> Result<T, Trouble> {
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: serde_json::Value) -> Result<T, Fault<No>> {
         read(&self.ask(&http::Method::POST, path, Body::Json(body)).await?)
     }
 
     /// One request, and a second one where an App's token was taken back.
-    async fn ask(&self, method: &http::Method, path: &str, body: Body) -> Result<Arc<Vec<u8>>, Trouble> {
+    async fn ask(&self, method: &http::Method, path: &str, body: Body) -> Result<Arc<Vec<u8>>, Fault<No>> {
         if let Some((until, words)) = self.quiet() {
-            let reason = Reason::new(Code::RateLimited, words);
-            return Err(Trouble::Limited { reason, until });
+            return Err(Fault::Transient {
+                error: No {
+                    status: 0,
+                    reason: Reason::new(Code::RateLimited, words),
+                },
+                not_before: Some(until),
+            });
         }
         match self.send(method, path, &body).await {
-            Err(Trouble::Unauthorized(_))
-                if self.token_file.is_none() && self.repository.access().refused().await =>
+            Err(Fault::Permanent(no))
+                if no.status == No::UNAUTHORIZED
+                    && self.token_file.is_none()
+                    && self.repository.access().refused().await =>
             {
                 self.send(method, path, &body).await
             }
-            Err(Trouble::Limited { reason, until }) => {
-                tracing::warn!(github = %self.api_url, %reason, %until, "GitHub asks us to wait");
+            Err(Fault::Transient {
+                error,
+                not_before: Some(until),
+            }) => {
+                let Reason { code, message } = &error.reason;
+                tracing::warn!(github = %self.api_url, code, error = message, next_try = %until, "GitHub asks us to wait");
                 let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-                *quiet = Some((until, reason.message.clone()));
-                Err(Trouble::Limited { reason, until })
+                *quiet = Some((until, message.clone()));
+                Err(Fault::Transient {
+                    error,
+                    not_before: Some(until),
+                })
             }
             result => result,
         }
@@ -273,14 +288,14 @@ impl Github {
         quiet.clone()
     }
 
-    async fn send(&self, method: &http::Method, path: &str, body: &Body) -> Result<Arc<Vec<u8>>, Trouble> {
+    async fn send(&self, method: &http::Method, path: &str, body: &Body) -> Result<Arc<Vec<u8>>, Fault<No>> {
         let client = self.client().await?;
         match tokio::time::timeout(TIMEOUT, self.exchange(&client, method, path, body)).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::Transient(Reason::new(
+            Err(_) => Err(No::none(
                 Code::RemoteUnreachable,
                 format!("GitHub's API did not answer within {TIMEOUT:?}"),
-            ))),
+            )),
         }
     }
 
@@ -290,7 +305,7 @@ impl Github {
         method: &http::Method,
         path: &str,
         body: &Body,
-    ) -> Result<Arc<Vec<u8>>, Trouble> {
+    ) -> Result<Arc<Vec<u8>>, Fault<No>> {
         let mut request = http::Request::builder().method(method).uri(path);
         let known = (method == http::Method::GET)
             .then(|| self.known.get(path))
@@ -318,11 +333,11 @@ impl Github {
             .await
             .map_err(|error| {
                 let message = format!("GitHub's answer could not be read: {error}");
-                Trouble::Transient(Reason::new(Code::RemoteUnreachable, message))
+                No::none(Code::RemoteUnreachable, message)
             })?
             .to_bytes();
         if !parts.status.is_success() {
-            return Err(answer::trouble(
+            return Err(answer::fault(
                 parts.status,
                 &parts.headers,
                 &text,
@@ -344,21 +359,18 @@ impl Github {
     }
 
     /// For the present token; tokens are replaced while we run.
-    async fn client(&self) -> Result<Octocrab, Trouble> {
+    async fn client(&self) -> Result<Octocrab, Fault<No>> {
         let token = match &self.token_file {
             Some(path) => read_token(path).map_err(|problem| {
                 let message = format!("pull_requests.token_file {problem}");
-                Trouble::Transient(Reason::new(Code::CredentialsRefused, message))
+                No::none(Code::CredentialsRefused, message)
             })?,
             None => self
                 .repository
                 .access()
                 .token()
                 .await
-                .map_err(|problem| match problem {
-                    Problem::Final(reason) => Trouble::Final(reason),
-                    problem => Trouble::Transient(problem.reason()),
-                })?,
+                .map_err(|fault| fault.map(|reason| No { status: 0, reason }))?,
         };
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, client)) = &*client
@@ -383,25 +395,25 @@ impl Github {
     }
 }
 
-fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Trouble> {
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Fault<No>> {
     serde_json::from_slice(answer).map_err(|error| {
         let message = format!("GitHub's answer is not what its documentation says: {error}");
-        Trouble::Transient(Reason::new(Code::RemoteUnreachable, message))
+        No::none(Code::RemoteUnreachable, message)
     })
 }
 
 /// The deepest cause, without the place in the code that octocrab's errors come with.
-fn unreachable(error: &octocrab::Error) -> Trouble {
+fn unreachable(error: &octocrab::Error) -> Fault<No> {
     let mut text = String::new();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text = error.to_string();
         cause = error.source();
     }
-    Trouble::Transient(Reason::new(
+    No::none(
         Code::RemoteUnreachable,
         format!("GitHub's API cannot be reached: {}", words(&text)),
-    ))
+    )
 }
 
 impl From<answer::Pull> for Pull {

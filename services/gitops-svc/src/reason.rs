@@ -1,12 +1,7 @@
-//! Why something is as it is: a code for programs, and words for people.
+//! The codes of this service's reasons.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-/// Why something is as it is, for programs. Pinned: part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+/// The code of a [`Reason`](slipway_model::Reason). Pinned: part of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The kustomization does not list the image.
     ImageNotFound,
@@ -48,6 +43,14 @@ pub enum Code {
     PullRequestNotFound,
     /// GitHub asks us to wait.
     RateLimited,
+    /// The commit is on no branch of the repository.
+    CommitNotFound,
+    /// A base or file outside the repository.
+    OutsideRepository,
+    /// kustomize does not render the folder.
+    RenderFailed,
+    /// There is no kustomize 5 here.
+    KustomizeMissing,
     /// Something here went wrong: a full disk, a damaged mirror.
     Internal,
 }
@@ -79,29 +82,24 @@ impl Code {
             Self::PullRequestRefused => "PULL_REQUEST_REFUSED",
             Self::PullRequestNotFound => "PULL_REQUEST_NOT_FOUND",
             Self::RateLimited => "RATE_LIMITED",
+            Self::CommitNotFound => "COMMIT_NOT_FOUND",
+            Self::OutsideRepository => "OUTSIDE_REPOSITORY",
+            Self::RenderFailed => "RENDER_FAILED",
+            Self::KustomizeMissing => "KUSTOMIZE_MISSING",
             Self::Internal => "INTERNAL",
         }
     }
 }
 
-/// A code, and the same for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    pub code: Code,
-    pub message: String,
-}
-
-impl Reason {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+impl From<Code> for String {
+    fn from(code: Code) -> Self {
+        code.as_str().to_owned()
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+/// For what matches a reason's code against those known here; an older event may have another.
+impl PartialEq<Code> for String {
+    fn eq(&self, code: &Code) -> bool {
+        self == code.as_str()
     }
 }

@@ -15,41 +15,20 @@ use std::{
 use moka::sync::Cache;
 use serde_json::Value;
 use slipway_edit::{Folder, KUSTOMIZATION_NAMES, MAX_FILE_BYTES, Place};
-use slipway_model::CommitSha;
+use slipway_model::{CommitSha, Fault, Reason};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{
-    change::{Code, Reason},
+    change::Code,
     config::KustomizeConfig,
     process::{ProcessError, Program},
-    repository::{Leaf, Problem, Repository, words},
+    repository::{Leaf, Repository, words},
 };
 
 /// Manifests that are kept, in bytes: a commit's rendering never changes.
 const CACHED_BYTES: u64 = 32 << 20;
 /// kustomize is busy on one core.
 const AT_ONCE: usize = 4;
-
-/// Why there are no manifests.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RenderError {
-    #[error("commit {0} is on no branch of the repository")]
-    CommitNotFound(CommitSha),
-    /// No such folder, no kustomization, or one that is not what it should be.
-    #[error("{0}")]
-    Refused(Reason),
-    /// A base or file outside the repository.
-    #[error("{0}")]
-    Outside(String),
-    #[error("kustomize: {0}")]
-    Failed(String),
-    /// There is no kustomize 5 here.
-    #[error("{0}")]
-    NoKustomize(String),
-    /// The remote is out of reach, or something here is broken.
-    #[error("{0}")]
-    Unavailable(Reason),
-}
 
 /// A commit's folder of a repository.
 type Key = (String, CommitSha, Folder);
@@ -94,32 +73,33 @@ impl Renderer {
     /// The manifests as kustomize prints them.
     ///
     /// # Errors
-    /// See [`RenderError`].
+    /// Permanent where the commit or folder is not there, leads out of the repository or does not render; transient where
+    /// that could not be found out.
     pub(crate) async fn render(
         &self,
         repository: &Arc<Repository>,
         commit: &CommitSha,
         folder: &Folder,
-    ) -> Result<Arc<str>, RenderError> {
+    ) -> Result<Arc<str>, Fault<Reason>> {
         let key = (repository.name().to_owned(), commit.clone(), folder.clone());
         if let Some(text) = self.cache.get(&key) {
             return Ok(text);
         }
-        let unavailable = |problem: Problem| RenderError::Unavailable(problem.reason());
+        // Nothing was asked of the remote but to read: whatever it said may be mended.
+        let unavailable = |fault: Fault<Reason>| Fault::transient(fault.into_error());
         if !repository.ensure(commit).await.map_err(unavailable)? {
-            return Err(RenderError::CommitNotFound(commit.clone()));
+            return Err(commit_not_found(commit));
         }
         // Says in our words what kustomize would say in its own.
         repository
             .images(commit, &Place::Kustomization(folder.clone()))
             .await
             .map_err(unavailable)?
-            .map_err(RenderError::Refused)?;
+            .map_err(Fault::Permanent)?;
         let tool = self.tool.get_or_try_init(|| find_tool(&self.config.path)).await?;
         let _turn = self.turns.acquire().await;
-        let internal = |error: std::io::Error| {
-            RenderError::Unavailable(Reason::new(Code::Internal, format!("scratch folder: {error}")))
-        };
+        let internal =
+            |error: std::io::Error| Fault::unavailable(Code::Internal, format!("scratch folder: {error}"));
         std::fs::create_dir_all(&self.scratch).map_err(internal)?;
         let scratch = tempfile::Builder::new()
             .prefix("render-")
@@ -143,7 +123,7 @@ impl Renderer {
             })
             .await
             .map_err(unavailable)?
-            .map_err(RenderError::Refused)?;
+            .map_err(Fault::Permanent)?;
         let (inside, place) = (root.clone(), folder.clone());
         tokio::task::spawn_blocking(move || {
             let links = std::mem::take(&mut *links.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
@@ -151,8 +131,8 @@ impl Renderer {
             confine(&inside, &inside.join(place.as_str()))
         })
         .await
-        .map_err(|error| RenderError::Unavailable(Reason::new(Code::Internal, error.to_string())))?
-        .map_err(RenderError::Outside)?;
+        .map_err(|error| Fault::unavailable(Code::Internal, error.to_string()))?
+        .map_err(|words| Fault::refused(Code::OutsideRepository, words))?;
 
         let text = self
             .run(tool, scratch.path(), &root.join(folder.as_str()))
@@ -161,7 +141,7 @@ impl Renderer {
         Ok(text)
     }
 
-    async fn run(&self, tool: &Tool, home: &Path, folder: &Path) -> Result<Arc<str>, RenderError> {
+    async fn run(&self, tool: &Tool, home: &Path, folder: &Path) -> Result<Arc<str>, Fault<Reason>> {
         let mut program = Program::new(&tool.program)
             .args(tool.arguments)
             .args([folder])
@@ -178,28 +158,25 @@ impl Renderer {
         match program.run().await {
             Ok(output) if output.success => match String::from_utf8(output.stdout) {
                 Ok(text) => Ok(text.into()),
-                Err(_) => Err(RenderError::Failed("the manifests are not UTF-8".to_owned())),
+                Err(_) => Err(failed("the manifests are not UTF-8")),
             },
             Ok(output) => {
                 // Paths of ours say nothing to the reader.
                 let inside = folder.display().to_string();
                 let root = home.display().to_string();
                 let text = output.stderr.replace(&inside, ".").replace(&root, "");
-                Err(RenderError::Failed(words(&text)))
+                Err(failed(&words(&text)))
             }
             Err(error @ (ProcessError::Timeout { .. } | ProcessError::TooMuch { .. })) => {
-                Err(RenderError::Failed(error.to_string()))
+                Err(failed(&error.to_string()))
             }
-            Err(error) => Err(RenderError::Unavailable(Reason::new(
-                Code::Internal,
-                error.to_string(),
-            ))),
+            Err(error) => Err(Fault::unavailable(Code::Internal, error.to_string())),
         }
     }
 }
 
 /// kustomize 5 where the configuration says, else kubectl with kustomize 5 in it.
-async fn find_tool(path: &Path) -> Result<Tool, RenderError> {
+async fn find_tool(path: &Path) -> Result<Tool, Fault<Reason>> {
     if let Some(program) = on_path(path) {
         // Debian builds 5.6 with the version "(devel)", so a command that came with 5 is asked for.
         let help = Program::new(&program).args(["localize", "--help"]).run().await;
@@ -228,10 +205,26 @@ async fn find_tool(path: &Path) -> Result<Tool, RenderError> {
             });
         }
     }
-    Err(RenderError::NoKustomize(format!(
-        "{} is not kustomize 5, and kubectl has none: install one, or set kustomize.path",
-        path.display()
-    )))
+    Err(Fault::refused(
+        Code::KustomizeMissing,
+        format!(
+            "{} is not kustomize 5, and kubectl has none: install one, or set kustomize.path",
+            path.display()
+        ),
+    ))
+}
+
+/// kustomize does not render it.
+fn failed(words: &str) -> Fault<Reason> {
+    Fault::refused(Code::RenderFailed, format!("kustomize: {words}"))
+}
+
+/// The remote has no such commit on a branch.
+pub(crate) fn commit_not_found(commit: &CommitSha) -> Fault<Reason> {
+    Fault::refused(
+        Code::CommitNotFound,
+        format!("commit {commit} is on no branch of the repository"),
+    )
 }
 
 fn on_path(program: &Path) -> Option<PathBuf> {

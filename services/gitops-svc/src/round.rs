@@ -14,15 +14,15 @@ use std::{
 use slipway_ledger::{
     ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError, faults,
 };
-use slipway_model::{BranchName, CommitSha, Id};
+use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     branch::{self, Branch},
-    change::{self, BRANCH_LABEL, Change, Code, Outcome, Reason},
+    change::{self, BRANCH_LABEL, Change, Code, Outcome},
     effects::{Worker, actor, nudge},
     message,
-    repository::{Applied, Plan, Problem, Repository},
+    repository::{Applied, Moved, Plan, Repository},
 };
 
 /// The first wait after a lost race, doubled after each further one up to the longest; each is cut by up to all of it
@@ -78,10 +78,8 @@ enum Attempt {
         /// How many others waited while these were pushed, when somebody looked.
         others: Option<usize>,
     },
-    /// The remote refused them together.
-    Refused(Reason),
-    /// The remote could not be reached.
-    Postponed(Reason),
+    /// The remote refused them together, or could not be reached.
+    Fault(Fault<Reason>),
 }
 
 impl Round<'_> {
@@ -120,12 +118,11 @@ impl Round<'_> {
             Some(repository) => {
                 let base = match self.base(repository).await? {
                     Ok(base) => base,
-                    Err(Problem::Final(reason)) => {
+                    Err(Fault::Permanent(reason)) => {
                         outcomes.extend(ids(&waiting).map(|id| (id, Outcome::Failed(reason.clone()))));
                         return self.settle(outcomes, None, None, None).await;
                     }
-                    Err(problem) => {
-                        let reason = problem.reason();
+                    Err(Fault::Transient { error: reason, .. }) => {
                         return self
                             .settle(self.overdue(&deadlines, &reason), None, Some(reason), None)
                             .await;
@@ -145,13 +142,15 @@ impl Round<'_> {
                             head = Some(at);
                         }
                         // A hook may dislike one commit of many: each is tried alone.
-                        Attempt::Refused(reason) if reason.code == Code::PushRefused && group.len() > 1 => {
+                        Attempt::Fault(Fault::Permanent(reason))
+                            if reason.code == Code::PushRefused && group.len() > 1 =>
+                        {
                             groups.extend(group.into_iter().map(|change| vec![change]));
                         }
-                        Attempt::Refused(reason) => {
+                        Attempt::Fault(Fault::Permanent(reason)) => {
                             outcomes.extend(ids(&group).map(|id| (id, Outcome::Failed(reason.clone()))));
                         }
-                        Attempt::Postponed(reason) => {
+                        Attempt::Fault(Fault::Transient { error: reason, .. }) => {
                             let mut rest = deadlines;
                             rest.retain(|id, _| outcomes.iter().all(|(done, _)| done != id));
                             outcomes.extend(self.overdue(&rest, &reason));
@@ -233,13 +232,16 @@ impl Round<'_> {
     }
 
     /// The head after which everything of ours comes that is not recorded. Fixed before the first push ever.
-    async fn base(&self, repository: &Arc<Repository>) -> Result<Result<CommitSha, Problem>, RoundError> {
+    async fn base(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<Result<CommitSha, Fault<Reason>>, RoundError> {
         if let Some(recorded) = &self.recorded {
             return Ok(Ok(recorded.clone()));
         }
         let head = match repository.fetch(self.branch).await {
             Ok(head) => head,
-            Err(problem) => return Ok(Err(problem)),
+            Err(fault) => return Ok(Err(fault)),
         };
         let command = || branch::Command::Base {
             round: self.number,
@@ -263,8 +265,7 @@ impl Round<'_> {
             ($call:expr) => {
                 match $call {
                     Ok(value) => value,
-                    Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),
-                    Err(problem) => return Ok(Attempt::Postponed(problem.reason())),
+                    Err(fault) => return Ok(Attempt::Fault(fault)),
                 }
             };
         }
@@ -340,13 +341,13 @@ impl Round<'_> {
                 let (pushed, seen) = tokio::join!(push, self.others_waiting(changes));
                 others = seen.ok();
                 match pushed {
-                    Ok(()) => {
+                    Ok(Moved::Yes) => {
                         proved = true;
                         if attempts == 1 {
                             paces.won(self.id, changes.len());
                         }
                     }
-                    Err(Problem::LostRace) => {
+                    Ok(Moved::LostRace) => {
                         paces.set_contended(self.id, true);
                         // An old head says nothing about how fast we were.
                         if fresh {
@@ -358,8 +359,7 @@ impl Round<'_> {
                         }
                         continue;
                     }
-                    Err(Problem::Final(reason)) => return Ok(Attempt::Refused(reason)),
-                    Err(problem) => return Ok(Attempt::Postponed(problem.reason())),
+                    Err(fault) => return Ok(Attempt::Fault(fault)),
                 }
                 faults::point("gitops.push.after");
             }

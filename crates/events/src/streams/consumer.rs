@@ -14,14 +14,14 @@ use redis::{
     aio::MultiplexedConnection,
     streams::{StreamAutoClaimReply, StreamClaimReply, StreamId, StreamPendingCountReply, StreamReadReply},
 };
-use slipway_model::Timestamp;
+use slipway_model::{Fault, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{COMMAND_TIMEOUT, DEAD_KEY, Shared, stream_key, wire};
 use crate::{
-    DeadLetter, EntryId, Handler, HandlerError,
+    DeadLetter, EntryId, Handler,
     dispatch::{Delivery, Dispatcher, Outcome},
 };
 
@@ -364,7 +364,7 @@ impl<'a> Consumer<'a> {
         } = reference;
         match result {
             Ok(()) => self.note(stream, entry, Settled::Done),
-            Err(HandlerError::Retry(reason)) if deliveries < self.shared.config.max_deliveries => {
+            Err(Fault::Transient { error: reason, .. }) if deliveries < self.shared.config.max_deliveries => {
                 debug!(event = %envelope.event_id(), reason, deliveries, "event is delivered again later");
                 let due = Instant::now() + self.shared.config.delay_after(deliveries);
                 self.retries.insert((due, stream, entry), ());

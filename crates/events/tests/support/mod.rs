@@ -5,8 +5,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use slipway_events::{Bus, BusConfig, CancellationToken, Envelope, Handler, HandlerError};
-use slipway_model::Timestamp;
+use slipway_events::{Bus, BusConfig, CancellationToken, Envelope, Handler};
+use slipway_model::{Fault, Timestamp};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Short times, so that claims and retries come soon; the handler's timeout long, so that only its own test sees it.
@@ -42,9 +42,9 @@ pub(crate) struct Run<F>(pub(crate) F);
 impl<F, T> Handler for Run<F>
 where
     F: Fn(Envelope) -> T + Send + Sync + 'static,
-    T: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    T: Future<Output = Result<(), Fault<String>>> + Send + 'static,
 {
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
         (self.0)(event.clone()).await
     }
 }
@@ -123,7 +123,7 @@ pub(crate) fn recorder() -> (impl Handler + Clone, Seen) {
 pub(crate) fn reporting<F, T>(then: F) -> (impl Handler + Clone, Seen)
 where
     F: Fn(Envelope) -> T + Send + Sync + Clone + 'static,
-    T: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    T: Future<Output = Result<(), Fault<String>>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::unbounded_channel();
     let handler = Reporting { sender, then };
@@ -140,9 +140,9 @@ struct Reporting<F> {
 impl<F, T> Handler for Reporting<F>
 where
     F: Fn(Envelope) -> T + Send + Sync + 'static,
-    T: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    T: Future<Output = Result<(), Fault<String>>> + Send + 'static,
 {
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
         let _ = self.sender.send(event.clone());
         (self.then)(event.clone()).await
     }

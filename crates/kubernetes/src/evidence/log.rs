@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
+use slipway_model::{Fault, Reason};
 use slipway_verdict::evidence::Redactor;
 
-use crate::{ApiFault, call};
+use crate::call;
 
 /// Lines kept per container and run.
 const LINES: usize = 50;
@@ -21,7 +22,7 @@ pub(super) async fn tail(
     container: &str,
     previous: bool,
     redactor: &Redactor,
-) -> Result<Vec<String>, ApiFault> {
+) -> Result<Vec<String>, Fault<Reason>> {
     let mut text = String::new();
     for lines in [LINES, 5, 1] {
         let parameters = LogParams {

@@ -19,11 +19,11 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fault, FeedKey, Shared, State,
+    FeedKey, Interruption, Shared, State,
     kinds::{Kind, Watched},
     store,
 };
-use crate::{CALL_TIMEOUT, causes};
+use crate::{CALL_TIMEOUT, fault::causes};
 use slipway_verdict::cut;
 
 /// Between tries to reach an API server that is away: quick at first, so that a restart costs little.
@@ -235,7 +235,7 @@ impl Handle {
             let Some(feed) = state.feeds.get_mut(&self.key) else {
                 return;
             };
-            let fault = Fault {
+            let fault = Interruption {
                 words,
                 at: Instant::now(),
                 absent,

@@ -15,7 +15,7 @@ pub struct View {
     pub synced: bool,
     pub observed: Observed,
     /// Why the view may be behind.
-    pub fault: Option<Fault>,
+    pub fault: Option<Interruption>,
 }
 
 /// What the watch shows of a Job now.
@@ -25,12 +25,12 @@ pub struct JobView {
     pub synced: bool,
     pub job: Option<Arc<Job>>,
     /// Why the view may be behind.
-    pub fault: Option<Fault>,
+    pub fault: Option<Interruption>,
 }
 
 /// A watch that is interrupted. It is gone from the view as soon as the watch is known to run again.
 #[derive(Debug, Clone)]
-pub struct Fault {
+pub struct Interruption {
     /// Without the cluster's name.
     pub words: String,
     /// When it was tried last.

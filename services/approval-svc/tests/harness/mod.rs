@@ -4,7 +4,8 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use approval_svc::Config;
 use async_trait::async_trait;
-use slipway_events::{Bus, Envelope, Handler, HandlerError, MemoryBus};
+use slipway_events::{Bus, Envelope, Handler, MemoryBus};
+use slipway_model::Fault;
 use slipway_proto::approval::v1::{
     Approval, DecideRequest, GetApprovalRequest, RequestApprovalRequest, Subject,
     approval_service_client::ApprovalServiceClient, decision::Verdict,
@@ -171,8 +172,10 @@ struct Told(mpsc::UnboundedSender<Envelope>);
 
 #[async_trait]
 impl Handler for Told {
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
-        self.0.send(event.clone()).map_err(HandlerError::reject)
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
+        self.0
+            .send(event.clone())
+            .map_err(|error| Fault::Permanent(error.to_string()))
     }
 }
 

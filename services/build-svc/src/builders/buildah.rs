@@ -6,11 +6,13 @@ use std::{ffi::OsString, fs, path::PathBuf};
 use async_trait::async_trait;
 use slipway_model::Digest;
 
-use super::{BuildError, Builder, Job};
+use super::{Builder, Job};
 use crate::{
+    build::codes,
     git::write_private,
     layout::Image,
     process::{self, ProcessError, Program},
+    stop::Stop,
 };
 
 /// A configured buildah.
@@ -49,9 +51,8 @@ impl std::fmt::Debug for Secret {
 
 #[async_trait]
 impl Builder for Buildah {
-    async fn build(&self, job: Job<'_>) -> Result<Digest, BuildError> {
-        let place = Place::prepare(self, &job)
-            .map_err(|error| BuildError::Unavailable(format!("scratch space: {error}")))?;
+    async fn build(&self, job: Job<'_>) -> Result<Digest, Stop> {
+        let place = Place::prepare(self, &job).map_err(|error| broken(format!("scratch space: {error}")))?;
 
         let id_file = job.attempt.path().join("image-id");
         let mut build: Vec<OsString> = vec![
@@ -95,8 +96,7 @@ impl Builder for Buildah {
         if !outcome.ended_well {
             return Err(classify(&outcome.lines));
         }
-        let id = fs::read_to_string(&id_file)
-            .map_err(|error| BuildError::Unavailable(format!("no image id: {error}")))?;
+        let id = fs::read_to_string(&id_file).map_err(|error| broken(format!("no image id: {error}")))?;
 
         let target = format!("oci:{}", job.image.display());
         let export = ["push", "--quiet", "--format=oci", "--", id.trim(), &target]
@@ -105,11 +105,9 @@ impl Builder for Buildah {
         let outcome = self.run(&place, &job, export).await?;
         if !outcome.ended_well {
             let words = outcome.lines.last().cloned().unwrap_or_default();
-            return Err(BuildError::Unavailable(format!(
-                "the image could not be exported: {words}"
-            )));
+            return Err(broken(format!("the image could not be exported: {words}")));
         }
-        let image = Image::open(job.image).map_err(|error| BuildError::Unavailable(error.to_string()))?;
+        let image = Image::open(job.image).map_err(|error| broken(error.to_string()))?;
         Ok(image.digest)
     }
 }
@@ -158,12 +156,7 @@ struct Outcome {
 }
 
 impl Buildah {
-    async fn run(
-        &self,
-        place: &Place,
-        job: &Job<'_>,
-        arguments: Vec<OsString>,
-    ) -> Result<Outcome, BuildError> {
+    async fn run(&self, place: &Place, job: &Job<'_>, arguments: Vec<OsString>) -> Result<Outcome, Stop> {
         let global: [OsString; 8] = [
             "--storage-driver".into(),
             self.storage_driver.clone().into(),
@@ -207,15 +200,20 @@ impl Buildah {
                 ended_well: status.success(),
                 lines,
             }),
-            Err(ProcessError::Cancelled) => Err(BuildError::Cancelled),
-            Err(error) => Err(BuildError::Unavailable(error.to_string())),
+            Err(ProcessError::Cancelled) => Err(Stop::Cancelled),
+            Err(error) => Err(broken(error.to_string())),
         }
     }
 }
 
+/// The builder itself does not work; may pass.
+fn broken(message: impl std::fmt::Display) -> Stop {
+    Stop::unavailable(codes::BUILDER_UNAVAILABLE, format!("builder: {message}"))
+}
+
 /// What buildah's last words mean. Only an error that names the fetching of an image and a network fault may pass;
 /// everything else is the Dockerfile's, and final.
-fn classify(lines: &[String]) -> BuildError {
+fn classify(lines: &[String]) -> Stop {
     // An error may go on over further lines.
     let from = lines
         .iter()
@@ -256,7 +254,8 @@ fn classify(lines: &[String]) -> BuildError {
         "deadline exceeded",
     ]);
     if fetching && network {
-        return BuildError::BaseImage(message);
+        let message = format!("base image: {message}");
+        return Stop::unavailable(codes::BASE_IMAGE_UNAVAILABLE, message);
     }
     let own = has(&[
         "no space left on device",
@@ -265,9 +264,9 @@ fn classify(lines: &[String]) -> BuildError {
         "is not in the list of supported",
     ]);
     if own {
-        BuildError::Unavailable(message)
+        broken(message)
     } else {
-        BuildError::Failed(message)
+        Stop::failed(codes::BUILD_FAILED, message)
     }
 }
 
@@ -277,27 +276,31 @@ mod tests {
 
     #[test]
     fn last_words_are_understood() {
-        let said = |line: &str| classify(&["STEP 1".to_owned(), line.to_owned(), "trailer".to_owned()]);
-        assert!(matches!(
+        let said = |line: &str| {
+            let stop = classify(&["STEP 1".to_owned(), line.to_owned(), "trailer".to_owned()]);
+            stop.kind().map(|(code, passes)| (code.to_owned(), passes))
+        };
+        let is = |code: &str, passes| Some((code.to_owned(), passes));
+        assert_eq!(
             said("Error: error building at STEP \"RUN false\": error while running runtime: exit status 1"),
-            BuildError::Failed(_)
-        ));
-        assert!(matches!(
+            is(codes::BUILD_FAILED, false)
+        );
+        assert_eq!(
             said(
                 "error creating build container: initializing source docker://r.example/a:1: pinging container registry \
                  r.example: Get \"https://r.example/v2/\": dial tcp 127.0.0.1:1: connect: connection refused"
             ),
-            BuildError::BaseImage(_)
-        ));
-        assert!(matches!(
+            is(codes::BASE_IMAGE_UNAVAILABLE, true)
+        );
+        assert_eq!(
             said(
                 "error creating build container: initializing source docker://r.example/a:1: reading manifest 1: manifest unknown"
             ),
-            BuildError::Failed(_)
-        ));
-        assert!(matches!(
+            is(codes::BUILD_FAILED, false)
+        );
+        assert_eq!(
             said("Error: writing blob: no space left on device"),
-            BuildError::Unavailable(_)
-        ));
+            is(codes::BUILDER_UNAVAILABLE, true)
+        );
     }
 }

@@ -11,13 +11,13 @@ use oci_client::{
     manifest::{OciDescriptor, OciManifest},
     secrets::RegistryAuth,
 };
-use slipway_model::{Digest, ImageName, Tag};
+use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
-use super::{Registry, RegistryError};
+use super::{Registry, refused, unusable};
 use crate::{
-    layout::{Image, MAX_MANIFEST, labels_of},
+    layout::{Image, LayoutError, MAX_MANIFEST, labels_of},
     spec::Found,
 };
 
@@ -96,19 +96,19 @@ impl Oci {
         })
     }
 
-    async fn upload(&self, at: &Reference, image: &Image, blob: &OciDescriptor) -> Result<(), RegistryError> {
+    async fn upload(&self, at: &Reference, image: &Image, blob: &OciDescriptor) -> Result<(), Fault<Reason>> {
         let answered = within(at, self.client.blob_exists(at, &blob.digest)).await;
         match answered {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // Some registries let robots push without letting them look.
-            Err(RegistryError::Refused { .. }) => {}
-            Err(error) => return Err(error),
+            Err(Fault::Permanent(_)) => {}
+            Err(fault) => return Err(fault),
         }
-        let path = image.blob_file(blob)?;
+        let path = image.blob_file(blob).map_err(|error| unusable(&error))?;
         let file = tokio::fs::File::open(&path)
             .await
-            .map_err(|source| RegistryError::Image(crate::layout::LayoutError::Io { path, source }))?;
+            .map_err(|source| unusable(&LayoutError::Io { path, source }))?;
         let bytes = ReaderStream::with_capacity(file, 128 * 1024).map_err(OciDistributionError::IoError);
         let size = u64::try_from(blob.size).ok();
         // The build's own deadline bounds this.
@@ -119,12 +119,19 @@ impl Oci {
         Ok(())
     }
 
-    async fn manifest(&self, at: &Reference) -> Result<Option<(Vec<u8>, String)>, RegistryError> {
-        match within(at, self.client.pull_manifest_raw(at, &self.auth, &MANIFEST_TYPES)).await {
-            Ok((bytes, digest)) => Ok(Some((bytes.to_vec(), digest))),
-            Err(RegistryError::Refused { message, .. }) if message == ABSENT => Ok(None),
-            Err(error) => Err(error),
-        }
+    async fn manifest(&self, at: &Reference) -> Result<Option<(Vec<u8>, String)>, Fault<Reason>> {
+        let pulled = async {
+            match self
+                .client
+                .pull_manifest_raw(at, &self.auth, &MANIFEST_TYPES)
+                .await
+            {
+                Ok((bytes, digest)) => Ok(Some((bytes.to_vec(), digest))),
+                Err(error) if status_of(&error) == Some(404) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        within(at, pulled).await
     }
 
     async fn put_manifest(
@@ -132,7 +139,7 @@ impl Oci {
         at: &Reference,
         bytes: Vec<u8>,
         media_type: &str,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), Fault<Reason>> {
         let media_type = http::HeaderValue::from_str(media_type)
             .map_err(|_| unavailable(at, "the manifest has no usable media type"))?;
         within(at, self.client.push_manifest_raw(at, bytes, media_type)).await?;
@@ -142,7 +149,7 @@ impl Oci {
 
 #[async_trait]
 impl Registry for Oci {
-    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), RegistryError> {
+    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>> {
         let at = by_digest(name, &image.digest);
         // A token for pushing is fetched first, so that a wrong password is told as such.
         within(&at, self.client.auth(&at, &self.auth, RegistryOperation::Push)).await?;
@@ -155,7 +162,7 @@ impl Registry for Oci {
             .await
     }
 
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, RegistryError> {
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>> {
         let at = by_tag(name, tag);
         let Some((bytes, digest)) = self.manifest(&at).await? else {
             return Ok(None);
@@ -178,7 +185,7 @@ impl Registry for Oci {
         Ok(Some(Found { digest, labels }))
     }
 
-    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), RegistryError> {
+    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), Fault<Reason>> {
         let at = by_digest(name, digest);
         let Some((bytes, _)) = self.manifest(&at).await? else {
             return Err(unavailable(
@@ -205,23 +212,19 @@ fn host(name: &ImageName) -> String {
     name.registry().unwrap_or_default().to_owned()
 }
 
-/// The message of a refusal that says no more than that nothing has this name.
-const ABSENT: &str = "not found";
-
 async fn within<T>(
     at: &Reference,
     call: impl Future<Output = Result<T, OciDistributionError>>,
-) -> Result<T, RegistryError> {
+) -> Result<T, Fault<Reason>> {
     match timeout(ANSWER, call).await {
         Ok(result) => result.map_err(|error| classify(at, &error)),
         Err(_) => Err(unavailable(at, "no answer in time")),
     }
 }
 
-/// What a registry's error means. 4xx is an answer, except where it asks to come again; all else may pass.
-fn classify(at: &Reference, error: &OciDistributionError) -> RegistryError {
-    let message = without_url(error);
-    let status = match error {
+/// The HTTP status that a registry's error stands for, where it answered.
+fn status_of(error: &OciDistributionError) -> Option<u16> {
+    match error {
         OciDistributionError::ServerError { code, .. } => Some(*code),
         OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
@@ -242,19 +245,17 @@ fn classify(at: &Reference, error: &OciDistributionError) -> RegistryError {
             })
         }
         _ => None,
-    };
-    let registry = at.registry().to_owned();
-    match status {
-        Some(404) => RegistryError::Refused {
-            registry,
-            message: ABSENT.to_owned(),
-        },
-        Some(408 | 425 | 429) => RegistryError::Unavailable { registry, message },
-        Some(code @ 400..500) => RegistryError::Refused {
-            registry,
-            message: format!("{message} (HTTP {code})"),
-        },
-        _ => RegistryError::Unavailable { registry, message },
+    }
+}
+
+/// What a registry's error means. 4xx is an answer, except where it asks to come again; all else may pass.
+fn classify(at: &Reference, error: &OciDistributionError) -> Fault<Reason> {
+    let message = without_url(error);
+    match status_of(error) {
+        Some(404) => refused(at.registry(), "not found"),
+        Some(408 | 425 | 429) => unavailable(at, &message),
+        Some(code @ 400..500) => refused(at.registry(), &format!("{message} (HTTP {code})")),
+        _ => unavailable(at, &message),
     }
 }
 
@@ -279,9 +280,6 @@ fn without_url(error: &OciDistributionError) -> String {
     text.chars().take(500).collect()
 }
 
-fn unavailable(at: &Reference, message: &str) -> RegistryError {
-    RegistryError::Unavailable {
-        registry: at.registry().to_owned(),
-        message: message.to_owned(),
-    }
+fn unavailable(at: &Reference, message: &str) -> Fault<Reason> {
+    super::unavailable(at.registry(), message)
 }

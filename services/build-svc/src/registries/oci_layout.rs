@@ -12,9 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use slipway_model::{Digest, ImageName, Tag};
+use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 
-use super::{Registry, RegistryError};
+use super::Registry;
 use crate::{
     layout::{Image, LayoutError, read_bounded},
     spec::Found,
@@ -69,7 +69,7 @@ impl OciLayout {
 
     /// The layout of one repository. Names hold no `..`, so that it cannot leave the root; a part that has the name of a
     /// layout's own file would mix two repositories.
-    fn folder(&self, name: &ImageName) -> Result<PathBuf, RegistryError> {
+    fn folder(&self, name: &ImageName) -> Result<PathBuf, Fault<Reason>> {
         if name
             .repository()
             .split('/')
@@ -79,10 +79,7 @@ impl OciLayout {
                 "{name:?}: blobs, {INDEX}, {LAYOUT} and {LOCK} cannot be parts of a name in a folder",
                 name = name.as_str()
             );
-            return Err(RegistryError::Refused {
-                registry: self.root.display().to_string(),
-                message,
-            });
+            return Err(super::refused(&self.root.display().to_string(), &message));
         }
         Ok(self.root.join(name.repository()))
     }
@@ -92,21 +89,21 @@ impl OciLayout {
         &self,
         name: &ImageName,
         work: impl FnOnce(&Path) -> Result<T, LayoutError> + Send + 'static,
-    ) -> Result<T, RegistryError> {
+    ) -> Result<T, Fault<Reason>> {
         let folder = self.folder(name)?;
-        let registry = self.root.display().to_string();
-        let unavailable = |message| RegistryError::Unavailable { registry, message };
+        let unavailable = |error: &dyn std::error::Error| {
+            super::unavailable(&self.root.display().to_string(), &error.to_string())
+        };
         match tokio::task::spawn_blocking(move || work(&folder)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(unavailable(error.to_string())),
-            Err(error) => Err(unavailable(error.to_string())),
+            Ok(done) => done.map_err(|error| unavailable(&error)),
+            Err(error) => Err(unavailable(&error)),
         }
     }
 }
 
 #[async_trait]
 impl Registry for OciLayout {
-    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), RegistryError> {
+    async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>> {
         let image = image.clone();
         self.blocking(name, move |folder| {
             let blobs = folder.join("blobs/sha256");
@@ -146,7 +143,7 @@ impl Registry for OciLayout {
         .await
     }
 
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, RegistryError> {
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>> {
         let tag = tag.clone();
         self.blocking(name, move |folder| {
             let path = folder.join(INDEX);
@@ -170,7 +167,7 @@ impl Registry for OciLayout {
         .await
     }
 
-    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), RegistryError> {
+    async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), Fault<Reason>> {
         let (digest, tag) = (digest.to_string(), tag.to_string());
         self.blocking(name, move |folder| {
             change(folder, |index| {

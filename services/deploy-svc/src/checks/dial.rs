@@ -10,6 +10,7 @@ use std::{
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use slipway_model::Fault;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
@@ -121,18 +122,9 @@ pub(crate) enum Dialer {
     Free,
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DialError {
-    /// It may not be, or cannot be, however often it is tried.
-    Never(String),
-    /// Not this time.
-    Failed(String),
-}
-
 impl Dialer {
     /// Connects within `time`, which is shared between a name's addresses; the first that answers is taken.
-    pub(crate) async fn tcp(&self, remote: &Remote, time: Duration) -> Result<TcpStream, DialError> {
+    pub(crate) async fn tcp(&self, remote: &Remote, time: Duration) -> Result<TcpStream, Fault<String>> {
         let end = Instant::now() + time;
         let addresses = self.resolve(remote, end).await?;
         let mut last = String::new();
@@ -149,7 +141,7 @@ impl Dialer {
                 Err(_) => format!("connect to {address}: no answer within {share:.1?}"),
             };
         }
-        Err(DialError::Failed(match remote.host {
+        Err(Fault::transient(match remote.host {
             Host::Domain(_) => format!("{remote}: {last}"),
             _ => last,
         }))
@@ -161,32 +153,30 @@ impl Dialer {
         remote: &Remote,
         tls: Tls<'_>,
         time: Duration,
-    ) -> Result<Box<TlsStream<TcpStream>>, DialError> {
+    ) -> Result<Box<TlsStream<TcpStream>>, Fault<String>> {
         let end = Instant::now() + time;
-        let config = client_config(tls).await.map_err(DialError::Never)?;
+        let config = client_config(tls).await.map_err(Fault::Permanent)?;
         let name = match &remote.host {
             Host::Domain(name) => ServerName::try_from(name.clone())
-                .map_err(|_| DialError::Never(format!("{name} is no name that a certificate can have")))?,
+                .map_err(|_| Fault::Permanent(format!("{name} is no name that a certificate can have")))?,
             Host::Ipv4(address) => ServerName::IpAddress(IpAddr::V4(*address).into()),
             Host::Ipv6(address) => ServerName::IpAddress(IpAddr::V6(*address).into()),
         };
         let stream = self.tcp(remote, time).await?;
         match tokio::time::timeout_at(end, TlsConnector::from(config).connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(DialError::Failed(format!("TLS with {remote}: {error}"))),
-            Err(_) => Err(DialError::Failed(format!(
-                "TLS with {remote}: not agreed in time"
-            ))),
+            Ok(Err(error)) => Err(Fault::transient(format!("TLS with {remote}: {error}"))),
+            Err(_) => Err(Fault::transient(format!("TLS with {remote}: not agreed in time"))),
         }
     }
 
-    async fn resolve(&self, remote: &Remote, end: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    async fn resolve(&self, remote: &Remote, end: Instant) -> Result<Vec<SocketAddr>, Fault<String>> {
         let port = remote.port;
         let mut addresses: Vec<SocketAddr> = match &remote.host {
             Host::Ipv4(address) => vec![(*address, port).into()],
             Host::Ipv6(address) => vec![(*address, port).into()],
             Host::Domain(name) => {
-                let failed = |words: String| DialError::Failed(format!("resolve {name}: {words}"));
+                let failed = |words: String| Fault::transient(format!("resolve {name}: {words}"));
                 let found = tokio::time::timeout_at(end, tokio::net::lookup_host((name.as_str(), port)));
                 match found.await {
                     Ok(Ok(found)) => found.collect(),
@@ -200,7 +190,7 @@ impl Dialer {
             // One address that may not be is enough: a name that mixes them is not to be trusted.
             for address in &addresses {
                 vet(address.ip(), allow).map_err(|refused| {
-                    DialError::Never(match &remote.host {
+                    Fault::Permanent(match &remote.host {
                         Host::Domain(name) => format!("{name} leads to {refused}"),
                         _ => refused.to_string(),
                     })
@@ -209,18 +199,9 @@ impl Dialer {
         }
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
-            return Err(DialError::Failed(format!("resolve {remote}: no address")));
+            return Err(Fault::transient(format!("resolve {remote}: no address")));
         }
         Ok(addresses)
-    }
-}
-
-impl DialError {
-    /// Without the difference.
-    pub(crate) fn into_words(self) -> String {
-        match self {
-            Self::Never(words) | Self::Failed(words) => words,
-        }
     }
 }
 

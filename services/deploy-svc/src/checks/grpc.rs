@@ -2,6 +2,7 @@
 //! (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
 use hyper_util::rt::TokioIo;
+use slipway_model::Fault;
 use slipway_verdict::{cut, evidence::redact};
 use tokio::time::Instant;
 use tokio_util::either::Either;
@@ -12,7 +13,7 @@ use tonic_health::pb::{
 
 use super::{
     Attempt,
-    dial::{DialError, Dialer, Remote, Stream, Tls},
+    dial::{Dialer, Remote, Stream, Tls},
     web::causes,
 };
 use crate::catalog::GrpcCheck;
@@ -26,15 +27,17 @@ pub(super) async fn ask(dialer: &Dialer, check: &GrpcCheck) -> Attempt {
     match health(dialer, check).await {
         Ok(ServingStatus::Serving) => Attempt::Passed(format!("{what}: SERVING")),
         Ok(status) => Attempt::NotYet(format!("{what}: {}, expected SERVING", status.as_str_name())),
-        Err(DialError::Failed(words)) => Attempt::NotYet(cut(&format!("{what}: {}", redact(&words)))),
-        Err(DialError::Never(words)) => Attempt::Never(cut(&format!("{what}: {}", redact(&words)))),
+        Err(Fault::Transient { error: words, .. }) => {
+            Attempt::NotYet(cut(&format!("{what}: {}", redact(&words))))
+        }
+        Err(Fault::Permanent(words)) => Attempt::Never(cut(&format!("{what}: {}", redact(&words)))),
     }
 }
 
-async fn health(dialer: &Dialer, check: &GrpcCheck) -> Result<ServingStatus, DialError> {
+async fn health(dialer: &Dialer, check: &GrpcCheck) -> Result<ServingStatus, Fault<String>> {
     let time = check.patience.timeout;
     let end = Instant::now() + time;
-    let remote = Remote::parse(&check.address).map_err(DialError::Never)?;
+    let remote = Remote::parse(&check.address).map_err(Fault::Permanent)?;
     let stream = if check.tls {
         let tls = Tls {
             ca_file: check.ca_file.as_deref(),
@@ -44,13 +47,13 @@ async fn health(dialer: &Dialer, check: &GrpcCheck) -> Result<ServingStatus, Dia
     } else {
         Either::Left(dialer.tcp(&remote, time).await?)
     };
-    let late = |_| DialError::Failed(format!("no answer within {time:?}"));
+    let late = |_| Fault::transient(format!("no answer within {time:?}"));
     tokio::time::timeout_at(end, call(stream, check))
         .await
         .map_err(late)?
 }
 
-async fn call(stream: Stream, check: &GrpcCheck) -> Result<ServingStatus, DialError> {
+async fn call(stream: Stream, check: &GrpcCheck) -> Result<ServingStatus, Fault<String>> {
     let channel = channel(stream, check).await?;
     let request = HealthCheckRequest {
         service: check.service.clone(),
@@ -65,18 +68,18 @@ async fn call(stream: Stream, check: &GrpcCheck) -> Result<ServingStatus, DialEr
             if !status.message().is_empty() {
                 words = format!("{words}: {}", status.message());
             }
-            DialError::Failed(format!("gRPC status {words}"))
+            Fault::transient(format!("gRPC status {words}"))
         })?;
     Ok(ServingStatus::try_from(answer.into_inner().status).unwrap_or(ServingStatus::Unknown))
 }
 
 /// A channel over the connection that is there: what is asked is what was vetted.
-async fn channel(stream: Stream, check: &GrpcCheck) -> Result<Channel, DialError> {
-    let failed = |error: tonic::transport::Error| DialError::Failed(causes(&error));
+async fn channel(stream: Stream, check: &GrpcCheck) -> Result<Channel, Fault<String>> {
+    let failed = |error: tonic::transport::Error| Fault::transient(causes(&error));
     let origin = |scheme: &str| {
         format!("{scheme}://{}", check.address)
             .parse::<http::Uri>()
-            .map_err(|error| DialError::Never(error.to_string()))
+            .map_err(|error| Fault::Permanent(error.to_string()))
     };
     // TLS is made already; only `:scheme` still speaks of it.
     let endpoint = Endpoint::from(origin("http")?).origin(origin(if check.tls { "https" } else { "http" })?);

@@ -3,10 +3,10 @@
 use http::{HeaderMap, Request, header};
 use http_body_util::Full;
 use slipway_kubernetes::{
-    ApiFault, Kubernetes,
+    Kubernetes,
     proxy::{Get, MAX_BODY},
 };
-use slipway_model::Name;
+use slipway_model::{Fault, Name, Reason};
 use slipway_verdict::{
     cut,
     evidence::{clean, redact},
@@ -14,7 +14,7 @@ use slipway_verdict::{
 
 use super::{
     Attempt,
-    dial::{DialError, Dialer, Remote},
+    dial::{Dialer, Remote},
     json,
     web::{self, Server},
 };
@@ -32,20 +32,20 @@ pub(super) async fn ask(
     cluster: &Kubernetes,
     namespace: &Name,
     check: &HttpCheck,
-) -> Result<Attempt, ApiFault> {
+) -> Result<Attempt, Fault<Reason>> {
     let answer = match &check.url {
         Some(url) => match ask_url(dialer, check, url).await {
             Ok(answer) => answer,
-            Err(DialError::Never(words)) => {
+            Err(Fault::Permanent(words)) => {
                 return Ok(Attempt::Never(format!("GET {}: {words}", shown(check))));
             }
-            Err(DialError::Failed(words)) => {
+            Err(Fault::Transient { error: words, .. }) => {
                 return Ok(Attempt::NotYet(format!("GET {}: {words}", shown(check))));
             }
         },
         None => match ask_service(cluster, namespace, check).await {
             Ok(answer) => answer,
-            Err(ApiFault::Refused(words)) => return Ok(Attempt::NotYet(words)),
+            Err(Fault::Permanent(reason)) => return Ok(Attempt::NotYet(reason.message)),
             Err(away) => return Err(away),
         },
     };
@@ -59,8 +59,15 @@ struct Answer {
     whole: bool,
 }
 
-async fn ask_service(cluster: &Kubernetes, namespace: &Name, check: &HttpCheck) -> Result<Answer, ApiFault> {
-    let missing = |what: &str| ApiFault::Refused(format!("GET {}: the check names no {what}", check.path));
+async fn ask_service(
+    cluster: &Kubernetes,
+    namespace: &Name,
+    check: &HttpCheck,
+) -> Result<Answer, Fault<Reason>> {
+    let missing = |what: &str| {
+        let words = format!("GET {}: the check names no {what}", check.path);
+        Fault::refused("INVALID_CHECK", words)
+    };
     let get = Get {
         namespace: check.namespace.as_ref().unwrap_or(namespace).as_str(),
         service: check.service.as_ref().ok_or_else(|| missing("service"))?.as_str(),
@@ -78,8 +85,8 @@ async fn ask_service(cluster: &Kubernetes, namespace: &Name, check: &HttpCheck) 
     })
 }
 
-async fn ask_url(dialer: &Dialer, check: &HttpCheck, url: &str) -> Result<Answer, DialError> {
-    let (remote, tls) = Remote::of_url(url).map_err(|words| DialError::Never(format!("url {words}")))?;
+async fn ask_url(dialer: &Dialer, check: &HttpCheck, url: &str) -> Result<Answer, Fault<String>> {
+    let (remote, tls) = Remote::of_url(url).map_err(|words| Fault::Permanent(format!("url {words}")))?;
     let host = match (remote.port, tls) {
         (80, false) | (443, true) => remote.host.to_string(),
         _ => remote.to_string(),
@@ -103,7 +110,7 @@ async fn ask_url(dialer: &Dialer, check: &HttpCheck, url: &str) -> Result<Answer
     let request = request
         .header(header::CONNECTION, "close")
         .body(Full::default())
-        .map_err(|error| DialError::Never(error.to_string()))?;
+        .map_err(|error| Fault::Permanent(error.to_string()))?;
     let server = Server {
         remote: &remote,
         tls,

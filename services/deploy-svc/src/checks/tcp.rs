@@ -1,8 +1,10 @@
 //! TCP checks: a connection that is accepted.
 
+use slipway_model::Fault;
+
 use super::{
     Attempt,
-    dial::{DialError, Dialer, Remote},
+    dial::{Dialer, Remote},
 };
 use crate::catalog::TcpCheck;
 
@@ -15,7 +17,7 @@ pub(super) async fn ask(dialer: &Dialer, check: &TcpCheck) -> Attempt {
     };
     match dialer.tcp(&remote, check.patience.timeout).await {
         Ok(_) => Attempt::Passed(format!("{what}: connected")),
-        Err(DialError::Failed(words)) => Attempt::NotYet(format!("{what}: {words}")),
-        Err(DialError::Never(words)) => Attempt::Never(format!("{what}: {words}")),
+        Err(Fault::Transient { error: words, .. }) => Attempt::NotYet(format!("{what}: {words}")),
+        Err(Fault::Permanent(words)) => Attempt::Never(format!("{what}: {words}")),
     }
 }

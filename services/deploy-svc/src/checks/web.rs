@@ -11,10 +11,11 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
+use slipway_model::Fault;
 use tokio::time::Instant;
 use tokio_util::either::Either;
 
-use super::dial::{DialError, Dialer, Remote, Tls};
+use super::dial::{Dialer, Remote, Tls};
 
 /// A head that is longer is refused, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -47,7 +48,7 @@ pub(crate) async fn exchange(
     request: Request<Full<Bytes>>,
     most: usize,
     time: Duration,
-) -> Result<Answer, DialError> {
+) -> Result<Answer, Fault<String>> {
     let end = Instant::now() + time;
     let stream = if server.tls {
         let tls = Tls {
@@ -60,8 +61,8 @@ pub(crate) async fn exchange(
     };
     match tokio::time::timeout_at(end, talk(stream, request, most)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(DialError::Failed(causes(&error))),
-        Err(_) => Err(DialError::Failed(format!("no answer within {time:?}"))),
+        Ok(Err(error)) => Err(Fault::transient(causes(&error))),
+        Err(_) => Err(Fault::transient(format!("no answer within {time:?}"))),
     }
 }
 

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::EffectKey;
+pub use slipway_model::Reason;
 use slipway_model::{Id, Name, Timestamp};
 use slipway_verdict::{Applied, analysis::Tally, evidence::PodEvidence};
 
 use super::request::{Action, DeploymentRequest};
-pub use crate::reason::Reason;
 use crate::{
     catalog::{Job, Metric},
     result::{CheckResult, JobResult},

@@ -2,13 +2,14 @@
 
 use slipway_kubernetes::{
     Kubernetes,
-    apply::{self, ApplyError, Write, manifests},
+    apply::{self, Write, manifests},
     restart, set_image, undo,
 };
+use slipway_model::{Fault, Reason};
 use slipway_verdict::Applied;
 
-use super::{DeploymentEffects, Outcome, RenderError, Run, own_trace};
-use crate::deployment::{Action, DeploymentRequest, Reason, Source};
+use super::{DeploymentEffects, Run, of_step, own_trace};
+use crate::deployment::{Action, DeploymentRequest, Source};
 
 impl DeploymentEffects {
     /// Carries out the action. What was written before an error stays; the same again goes on.
@@ -17,7 +18,7 @@ impl DeploymentEffects {
         cluster: &Kubernetes,
         run: &Run,
         request: &DeploymentRequest,
-    ) -> Result<Applied, Outcome> {
+    ) -> Result<Applied, Fault<Reason>> {
         let write = Write {
             deployment: &run.id,
             target: &request.target,
@@ -31,7 +32,7 @@ impl DeploymentEffects {
             Action::Apply => {
                 let Some(source) = &request.source else {
                     let reason = Reason::new("NO_SOURCE", "there is no commit to apply; this is a defect");
-                    return Err(Outcome::Refused(reason));
+                    return Err(Fault::Permanent(reason));
                 };
                 let objects = self.rendered(run, request, source).await?;
                 apply::apply(cluster, objects, &write).await
@@ -41,16 +42,10 @@ impl DeploymentEffects {
             Action::Undo { to } => undo::undo(cluster, &write, to).await,
             Action::Sync { .. } | Action::Nothing => {
                 let reason = Reason::new("INTERNAL", "this action is no write; this is a defect");
-                return Err(Outcome::Refused(reason));
+                return Err(Fault::Permanent(reason));
             }
         };
-        written.map_err(|error| match error {
-            ApplyError::Superseded { .. } => {
-                Outcome::Refused(Reason::new("SUPERSEDED_EPOCH", error.to_string()))
-            }
-            ApplyError::Refused(message) => Outcome::Refused(Reason::new("APPLY_REFUSED", message)),
-            ApplyError::Away(message) => Outcome::Away(format!("cluster {}: {message}", cluster.name())),
-        })
+        written.map_err(|fault| of_step(cluster, "APPLY_REFUSED", fault))
     }
 
     async fn rendered(
@@ -58,21 +53,17 @@ impl DeploymentEffects {
         run: &Run,
         request: &DeploymentRequest,
         source: &Source,
-    ) -> Result<Vec<manifests::Manifest>, Outcome> {
+    ) -> Result<Vec<manifests::Manifest>, Fault<Reason>> {
         let trace = run.traceparent.unwrap_or_else(|| own_trace(run));
         let yaml = self
             .manifests
             .render(&source.repository, &source.commit, &source.path, trace)
-            .await
-            .map_err(|error| match error {
-                RenderError::Refused(reason) => Outcome::Refused(reason),
-                RenderError::Away(message) => Outcome::Away(message),
-            })?;
+            .await?;
         manifests::parse(&yaml)
             .and_then(|objects| {
                 manifests::verify(&objects, &request.target, &request.image_ref())?;
                 Ok(objects)
             })
-            .map_err(|error| Outcome::Refused(Reason::new(error.code(), error.to_string())))
+            .map_err(|error| Fault::Permanent(Reason::new(error.code(), error.to_string())))
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures::future::{join_all, select_all};
 use slipway_kubernetes::{
-    ApiFault, Kubernetes,
+    Kubernetes,
     argo_cd::{self, Order, Started},
     watch::{Subscription, View},
 };
-use slipway_model::Timestamp;
+use slipway_model::{Fault, Reason, Timestamp};
 use slipway_verdict::{
     Applied, Expected, Failure, FailureReason, Target, Verdict, Workload,
     application::{self, Application, Next, Situation, Sync, WhenBlocked},
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{Run, rollout, words::Words};
 use crate::{
     catalog::{ArgoCd, Blocked},
-    deployment::{Action, DeploymentCommand, DeploymentRequest, Reason},
+    deployment::{Action, DeploymentCommand, DeploymentRequest},
 };
 
 /// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
@@ -52,8 +52,10 @@ pub(super) async fn apply(
             }
             Ok(Asked::Failed(failure)) => return Some(failed(run, failure)),
             Ok(Asked::Not(step)) => (step, None),
-            Err(ApiFault::Refused(words)) => return Some(refused(run, Reason::new("SYNC_REFUSED", words))),
-            Err(ApiFault::Away(words)) => (Step::default(), Some(words)),
+            Err(Fault::Permanent(reason)) => {
+                return Some(refused(run, Reason::new("SYNC_REFUSED", reason.message)));
+            }
+            Err(Fault::Transient { error, .. }) => (Step::default(), Some(error.message)),
         };
         all.pause(step, fault, &mut words).await;
     }
@@ -84,8 +86,10 @@ pub(super) async fn follow(
                 return Some(failed(run, failure));
             }
             Ok(Verdict::Progressing { message, look_again }) => (Step { message, look_again }, None),
-            Err(ApiFault::Refused(words)) => return Some(refused(run, Reason::new("SYNC_REFUSED", words))),
-            Err(ApiFault::Away(words)) => (Step::default(), Some(words)),
+            Err(Fault::Permanent(reason)) => {
+                return Some(refused(run, Reason::new("SYNC_REFUSED", reason.message)));
+            }
+            Err(Fault::Transient { error, .. }) => (Step::default(), Some(error.message)),
         };
         all.pause(step, fault, &mut words).await;
     }
@@ -196,7 +200,7 @@ impl<'a> Applications<'a> {
     }
 
     /// Asks for all syncs, once none of them has to wait. One that was asked for already is left alone.
-    async fn ask(&mut self) -> Result<Asked, ApiFault> {
+    async fn ask(&mut self) -> Result<Asked, Fault<Reason>> {
         let (cluster, count) = (self.cluster, self.followed.len());
         let looks = self.followed.iter_mut().map(|one| one.look(cluster));
         let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
@@ -232,7 +236,7 @@ impl<'a> Applications<'a> {
     }
 
     /// Does what is next for each application, and says how all of them are.
-    async fn advance(&mut self) -> Result<Verdict, ApiFault> {
+    async fn advance(&mut self) -> Result<Verdict, Fault<Reason>> {
         let (cluster, run, argo_cd) = (self.cluster, self.run, self.argo_cd);
         let steps = self
             .followed
@@ -302,7 +306,7 @@ enum Begun {
 
 impl FollowedApplication {
     /// As the watch shows it, and what is next.
-    async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, ApiFault> {
+    async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, Fault<Reason>> {
         let View {
             synced,
             observed,
@@ -338,7 +342,7 @@ impl FollowedApplication {
         application::next(&self.expected, live, &situation, Timestamp::now())
     }
 
-    async fn know_windows(&mut self, cluster: &Kubernetes, live: &Application) -> Result<(), ApiFault> {
+    async fn know_windows(&mut self, cluster: &Kubernetes, live: &Application) -> Result<(), Fault<Reason>> {
         if self.windows_at.is_none_or(|at| at.elapsed() >= WINDOWS_FOR) {
             self.windows = argo_cd::windows(cluster, &self.target, live).await?;
             self.windows_at = Some(Instant::now());
@@ -347,7 +351,12 @@ impl FollowedApplication {
     }
 
     /// Asks for the sync, or for a look at git.
-    async fn begin(&mut self, cluster: &Kubernetes, run: &Run, argo_cd: &ArgoCd) -> Result<Begun, ApiFault> {
+    async fn begin(
+        &mut self,
+        cluster: &Kubernetes,
+        run: &Run,
+        argo_cd: &ArgoCd,
+    ) -> Result<Begun, Fault<Reason>> {
         match self.start(cluster, run, argo_cd).await? {
             Started::Written(applied) => Ok(Begun::Yes(applied)),
             Started::Gone => Ok(Begun::Failed(self.not_there())),
@@ -364,7 +373,12 @@ impl FollowedApplication {
         }
     }
 
-    async fn start(&self, cluster: &Kubernetes, run: &Run, argo_cd: &ArgoCd) -> Result<Started, ApiFault> {
+    async fn start(
+        &self,
+        cluster: &Kubernetes,
+        run: &Run,
+        argo_cd: &ArgoCd,
+    ) -> Result<Started, Fault<Reason>> {
         let order = Order {
             deployment: &run.id,
             sync: &self.sync,
@@ -381,7 +395,7 @@ impl FollowedApplication {
         cluster: &Kubernetes,
         run: &Run,
         argo_cd: &ArgoCd,
-    ) -> Result<Verdict, ApiFault> {
+    ) -> Result<Verdict, Fault<Reason>> {
         let next = match self.look(cluster).await? {
             Look::Gone => return Ok(Verdict::Failed(self.not_there())),
             Look::Unknown(next) | Look::Live(_, next) => next,
@@ -393,8 +407,8 @@ impl FollowedApplication {
                 match argo_cd::refresh(cluster, &self.target, *hard).await {
                     Ok(_) => {}
                     // Argo CD looks by itself now and then.
-                    Err(ApiFault::Refused(words)) => {
-                        tracing::warn!(application = self.target.name, words, "no refresh");
+                    Err(Fault::Permanent(error)) => {
+                        tracing::warn!(application = self.target.name, code = error.code, %error, "no refresh");
                     }
                     Err(away) => return Err(away),
                 }

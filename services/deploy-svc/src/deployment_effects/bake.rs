@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use slipway_kubernetes::{ApiFault, Kubernetes};
-use slipway_model::Timestamp;
+use slipway_kubernetes::{Kubernetes, fault::unavailable};
+use slipway_model::{Fault, Reason, Timestamp};
 use slipway_verdict::{Expected, Target, Verdict};
 use tokio::time::Instant;
 
@@ -72,7 +72,11 @@ async fn one(
 ///
 /// # Errors
 /// When the cluster cannot be watched; that says nothing about the version.
-pub async fn still(cluster: &Kubernetes, target: &Target, expected: &Expected) -> Result<Verdict, ApiFault> {
+pub async fn still(
+    cluster: &Kubernetes,
+    target: &Target,
+    expected: &Expected,
+) -> Result<Verdict, Fault<Reason>> {
     let mut subscription = cluster.follow(target);
     let end = Instant::now() + SYNC;
     loop {
@@ -90,7 +94,7 @@ pub async fn still(cluster: &Kubernetes, target: &Target, expected: &Expected) -
             .is_err()
         {
             let words = view.fault.map(|fault| fault.words).unwrap_or_default();
-            return Err(ApiFault::Away(format!(
+            return Err(unavailable(format!(
                 "cluster {} cannot be watched: not read within {} s {words}",
                 cluster.name(),
                 SYNC.as_secs()

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use slipway_kubernetes::{
-    ApiFault, Kubernetes,
+    Kubernetes,
     jobs::{self, Order},
 };
-use slipway_model::{Name, Timestamp};
+use slipway_model::{Fault, Name, Reason, Timestamp};
 use slipway_verdict::{Verdict, created, evidence::PodEvidence, job};
 
-use super::{Outcome, Run, home, words::Words};
+use super::{Run, home, of_step, words::Words};
 use crate::{
     catalog::Job,
-    deployment::{DeploymentCommand, DeploymentRequest, Reason},
+    deployment::{DeploymentCommand, DeploymentRequest},
     result::JobResult,
 };
 
@@ -28,18 +28,15 @@ pub(super) async fn run(
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
-) -> Result<DeploymentCommand, Outcome> {
+) -> Result<DeploymentCommand, Fault<Reason>> {
     let key = run.key.clone();
     let Some(job) = run.snapshot.state.job() else {
         let reason = Reason::new("INTERNAL", "there is no Job to run; this is a defect");
-        return Err(Outcome::Refused(reason));
+        return Err(Fault::Permanent(reason));
     };
     let result = follow(cluster, run, request, job)
         .await
-        .map_err(|fault| match fault {
-            ApiFault::Refused(words) => Outcome::Refused(Reason::new("JOB_REFUSED", words)),
-            ApiFault::Away(words) => Outcome::Away(format!("cluster {}: {words}", cluster.name())),
-        })?;
+        .map_err(|fault| of_step(cluster, "JOB_REFUSED", fault))?;
     Ok(DeploymentCommand::JobEnded { key, result })
 }
 
@@ -48,7 +45,7 @@ async fn follow(
     run: &Run,
     request: &DeploymentRequest,
     job: &Job,
-) -> Result<JobResult, ApiFault> {
+) -> Result<JobResult, Fault<Reason>> {
     let namespace = &namespace(cluster, job, request).await;
     let order = Order {
         deployment: &run.id,
@@ -135,7 +132,7 @@ async fn follow(
     })
 }
 
-fn waiting(fault: &ApiFault) -> Verdict {
+fn waiting(fault: &Fault<Reason>) -> Verdict {
     Verdict::Progressing {
         message: fault.to_string(),
         look_again: None,
@@ -167,11 +164,13 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
             match gone {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(ApiFault::Refused(error)) => {
-                    tracing::error!(deployment = %run.id, job = %name, error, "the Job may run on until its own deadline");
+                Err(Fault::Permanent(error)) => {
+                    tracing::error!(deployment = %run.id, job = %name, %error, "the Job may run on until its own deadline");
                     return;
                 }
-                Err(ApiFault::Away(error)) => tracing::debug!(job = %name, error, "not stopped yet"),
+                Err(Fault::Transient { error, .. }) => {
+                    tracing::debug!(job = %name, code = error.code, %error, "not stopped yet");
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -186,7 +185,7 @@ pub(super) async fn evidence(
     cluster: &Kubernetes,
     request: &DeploymentRequest,
     failed: &JobResult,
-) -> Result<Vec<PodEvidence>, ApiFault> {
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let mut all = request.jobs.before.iter().chain(&request.jobs.after);
     let Some(job) = all.find(|job| job.name == failed.name) else {
         return Ok(Vec::new());

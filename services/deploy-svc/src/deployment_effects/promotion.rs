@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use slipway_kubernetes::{
-    ApiFault, Kubernetes,
+    Kubernetes,
     promotion::{self, Outcome},
 };
+use slipway_model::Fault;
 use slipway_verdict::{Expected, Next, Target, Workload};
 
 use super::Run;
@@ -25,9 +26,10 @@ pub(super) async fn tell(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
         };
         match told {
             Ok(Outcome::Done) => return None,
-            Ok(Outcome::Nothing(why)) | Err(ApiFault::Refused(why)) => return Some(why),
-            Err(ApiFault::Away(why)) => {
-                tracing::warn!(deployment = %run.id, target = %target, why, "not told, will try again");
+            Ok(Outcome::Nothing(why)) => return Some(why),
+            Err(Fault::Permanent(reason)) => return Some(reason.message),
+            Err(Fault::Transient { error, .. }) => {
+                tracing::warn!(deployment = %run.id, target = %target, code = error.code, %error, "not told, will try again");
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -67,12 +69,14 @@ impl Promoter {
                 tracing::info!(target = %target, ?next, ?outcome, "told the rollout");
                 self.given = version;
             }
-            Err(ApiFault::Refused(why)) => {
-                tracing::warn!(target = %target, ?next, why, "the rollout does not take it");
+            Err(Fault::Permanent(error)) => {
+                tracing::warn!(target = %target, ?next, code = error.code, %error, "the rollout does not take it");
                 self.given = version;
             }
             // The next look tries again.
-            Err(ApiFault::Away(why)) => tracing::debug!(target = %target, ?next, why, "not told"),
+            Err(Fault::Transient { error, .. }) => {
+                tracing::debug!(target = %target, ?next, code = error.code, %error, "not told");
+            }
         }
     }
 }

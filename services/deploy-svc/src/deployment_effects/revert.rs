@@ -1,10 +1,10 @@
 //! Takes a change out of git: gitops-svc is given the order once, and asked until the commit is on its branch.
 
 use async_trait::async_trait;
-use slipway_model::{CommitSha, Id, Image, Name, Principal, TraceContext};
+use slipway_model::{CommitSha, Fault, Id, Image, Name, Principal, Reason, TraceContext};
 
-use super::{DeploymentEffects, RenderError, Run, own_trace};
-use crate::deployment::{DeploymentCommand, DeploymentRequest, Reason, Revert, Source};
+use super::{DeploymentEffects, Run, own_trace};
+use crate::deployment::{DeploymentCommand, DeploymentRequest, Revert, Source};
 
 /// Whoever puts changes of the GitOps repository back.
 #[async_trait]
@@ -12,20 +12,20 @@ pub trait Reverts: Send + Sync {
     /// The change that brought what is to be put back, and what stood there before it.
     ///
     /// # Errors
-    /// Refused when there is none, or nothing before it; away when that could not be asked.
-    async fn find(&self, lost: &Lost<'_>) -> Result<Found, RenderError>;
+    /// Permanent when there is none, or nothing before it; transient when that could not be asked.
+    async fn find(&self, lost: &Lost<'_>) -> Result<Found, Fault<Reason>>;
 
     /// Orders that a change be put back; the same order again is the same change.
     ///
     /// # Errors
-    /// Refused when it cannot be; away when that could not be asked.
-    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, RenderError>;
+    /// Permanent when it cannot be; transient when that could not be asked.
+    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>>;
 
     /// How that stands.
     ///
     /// # Errors
-    /// Refused when it came to nothing; away when it could not be asked.
-    async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, RenderError>;
+    /// Permanent when it came to nothing; transient when it could not be asked.
+    async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, Fault<Reason>>;
 }
 
 /// What is to be put back, as a deployment names it.
@@ -85,8 +85,11 @@ impl DeploymentEffects {
         Some(match answer {
             Ok(Reverting::Pushed { commit, .. }) => DeploymentCommand::Reverted { key, commit },
             Ok(Reverting::Pending { change, .. }) => DeploymentCommand::Reverting { key, change },
-            Err(RenderError::Refused(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(RenderError::Away(message)) => DeploymentCommand::Stumbled { key, message },
+            Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
+            Err(Fault::Transient { error, .. }) => DeploymentCommand::Stumbled {
+                key,
+                message: error.message,
+            },
         })
     }
 
@@ -103,10 +106,10 @@ impl DeploymentEffects {
                 fault: false,
                 human: false,
             },
-            Err(RenderError::Refused(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(RenderError::Away(message)) => DeploymentCommand::Progress {
+            Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
+            Err(Fault::Transient { error, .. }) => DeploymentCommand::Progress {
                 key,
-                message,
+                message: error.message,
                 fault: true,
                 human: false,
             },
@@ -120,24 +123,24 @@ pub struct NoReverts;
 
 #[async_trait]
 impl Reverts for NoReverts {
-    async fn find(&self, _: &Lost<'_>) -> Result<Found, RenderError> {
-        Err(RenderError::Refused(Reason::new(
+    async fn find(&self, _: &Lost<'_>) -> Result<Found, Fault<Reason>> {
+        Err(Fault::refused(
             "NO_GITOPS",
             "there is no gitops-svc to put changes back",
-        )))
+        ))
     }
 
-    async fn revert(&self, _: &RevertOrder<'_>) -> Result<Reverting, RenderError> {
-        Err(RenderError::Refused(Reason::new(
+    async fn revert(&self, _: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>> {
+        Err(Fault::refused(
             "NO_GITOPS",
             "there is no gitops-svc to put changes back",
-        )))
+        ))
     }
 
-    async fn observe(&self, _: &Id, _: TraceContext) -> Result<Reverting, RenderError> {
-        Err(RenderError::Refused(Reason::new(
+    async fn observe(&self, _: &Id, _: TraceContext) -> Result<Reverting, Fault<Reason>> {
+        Err(Fault::refused(
             "NO_GITOPS",
             "there is no gitops-svc to put changes back",
-        )))
+        ))
     }
 }

@@ -1,18 +1,14 @@
 //! What a gate before the sync rests on: the Applications that would take the commit are synced by hand. Looked at
 //! before the commit is made, and again before it is synced, since Argo CD asks nobody.
 
-use slipway_kubernetes::{ApiFault, Clusters};
+use slipway_kubernetes::Clusters;
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{Target, Workload, WorkloadKind, application};
 
-use crate::{
-    catalog::Gate,
-    owners::{CallError, Order},
-    reason::Reason,
-    release::StepKind,
-};
+use crate::{catalog::Gate, owners::Order, release::StepKind};
 
 /// Refuses the step where an Application would sync the commit before anybody approved it.
-pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), CallError> {
+pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), Fault<Reason>> {
     let Some((_, planned)) = order.environment else {
         return Ok(());
     };
@@ -45,16 +41,16 @@ pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), C
                 let failure = application::not_there(&target, false);
                 return Err(refused(failure.reason.code(), failure.message));
             }
-            Err(ApiFault::Refused(words)) => return Err(refused("APPLICATION_REFUSED", words)),
-            Err(ApiFault::Away(words)) => {
-                let words = format!("cluster {}: {words}", target.cluster);
-                return Err(CallError::Passing(Reason::new("CLUSTER", words)));
+            Err(Fault::Permanent(reason)) => return Err(refused("APPLICATION_REFUSED", reason.message)),
+            Err(Fault::Transient { error, .. }) => {
+                let words = format!("cluster {}: {error}", target.cluster);
+                return Err(Fault::unavailable("CLUSTER", words));
             }
         }
     }
     Ok(())
 }
 
-fn refused(code: &str, words: String) -> CallError {
-    CallError::Refused(Reason::new(code, words))
+fn refused(code: &str, words: String) -> Fault<Reason> {
+    Fault::refused(code, words)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
-use slipway_model::{Actor, Id, Images, SpanId, TraceContext, TraceId};
+use slipway_model::{Actor, Fault, Id, Images, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
 
@@ -13,7 +13,7 @@ use crate::{
     deployment::{
         Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
     },
-    deployment_effects::{Lost, RenderError, request_alone},
+    deployment_effects::{Lost, request_alone},
     owners::put_back,
 };
 
@@ -108,8 +108,8 @@ impl DeployApi {
                     })
                     .await
                     .map_err(|error| match error {
-                        RenderError::Refused(reason) => ApiError::precondition(NOTHING, reason.message),
-                        RenderError::Away(words) => ApiError::unavailable(words),
+                        Fault::Permanent(reason) => ApiError::precondition(NOTHING, reason.message),
+                        transient => transient.into(),
                     })?;
                 let line = reason.lines().next().unwrap_or_default().to_owned();
                 Ok(DeploymentRequest {

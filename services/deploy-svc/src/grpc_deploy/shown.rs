@@ -80,7 +80,7 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         }),
         epoch: request.map(|request| request.epoch).unwrap_or_default(),
         status: status_proto(state.status).into(),
-        reason: reason.map(|reason| convert::reason(&reason.code, &reason.message)),
+        reason: reason.map(convert::reason),
         progress: state.progress.clone(),
         checks: state.checks.iter().map(check).collect(),
         evidence: evidence_proto(state),

@@ -9,7 +9,7 @@ use crate::{
     catalog::{Gate, Job, Strategy, Tier},
     grpc_deploy, owners,
     plan::{Plan, PlannedEnvironment},
-    release::{self, Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind},
+    release::{Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind},
 };
 
 pub(super) fn plan_proto(plan: &Plan) -> proto::Plan {
@@ -108,7 +108,7 @@ pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
         labels: state.labels.clone().into_iter().collect(),
         plan: state.plan.as_ref().map(plan_proto),
         status: status_proto(state.status).into(),
-        reason: state.reason.as_ref().map(reason_proto),
+        reason: state.reason.as_ref().map(convert::reason),
         waiting_on,
         steps: step_protos,
         images: state.images.as_ref().map(convert::images).unwrap_or_default(),
@@ -127,10 +127,6 @@ pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
         evidence: Vec::new(),
         cancelling: state.stop.is_some() && !state.status.is_final(),
     }
-}
-
-fn reason_proto(reason: &release::Reason) -> slipway_proto::common::v1::Reason {
-    convert::reason(&reason.code, &reason.message)
 }
 
 fn step_proto(release: &Id, step: &Step) -> proto::Step {
@@ -176,7 +172,7 @@ fn step_proto(release: &Id, step: &Step) -> proto::Step {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        reason: step.reason.as_ref().map(reason_proto),
+        reason: step.reason.as_ref().map(convert::reason),
         span_id: owners::step_trace(release, &step.name, step.attempt)
             .span_id
             .to_string(),

@@ -1,14 +1,14 @@
 //! approval-svc, as the owner of the gate step.
 
 use async_trait::async_trait;
-use slipway_model::Id;
+use slipway_model::{Fault, Id, Reason};
 use slipway_proto::approval::v1::{
     Approval, CancelApprovalRequest, GetApprovalRequest, RequestApprovalRequest, Subject, approval::Status,
     approval_service_client::ApprovalServiceClient, decision::Verdict,
 };
 use slipway_server::Channel;
 
-use super::{CallError, Order, Owner, Taken, calls};
+use super::{Order, Owner, Taken, calls};
 use crate::release::{Facts, Observation, Waiting, WaitingKind};
 
 const OWNER: &str = "approval-svc";
@@ -30,7 +30,7 @@ impl Approvals {
 
 #[async_trait]
 impl Owner for Approvals {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
         let subject = Subject {
             service: plan.service.to_string(),
@@ -71,7 +71,7 @@ impl Owner for Approvals {
         })
     }
 
-    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let request = GetApprovalRequest {
             id: reference.to_string(),
         };
@@ -86,7 +86,7 @@ impl Owner for Approvals {
         ))
     }
 
-    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let reason = order
             .state
             .stop_ending()

@@ -1,7 +1,7 @@
 //! build-svc, as the owner of the build step.
 
 use async_trait::async_trait;
-use slipway_model::{Id, Image, Images, ServiceImage};
+use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
 use slipway_proto::build::v1::{
     Build, BuildSpec, CancelBuildRequest, GetBuildRequest, StartBuildRequest,
     build::{Phase, Status},
@@ -9,7 +9,7 @@ use slipway_proto::build::v1::{
 };
 use slipway_server::Channel;
 
-use super::{CallError, Order, Owner, Taken, calls};
+use super::{Order, Owner, Taken, calls};
 use crate::release::{Facts, Observation, Waiting, WaitingKind};
 
 const OWNER: &str = "build-svc";
@@ -29,7 +29,7 @@ impl Builds {
 
 #[async_trait]
 impl Owner for Builds {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let plan = order.plan;
         let spec = BuildSpec {
             repository_url: plan.repository_url.clone(),
@@ -78,7 +78,7 @@ impl Owner for Builds {
         })
     }
 
-    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let request = GetBuildRequest {
             id: reference.to_string(),
         };
@@ -92,7 +92,7 @@ impl Owner for Builds {
         observation(build, order.plan.images.only())
     }
 
-    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let reason = order
             .state
             .stop_ending()
@@ -114,7 +114,7 @@ impl Owner for Builds {
 }
 
 /// How a build stands that makes this image of the service.
-fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, CallError> {
+fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault<Reason>> {
     Ok(match build.status() {
         Status::Unspecified | Status::Queued | Status::Running => {
             let message = match (build.phase(), build.waiting_on) {

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use slipway_model::TraceContext;
+use slipway_model::{Fault, Reason, TraceContext};
 use slipway_server::ErrorView;
 use tonic::{Code, Request, Status};
-
-use super::CallError;
-use crate::release::Reason;
 
 /// An owner answers from its ledger; longer means that something is wrong with it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +21,7 @@ pub(super) fn request<T>(message: T, trace: TraceContext) -> Request<T> {
 }
 
 /// A refusal ends the step; whatever may be otherwise in a minute is asked again.
-pub(super) fn failed(owner: &'static str) -> impl Fn(Status) -> CallError {
+pub(super) fn failed(owner: &'static str) -> impl Fn(Status) -> Fault<Reason> {
     move |status| {
         let view = ErrorView::of(&status);
         let code = if view.reason.is_empty() {
@@ -39,8 +36,8 @@ pub(super) fn failed(owner: &'static str) -> impl Fn(Status) -> CallError {
             | Code::AlreadyExists
             | Code::FailedPrecondition
             | Code::OutOfRange
-            | Code::Unimplemented => CallError::Refused(reason),
-            _ => CallError::Passing(reason),
+            | Code::Unimplemented => Fault::Permanent(reason),
+            _ => Fault::transient(reason),
         }
     }
 }
@@ -58,11 +55,8 @@ fn screaming(code: Code) -> String {
 }
 
 /// An answer that breaks the owner's own contract; a newer version may mend it.
-pub(super) fn malformed(owner: &'static str, what: impl std::fmt::Display) -> CallError {
-    CallError::Passing(Reason::new(
-        "MALFORMED_ANSWER",
-        format!("{owner} answered with {what}"),
-    ))
+pub(super) fn malformed(owner: &'static str, what: impl std::fmt::Display) -> Fault<Reason> {
+    Fault::unavailable("MALFORMED_ANSWER", format!("{owner} answered with {what}"))
 }
 
 /// The reason that an owner gave for an end, or one that says that it gave none.

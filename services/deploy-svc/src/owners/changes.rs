@@ -1,7 +1,7 @@
 //! gitops-svc, as the owner of the change and revert steps, and as the one who renders manifests.
 
 use async_trait::async_trait;
-use slipway_model::{Id, Image, Images, ServiceImage};
+use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
 use slipway_proto::{
     common::v1::{WaitingOn, waiting_on},
     gitops::v1::{
@@ -12,7 +12,7 @@ use slipway_proto::{
 };
 use slipway_server::{Channel, convert};
 
-use super::{CallError, Order, Owner, Taken, calls};
+use super::{Order, Owner, Taken, calls};
 use crate::{
     catalog::{self, GitOps, Strategy},
     release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
@@ -44,7 +44,7 @@ impl Changes {
         commit: &str,
         path: &str,
         trace: slipway_model::TraceContext,
-    ) -> Result<String, CallError> {
+    ) -> Result<String, Fault<Reason>> {
         let request = RenderManifestsRequest {
             repository: repository.to_owned(),
             commit: commit.to_owned(),
@@ -56,7 +56,7 @@ impl Changes {
         Ok(answer.map_err(calls::failed(OWNER))?.into_inner().manifests)
     }
 
-    async fn apply(&self, order: Order<'_>) -> Result<Change, CallError> {
+    async fn apply(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
         let gitops = order.gitops()?;
         let request = ApplyChangeRequest {
@@ -93,7 +93,7 @@ impl Changes {
         change.ok_or_else(|| calls::malformed(OWNER, "no change"))
     }
 
-    async fn revert(&self, order: Order<'_>) -> Result<Change, CallError> {
+    async fn revert(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
         let why = order
             .state
             .failure
@@ -125,7 +125,7 @@ impl Changes {
 
 #[async_trait]
 impl Owner for Changes {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let change = match order.step.kind {
             StepKind::Revert => self.revert(order).await?,
             _ => self.apply(order).await?,
@@ -140,7 +140,7 @@ impl Owner for Changes {
         })
     }
 
-    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let request = GetChangeRequest {
             id: reference.to_string(),
         };
@@ -154,7 +154,7 @@ impl Owner for Changes {
         observation(change, order.plan.images.only())
     }
 
-    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let reason = order
             .state
             .stop_ending()
@@ -206,7 +206,7 @@ fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
     }
 }
 
-pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observation, CallError> {
+pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observation, Fault<Reason>> {
     Ok(match change.status() {
         Status::Unspecified | Status::Pending => {
             let waiting = change.waiting_on.filter(|waiting| !waiting.message.is_empty());

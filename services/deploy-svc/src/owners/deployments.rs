@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use slipway_ledger::{Ledger, Meta};
-use slipway_model::{Actor, Id, Image, Images};
+use slipway_model::{Actor, Fault, Id, Image, Images, Reason};
 use slipway_verdict::Previous;
 
-use super::{CallError, Order, Owner, Taken};
+use super::{Order, Owner, Taken};
 use crate::{
     catalog::Jobs,
     deployment::{
         Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
     },
     plan::{PlannedEnvironment, time_of},
-    release::{Facts, Observation, Reason, StepKind, Waiting, WaitingKind},
+    release::{Facts, Observation, StepKind, Waiting, WaitingKind},
 };
 
 /// What a deployment that only runs Jobs may take beside them: each Job's own time ends it with its own words.
@@ -42,7 +42,7 @@ impl Deployments {
         order: Order<'_>,
         id: &Id,
         command: DeploymentCommand,
-    ) -> Result<Observation, CallError> {
+    ) -> Result<Observation, Fault<Reason>> {
         let meta = Meta::new(Actor::system("deploy"), Some(order.trace()));
         let executed = self
             .ledger
@@ -65,7 +65,7 @@ struct Aim {
 
 impl Deployments {
     /// What this step of the release asks of the cluster; `Err` with an observation where there is nothing to ask.
-    async fn aim(&self, order: Order<'_>) -> Result<Result<Aim, Observation>, CallError> {
+    async fn aim(&self, order: Order<'_>) -> Result<Result<Aim, Observation>, Fault<Reason>> {
         let planned = order.planned()?;
         let source = |commit: &slipway_model::CommitSha| {
             planned.gitops.as_ref().map(|gitops| Source {
@@ -74,7 +74,7 @@ impl Deployments {
                 commit: commit.clone(),
             })
         };
-        let new = |source, action| -> Result<Aim, CallError> {
+        let new = |source, action| -> Result<Aim, Fault<Reason>> {
             Ok(Aim {
                 image: order.image()?.clone(),
                 source,
@@ -101,7 +101,7 @@ impl Deployments {
                 }))
             }
             StepKind::Redeploy => {
-                let aim = |to: Previous| -> Result<Aim, CallError> {
+                let aim = |to: Previous| -> Result<Aim, Fault<Reason>> {
                     Ok(Aim {
                         image: put_back(&to, order.image()?),
                         source: None,
@@ -126,7 +126,7 @@ impl Deployments {
     }
 
     /// What ran before this release's deployment, as the cluster told when it was changed.
-    async fn before(&self, order: Order<'_>) -> Result<Result<Previous, Reason>, CallError> {
+    async fn before(&self, order: Order<'_>) -> Result<Result<Previous, Reason>, Fault<Reason>> {
         let nothing = |words: &str| Ok(Err(Reason::new("NOTHING_TO_PUT_BACK", words)));
         let Some(deployment) = failed_deployment(order) else {
             return nothing("Nothing was changed in the cluster");
@@ -174,7 +174,7 @@ fn action(planned: &PlannedEnvironment) -> Action {
 
 #[async_trait]
 impl Owner for Deployments {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let planned = order.planned()?;
         let reference = Id::derived("dep", &[&order.request_id()]);
         let aim = match self.aim(order).await? {
@@ -244,14 +244,14 @@ impl Owner for Deployments {
         })
     }
 
-    async fn observe(&self, _: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn observe(&self, _: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let snapshot = self.ledger.get::<Deployment>(reference).await.map_err(passing)?;
         snapshot
             .map(|snapshot| observation(&snapshot.state))
             .ok_or_else(|| super::missing("a deployment"))
     }
 
-    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, CallError> {
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let message = order
             .state
             .stop_ending()
@@ -268,8 +268,8 @@ pub(crate) fn fencing_epoch(turn: u64, redeploy: bool) -> u64 {
     2 * turn + u64::from(redeploy)
 }
 
-fn passing(error: impl std::fmt::Display) -> CallError {
-    CallError::Passing(Reason::new("LEDGER", error.to_string()))
+fn passing(error: impl std::fmt::Display) -> Fault<Reason> {
+    Fault::unavailable("LEDGER", error.to_string())
 }
 
 fn observation(state: &DeploymentState) -> Observation {

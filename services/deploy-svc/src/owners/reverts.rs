@@ -1,32 +1,20 @@
 //! gitops-svc, as the one who renders manifests for deployments and takes changes of theirs out of git.
 
 use async_trait::async_trait;
-use slipway_model::{CommitSha, Id, Name, ServiceImage, TraceContext};
+use slipway_model::{CommitSha, Fault, Id, Name, Reason, ServiceImage, TraceContext};
 use slipway_proto::gitops::v1::{
     Change, Edit, GetChangeRequest, ListChangesRequest, RevertChangeRequest, change::Status, edit,
 };
 
 use super::{
-    CallError, Changes, calls,
+    Changes, calls,
     changes::{OWNER, previous},
 };
-use crate::{
-    deployment::Reason,
-    deployment_effects::{Found, Lost, Manifests, RenderError, RevertOrder, Reverting, Reverts},
-};
+use crate::deployment_effects::{Found, Lost, Manifests, RevertOrder, Reverting, Reverts};
 
 /// Pages of changes that are looked through: what is put back is among the last ones.
 const MAX_PAGES: usize = 10;
 const PAGE: i32 = 100;
-
-impl From<CallError> for RenderError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Refused(reason) => Self::Refused(Reason::new(reason.code, reason.message)),
-            CallError::Passing(reason) => Self::Away(reason.message),
-        }
-    }
-}
 
 #[async_trait]
 impl Manifests for Changes {
@@ -36,19 +24,15 @@ impl Manifests for Changes {
         commit: &CommitSha,
         path: &str,
         trace: TraceContext,
-    ) -> Result<String, RenderError> {
-        let rendered = Changes::render(self, repository.as_str(), commit.as_str(), path, trace).await;
-        rendered.map_err(Into::into)
+    ) -> Result<String, Fault<Reason>> {
+        Changes::render(self, repository.as_str(), commit.as_str(), path, trace).await
     }
 }
 
 #[async_trait]
 impl Reverts for Changes {
-    async fn find(&self, lost: &Lost<'_>) -> Result<Found, RenderError> {
-        let refuse = |words: String| {
-            let reason = Reason::new("NOTHING_TO_ROLL_BACK_TO", words);
-            Err(RenderError::Refused(reason))
-        };
+    async fn find(&self, lost: &Lost<'_>) -> Result<Found, Fault<Reason>> {
+        let refuse = |words: String| Err(Fault::refused("NOTHING_TO_ROLL_BACK_TO", words));
         let commit = lost.source.commit.short();
         let Some(change) = self.change_behind(lost).await? else {
             return refuse(format!(
@@ -81,14 +65,12 @@ impl Reverts for Changes {
             ));
         };
         Ok(Found {
-            change: id
-                .parse()
-                .map_err(|error| RenderError::from(calls::malformed(OWNER, error)))?,
+            change: id.parse().map_err(|error| calls::malformed(OWNER, error))?,
             image,
         })
     }
 
-    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, RenderError> {
+    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>> {
         let request = RevertChangeRequest {
             request_id: order.request_id.clone(),
             id: order.revert.change.to_string(),
@@ -106,7 +88,7 @@ impl Reverts for Changes {
         standing(change)
     }
 
-    async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, RenderError> {
+    async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, Fault<Reason>> {
         let request = GetChangeRequest {
             id: change.to_string(),
         };
@@ -123,7 +105,7 @@ impl Reverts for Changes {
 impl Changes {
     /// The change with the deployment's commit; or else the newest one that brought its image, since a deployment may
     /// name a later commit of the branch.
-    async fn change_behind(&self, lost: &Lost<'_>) -> Result<Option<Change>, CallError> {
+    async fn change_behind(&self, lost: &Lost<'_>) -> Result<Option<Change>, Fault<Reason>> {
         let mut request = ListChangesRequest {
             page_size: PAGE,
             service: lost.service.to_string(),
@@ -166,12 +148,12 @@ fn is_marker(edit: &Edit) -> bool {
 }
 
 /// How a change stands that puts another back.
-fn standing(change: Option<Change>) -> Result<Reverting, RenderError> {
+fn standing(change: Option<Change>) -> Result<Reverting, Fault<Reason>> {
     let change = change.ok_or_else(|| calls::malformed(OWNER, "no change"))?;
-    let refused = |code| Err(RenderError::Refused(calls::reason(change.reason.clone(), code)));
+    let refused = |code| Err(Fault::Permanent(calls::reason(change.reason.clone(), code)));
     let id = || {
         let id = change.id.parse::<Id>();
-        id.map_err(|error| RenderError::from(calls::malformed(OWNER, error)))
+        id.map_err(|error| calls::malformed(OWNER, error))
     };
     match change.status() {
         Status::Unspecified | Status::Pending => {
@@ -192,7 +174,7 @@ fn standing(change: Option<Change>) -> Result<Reverting, RenderError> {
             commit: change
                 .commit
                 .parse()
-                .map_err(|error| RenderError::from(calls::malformed(OWNER, error)))?,
+                .map_err(|error| calls::malformed(OWNER, error))?,
         }),
         Status::Failed => refused("REVERT_FAILED"),
         Status::Errored => refused("REVERT_ERRORED"),

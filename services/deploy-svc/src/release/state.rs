@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+pub use slipway_model::Reason;
 use slipway_model::{Actor, CommitSha, Id, Images, Timestamp, TraceContext, duration};
 
 use super::{Advance, Facts, ReleaseEvent, Request, Then};
 use crate::plan::{Plan, PlannedEnvironment};
-pub use crate::reason::Reason;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseState {

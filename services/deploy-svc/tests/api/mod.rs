@@ -6,14 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deploy_svc::{
     catalog::{Catalog, CatalogStore},
-    deployment::Reason,
-    deployment_effects::{Found, Lost, Manifests, RenderError, RevertOrder, Reverting, Reverts},
+    deployment_effects::{Found, Lost, Manifests, RevertOrder, Reverting, Reverts},
     grpc_deploy::DeployApi,
     grpc_release::ReleaseApi,
 };
 use slipway_kubernetes::Clusters;
 use slipway_ledger::Ledger;
-use slipway_model::{CommitSha, Id, Name, TraceContext};
+use slipway_model::{CommitSha, Fault, Id, Name, Reason, TraceContext};
 use slipway_proto::{
     deploy::v1::{
         Deployment, WatchDeploymentRequest, deploy_service_client::DeployServiceClient,
@@ -114,7 +113,13 @@ pub(crate) struct Unused;
 
 #[async_trait]
 impl Manifests for Unused {
-    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
+    async fn render(
+        &self,
+        _: &Name,
+        _: &CommitSha,
+        _: &str,
+        _: TraceContext,
+    ) -> Result<String, Fault<Reason>> {
         unreachable!("nothing is rendered")
     }
 }
@@ -141,17 +146,12 @@ impl History {
 
 #[async_trait]
 impl Reverts for History {
-    async fn find(&self, _: &Lost<'_>) -> Result<Found, RenderError> {
-        let nothing = || {
-            RenderError::Refused(Reason::new(
-                "NOTHING_TO_ROLL_BACK_TO",
-                "nothing stood there before",
-            ))
-        };
+    async fn find(&self, _: &Lost<'_>) -> Result<Found, Fault<Reason>> {
+        let nothing = || Fault::refused("NOTHING_TO_ROLL_BACK_TO", "nothing stood there before");
         self.before.clone().ok_or_else(nothing)
     }
 
-    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, RenderError> {
+    async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>> {
         let words = format!(
             "{} {} {}",
             order.revert.change, order.revert.reason, order.on_behalf_of
@@ -163,7 +163,7 @@ impl Reverts for History {
         })
     }
 
-    async fn observe(&self, change: &Id, _: TraceContext) -> Result<Reverting, RenderError> {
+    async fn observe(&self, change: &Id, _: TraceContext) -> Result<Reverting, Fault<Reason>> {
         let mut waits = self.waits.lock().await;
         let change = change.clone();
         if *waits > 0 {

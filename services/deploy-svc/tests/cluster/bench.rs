@@ -8,7 +8,7 @@ use deploy_svc::{
     deployment::{
         Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
     },
-    deployment_effects::{DeploymentEffects, Manifests, NoReverts, RenderError, Reverts},
+    deployment_effects::{DeploymentEffects, Manifests, NoReverts, Reverts},
 };
 use futures::StreamExt;
 use k8s_openapi::{
@@ -22,7 +22,7 @@ use kube::{
 use serde_json::json;
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, CommitSha, Digest, Id, Image, Images, Name, TraceContext};
+use slipway_model::{Actor, CommitSha, Digest, Fault, Id, Image, Images, Name, Reason, TraceContext};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,13 @@ pub(crate) struct Rendered(pub(crate) Mutex<String>);
 
 #[async_trait]
 impl Manifests for Rendered {
-    async fn render(&self, _: &Name, _: &CommitSha, _: &str, _: TraceContext) -> Result<String, RenderError> {
+    async fn render(
+        &self,
+        _: &Name,
+        _: &CommitSha,
+        _: &str,
+        _: TraceContext,
+    ) -> Result<String, Fault<Reason>> {
         Ok(self.0.lock().await.clone())
     }
 }

@@ -11,9 +11,8 @@ use deploy_svc::{
     catalog::Catalog,
     drive,
     lane::Lane,
-    owners::{CallError, Order, Owner, Taken},
+    owners::{Order, Owner, Taken},
     plan::{Plan, Wanted},
-    reason::Reason,
     release::{
         ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, Request,
         StepKind, Waiting, WaitingKind,
@@ -22,7 +21,7 @@ use deploy_svc::{
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, Id, Image, Images, Principal};
+use slipway_model::{Actor, Fault, Id, Image, Images, Principal, Reason};
 
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -194,7 +193,7 @@ impl Answers {
 
 #[async_trait]
 impl Owner for Answers {
-    async fn start(&self, order: Order<'_>) -> Result<Taken, CallError> {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let name = format!("{} {}", order.release, order.step.name);
         self.orders.lock().unwrap().push(name);
         Ok(Taken {
@@ -203,11 +202,11 @@ impl Owner for Answers {
         })
     }
 
-    async fn observe(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+    async fn observe(&self, order: Order<'_>, _: &Id) -> Result<Observation, Fault<Reason>> {
         Ok(self.observation(order))
     }
 
-    async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, CallError> {
+    async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, Fault<Reason>> {
         let reason = Reason::new("CANCELLED", format!("{} was stopped", order.step.name));
         Ok(Observation::Cancelled(reason))
     }

@@ -8,13 +8,10 @@ use octocrab::{
     models::{AppId, InstallationId},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use slipway_model::{Fault, Reason};
 
 use super::{read, unusable};
-use crate::{
-    change::{Code, Reason},
-    config::GithubApp,
-    repository::{Problem, words},
-};
+use crate::{change::Code, config::GithubApp, repository::words};
 
 /// A token that expires sooner is not used any more: one exchange with the remote, which may take two minutes, must
 /// come to its end with it.
@@ -58,12 +55,12 @@ impl App {
     }
 
     /// See [`super::Access::token`].
-    pub(super) async fn token(&self) -> Result<SecretString, Problem> {
+    pub(super) async fn token(&self) -> Result<SecretString, Fault<Reason>> {
         let mut known = self.installation.lock().await;
         if let Some(installation) = &*known {
             match within(installation.installation_token_with_buffer(MIN_TOKEN_LIFE)).await {
                 Ok(token) => return Ok(token),
-                Err(error @ Problem::Transient(_)) => return Err(error),
+                Err(fault @ Fault::Transient { .. }) => return Err(fault),
                 // Another key or installation since; everything is looked up again.
                 Err(_) => *known = None,
             }
@@ -75,7 +72,7 @@ impl App {
     }
 
     /// A client whose tokens are good for this repository alone.
-    async fn connect(&self) -> Result<Octocrab, Problem> {
+    async fn connect(&self) -> Result<Octocrab, Fault<Reason>> {
         let Some(repository) = &self.repository else {
             return Err(unusable(
                 "the repository's url names no owner and repository of GitHub".to_owned(),
@@ -118,18 +115,18 @@ struct Installation {
     id: InstallationId,
 }
 
-async fn within<T>(asked: impl Future<Output = octocrab::Result<T>>) -> Result<T, Problem> {
+async fn within<T>(asked: impl Future<Output = octocrab::Result<T>>) -> Result<T, Fault<Reason>> {
     match tokio::time::timeout(API_TIMEOUT, asked).await {
         Ok(result) => result.map_err(|error| github(&error)),
-        Err(_) => Err(Problem::Transient(Reason::new(
+        Err(_) => Err(Fault::unavailable(
             Code::RemoteUnreachable,
             format!("GitHub's API did not answer within {API_TIMEOUT:?}"),
-        ))),
+        )),
     }
 }
 
 /// What GitHub's answer to an App means.
-fn github(error: &octocrab::Error) -> Problem {
+fn github(error: &octocrab::Error) -> Fault<Reason> {
     let octocrab::Error::GitHub { source, .. } = error else {
         // The error and its causes, but not the place in the code that it comes with.
         let mut text = String::new();
@@ -138,43 +135,39 @@ fn github(error: &octocrab::Error) -> Problem {
             text = error.to_string();
             cause = error.source();
         }
-        return Problem::Transient(Reason::new(
+        return Fault::unavailable(
             Code::RemoteUnreachable,
             format!("GitHub's API cannot be reached: {}", words(&text)),
-        ));
+        );
     };
     let status = source.status_code.as_u16();
     answered(status, &source.message)
 }
 
 /// By status, as GitHub documents them for `/app/installations/{id}/access_tokens` and `/repos/…/installation`.
-fn answered(status: u16, message: &str) -> Problem {
+fn answered(status: u16, message: &str) -> Fault<Reason> {
     let told = |text: &str| format!("{text}; GitHub says: {status} {}", words(message));
     match status {
-        401 => Problem::Final(Reason::new(
+        401 => Fault::refused(
             Code::CredentialsRefused,
             told("GitHub does not know the App: check app_id and private_key_file of credentials.github_app"),
-        )),
-        403 if message.to_lowercase().contains("rate limit") => Problem::Transient(Reason::new(
-            Code::RemoteUnreachable,
-            told("GitHub's limit is reached"),
-        )),
-        403 => Problem::Final(Reason::new(
+        ),
+        403 if message.to_lowercase().contains("rate limit") => {
+            Fault::unavailable(Code::RemoteUnreachable, told("GitHub's limit is reached"))
+        }
+        403 => Fault::refused(
             Code::CredentialsRefused,
             told("the App's installation may not be used: it may be suspended"),
-        )),
-        404 => Problem::Final(Reason::new(
+        ),
+        404 => Fault::refused(
             Code::CredentialsRefused,
             told("the App is not installed on the repository: install it, or check installation_id"),
-        )),
-        422 => Problem::Final(Reason::new(
+        ),
+        422 => Fault::refused(
             Code::RepositoryNotFound,
             told("the App's installation does not cover the repository"),
-        )),
-        _ => Problem::Transient(Reason::new(
-            Code::RemoteUnreachable,
-            told("GitHub's API cannot answer"),
-        )),
+        ),
+        _ => Fault::unavailable(Code::RemoteUnreachable, told("GitHub's API cannot answer")),
     }
 }
 
@@ -234,7 +227,9 @@ impl GithubRepository {
 #[cfg(test)]
 mod tests {
     use super::{GithubRepository, answered};
-    use crate::{change::Code, repository::Problem};
+    use slipway_model::Fault;
+
+    use crate::change::Code;
 
     #[test]
     fn a_repository_of_github_is_known_by_its_address() {
@@ -297,10 +292,10 @@ mod tests {
             (503, "Unavailable", None),
         ] {
             let found = match answered(status, message) {
-                Problem::Final(reason) => Some(reason.code),
+                Fault::Permanent(reason) => Some(reason.code),
                 _ => None,
             };
-            assert_eq!(found, wanted, "{status} {message}");
+            assert_eq!(found, wanted.map(String::from), "{status} {message}");
         }
     }
 }

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use slipway_model::{CommitSha, Timestamp};
+use slipway_model::{CommitSha, Fault, Reason, Timestamp};
 
-use crate::{
-    change::{Code, Reason},
-    repository::words,
-};
+use crate::{change::Code, repository::words};
 
 /// GitHub asks for at least a minute after a secondary limit that names no time.
 const SECONDARY_WAIT: Duration = Duration::from_secs(60);
@@ -53,37 +50,30 @@ pub(super) struct Label {
     pub(super) name: String,
 }
 
-/// Why there is no answer.
+/// What GitHub said instead of what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// GitHub asks us to wait.
-    Limited { reason: Reason, until: Timestamp },
-    /// Worth another try.
-    Transient(Reason),
-    /// 401: the token is not good, until it is replaced.
-    Unauthorized(Reason),
-    /// The answer is no, and stays no.
-    Final(Reason),
-    /// 405: it cannot be merged now.
-    NotMergeable(String),
-    /// 409: its head is another one.
-    HeadMoved(String),
-    /// 422: what was asked for does not fit.
-    Unprocessable(String),
+pub(crate) struct No {
+    /// The answer's HTTP status; 0 where none came.
+    pub(crate) status: u16,
+    pub(crate) reason: Reason,
 }
 
-impl Trouble {
-    /// For those who only want to tell it.
-    pub(crate) fn reason(self) -> Reason {
-        match self {
-            Self::Limited { reason, .. }
-            | Self::Transient(reason)
-            | Self::Unauthorized(reason)
-            | Self::Final(reason) => reason,
-            Self::NotMergeable(message) | Self::HeadMoved(message) | Self::Unprocessable(message) => {
-                Reason::new(Code::PullRequestRefused, message)
-            }
-        }
+impl No {
+    /// The token is not good, until it is replaced.
+    pub(crate) const UNAUTHORIZED: u16 = 401;
+    /// It cannot be merged now.
+    pub(crate) const NOT_MERGEABLE: u16 = 405;
+    /// Its head is another one.
+    pub(crate) const HEAD_MOVED: u16 = 409;
+    /// What was asked for does not fit.
+    pub(crate) const UNPROCESSABLE: u16 = 422;
+
+    /// No answer came, or none that can be read: worth another try.
+    pub(super) fn none(code: Code, message: impl Into<String>) -> Fault<Self> {
+        Fault::transient(Self {
+            status: 0,
+            reason: Reason::new(code, message),
+        })
     }
 }
 
@@ -96,7 +86,7 @@ struct ErrorBody {
 }
 
 /// What an answer that is no success means.
-pub(super) fn trouble(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Trouble {
+pub(super) fn fault(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Fault<No> {
     let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
     let details = body.errors.iter().filter_map(|error| {
         error
@@ -113,21 +103,23 @@ pub(super) fn trouble(status: StatusCode, headers: &HeaderMap, body: &[u8], now:
     } else {
         format!("GitHub: {}", words(&all.join("\n")))
     };
+    let status_code = status.as_u16();
+    let no = |code| No {
+        status: status_code,
+        reason: Reason::new(code, message.clone()),
+    };
     if let Some(wait) = limited(status, headers, &message, now) {
-        return Trouble::Limited {
-            reason: Reason::new(Code::RateLimited, message),
-            until: now + wait.min(LONGEST_WAIT),
+        return Fault::Transient {
+            error: no(Code::RateLimited),
+            not_before: Some(now + wait.min(LONGEST_WAIT)),
         };
     }
-    match status.as_u16() {
-        401 => Trouble::Unauthorized(Reason::new(Code::CredentialsRefused, message)),
-        403 | 451 => Trouble::Final(Reason::new(Code::PermissionDenied, message)),
-        404 | 410 => Trouble::Final(Reason::new(Code::PullRequestNotFound, message)),
-        405 => Trouble::NotMergeable(message),
-        409 => Trouble::HeadMoved(message),
-        422 => Trouble::Unprocessable(message),
-        408 | 429 | 500..=599 => Trouble::Transient(Reason::new(Code::RemoteUnreachable, message)),
-        _ => Trouble::Final(Reason::new(Code::PullRequestRefused, message)),
+    match status_code {
+        No::UNAUTHORIZED => Fault::Permanent(no(Code::CredentialsRefused)),
+        403 | 451 => Fault::Permanent(no(Code::PermissionDenied)),
+        404 | 410 => Fault::Permanent(no(Code::PullRequestNotFound)),
+        408 | 429 | 500..=599 => Fault::transient(no(Code::RemoteUnreachable)),
+        _ => Fault::Permanent(no(Code::PullRequestRefused)),
     }
 }
 
@@ -158,26 +150,29 @@ fn limited(status: StatusCode, headers: &HeaderMap, message: &str, now: Timestam
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue, StatusCode};
-    use slipway_model::Timestamp;
+    use slipway_model::{Fault, Reason, Timestamp};
 
-    use super::{Trouble, trouble};
+    use super::{No, fault};
     use crate::change::Code;
 
     const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
-    fn read(status: u16, headers: &[(&'static str, &str)], body: &str) -> Trouble {
+    fn read(status: u16, headers: &[(&'static str, &str)], body: &str) -> Fault<No> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, HeaderValue::from_str(value).unwrap());
         }
-        trouble(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes(), NOW)
+        fault(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes(), NOW)
     }
 
     #[test]
     fn limits_are_told_from_missing_rights() {
-        let wait = |trouble: Trouble| match trouble {
-            Trouble::Limited { until, reason } => {
-                assert_eq!(reason.code, Code::RateLimited);
+        let wait = |fault: Fault<No>| match fault {
+            Fault::Transient {
+                error,
+                not_before: Some(until),
+            } => {
+                assert!(error.reason.code == Code::RateLimited, "{error:?}");
                 Some(until.since(NOW).as_secs())
             }
             _ => None,
@@ -231,46 +226,47 @@ mod tests {
 
     #[test]
     fn each_no_has_its_own_code() {
-        let code = |trouble: Trouble| match trouble {
-            Trouble::Final(reason) | Trouble::Unauthorized(reason) => reason.code,
-            other => panic!("{other:?}"),
+        let no = |status, code: Code, message: &str| {
+            Fault::Permanent(No {
+                status,
+                reason: Reason::new(code, format!("GitHub: {message}")),
+            })
         };
-        assert_eq!(
-            code(read(401, &[], r#"{"message": "Bad credentials"}"#)),
-            Code::CredentialsRefused
-        );
-        assert_eq!(
-            code(read(
+        for (status, body, wanted, message) in [
+            (
+                401,
+                r#"{"message": "Bad credentials"}"#,
+                Code::CredentialsRefused,
+                "Bad credentials",
+            ),
+            (
                 403,
-                &[],
-                r#"{"message": "Resource not accessible by integration"}"#
-            )),
-            Code::PermissionDenied
-        );
-        assert_eq!(
-            code(read(404, &[], r#"{"message": "Not Found"}"#)),
-            Code::PullRequestNotFound
-        );
-        assert!(matches!(read(502, &[], "<html>"), Trouble::Transient(_)));
-        assert_eq!(
-            read(
-                405,
-                &[],
-                r#"{"message": "Base branch was modified. Review and try the merge again."}"#
+                r#"{"message": "Resource not accessible by integration"}"#,
+                Code::PermissionDenied,
+                "Resource not accessible by integration",
             ),
-            Trouble::NotMergeable(
-                "GitHub: Base branch was modified. Review and try the merge again.".to_owned()
-            )
-        );
-        assert_eq!(
-            read(
-                422,
-                &[],
-                r#"{"message": "Validation Failed", "errors": [{"resource": "PullRequest", "code": "custom", "message": "A pull request already exists for acme:x."}]}"#
+            (
+                404,
+                r#"{"message": "Not Found"}"#,
+                Code::PullRequestNotFound,
+                "Not Found",
             ),
-            Trouble::Unprocessable(
-                "GitHub: Validation Failed; A pull request already exists for acme:x.".to_owned()
-            )
-        );
+            (
+                No::NOT_MERGEABLE,
+                r#"{"message": "Base branch was modified. Review and try the merge again."}"#,
+                Code::PullRequestRefused,
+                "Base branch was modified. Review and try the merge again.",
+            ),
+            (
+                No::UNPROCESSABLE,
+                r#"{"message": "Validation Failed", "errors": [{"resource": "PullRequest", "code": "custom", "message": "A pull request already exists for acme:x."}]}"#,
+                Code::PullRequestRefused,
+                "Validation Failed; A pull request already exists for acme:x.",
+            ),
+        ] {
+            assert_eq!(read(status, &[], body), no(status, wanted, message));
+        }
+        let away = read(502, &[], "<html>");
+        assert!(away.is_transient() && away.error().reason.code == Code::RemoteUnreachable);
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
-use slipway_model::{Actor, CommitSha, Digest, Id, ImageRef, Images, Name};
+use slipway_model::{Actor, CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
 
 use super::{
     GitOpsGrpc,
     edits::edits,
-    messages::{branch, mode, problem, refused, scope, subject},
+    messages::{branch, mode, scope, subject},
 };
 use crate::{
     change::{self, Change, Command, Image, Mode},
@@ -166,7 +166,7 @@ impl GitOpsGrpc {
                 "give a tag or a digest to write",
             ));
         }
-        let head = repository.fetch(&asked.branch).await.map_err(problem)?;
+        let head = repository.fetch(&asked.branch).await?;
         let found = found(repository, &head, &place).await?;
         Ok(images::write(&place, &found, image)?)
     }
@@ -316,7 +316,7 @@ impl GitOpsGrpc {
         if from_place == to_place {
             return Err(ApiError::invalid("to", "is the place that the images come from"));
         }
-        let commit = repository.fetch(&asked.branch).await.map_err(problem)?;
+        let commit = repository.fetch(&asked.branch).await?;
         let found_from = found(repository, &commit, &from_place).await?;
         let found_to = found(repository, &commit, &to_place).await?;
         let edits = images::copy((&from_place, &found_from), (&to_place, &found_to), &only)?;
@@ -402,7 +402,6 @@ pub(super) async fn found(
 ) -> Result<Vec<Found>, ApiError> {
     repository
         .images(commit, place)
-        .await
-        .map_err(problem)?
-        .map_err(refused)
+        .await?
+        .map_err(|reason| Fault::Permanent(reason).into())
 }

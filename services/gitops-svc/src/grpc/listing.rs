@@ -18,7 +18,7 @@ use slipway_server::{Action, ApiError, Caller, ListQuery, Listed, Resource as _,
 use super::{
     GitOpsGrpc,
     edits::path_of,
-    messages::{branch, commit_to_proto, folder, problem},
+    messages::{branch, commit_to_proto, folder},
 };
 use crate::{
     change::{Change, State, Status},
@@ -182,11 +182,7 @@ impl Commits<'_> {
             } else {
                 *left
             };
-            let walked = self
-                .repository
-                .walk(from, self.path, AT_ONCE, look)
-                .await
-                .map_err(problem)?;
+            let walked = self.repository.walk(from, self.path, AT_ONCE, look).await?;
             *left = left.saturating_sub(walked.looked.max(1));
             self.buffer = walked.commits.into();
             self.next = walked.next;
@@ -281,7 +277,7 @@ impl GitOpsGrpc {
         let position = match token {
             "" => Position {
                 commit: match &wanted.branch {
-                    Some(branch) if history => Some(repository.fetch(branch).await.map_err(problem)?),
+                    Some(branch) if history => Some(repository.fetch(branch).await?),
                     _ => None,
                 },
                 ..Position::default()
@@ -290,7 +286,7 @@ impl GitOpsGrpc {
         };
         if !token.is_empty()
             && let Some(commit) = &position.commit
-            && !repository.ensure(commit).await.map_err(problem)?
+            && !repository.ensure(commit).await?
         {
             // The branch was written anew since.
             return Err(ApiError::invalid(
@@ -373,7 +369,7 @@ impl GitOpsGrpc {
         if claims > 0 && self.ours(repository.name(), commit).await?.len() == claims {
             return Ok(None);
         }
-        let parts = repository.changed(&commit.id).await.map_err(problem)?;
+        let parts = repository.changed(&commit.id).await?;
         let name = |name: &Option<Name>| name.clone().map(String::from).unwrap_or_default();
         let shown = history::narrow(
             history::attribute(commit, parts),

@@ -2,7 +2,7 @@
 
 use slipway_edit::{Folder, InvalidEdit, Reference};
 use slipway_ledger::Snapshot;
-use slipway_model::{Actor, BranchName, CommitSha, Principal};
+use slipway_model::{Actor, BranchName, Principal};
 use slipway_proto::{
     common::v1::{Image as WireImage, waiting_on::Kind},
     gitops::v1 as proto,
@@ -16,8 +16,7 @@ use crate::{
     images::Mismatch,
     message::{self, MAX_SUBJECT},
     pull_request::ModeRefusal,
-    render::RenderError,
-    repository::{Problem, Repository},
+    repository::Repository,
 };
 
 impl From<Refusal> for ApiError {
@@ -25,19 +24,6 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Unknown(id) => Self::not_found("change", id),
             Refusal::Exists(id) => Self::exists("change", id),
-        }
-    }
-}
-
-impl From<RenderError> for ApiError {
-    fn from(error: RenderError) -> Self {
-        match &error {
-            RenderError::CommitNotFound(commit) => commit_not_found(commit),
-            RenderError::Refused(reason) => Self::precondition(reason.code.as_str(), reason),
-            RenderError::Outside(_) => Self::precondition("OUTSIDE_REPOSITORY", error),
-            RenderError::Failed(_) => Self::precondition("RENDER_FAILED", error),
-            RenderError::NoKustomize(_) => Self::precondition("KUSTOMIZE_MISSING", error),
-            RenderError::Unavailable(reason) => unavailable(reason),
         }
     }
 }
@@ -58,31 +44,6 @@ impl From<Mismatch> for ApiError {
             Mismatch::Invalid(_) => Self::precondition("IMAGE_INVALID", mismatch),
         }
     }
-}
-
-pub(super) fn commit_not_found(commit: &CommitSha) -> ApiError {
-    ApiError::precondition(
-        "COMMIT_NOT_FOUND",
-        format!("commit {commit} is on no branch of the repository"),
-    )
-}
-
-pub(super) fn problem(problem: Problem) -> ApiError {
-    match problem {
-        Problem::Final(reason) => ApiError::precondition(reason.code.as_str(), reason),
-        problem => unavailable(&problem.reason()),
-    }
-}
-
-pub(super) fn unavailable(reason: &change::Reason) -> ApiError {
-    match reason.code {
-        change::Code::Internal => ApiError::internal(reason.message.clone()),
-        _ => ApiError::unavailable(reason),
-    }
-}
-
-pub(super) fn refused(reason: change::Reason) -> ApiError {
-    ApiError::precondition(reason.code.as_str(), reason)
 }
 
 pub(super) fn branch(repository: &Repository, text: &str) -> Result<BranchName, ApiError> {
@@ -182,10 +143,7 @@ fn to_proto(change: &Snapshot<Change>) -> proto::Change {
         id: change.id.to_string(),
         etag: change.etag(),
         status: status.into(),
-        reason: state
-            .reason
-            .as_ref()
-            .map(|reason| convert::reason(reason.code.as_str(), &reason.message)),
+        reason: state.reason.as_ref().map(convert::reason),
         commit: text(state.commit.as_ref()),
         no_op: state.no_op,
         source: proto::change::Source::Ledger.into(),

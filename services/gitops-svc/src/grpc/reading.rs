@@ -4,19 +4,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use slipway_edit::{Difference, Found, Place};
 use slipway_ledger::{ListFilter, Page, Snapshot};
-use slipway_model::{BranchName, CommitSha, Name};
+use slipway_model::{BranchName, CommitSha, Name, Reason};
 use slipway_proto::gitops::v1 as proto;
 use slipway_server::{Action, ApiError, Caller, Resource as _, convert};
 
 use super::{
     GitOpsGrpc, changes,
     edits::{found_to_proto, place},
-    messages::{branch, commit_not_found, commit_to_proto, folder, problem},
+    messages::{branch, commit_to_proto, folder},
 };
 use crate::{
     change::{self, Change},
     history,
     images::effective,
+    render,
     repository::Repository,
 };
 
@@ -63,15 +64,12 @@ impl GitOpsGrpc {
         };
         let commit = match convert::optional::<CommitSha>("commit", &request.commit)? {
             Some(commit) => {
-                if !repository.ensure(&commit).await.map_err(problem)? {
-                    return Err(commit_not_found(&commit));
+                if !repository.ensure(&commit).await? {
+                    return Err(render::commit_not_found(&commit).into());
                 }
                 commit
             }
-            None => repository
-                .fetch(&branch(repository, &request.branch)?)
-                .await
-                .map_err(problem)?,
+            None => repository.fetch(&branch(repository, &request.branch)?).await?,
         };
         let found = changes::found(repository, &commit, &place).await?;
         let images = match &place {
@@ -120,13 +118,12 @@ impl GitOpsGrpc {
         let branch = branch(repository, &request.branch)?;
         let service = convert::name_filter("service", &request.service)?;
         let environments = environments(repository, &request.environments)?;
-        let commit = repository.fetch(&branch).await.map_err(problem)?;
+        let commit = repository.fetch(&branch).await?;
         let services: Vec<Name> = match service {
             Some(service) => vec![service],
             None => repository
                 .services(&commit)
-                .await
-                .map_err(problem)?
+                .await?
                 .into_iter()
                 .take(MAX_SERVICES)
                 .collect(),
@@ -142,10 +139,8 @@ impl GitOpsGrpc {
                 let found = if may(environment) {
                     self.side(repository, &commit, &service, environment).await?
                 } else {
-                    Err(convert::reason(
-                        "PERMISSION_DENIED",
-                        "the role to read it is missing",
-                    ))
+                    let denied = Reason::new("PERMISSION_DENIED", "the role to read it is missing");
+                    Err(convert::reason(&denied))
                 };
                 sides.push((environment.clone(), found));
             }
@@ -204,13 +199,16 @@ impl GitOpsGrpc {
     ) -> Result<Images, ApiError> {
         let place = match repository.layout().place(service, environment) {
             Ok(place) => place,
-            Err(error) => return Ok(Err(convert::reason("PLACE_INVALID", error.to_string()))),
+            Err(error) => {
+                let reason = Reason::new("PLACE_INVALID", error.to_string());
+                return Ok(Err(convert::reason(&reason)));
+            }
         };
-        Ok(match repository.images(commit, &place).await.map_err(problem)? {
+        Ok(match repository.images(commit, &place).await? {
             Ok(found) => Ok((place, found)),
             // The environment does not have the service.
             Err(reason) if reason.code == change::Code::FileNotFound => Ok((place, Vec::new())),
-            Err(reason) => Err(convert::reason(reason.code.as_str(), reason.message)),
+            Err(reason) => Err(convert::reason(&reason)),
         })
     }
 
@@ -251,14 +249,14 @@ impl GitOpsGrpc {
             && !open.is_empty()
             && looked < MAX_LOOKED
         {
-            let walked = repository.walk(&at, "", 50, 50).await.map_err(problem)?;
+            let walked = repository.walk(&at, "", 50, 50).await?;
             looked += walked.looked;
             from = walked.next;
             for commit in walked.commits {
                 if open.is_empty() {
                     break;
                 }
-                let parts = repository.changed(&commit.id).await.map_err(problem)?;
+                let parts = repository.changed(&commit.id).await?;
                 let parts = history::attribute(&commit, parts);
                 let brought = |wanted: &Wanted| {
                     parts.iter().find(|part| {

@@ -14,15 +14,15 @@ use std::{
 
 use slipway_edit::Difference;
 use slipway_ledger::EffectRun;
-use slipway_model::{BranchName, CommitSha, Timestamp};
+use slipway_model::{BranchName, CommitSha, Fault, Reason, Timestamp};
 
 use super::{News, branch};
 use crate::{
-    change::{Change, Code, Command, Effect, Outcome, Reason, Request, State},
+    change::{Change, Code, Command, Effect, Outcome, Request, State},
     config::PullRequestsConfig,
-    github::{Github, Trouble},
+    github::{Github, No},
     message,
-    repository::{Applied, Plan, Problem, Repository},
+    repository::{Applied, Plan, Repository},
 };
 
 /// The longest pause from look to look within a run.
@@ -58,7 +58,7 @@ impl Forge {
     }
 
     /// The head of a branch, perhaps as others fetched it a moment ago.
-    async fn head(&self, branch: &BranchName) -> Result<CommitSha, Problem> {
+    async fn head(&self, branch: &BranchName) -> Result<CommitSha, Fault<Reason>> {
         let known = {
             let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
             heads
@@ -72,7 +72,7 @@ impl Forge {
         self.fresh_head(branch).await
     }
 
-    async fn fresh_head(&self, branch: &BranchName) -> Result<CommitSha, Problem> {
+    async fn fresh_head(&self, branch: &BranchName) -> Result<CommitSha, Fault<Reason>> {
         let at = Instant::now();
         let head = self.repository.fetch(branch).await?;
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,45 +83,20 @@ impl Forge {
 
 /// Why a run came to no news.
 enum Halt {
-    /// The answer is no, and stays no.
-    Final(Reason),
-    /// We are not let in, which a new token may change.
-    Refused(Reason),
-    Later {
-        reason: Reason,
-        not_before: Option<Timestamp>,
-    },
+    Fault(Fault<Reason>),
     /// The state has gone on.
     Cancelled,
 }
 
-impl From<Problem> for Halt {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::Final(reason) if reason.code == Code::CredentialsRefused => Self::Refused(reason),
-            Problem::Final(reason) => Self::Final(reason),
-            problem => Self::Later {
-                reason: problem.reason(),
-                not_before: None,
-            },
-        }
+impl From<Fault<Reason>> for Halt {
+    fn from(fault: Fault<Reason>) -> Self {
+        Self::Fault(fault)
     }
 }
 
-impl From<Trouble> for Halt {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Limited { reason, until } => Self::Later {
-                reason,
-                not_before: Some(until),
-            },
-            Trouble::Transient(reason) => Self::Later {
-                reason,
-                not_before: None,
-            },
-            Trouble::Unauthorized(reason) => Self::Refused(reason),
-            trouble => Self::Final(trouble.reason()),
-        }
+impl From<Fault<No>> for Halt {
+    fn from(fault: Fault<No>) -> Self {
+        Self::Fault(fault.map(|no| no.reason))
     }
 }
 
@@ -163,13 +138,17 @@ impl Flow<'_> {
         let news = match told {
             Ok(news) => news,
             Err(Halt::Cancelled) => None,
-            Err(Halt::Refused(reason)) if !patient => Some(News::Ended(Outcome::Failed(reason))),
-            Err(Halt::Final(reason)) => Some(News::Ended(Outcome::Failed(reason))),
-            Err(Halt::Refused(reason)) => Some(postponed(reason, None)),
-            Err(Halt::Later { reason, not_before }) => Some(postponed(reason, not_before)),
+            // We are not let in, which a new token may change.
+            Err(Halt::Fault(Fault::Permanent(reason)))
+                if patient && reason.code == Code::CredentialsRefused =>
+            {
+                Some(postponed(reason, None))
+            }
+            Err(Halt::Fault(Fault::Permanent(reason))) => Some(News::Ended(Outcome::Failed(reason))),
+            Err(Halt::Fault(Fault::Transient { error, not_before })) => Some(postponed(error, not_before)),
         };
         if let Some(News::Postponed { reason, .. }) = &news {
-            tracing::info!(id = %self.run.id, code = reason.code.as_str(), %reason, "a pull request has to wait");
+            tracing::info!(id = %self.run.id, code = reason.code, error = %reason, "a pull request has to wait");
         }
         news.map(Command::PullRequest)
     }
@@ -203,12 +182,13 @@ impl Work<'_> {
                     Ok(self.forge.github.delete_branch(&self.branch).await?)
                 }
                 Ok(_) => Ok(()),
-                Err(Problem::Final(reason)) if reason.code == Code::BranchNotFound => Ok(()),
-                Err(problem) => Err(Halt::from(problem)),
+                Err(Fault::Permanent(reason)) if reason.code == Code::BranchNotFound => Ok(()),
+                Err(fault) => Err(Halt::from(fault)),
             }
         };
-        if let Err(Halt::Final(reason) | Halt::Refused(reason) | Halt::Later { reason, .. }) = swept.await {
-            tracing::warn!(id = %self.run.id, %reason, "the branch could not be taken away");
+        if let Err(Halt::Fault(fault)) = swept.await {
+            let Reason { code, message } = fault.error();
+            tracing::warn!(id = %self.run.id, code, error = message, "the branch could not be taken away");
         }
     }
 
@@ -224,8 +204,9 @@ impl Work<'_> {
     /// A branch that may not be deleted stays.
     async fn delete_branch(&self, number: u64) -> Result<(), Halt> {
         match self.forge.github.delete_branch(&self.branch).await {
-            Err(Trouble::Final(reason)) => {
-                tracing::warn!(id = %self.run.id, number, %reason, "a pull request's branch stays");
+            Err(Fault::Permanent(no)) if no.status != No::UNAUTHORIZED => {
+                let Reason { code, message } = &no.reason;
+                tracing::warn!(id = %self.run.id, number, code, error = message, "a pull request's branch stays");
                 Ok(())
             }
             result => Ok(result?),
@@ -240,7 +221,7 @@ impl Work<'_> {
         };
         let (_, mut applied) = self.forge.repository.apply(head, vec![plan]).await?;
         applied.pop().ok_or_else(|| {
-            Halt::Final(Reason::new(
+            Halt::from(Fault::refused(
                 Code::Internal,
                 "the edits came to nothing that is known",
             ))

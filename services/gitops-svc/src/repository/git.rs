@@ -5,11 +5,11 @@
 
 use std::{ffi::OsStr, path::Path, time::Duration};
 
-use slipway_model::{BranchName, CommitSha};
+use slipway_model::{BranchName, CommitSha, Fault, Reason};
 
-use super::remote::{self, Problem};
+use super::remote::{self, Moved};
 use crate::{
-    change::{Code, Reason},
+    change::Code,
     config::RepositoryConfig,
     credentials::Access,
     process::{Output, ProcessError, Program},
@@ -98,7 +98,7 @@ const FETCH: [&str; 9] = [
 
 impl Git<'_> {
     /// Makes the mirror.
-    pub(super) async fn init(&self) -> Result<(), Problem> {
+    pub(super) async fn init(&self) -> Result<(), Fault<Reason>> {
         let init = base(self.mirror).args(["init", "--quiet", "--bare"]);
         checked(init.run().await)?;
         // A gc that outlives its caller would be nobody's child.
@@ -109,7 +109,7 @@ impl Git<'_> {
     }
 
     /// Brings branches, by their refs below `refs/heads/` or a pattern, and forgets those that are no longer there.
-    pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<(), Problem> {
+    pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<Moved, Fault<Reason>> {
         let depth = match history {
             History::New => None,
             History::Latest => Some("--depth=1".to_owned()),
@@ -132,11 +132,11 @@ impl Git<'_> {
         if history == History::Latest && output.stderr.contains("filtering not recognized") {
             self.keep_files().await?;
         }
-        finished(output).map(|_| ())
+        remote::fetch_answer(output.success, &output.stderr)
     }
 
     /// From now on files come with their commits: the remote does not hand them out one by one.
-    pub(super) async fn keep_files(&self) -> Result<(), Problem> {
+    pub(super) async fn keep_files(&self) -> Result<(), Fault<Reason>> {
         for key in ["remote.origin.promisor", "remote.origin.partialclonefilter"] {
             let unset = base(self.mirror).args(["config", "--unset-all", key]);
             // Absent is as well.
@@ -146,7 +146,7 @@ impl Git<'_> {
     }
 
     /// Brings files that were left out, all in one exchange. As git does it for itself, one by one.
-    pub(super) async fn fetch_objects(&self, objects: &[gix::ObjectId]) -> Result<(), Problem> {
+    pub(super) async fn fetch_objects(&self, objects: &[gix::ObjectId]) -> Result<(), Fault<Reason>> {
         let mut fetch = vec!["-c", "fetch.negotiationAlgorithm=noop"];
         fetch.extend(FETCH);
         fetch.extend([NO_FILES, "--stdin", "origin"]);
@@ -155,7 +155,7 @@ impl Git<'_> {
     }
 
     /// Whether the remote has the commit at all, on a branch or not. Brings it, alone.
-    pub(super) async fn probe(&self, commit: &CommitSha) -> Result<bool, Problem> {
+    pub(super) async fn probe(&self, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
         let mut fetch = FETCH.to_vec();
         fetch.extend(["--depth=1", NO_FILES, "origin", commit.as_str()]);
         let output = self.ask(&fetch).await?;
@@ -163,7 +163,7 @@ impl Git<'_> {
     }
 
     /// The remote's branches.
-    pub(super) async fn branches(&self) -> Result<Vec<String>, Problem> {
+    pub(super) async fn branches(&self) -> Result<Vec<String>, Fault<Reason>> {
         let output = finished(self.ask(&["ls-remote", "--heads", "origin"]).await?)?;
         let names = String::from_utf8_lossy(&output.stdout)
             .lines()
@@ -178,7 +178,7 @@ impl Git<'_> {
         branch: &BranchName,
         old: &CommitSha,
         new: &CommitSha,
-    ) -> Result<(), Problem> {
+    ) -> Result<Moved, Fault<Reason>> {
         let push = [
             // The mirror then knows where the branch is, without a fetch.
             "-c",
@@ -201,25 +201,29 @@ impl Git<'_> {
         )
     }
 
-    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Problem> {
+    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Fault<Reason>> {
         self.ask_with(arguments, &[]).await
     }
 
     /// Runs git against the remote; a second time when the credentials were refused and there are newer ones.
-    async fn ask_with<A: AsRef<OsStr>>(&self, arguments: &[A], input: &[u8]) -> Result<Output, Problem> {
+    async fn ask_with<A: AsRef<OsStr>>(
+        &self,
+        arguments: &[A],
+        input: &[u8],
+    ) -> Result<Output, Fault<Reason>> {
         let run = async || {
             let program = self.remote().await?.args(arguments).input(input);
             program.run().await.map_err(|error| failed(&error))
         };
         let output = run().await?;
-        if !output.success && refuses_us(&output.stderr) && self.access.refused().await {
+        if !output.success && remote::refuses_us(&output.stderr) && self.access.refused().await {
             return run().await;
         }
         Ok(output)
     }
 
     /// git with the remote's address and credentials.
-    async fn remote(&self) -> Result<Program, Problem> {
+    async fn remote(&self) -> Result<Program, Fault<Reason>> {
         let url = self.config.url.as_str();
         let mut settings = vec![("remote.origin.url".to_owned(), url.to_owned())];
         let credentials = self.access.environment().await?;
@@ -236,10 +240,6 @@ impl Git<'_> {
         }
         Ok(program)
     }
-}
-
-fn refuses_us(stderr: &str) -> bool {
-    matches!(remote::problem(stderr), Problem::Final(reason) if reason.code == Code::CredentialsRefused)
 }
 
 /// git without this machine's and this user's settings.
@@ -259,31 +259,31 @@ fn base(mirror: &Path) -> Program {
     program
 }
 
-fn checked(result: Result<Output, ProcessError>) -> Result<Output, Problem> {
+fn checked(result: Result<Output, ProcessError>) -> Result<Output, Fault<Reason>> {
     finished(result.map_err(|error| failed(&error))?)
 }
 
-fn finished(output: Output) -> Result<Output, Problem> {
+fn finished(output: Output) -> Result<Output, Fault<Reason>> {
     if output.success {
         Ok(output)
     } else {
-        Err(remote::fetch_problem(&output.stderr))
+        Err(remote::fault(&output.stderr))
     }
 }
 
 /// Packs what many pushes and fetches have left lying about, when git finds it is much; and only then does much.
 /// Nothing that a push under way may need goes: what nobody refers to stays for two weeks.
-pub(super) async fn tidy(mirror: &Path) -> Result<(), Problem> {
+pub(super) async fn tidy(mirror: &Path) -> Result<(), Fault<Reason>> {
     let mut gc = base(mirror).args(TIDY);
     // Others wait for none of it.
     gc.timeout = TIDY_TIMEOUT;
     checked(gc.run().await).map(|_| ())
 }
 
-fn failed(error: &ProcessError) -> Problem {
+fn failed(error: &ProcessError) -> Fault<Reason> {
     let code = match error {
         ProcessError::Timeout { .. } => Code::RemoteUnreachable,
         _ => Code::Internal,
     };
-    Problem::Transient(Reason::new(code, error.to_string()))
+    Fault::unavailable(code, error.to_string())
 }

@@ -8,10 +8,10 @@ use gix::{
     objs::{TreeRefIter, commit::MessageRef},
 };
 use slipway_edit::{Found, KUSTOMIZATION_NAMES, Place};
-use slipway_model::{CommitSha, Name, Timestamp};
+use slipway_model::{CommitSha, Fault, Name, Reason, Timestamp};
 
 use super::{
-    Problem, Repository,
+    Repository,
     objects::{self, MirrorError, broken},
 };
 use crate::{
@@ -60,7 +60,7 @@ impl Repository {
         path: &str,
         most: usize,
         looked: usize,
-    ) -> Result<Walked, Problem> {
+    ) -> Result<Walked, Fault<Reason>> {
         let mut more = true;
         loop {
             let (from, path) = (from.clone(), path.to_owned());
@@ -80,14 +80,17 @@ impl Repository {
 
     /// What a commit changed, by the configured places; kustomizations that belong to none are told without service
     /// and environment.
-    pub(crate) async fn changed(self: &Arc<Self>, commit: &CommitSha) -> Result<Vec<Part>, Problem> {
+    pub(crate) async fn changed(self: &Arc<Self>, commit: &CommitSha) -> Result<Vec<Part>, Fault<Reason>> {
         let (commit, this) = (commit.clone(), Arc::clone(self));
         self.objects(move |objects, _| changed(objects, &commit, this.layout()))
             .await
     }
 
     /// The services that the configured places find in a commit's tree.
-    pub(crate) async fn services(self: &Arc<Self>, commit: &CommitSha) -> Result<BTreeSet<Name>, Problem> {
+    pub(crate) async fn services(
+        self: &Arc<Self>,
+        commit: &CommitSha,
+    ) -> Result<BTreeSet<Name>, Fault<Reason>> {
         let (commit, this) = (commit.clone(), Arc::clone(self));
         self.objects(move |objects, _| {
             let files = files(objects, objects::tree_of(objects, objects::object_id(&commit)?)?)?;

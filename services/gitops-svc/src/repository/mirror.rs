@@ -8,10 +8,10 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use gix::ObjectId;
-use slipway_model::{BranchName, CommitSha};
+use slipway_model::{BranchName, CommitSha, Fault, Reason};
 
 use super::{
-    Problem, Reach, Repository,
+    Moved, Reach, Repository,
     git::History,
     internal, mirror_problem,
     objects::{self, MirrorError},
@@ -46,7 +46,7 @@ pub(super) struct Lengthened {
 
 impl Repository {
     /// Brings a branch, or all of them.
-    pub(super) async fn bring(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Problem> {
+    pub(super) async fn bring(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Fault<Reason>> {
         let _turn = self.turn.lock().await;
         if !self.is_there() {
             std::fs::create_dir_all(&self.mirror)
@@ -75,10 +75,10 @@ impl Repository {
     }
 
     /// Branches that were not here before: their latest commits, or all of them where the remote cannot cut.
-    async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Problem> {
+    async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Fault<Reason>> {
         match self.take(branches, History::Latest).await {
-            Err(Problem::Transient(reason) | Problem::Final(reason)) if remote::wants_it_whole(&reason) => {
-                tracing::info!(repository = self.name, %reason, "the remote hands out whole histories only");
+            Err(fault) if remote::wants_it_whole(fault.error()) => {
+                tracing::info!(repository = self.name, error = %fault, "the remote hands out whole histories only");
                 self.git().keep_files().await?;
                 self.take(branches, History::New).await
             }
@@ -86,19 +86,19 @@ impl Repository {
         }
     }
 
-    async fn take(&self, branches: &[String], history: History) -> Result<(), Problem> {
+    async fn take(&self, branches: &[String], history: History) -> Result<(), Fault<Reason>> {
         let mut tries = 0;
         loop {
             match self.git().fetch(branches, history).await {
                 // Our own push records where the remote's branch is at the same time.
-                Err(Problem::LostRace) if tries < LOCK_TRIES => {
+                Ok(Moved::LostRace) if tries < LOCK_TRIES => {
                     tries += 1;
                     tokio::time::sleep(LOCK_WAIT).await;
                 }
-                Err(Problem::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
+                Ok(Moved::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
                 result => {
                     self.tidy.wrote(&self.mirror);
-                    return result;
+                    return result.map(|_| ());
                 }
             }
         }
@@ -109,12 +109,12 @@ impl Repository {
     ///
     /// # Errors
     /// When the remote cannot be reached.
-    pub(crate) async fn deepen(self: &Arc<Self>, by: u32) -> Result<bool, Problem> {
+    pub(crate) async fn deepen(self: &Arc<Self>, by: u32) -> Result<bool, Fault<Reason>> {
         let lengthened = self.lengthen(History::Further(by.max(1))).await?;
         Ok(lengthened.changed && lengthened.more)
     }
 
-    pub(super) async fn lengthen(self: &Arc<Self>, history: History) -> Result<Lengthened, Problem> {
+    pub(super) async fn lengthen(self: &Arc<Self>, history: History) -> Result<Lengthened, Fault<Reason>> {
         let nothing = Lengthened {
             changed: false,
             more: false,
@@ -136,7 +136,7 @@ impl Repository {
         let names: Vec<String> = here.into_iter().map(|(name, _)| name).collect();
         match self.take(&names, history).await {
             // One of them is gone: only what is still there counts.
-            Err(Problem::Final(reason)) if reason.code == crate::change::Code::BranchNotFound => {
+            Err(Fault::Permanent(reason)) if reason.code == crate::change::Code::BranchNotFound => {
                 let there: HashSet<String> = self.git().branches().await?.into_iter().collect();
                 let names: Vec<String> = names.into_iter().filter(|name| there.contains(name)).collect();
                 if names.is_empty() {
@@ -154,7 +154,7 @@ impl Repository {
         })
     }
 
-    async fn boundary(self: &Arc<Self>) -> Result<HashSet<ObjectId>, Problem> {
+    async fn boundary(self: &Arc<Self>) -> Result<HashSet<ObjectId>, Fault<Reason>> {
         if !self.is_there() {
             return Ok(HashSet::new());
         }
@@ -165,7 +165,7 @@ impl Repository {
     ///
     /// # Errors
     /// `Ok(false)` when the remote does not have it.
-    pub(crate) async fn ensure(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Problem> {
+    pub(crate) async fn ensure(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
         if self.is_there() && self.reach(commit).await? == Reach::OnBranch {
             return Ok(true);
         }
@@ -191,7 +191,7 @@ impl Repository {
         }
     }
 
-    async fn reach(self: &Arc<Self>, commit: &CommitSha) -> Result<Reach, Problem> {
+    async fn reach(self: &Arc<Self>, commit: &CommitSha) -> Result<Reach, Fault<Reason>> {
         let commit = commit.clone();
         self.objects(move |objects, _| reach::reach(objects, &commit))
             .await
@@ -228,7 +228,7 @@ impl Repository {
     pub(super) async fn objects<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Fn(&gix::Repository, &Committer) -> Result<T, MirrorError> + Send + Sync + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, Fault<Reason>> {
         let work = Arc::new(work);
         let mut brought: HashSet<ObjectId> = HashSet::new();
         for _ in 0..MAX_EXCHANGES {

@@ -19,15 +19,15 @@ use std::{
 };
 
 use slipway_edit::{Difference, Edit, Found, Place};
-use slipway_model::{BranchName, CommitSha, Id};
+use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use slipway_server::ConfigError;
 
 pub(crate) use objects::{Applied, Leaf, Plan};
-pub(crate) use remote::{Problem, words};
+pub(crate) use remote::{Moved, words};
 
 use self::{git::Git, objects::MirrorError, reach::Reach, tidy::Tidy};
 use crate::{
-    change::{Code, Reason},
+    change::Code,
     config::{PullRequestsConfig, RepositoryConfig},
     credentials::Access,
     signing::Committer,
@@ -105,18 +105,21 @@ impl Repository {
     }
 
     /// Brings the branch and gives its head.
-    pub(crate) async fn fetch(self: &Arc<Self>, branch: &BranchName) -> Result<CommitSha, Problem> {
+    pub(crate) async fn fetch(self: &Arc<Self>, branch: &BranchName) -> Result<CommitSha, Fault<Reason>> {
         self.bring(Some(branch)).await?;
         self.tracked(branch).await?.ok_or_else(|| {
-            Problem::Final(Reason::new(
+            Fault::refused(
                 Code::BranchNotFound,
                 format!("the repository has no branch {branch}"),
-            ))
+            )
         })
     }
 
     /// Where the branch was when this process last heard of it; a push from there shows whether it still is.
-    pub(crate) async fn tracked(self: &Arc<Self>, branch: &BranchName) -> Result<Option<CommitSha>, Problem> {
+    pub(crate) async fn tracked(
+        self: &Arc<Self>,
+        branch: &BranchName,
+    ) -> Result<Option<CommitSha>, Fault<Reason>> {
         if !self.is_there() {
             return Ok(None);
         }
@@ -126,7 +129,7 @@ impl Repository {
     }
 
     /// Whether the mirror has the commit.
-    pub(crate) async fn has_commit(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Problem> {
+    pub(crate) async fn has_commit(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
         if !self.is_there() {
             return Ok(false);
         }
@@ -140,7 +143,7 @@ impl Repository {
         self: &Arc<Self>,
         head: &CommitSha,
         plans: Vec<Plan>,
-    ) -> Result<(CommitSha, Vec<Applied>), Problem> {
+    ) -> Result<(CommitSha, Vec<Applied>), Fault<Reason>> {
         let head = head.clone();
         self.tidy.wrote(&self.mirror);
         self.objects(move |objects, committer| objects::apply(objects, &head, &plans, committer))
@@ -153,7 +156,7 @@ impl Repository {
         branch: &BranchName,
         old: &CommitSha,
         new: &CommitSha,
-    ) -> Result<(), Problem> {
+    ) -> Result<Moved, Fault<Reason>> {
         self.git().push(branch, old, new).await
     }
 
@@ -163,7 +166,7 @@ impl Repository {
         base: Option<&CommitSha>,
         head: &CommitSha,
         wanted: HashSet<Id>,
-    ) -> Result<HashMap<Id, CommitSha>, Problem> {
+    ) -> Result<HashMap<Id, CommitSha>, Fault<Reason>> {
         let mut steps = mirror::STEPS.iter();
         loop {
             let (base, from, wanted) = (base.cloned(), head.clone(), wanted.clone());
@@ -182,7 +185,7 @@ impl Repository {
         self: &Arc<Self>,
         commit: &CommitSha,
         edits: Vec<Edit>,
-    ) -> Result<Vec<Difference>, Problem> {
+    ) -> Result<Vec<Difference>, Fault<Reason>> {
         let commit = commit.clone();
         self.objects(move |objects, _| objects::differences(objects, &commit, &edits))
             .await
@@ -193,7 +196,7 @@ impl Repository {
         self: &Arc<Self>,
         commit: &CommitSha,
         place: &Place,
-    ) -> Result<Result<Vec<Found>, Reason>, Problem> {
+    ) -> Result<Result<Vec<Found>, Reason>, Fault<Reason>> {
         let (commit, place) = (commit.clone(), place.clone());
         self.objects(move |objects, _| objects::images(objects, &commit, &place))
             .await
@@ -206,7 +209,7 @@ impl Repository {
         max_bytes: u64,
         max_files: usize,
         mut each: impl FnMut(&str, Leaf) -> Result<(), Reason> + Send + 'static,
-    ) -> Result<Result<(), Reason>, Problem> {
+    ) -> Result<Result<(), Reason>, Fault<Reason>> {
         let wanted = commit.clone();
         self.objects(move |objects, _| objects::has_leaves(objects, &wanted, max_files))
             .await?;
@@ -223,14 +226,14 @@ impl Repository {
 }
 
 /// Something here is at fault, perhaps not for long.
-fn internal(message: String) -> Problem {
-    Problem::Transient(Reason::new(Code::Internal, message))
+fn internal(message: String) -> Fault<Reason> {
+    Fault::unavailable(Code::Internal, message)
 }
 
 /// What the mirror's own state means for those who wanted something of it.
-fn mirror_problem(error: &MirrorError) -> Problem {
+fn mirror_problem(error: &MirrorError) -> Fault<Reason> {
     match error {
-        MirrorError::Full(_) => Problem::Final(Reason::new(Code::StorageFull, error.to_string())),
+        MirrorError::Full(_) => Fault::refused(Code::StorageFull, error.to_string()),
         _ => internal(error.to_string()),
     }
 }

@@ -3,30 +3,16 @@
 //! Remotes say the same thing in many words; those here were seen at git itself, GitHub, GitLab, Bitbucket,
 //! Gitea and Azure DevOps.
 
-use crate::change::{Code, Reason};
+use slipway_model::{Fault, Reason};
 
-/// What went wrong at the remote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Problem {
+use crate::change::Code;
+
+/// What came of moving a ref, at the remote or in the mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Yes,
     /// Somebody else pushed first: fetch, apply again, push again.
     LostRace,
-    /// The answer is no, and stays no.
-    Final(Reason),
-    /// Worth another try.
-    Transient(Reason),
-}
-
-impl Problem {
-    /// For those who only want to tell it.
-    pub(crate) fn reason(self) -> Reason {
-        match self {
-            Self::LostRace => Reason::new(
-                Code::RemoteUnreachable,
-                "somebody else is writing at the same time",
-            ),
-            Self::Final(reason) | Self::Transient(reason) => reason,
-        }
-    }
 }
 
 /// What we say of a remote's own words is cut at this length.
@@ -203,34 +189,47 @@ const FINAL: &[(Code, &[&str])] = &[
 ];
 
 /// Reads `git push --porcelain`'s answer for the one ref that was pushed.
-pub(crate) fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<(), Problem> {
+pub(crate) fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, Fault<Reason>> {
     // <flag> TAB <from>:<to> TAB <summary> (<reason>)
     let line = stdout
         .lines()
         .find(|line| line.contains(":refs/heads/") && line.get(1..2) == Some("\t"));
     if success {
-        return Ok(());
+        return Ok(Moved::Yes);
     }
     let Some(line) = line else {
-        return Err(problem(stderr));
+        return not_moved(sorted(stderr));
     };
     match line.as_bytes().first() {
         // The remote has taken it (or had it), and git complains of something else.
-        Some(b' ' | b'*' | b'=') => Ok(()),
+        Some(b' ' | b'*' | b'=') => Ok(Moved::Yes),
         _ => {
             // The ref's own reason first: a hook may print anything.
             let reason = line.rsplit('\t').next().unwrap_or_default();
-            Err(rejected(reason, stderr))
+            not_moved(rejected(reason, stderr))
         }
     }
 }
 
-/// What a rejected ref means, by the reason that stands beside it and what the remote printed.
-fn rejected(reason: &str, stderr: &str) -> Problem {
+/// Reads the answer of a fetch, which moves refs here.
+pub(crate) fn fetch_answer(success: bool, stderr: &str) -> Result<Moved, Fault<Reason>> {
+    if success {
+        Ok(Moved::Yes)
+    } else {
+        not_moved(sorted_here(stderr))
+    }
+}
+
+fn not_moved(why: Option<Fault<Reason>>) -> Result<Moved, Fault<Reason>> {
+    why.map_or(Ok(Moved::LostRace), Err)
+}
+
+/// What a rejected ref means, by the reason that stands beside it and what the remote printed; `None`: a lost race.
+fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
     let both = format!("{reason}\n{stderr}");
     let (short, long) = (reason.to_lowercase(), both.to_lowercase());
     if any(&long, PASSES) {
-        return Problem::Transient(Reason::new(Code::RemoteUnreachable, words(&both)));
+        return Some(passing(&both));
     }
     // A hook's words, or the forge's rules: free text, in which only the forges' own sentences count.
     if any(&short, &["hook", "rule violations", "denied by"]) {
@@ -247,42 +246,43 @@ fn rejected(reason: &str, stderr: &str) -> Problem {
         } else {
             Code::PushRefused
         };
-        return no(code, &both);
+        return Some(no(code, &both));
     }
     if any(&short, COMMIT_RULES) {
-        return no(Code::PushRefused, &both);
+        return Some(no(Code::PushRefused, &both));
     }
     if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&long, texts)) {
-        return no(*code, &both);
+        return Some(no(*code, &both));
     }
     if any(&short, LOST_RACE) {
-        return Problem::LostRace;
+        return None;
     }
-    problem_in(&short)
-        .map(|code| no(code, &both))
-        .unwrap_or_else(|| problem(&both))
+    match code_of(&short) {
+        Some(code) => Some(no(code, &both)),
+        None => sorted(&both),
+    }
 }
 
-/// Reads what git printed when it failed before any ref was answered for.
-pub(crate) fn problem(stderr: &str) -> Problem {
+/// Reads what git printed when it failed before any ref was answered for; `None`: a lost race.
+fn sorted(stderr: &str) -> Option<Fault<Reason>> {
     let lower = stderr.to_lowercase();
     if any(&lower, PASSES) {
-        return Problem::Transient(Reason::new(Code::RemoteUnreachable, words(stderr)));
+        return Some(passing(stderr));
     }
     if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&lower, texts)) {
-        return no(*code, stderr);
+        return Some(no(*code, stderr));
     }
     if any(&lower, LOST_RACE) {
-        return Problem::LostRace;
+        return None;
     }
-    match problem_in(&lower) {
+    Some(match code_of(&lower) {
         Some(code) => no(code, stderr),
-        None => Problem::Transient(Reason::new(Code::RemoteUnreachable, words(stderr))),
-    }
+        None => passing(stderr),
+    })
 }
 
-/// As [`problem`], for what writes here and only reads there: a full disk is ours, unless the remote says it of its own.
-pub(crate) fn fetch_problem(stderr: &str) -> Problem {
+/// As [`sorted`], for what writes here and only reads there: a full disk is ours, unless the remote says it of its own.
+fn sorted_here(stderr: &str) -> Option<Fault<Reason>> {
     let ours: String = stderr
         .lines()
         .filter(|line| !line.trim_start().starts_with("remote:"))
@@ -290,13 +290,32 @@ pub(crate) fn fetch_problem(stderr: &str) -> Problem {
         .join("\n")
         .to_lowercase();
     if any(&ours, &["no space left", "disk quota exceeded"]) {
-        return no(Code::StorageFull, stderr);
+        return Some(no(Code::StorageFull, stderr));
     }
     if any(&ours, &["read-only file system"]) {
         let message = format!("data_dir cannot be written: {}", words(stderr));
-        return Problem::Transient(Reason::new(Code::Internal, message));
+        return Some(Fault::unavailable(Code::Internal, message));
     }
-    problem(stderr)
+    sorted(stderr)
+}
+
+/// Reads what git printed when it failed where no ref was to be moved.
+pub(crate) fn fault(stderr: &str) -> Fault<Reason> {
+    sorted_here(stderr).unwrap_or_else(|| {
+        Fault::unavailable(
+            Code::RemoteUnreachable,
+            "somebody else is writing at the same time",
+        )
+    })
+}
+
+/// Whether the remote does not know us, in what git printed.
+pub(crate) fn refuses_us(stderr: &str) -> bool {
+    matches!(sorted(stderr), Some(Fault::Permanent(reason)) if reason.code == Code::CredentialsRefused)
+}
+
+fn passing(text: &str) -> Fault<Reason> {
+    Fault::unavailable(Code::RemoteUnreachable, words(text))
 }
 
 /// Whether the remote cannot leave history or files out; then all of it is fetched.
@@ -331,7 +350,7 @@ fn any(text: &str, texts: &[&str]) -> bool {
     texts.iter().any(|wanted| text.contains(wanted))
 }
 
-fn problem_in(lower: &str) -> Option<Code> {
+fn code_of(lower: &str) -> Option<Code> {
     if any(lower, PROTECTED) {
         return Some(Code::BranchProtected);
     }
@@ -345,15 +364,15 @@ fn problem_in(lower: &str) -> Option<Code> {
 }
 
 /// A final answer: what it means, what to do about it, and the remote's own words.
-pub(crate) fn no(code: Code, text: &str) -> Problem {
+fn no(code: Code, text: &str) -> Fault<Reason> {
     let said = words(text);
-    Problem::Final(Reason::new(
+    Fault::refused(
         code,
         match remedy(code) {
             "" => said,
             remedy => format!("{remedy}; git says: {said}"),
         },
-    ))
+    )
 }
 
 /// What it means and what to do about it.

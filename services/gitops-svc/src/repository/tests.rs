@@ -3,10 +3,10 @@
 use std::{collections::HashSet, path::Path, process::Command, sync::Arc};
 
 use slipway_edit::{Edit, KustomizeImage, NewImage};
-use slipway_model::{CommitSha, Timestamp};
+use slipway_model::{CommitSha, Fault, Reason, Timestamp};
 use slipway_testbed::{GitRepo, TestDir};
 
-use super::{Applied, Plan, Problem, Repository, git};
+use super::{Applied, Moved, Plan, Repository, git};
 use crate::{
     config::{Author, RepositoryConfig},
     signing::Committer,
@@ -107,7 +107,11 @@ fn plan(service: usize, tag: &str) -> Plan {
 }
 
 /// Applies and pushes one change for each service.
-async fn round(repository: &Arc<Repository>, head: &CommitSha, tag: &str) -> Result<CommitSha, Problem> {
+async fn round(
+    repository: &Arc<Repository>,
+    head: &CommitSha,
+    tag: &str,
+) -> Result<CommitSha, Fault<Reason>> {
     let plans = (0..SERVICES).map(|service| plan(service, tag)).collect();
     let (tip, applied) = repository.apply(head, plans).await?;
     assert_eq!(applied.len(), SERVICES);
@@ -115,7 +119,8 @@ async fn round(repository: &Arc<Repository>, head: &CommitSha, tag: &str) -> Res
         applied.iter().all(|one| matches!(one, Applied::Commit { .. })),
         "{applied:?}"
     );
-    repository.push(&"main".parse().unwrap(), head, &tip).await?;
+    let moved = repository.push(&"main".parse().unwrap(), head, &tip).await?;
+    assert_eq!(moved, Moved::Yes);
     Ok(tip)
 }
 

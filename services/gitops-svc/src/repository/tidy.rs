@@ -71,9 +71,9 @@ async fn keep(mirror: PathBuf, written: Arc<Written>) {
         {
         }
         written.packs.store(0, Ordering::Relaxed);
-        if let Err(problem) = git::tidy(&mirror).await {
-            let reason = problem.reason();
-            tracing::warn!(mirror = %mirror.display(), %reason, "the mirror could not be tidied");
+        if let Err(fault) = git::tidy(&mirror).await {
+            let code = &fault.error().code;
+            tracing::warn!(mirror = %mirror.display(), code, error = %fault, "the mirror could not be tidied");
         }
     }
 }

@@ -229,7 +229,7 @@ fn the_deadline_closes_it() {
     let reason = state.reason.unwrap();
     assert_eq!(
         (state.status, reason.code),
-        (Status::Errored, Code::DeadlineExceeded)
+        (Status::Errored, Code::DeadlineExceeded.into())
     );
     assert!(
         reason.message.contains("#12") && reason.message.contains("reviews"),

@@ -1,11 +1,12 @@
 //! Closes a pull request, unless somebody has just merged it.
 
 use slipway_ledger::faults;
+use slipway_model::{Fault, Reason};
 
 use super::{Halt, Told, Work};
 use crate::{
     change::Outcome,
-    github::Trouble,
+    github::No,
     pull_request::{News, Pull, PullRequest, PullState, text},
 };
 
@@ -41,16 +42,16 @@ impl Work<'_> {
         faults::point("gitops.close.before");
         let after = match github.close(number).await {
             // GitHub does not close what is merged.
-            Err(Trouble::Unprocessable(_)) => github.pull(number).await?,
+            Err(Fault::Permanent(no)) if no.status == No::UNPROCESSABLE => github.pull(number).await?,
             after => after?,
         };
         faults::point("gitops.close.after");
         if after.state == PullState::Merged {
             return Ok(Some(after));
         }
-        if let Err(trouble) = github.comment(number, comment).await {
-            let reason = trouble.reason();
-            tracing::warn!(id = %self.run.id, number, %reason, "why a pull request was closed could not be said");
+        if let Err(fault) = github.comment(number, comment).await {
+            let Reason { code, message } = &fault.error().reason;
+            tracing::warn!(id = %self.run.id, number, code, error = message, "why a pull request was closed could not be said");
         }
         Ok(None)
     }

@@ -2,14 +2,14 @@
 
 use slipway_edit::Difference;
 use slipway_ledger::faults;
-use slipway_model::CommitSha;
+use slipway_model::{CommitSha, Fault, Reason};
 
 use super::{Halt, Told, Work};
 use crate::{
-    change::{Code, Outcome, Reason},
-    github::Trouble,
+    change::{Code, Outcome},
+    github::No,
     pull_request::{Base, Method, News, Pull, PullRequest, PullState, Step, follow, text},
-    repository::{Applied, Problem},
+    repository::{Applied, Moved},
 };
 
 /// How often one run looks: GitHub works out after a push whether it can be merged, and a merge may lose a race.
@@ -127,14 +127,18 @@ impl Work<'_> {
                 faults::point("gitops.merge.after");
                 Ok(None)
             }
-            // Somebody was faster, at the base or at the branch: looked at again.
-            Err(Trouble::NotMergeable(message) | Trouble::HeadMoved(message)) => Ok(Some(message)),
-            // Somebody else may be allowed to, or may allow it.
-            Err(Trouble::Final(reason)) if reason.code == Code::PermissionDenied => {
-                Ok(Some(format!("a person to merge it, since we may not: {reason}")))
-            }
-            Err(Trouble::Unprocessable(message)) => Ok(Some(format!("a person to merge it: {message}"))),
-            Err(trouble) => Err(trouble.into()),
+            Err(Fault::Permanent(no)) => match no.status {
+                // Somebody was faster, at the base or at the branch: looked at again.
+                No::NOT_MERGEABLE | No::HEAD_MOVED => Ok(Some(no.reason.message)),
+                No::UNPROCESSABLE => Ok(Some(format!("a person to merge it: {}", no.reason))),
+                // Somebody else may be allowed to, or may allow it.
+                _ if no.reason.code == Code::PermissionDenied => Ok(Some(format!(
+                    "a person to merge it, since we may not: {}",
+                    no.reason
+                ))),
+                _ => Err(Fault::Permanent(no).into()),
+            },
+            Err(fault) => Err(fault.into()),
         }
     }
 
@@ -154,15 +158,15 @@ impl Work<'_> {
             .push(&self.branch, &recorded.commit, &commit)
             .await
         {
-            Ok(()) => faults::point("gitops.revise.push.after"),
+            Ok(Moved::Yes) => faults::point("gitops.revise.push.after"),
             // Somebody else's push, or it is merged and gone: the next look tells.
-            Err(Problem::LostRace) => return Ok(None),
-            Err(problem) => return Err(problem.into()),
+            Ok(Moved::LostRace) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
         }
         let body = text::body(&self.message, &differences);
-        if let Err(trouble) = self.forge.github.describe(recorded.number, &body).await {
-            let reason = trouble.reason();
-            tracing::warn!(id = %self.run.id, %reason, "a pull request's description is out of date");
+        if let Err(fault) = self.forge.github.describe(recorded.number, &body).await {
+            let Reason { code, message } = &fault.error().reason;
+            tracing::warn!(id = %self.run.id, code, error = message, "a pull request's description is out of date");
         }
         Ok(Some(News::Revised {
             commit,

@@ -2,14 +2,14 @@
 
 use slipway_edit::Difference;
 use slipway_ledger::faults;
-use slipway_model::CommitSha;
+use slipway_model::{CommitSha, Fault, Reason};
 
 use super::{Halt, Told, Work};
 use crate::{
-    change::{Code, Outcome, Reason},
-    github::{Proposal, Trouble},
+    change::{Code, Outcome},
+    github::{No, Proposal},
     pull_request::{News, Pull, PullState, text},
-    repository::{Applied, Problem},
+    repository::{Applied, Moved},
 };
 
 /// How often a proposal starts over because the branch it goes to has moved.
@@ -51,25 +51,21 @@ impl Work<'_> {
                     return Ok(Some(self.opened(pull, commit, Some(base), differences)));
                 }
                 // Opened by a run whose answer was lost, or the branch has all of it meanwhile: looked at again.
-                Err(Trouble::Unprocessable(message))
-                    if message.contains("already exists") || message.contains("No commits between") =>
-                {
-                    tracing::debug!(id = %self.run.id, %message, "the pull request is looked for again");
+                Err(Fault::Permanent(no)) if no.status == No::UNPROCESSABLE => {
+                    let message = &no.reason.message;
+                    if !message.contains("already exists") && !message.contains("No commits between") {
+                        self.sweep().await;
+                        return Err(Fault::Permanent(no).into());
+                    }
+                    tracing::debug!(id = %self.run.id, message, "the pull request is looked for again");
                 }
-                Err(Trouble::Unprocessable(message)) => {
-                    self.sweep().await;
-                    return Err(Halt::Final(Reason::new(Code::PullRequestRefused, message)));
-                }
-                Err(trouble) => return Err(trouble.into()),
+                Err(fault) => return Err(fault.into()),
             }
         }
-        Err(Halt::Later {
-            reason: Reason::new(
-                Code::PullRequestRefused,
-                "GitHub takes no pull request, and shows none either",
-            ),
-            not_before: None,
-        })
+        Err(Halt::from(Fault::unavailable(
+            Code::PullRequestRefused,
+            "GitHub takes no pull request, and shows none either",
+        )))
     }
 
     fn opened(
@@ -116,13 +112,12 @@ impl Work<'_> {
     /// Labels and reviewers. What GitHub does not know of them does not keep the change back.
     async fn decorate(&self, pull: &Pull) -> Result<(), Halt> {
         let (github, config) = (&self.forge.github, &self.forge.config);
-        let tolerate = |what: &str, result: Result<(), Trouble>| match result {
-            Err(Trouble::Unprocessable(message)) => {
-                tracing::warn!(id = %self.run.id, number = pull.number, %message, "{what}");
-                Ok(())
-            }
-            Err(Trouble::Final(reason)) => {
-                tracing::warn!(id = %self.run.id, number = pull.number, %reason, "{what}");
+        let tolerate = |what: &str, result: Result<(), Fault<No>>| match result {
+            Err(Fault::Permanent(no))
+                if !matches!(no.status, No::UNAUTHORIZED | No::NOT_MERGEABLE | No::HEAD_MOVED) =>
+            {
+                let Reason { code, message } = &no.reason;
+                tracing::warn!(id = %self.run.id, number = pull.number, code, error = message, "{what}");
                 Ok(())
             }
             result => result,
@@ -150,12 +145,12 @@ impl Work<'_> {
             .push(&self.branch, &nothing(commit), commit)
             .await;
         match created {
-            Ok(()) => {
+            Ok(Moved::Yes) => {
                 faults::point("gitops.propose.push.after");
                 return Ok(());
             }
-            Err(Problem::LostRace) => {}
-            Err(problem) => return Err(problem.into()),
+            Ok(Moved::LostRace) => {}
+            Err(fault) => return Err(fault.into()),
         }
         // It is there: from a run that was killed.
         let there = self.forge.repository.fetch(&self.branch).await?;
@@ -164,13 +159,16 @@ impl Work<'_> {
         }
         if self.ours(&there).await?.is_none() {
             let message = format!("the branch {} holds commits that are not ours", self.branch);
-            return Err(Halt::Final(Reason::new(Code::PullRequestConflict, message)));
+            return Err(Fault::<Reason>::refused(Code::PullRequestConflict, message).into());
         }
-        self.forge
-            .repository
-            .push(&self.branch, &there, commit)
-            .await
-            .map_err(Halt::from)
+        let moved = self.forge.repository.push(&self.branch, &there, commit).await?;
+        match moved {
+            Moved::Yes => Ok(()),
+            Moved::LostRace => Err(Halt::from(Fault::unavailable(
+                Code::RemoteUnreachable,
+                "somebody else is writing at the same time",
+            ))),
+        }
     }
 }
 

@@ -1,13 +1,20 @@
 //! The words of remotes, as they were seen.
 
-use super::{Problem, fetch_problem, has_no_such_object, problem, push_answer, wants_it_whole};
+use slipway_model::{Fault, Reason};
+
+use super::{Moved, fetch_answer, has_no_such_object, push_answer, sorted, wants_it_whole};
 use crate::change::Code;
 
-fn code(result: &Result<(), Problem>) -> Option<Code> {
+fn code(result: &Result<Moved, Fault<Reason>>) -> Option<&str> {
     match result {
-        Err(Problem::Final(reason)) => Some(reason.code),
+        Err(Fault::Permanent(reason)) => Some(&reason.code),
         _ => None,
     }
+}
+
+/// What git printed before any ref was answered for.
+fn said(stderr: &str) -> Result<Moved, Fault<Reason>> {
+    push_answer(false, "", stderr)
 }
 
 #[test]
@@ -29,7 +36,7 @@ fn a_lost_race_has_many_words() {
             &stdout,
             "error: failed to push some refs to '/srv/shop.git'\n",
         );
-        assert_eq!(answer, Err(Problem::LostRace), "{reason}");
+        assert_eq!(answer, Ok(Moved::LostRace), "{reason}");
     }
 }
 
@@ -77,7 +84,11 @@ fn final_answers_are_told_apart() {
         ),
     ] {
         let answer = push(reason, stderr);
-        assert_eq!(code(&answer), Some(wanted), "{reason} {stderr} {answer:?}");
+        assert_eq!(
+            code(&answer),
+            Some(wanted.as_str()),
+            "{reason} {stderr} {answer:?}"
+        );
     }
     for (stderr, wanted) in [
         (
@@ -113,7 +124,7 @@ fn final_answers_are_told_apart() {
             Code::BranchNotFound,
         ),
     ] {
-        assert_eq!(code(&Err(problem(stderr))), Some(wanted), "{stderr}");
+        assert_eq!(code(&said(stderr)), Some(wanted.as_str()), "{stderr}");
     }
 }
 
@@ -126,7 +137,7 @@ fn what_may_pass_is_tried_again() {
         "ssh: connect to host x port 22: Connection timed out",
         "",
     ] {
-        assert!(matches!(problem(stderr), Problem::Transient(_)), "{stderr}");
+        assert!(said(stderr).is_err_and(|fault| fault.is_transient()), "{stderr}");
     }
 }
 
@@ -134,11 +145,11 @@ fn what_may_pass_is_tried_again() {
 fn what_was_taken_is_success() {
     assert_eq!(
         push_answer(true, "To x\n \tab:refs/heads/main\tab..cd\nDone\n", ""),
-        Ok(())
+        Ok(Moved::Yes)
     );
     assert_eq!(
         push_answer(true, "To x\n=\tab:refs/heads/main\t[up to date]\nDone\n", ""),
-        Ok(())
+        Ok(Moved::Yes)
     );
 }
 
@@ -271,16 +282,16 @@ fn servers_have_their_own_words() {
         let answer = push_answer(false, &stdout, stderr);
         assert_eq!(
             code(&answer),
-            Some(wanted),
+            Some(wanted.as_str()),
             "{server}: {reason} {stderr} {answer:?}"
         );
-        let Err(Problem::Final(reason)) = answer else {
+        let Err(Fault::Permanent(reason)) = answer else {
             panic!("{answer:?}");
         };
         assert!(reason.message.contains("; git says: "), "no remedy: {reason}");
     }
     let stdout = "To x\n!\tab:refs/heads/main\t[remote rejected] (TF401028: The reference 'refs/heads/main' has already been updated by another client, so you cannot update it. Please try again.)\nDone\n";
-    assert_eq!(push_answer(false, stdout, ""), Err(Problem::LostRace));
+    assert_eq!(push_answer(false, stdout, ""), Ok(Moved::LostRace));
 }
 
 /// Answers before any ref is spoken of.
@@ -316,11 +327,11 @@ fn servers_have_their_own_words_for_who_we_are() {
             Code::RepositoryNotFound,
         ),
     ] {
-        let answer = problem(stderr);
-        assert_eq!(code(&Err(answer.clone())), Some(wanted), "{stderr} {answer:?}");
+        let answer = said(stderr);
+        assert_eq!(code(&answer), Some(wanted.as_str()), "{stderr} {answer:?}");
     }
     let passes = "remote: GitLab: The repository is temporarily read-only. Please try again later.";
-    assert!(matches!(problem(passes), Problem::Transient(_)));
+    assert!(said(passes).is_err_and(|fault| fault.is_transient()));
 }
 
 #[test]
@@ -339,7 +350,11 @@ fn a_fetch_fills_our_disk_and_not_theirs() {
             Code::RemoteFull,
         ),
     ] {
-        assert_eq!(code(&Err(fetch_problem(stderr))), Some(wanted), "{stderr}");
+        assert_eq!(
+            code(&fetch_answer(false, stderr)),
+            Some(wanted.as_str()),
+            "{stderr}"
+        );
     }
 }
 
@@ -350,11 +365,11 @@ fn remotes_that_cannot_leave_things_out_say_so() {
         "fatal: Server does not support shallow clients",
         "fatal: remote error: filter 'blob:none' not supported",
     ] {
-        let reason = problem(stderr).reason();
+        let reason = sorted(stderr).unwrap().into_error();
         assert!(wants_it_whole(&reason), "{reason:?}");
     }
     assert!(!wants_it_whole(
-        &problem("fatal: the remote end hung up").reason()
+        said("fatal: the remote end hung up").unwrap_err().error()
     ));
     assert!(has_no_such_object(
         "fatal: remote error: upload-pack: not our ref 1a2b"

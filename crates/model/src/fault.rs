@@ -1,0 +1,133 @@
+//! Why something did not happen: the reason, and whether trying again may help.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// Why something is as it is: a code for programs, and words for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Reason {
+    /// Pinned, UPPER_SNAKE_CASE: part of the API.
+    pub code: String,
+    /// Its wording may change.
+    pub message: String,
+}
+
+impl Reason {
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// An error, sorted by what it means for whoever would try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault<E> {
+    /// The answer is no, and asking again will not change it.
+    Permanent(E),
+    /// It could not be asked, or not answered: trying again may help.
+    Transient {
+        error: E,
+        /// There is no sense in trying earlier, where the far side said so.
+        not_before: Option<Timestamp>,
+    },
+}
+
+impl<E> Fault<E> {
+    /// Worth another try, at any time.
+    pub fn transient(error: E) -> Self {
+        Self::Transient {
+            error,
+            not_before: None,
+        }
+    }
+
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. })
+    }
+
+    pub fn error(&self) -> &E {
+        match self {
+            Self::Permanent(error) | Self::Transient { error, .. } => error,
+        }
+    }
+
+    pub fn into_error(self) -> E {
+        match self {
+            Self::Permanent(error) | Self::Transient { error, .. } => error,
+        }
+    }
+
+    /// The same fault in other words.
+    pub fn map<F>(self, map: impl FnOnce(E) -> F) -> Fault<F> {
+        match self {
+            Self::Permanent(error) => Fault::Permanent(map(error)),
+            Self::Transient { error, not_before } => Fault::Transient {
+                error: map(error),
+                not_before,
+            },
+        }
+    }
+}
+
+impl Fault<Reason> {
+    /// A no with its reason.
+    pub fn refused(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Permanent(Reason::new(code, message))
+    }
+
+    /// Worth another try, with its reason.
+    pub fn unavailable(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::transient(Reason::new(code, message))
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Fault<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for Fault<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error().source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stored in events of every service.
+    #[test]
+    fn the_json_of_a_reason_is_pinned() {
+        let reason = Reason::new("NO_ROOM", "the disk is full");
+        let json = r#"{"code":"NO_ROOM","message":"the disk is full"}"#;
+        assert_eq!(serde_json::to_string(&reason).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Reason>(json).unwrap(), reason);
+    }
+
+    #[test]
+    fn other_words_keep_the_kind_and_the_time() {
+        let until = Timestamp::from_micros(7);
+        let fault = Fault::Transient {
+            error: "busy",
+            not_before: Some(until),
+        };
+        let mapped = fault.map(|words| Reason::new("BUSY", words));
+        assert_eq!(
+            mapped,
+            Fault::Transient {
+                error: Reason::new("BUSY", "busy"),
+                not_before: Some(until),
+            }
+        );
+        assert_eq!(mapped.to_string(), "busy");
+        assert_eq!(Fault::refused("NO", "no").into_error(), Reason::new("NO", "no"));
+    }
+}

@@ -42,7 +42,11 @@ const DECIDERS: [(&str, &[&str], &[&str]); 4] = [
         ],
         &[],
     ),
-    ("services/approval-svc", &["approval.rs", "policy.rs"], &[]),
+    (
+        "services/approval-svc",
+        &["approval.rs", "approval/v1.rs", "policy.rs", "subject.rs"],
+        &[],
+    ),
     (
         "services/deploy-svc",
         &[

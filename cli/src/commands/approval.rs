@@ -1,17 +1,19 @@
 //! `slipway approval …`
 
+mod draw;
+
 use slipway_model::Timestamp;
 use slipway_proto::approval::v1::{
     Approval, DecideRequest, GetApprovalRequest, ListApprovalsRequest, approval::Status, decision::Verdict,
 };
 
-use super::{present, request_id, table};
+use super::{present, request_id};
 use crate::{
     Outcome,
     args::{ApprovalCommand, DecideArgs, Output},
     context::Context,
     failure::Failure,
-    json, out, waterfall,
+    json, out,
 };
 
 const APPROVAL: &str = "slipway.approval.v1.Approval";
@@ -57,32 +59,7 @@ async fn list(
     if answer.approvals.is_empty() {
         eprintln!("nothing waits for approval");
     }
-    let mut rows = table(&["APPROVAL", "FOR", "POLICY", "STATUS", "WAITS FOR", "AGE"]);
-    let now = Timestamp::now().as_micros();
-    for approval in answer.approvals {
-        let age = now - waterfall::micros(approval.create_time.as_ref()).unwrap_or(now);
-        rows.add_row([
-            approval.id.clone(),
-            approval
-                .subject
-                .as_ref()
-                .map(|subject| subject.summary.clone())
-                .unwrap_or_default(),
-            approval
-                .policy
-                .as_ref()
-                .map(|policy| policy.name.clone())
-                .unwrap_or_default(),
-            status_of(&approval).to_owned(),
-            approval
-                .waiting_on
-                .as_ref()
-                .map(|waiting| waiting.message.clone())
-                .unwrap_or_default(),
-            waterfall::seconds(age),
-        ]);
-    }
-    out::line(rows);
+    out::line(draw::table_of(&answer.approvals, Timestamp::now().as_micros()));
     Ok(Outcome::Happened)
 }
 
@@ -108,7 +85,7 @@ async fn decide(
         None => {
             let approval = get(context, args.id.clone()).await?;
             if output == Output::Table {
-                eprint!("{}", describe(&approval));
+                eprint!("{}", draw::whole(&approval));
             }
             approval.binding
         }
@@ -124,72 +101,15 @@ async fn decide(
     let approval = present(context.approvals()?.decide(request).await?.into_inner().approval)?;
     match output {
         Output::Json => out::line(json::render(APPROVAL, &approval)?),
-        Output::Table => out::line(status_of(&approval)),
+        Output::Table => out::line(draw::status(&approval)),
     }
     Ok(Outcome::Happened)
-}
-
-fn status_of(approval: &Approval) -> &'static str {
-    approval.status().as_str_name().trim_start_matches("STATUS_")
 }
 
 fn show(output: Output, approval: &Approval) -> Result<(), Failure> {
     match output {
         Output::Json => out::line(json::render(APPROVAL, approval)?),
-        Output::Table => out::print(describe(approval)),
+        Output::Table => out::print(draw::whole(approval)),
     }
     Ok(())
-}
-
-fn describe(approval: &Approval) -> String {
-    let subject = approval.subject.clone().unwrap_or_default();
-    let policy = approval.policy.clone().unwrap_or_default();
-    let mut lines = vec![
-        format!("{}  {}", approval.id, status_of(approval)),
-        format!("for      {}", subject.summary),
-        format!("target   {}", subject.target),
-        format!("digest   {}", subject.digest),
-        format!(
-            "policy   {} ({} of {})",
-            policy.name,
-            policy.required,
-            who(&policy.approvers)
-        ),
-    ];
-    if let Some(actor) = &approval.requested_by {
-        let person = if actor.on_behalf_of.is_empty() {
-            &actor.principal
-        } else {
-            &actor.on_behalf_of
-        };
-        lines.push(format!("asked by {person}"));
-    }
-    for decision in &approval.decisions {
-        let verdict = if decision.verdict() == Verdict::Approve {
-            "yes"
-        } else {
-            "no"
-        };
-        let by = decision
-            .by
-            .as_ref()
-            .map(|by| by.principal.clone())
-            .unwrap_or_default();
-        lines.push(format!("{verdict:8} {by}  {}", decision.comment));
-    }
-    if let Some(reason) = &approval.reason {
-        lines.push(format!("reason   {}: {}", reason.code, reason.message));
-    }
-    if let Some(waiting) = &approval.waiting_on {
-        lines.push(format!("waits    {}", waiting.message));
-    }
-    lines.join("\n") + "\n"
-}
-
-fn who(approvers: &[String]) -> String {
-    if approvers.is_empty() {
-        "anyone who may approve".to_owned()
-    } else {
-        approvers.join(", ")
-    }
 }

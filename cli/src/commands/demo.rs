@@ -243,7 +243,7 @@ fn wait_for_approval(shell: &Shell, environment: &str) -> Result<String, Failure
         let approvals = listed["approvals"].as_array().cloned().unwrap_or_default();
         let wanted = approvals
             .iter()
-            .find(|approval| approval["subject"]["environment"] == environment);
+            .find(|approval| approval["subject"]["scope"]["environment"] == environment);
         if let Some(approval) = wanted {
             return Ok(text(approval, "id"));
         }

@@ -14,6 +14,7 @@ use slipway_proto::{
         deployment::{Ask, Status},
     },
 };
+use slipway_server::convert;
 
 use super::{present, progress, request_id, table};
 use crate::{
@@ -191,7 +192,7 @@ async fn list(
             status,
             step,
             waterfall::seconds(age),
-            one.requested_by.map(|actor| actor.principal).unwrap_or_default(),
+            convert::effective(one.requested_by.as_ref()).to_owned(),
         ]);
     }
     out::line(rows);

@@ -6,6 +6,7 @@ use slipway_proto::release::v1::{
     CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
     StartReleaseRequest, WatchReleaseRequest, planned_environment::Gate, release::Status, step,
 };
+use slipway_server::convert;
 
 use super::{present, progress, request_id, table, word};
 use crate::{
@@ -191,10 +192,7 @@ async fn list(
             waterfall::status(release.status()).to_owned(),
             step,
             waterfall::seconds(age),
-            release
-                .requested_by
-                .map(|actor| actor.principal)
-                .unwrap_or_default(),
+            convert::effective(release.requested_by.as_ref()).to_owned(),
         ]);
     }
     out::line(rows);

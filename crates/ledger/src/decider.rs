@@ -21,7 +21,8 @@ pub trait Decider: Send + Sync + Sized + 'static {
     /// Cloned when it is decided again because somebody else wrote first.
     type Command: Clone + fmt::Debug + Send + 'static;
     /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten. An event whose JSON
-    /// changes is a new variant with the tag `NAME.v2`, and the old one stays, so that what was recorded still applies.
+    /// changes is a new variant with the tag `NAME.v2`, and the old one stays, so that what was recorded still applies;
+    /// or its tag becomes an alias, where the types within it read both forms.
     type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Effect: Clone + fmt::Debug + Send + 'static;
     type Refusal: std::error::Error + Send + Sync + 'static;

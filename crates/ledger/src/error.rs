@@ -1,6 +1,6 @@
 //! What can go wrong in the ledger, apart from a decider's refusal.
 
-use slipway_model::Id;
+use slipway_model::{ContentHash, Id};
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -42,6 +42,12 @@ pub enum LedgerError {
     /// The feed cursor is not one that this ledger gave out.
     #[error("cursor {0:?} is not valid: use one that the feed returned, \"\" for the beginning or \"now\"")]
     Cursor(String),
+    /// A content is larger than the ledger takes.
+    #[error("a content has {size} bytes, at most {limit} are kept: send less")]
+    ContentTooLarge { size: usize, limit: usize },
+    /// A stored content is not what was kept under its name.
+    #[error("the content {hash} was changed since it was kept: restore table contents from a backup")]
+    ContentChanged { hash: ContentHash },
     /// The configuration cannot work.
     #[error("ledger configuration: {0}")]
     Config(String),

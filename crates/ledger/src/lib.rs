@@ -69,6 +69,7 @@
 //!   `(kind, id, seq)` is unique, which is the optimistic lock.
 //! - `aggregates`: the latest state, the columns that lists filter by, and `due_at`, the lease and the failures of the
 //!   executor; written in the transaction that appends the events.
+//! - `contents`: bodies too large for events, by their SHA-256 (module `content`).
 //! - `requests`: idempotency keys. `leases` and `relay`: who publishes, and how far.
 //!
 //! # The life of a command
@@ -92,6 +93,7 @@
 //! | how appends become durable and fast | `commit`, then `postgres/append`, `sqlite/append` |
 //! | how effects, polls, hints, timers and leases work | [`executor`], `executor/supervisor` |
 //! | why no event is skipped or published out of order | `feed`, [`relay`] |
+//! | how bodies too large for events are kept | `content` |
 //! | what differs between the databases | `store` |
 //! | how tests kill a process at a chosen moment | [`faults`] |
 
@@ -99,6 +101,7 @@ mod cache;
 mod chain;
 mod clock;
 mod commit;
+mod content;
 mod decider;
 mod decision;
 mod error;
@@ -120,6 +123,7 @@ mod types;
 mod watch;
 
 pub use chain::ChainError;
+pub use content::MAX_CONTENT_BYTES;
 pub use decider::{Decider, EffectKey, Index};
 pub use error::{ExecuteError, LedgerError, TransactError};
 pub use executor::{EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_model::{Id, Timestamp};
+use slipway_model::{ContentHash, Id, Timestamp};
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
@@ -248,6 +248,26 @@ impl Store for Postgres {
             .transpose()
         })
         .map_err(LedgerError::database("looking up a request"))
+    }
+
+    async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO contents (sha256, body) VALUES (decode($1, 'hex'), $2) ON CONFLICT DO NOTHING",
+        )
+        .bind(hash.as_str())
+        .bind(body)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(LedgerError::database("keeping a content"))
+    }
+
+    async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT body FROM contents WHERE sha256 = decode($1, 'hex')")
+            .bind(hash.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::database("reading a content"))
     }
 
     async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<Result<Vec<Written>, Clash>>> {

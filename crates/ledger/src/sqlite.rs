@@ -7,7 +7,7 @@
 use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
-use slipway_model::{Id, Timestamp};
+use slipway_model::{ContentHash, Id, Timestamp};
 use sqlx::{
     Connection, Row, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
@@ -261,6 +261,30 @@ impl Store for Sqlite {
             .transpose()
         })
         .map_err(LedgerError::database("looking up a request"))
+    }
+
+    async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()> {
+        let keeping = LedgerError::database("keeping a content");
+        let mut writer = self.writer.lock().await;
+        let conn = writer.durable(false).await.map_err(&keeping)?;
+        sqlx::query(
+            "INSERT INTO contents (sha256, body, created_at) VALUES (unhex(?1), ?2, ?3) ON CONFLICT DO NOTHING",
+        )
+        .bind(hash.as_str())
+        .bind(body)
+        .bind(Timestamp::now().as_micros())
+        .execute(conn)
+        .await
+        .map(drop)
+        .map_err(keeping)
+    }
+
+    async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>> {
+        sqlx::query_scalar("SELECT body FROM contents WHERE sha256 = unhex(?1)")
+            .bind(hash.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(LedgerError::database("reading a content"))
     }
 
     async fn commit(&self, group: &[Batch], again: bool) -> Result<Vec<Result<Vec<Written>, Clash>>> {

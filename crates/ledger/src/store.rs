@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use slipway_model::{Id, Timestamp};
+use slipway_model::{ContentHash, Id, Timestamp};
 
 use crate::{
     Index, LedgerError, ListFilter, Request, SetAside, cache::Cached, chain::Hash, page::After, types::Key,
@@ -247,6 +247,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<AggregateRow>>;
     async fn request(&self, request: &Request) -> Result<Option<RequestRow>>;
+
+    /// Keeps a body under its hash, unless it is there.
+    async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()>;
+    /// The body as it is stored: nobody has compared it with its hash.
+    async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>>;
 
     /// Writes what it can of a group in one transaction. `Err` means that nothing, or nobody knows what, was
     /// written: the same group may be given `again`, and what is there already then counts as written.

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
+/// The issuer of Slipway's own parts.
+const SYSTEM: &str = "slipway";
+
 /// Someone whose credential was verified: issuer and subject, printed `issuer/subject`.
 ///
 /// The issuer of static tokens is `token`; the issuer of Slipway's own doings is `slipway`.
@@ -26,7 +29,7 @@ impl Principal {
 
     /// One of Slipway's own parts, such as the executor of a timer.
     pub fn system(part: &str) -> Self {
-        Self::new("slipway", part)
+        Self::new(SYSTEM, part)
     }
 }
 
@@ -61,39 +64,278 @@ impl From<Principal> for String {
     }
 }
 
-/// The principal that called and, where it holds the `delegate` role, the one it acts for. Both are recorded.
+/// How a principal is known to be the one that it claims to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authentication {
+    /// By a token whose hash the service's configuration has.
+    StaticToken,
+    /// Not by itself: the link before it named it, and may (role `delegate`).
+    Delegated,
+    /// It is a part of Slipway, such as a timer, that acts in the service's own process.
+    Internal,
+}
+
+/// One principal of an [`Actor`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Actor {
-    /// Whose credential was verified.
+pub struct Link {
     pub principal: Principal,
-    /// For whom it acted, when that is somebody else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_behalf_of: Option<Principal>,
+    pub authentication: Authentication,
+}
+
+/// Who did something: a chain of links, whoever called first. Each further link is somebody for whom the one before it
+/// acts. What was done counts for the last one; who is kept from something by a rule, is kept from it as any of them.
+///
+/// As JSON `{"links": [{"principal": "token/bot", "authentication": "static_token"}, …]}`. The form of before there were
+/// chains, `{"principal": …, "on_behalf_of": …}`, is read too: ledgers are full of it, and are never rewritten.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
+pub struct Actor {
+    caller: Link,
+    /// Behind the caller, in order.
+    others: Vec<Link>,
 }
 
 impl Actor {
-    pub fn direct(principal: Principal) -> Self {
-        Self {
+    /// Somebody who acts for nobody else.
+    pub fn direct(principal: Principal, authentication: Authentication) -> Self {
+        let caller = Link {
             principal,
-            on_behalf_of: None,
+            authentication,
+        };
+        Self {
+            caller,
+            others: Vec::new(),
         }
     }
 
+    /// One of Slipway's own parts.
     pub fn system(part: &str) -> Self {
-        Self::direct(Principal::system(part))
+        Self::direct(Principal::system(part), Authentication::Internal)
     }
 
-    /// The person or program that the deed counts for.
+    /// The same, acting for a person that it names.
+    #[must_use]
+    pub fn on_behalf_of(mut self, person: Principal) -> Self {
+        self.others.push(Link {
+            principal: person,
+            authentication: Authentication::Delegated,
+        });
+        self
+    }
+
+    /// Whose credential was verified: the first link.
+    pub fn caller(&self) -> &Principal {
+        &self.caller.principal
+    }
+
+    /// The person or program that the deed counts for: the last link.
     pub fn effective(&self) -> &Principal {
-        self.on_behalf_of.as_ref().unwrap_or(&self.principal)
+        &self.others.last().unwrap_or(&self.caller).principal
+    }
+
+    /// Whether the caller acted for somebody else.
+    pub fn is_delegated(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// At least one, the caller first.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.caller).chain(&self.others)
+    }
+
+    /// Everybody who stands behind the deed, the caller first.
+    pub fn principals(&self) -> impl Iterator<Item = &Principal> {
+        self.links().map(|link| &link.principal)
     }
 }
 
+/// `token/alice`, or `token/alice (through token/bot)`; the caller first where there are more between.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.on_behalf_of {
-            Some(person) => write!(f, "{person} (through {})", self.principal),
-            None => write!(f, "{}", self.principal),
+        write!(f, "{}", self.effective())?;
+        let through = self.principals().take(self.others.len());
+        for (at, principal) in through.enumerate() {
+            write!(f, "{} {principal}", if at == 0 { " (through" } else { "," })?;
+        }
+        if self.is_delegated() {
+            f.write_str(")")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Both JSON forms of an actor; only `links` is written.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(default)]
+    links: Vec<Link>,
+    #[serde(default, skip_serializing)]
+    principal: Option<Principal>,
+    #[serde(default, skip_serializing)]
+    on_behalf_of: Option<Principal>,
+}
+
+impl TryFrom<Stored> for Actor {
+    type Error = Invalid;
+    fn try_from(stored: Stored) -> Result<Self, Invalid> {
+        let invalid = |text: &str, rule| Err(Invalid::new("actor", text, rule));
+        match stored {
+            Stored {
+                principal: Some(principal),
+                on_behalf_of,
+                links,
+            } if links.is_empty() => {
+                // In those days tokens were all there was.
+                let authentication = if principal.issuer == SYSTEM {
+                    Authentication::Internal
+                } else {
+                    Authentication::StaticToken
+                };
+                let direct = Self::direct(principal, authentication);
+                Ok(match on_behalf_of {
+                    Some(person) => direct.on_behalf_of(person),
+                    None => direct,
+                })
+            }
+            Stored {
+                links,
+                principal: None,
+                on_behalf_of: None,
+            } => {
+                let mut links = links.into_iter();
+                let Some(caller) = links.next() else {
+                    return invalid("", "give at least one link");
+                };
+                if caller.authentication == Authentication::Delegated {
+                    return invalid(
+                        &caller.principal.to_string(),
+                        "the first link is whoever called, and is delegated by nobody",
+                    );
+                }
+                let others = links.collect();
+                Ok(Self { caller, others })
+            }
+            _ => invalid("", "give links alone, without principal and on_behalf_of"),
+        }
+    }
+}
+
+impl From<Actor> for Stored {
+    fn from(actor: Actor) -> Self {
+        let Actor { caller, mut others } = actor;
+        others.insert(0, caller);
+        Self {
+            links: others,
+            principal: None,
+            on_behalf_of: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(subject: &str) -> Principal {
+        Principal::new("token", subject)
+    }
+
+    fn direct(subject: &str) -> Actor {
+        Actor::direct(token(subject), Authentication::StaticToken)
+    }
+
+    fn read(json: &str) -> Result<Actor, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    /// Pinned: it is in every ledger.
+    #[test]
+    fn a_chain_is_written_with_its_links() {
+        let actor = direct("bot").on_behalf_of(token("alice"));
+        let json = r#"{"links":[{"principal":"token/bot","authentication":"static_token"},{"principal":"token/alice","authentication":"delegated"}]}"#;
+        assert_eq!(serde_json::to_string(&actor).unwrap(), json);
+        assert_eq!(read(json).unwrap(), actor);
+        let system = r#"{"links":[{"principal":"slipway/timer","authentication":"internal"}]}"#;
+        assert_eq!(serde_json::to_string(&Actor::system("timer")).unwrap(), system);
+        assert_eq!(read(system).unwrap(), Actor::system("timer"));
+    }
+
+    #[test]
+    fn what_was_written_before_there_were_chains_is_read() {
+        for (json, actor) in [
+            (r#"{"principal":"token/alice"}"#, direct("alice")),
+            (
+                r#"{"principal":"token/alice","on_behalf_of":null}"#,
+                direct("alice"),
+            ),
+            (
+                r#"{"principal":"token/bot","on_behalf_of":"token/alice"}"#,
+                direct("bot").on_behalf_of(token("alice")),
+            ),
+            (r#"{"principal":"slipway/deploy"}"#, Actor::system("deploy")),
+        ] {
+            assert_eq!(read(json).unwrap(), actor, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_chain_is_refused() {
+        for (json, why) in [
+            ("{}", "at least one link"),
+            (r#"{"links":[]}"#, "at least one link"),
+            (
+                r#"{"links":[{"principal":"token/a","authentication":"delegated"}]}"#,
+                "delegated by nobody",
+            ),
+            (
+                r#"{"links":[{"principal":"token/a","authentication":"static_token"}],"principal":"token/a"}"#,
+                "links alone",
+            ),
+            (r#"{"on_behalf_of":"token/a"}"#, "links alone"),
+            (
+                r#"{"links":[{"principal":"token/a","authentication":"hearsay"}]}"#,
+                "hearsay",
+            ),
+            (
+                r#"{"links":[{"principal":"alice","authentication":"internal"}]}"#,
+                "issuer/subject",
+            ),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(why), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn it_reads_as_people_say_it() {
+        let one = direct("bot");
+        assert_eq!(one.to_string(), "token/bot");
+        let two = one.on_behalf_of(token("alice"));
+        assert_eq!(two.to_string(), "token/alice (through token/bot)");
+        let three = two.on_behalf_of(token("carol"));
+        assert_eq!(three.to_string(), "token/carol (through token/bot, token/alice)");
+    }
+
+    proptest! {
+        #[test]
+        fn chains_keep_their_laws(names in proptest::collection::vec("[a-z]{1,8}", 1..6)) {
+            let mut actor = direct(&names[0]);
+            prop_assert!(!actor.is_delegated());
+            for name in &names[1..] {
+                actor = actor.on_behalf_of(token(name));
+            }
+            let principals: Vec<&str> = actor.principals().map(|who| who.subject.as_str()).collect();
+            prop_assert_eq!(&principals, &names);
+            prop_assert_eq!(actor.caller(), &token(&names[0]));
+            prop_assert_eq!(actor.effective(), &token(&names[names.len() - 1]));
+            prop_assert_eq!(actor.is_delegated(), names.len() > 1);
+            let delegated = actor.links().filter(|link| link.authentication == Authentication::Delegated).count();
+            prop_assert_eq!(delegated, names.len() - 1);
+            prop_assert_eq!(read(&serde_json::to_string(&actor).unwrap()).unwrap(), actor);
         }
     }
 }

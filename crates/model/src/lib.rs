@@ -7,15 +7,17 @@ mod actor;
 pub mod duration;
 mod fault;
 mod git;
+mod hash;
 mod id;
 mod image;
 mod name;
 mod time;
 mod trace;
 
-pub use actor::{Actor, Principal};
+pub use actor::{Actor, Authentication, Link, Principal};
 pub use fault::{Fault, Reason};
 pub use git::{BranchName, CommitSha};
+pub use hash::ContentHash;
 pub use id::Id;
 pub use image::{Digest, Image, ImageName, ImageRef, Images, NotOneImage, ServiceImage, Tag};
 pub use name::Name;

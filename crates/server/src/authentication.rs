@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use slipway_model::{Actor, Principal};
+use slipway_model::{Actor, Authentication, Principal};
 use subtle::ConstantTimeEq;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
@@ -73,6 +73,7 @@ impl Authenticator {
         let known = found.ok_or_else(|| unauthenticated("the token is not known here"))?;
         Ok(Caller {
             principal: known.principal.clone(),
+            authentication: Authentication::StaticToken,
             roles: Arc::clone(&known.roles),
             directory: self.clone(),
         })
@@ -91,6 +92,7 @@ impl Authenticator {
 #[derive(Debug, Clone)]
 pub struct Caller {
     principal: Principal,
+    authentication: Authentication,
     roles: Arc<[RoleConfig]>,
     directory: Authenticator,
 }
@@ -162,22 +164,24 @@ impl Caller {
         }
     }
 
-    /// The actor to record: the caller or, with the `delegate` role, whom it names (`issuer/subject`).
+    /// The caller, acting for nobody else, as an actor to record.
+    pub fn direct(&self) -> Actor {
+        Actor::direct(self.principal.clone(), self.authentication)
+    }
+
+    /// The actor to record: the caller and, with the `delegate` role, whom it names (`issuer/subject`).
     ///
     /// # Errors
     /// [`ApiError::Denied`] without the role; [`ApiError::Invalid`] for a text that is no principal.
     pub fn actor(&self, on_behalf_of: &str, service: &str, environment: &str) -> Result<Actor, ApiError> {
         let Some(person) = crate::convert::optional::<Principal>("on_behalf_of", on_behalf_of)? else {
-            return Ok(Actor::direct(self.principal.clone()));
+            return Ok(self.direct());
         };
         if person == self.principal {
-            return Ok(Actor::direct(person));
+            return Ok(self.direct());
         }
         self.require(Action::Delegate, service, environment)?;
-        Ok(Actor {
-            principal: self.principal.clone(),
-            on_behalf_of: Some(person),
-        })
+        Ok(self.direct().on_behalf_of(person))
     }
 
     /// Whether another principal of this server's configuration may do it.
@@ -226,9 +230,9 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 pub(crate) struct AuthenticationLayer(pub(crate) Authenticator);
 
 impl<S> Layer<S> for AuthenticationLayer {
-    type Service = Authentication<S>;
+    type Service = Authenticated<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        Authentication {
+        Authenticated {
             inner,
             authenticator: self.0.clone(),
         }
@@ -236,12 +240,12 @@ impl<S> Layer<S> for AuthenticationLayer {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Authentication<S> {
+pub(crate) struct Authenticated<S> {
     inner: S,
     authenticator: Authenticator,
 }
 
-impl<S> Service<http::Request<Body>> for Authentication<S>
+impl<S> Service<http::Request<Body>> for Authenticated<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
@@ -358,17 +362,19 @@ mod tests {
     fn delegation_needs_the_role_and_records_both() {
         let alice = caller("Bearer a-token").unwrap();
         let bot = caller("Bearer b-token").unwrap();
-        assert_eq!(
-            alice.actor("", "s", "e").unwrap(),
-            Actor::direct("token/alice".parse().unwrap())
-        );
-        assert_eq!(alice.actor("token/alice", "s", "e").unwrap().on_behalf_of, None);
+        let alone = Actor::direct("token/alice".parse().unwrap(), Authentication::StaticToken);
+        assert_eq!(alice.direct(), alone);
+        assert_eq!(alice.actor("", "s", "e").unwrap(), alone);
+        // Whoever names itself acts for nobody else.
+        assert_eq!(alice.actor("token/alice", "s", "e").unwrap(), alone);
         assert!(matches!(
             alice.actor("token/bob", "s", "e"),
             Err(ApiError::Denied { .. })
         ));
         let actor = bot.actor("token/alice", "s", "e").unwrap();
         assert_eq!(actor.to_string(), "token/alice (through token/bot)");
+        let how: Vec<Authentication> = actor.links().map(|link| link.authentication).collect();
+        assert_eq!(how, [Authentication::StaticToken, Authentication::Delegated]);
         assert!(matches!(
             bot.actor("nobody", "s", "e"),
             Err(ApiError::Invalid { .. })

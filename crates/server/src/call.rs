@@ -28,7 +28,7 @@ impl<T> Call<T> {
 
     /// What is recorded of a command that the caller gives in its own name.
     pub fn meta(&self) -> Meta {
-        self.meta_as(Actor::direct(self.caller.principal().clone()))
+        self.meta_as(self.caller.direct())
     }
 
     /// What is recorded of a command by this actor, see [`Caller::actor`].

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use slipway_model::{
-    Actor, Digest, Image, Images, Name, NotOneImage, Principal, Reason, Timestamp, TraceContext,
+    Actor, Authentication, Digest, Image, Images, Link, Name, NotOneImage, Reason, Timestamp, TraceContext,
 };
 use slipway_proto::common::v1 as proto;
 
@@ -153,25 +153,38 @@ pub fn duration(length: Duration) -> prost_types::Duration {
 
 /// Who did it.
 pub fn actor(actor: &Actor) -> proto::Actor {
+    let link = |link: &Link| proto::actor::Link {
+        principal: link.principal.to_string(),
+        authentication: match link.authentication {
+            Authentication::StaticToken => proto::actor::Authentication::StaticToken,
+            Authentication::Delegated => proto::actor::Authentication::Delegated,
+            Authentication::Internal => proto::actor::Authentication::Internal,
+        }
+        .into(),
+    };
     proto::Actor {
-        principal: actor.principal.to_string(),
-        on_behalf_of: actor
-            .on_behalf_of
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        links: actor.links().map(link).collect(),
     }
 }
 
-/// An actor that another of Slipway's services reported.
-///
-/// # Errors
-/// [`ApiError::Invalid`] naming the field.
-pub fn from_actor(name: &str, actor: &proto::Actor) -> Result<Actor, ApiError> {
-    Ok(Actor {
-        principal: field::<Principal>(&format!("{name}.principal"), &actor.principal)?,
-        on_behalf_of: optional(&format!("{name}.on_behalf_of"), &actor.on_behalf_of)?,
-    })
+/// Whom it counts for, as `issuer/subject`: the last link's principal. Empty for an actor that another service left out.
+pub fn effective(actor: Option<&proto::Actor>) -> &str {
+    actor
+        .and_then(|actor| actor.links.last())
+        .map_or("", |link| &link.principal)
+}
+
+/// The whole chain for people, as [`Actor`] prints it. Empty for an actor that another service left out.
+pub fn chain(actor: Option<&proto::Actor>) -> String {
+    let links = actor.map_or(&[][..], |actor| &actor.links);
+    let Some((last, through)) = links.split_last() else {
+        return String::new();
+    };
+    if through.is_empty() {
+        return last.principal.clone();
+    }
+    let through: Vec<&str> = through.iter().map(|link| link.principal.as_str()).collect();
+    format!("{} (through {})", last.principal, through.join(", "))
 }
 
 /// A pinned code and words for people.
@@ -268,9 +281,34 @@ pub fn trace_context<T>(request: &tonic::Request<T>) -> Option<TraceContext> {
 
 #[cfg(test)]
 mod tests {
-    use slipway_model::CommitSha;
+    use slipway_model::{CommitSha, Principal};
 
     use super::*;
+
+    #[test]
+    fn a_chain_goes_out_link_by_link() {
+        use proto::actor::Authentication as Wire;
+        let person = Principal::new("token", "alice");
+        for (actor, links) in [
+            (Actor::system("timer"), vec![("slipway/timer", Wire::Internal)]),
+            (
+                Actor::direct(Principal::new("token", "bot"), Authentication::StaticToken)
+                    .on_behalf_of(person),
+                vec![("token/bot", Wire::StaticToken), ("token/alice", Wire::Delegated)],
+            ),
+        ] {
+            let sent = super::actor(&actor);
+            let said: Vec<_> = sent
+                .links
+                .iter()
+                .map(|link| (link.principal.as_str(), link.authentication()))
+                .collect();
+            assert_eq!(said, links);
+            assert_eq!(effective(Some(&sent)), actor.effective().to_string());
+            assert_eq!(chain(Some(&sent)), actor.to_string());
+        }
+        assert_eq!((effective(None), chain(None).as_str()), ("", ""));
+    }
 
     #[test]
     fn errors_name_the_field() {

@@ -61,6 +61,9 @@ impl From<LedgerError> for ApiError {
                 "cursor",
                 "is not one of this service's; use one that an event carried, empty for the beginning, or now",
             ),
+            error @ LedgerError::ContentTooLarge { .. } => ApiError::Exhausted {
+                message: error.to_string(),
+            },
             error if error.is_transient() => {
                 tracing::warn!(%error, "a request failed on the database");
                 ApiError::unavailable("the database cannot be reached now; ask again")
@@ -166,6 +169,17 @@ mod tests {
             ),
             (TransactError::<No>::Conflict.into(), "CONFLICT"),
             (LedgerError::Cursor("x".into()).into(), "INVALID_FIELD"),
+            (
+                LedgerError::ContentTooLarge { size: 2, limit: 1 }.into(),
+                "LIMIT_EXCEEDED",
+            ),
+            (
+                LedgerError::ContentChanged {
+                    hash: slipway_model::ContentHash::of(""),
+                }
+                .into(),
+                "INTERNAL",
+            ),
             (LedgerError::Closed.into(), "UNAVAILABLE"),
             (database(true).into(), "UNAVAILABLE"),
             (database(false).into(), "INTERNAL"),

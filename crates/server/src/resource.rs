@@ -4,7 +4,7 @@
 use std::{fmt, marker::PhantomData};
 
 use async_trait::async_trait;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{Decider, Ledger, Meta, Snapshot};
 use slipway_model::Id;
 use tonic::Status;
@@ -34,7 +34,8 @@ pub trait Resource: Decider<Refusal: Into<ApiError>> {
     /// What a role must cover.
     fn scope(state: &Self::State) -> Scope<'_>;
 
-    /// Adds what is not in its own state, to one thing that is read or watched; lists are shown without.
+    /// Adds what is not in its own state, to one thing that is read or watched by its id; where many are shown, they are
+    /// shown without.
     ///
     /// # Errors
     /// When the ledger cannot be read.
@@ -199,8 +200,13 @@ impl<D: Resource> Resources<D> {
     ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
         let after = convert::optional::<u64>("etag", etag)?;
         let id = self.find(caller, Action::Read, id).await?.id;
+        let resources = self.clone();
+        let shown = move |snapshot| {
+            let resources = resources.clone();
+            async move { resources.show(&snapshot).await }
+        };
         let states = self.ledger.watch::<D>(&id, after).map_err(ApiError::from);
-        Ok(self.shown(states))
+        Ok(states.and_then(shown).map_err(Status::from).boxed())
     }
 
     /// Each thing that matches and that the caller may see as it is now, then each change of one and each new one; one
@@ -215,21 +221,8 @@ impl<D: Resource> Resources<D> {
     ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
         caller.require_somewhere(Action::Read)?;
         let states = watch::all::<D>(self.ledger.clone(), caller, query.filter::<D>()?);
-        Ok(self.shown(states))
-    }
-
-    fn shown(
-        &self,
-        states: impl Stream<Item = Result<Snapshot<D>, ApiError>> + Send + 'static,
-    ) -> BoxStream<'static, Result<D::Message, Status>> {
-        let resources = self.clone();
-        states
-            .and_then(move |snapshot| {
-                let resources = resources.clone();
-                async move { resources.show(&snapshot).await }
-            })
-            .map_err(Status::from)
-            .boxed()
+        let shown = states.map_ok(|snapshot| D::message(&snapshot));
+        Ok(shown.map_err(Status::from).boxed())
     }
 
     /// Gives a command to a thing that was [found](Self::find).

@@ -3,13 +3,18 @@
 //! Who may decide at all (the approve role in the subject's scope, a delegate's right to speak for somebody) was checked
 //! by the time a command comes here; everything that depends on this one approval is decided here.
 
+pub mod v1;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, Index};
 use slipway_model::{Actor, Id, Principal, Reason, Timestamp};
 
-use crate::policy::{Policy, Subject, binding};
+use crate::{
+    policy::{Policy, binding},
+    subject::Subject,
+};
 
 /// What stands for the author when a policy excludes authors and none was named.
 pub const UNKNOWN_AUTHOR: &str = "unknown";
@@ -133,12 +138,16 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What happened. The wire form is pinned by `tests/golden`.
+/// What happened. The wire form is pinned by `tests/golden`; what has a newer form is read in the old one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
+    #[serde(rename = "requested")]
+    RequestedV1(Box<v1::Asked>),
+    #[serde(rename = "requested.v2")]
     Requested(Box<Asked>),
     /// Somebody gave their word; what it comes to is an event of its own.
+    #[serde(rename = "decided.v2", alias = "decided")]
     Decided {
         verdict: Verdict,
         by: Actor,
@@ -154,6 +163,7 @@ pub enum Event {
     Expired {
         reason: Reason,
     },
+    #[serde(rename = "cancelled.v2", alias = "cancelled")]
     Cancelled {
         by: Actor,
         reason: Reason,
@@ -252,10 +262,11 @@ impl Asked {
         )
     }
 
-    /// Why someone may not decide, by the rules about requester and authors.
+    /// Why someone may not decide, by the rules about requester and authors. Whoever stands anywhere in the chain that
+    /// asked is a requester; whoever decides is looked at link by link, so that nobody gets past through a bot or as one.
     fn excluded(&self, who: &Principal) -> Option<Refusal> {
         let policy = self.policy.name.to_string();
-        if self.policy.exclude_requester && people(&self.requested_by).any(|asked| asked == who) {
+        if self.policy.exclude_requester && self.requested_by.principals().any(|asked| asked == who) {
             return Some(Refusal::SelfApproval(who.clone(), policy));
         }
         if self.policy.exclude_authors && self.authors.contains(who) {
@@ -289,11 +300,6 @@ impl Asked {
             remedy,
         })
     }
-}
-
-/// Everyone who stands behind a deed: who did it and for whom. Rules that exclude people look at both.
-fn people(actor: &Actor) -> impl Iterator<Item = &Principal> {
-    std::iter::once(&actor.principal).chain(actor.on_behalf_of.as_ref())
 }
 
 impl State {
@@ -343,6 +349,18 @@ impl State {
             .any(|decision| decision.by.effective() == who)
     }
 
+    fn begin(&mut self, asked: Asked, at: Timestamp) {
+        self.status = Status::Pending;
+        self.asked = Some(asked);
+        self.requested_at = Some(at);
+    }
+
+    fn end(&mut self, status: Status, reason: &Reason, at: Timestamp) {
+        self.status = status;
+        self.reason = Some(reason.clone());
+        self.ended_at = Some(at);
+    }
+
     fn overdue(&self, now: Timestamp) -> Option<Timestamp> {
         self.asked
             .as_ref()
@@ -372,7 +390,7 @@ impl State {
         if named != asked.binding {
             return Err(Refusal::BindingMismatch);
         }
-        if let Some(refusal) = people(&by).find_map(|who| asked.excluded(who)) {
+        if let Some(refusal) = by.principals().find_map(|who| asked.excluded(who)) {
             return Err(refusal);
         }
         let person = by.effective();
@@ -427,7 +445,7 @@ fn expired(at: Timestamp) -> Event {
 
 impl Decider for Approval {
     const KIND: &'static str = "approval";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     type State = State;
     type Command = Command;
@@ -481,17 +499,9 @@ impl Decider for Approval {
     }
 
     fn evolve(state: &mut State, event: &Event, at: Timestamp) {
-        let mut end = |status, reason: &Reason| {
-            state.status = status;
-            state.reason = Some(reason.clone());
-            state.ended_at = Some(at);
-        };
         match event {
-            Event::Requested(asked) => {
-                state.status = Status::Pending;
-                state.asked = Some(Asked::clone(asked));
-                state.requested_at = Some(at);
-            }
+            Event::RequestedV1(old) => state.begin(v1::Asked::clone(old).into(), at),
+            Event::Requested(asked) => state.begin(Asked::clone(asked), at),
             Event::Decided { verdict, by, comment } => {
                 state.decisions.push(Decision {
                     verdict: *verdict,
@@ -500,10 +510,10 @@ impl Decider for Approval {
                     at,
                 });
             }
-            Event::Approved { reason } => end(Status::Approved, reason),
-            Event::Rejected { reason } => end(Status::Rejected, reason),
-            Event::Expired { reason } => end(Status::Expired, reason),
-            Event::Cancelled { reason, .. } => end(Status::Cancelled, reason),
+            Event::Approved { reason } => state.end(Status::Approved, reason, at),
+            Event::Rejected { reason } => state.end(Status::Rejected, reason, at),
+            Event::Expired { reason } => state.end(Status::Expired, reason, at),
+            Event::Cancelled { reason, .. } => state.end(Status::Cancelled, reason, at),
         }
     }
 
@@ -525,8 +535,8 @@ impl Decider for Approval {
         };
         Index {
             status: state.status.as_str().to_owned(),
-            service: asked.subject.service.to_string(),
-            environment: asked.subject.environment.to_string(),
+            service: asked.subject.scope.service.to_string(),
+            environment: asked.subject.scope.environment().to_owned(),
             correlation: asked.correlation.clone(),
             labels: asked.labels.clone(),
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use slipway_model::{Name, Principal};
 use slipway_server::{ConfigError, ServiceSettings, authentication::matches, config::duration};
 
-use crate::policy::Policy;
+use crate::{policy::Policy, subject::Scope};
 
 /// A request waits this long when its policy does not say: over a weekend.
 const EXPIRE_AFTER: Duration = Duration::from_secs(72 * 3600);
@@ -68,15 +68,15 @@ fn everything() -> Vec<String> {
 }
 
 impl PolicyConfig {
-    /// Whether a request for this service and environment may name the policy.
-    pub fn covers(&self, service: &Name, environment: &Name) -> bool {
+    /// Whether a request for this may name the policy. Without an environment, only patterns that match everything do.
+    pub fn covers(&self, scope: &Scope) -> bool {
         self.services
             .iter()
-            .any(|pattern| matches(pattern, service.as_str()))
+            .any(|pattern| matches(pattern, scope.service.as_str()))
             && self
                 .environments
                 .iter()
-                .any(|pattern| matches(pattern, environment.as_str()))
+                .any(|pattern| matches(pattern, scope.environment()))
     }
 
     /// The policy as an approval keeps it.
@@ -168,11 +168,18 @@ mod tests {
     fn the_example_is_valid() {
         let config = parse(include_str!("../example.yaml")).unwrap();
         let prod: Name = "prod".parse().unwrap();
-        assert_eq!(config.settings.policies[&prod].required, 2);
-        assert!(config.settings.policies[&prod].covers(&"shop".parse().unwrap(), &prod));
-        assert!(
-            !config.settings.policies[&"automatic".parse().unwrap()].covers(&"shop".parse().unwrap(), &prod)
-        );
+        let policies = &config.settings.policies;
+        assert_eq!(policies[&prod].required, 2);
+        let scope = |environment: Option<&Name>| Scope {
+            service: "shop".parse().unwrap(),
+            environment: environment.cloned(),
+            target: String::new(),
+        };
+        let automatic: Name = "automatic".parse().unwrap();
+        for scope in [scope(Some(&prod)), scope(None)] {
+            assert!(policies[&prod].covers(&scope));
+            assert!(!policies[&automatic].covers(&scope));
+        }
     }
 
     #[test]

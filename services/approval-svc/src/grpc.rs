@@ -1,6 +1,10 @@
 //! The gRPC API: protobuf to commands, states to protobuf.
 
+mod subject;
+
 use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{Ledger, Meta, Request as Key, Snapshot};
@@ -18,7 +22,7 @@ use crate::{
     approval::{self, Approval, Command, Refusal, State, Verdict},
     config::{Config, PolicyConfig},
     people::{MAX_AUTHOR, MAX_AUTHORS, People},
-    policy::{Policy, Subject},
+    policy::Policy,
 };
 
 pub(crate) struct Api {
@@ -44,11 +48,11 @@ impl Api {
             trace,
             message: request,
         } = call;
-        let subject = subject(&convert::message("subject", request.subject)?)?;
-        let (service, environment) = (subject.service.as_str(), subject.environment.as_str());
+        let (subject, contents) = subject::read(&convert::message("subject", request.subject)?)?;
+        let (service, environment) = (subject.scope.service.as_str(), subject.scope.environment());
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
-        let policy = self.policy(&request.policy, &subject)?;
+        let policy = self.policy(&request.policy, &subject.scope)?;
         if request.authors.len() > MAX_AUTHORS
             || request.authors.iter().any(|author| author.len() > MAX_AUTHOR)
         {
@@ -79,31 +83,33 @@ impl Api {
             correlation: correlation.clone(),
             labels: labels.clone(),
         };
+        for content in contents {
+            self.ledger.put_content(content.as_bytes()).await?;
+        }
         let command = || Command::Request(Box::new(asked.clone()));
         let done = self
             .ledger
             .execute_once::<Approval>(&key, &Id::generate("apr"), command, &meta)
             .await?;
-        self.approvals.show(&done.snapshot).await
+        Ok(approval(&done.snapshot))
     }
 
-    fn policy(&self, name: &str, subject: &Subject) -> Result<Policy, ApiError> {
-        let (service, environment) = (&subject.service, &subject.environment);
+    fn policy(&self, name: &str, scope: &crate::subject::Scope) -> Result<Policy, ApiError> {
         let found = name
             .parse::<Name>()
             .ok()
             .and_then(|name| self.policies.get_key_value(&name));
         match found {
-            Some((name, policy)) if policy.covers(service, environment) => Ok(policy.policy(name)),
+            Some((name, policy)) if policy.covers(scope) => Ok(policy.policy(name)),
             _ => {
                 let usable: Vec<&str> = self
                     .policies
                     .iter()
-                    .filter(|(_, policy)| policy.covers(service, environment))
+                    .filter(|(_, policy)| policy.covers(scope))
                     .map(|(name, _)| name.as_str())
                     .collect();
                 let problem = if found.is_some() {
-                    format!("{name} is not for {service} in {environment}")
+                    format!("{name} is not for {scope}")
                 } else {
                     let shown: String = name.chars().take(63).collect();
                     format!("{shown:?} does not exist")
@@ -151,7 +157,7 @@ impl Api {
             .ledger
             .execute_once::<Approval>(&key, &snapshot.id, command, &meta)
             .await?;
-        self.approvals.show(&done.snapshot).await
+        Ok(approval(&done.snapshot))
     }
 
     /// Whose word it is. Where the policy leaves it to roles, a person that a bot speaks for must hold the role too, or a
@@ -165,9 +171,11 @@ impl Api {
         let Some(asked) = &approval.state.asked else {
             return Err(Refusal::Absent(approval.id.clone()).into());
         };
-        let (service, environment) = (asked.subject.service.as_str(), asked.subject.environment.as_str());
+        let scope = &asked.subject.scope;
+        let (service, environment) = (scope.service.as_str(), scope.environment());
         let by = caller.actor(on_behalf_of, service, environment)?;
-        if let Some(person) = &by.on_behalf_of
+        let person = by.effective();
+        if by.is_delegated()
             && asked.policy.approvers.is_empty()
             && !caller.other_may(person, Action::Approve, service, environment)
         {
@@ -183,15 +191,17 @@ impl Api {
         call: Call<proto::CancelApprovalRequest>,
     ) -> Result<proto::Approval, ApiError> {
         let comment = convert::text("reason", &call.message.reason)?;
-        let approval = self
+        let found = self
             .approvals
             .find(&call.caller, Action::Cancel, &call.message.id)
             .await?;
         let meta = call.meta();
-        let by = meta.actor.clone();
-        self.approvals
-            .execute(&approval.id, Command::Cancel { by, comment }, &meta)
-            .await
+        let command = || Command::Cancel {
+            by: meta.actor.clone(),
+            comment: comment.clone(),
+        };
+        let cancelled = self.ledger.execute::<Approval>(&found.id, command, &meta).await?;
+        Ok(approval(&cancelled))
     }
 }
 
@@ -293,12 +303,26 @@ impl ApprovalService for Api {
     }
 }
 
+#[async_trait]
 impl Resource for Approval {
     type Message = proto::Approval;
     const NOUN: &'static str = "approval";
 
     fn message(snapshot: &Snapshot<Self>) -> proto::Approval {
         approval(snapshot)
+    }
+
+    /// Adds the bodies of its sections. What is answered to a command is shown without: it was carried out, whatever became
+    /// of a body.
+    async fn complete(
+        ledger: &Ledger,
+        snapshot: &Snapshot<Self>,
+        message: &mut proto::Approval,
+    ) -> Result<(), ApiError> {
+        if let Some(asked) = &snapshot.state.asked {
+            message.subject = Some(subject::shown_whole(ledger, &asked.subject).await?);
+        }
+        Ok(())
     }
 
     fn status_name(value: i32) -> Option<&'static str> {
@@ -309,8 +333,8 @@ impl Resource for Approval {
     fn scope(state: &State) -> Scope<'_> {
         match &state.asked {
             Some(asked) => Scope::new(
-                asked.subject.service.as_str(),
-                [asked.subject.environment.as_str()],
+                asked.subject.scope.service.as_str(),
+                [asked.subject.scope.environment()],
             ),
             None => Scope::unknown(),
         }
@@ -333,18 +357,6 @@ impl From<Refusal> for ApiError {
         };
         ApiError::precondition(reason, refusal)
     }
-}
-
-fn subject(subject: &proto::Subject) -> Result<Subject, ApiError> {
-    Ok(Subject {
-        service: convert::field("subject.service", &subject.service)?,
-        environment: convert::field("subject.environment", &subject.environment)?,
-        target: convert::text("subject.target", &subject.target)?,
-        digest: convert::optional("subject.digest", &subject.digest)?,
-        plan_hash: convert::key("subject.plan_hash", &subject.plan_hash)?,
-        commit: convert::optional("subject.commit", &subject.commit)?,
-        summary: convert::text("subject.summary", &subject.summary)?,
-    })
 }
 
 fn policy(policy: &Policy) -> proto::Policy {
@@ -379,24 +391,7 @@ fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
         approval::Status::Cancelled => proto::approval::Status::Cancelled,
     });
     let Some(asked) = &state.asked else { return shown };
-    let subject = &asked.subject;
-    shown.subject = Some(proto::Subject {
-        service: subject.service.to_string(),
-        environment: subject.environment.to_string(),
-        target: subject.target.clone(),
-        digest: subject
-            .digest
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        plan_hash: subject.plan_hash.clone(),
-        commit: subject
-            .commit
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        summary: subject.summary.clone(),
-    });
+    shown.subject = Some(subject::shown(&asked.subject));
     shown.labels = asked.labels.clone().into_iter().collect();
     shown.correlation_id = asked.correlation.clone();
     shown.binding = asked.binding.clone();

@@ -6,6 +6,7 @@ pub mod effects;
 mod grpc;
 pub mod people;
 pub mod policy;
+pub mod subject;
 
 use std::sync::Arc;
 

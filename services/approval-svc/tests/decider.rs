@@ -6,12 +6,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use approval_svc::{
     approval::{Approval, Asked, Command, Decision, Event, Refusal, Request, State, Status, Verdict},
-    policy::{Policy, Subject, binding},
+    policy::{Policy, binding},
+    subject::{Body, CommitRange, Image, Kind, Scope, Section, Subject, Table},
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::Decider;
-use slipway_model::{Actor, Id, Principal, Reason, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Principal, Reason, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
@@ -20,12 +21,16 @@ fn who(name: &str) -> Principal {
 }
 
 fn actor(text: &str) -> Actor {
-    match text.split_once(" for ") {
-        Some((bot, person)) => Actor {
-            principal: who(bot),
-            on_behalf_of: Some(who(person)),
-        },
-        None => Actor::direct(who(text)),
+    let mut links = text.split(" for ").map(who);
+    let caller = Actor::direct(links.next().unwrap(), Authentication::StaticToken);
+    links.fold(caller, Actor::on_behalf_of)
+}
+
+/// Somebody, perhaps through a bot.
+fn chain(bot: Option<&str>, person: &str) -> Actor {
+    match bot {
+        Some(bot) => actor(&format!("{bot} for {person}")),
+        None => actor(person),
     }
 }
 
@@ -41,14 +46,41 @@ fn policy(required: u32, approvers: &[&str]) -> Policy {
 }
 
 fn subject() -> Subject {
+    let table = Table {
+        columns: vec!["environment".to_owned(), "image".to_owned()],
+        rows: vec![vec!["prod".to_owned(), "shop:1a2b3c4".to_owned()]],
+    };
+    let mut rendered = Section::new(
+        "Rendered",
+        "gitops-svc",
+        &Body::Diff("+replicas: 2\n".repeat(1000)),
+    );
+    rendered.take_large().unwrap();
     Subject {
-        service: "shop".parse().unwrap(),
-        environment: "prod".parse().unwrap(),
-        target: "prod/shop/Deployment/web".to_owned(),
-        digest: Some(format!("sha256:{}", "ab".repeat(32)).parse().unwrap()),
+        kind: Kind::Release,
+        scope: Scope {
+            service: "shop".parse().unwrap(),
+            environment: Some("prod".parse().unwrap()),
+            target: "prod/shop/Deployment/web".to_owned(),
+        },
+        images: vec![Image {
+            name: "shop".parse().unwrap(),
+            repository: Some("registry.example/shop".parse().unwrap()),
+            digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            tags: vec!["1a2b3c4".parse().unwrap()],
+        }],
+        commits: Some(CommitRange {
+            repository_url: "https://git.example/shop.git".to_owned(),
+            branch: Some("main".parse().unwrap()),
+            base: Some("0".repeat(40).parse().unwrap()),
+            head: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
+        }),
         plan_hash: "plan-1".to_owned(),
-        commit: Some("1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap()),
         summary: "shop 1a2b3c4 to prod".to_owned(),
+        sections: vec![
+            Section::new("What changes", "deploy-svc", &Body::Table(table)),
+            rendered,
+        ],
     }
 }
 
@@ -159,6 +191,10 @@ fn who_may_decide() {
         requested_by: actor("deployer for alice"),
         ..listed()
     };
+    let through_two = || Request {
+        requested_by: actor("deployer for relay for alice"),
+        ..listed()
+    };
     let name = || "prod".to_owned();
     let not_an_approver = |name: &str| Refusal::NotAnApprover {
         who: who(name),
@@ -195,6 +231,33 @@ fn who_may_decide() {
             Some(Refusal::SelfApproval(who("deployer"), name())),
         ),
         (through_bot(), "bob", None),
+        // However long the chain is that asked, or that decides: each of its links is looked at.
+        (
+            through_two(),
+            "relay for bob",
+            Some(Refusal::SelfApproval(who("relay"), name())),
+        ),
+        (
+            through_two(),
+            "alice",
+            Some(Refusal::SelfApproval(who("alice"), name())),
+        ),
+        (
+            through_two(),
+            "bot for relay for carol",
+            Some(Refusal::SelfApproval(who("relay"), name())),
+        ),
+        (
+            listed(),
+            "bot for dave for carol",
+            Some(Refusal::AuthorApproval(who("dave"), name())),
+        ),
+        (
+            listed(),
+            "bot for carol for mallory",
+            Some(not_an_approver("mallory")),
+        ),
+        (through_two(), "bot for mallory for carol", None),
         (
             listed(),
             "dave",
@@ -489,7 +552,7 @@ fn events_keep_their_wire_form() {
     let policy = policy(2, &["bob", "carol", "erin"]);
     let events = [
         (
-            "requested",
+            "requested.v2",
             Event::Requested(Box::new(Asked {
                 subject: subject(),
                 binding: "b1".to_owned(),
@@ -504,7 +567,7 @@ fn events_keep_their_wire_form() {
             })),
         ),
         (
-            "decided",
+            "decided.v2",
             Event::Decided {
                 verdict: Verdict::Approve,
                 by: actor("bot for bob"),
@@ -530,7 +593,7 @@ fn events_keep_their_wire_form() {
             },
         ),
         (
-            "cancelled",
+            "cancelled.v2",
             Event::Cancelled {
                 by: actor("alice"),
                 reason: reason("CANCELLED", "superseded"),
@@ -538,10 +601,8 @@ fn events_keep_their_wire_form() {
         ),
     ];
     for (name, event) in events {
-        let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        let golden: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).unwrap();
         let written = serde_json::to_value(&event).unwrap();
+        let golden = golden(name);
         assert_eq!(
             written,
             golden,
@@ -550,6 +611,69 @@ fn events_keep_their_wire_form() {
         );
         assert_eq!(written["type"], name);
         assert_eq!(serde_json::from_value::<Event>(golden).unwrap(), event);
+    }
+}
+
+fn golden(name: &str) -> serde_json::Value {
+    let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).unwrap()
+}
+
+/// What was recorded before actors were chains is the same event.
+#[test]
+fn deeds_of_the_first_form_are_the_same_events() {
+    for name in ["decided", "cancelled"] {
+        let [old, new] = [name.to_owned(), format!("{name}.v2")]
+            .map(|name| serde_json::from_value::<Event>(golden(&name)).unwrap());
+        assert_eq!(old, new);
+    }
+}
+
+/// What was recorded when all approvals were for releases of one image comes to the same, waits, and is decided on by the
+/// binding that it has.
+#[test]
+fn a_request_of_the_first_form_is_still_decided_on() {
+    let old: Event = serde_json::from_value(golden("requested")).unwrap();
+    let mut state = State::default();
+    Approval::evolve(&mut state, &old, NOW);
+    let asked = state.asked.clone().unwrap();
+    let wanted = Subject {
+        images: vec![Image {
+            repository: None,
+            tags: Vec::new(),
+            ..subject().images.remove(0)
+        }],
+        commits: Some(CommitRange {
+            repository_url: String::new(),
+            branch: None,
+            base: None,
+            ..subject().commits.unwrap()
+        }),
+        sections: Vec::new(),
+        ..subject()
+    };
+    assert_eq!(asked.subject, wanted);
+    assert_eq!(asked.binding, "b1");
+    assert_eq!(asked.requested_by, actor("deployer for alice"));
+    assert_eq!(Approval::index(&state).environment, "prod");
+    assert_eq!(Approval::wake_at(&state), Some(asked.expires_at));
+
+    let word = |binding: &str, by: &str| Command::Decide {
+        verdict: Verdict::Approve,
+        binding: binding.to_owned(),
+        by: actor(by),
+        comment: String::new(),
+    };
+    // Not by one that would be made of it today.
+    let today = word(&binding(&asked.subject, &asked.policy), "bob");
+    assert_eq!(apply(&mut state, today, NOW), Err(Refusal::BindingMismatch));
+    for (by, status) in [
+        ("bob", Status::Pending),
+        ("carol", Status::Pending),
+        ("erin", Status::Approved),
+    ] {
+        apply(&mut state, word("b1", by), NOW).unwrap();
+        assert_eq!(state.status, status, "{by}");
     }
 }
 
@@ -606,10 +730,7 @@ fn requests() -> impl Strategy<Value = Request> {
                         exclude_authors,
                         ..policy(required, &[])
                     },
-                    requested_by: Actor {
-                        principal: who(if bot { "bot" } else { PEOPLE[asker] }),
-                        on_behalf_of: bot.then(|| who(PEOPLE[asker])),
-                    },
+                    requested_by: chain(bot.then_some("bot"), PEOPLE[asker]),
                     authors,
                     unmapped_authors: (0..unmapped).map(|n| format!("{n}@x")).collect(),
                     ..request(policy(0, &[]))
@@ -638,7 +759,10 @@ proptest! {
                 Step::Word { verdict, by, for_, right } => {
                     let mut binding = state.asked.as_ref().unwrap().binding.clone();
                     if !right { binding.push('0') }
-                    let by = Actor { principal: who(PEOPLE[by]), on_behalf_of: for_.map(|at| who(PEOPLE[at])) };
+                    let by = match for_ {
+                        Some(person) => chain(Some(PEOPLE[by]), PEOPLE[person]),
+                        None => actor(PEOPLE[by]),
+                    };
                     Command::Decide { verdict, binding, by, comment: String::new() }
                 }
                 Step::Cancel(by) => Command::Cancel { by: actor(PEOPLE[by]), comment: String::new() },
@@ -658,13 +782,9 @@ proptest! {
         let persons: BTreeSet<&Principal> = state.decisions.iter().map(|decision| decision.by.effective()).collect();
         prop_assert_eq!(persons.len(), state.decisions.len());
         for decision in &state.decisions {
-            let involved: Vec<&Principal> =
-                std::iter::once(&decision.by.principal).chain(decision.by.on_behalf_of.as_ref()).collect();
-            for person in involved {
-                if request.policy.exclude_requester {
-                    prop_assert_ne!(person, &request.requested_by.principal);
-                    prop_assert_ne!(Some(person), request.requested_by.on_behalf_of.as_ref());
-                }
+            for person in decision.by.principals() {
+                let asked = request.requested_by.principals().any(|asked| asked == person);
+                prop_assert!(!(request.policy.exclude_requester && asked));
                 prop_assert!(!(request.policy.exclude_authors && request.authors.contains(person)));
             }
             let approvers = &request.policy.approvers;

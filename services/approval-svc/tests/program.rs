@@ -4,14 +4,21 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use slipway_proto::approval::v1::{ListPoliciesRequest, approval_service_client::ApprovalServiceClient};
+use slipway_proto::{
+    approval::v1::{
+        CommitRange, GetApprovalRequest, ListApprovalsRequest, ListPoliciesRequest, RequestApprovalRequest,
+        Scope, Section, Subject, approval_service_client::ApprovalServiceClient, section::Body,
+        subject::Kind,
+    },
+    common::v1::Image,
+};
 use slipway_server::ClientConfig;
 use slipway_testbed::TestDir;
 
@@ -222,4 +229,97 @@ async fn tokens_are_not_logged() {
             "{line}"
         );
     }
+}
+
+/// A running program, and where it serves.
+fn serving(path: &std::path::Path, fault: Option<&str>) -> (Child, String) {
+    let mut command = program();
+    command.arg("--config").arg(path).stderr(Stdio::piped());
+    if let Some(fault) = fault {
+        command.env("SLIPWAY_FAULT_KILL_AT", fault);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let serving = lines
+        .find(|line| line.contains("\"serving\""))
+        .expect("it serves");
+    let port = serving.split("127.0.0.1:").nth(1).unwrap();
+    let address = format!("http://127.0.0.1:{}", port.split('"').next().unwrap());
+    // Whoever writes must be read.
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address)
+}
+
+/// Killed after a section's body is kept and before the event that names it: nothing was asked for, and asking again with
+/// the same request id finds the body where it is. One that is never asked for again only takes its room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_a_body_and_its_event_it_can_be_asked_again() {
+    let folder = TestDir::new("program").unwrap();
+    let path = config(&folder, |text| text);
+    let client = |address: &str| {
+        let channel = ClientConfig::new(address, "alice-token")
+            .connect("approval")
+            .unwrap();
+        ApprovalServiceClient::new(channel)
+    };
+    let text = |first: &str| Section {
+        title: "Plan".to_owned(),
+        source: "test".to_owned(),
+        body: Some(Body::Text(format!("{first}{}", "x".repeat(5000)))),
+        ..Section::default()
+    };
+    let request = RequestApprovalRequest {
+        request_id: "r1".to_owned(),
+        policy: "prod".to_owned(),
+        subject: Some(Subject {
+            kind: Kind::Release.into(),
+            scope: Some(Scope {
+                service: "shop".to_owned(),
+                environment: "prod".to_owned(),
+                target: String::new(),
+            }),
+            images: vec![Image {
+                repository: "registry.example/shop".to_owned(),
+                digest: format!("sha256:{}", "ab".repeat(32)),
+                ..Image::default()
+            }],
+            commits: Some(CommitRange {
+                head: "1".repeat(40),
+                ..CommitRange::default()
+            }),
+            sections: vec![text("first"), text("second")],
+            ..Subject::default()
+        }),
+        authors: vec!["token/dave".to_owned()],
+        ..RequestApprovalRequest::default()
+    };
+    for fault in ["ledger.content.after:1", "ledger.content.after:2"] {
+        let (mut child, address) = serving(&path, Some(fault));
+        client(&address)
+            .request_approval(request.clone())
+            .await
+            .unwrap_err();
+        assert!(!child.wait().unwrap().success());
+        let (mut child, address) = serving(&path, None);
+        let listed = client(&address)
+            .list_approvals(ListApprovalsRequest::default())
+            .await;
+        assert_eq!(listed.unwrap().into_inner().approvals, []);
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    let (mut child, address) = serving(&path, None);
+    let asked = client(&address).request_approval(request.clone()).await.unwrap();
+    let id = asked.into_inner().approval.unwrap().id;
+    let shown = client(&address)
+        .get_approval(GetApprovalRequest { id })
+        .await
+        .unwrap();
+    let sections = shown.into_inner().approval.unwrap().subject.unwrap().sections;
+    let bodies: Vec<_> = sections.into_iter().map(|section| section.body).collect();
+    assert_eq!(bodies, [text("first").body, text("second").body]);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

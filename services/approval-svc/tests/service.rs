@@ -7,12 +7,15 @@ mod harness;
 use futures::StreamExt;
 use harness::{Database, Service, decide, hinted, request};
 use pretty_assertions::assert_eq;
-use slipway_proto::approval::v1::{
-    Approval, CancelApprovalRequest, DecideRequest, GetApprovalRequest, ListApprovalsRequest,
-    ListPoliciesRequest, RequestApprovalRequest, StreamEventsRequest, WatchApprovalsRequest,
-    approval::Status, decision::Verdict,
+use slipway_proto::{
+    approval::v1::{
+        Approval, CancelApprovalRequest, DecideRequest, GetApprovalRequest, ListApprovalsRequest,
+        ListPoliciesRequest, RequestApprovalRequest, Scope, StreamEventsRequest, WatchApprovalsRequest,
+        approval::Status, decision::Verdict,
+    },
+    common::v1::actor::Authentication,
 };
-use slipway_server::ErrorView;
+use slipway_server::{ErrorView, convert};
 use tonic::Code;
 
 /// The same test on both databases.
@@ -60,7 +63,7 @@ async fn two_others_approve(database: Database) {
     assert_eq!((asked.status(), asked.required), (Status::Pending, 2));
     assert_eq!(asked.authors, ["token/dave"]);
     assert_eq!(asked.policy.as_ref().unwrap().name, "prod");
-    assert_eq!(asked.subject.as_ref().unwrap().service, "shop");
+    assert_eq!(asked.subject, request("prod", "prod").subject);
     let waiting = asked.waiting_on.as_ref().unwrap();
     assert_eq!(waiting.message, "0 of 2 approvals; 2 more by bob, carol, erin");
     assert_eq!(waiting.r#ref, asked.id);
@@ -90,7 +93,7 @@ async fn two_others_approve(database: Database) {
     let by: Vec<_> = twice
         .decisions
         .iter()
-        .map(|decision| decision.by.clone().unwrap().principal)
+        .map(|decision| convert::effective(decision.by.as_ref()))
         .collect();
     assert_eq!(by, ["token/bob", "token/carol"]);
     assert_eq!(service.get("alice", &asked.id).await.unwrap(), twice);
@@ -145,9 +148,17 @@ async fn everyone_is_who_their_token_says(database: Database) {
     assert!(error.message().contains("delegate"), "{error}");
     let through = service.decide("bot", for_carol).await.unwrap();
     let by = through.decisions[0].by.clone().unwrap();
+    let links: Vec<_> = by
+        .links
+        .iter()
+        .map(|link| (link.principal.as_str(), link.authentication()))
+        .collect();
     assert_eq!(
-        (by.principal.as_str(), by.on_behalf_of.as_str()),
-        ("token/bot", "token/carol")
+        links,
+        [
+            ("token/bot", Authentication::StaticToken),
+            ("token/carol", Authentication::Delegated)
+        ]
     );
     let asked_for = RequestApprovalRequest {
         on_behalf_of: "token/bob".to_owned(),
@@ -156,7 +167,7 @@ async fn everyone_is_who_their_token_says(database: Database) {
     let error = service.ask("alice", asked_for.clone()).await.unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied);
     let asked_for = service.ask("bot", asked_for).await.unwrap();
-    assert_eq!(asked_for.requested_by.as_ref().unwrap().on_behalf_of, "token/bob");
+    assert_eq!(convert::effective(asked_for.requested_by.as_ref()), "token/bob");
     let error = service
         .decide("bob", decide(&asked_for, Verdict::Approve))
         .await
@@ -280,6 +291,10 @@ async fn refusals_have_their_reasons(database: Database) {
     service.stop().await;
 }
 
+fn scope(request: &mut RequestApprovalRequest) -> &mut Scope {
+    request.subject.as_mut().unwrap().scope.as_mut().unwrap()
+}
+
 async fn bad_input_is_named(database: Database) {
     let service = Service::start(&database).await;
     let with = |change: fn(&mut RequestApprovalRequest)| {
@@ -289,21 +304,21 @@ async fn bad_input_is_named(database: Database) {
     };
     for (bad, field) in [
         (with(|r| r.subject = None), "subject"),
+        (with(|r| scope(r).service.clear()), "subject.scope.service"),
         (
-            with(|r| r.subject.as_mut().unwrap().service.clear()),
-            "subject.service",
+            with(|r| scope(r).environment = "Prod".to_owned()),
+            "subject.scope.environment",
         ),
         (
-            with(|r| r.subject.as_mut().unwrap().environment = "Prod".to_owned()),
-            "subject.environment",
+            with(|r| {
+                let subject = r.subject.as_mut().unwrap();
+                subject.commits.as_mut().unwrap().head = "main".to_owned();
+            }),
+            "subject.commits.head",
         ),
         (
-            with(|r| r.subject.as_mut().unwrap().commit = "main".to_owned()),
-            "subject.commit",
-        ),
-        (
-            with(|r| r.subject.as_mut().unwrap().digest = "sha256:1".to_owned()),
-            "subject.digest",
+            with(|r| r.subject.as_mut().unwrap().images[0].digest = "sha256:1".to_owned()),
+            "subject.images[0].digest",
         ),
         (
             with(|r| r.subject.as_mut().unwrap().summary = "x".repeat(5000)),
@@ -835,7 +850,8 @@ async fn events_come_in_order_and_resume(database: Database) {
         .collect()
         .await;
     let types: Vec<&str> = events.iter().map(|event| event.r#type.as_str()).collect();
-    let wanted = ["requested", "decided", "rejected"].map(|name| format!("dev.slipway.approval.{name}.v1"));
+    let wanted =
+        ["requested.v2", "decided.v2", "rejected.v1"].map(|name| format!("dev.slipway.approval.{name}"));
     assert_eq!(types, wanted);
     assert_eq!(events[0].traceparent, trace);
     assert_eq!(events[0].source, "/slipway/approval");
@@ -846,7 +862,7 @@ async fn events_come_in_order_and_resume(database: Database) {
     );
     let data: serde_json::Value = serde_json::from_str(&events[1].data).unwrap();
     assert_eq!(
-        (&data["verdict"], &data["by"]["principal"]),
+        (&data["verdict"], &data["by"]["links"][0]["principal"]),
         (&"reject".into(), &"token/bob".into())
     );
     // Resuming shows what came after, and nothing twice.

@@ -243,6 +243,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
+    #[serde(rename = "requested.v2", alias = "requested")]
     Requested {
         request: Box<Request>,
     },
@@ -311,7 +312,7 @@ pub enum Refusal {
 
 impl Decider for Build {
     const KIND: &'static str = "build";
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     type State = State;
     type Command = Command;

@@ -151,6 +151,7 @@ pub enum ReleaseEvent {
     Retried {
         step: String,
     },
+    #[serde(rename = "stop_requested.v2", alias = "stop_requested")]
     StopRequested(Stop),
     /// The owner was asked to stop.
     Stopping {

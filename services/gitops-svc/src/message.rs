@@ -197,7 +197,7 @@ impl Trailers {
 
 #[cfg(test)]
 mod tests {
-    use slipway_model::{Actor, Images, Principal};
+    use slipway_model::{Actor, Authentication, Images, Principal};
 
     use super::{Trailers, change_of, compose};
     use crate::change::{Image, Promotion, Request};
@@ -223,10 +223,8 @@ mod tests {
             why: String::new(),
             correlation_id: "rel-1".to_owned(),
             labels: Default::default(),
-            requested_by: Actor {
-                principal: Principal::new("token", "bot"),
-                on_behalf_of: Some(Principal::new("github", "alice")),
-            },
+            requested_by: Actor::direct(Principal::new("token", "bot"), Authentication::StaticToken)
+                .on_behalf_of(Principal::new("github", "alice")),
             traceparent: Some(
                 "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
                     .parse()
@@ -304,7 +302,7 @@ mod tests {
         let image = format!("r.example/ms-identity:1a2b3c4@sha256:{}", "ab".repeat(32));
         assert_eq!(read.image.map(|image| image.to_string()), Some(image));
         assert_eq!(read.source_commit, request.source_commit);
-        assert_eq!(read.triggered_by, request.requested_by.on_behalf_of);
+        assert_eq!(read.triggered_by.as_ref(), Some(request.requested_by.effective()));
         assert_eq!(read.change, "chg-1".parse().ok());
         assert_eq!(read.release.as_deref(), Some("rel-1"));
     }

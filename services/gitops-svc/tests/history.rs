@@ -5,11 +5,14 @@ mod world;
 
 use std::process::Command;
 
-use slipway_proto::gitops::v1::{
-    Change, KustomizeImage, ListChangesRequest, change::Source, change::Status, edit,
-    git_ops_service_client::GitOpsServiceClient,
+use slipway_proto::{
+    common::v1::actor::Authentication,
+    gitops::v1::{
+        Change, KustomizeImage, ListChangesRequest, change::Source, change::Status, edit,
+        git_ops_service_client::GitOpsServiceClient,
+    },
 };
-use slipway_server::{Channel, ErrorView};
+use slipway_server::{Channel, ErrorView, convert};
 use slipway_testbed::{GitRepo, tool};
 use tonic::Code;
 use world::*;
@@ -231,7 +234,9 @@ async fn commits_of_others_are_told_with_ours() {
     assert_eq!(by_hand.previous[0].edit, image("old"));
     assert_eq!(changes[0].previous[0].edit, image("ours"));
     let author = by_hand.requested_by.as_ref().unwrap();
-    assert_eq!(author.principal, "git/Ann Other <ann@example.com>");
+    // What commits say of who made them, which nobody has checked.
+    assert_eq!(author.links[0].principal, "git/Ann Other <ann@example.com>");
+    assert_eq!(author.links[0].authentication(), Authentication::Unspecified);
     assert_eq!(by_hand.create_time.unwrap().seconds, 1_577_836_801);
     let mail = &changes[3];
     assert_eq!(
@@ -242,7 +247,7 @@ async fn commits_of_others_are_told_with_ours() {
         ),
         ("mail", "live", "rel-9")
     );
-    assert_eq!(mail.requested_by.as_ref().unwrap().on_behalf_of, "github/bob");
+    assert_eq!(convert::effective(mail.requested_by.as_ref()), "github/bob");
     assert_eq!(mail.images[0].tags, ["7"]);
     let pull = &changes[2];
     assert_eq!(
@@ -253,7 +258,7 @@ async fn commits_of_others_are_told_with_ours() {
         ),
         (merged.as_str(), "pay", "dev")
     );
-    assert_eq!(pull.requested_by.as_ref().unwrap().on_behalf_of, "github/eve");
+    assert_eq!(convert::effective(pull.requested_by.as_ref()), "github/eve");
     assert_eq!(
         (changes[4].service.as_str(), changes[4].environment.as_str()),
         ("pay", "prod")

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures::future::join_all;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{ChainError, ExecuteError, TransactError};
-use slipway_model::{Actor, Principal};
+use slipway_model::{Actor, Authentication, Principal};
 
 use crate::support::{Command, Database, Event, Job, Refusal, State, id, meta, record};
 
@@ -213,10 +213,8 @@ async fn histories_are_chained_and_kept(database: Database) {
     let traceparent: slipway_model::TraceContext = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         .parse()
         .unwrap();
-    let actor = Actor {
-        principal: Principal::new("token", "bot"),
-        on_behalf_of: Some(Principal::new("token", "bob")),
-    };
+    let actor = Actor::direct(Principal::new("token", "bot"), Authentication::StaticToken)
+        .on_behalf_of(Principal::new("token", "bob"));
     let meta = slipway_ledger::Meta::new(actor.clone(), Some(traceparent));
     let events = vec![Event::Added { amount: 5 }, started("ünï\u{1F6A2}")];
     ledger

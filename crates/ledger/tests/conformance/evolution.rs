@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use pretty_assertions::assert_eq;
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, ExecuteError, Index, Ledger, LedgerError, ListFilter, Page};
-use slipway_model::{Id, Timestamp};
+use sha2::{Digest as _, Sha256};
+use slipway_ledger::{Decider, ExecuteError, FeedFilter, Index, Ledger, LedgerError, ListFilter, Page};
+use slipway_model::{Actor, Authentication, Id, Principal, Timestamp};
 
-use crate::support::{Database, id, meta};
+use crate::support::{Database, Event, Job, id, meta, record};
 
 conformance! {
     older_states_are_folded_again,
     newer_states_are_read_and_never_written,
     events_of_the_future_are_refused,
+    actors_of_before_there_were_chains_are_read,
 }
 
 /// Counts; the second version also knows the largest amount, and events that the first one does not.
@@ -196,4 +199,60 @@ async fn events_of_the_future_are_refused(database: Database) {
         matches!(history, Err(LedgerError::Decode { seq: 2, .. })),
         "{history:?}"
     );
+}
+
+/// The hash of a first event, as `src/chain.rs` pins it.
+fn first_hash(kind: &str, id: &str, event_type: &str, actor: &str, at: Timestamp, data: &str) -> String {
+    let mut hash = Sha256::new();
+    let (seq, at) = (1_u64.to_be_bytes(), at.as_micros().to_be_bytes());
+    let fields: [&[u8]; 9] = [
+        &[0; 32],
+        kind.as_bytes(),
+        id.as_bytes(),
+        &seq,
+        event_type.as_bytes(),
+        actor.as_bytes(),
+        b"",
+        &at,
+        data.as_bytes(),
+    ];
+    for field in fields {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hex::encode(hash.finalize())
+}
+
+/// A history from the time of `{"principal", "on_behalf_of"}` is read as chains, goes on, and verifies: what is stored
+/// stays as it was written.
+async fn actors_of_before_there_were_chains_are_read(database: Database) {
+    let ledger = database.open().await;
+    record(&ledger, &id("one"), vec![Event::Added { amount: 5 }]).await;
+    let at = ledger.history::<Job>(&id("one"), 0).await.unwrap()[0].at;
+    let old = r#"{"principal":"token/bot","on_behalf_of":"token/alice"}"#;
+    let hash = first_hash("job", "one", "added", old, at, r#"{"type":"added","amount":5}"#);
+    let bytes = if database.is_postgres() {
+        format!(r"'\x{hash}'")
+    } else {
+        format!("x'{hash}'")
+    };
+    database
+        .meddle(format!("UPDATE events SET actor = '{old}', hash = {bytes}").leak())
+        .await;
+    database
+        .meddle(format!("UPDATE aggregates SET head_hash = {bytes}").leak())
+        .await;
+
+    let ledger = database.open().await;
+    assert_eq!(ledger.verify("job", &id("one")).await.unwrap(), Some(Ok(1)));
+    record(&ledger, &id("one"), vec![Event::Added { amount: 1 }]).await;
+    assert_eq!(ledger.verify("job", &id("one")).await.unwrap(), Some(Ok(2)));
+    let chain = Actor::direct(Principal::new("token", "bot"), Authentication::StaticToken)
+        .on_behalf_of(Principal::new("token", "alice"));
+    let history = ledger.history::<Job>(&id("one"), 0).await.unwrap();
+    let actors: Vec<&Actor> = history.iter().map(|event| &event.actor).collect();
+    assert_eq!(actors, [&chain, &meta().actor]);
+    let feed = ledger.feed("", FeedFilter::default()).unwrap();
+    let fed: Vec<_> = feed.take(2).map(|item| item.unwrap().event.actor).collect().await;
+    assert_eq!(fed, [chain, meta().actor]);
 }

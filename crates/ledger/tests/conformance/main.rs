@@ -25,6 +25,7 @@ macro_rules! conformance {
 }
 
 mod appends;
+mod contents;
 mod evolution;
 mod executor;
 mod feeds;

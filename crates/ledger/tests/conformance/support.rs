@@ -16,7 +16,7 @@ use slipway_ledger::{
     Decider, EffectKey, EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle, Index, Ledger,
     LedgerConfig, Meta,
 };
-use slipway_model::{Actor, Id, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Principal, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, unless it hangs.
@@ -69,6 +69,20 @@ impl Database {
         } else {
             let mut conn = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
             sqlx::query(sql).execute(&mut conn).await.unwrap();
+        }
+    }
+}
+
+impl Database {
+    /// A number that is asked for behind the ledger's back.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        use sqlx::Connection as _;
+        if self.is_postgres() {
+            let mut conn = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap()
+        } else {
+            let mut conn = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap()
         }
     }
 }
@@ -313,7 +327,10 @@ pub(crate) fn id(text: &str) -> Id {
 }
 
 pub(crate) fn meta() -> Meta {
-    Meta::new(Actor::direct(Principal::new("token", "alice")), None)
+    Meta::new(
+        Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
+        None,
+    )
 }
 
 pub(crate) async fn record(ledger: &Ledger, id: &Id, events: Vec<Event>) {

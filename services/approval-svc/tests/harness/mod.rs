@@ -1,14 +1,19 @@
 //! The service in this process, on a real database and a real socket.
+// Each test program needs a part of it.
+#![allow(dead_code)]
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use approval_svc::Config;
 use async_trait::async_trait;
 use slipway_events::{Bus, Envelope, Handler, MemoryBus};
 use slipway_model::Fault;
-use slipway_proto::approval::v1::{
-    Approval, DecideRequest, GetApprovalRequest, RequestApprovalRequest, Subject,
-    approval_service_client::ApprovalServiceClient, decision::Verdict,
+use slipway_proto::{
+    approval::v1::{
+        Approval, CommitRange, DecideRequest, GetApprovalRequest, RequestApprovalRequest, Scope, Subject,
+        approval_service_client::ApprovalServiceClient, decision::Verdict, subject::Kind,
+    },
+    common::v1::Image,
 };
 use slipway_server::{Channel, ClientConfig, RunError, TokenHash, Wiring};
 use slipway_testbed::TestDir;
@@ -31,6 +36,11 @@ impl Database {
             url,
             _folder: Some(folder),
         }
+    }
+
+    /// Where SQLite keeps it.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.url.strip_prefix("sqlite://").unwrap().into()
     }
 
     pub(crate) async fn postgres() -> Self {
@@ -195,20 +205,43 @@ pub(crate) async fn hinted(
     types
 }
 
+/// Of the service `shop`.
+pub(crate) fn release(environment: &str) -> Subject {
+    Subject {
+        kind: Kind::Release.into(),
+        scope: Some(Scope {
+            service: "shop".to_owned(),
+            environment: environment.to_owned(),
+            target: format!("{environment}/shop/Deployment/web"),
+        }),
+        images: vec![image()],
+        commits: Some(CommitRange {
+            repository_url: "https://git.example/shop.git".to_owned(),
+            branch: "main".to_owned(),
+            base: String::new(),
+            head: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
+        }),
+        plan_hash: "plan-1".to_owned(),
+        summary: format!("shop 1a2b3c4 to {environment}"),
+        sections: Vec::new(),
+    }
+}
+
+pub(crate) fn image() -> Image {
+    Image {
+        name: "shop".to_owned(),
+        repository: "registry.example/shop".to_owned(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        tags: vec!["1a2b3c4".to_owned()],
+    }
+}
+
 /// For the service `shop`, written by dave.
 pub(crate) fn request(policy: &str, environment: &str) -> RequestApprovalRequest {
     RequestApprovalRequest {
         request_id: String::new(),
         policy: policy.to_owned(),
-        subject: Some(Subject {
-            service: "shop".to_owned(),
-            environment: environment.to_owned(),
-            target: format!("{environment}/shop/Deployment/web"),
-            digest: format!("sha256:{}", "ab".repeat(32)),
-            plan_hash: "plan-1".to_owned(),
-            commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".to_owned(),
-            summary: format!("shop 1a2b3c4 to {environment}"),
-        }),
+        subject: Some(release(environment)),
         on_behalf_of: String::new(),
         authors: vec!["Dave@example.org".to_owned()],
         correlation_id: String::new(),

@@ -116,7 +116,7 @@ async fn journey(bed: Bed) {
                 .map(|event| event.r#type),
         );
     }
-    assert_eq!(types[0], "dev.slipway.build.requested.v1");
+    assert_eq!(types[0], "dev.slipway.build.requested.v2");
     assert!(types.contains(&"dev.slipway.build.pushed.v1".to_owned()));
     service.stop().await;
 }

@@ -1,15 +1,20 @@
 //! approval-svc, as the owner of the gate step.
 
 use async_trait::async_trait;
-use slipway_model::{Fault, Id, Reason};
+use slipway_model::{Fault, Id, Image, Reason};
 use slipway_proto::approval::v1::{
-    Approval, CancelApprovalRequest, GetApprovalRequest, RequestApprovalRequest, Subject, approval::Status,
-    approval_service_client::ApprovalServiceClient, decision::Verdict,
+    Approval, CancelApprovalRequest, CommitRange, GetApprovalRequest, RequestApprovalRequest, Scope, Section,
+    Subject, Table, approval::Status, approval_service_client::ApprovalServiceClient, decision::Verdict,
+    section::Body, subject::Kind, table::Row,
 };
-use slipway_server::Channel;
+use slipway_server::{Channel, convert};
 
 use super::{Order, Owner, Taken, calls};
-use crate::release::{Facts, Observation, Waiting, WaitingKind};
+use crate::{
+    catalog::{GitOps, Mode, Strategy},
+    plan::PlannedEnvironment,
+    release::{Facts, Observation, Waiting, WaitingKind},
+};
 
 const OWNER: &str = "approval-svc";
 /// Stands for the authors of an image that Slipway did not build: nobody's name, so the gate fails closed.
@@ -33,13 +38,23 @@ impl Owner for Approvals {
     async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
         let subject = Subject {
-            service: plan.service.to_string(),
-            environment: planned.name.to_string(),
-            target: planned.target.key(),
-            digest: image.digest.to_string(),
+            kind: Kind::Release.into(),
+            scope: Some(Scope {
+                service: plan.service.to_string(),
+                environment: planned.name.to_string(),
+                target: planned.target.key(),
+            }),
+            images: vec![convert::image(image)],
+            commits: Some(CommitRange {
+                repository_url: plan.repository_url.clone(),
+                branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
+                // What runs now is not known here.
+                base: String::new(),
+                head: plan.commit.to_string(),
+            }),
             plan_hash: plan.hash.clone(),
-            commit: plan.commit.to_string(),
             summary: format!("{} {} to {}", plan.service, plan.commit.short(), planned.name),
+            sections: vec![what_changes(planned, image)],
         };
         let request = RequestApprovalRequest {
             request_id: order.request_id(),
@@ -115,8 +130,7 @@ fn observation(approval: &Approval) -> Observation {
             .iter()
             .filter(|decision| decision.verdict() == verdict);
         let names: Vec<&str> = of_verdict
-            .filter_map(|decision| decision.by.as_ref())
-            .map(effective)
+            .map(|decision| convert::effective(decision.by.as_ref()))
             .collect();
         names.join(", ")
     };
@@ -157,10 +171,143 @@ fn observation(approval: &Approval) -> Observation {
     }
 }
 
-fn effective(actor: &slipway_proto::common::v1::Actor) -> &str {
-    if actor.on_behalf_of.is_empty() {
-        &actor.principal
-    } else {
-        &actor.on_behalf_of
+/// The section that each approval of a release has: what the release writes, and where. The same for the same plan, so that
+/// asking twice is asking once.
+fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
+    let columns = ["environment", "target", "image", "written to"];
+    let cells = vec![
+        planned.name.to_string(),
+        planned.target.key(),
+        image.reference().to_string(),
+        planned
+            .gitops
+            .as_ref()
+            .map_or_else(|| "the cluster alone".to_owned(), written_to),
+    ];
+    Section {
+        title: "What changes".to_owned(),
+        source: "deploy-svc".to_owned(),
+        body: Some(Body::Table(Table {
+            columns: columns.map(str::to_owned).to_vec(),
+            rows: vec![Row { cells }],
+        })),
+        ..Section::default()
+    }
+}
+
+fn written_to(gitops: &GitOps) -> String {
+    let GitOps {
+        repository,
+        branch,
+        path,
+        image,
+        strategy,
+        mode,
+    } = gitops;
+    let place = match strategy {
+        Strategy::Kustomize => format!("kustomization {path}, image {image}"),
+        Strategy::Helm { file, value } => format!("{file}, value {value}"),
+        Strategy::Manifest { file } => format!("{file}, image {image}"),
+        Strategy::Marker => "an empty commit".to_owned(),
+    };
+    let branch = match branch {
+        Some(branch) => format!(" on {branch}"),
+        None => String::new(),
+    };
+    let by = match mode {
+        Mode::Push => "",
+        Mode::PullRequest => ", by pull request",
+    };
+    format!("repository {repository}{branch}: {place}{by}")
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+    use crate::{
+        catalog::Catalog,
+        plan::{Plan, Wanted},
+    };
+
+    const CATALOG: &str = r"
+environments: [dev, staging, prod]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: none
+        gitops: { repository: platform, branch: main, path: apps/shop/dev, image: shop }
+        target: { cluster: local, namespace: dev, kind: Deployment, name: shop }
+      - name: staging
+        policy: two
+        gitops: { repository: platform, strategy: helm, file: charts/shop/staging.yaml, value: web.image, mode: pull_request }
+        target: { cluster: local, namespace: argocd, kind: Application, name: shop }
+      - name: prod
+        policy: two
+        target: { cluster: local, namespace: prod, kind: Deployment, name: shop }
+";
+
+    /// What approvers read, from the plan alone.
+    #[test]
+    fn approvers_see_what_is_written_where() {
+        let wanted = Wanted {
+            service: "shop".to_owned(),
+            commit: "1".repeat(40).parse().unwrap(),
+            branch: None,
+            environments: Vec::new(),
+        };
+        let plan = Plan::make(&Catalog::parse(CATALOG).unwrap(), &wanted).unwrap();
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let image = Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+            digest: digest.parse().unwrap(),
+            tags: Vec::new(),
+        };
+        let reference = format!("registry.example/shop@{digest}");
+        let rows: Vec<Vec<String>> = plan
+            .environments
+            .iter()
+            .map(|planned| {
+                let section = what_changes(planned, &image);
+                assert_eq!(
+                    (section.title.as_str(), section.source.as_str()),
+                    ("What changes", "deploy-svc")
+                );
+                let Some(Body::Table(mut table)) = section.body else {
+                    panic!("it is a table")
+                };
+                assert_eq!(table.columns, ["environment", "target", "image", "written to"]);
+                assert_eq!(table.rows.len(), 1);
+                table.rows.remove(0).cells
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                [
+                    "dev",
+                    "local/dev/Deployment/shop",
+                    &reference,
+                    "repository platform on main: kustomization apps/shop/dev, image shop"
+                ],
+                [
+                    "staging",
+                    "local/argocd/Application/shop",
+                    &reference,
+                    "repository platform: charts/shop/staging.yaml, value web.image, by pull request"
+                ],
+                [
+                    "prod",
+                    "local/prod/Deployment/shop",
+                    &reference,
+                    "the cluster alone"
+                ],
+            ]
+        );
     }
 }

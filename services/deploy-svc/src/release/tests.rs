@@ -9,7 +9,7 @@ use std::time::Duration;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Id, Image, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Image, Principal, Timestamp};
 
 use super::*;
 use crate::{catalog::Catalog, plan::Wanted};
@@ -45,7 +45,7 @@ fn request_by(catalog: &str) -> Request {
     };
     Request {
         plan: Plan::make(&catalog, &wanted).unwrap(),
-        requested_by: Actor::direct(Principal::new("token", "alice")),
+        requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         labels: Default::default(),
         images: None,
         caller: None,
@@ -416,7 +416,7 @@ fn cancelled_while_deploying_it_puts_back_what_it_changed() {
     for step in ["build", "dev/lane", "dev/change"] {
         run.succeed(step);
     }
-    let by = Actor::direct(Principal::new("token", "bob"));
+    let by = Actor::direct(Principal::new("token", "bob"), Authentication::StaticToken);
     run.tell(ReleaseCommand::Cancel {
         by,
         reason: "wrong commit".to_owned(),

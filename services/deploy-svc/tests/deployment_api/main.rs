@@ -27,7 +27,7 @@ use slipway_proto::{
         StreamEventsRequest, WatchDeploymentRequest, deployment::Status,
     },
 };
-use slipway_server::ErrorView;
+use slipway_server::{ErrorView, convert};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -257,7 +257,7 @@ async fn the_same_request_is_the_same_deployment_and_the_target_is_busy_for_othe
         .unwrap();
     assert_eq!((first.status(), first.epoch), (Status::Applying, 2));
     assert_eq!(first.target.as_ref().unwrap().namespace, "dev");
-    assert_eq!(first.requested_by.as_ref().unwrap().principal, "token/alice");
+    assert_eq!(convert::effective(first.requested_by.as_ref()), "token/alice");
     let again = client
         .deploy(message.clone())
         .await

@@ -188,7 +188,10 @@ fn requests_of_the_first_form_come_to_the_same() {
             (json.clone(), serde_json::from_value(json).unwrap())
         };
         let ((recorded, old), (_, new)) = (read(name), read(&format!("{name}.v2")));
-        assert_eq!(serde_json::to_value(&old).unwrap(), recorded, "{name}");
+        // But for who asked: an actor of before there were chains is read as one.
+        let mut shown = serde_json::to_value(&old).unwrap();
+        shown["request"]["requested_by"] = recorded["request"]["requested_by"].clone();
+        assert_eq!(shown, recorded, "{name}");
         let [of_old, of_new] = [&old, &new].map(|event| {
             let mut state = DeploymentState::default();
             Deployment::evolve(&mut state, event, START);

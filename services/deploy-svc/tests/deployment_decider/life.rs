@@ -11,7 +11,7 @@ use deploy_svc::{
     result::CheckResult,
 };
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Id, Image, Images, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Image, Images, Principal, Timestamp};
 use slipway_verdict::{Applied, evidence::PodEvidence};
 
 pub(crate) const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
@@ -59,7 +59,7 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
         timeout: Duration::from_secs(600),
         correlation_id: "rel-1".to_owned(),
         labels: [("team".to_owned(), "web".to_owned())].into(),
-        requested_by: Actor::direct(Principal::new("token", "alice")),
+        requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         holds_lane: false,
     }
 }

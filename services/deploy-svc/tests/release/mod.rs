@@ -21,7 +21,7 @@ use deploy_svc::{
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, Fault, Id, Image, Images, Principal, Reason};
+use slipway_model::{Actor, Authentication, Fault, Id, Image, Images, Principal, Reason};
 
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -69,7 +69,7 @@ services:
     };
     Request {
         plan: Plan::make(&Catalog::parse(&catalog).unwrap(), &wanted).unwrap(),
-        requested_by: Actor::direct(Principal::new("token", "alice")),
+        requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         labels: Default::default(),
         images: None,
         caller: None,

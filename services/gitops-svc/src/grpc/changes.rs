@@ -126,7 +126,7 @@ impl GitOpsGrpc {
             requested_by,
             traceparent: None,
         };
-        let once = Once::new(&asked.requested_by.principal, "ApplyChange", request_id, &asked);
+        let once = Once::new(asked.requested_by.caller(), "ApplyChange", request_id, &asked);
         // What is decided from here on depends on the remote, or on a configuration that may have changed since.
         if (asked.edits.is_empty() || repository.pull_requests().is_some())
             && let Some(known) = self.known(&once, &asked.requested_by).await?
@@ -193,7 +193,7 @@ impl GitOpsGrpc {
             correlation_id.clone(),
             requested_by.clone(),
         );
-        let once = Once::new(&requested_by.principal, "RevertChange", request_id, &fingerprint);
+        let once = Once::new(requested_by.caller(), "RevertChange", request_id, &fingerprint);
         if let Some(known) = self.known(&once, &requested_by).await? {
             return Ok(known);
         }
@@ -300,7 +300,7 @@ impl GitOpsGrpc {
             traceparent: None,
         };
         let fingerprint = (&asked, &from, &from_place, &to_place, &only);
-        let once = Once::new(&asked.requested_by.principal, "Promote", request_id, &fingerprint);
+        let once = Once::new(asked.requested_by.caller(), "Promote", request_id, &fingerprint);
         if let Some(known) = self.known(&once, &asked.requested_by).await? {
             return Ok(known);
         }

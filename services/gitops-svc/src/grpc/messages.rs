@@ -2,9 +2,9 @@
 
 use slipway_edit::{Folder, InvalidEdit, Reference};
 use slipway_ledger::Snapshot;
-use slipway_model::{Actor, BranchName, Principal};
+use slipway_model::{BranchName, CommitSha, Principal};
 use slipway_proto::{
-    common::v1::{Image as WireImage, waiting_on::Kind},
+    common::v1::{Actor, Image as WireImage, actor, waiting_on::Kind},
     gitops::v1 as proto,
 };
 use slipway_server::{ApiError, Resource, Scope, convert};
@@ -279,10 +279,10 @@ pub(super) fn commit_to_proto(
         reverts: text(commit.trailer(|trailers| trailers.reverts.clone()).as_ref()),
         source_commit: text(commit.trailer(|trailers| trailers.source_commit.clone()).as_ref()),
         images: image.into_iter().collect(),
-        requested_by: Some(convert::actor(&Actor {
-            principal: Principal::new("git", commit.author.as_str()),
-            on_behalf_of: commit.trailer(|trailers| trailers.triggered_by.clone()),
-        })),
+        requested_by: Some(claimed(
+            &Principal::new("git", commit.author.as_str()),
+            commit.trailer(|trailers| trailers.triggered_by.clone()),
+        )),
         create_time: time,
         end_time: time,
         promoted_from: text(from.as_ref().map(|(environment, _)| environment)),
@@ -291,4 +291,15 @@ pub(super) fn commit_to_proto(
         subject: commit.subject.clone(),
         ..proto::Change::default()
     }
+}
+
+/// Who made a commit by its own words, and by a trailer's for whom: nobody has checked either.
+fn claimed(author: &Principal, for_whom: Option<Principal>) -> Actor {
+    let link = |principal: &Principal, authentication: actor::Authentication| actor::Link {
+        principal: principal.to_string(),
+        authentication: authentication.into(),
+    };
+    let mut links = vec![link(author, actor::Authentication::Unspecified)];
+    links.extend(for_whom.map(|person| link(&person, actor::Authentication::Delegated)));
+    Actor { links }
 }

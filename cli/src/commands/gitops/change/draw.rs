@@ -8,6 +8,7 @@ use slipway_proto::gitops::v1::{
     change::{Source, Status},
     edit,
 };
+use slipway_server::convert;
 
 use super::super::{super::table, environments::short_digest};
 use crate::waterfall;
@@ -55,9 +56,7 @@ pub(super) fn change(change: &Change) -> String {
         let state = request.state().as_str_name().trim_start_matches("STATE_");
         line("request", &format!("{} {state} {}", request.url, request.message));
     }
-    if let Some(actor) = &change.requested_by {
-        line("by", &actor.principal);
-    }
+    line("by", &convert::chain(change.requested_by.as_ref()));
     if let Some(reason) = &change.reason {
         line("reason", &format!("{} [{}]", reason.message, reason.code));
     }
@@ -84,11 +83,7 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
         let age = now - waterfall::micros(begun).unwrap_or(now);
         let by = match change.source() {
             Source::Commit => "a commit".to_owned(),
-            _ => change
-                .requested_by
-                .as_ref()
-                .map(|actor| actor.principal.clone())
-                .unwrap_or_default(),
+            _ => convert::effective(change.requested_by.as_ref()).to_owned(),
         };
         rows.add_row([
             change.id.clone(),

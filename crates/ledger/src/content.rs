@@ -1,0 +1,48 @@
+//! Contents: bodies that are too large for events, kept beside them and named by their SHA-256.
+//!
+//! A content is written before the event that names it. A crash between the two leaves a content that nothing names,
+//! which costs its room and nothing else; an event never names what is not there. This write does not wait for the disk
+//! by itself: both databases write one log in order, and the append of the event waits until that is on disk up to
+//! itself.
+//!
+//! What is read is compared with its name, so that nobody is ever shown another body than the event names.
+
+use slipway_model::ContentHash;
+
+use crate::{Ledger, LedgerError, faults, store::Result};
+
+/// The longest content, in bytes: 1 MiB.
+pub const MAX_CONTENT_BYTES: usize = 1 << 20;
+
+impl Ledger {
+    /// Keeps a body, and says under which name. One that is there already is not written again.
+    ///
+    /// # Errors
+    /// [`LedgerError::ContentTooLarge`] above [`MAX_CONTENT_BYTES`], and when the database cannot be written.
+    pub async fn put_content(&self, body: &[u8]) -> Result<ContentHash> {
+        if body.len() > MAX_CONTENT_BYTES {
+            return Err(LedgerError::ContentTooLarge {
+                size: body.len(),
+                limit: MAX_CONTENT_BYTES,
+            });
+        }
+        let hash = ContentHash::of(body);
+        self.shared.store.put_content(&hash, body).await?;
+        faults::point("ledger.content.after");
+        Ok(hash)
+    }
+
+    /// The body of this name; `None` when it is not kept here.
+    ///
+    /// # Errors
+    /// [`LedgerError::ContentChanged`] when what is stored is not what was kept, and when the database cannot be read.
+    pub async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>> {
+        let body = self.shared.store.content(hash).await?;
+        match body {
+            Some(body) if ContentHash::of(&body) != *hash => {
+                Err(LedgerError::ContentChanged { hash: hash.clone() })
+            }
+            body => Ok(body),
+        }
+    }
+}

@@ -306,7 +306,7 @@ async fn killed_between_a_body_and_its_event_it_can_be_asked_again() {
         let listed = client(&address)
             .list_approvals(ListApprovalsRequest::default())
             .await;
-        assert_eq!(listed.unwrap().into_inner().approvals, []);
+        assert_eq!(listed.unwrap().into_inner().approvals.len(), 0);
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }

@@ -436,7 +436,7 @@ mod tests {
                 .chars()
                 .filter(|&c| c != '\n' && (c.is_control() || is_unseen(c)))
                 .collect();
-            assert_eq!(bad, [], "{text}");
+            assert!(bad.is_empty(), "{bad:?}: {text}");
         }
     }
 }

@@ -293,11 +293,14 @@ mod tests {
             // Another byte, one more, or none at all: it is not shown.
             if let Some(mut kept) = kept {
                 kept[0] ^= 1;
-                prop_assert!(matches!(section.read(Some(kept)), Err(Unreadable::Changed { .. })));
-                prop_assert!(matches!(section.read(None), Err(Unreadable::Missing { .. })));
+                let unreadable = matches!(section.read(Some(kept)), Err(Unreadable::Changed { .. }));
+                prop_assert!(unreadable);
+                let unreadable = matches!(section.read(None), Err(Unreadable::Missing { .. }));
+                prop_assert!(unreadable);
             } else {
                 section.body.as_mut().unwrap().push('x');
-                prop_assert!(matches!(section.read(None), Err(Unreadable::Changed { .. })));
+                let unreadable = matches!(section.read(None), Err(Unreadable::Changed { .. }));
+                prop_assert!(unreadable);
             }
         }
     }

@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use async_trait::async_trait;
 use deploy_svc::release::{Release, ReleaseEvent};
 use pretty_assertions::assert_eq;
-use slipway_events::{Bus, BusConfig, Envelope, Handler, HandlerError, MemoryBus};
+use slipway_events::{Bus, BusConfig, Envelope, Handler, MemoryBus};
 use slipway_ledger::{Decider, Index, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, Id, Timestamp};
+use slipway_model::{Actor, Fault, Id, Timestamp};
 use slipway_proto::{
     common::v1::Image,
     release::v1::{
@@ -305,8 +305,10 @@ struct Told(mpsc::UnboundedSender<Envelope>);
 
 #[async_trait]
 impl Handler for Told {
-    async fn handle(&self, event: &Envelope) -> Result<(), HandlerError> {
-        self.0.send(event.clone()).map_err(HandlerError::reject)
+    async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
+        self.0
+            .send(event.clone())
+            .map_err(|error| Fault::Permanent(error.to_string()))
     }
 }
 

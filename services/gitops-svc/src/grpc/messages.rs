@@ -2,7 +2,7 @@
 
 use slipway_edit::{Folder, InvalidEdit, Reference};
 use slipway_ledger::Snapshot;
-use slipway_model::{BranchName, CommitSha, Principal};
+use slipway_model::{BranchName, Principal};
 use slipway_proto::{
     common::v1::{Actor, Image as WireImage, actor, waiting_on::Kind},
     gitops::v1 as proto,

@@ -191,7 +191,10 @@ mod tests {
             policy().hash(),
             "bc23cab3e8850effe444abc52aad6efe1ee7ddcf8737ffd9d16e61ceca699876"
         );
-        assert_eq!(binding(&subject(), &policy()), "@BINDING@");
+        assert_eq!(
+            binding(&subject(), &policy()),
+            "e4b2bf98a4292388c159755bb8f312501f65698dee22ebf6a6a5e453eb40a0a6"
+        );
     }
 
     #[test]

@@ -292,7 +292,7 @@ async fn killed_between_a_body_and_its_event_it_can_be_asked_again() {
             sections: vec![text("first"), text("second")],
             ..Subject::default()
         }),
-        authors: vec!["token/dave".to_owned()],
+        authors: vec!["token/alice".to_owned()],
         ..RequestApprovalRequest::default()
     };
     for fault in ["ledger.content.after:1", "ledger.content.after:2"] {

@@ -416,11 +416,15 @@ fn events_have_their_golden_form() {
             assert_eq!(serde_json::from_str::<Event>(&old).unwrap(), *event);
         }
     }
-    assert_eq!(
-        std::fs::read_dir(folder).unwrap().count(),
-        events.len(),
-        "one file for each event"
-    );
+    let of_now = |name: &str| {
+        events
+            .iter()
+            .any(|(known, _)| *known == name || known.strip_suffix(".v2") == Some(name))
+    };
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(of_now(file.trim_end_matches(".json")), "{file} is of no event");
+    }
 }
 
 fn any_command() -> impl Strategy<Value = Command> {

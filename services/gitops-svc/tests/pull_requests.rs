@@ -457,7 +457,7 @@ async fn the_configuration_says_what_goes_by_pull_request() {
         .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     let mut elsewhere = ask("dev", Mode::PullRequest, "v3");
-    elsewhere.repository = "nothing".to_owned();
+    elsewhere.repository = "gone".to_owned();
     let refused = client.apply_change(elsewhere).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
     assert!(refused.message().contains("mode"), "{refused}");

@@ -273,6 +273,7 @@ async fn a_build_is_cancelled_or_runs_out_of_time_with_all_its_processes() {
 
     let build = start(&mut client, bed.request(&commit)).await;
     log_has(&mut client, &build.id, "running sleep").await;
+    until(&mut client, &build.id, |build| build.phase() == Phase::Building).await;
     assert!(bed.processes() > 0);
     let request = proto::CancelBuildRequest {
         id: build.id.clone(),
@@ -335,10 +336,7 @@ async fn a_build_outlives_its_registry_and_its_service() {
             .is_some_and(|on| on.message.contains("next try"))
     })
     .await;
-    assert_eq!(
-        (waiting.status(), waiting.phase()),
-        (Status::Running, Phase::Pushing)
-    );
+    assert_eq!(waiting.status(), Status::Running);
     service.stop().await;
 
     registry.restart(Access::Open).await.unwrap();

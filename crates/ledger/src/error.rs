@@ -117,15 +117,40 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     Ledger(#[from] LedgerError),
 }
 
+/// Why it cannot be told what an idempotency key stands for.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The same request id came with another command before.
+    #[error("request_id {request_id:?} was used for another request: use a new one")]
+    RequestIdReused { request_id: String },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl<R: std::error::Error> From<ReplayError> for ExecuteError<R> {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::RequestIdReused { request_id } => Self::RequestIdReused { request_id },
+            ReplayError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
+impl<E> From<ReplayError> for TransactError<E> {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::RequestIdReused { request_id } => Self::RequestIdReused { request_id },
+            ReplayError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
 /// Why a transaction over several aggregates was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactError<E> {
     /// The closure returned this error; nothing was written.
     #[error("{0}")]
     Aborted(E),
-    /// The same request was carried out before; this is what it made or changed.
-    #[error("this request was carried out before, on {kind} {id}")]
-    Replayed { kind: String, id: Id },
     /// The same request id came with another command before.
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },

@@ -13,7 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    Committed, Decider, ExecuteError, Executed, LedgerConfig, LedgerError, Meta, Request, SetAside, Snapshot,
+    Committed, Decider, ExecuteError, Executed, IdempotencyKey, LedgerConfig, LedgerError, Meta, ReplayError,
+    SetAside, Snapshot,
     cache::Cache,
     clock::Clock,
     commit::{self, Failure, Job},
@@ -177,7 +178,30 @@ impl Ledger {
         }
     }
 
-    /// As [`execute`](Self::execute), at most once for each `request`. The same key with the same command gives the
+    /// What the same request made or changed before, as it is now; `None` when it was not carried out yet, and for a key
+    /// that is not idempotent. Ask it first where deciding a request anew would look at what may have changed since.
+    ///
+    /// # Errors
+    /// [`ReplayError::RequestIdReused`] when the request id came with another command or for another kind of thing.
+    pub async fn replayed<D: Decider>(
+        &self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Snapshot<D>>, ReplayError> {
+        if key.request_id.is_empty() {
+            return Ok(None);
+        }
+        let Some(known) = self.shared.store.request(key).await? else {
+            return Ok(None);
+        };
+        if known.fingerprint != key.fingerprint || known.kind != D::KIND {
+            return Err(ReplayError::RequestIdReused {
+                request_id: key.request_id.clone(),
+            });
+        }
+        Ok(self.get::<D>(&known.id).await?)
+    }
+
+    /// As [`execute`](Self::execute), at most once for each key. The same key with the same command gives the
     /// aggregate as it is now, under the id of the first time; a command that was refused or did nothing is not
     /// remembered.
     ///
@@ -185,35 +209,21 @@ impl Ledger {
     /// [`ExecuteError::RequestIdReused`] for the same key with another command, and those of `execute`.
     pub async fn execute_once<D: Decider>(
         &self,
-        request: &Request,
+        key: &IdempotencyKey,
         id: &Id,
         mut command_fn: impl FnMut() -> D::Command + Send,
         meta: &Meta,
     ) -> Result<Executed<D>, ExecuteError<D::Refusal>> {
-        if request.request_id.is_empty() {
-            let snapshot = self.execute::<D>(id, command_fn, meta).await?;
-            return Ok(Executed {
-                snapshot,
-                replayed: false,
-            });
-        }
-        loop {
-            if let Some(known) = self.shared.store.request(request).await? {
-                if known.fingerprint != request.fingerprint || known.kind != D::KIND {
-                    return Err(ExecuteError::RequestIdReused {
-                        request_id: request.request_id.clone(),
-                    });
-                }
-                // Archived since: as if it had never been.
-                if let Some(snapshot) = self.get::<D>(&known.id).await? {
-                    return Ok(Executed {
-                        snapshot,
-                        replayed: true,
-                    });
-                }
+        let remembered = Some(key).filter(|key| !key.request_id.is_empty());
+        for _ in 0..TRIES {
+            if let Some(snapshot) = self.replayed::<D>(key).await? {
+                return Ok(Executed {
+                    snapshot,
+                    replayed: true,
+                });
             }
             match self
-                .carry_out::<D>(id, &mut command_fn, meta, Some(request), None)
+                .carry_out::<D>(id, &mut command_fn, meta, remembered, None)
                 .await?
             {
                 Outcome::Done { snapshot, .. } => {
@@ -226,6 +236,10 @@ impl Ledger {
                 Outcome::RequestTaken => {}
             }
         }
+        Err(ExecuteError::Conflict {
+            kind: D::KIND.to_owned(),
+            id: id.clone(),
+        })
     }
 
     /// The one way in which a command on one aggregate is carried out.
@@ -234,7 +248,7 @@ impl Ledger {
         id: &Id,
         command_fn: &mut (impl FnMut() -> D::Command + Send),
         meta: &Meta,
-        request: Option<&Request>,
+        once: Option<&IdempotencyKey>,
         polled: Option<Timestamp>,
     ) -> Result<Outcome<D>, ExecuteError<D::Refusal>> {
         let key = Key::of::<D>(id);
@@ -258,7 +272,7 @@ impl Ledger {
             }
             let snapshot = decision.snapshot();
             let append = decision.append(polled)?;
-            let request = request.map(|request| (request.clone(), key.clone()));
+            let request = once.map(|once| (once.clone(), key.clone()));
             match self
                 .append(Batch {
                     appends: vec![append],

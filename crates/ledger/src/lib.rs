@@ -125,12 +125,12 @@ mod watch;
 pub use chain::ChainError;
 pub use content::MAX_CONTENT_BYTES;
 pub use decider::{Decider, EffectKey, Index};
-pub use error::{ExecuteError, LedgerError, TransactError};
+pub use error::{ExecuteError, LedgerError, ReplayError, TransactError};
 pub use executor::{EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle};
 pub use ledger::Ledger;
 pub use relay::{Relay, RelayConfig, Sink, SinkError};
 pub use tx::Tx;
 pub use types::{
-    Committed, Executed, FeedFilter, FeedItem, LedgerConfig, ListFilter, ListItem, ListPage, Meta, Page,
-    Recorded, Request, SetAside, Snapshot, StoredEvent,
+    Committed, Executed, FeedFilter, FeedItem, IdempotencyKey, LedgerConfig, ListFilter, ListItem, ListPage,
+    Meta, Page, Recorded, SetAside, Snapshot, StoredEvent,
 };

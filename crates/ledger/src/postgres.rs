@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::sync::mpsc;
 
 use crate::{
-    LedgerConfig, LedgerError, ListFilter, Request, SetAside,
+    IdempotencyKey, LedgerConfig, LedgerError, ListFilter, SetAside,
     page::After,
     store::{
         AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, FeedRow, Hinted, Position, Remote,
@@ -232,13 +232,13 @@ impl Store for Postgres {
         .map_err(LedgerError::database("listing"))
     }
 
-    async fn request(&self, request: &Request) -> Result<Option<RequestRow>> {
+    async fn request(&self, key: &IdempotencyKey) -> Result<Option<RequestRow>> {
         sqlx::query(
             "SELECT fingerprint, kind, id FROM requests WHERE principal = $1 AND method = $2 AND request_id = $3",
         )
-        .bind(&request.principal)
-        .bind(&request.method)
-        .bind(&request.request_id)
+        .bind(&key.principal)
+        .bind(&key.method)
+        .bind(&key.request_id)
         .fetch_optional(&self.pool)
         .await
         .and_then(|row| {

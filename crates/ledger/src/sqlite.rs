@@ -15,7 +15,7 @@ use sqlx::{
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
-    LedgerConfig, LedgerError, ListFilter, Request, SetAside,
+    IdempotencyKey, LedgerConfig, LedgerError, ListFilter, SetAside,
     page::After,
     store::{
         AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, FeedRow, Hinted, Position, Remote,
@@ -245,13 +245,13 @@ impl Store for Sqlite {
         .map_err(LedgerError::database("listing"))
     }
 
-    async fn request(&self, request: &Request) -> Result<Option<RequestRow>> {
+    async fn request(&self, key: &IdempotencyKey) -> Result<Option<RequestRow>> {
         sqlx::query(
             "SELECT fingerprint, kind, id FROM requests WHERE principal = ?1 AND method = ?2 AND request_id = ?3",
         )
-        .bind(&request.principal)
-        .bind(&request.method)
-        .bind(&request.request_id)
+        .bind(&key.principal)
+        .bind(&key.method)
+        .bind(&key.request_id)
         .fetch_optional(&self.readers)
         .await
         .and_then(|row| {

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use slipway_model::{ContentHash, Id, Timestamp};
 
 use crate::{
-    Index, LedgerError, ListFilter, Request, SetAside, cache::Cached, chain::Hash, page::After, types::Key,
+    IdempotencyKey, Index, LedgerError, ListFilter, SetAside, cache::Cached, chain::Hash, page::After,
+    types::Key,
 };
 
 pub(crate) type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -153,7 +154,7 @@ impl Append {
 pub(crate) struct Batch {
     pub(crate) appends: Vec<Append>,
     /// The idempotency key, and which aggregate it stands for.
-    pub(crate) request: Option<(Request, Key)>,
+    pub(crate) request: Option<(IdempotencyKey, Key)>,
 }
 
 /// Why a batch was not written, while others of its group were.
@@ -246,7 +247,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         after: Option<&After>,
         limit: u32,
     ) -> Result<Vec<AggregateRow>>;
-    async fn request(&self, request: &Request) -> Result<Option<RequestRow>>;
+    async fn request(&self, key: &IdempotencyKey) -> Result<Option<RequestRow>>;
 
     /// Keeps a body under its hash, unless it is there.
     async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()>;

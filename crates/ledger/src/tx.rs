@@ -6,7 +6,7 @@ use slipway_model::Id;
 use tokio::sync::Mutex;
 
 use crate::{
-    Decider, ExecuteError, Ledger, LedgerError, Meta, Request, Snapshot, TransactError,
+    Decider, ExecuteError, Executed, IdempotencyKey, Ledger, LedgerError, Meta, Snapshot, TransactError,
     commit::Failure,
     decision::{AnyDecision, Decision},
     ledger::{TRIES, breathe},
@@ -100,25 +100,64 @@ impl Ledger {
     /// Runs `f`, then writes everything it decided in one transaction. `f` may run several times, and so must do
     /// nothing but decide.
     ///
-    /// An idempotency key stands for the first aggregate that `f` decided on; a request that was carried out before
-    /// ends in [`TransactError::Replayed`], which names it.
-    ///
     /// # Errors
     /// What `f` returned, and those of [`TransactError`].
-    pub async fn transact<T, E, F, Fut>(
-        &self,
-        meta: &Meta,
-        request: Option<&Request>,
-        f: F,
-    ) -> Result<T, TransactError<E>>
+    pub async fn transact<T, E, F, Fut>(&self, meta: &Meta, f: F) -> Result<T, TransactError<E>>
     where
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let request = request.filter(|request| !request.request_id.is_empty());
-        if let Some(replay) = self.replayed(request).await? {
-            return Err(replay);
+        // Without a key, none is taken.
+        let done = self.write_together(meta, None, f).await?;
+        done.ok_or(TransactError::Conflict)
+    }
+
+    /// As [`transact`](Self::transact), at most once for each key, which stands for the first aggregate that `f` decides
+    /// on: the one whose snapshot it returns. The same key with the same command gives that aggregate as it is now.
+    ///
+    /// # Errors
+    /// [`TransactError::RequestIdReused`] for the same key with another command, and those of `transact`.
+    pub async fn transact_once<D, E, F, Fut>(
+        &self,
+        key: &IdempotencyKey,
+        meta: &Meta,
+        f: F,
+    ) -> Result<Executed<D>, TransactError<E>>
+    where
+        D: Decider,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<Snapshot<D>, E>>,
+    {
+        let remembered = Some(key).filter(|key| !key.request_id.is_empty());
+        for _ in 0..TRIES {
+            if let Some(snapshot) = self.replayed::<D>(key).await? {
+                return Ok(Executed {
+                    snapshot,
+                    replayed: true,
+                });
+            }
+            // `None`: the same request came twice at the same time, and the other one was first.
+            if let Some(snapshot) = self.write_together(meta, remembered, &f).await? {
+                return Ok(Executed {
+                    snapshot,
+                    replayed: false,
+                });
+            }
         }
+        Err(TransactError::Conflict)
+    }
+
+    /// `None` when the key was taken in the meantime.
+    async fn write_together<T, E, F, Fut>(
+        &self,
+        meta: &Meta,
+        once: Option<&IdempotencyKey>,
+        f: F,
+    ) -> Result<Option<T>, TransactError<E>>
+    where
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
         let mut read = Read::Cached(0);
         let mut turns = Vec::new();
         for round in 0..TRIES {
@@ -144,27 +183,17 @@ impl Ledger {
                 if cached {
                     continue;
                 }
-                return Ok(value);
+                return Ok(Some(value));
             };
             let keys: Vec<Key> = decisions.keys().cloned().collect();
             let appends: Vec<Append> = decisions
                 .into_values()
                 .map(AnyDecision::append)
                 .collect::<Result<_>>()?;
-            let request_row = request.map(|request| (request.clone(), subject));
-            match self
-                .append(Batch {
-                    appends,
-                    request: request_row,
-                })
-                .await
-            {
-                Ok(()) => return Ok(value),
-                Err(Failure::Clash(Clash::Request)) => {
-                    if let Some(replay) = self.replayed(request).await? {
-                        return Err(replay);
-                    }
-                }
+            let request = once.map(|once| (once.clone(), subject));
+            match self.append(Batch { appends, request }).await {
+                Ok(()) => return Ok(Some(value)),
+                Err(Failure::Clash(Clash::Request)) => return Ok(None),
                 Err(Failure::Clash(Clash::Seq)) => {
                     // In order of the keys, as everybody does: nobody waits in a circle.
                     turns.clear();
@@ -178,23 +207,5 @@ impl Ledger {
             }
         }
         Err(TransactError::Conflict)
-    }
-
-    async fn replayed<E>(&self, request: Option<&Request>) -> Result<Option<TransactError<E>>> {
-        let Some(request) = request else {
-            return Ok(None);
-        };
-        Ok(self.shared.store.request(request).await?.map(|known| {
-            if known.fingerprint == request.fingerprint {
-                TransactError::Replayed {
-                    kind: known.kind,
-                    id: known.id,
-                }
-            } else {
-                TransactError::RequestIdReused {
-                    request_id: request.request_id.clone(),
-                }
-            }
-        }))
     }
 }

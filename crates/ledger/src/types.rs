@@ -173,9 +173,9 @@ impl From<Actor> for Meta {
     }
 }
 
-/// An idempotency key: the same one with the same command means the same deed.
+/// The same key with the same command means the same deed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct IdempotencyKey {
     pub principal: String,
     pub method: String,
     /// Chosen by the caller. Empty: the call is not idempotent, nothing is remembered.
@@ -184,7 +184,7 @@ pub struct Request {
     pub fingerprint: String,
 }
 
-impl Request {
+impl IdempotencyKey {
     /// A key for `command`, which is hashed by its JSON form; use types that serialise the same every time
     /// (no hash maps). A command that is no JSON hashes its error, and so is never taken for another one.
     pub fn new(

@@ -1,7 +1,7 @@
 //! From the ledger's answers to those of an RPC, and from a service's configuration to its ledger.
 
 use secrecy::ExposeSecret;
-use slipway_ledger::{ExecuteError, Ledger, LedgerConfig, LedgerError, Page, TransactError};
+use slipway_ledger::{ExecuteError, Ledger, LedgerConfig, LedgerError, Page, ReplayError, TransactError};
 
 use crate::{ApiError, ConfigError, DatabaseConfig, RunError, page};
 
@@ -89,13 +89,21 @@ impl<R: std::error::Error + Into<ApiError> + 'static> From<ExecuteError<R>> for 
     }
 }
 
-/// [`TransactError::Replayed`] is for the handler to answer with what there is; here it is a conflict.
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::RequestIdReused { request_id } => ApiError::AlreadyUsed { request_id },
+            ReplayError::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl<E: std::fmt::Display + Into<ApiError>> From<TransactError<E>> for ApiError {
     fn from(error: TransactError<E>) -> Self {
         match error {
             TransactError::Aborted(error) => error.into(),
             TransactError::RequestIdReused { request_id } => ApiError::AlreadyUsed { request_id },
-            TransactError::Replayed { .. } | TransactError::Conflict => ApiError::Conflict {
+            TransactError::Conflict => ApiError::Conflict {
                 message: error.to_string(),
             },
             TransactError::Ledger(error) => error.into(),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use slipway_ledger::{Ledger, Meta, Request as Key, Snapshot};
+use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
 use slipway_model::{Actor, Id, Name};
 use slipway_proto::{
     approval::v1::{self as proto, approval_service_server::ApprovalService},
@@ -72,7 +72,7 @@ impl Api {
             &correlation,
             &labels,
         );
-        let key = Key::new(caller.principal(), "RequestApproval", request_id, &said);
+        let key = IdempotencyKey::new(caller.principal(), "RequestApproval", request_id, &said);
         let meta = Meta::new(by.clone(), trace);
         let asked = approval::Request {
             subject: subject.clone(),
@@ -145,7 +145,7 @@ impl Api {
         let by = self.decider(&caller, &request.on_behalf_of, &snapshot)?;
 
         let said = (&snapshot.id, verdict, &binding, &comment, &by);
-        let key = Key::new(caller.principal(), "Decide", request_id, &said);
+        let key = IdempotencyKey::new(caller.principal(), "Decide", request_id, &said);
         let meta = Meta::new(by.clone(), trace);
         let command = || Command::Decide {
             verdict,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use serde::Serialize;
-use slipway_ledger::{Ledger, Meta, Request as Once, Snapshot};
+use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
 use slipway_model::{Id, Image, Name};
 use slipway_proto::{
     build::v1::{self as proto, build_service_server::BuildService},
@@ -73,7 +73,7 @@ impl BuildGrpc {
         };
         let builder = self.allowed(&asked)?.to_owned();
         let actor = caller.actor("", asked.service.as_str(), "")?;
-        let once = Once::new(caller.principal(), "StartBuild", request_id, &asked);
+        let key = IdempotencyKey::new(caller.principal(), "StartBuild", request_id, &asked);
         let wanted = Box::new(build::Request {
             service: asked.service,
             recipe: asked.recipe,
@@ -87,7 +87,7 @@ impl BuildGrpc {
         let executed = self
             .ledger
             .execute_once::<Build>(
-                &once,
+                &key,
                 &id,
                 || Command::Request(wanted.clone()),
                 &Meta::new(actor, trace),

@@ -42,7 +42,7 @@ pub async fn execute(
     meta: &Meta,
 ) -> Result<Snapshot<Release>, TransactError<DriveError>> {
     ledger
-        .transact(meta, None, |tx| decide(tx, release.clone(), command.clone()))
+        .transact(meta, |tx| decide(tx, release.clone(), command.clone()))
         .await
 }
 

@@ -5,7 +5,7 @@ mod shown;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use slipway_ledger::{Decider, Ledger, Meta, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{Decider, IdempotencyKey, Ledger, Meta, Snapshot};
 use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, TraceContext};
 use slipway_proto::release::v1 as proto;
 use slipway_server::{
@@ -229,7 +229,7 @@ impl ReleaseApi {
                 .map(|image| (&image.name, &image.repository, &image.digest, &image.tags))
                 .collect::<Vec<_>>(),
         );
-        let once = Once::new(caller.principal(), "StartRelease", &message.request_id, &asked);
+        let key = IdempotencyKey::new(caller.principal(), "StartRelease", &message.request_id, &asked);
         caller.require_somewhere(Action::Start)?;
         let environment = message.environments.first().map_or("", String::as_str);
         let requested_by = caller.actor(&message.on_behalf_of, &message.service, environment)?;
@@ -240,7 +240,7 @@ impl ReleaseApi {
             sampled: true,
         };
         let meta = Meta::new(requested_by.clone(), Some(own_trace));
-        let started = self.ledger.transact(&meta, Some(&once), |tx| {
+        let started = self.ledger.transact_once::<Release, _, _, _>(&key, &meta, |tx| {
             let request = self.request(&caller, &message, requested_by.clone(), trace);
             let id = id.clone();
             async move {
@@ -248,14 +248,7 @@ impl ReleaseApi {
                 drive::decide(tx, id, command).await.map_err(StartError::Drive)
             }
         });
-        let snapshot = match started.await {
-            Err(TransactError::Replayed { id, .. }) => self.ledger.get::<Release>(&id).await?,
-            Err(TransactError::Aborted(StartError::Request(error))) => return Err(error),
-            Err(error) => return Err(error.into()),
-            Ok(snapshot) => Some(snapshot),
-        };
-        let snapshot = snapshot.ok_or_else(|| ApiError::not_found("release", &id))?;
-        self.releases.show(&snapshot).await
+        self.releases.show(&started.await?.snapshot).await
     }
 
     async fn cancel(&self, call: Call<proto::CancelReleaseRequest>) -> Result<proto::Release, ApiError> {

@@ -102,7 +102,7 @@ async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_f
         world.ledger.execute::<Lane>(&lane, enter, &meta()).await.unwrap();
         world.well(&release, "build").await;
         let leave = async |tx: slipway_ledger::Tx| drive::leave(&tx, &lane, &alone, through).await;
-        world.ledger.transact(&meta(), None, leave).await.unwrap();
+        world.ledger.transact(&meta(), leave).await.unwrap();
         let state = world.state(&release).await;
         if through {
             assert_eq!(state.status, ReleaseStatus::Superseded);

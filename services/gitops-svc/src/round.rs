@@ -434,7 +434,7 @@ impl Round<'_> {
         let (outcomes, head, postponed) = (&outcomes, &head, &postponed);
         let settled = self
             .ledger
-            .transact(&meta, None, move |tx| async move {
+            .transact(&meta, move |tx| async move {
                 for (id, outcome) in outcomes {
                     // What is final already stays as it is, so nothing can be refused.
                     tx.decide::<Change>(id, change::Command::Settle(outcome.clone()))

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection, Postgres as Db, Row, Transaction};
 
 use super::{CHANNEL, PgTime, Postgres, id, unsigned};
 use crate::{
-    Request,
+    IdempotencyKey,
     chain::Hash,
     store::{Append, Batch, Clash, Written, micros},
     types::Key,
@@ -112,7 +112,7 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
         current.insert(key, (unsigned(row, "seq")?, ours));
     }
 
-    let requests: Vec<&Request> = group
+    let requests: Vec<&IdempotencyKey> = group
         .iter()
         .filter_map(|batch| Some(&batch.request.as_ref()?.0))
         .collect();

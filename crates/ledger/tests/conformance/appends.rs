@@ -94,7 +94,7 @@ async fn transactions_are_atomic(database: Database) {
                     id(&format!("a-{}", (n + 1 + round % 3) % 4)),
                 );
                 let result = ledger
-                    .transact(&meta(), None, |tx| {
+                    .transact(&meta(), |tx| {
                         let (from, to) = (from.clone(), to.clone());
                         async move {
                             // Given first, so that a refusal must undo it.
@@ -132,7 +132,7 @@ async fn what_a_transaction_read_is_checked(database: Database) {
     record(&ledger, &id("read"), vec![Event::Added { amount: 1 }]).await;
     let runs = AtomicU32::new(0);
     let sum = ledger
-        .transact(&meta(), None, |tx| {
+        .transact(&meta(), |tx| {
             let (runs, other) = (&runs, &other);
             async move {
                 let read = tx.get::<Job>(&id("read")).await?.unwrap().state.count;
@@ -162,7 +162,7 @@ async fn what_a_transaction_read_is_checked(database: Database) {
 async fn a_transaction_that_fails_writes_nothing(database: Database) {
     let ledger = database.open().await;
     let result: Result<(), _> = ledger
-        .transact(&meta(), None, |tx| async move {
+        .transact(&meta(), |tx| async move {
             tx.decide::<Job>(&id("one"), Command::Add(1)).await.unwrap();
             Err(std::fmt::Error)
         })

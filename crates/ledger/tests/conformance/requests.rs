@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use pretty_assertions::assert_eq;
-use slipway_ledger::{ExecuteError, LedgerError, ListFilter, Page, Request, TransactError};
+use slipway_ledger::{
+    ExecuteError, IdempotencyKey, LedgerError, ListFilter, Page, ReplayError, TransactError,
+};
 use slipway_model::Id;
 
 use crate::support::{Command, Database, Event, Job, Refusal, id, meta, record};
@@ -13,16 +15,18 @@ conformance! {
     a_repeated_request_does_nothing_twice,
     the_same_request_at_the_same_time,
     transactions_remember_requests,
+    the_same_transaction_at_the_same_time,
+    what_was_carried_out_before_can_be_asked,
     lists_are_paged_and_filtered,
 }
 
-fn request(request_id: &str, command: &str) -> Request {
-    Request::new("token/alice", "Create", request_id, &command)
+fn request(request_id: &str, command: &str) -> IdempotencyKey {
+    IdempotencyKey::new("token/alice", "Create", request_id, &command)
 }
 
 async fn a_repeated_request_does_nothing_twice(database: Database) {
     let ledger = database.open().await;
-    let create = async |request: Request, name: &str| {
+    let create = async |request: IdempotencyKey, name: &str| {
         ledger
             .execute_once::<Job>(&request, &id(name), || Command::Add(1), &meta())
             .await
@@ -48,12 +52,12 @@ async fn a_repeated_request_does_nothing_twice(database: Database) {
         "{reused:?}"
     );
     // Another caller's key, another method's, and none at all.
-    let other = Request {
+    let other = IdempotencyKey {
         principal: "token/bob".into(),
         ..request("r1", "other")
     };
     assert!(!create(other, "d").await.unwrap().replayed);
-    let other = Request {
+    let other = IdempotencyKey {
         method: "Cancel".into(),
         ..request("r1", "other")
     };
@@ -97,23 +101,80 @@ async fn the_same_request_at_the_same_time(database: Database) {
 
 async fn transactions_remember_requests(database: Database) {
     let ledger = database.open().await;
-    let run = async |request: &Request| {
+    let run = async |key: &IdempotencyKey| {
         ledger
-            .transact(&meta(), Some(request), |tx| async move {
-                tx.decide::<Job>(&id("first"), Command::Add(1)).await?;
+            .transact_once::<Job, _, _, _>(key, &meta(), |tx| async move {
+                let first = tx.decide::<Job>(&id("first"), Command::Add(1)).await?;
                 tx.decide::<Job>(&id("second"), Command::Add(1)).await?;
-                Ok::<_, ExecuteError<Refusal>>(())
+                Ok::<_, ExecuteError<Refusal>>(first)
             })
             .await
     };
-    run(&request("r", "both")).await.unwrap();
-    match run(&request("r", "both")).await {
-        Err(TransactError::Replayed { kind, id }) => assert_eq!((&*kind, id.as_str()), ("job", "first")),
-        other => panic!("{other:?}"),
+    for replayed in [false, true] {
+        let done = run(&request("r", "both")).await.unwrap();
+        assert_eq!((done.snapshot.id.as_str(), done.replayed), ("first", replayed));
     }
     let reused = run(&request("r", "else")).await;
     assert!(matches!(reused, Err(TransactError::RequestIdReused { .. })));
     assert_eq!(ledger.get::<Job>(&id("second")).await.unwrap().unwrap().seq, 1);
+
+    // Without a request id nothing is remembered.
+    assert!(!run(&request("", "both")).await.unwrap().replayed);
+    assert!(!run(&request("", "both")).await.unwrap().replayed);
+    assert_eq!(ledger.get::<Job>(&id("second")).await.unwrap().unwrap().seq, 3);
+}
+
+async fn the_same_transaction_at_the_same_time(database: Database) {
+    let replicas = [database.open().await, database.open().await];
+    let tasks = (0..24).map(|n| {
+        let ledger = replicas[n % 2].clone();
+        tokio::spawn(async move {
+            let (own, shared) = (id(&format!("new-{n}")), id("shared"));
+            ledger
+                .transact_once::<Job, _, _, _>(&request("r", "add"), &meta(), |tx| {
+                    let (own, shared) = (own.clone(), shared.clone());
+                    async move {
+                        let made = tx.decide::<Job>(&own, Command::Add(1)).await?;
+                        tx.decide::<Job>(&shared, Command::Add(1)).await?;
+                        Ok::<_, ExecuteError<Refusal>>(made)
+                    }
+                })
+                .await
+                .unwrap()
+        })
+    });
+    let results: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(results.iter().filter(|executed| !executed.replayed).count(), 1);
+    let made = &results[0].snapshot.id;
+    assert!(results.iter().all(|executed| executed.snapshot.id == *made));
+    let shared = replicas[0].get::<Job>(&id("shared")).await.unwrap().unwrap();
+    assert_eq!(shared.seq, 1, "the losers wrote nothing");
+}
+
+async fn what_was_carried_out_before_can_be_asked(database: Database) {
+    let ledger = database.open().await;
+    let key = request("r1", "add");
+    assert!(ledger.replayed::<Job>(&key).await.unwrap().is_none());
+    ledger
+        .execute_once::<Job>(&key, &id("a"), || Command::Add(1), &meta())
+        .await
+        .unwrap();
+    record(&ledger, &id("a"), vec![Event::Added { amount: 5 }]).await;
+    let known = ledger.replayed::<Job>(&key).await.unwrap().unwrap();
+    assert_eq!((known.id.as_str(), known.state.count), ("a", 6), "as it is now");
+
+    let reused = ledger.replayed::<Job>(&request("r1", "other")).await;
+    assert!(
+        matches!(&reused, Err(ReplayError::RequestIdReused { request_id }) if request_id == "r1"),
+        "{reused:?}"
+    );
+    assert!(
+        ledger
+            .replayed::<Job>(&request("", "add"))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn lists_are_paged_and_filtered(database: Database) {

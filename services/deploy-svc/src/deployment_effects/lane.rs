@@ -96,7 +96,7 @@ pub async fn leave(run: &Run) -> Option<DeploymentCommand> {
     let meta = Meta::new(Actor::system("deploy"), run.traceparent);
     let left = run
         .ledger
-        .transact(&meta, None, |tx| give_back(tx, run.id.clone(), target.clone()))
+        .transact(&meta, |tx| give_back(tx, run.id.clone(), target.clone()))
         .await;
     match left {
         Ok(()) => None,

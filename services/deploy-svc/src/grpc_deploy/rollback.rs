@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipway_ledger::{ListFilter, Page, Request as Once, Snapshot};
+use slipway_ledger::{IdempotencyKey, ListFilter, Page, Snapshot};
 use slipway_model::{Actor, Fault, Id, Images, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
@@ -42,11 +42,11 @@ impl DeployApi {
             &message.environment,
             &message.reason,
         );
-        let once = Once::new(caller.principal(), "Rollback", &message.request_id, &asked);
+        let key = IdempotencyKey::new(caller.principal(), "Rollback", &message.request_id, &asked);
         let id = Id::generate("dep");
         let started = self
             .ledger
-            .transact(&meta, Some(&once), |tx| {
+            .transact_once::<Deployment, _, _, _>(&key, &meta, |tx| {
                 let (id, reason, message, caller) = (id.clone(), reason.clone(), &message, &caller);
                 let actor = meta.actor.clone();
                 async move {
@@ -57,8 +57,8 @@ impl DeployApi {
                     request_alone(&tx, &id, request).await.map_err(StartError::Lane)
                 }
             })
-            .await;
-        self.started(started).await
+            .await?;
+        self.deployments.show(&started.snapshot).await
     }
 
     /// What putting back takes.

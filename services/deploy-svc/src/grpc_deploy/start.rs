@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slipway_ledger::{ExecuteError, Meta, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{ExecuteError, IdempotencyKey, Meta};
 use slipway_model::{CommitSha, Digest, Id, Images, ServiceImage};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
@@ -39,11 +39,11 @@ impl DeployApi {
                 .collect::<Vec<_>>(),
             message.labels.iter().collect::<BTreeMap<_, _>>(),
         );
-        let once = Once::new(caller.principal(), "Deploy", &message.request_id, &asked);
+        let key = IdempotencyKey::new(caller.principal(), "Deploy", &message.request_id, &asked);
         let id = Id::generate("dep");
         let started = self
             .ledger
-            .transact(&meta, Some(&once), |tx| {
+            .transact_once::<Deployment, _, _, _>(&key, &meta, |tx| {
                 let request = self.request(&caller, &meta, &message);
                 let id = id.clone();
                 async move {
@@ -51,24 +51,8 @@ impl DeployApi {
                     request_alone(&tx, &id, request).await.map_err(StartError::Lane)
                 }
             })
-            .await;
-        self.started(started).await
-    }
-
-    /// The deployment that was started, or that an earlier request of the same id started.
-    pub(super) async fn started(
-        &self,
-        started: Result<Snapshot<Deployment>, TransactError<StartError>>,
-    ) -> Result<proto::Deployment, ApiError> {
-        let snapshot = match started {
-            Ok(snapshot) => snapshot,
-            Err(TransactError::Replayed { id, .. }) => {
-                let snapshot = self.ledger.get::<Deployment>(&id).await?;
-                snapshot.ok_or_else(|| ApiError::not_found("deployment", id))?
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.deployments.show(&snapshot).await
+            .await?;
+        self.deployments.show(&started.snapshot).await
     }
 
     /// What the catalog makes of a request; the epoch is the lane's.

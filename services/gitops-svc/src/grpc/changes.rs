@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slipway_edit::{Difference, Edit, Found, Place};
-use slipway_ledger::{Meta, Request as Once, Snapshot, TransactError};
+use slipway_ledger::{IdempotencyKey, Meta, Snapshot};
 use slipway_model::{Actor, CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
@@ -20,40 +20,11 @@ use crate::{
     repository::Repository,
 };
 
-/// How the closure of [`GitOpsGrpc::known`] ends when it is run at all.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody has asked this before")]
-struct New;
-
 impl GitOpsGrpc {
-    /// The change that the same request made before. Asked before anything else is: a repetition must not depend on
-    /// how the remote stands now.
-    pub(super) async fn known(
-        &self,
-        once: &Once,
-        actor: &Actor,
-    ) -> Result<Option<Snapshot<Change>>, ApiError> {
-        if once.request_id.is_empty() {
-            return Ok(None);
-        }
-        let meta = Meta::from(actor.clone());
-        let found: Result<(), TransactError<New>> = self
-            .ledger
-            .transact(&meta, Some(once), |_| async { Err(New) })
-            .await;
-        match found {
-            Err(TransactError::Replayed { id, .. }) => Ok(self.ledger.get::<Change>(&id).await?),
-            Ok(()) | Err(TransactError::Aborted(New)) => Ok(None),
-            Err(TransactError::RequestIdReused { request_id }) => Err(ApiError::AlreadyUsed { request_id }),
-            Err(TransactError::Conflict) => Ok(None),
-            Err(TransactError::Ledger(error)) => Err(error.into()),
-        }
-    }
-
     /// Records a change and wakes whoever writes it.
     pub(super) async fn start(
         &self,
-        once: &Once,
+        key: &IdempotencyKey,
         request: change::Request,
     ) -> Result<Snapshot<Change>, ApiError> {
         let meta = Meta::new(request.requested_by.clone(), request.traceparent);
@@ -65,7 +36,7 @@ impl GitOpsGrpc {
         };
         let executed = self
             .ledger
-            .execute_once::<Change>(once, &Id::generate("chg"), command, &meta)
+            .execute_once::<Change>(key, &Id::generate("chg"), command, &meta)
             .await?;
         if executed.snapshot.state.status == change::Status::Pending
             && request.mode == Mode::Push
@@ -126,10 +97,10 @@ impl GitOpsGrpc {
             requested_by,
             traceparent: None,
         };
-        let once = Once::new(asked.requested_by.caller(), "ApplyChange", request_id, &asked);
+        let key = IdempotencyKey::new(asked.requested_by.caller(), "ApplyChange", request_id, &asked);
         // What is decided from here on depends on the remote, or on a configuration that may have changed since.
         if (asked.edits.is_empty() || repository.pull_requests().is_some())
-            && let Some(known) = self.known(&once, &asked.requested_by).await?
+            && let Some(known) = self.ledger.replayed::<Change>(&key).await?
         {
             return Ok(known);
         }
@@ -141,7 +112,7 @@ impl GitOpsGrpc {
             asked.edits = self.edits_of(repository, &asked).await?;
         }
         asked.mode = admitted(&caller, Action::Start, repository, &asked, asked_mode)?;
-        self.start(&once, asked).await
+        self.start(&key, asked).await
     }
 
     /// The edits that write the request's image where the configuration says that it stands.
@@ -193,8 +164,8 @@ impl GitOpsGrpc {
             correlation_id.clone(),
             requested_by.clone(),
         );
-        let once = Once::new(requested_by.caller(), "RevertChange", request_id, &fingerprint);
-        if let Some(known) = self.known(&once, &requested_by).await? {
+        let key = IdempotencyKey::new(requested_by.caller(), "RevertChange", request_id, &fingerprint);
+        if let Some(known) = self.ledger.replayed::<Change>(&key).await? {
             return Ok(known);
         }
         let Some(original) = change.state.request.clone() else {
@@ -232,7 +203,7 @@ impl GitOpsGrpc {
             ..original
         };
         asked.mode = admitted(&caller, Action::Rollback, repository, &asked, None)?;
-        self.start(&once, asked).await
+        self.start(&key, asked).await
     }
 
     pub(super) async fn cancel(
@@ -300,8 +271,8 @@ impl GitOpsGrpc {
             traceparent: None,
         };
         let fingerprint = (&asked, &from, &from_place, &to_place, &only);
-        let once = Once::new(asked.requested_by.caller(), "Promote", request_id, &fingerprint);
-        if let Some(known) = self.known(&once, &asked.requested_by).await? {
+        let key = IdempotencyKey::new(asked.requested_by.caller(), "Promote", request_id, &fingerprint);
+        if let Some(known) = self.ledger.replayed::<Change>(&key).await? {
             return Ok(known);
         }
         let configured = |field, place: Option<Place>, environment: &Name| match place {
@@ -346,7 +317,7 @@ impl GitOpsGrpc {
             ..asked
         };
         asked.mode = admitted(&caller, Action::Start, repository, &asked, asked_mode)?;
-        self.start(&once, asked).await
+        self.start(&key, asked).await
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "slipway/common/v1/common.proto",
     "slipway/build/v1/build.proto",
     "slipway/gitops/v1/gitops.proto",
     "slipway/approval/v1/approval.proto",
     "slipway/deploy/v1/deploy.proto",
     "slipway/release/v1/release.proto",
+    "slipway/operations/v1/operations.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

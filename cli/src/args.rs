@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Facts as they happen.
     #[command(subcommand)]
     Events(EventsCommand),
+    /// See and resume what services gave up on after ten tries.
+    #[command(subcommand)]
+    Parked(ParkedCommand),
     /// Check configuration files before anything runs.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -226,6 +229,23 @@ pub(crate) enum EventsCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ParkedCommand {
+    /// What is parked in all services, newest first.
+    List {
+        /// Only of this kind: build, change, branch, approval, release or deployment.
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// One of them, with its whole state.
+    Get { kind: String, id: String },
+    /// Try it again at once; needs the action `operate`.
+    Resume { kind: String, id: String },
 }
 
 #[derive(Debug, Subcommand)]

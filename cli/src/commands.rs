@@ -8,6 +8,7 @@ pub(crate) mod deployment;
 pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod gitops;
+pub(crate) mod parked;
 pub(crate) mod release;
 
 use std::{io::IsTerminal, time::Duration};

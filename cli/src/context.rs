@@ -11,11 +11,14 @@ use slipway_proto::{
     build::v1::build_service_client::BuildServiceClient,
     deploy::v1::deploy_service_client::DeployServiceClient,
     gitops::v1::git_ops_service_client::GitOpsServiceClient,
+    operations::v1::operations_service_client::OperationsServiceClient,
     release::v1::release_service_client::ReleaseServiceClient,
 };
 use slipway_server::{Channel, ClientConfig};
 
 use crate::{args::Globals, failure::Failure};
+
+pub(crate) type Operations = OperationsServiceClient<Channel>;
 
 /// Where `slipway dev` writes it by default.
 const DEFAULT: &str = ".slipway/context.yaml";
@@ -116,6 +119,20 @@ impl Context {
 
     pub(crate) fn deployments(&self) -> Result<DeployServiceClient<Channel>, Failure> {
         Ok(DeployServiceClient::new(self.channel("deploy", &self.deploy)?))
+    }
+
+    /// Of every service that the context names, with its name.
+    pub(crate) fn operations(&self) -> Result<Vec<(&'static str, Operations)>, Failure> {
+        [
+            ("build", &self.build),
+            ("gitops", &self.gitops),
+            ("approval", &self.approval),
+            ("deploy", &self.deploy),
+        ]
+        .into_iter()
+        .filter(|(_, url)| !url.is_empty())
+        .map(|(key, url)| Ok((key, OperationsServiceClient::new(self.channel(key, url)?))))
+        .collect()
     }
 
     pub(crate) fn releases(&self) -> Result<ReleaseServiceClient<Channel>, Failure> {

@@ -68,6 +68,9 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Events(command) => {
             commands::events::run(&Context::load(&globals)?, globals.output, command).await
         }
+        Command::Parked(command) => {
+            commands::parked::run(&Context::load(&globals)?, globals.output, command).await
+        }
         Command::Config(command) => commands::config::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut std::io::stdout());

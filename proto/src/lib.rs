@@ -34,3 +34,8 @@ pub mod release {
         tonic::include_proto!("slipway.release.v1");
     }
 }
+pub mod operations {
+    pub mod v1 {
+        tonic::include_proto!("slipway.operations.v1");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use slipway_model::{Timestamp, TraceContext};
+use slipway_model::{Reason, Retry, Timestamp, TraceContext};
 
 use crate::{Decider, Snapshot, chain::Hash, types::Key};
 
@@ -13,7 +13,8 @@ pub(crate) struct Cached {
     pub(crate) head: Hash,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
-    pub(crate) set_aside: Option<String>,
+    pub(crate) parked: Option<Reason>,
+    pub(crate) retry: Option<Retry>,
     pub(crate) traceparent: Option<TraceContext>,
     /// The version in the database, when it is newer than this binary's: then it is for reading only.
     pub(crate) newer: Option<u32>,
@@ -41,7 +42,8 @@ impl Cached {
             state: D::State::clone(&self.state::<D>()),
             created_at: self.created_at,
             updated_at: self.updated_at,
-            set_aside: self.set_aside.clone(),
+            parked: self.parked.clone(),
+            retry: self.retry.clone(),
             traceparent: self.traceparent,
         }
     }

@@ -111,18 +111,16 @@ impl<D: Decider> Decision<D> {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot<D> {
+        // An append is a new chance.
+        let base = self.base.as_ref().filter(|_| self.events.is_empty());
         Snapshot {
             id: self.key.id.clone(),
             seq: self.seq,
             state: self.state.clone(),
             created_at: self.created_at(),
             updated_at: self.updated_at,
-            // An append is a new chance.
-            set_aside: self
-                .base
-                .as_ref()
-                .and_then(|base| base.set_aside.clone())
-                .filter(|_| self.events.is_empty()),
+            parked: base.and_then(|base| base.parked.clone()),
+            retry: base.and_then(|base| base.retry.clone()),
             traceparent: self.traceparent,
         }
     }
@@ -148,7 +146,8 @@ impl<D: Decider> Decision<D> {
             head: self.head,
             created_at: self.created_at(),
             updated_at: self.updated_at,
-            set_aside: None,
+            parked: None,
+            retry: None,
             traceparent: self.traceparent,
             newer: None,
             state: Arc::new(()),

@@ -9,7 +9,7 @@
 //!
 //! Effects may run twice: a lease lapses when its holder stalls or dies, and the holder learns it late. Their far
 //! side must be fenced or idempotent. What fails [`ExecutorBuilder::max_claims`] times in a row without progress is
-//! set aside, with the reason, until somebody resumes it or a command changes its state.
+//! *parked*, with what the last try came to, until somebody resumes it or a command changes its state.
 
 use std::{
     collections::HashMap,
@@ -37,6 +37,22 @@ mod handback;
 mod held;
 mod kind;
 mod supervisor;
+
+/// Pinned codes of what the executor tries again of its own accord, and at last parks.
+pub mod codes {
+    /// The process ended each time before anything was recorded.
+    pub const NO_PROGRESS: &str = "NO_PROGRESS";
+    /// The effect's code has a defect.
+    pub const PANICKED: &str = "PANICKED";
+    /// The effect ended with nothing that changes the state, which still wants it.
+    pub const NO_OUTCOME: &str = "NO_OUTCOME";
+    /// What came of the effect does not fit the state.
+    pub const OUTCOME_REFUSED: &str = "OUTCOME_REFUSED";
+    /// A due timer did not move.
+    pub const TIMER_STUCK: &str = "TIMER_STUCK";
+    /// The ledger's database failed.
+    pub const LEDGER: &str = "LEDGER";
+}
 
 pub(crate) use held::Held;
 use kind::{Kind, Runner};
@@ -142,7 +158,7 @@ impl ExecutorBuilder {
         self
     }
 
-    /// After how many claims in a row without progress an aggregate is set aside.
+    /// After how many claims in a row without progress an aggregate is parked.
     #[must_use]
     pub fn max_claims(mut self, claims: u32) -> Self {
         self.max_claims = claims.max(1);

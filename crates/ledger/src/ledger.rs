@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    Committed, Decider, ExecuteError, Executed, IdempotencyKey, LedgerConfig, LedgerError, Meta, ReplayError,
-    SetAside, Snapshot,
+    Committed, Decider, ExecuteError, Executed, IdempotencyKey, LedgerConfig, LedgerError, Meta, Parking,
+    ReplayError, Snapshot,
     cache::Cache,
     clock::Clock,
     commit::{self, Failure, Job},
@@ -355,19 +355,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// What the executor gave up on, oldest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
-        self.shared.store.set_aside_list().await
-    }
-
-    /// Gives what was set aside another chance: it is due now. False when it was not set aside.
+    /// Gives what is parked another chance: it is due now. Says why it was parked; `None` when it was not.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn resume(&self, kind: &str, id: &Id) -> Result<bool> {
+    pub async fn resume(&self, kind: &str, id: &Id) -> Result<Option<Parking>> {
         let key = Key::new(kind, id);
         let resumed = self.shared.store.resume(&key).await?;
         self.shared.cache.remove(&key);

@@ -112,6 +112,7 @@ mod hub;
 mod ledger;
 mod list;
 mod page;
+mod parked;
 mod postgres;
 mod read;
 pub mod relay;
@@ -131,6 +132,6 @@ pub use ledger::Ledger;
 pub use relay::{Relay, RelayConfig, Sink, SinkError};
 pub use tx::Tx;
 pub use types::{
-    Committed, Executed, FeedFilter, FeedItem, IdempotencyKey, LedgerConfig, ListFilter, ListItem, ListPage,
-    Meta, Page, Recorded, SetAside, Snapshot, StoredEvent,
+    Committed, Executed, FeedFilter, FeedItem, IdempotencyKey, Inspected, LedgerConfig, ListFilter, ListItem,
+    ListPage, Meta, Page, Parking, Recorded, Snapshot, StoredEvent,
 };

@@ -11,17 +11,22 @@ use crate::{
 /// Items on a page when the caller does not say, and at most.
 const SIZES: (u32, u32) = (50, 1000);
 
+/// How many items a page may hold.
+pub(crate) fn size(page: &Page) -> u32 {
+    if page.size == 0 {
+        SIZES.0
+    } else {
+        page.size.min(SIZES.1)
+    }
+}
+
 impl Ledger {
     /// A page of the aggregates of a kind, newest first, in a form for which nobody needs to know the decider.
     ///
     /// # Errors
     /// [`LedgerError::PageToken`](crate::LedgerError::PageToken) when the token is not from this list.
     pub async fn list(&self, kind: &str, filter: &ListFilter, page: &Page) -> Result<ListPage> {
-        let size = if page.size == 0 {
-            SIZES.0
-        } else {
-            page.size.min(SIZES.1)
-        };
+        let size = size(page);
         let after = page::decode(kind, filter, &page.token)?;
         // One more than asked for tells whether there is a next page.
         let mut rows = self
@@ -49,7 +54,8 @@ impl Ledger {
                 seq: row.seq,
                 created_at: row.created_at,
                 updated_at: row.updated_at,
-                set_aside: row.set_aside,
+                parked: row.failing.parked(),
+                retry: row.failing.retry(),
                 state_version: row.state_version,
                 state: row.state.unwrap_or_default(),
             })
@@ -81,7 +87,8 @@ impl Ledger {
                     seq: item.seq,
                     created_at: item.created_at,
                     updated_at: item.updated_at,
-                    set_aside: item.set_aside,
+                    parked: item.parked,
+                    retry: item.retry,
                     traceparent: None,
                 });
             } else if let (Some(loaded), _) = self.load::<D>(&key, Read::Cached(item.seq)).await? {

@@ -1,12 +1,14 @@
 //! Page tokens: where a list goes on, bound to the list it belongs to.
 //!
-//! A token is hex over 8 bytes of the filter's hash, the last item's creation time and its id. It is no secret and
-//! gives no right: a forged one shows a page that its caller could have asked for anyway.
+//! A token is hex over 8 bytes of the filter's hash, the time by which the last item is sorted and its id, for what is
+//! parked with its kind before it. It is no secret and gives no right: a forged one shows a page that its caller could
+//! have asked for anyway.
 
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use slipway_model::{Id, Timestamp};
 
-use crate::{LedgerError, ListFilter};
+use crate::{LedgerError, ListFilter, store::AfterParked};
 
 /// The last item of the page before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,47 +17,80 @@ pub(crate) struct After {
     pub(crate) id: Id,
 }
 
-fn binding(kind: &str, filter: &ListFilter) -> Result<[u8; 8], LedgerError> {
-    let text = serde_json::to_vec(&(kind, filter)).map_err(|_| LedgerError::PageToken)?;
+fn binding(list: &impl Serialize) -> Result<[u8; 8], LedgerError> {
+    let text = serde_json::to_vec(list).map_err(|_| LedgerError::PageToken)?;
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&Sha256::digest(text)[..8]);
     Ok(bytes)
 }
 
-pub(crate) fn encode(kind: &str, filter: &ListFilter, after: &After) -> Result<String, LedgerError> {
-    let mut bytes = binding(kind, filter)?.to_vec();
-    bytes.extend(after.created_at.as_micros().to_be_bytes());
-    bytes.extend(after.id.as_str().as_bytes());
+fn pack(list: &impl Serialize, time: Timestamp, name: &str) -> Result<String, LedgerError> {
+    let mut bytes = binding(list)?.to_vec();
+    bytes.extend(time.as_micros().to_be_bytes());
+    bytes.extend(name.as_bytes());
     Ok(hex::encode(bytes))
 }
 
 /// `None` for the empty token, the first page.
-pub(crate) fn decode(kind: &str, filter: &ListFilter, token: &str) -> Result<Option<After>, LedgerError> {
+fn unpack(list: &impl Serialize, token: &str) -> Result<Option<(Timestamp, String)>, LedgerError> {
     if token.is_empty() {
         return Ok(None);
     }
     let bytes = hex::decode(token).map_err(|_| LedgerError::PageToken)?;
     let (bound, rest) = bytes.split_at_checked(8).ok_or(LedgerError::PageToken)?;
-    let (micros, id) = rest.split_first_chunk::<8>().ok_or(LedgerError::PageToken)?;
-    if bound != binding(kind, filter)? {
+    let (micros, name) = rest.split_first_chunk::<8>().ok_or(LedgerError::PageToken)?;
+    if bound != binding(list)? {
         return Err(LedgerError::PageToken);
     }
-    let id = std::str::from_utf8(id)
-        .ok()
-        .and_then(|id| id.parse().ok())
-        .ok_or(LedgerError::PageToken)?;
-    Ok(Some(After {
-        created_at: Timestamp::from_micros(i64::from_be_bytes(*micros)),
-        id,
-    }))
+    let name = String::from_utf8(name.to_vec()).map_err(|_| LedgerError::PageToken)?;
+    Ok(Some((Timestamp::from_micros(i64::from_be_bytes(*micros)), name)))
+}
+
+fn id(text: &str) -> Result<Id, LedgerError> {
+    text.parse().map_err(|_| LedgerError::PageToken)
+}
+
+pub(crate) fn encode(kind: &str, filter: &ListFilter, after: &After) -> Result<String, LedgerError> {
+    pack(&(kind, filter), after.created_at, after.id.as_str())
+}
+
+pub(crate) fn decode(kind: &str, filter: &ListFilter, token: &str) -> Result<Option<After>, LedgerError> {
+    let after = unpack(&(kind, filter), token)?;
+    after
+        .map(|(created_at, name)| {
+            Ok(After {
+                created_at,
+                id: id(&name)?,
+            })
+        })
+        .transpose()
+}
+
+pub(crate) fn encode_parked(kind: Option<&str>, after: &AfterParked) -> Result<String, LedgerError> {
+    let name = format!("{}/{}", after.kind, after.id);
+    pack(&("parked", kind), after.since, &name)
+}
+
+pub(crate) fn decode_parked(kind: Option<&str>, token: &str) -> Result<Option<AfterParked>, LedgerError> {
+    let after = unpack(&("parked", kind), token)?;
+    after
+        .map(|(since, name)| {
+            let (kind, name) = name.split_once('/').ok_or(LedgerError::PageToken)?;
+            Ok(AfterParked {
+                since,
+                kind: kind.to_owned(),
+                id: id(name)?,
+            })
+        })
+        .transpose()
 }
 
 #[cfg(test)]
 mod tests {
     use slipway_model::Timestamp;
 
-    use super::{After, decode, encode};
-    use crate::ListFilter;
+    use super::{After, decode, decode_parked, encode, encode_parked};
+    use crate::{ListFilter, store::AfterParked};
 
     #[test]
     fn tokens_fit_their_list_only() {
@@ -75,5 +110,19 @@ mod tests {
         for bad in ["x", "00", "zz", &token[..32], &token[..20]] {
             assert!(decode("build", &filter, bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn tokens_of_what_is_parked_name_its_kind() {
+        let after = AfterParked {
+            since: Timestamp::from_micros(7),
+            kind: "build".into(),
+            id: "b-1".parse().unwrap(),
+        };
+        let token = encode_parked(None, &after).unwrap();
+        assert_eq!(decode_parked(None, &token).unwrap(), Some(after));
+        assert!(decode_parked(Some("build"), &token).is_err());
+        assert!(decode("build", &ListFilter::default(), &token).is_err());
+        assert!(decode_parked(None, &token[..34]).is_err());
     }
 }

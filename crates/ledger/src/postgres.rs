@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_model::{ContentHash, Id, Timestamp};
+use slipway_model::{ContentHash, Id, Reason, Timestamp};
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
@@ -19,11 +19,11 @@ use sqlx::{
 use tokio::sync::mpsc;
 
 use crate::{
-    IdempotencyKey, LedgerConfig, LedgerError, ListFilter, SetAside,
+    IdempotencyKey, Inspected, LedgerConfig, LedgerError, ListFilter, Parking,
     page::After,
     store::{
-        AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, FeedRow, Hinted, Position, Remote,
-        RequestRow, Result, Schedule, Settled, Start, Store, Written,
+        AfterParked, AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, Failed, Failing,
+        FeedRow, Hinted, Position, Remote, RequestRow, Result, Schedule, Settled, Start, Store, Written,
     },
     types::Key,
 };
@@ -166,7 +166,8 @@ impl Store for Postgres {
 
     async fn load(&self, key: &Key, known: u64) -> Result<Option<AggregateRow>> {
         sqlx::query(
-            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash,
+            "SELECT id, seq, state_version, created_at, updated_at, fault, faults, set_aside, due_at, traceparent,
+                    head_hash,
                     CASE WHEN seq = $3 THEN NULL ELSE state END AS state
              FROM aggregates WHERE kind = $1 AND id = $2",
         )
@@ -202,7 +203,8 @@ impl Store for Postgres {
         limit: u32,
     ) -> Result<Vec<AggregateRow>> {
         sqlx::query(
-            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash, state
+            "SELECT id, seq, state_version, created_at, updated_at, fault, faults, set_aside, due_at, traceparent,
+                    head_hash, state
              FROM aggregates
              WHERE kind = $1
                AND ($2::text[] = '{}' OR status = ANY ($2))
@@ -318,8 +320,8 @@ impl Store for Postgres {
             .map_err(LedgerError::database("settling"))
     }
 
-    async fn fail(&self, key: &Key, reason: &str, backoff: Duration, limit: u32) -> Result<bool> {
-        work::fail(self, key, reason, backoff, limit)
+    async fn fail(&self, key: &Key, error: &Reason, backoff: Duration, limit: u32) -> Result<Option<Failed>> {
+        work::fail(self, key, error, backoff, limit)
             .await
             .map_err(LedgerError::database("recording a failure"))
     }
@@ -336,29 +338,24 @@ impl Store for Postgres {
             .map_err(LedgerError::database("storing a hint"))
     }
 
-    async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
-        sqlx::query(
-            "SELECT kind, id, seq, set_aside, attempts FROM aggregates WHERE set_aside IS NOT NULL ORDER BY updated_at",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .and_then(|rows| {
-            rows.iter()
-                .map(|row| {
-                    Ok(SetAside {
-                        kind: row.try_get("kind")?,
-                        id: id(row, "id")?,
-                        seq: unsigned(row, "seq")?,
-                        reason: row.try_get("set_aside")?,
-                        attempts: row.try_get::<i32, _>("attempts")?.cast_unsigned(),
-                    })
-                })
-                .collect()
-        })
-        .map_err(LedgerError::database("listing what was set aside"))
+    async fn parked(
+        &self,
+        kind: Option<&str>,
+        after: Option<&AfterParked>,
+        limit: u32,
+    ) -> Result<Vec<Inspected>> {
+        work::parked(self, kind, after, limit)
+            .await
+            .map_err(LedgerError::database("listing what is parked"))
     }
 
-    async fn resume(&self, key: &Key) -> Result<bool> {
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspected>> {
+        work::inspect(self, key)
+            .await
+            .map_err(LedgerError::database("reading an aggregate"))
+    }
+
+    async fn resume(&self, key: &Key) -> Result<Option<Parking>> {
         work::resume(self, key)
             .await
             .map_err(LedgerError::database("resuming"))
@@ -454,6 +451,15 @@ fn hash(row: &PgRow, column: &str) -> sqlx::Result<[u8; 32]> {
         .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
+fn failing(row: &PgRow) -> sqlx::Result<Failing> {
+    Ok(Failing {
+        fault: row.try_get("fault")?,
+        faults: row.try_get::<i32, _>("faults")?.cast_unsigned(),
+        set_aside: row.try_get("set_aside")?,
+        due_at: row.try_get::<Option<PgTime>, _>("due_at")?.map(|PgTime(at)| at),
+    })
+}
+
 fn aggregate(row: &PgRow) -> sqlx::Result<AggregateRow> {
     Ok(AggregateRow {
         id: id(row, "id")?,
@@ -461,7 +467,7 @@ fn aggregate(row: &PgRow) -> sqlx::Result<AggregateRow> {
         state_version: row.try_get::<i32, _>("state_version")?.cast_unsigned(),
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
-        set_aside: row.try_get("set_aside")?,
+        failing: failing(row)?,
         traceparent: row.try_get("traceparent")?,
         head: hash(row, "head_hash")?,
         state: row.try_get("state")?,

@@ -7,7 +7,7 @@
 use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
-use slipway_model::{ContentHash, Id, Timestamp};
+use slipway_model::{ContentHash, Id, Reason, Timestamp};
 use sqlx::{
     Connection, Row, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
@@ -15,11 +15,11 @@ use sqlx::{
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
-    IdempotencyKey, LedgerConfig, LedgerError, ListFilter, SetAside,
+    IdempotencyKey, Inspected, LedgerConfig, LedgerError, ListFilter, Parking,
     page::After,
     store::{
-        AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, FeedRow, Hinted, Position, Remote,
-        RequestRow, Result, Schedule, Settled, Start, Store, Written,
+        AfterParked, AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, Failed, Failing,
+        FeedRow, Hinted, Position, Remote, RequestRow, Result, Schedule, Settled, Start, Store, Written,
     },
     types::Key,
 };
@@ -177,7 +177,8 @@ impl Store for Sqlite {
 
     async fn load(&self, key: &Key, known: u64) -> Result<Option<AggregateRow>> {
         sqlx::query(
-            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash,
+            "SELECT id, seq, state_version, created_at, updated_at, fault, faults, set_aside, due_at, traceparent,
+                    head_hash,
                     CASE WHEN seq = ?3 THEN NULL ELSE state END AS state
              FROM aggregates WHERE kind = ?1 AND id = ?2",
         )
@@ -215,7 +216,8 @@ impl Store for Sqlite {
         let json = |value: &Vec<String>| serde_json::to_string(value).unwrap_or_default();
         let labels: Vec<[&String; 2]> = filter.labels.iter().map(|(name, value)| [name, value]).collect();
         sqlx::query(
-            "SELECT id, seq, state_version, created_at, updated_at, set_aside, traceparent, head_hash, state
+            "SELECT id, seq, state_version, created_at, updated_at, fault, faults, set_aside, due_at, traceparent,
+                    head_hash, state
              FROM aggregates
              WHERE kind = ?1
                AND (?2 = '[]' OR status IN (SELECT value FROM json_each(?2)))
@@ -365,8 +367,8 @@ impl Store for Sqlite {
             .map_err(LedgerError::database("settling"))
     }
 
-    async fn fail(&self, key: &Key, reason: &str, backoff: Duration, limit: u32) -> Result<bool> {
-        work::fail(self, key, reason, backoff, limit)
+    async fn fail(&self, key: &Key, error: &Reason, backoff: Duration, limit: u32) -> Result<Option<Failed>> {
+        work::fail(self, key, error, backoff, limit)
             .await
             .map_err(LedgerError::database("recording a failure"))
     }
@@ -383,29 +385,24 @@ impl Store for Sqlite {
             .map_err(LedgerError::database("storing a hint"))
     }
 
-    async fn set_aside_list(&self) -> Result<Vec<SetAside>> {
-        sqlx::query(
-            "SELECT kind, id, seq, set_aside, attempts FROM aggregates WHERE set_aside IS NOT NULL ORDER BY updated_at",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .and_then(|rows| {
-            rows.iter()
-                .map(|row| {
-                    Ok(SetAside {
-                        kind: row.try_get("kind")?,
-                        id: id(row, "id")?,
-                        seq: unsigned(row, "seq")?,
-                        reason: row.try_get("set_aside")?,
-                        attempts: row.try_get("attempts")?,
-                    })
-                })
-                .collect()
-        })
-        .map_err(LedgerError::database("listing what was set aside"))
+    async fn parked(
+        &self,
+        kind: Option<&str>,
+        after: Option<&AfterParked>,
+        limit: u32,
+    ) -> Result<Vec<Inspected>> {
+        work::parked(self, kind, after, limit)
+            .await
+            .map_err(LedgerError::database("listing what is parked"))
     }
 
-    async fn resume(&self, key: &Key) -> Result<bool> {
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspected>> {
+        work::inspect(self, key)
+            .await
+            .map_err(LedgerError::database("reading an aggregate"))
+    }
+
+    async fn resume(&self, key: &Key) -> Result<Option<Parking>> {
         work::resume(self, key)
             .await
             .map_err(LedgerError::database("resuming"))
@@ -495,6 +492,17 @@ fn hash(row: &SqliteRow, column: &str) -> sqlx::Result<[u8; 32]> {
         .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
+fn failing(row: &SqliteRow) -> sqlx::Result<Failing> {
+    Ok(Failing {
+        fault: row.try_get("fault")?,
+        faults: row.try_get("faults")?,
+        set_aside: row.try_get("set_aside")?,
+        due_at: row
+            .try_get::<Option<i64>, _>("due_at")?
+            .map(Timestamp::from_micros),
+    })
+}
+
 fn aggregate(row: &SqliteRow) -> sqlx::Result<AggregateRow> {
     Ok(AggregateRow {
         id: id(row, "id")?,
@@ -502,7 +510,7 @@ fn aggregate(row: &SqliteRow) -> sqlx::Result<AggregateRow> {
         state_version: row.try_get("state_version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
-        set_aside: row.try_get("set_aside")?,
+        failing: failing(row)?,
         traceparent: row.try_get("traceparent")?,
         head: hash(row, "head_hash")?,
         state: row.try_get("state")?,

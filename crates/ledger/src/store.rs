@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use slipway_model::{ContentHash, Id, Timestamp};
+use slipway_model::{ContentHash, Id, Reason, Retry, Timestamp};
 
 use crate::{
-    IdempotencyKey, Index, LedgerError, ListFilter, SetAside, cache::Cached, chain::Hash, page::After,
-    types::Key,
+    IdempotencyKey, Index, Inspected, LedgerError, ListFilter, Parking, cache::Cached, chain::Hash,
+    page::After, types::Key,
 };
 
 pub(crate) type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -34,11 +34,61 @@ pub(crate) struct AggregateRow {
     pub(crate) state_version: u32,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
-    pub(crate) set_aside: Option<String>,
+    pub(crate) failing: Failing,
     pub(crate) traceparent: Option<String>,
     pub(crate) head: Hash,
     /// `None` when the reader said that it has this seq already.
     pub(crate) state: Option<String>,
+}
+
+/// What the executor could not do with an aggregate since the last progress.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Failing {
+    /// JSON of a [`Reason`].
+    pub(crate) fault: Option<String>,
+    pub(crate) faults: u32,
+    /// In words, when it is parked.
+    pub(crate) set_aside: Option<String>,
+    pub(crate) due_at: Option<Timestamp>,
+}
+
+impl Failing {
+    fn reason(&self) -> Option<Reason> {
+        serde_json::from_str(self.fault.as_deref()?).ok()
+    }
+
+    pub(crate) fn parked(&self) -> Option<Reason> {
+        let words = self.set_aside.as_ref()?;
+        // Parked by a binary that did not know codes yet.
+        Some(self.reason().unwrap_or_else(|| Reason::new("PARKED", words)))
+    }
+
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        if self.set_aside.is_some() {
+            return None;
+        }
+        Some(Retry {
+            error: self.reason()?,
+            attempt: self.faults,
+            next_time: self.due_at,
+        })
+    }
+}
+
+/// What became of an aggregate that was given back after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) parked: bool,
+    /// Tries without progress.
+    pub(crate) attempts: u32,
+}
+
+/// Where a list of what is parked goes on: behind this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AfterParked {
+    pub(crate) since: Timestamp,
+    pub(crate) kind: String,
+    pub(crate) id: Id,
 }
 
 /// A row of `requests`.
@@ -279,15 +329,23 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         schedule: &Schedule,
         release: bool,
     ) -> Result<Option<Settled>>;
-    /// Gives it back after a failure: due again after `backoff`, or set aside after `limit` claims. True when set aside.
-    async fn fail(&self, key: &Key, reason: &str, backoff: Duration, limit: u32) -> Result<bool>;
+    /// Gives it back after a failure: due again after `backoff`, or parked after `limit` claims. `None` when it is not
+    /// ours.
+    async fn fail(&self, key: &Key, error: &Reason, backoff: Duration, limit: u32) -> Result<Option<Failed>>;
     /// Gives it back untouched, due as it was.
     async fn release(&self, keys: &[Key]) -> Result<()>;
     /// Makes it due, and claims it when there is a claimant and nobody holds it.
     async fn hint(&self, key: &Key, claimant: Option<&Claimant>) -> Result<Hinted>;
-    async fn set_aside_list(&self) -> Result<Vec<SetAside>>;
-    /// False when it was not set aside.
-    async fn resume(&self, key: &Key) -> Result<bool>;
+    /// What is parked, of one kind or of all, newest first.
+    async fn parked(
+        &self,
+        kind: Option<&str>,
+        after: Option<&AfterParked>,
+        limit: u32,
+    ) -> Result<Vec<Inspected>>;
+    async fn inspect(&self, key: &Key) -> Result<Option<Inspected>>;
+    /// Makes what is parked due now, and says why it was parked; `None` when it was not.
+    async fn resume(&self, key: &Key) -> Result<Option<Parking>>;
 
     /// Aggregates of an older state version, by id.
     async fn outdated(&self, kind: &str, version: u32, after: Option<&Id>, limit: u32) -> Result<Vec<Id>>;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use slipway_model::{Actor, Id, Timestamp, TraceContext};
+use slipway_model::{Actor, Id, Reason, Retry, Timestamp, TraceContext};
 
 use crate::Decider;
 
@@ -114,7 +114,9 @@ pub struct Snapshot<D: Decider> {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Why the executor gave up on it, until someone resumes it.
-    pub set_aside: Option<String>,
+    pub parked: Option<Reason>,
+    /// What the executor tries again; nothing when it is parked.
+    pub retry: Option<Retry>,
     /// The trace that the latest event with a trace belongs to.
     pub traceparent: Option<TraceContext>,
 }
@@ -134,7 +136,8 @@ impl<D: Decider> Clone for Snapshot<D> {
             state: self.state.clone(),
             created_at: self.created_at,
             updated_at: self.updated_at,
-            set_aside: self.set_aside.clone(),
+            parked: self.parked.clone(),
+            retry: self.retry.clone(),
             traceparent: self.traceparent,
         }
     }
@@ -304,20 +307,38 @@ pub struct ListItem {
     pub seq: u64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    pub set_aside: Option<String>,
+    /// As in [`Snapshot`].
+    pub parked: Option<Reason>,
+    /// As in [`Snapshot`].
+    pub retry: Option<Retry>,
     pub state_version: u32,
     /// JSON text.
     pub state: String,
 }
 
-/// Something that the executor gave up on.
+/// An aggregate of any kind, for who keeps the service running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct Inspected {
     pub kind: String,
     pub id: Id,
     pub seq: u64,
-    pub reason: String,
+    pub service: String,
+    pub environment: String,
+    pub correlation: String,
+    /// Nothing when the executor has not given up on it.
+    pub parked: Option<Parking>,
+    /// JSON text; empty in lists.
+    pub state: String,
+}
+
+/// Why the executor does not try something again until somebody resumes it, or a command changes its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parking {
+    /// What the last try came to.
+    pub error: Reason,
+    /// Tries without progress.
     pub attempts: u32,
+    pub since: Timestamp,
 }
 
 /// Which events of the feed to pass on. Empty means all.

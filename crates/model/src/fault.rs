@@ -87,6 +87,17 @@ impl Fault<Reason> {
     }
 }
 
+/// What is being tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// What the last try came to.
+    pub error: Reason,
+    /// Tries made so far; 0 where they are not counted.
+    pub attempt: u32,
+    /// When the next one begins; absent while one is under way, and where that is not known.
+    pub next_time: Option<Timestamp>,
+}
+
 impl<E: fmt::Display> fmt::Display for Fault<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error().fmt(f)

@@ -20,6 +20,7 @@ use crate::{
     Config, RunError, Server, ServerBuilder, ServerConfig, ServiceSettings,
     entry::Wiring,
     ledger,
+    operations::Operations,
     web::{self, Readiness},
 };
 
@@ -116,7 +117,10 @@ impl ServiceHost {
         let replica = replica(name, address);
         let origin = name.strip_suffix("-svc").unwrap_or(name);
         let ledger = ledger::open(&config.database, origin, &replica).await?;
-        let grpc = Server::builder(name, &config.server, slipway_proto::DESCRIPTORS)?.telemetry(&telemetry);
+        let operations = Operations::server(ledger.clone(), config.server.max_message_bytes);
+        let grpc = Server::builder(name, &config.server, slipway_proto::DESCRIPTORS)?
+            .telemetry(&telemetry)
+            .service(operations);
         Ok(Self {
             name,
             replica,

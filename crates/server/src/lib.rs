@@ -16,6 +16,7 @@ mod gate;
 mod host;
 pub mod ledger;
 mod limits;
+mod operations;
 pub mod page;
 mod resource;
 mod server;

@@ -16,7 +16,10 @@ use crate::{args::Globals, context::Context, failure::Failure};
 
 /// Who is who in a new folder, and what they may do.
 pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
-    ("alice", &["read", "start", "cancel", "rollback", "approve"]),
+    (
+        "alice",
+        &["read", "start", "cancel", "rollback", "approve", "operate"],
+    ),
     ("bob", &["read", "approve", "cancel"]),
     ("carol", &["read", "approve", "cancel"]),
     ("ci", &["read", "start"]),

@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use slipway_model::Reason;
+
 use super::{
-    Hook,
+    Hook, codes,
     supervisor::{GRACE, Supervisor, Work},
 };
-use crate::{Decider, LedgerError, cache::Cached, decision, read::Read};
+use crate::{Decider, LedgerError, cache::Cached, decision, read::Read, store::Failed};
 
-/// The longest reason that is kept for a failure, in characters.
-const REASON: usize = 2000;
+/// The longest message that is kept of a failure, in characters.
+const MESSAGE: usize = 2000;
 
 impl<D: Decider> Supervisor<'_, D> {
     /// Records that polls are served and, when nothing runs, gives the lease back.
@@ -66,14 +68,9 @@ impl<D: Decider> Supervisor<'_, D> {
         }
     }
 
-    /// Gives the aggregate back with the reasons: it comes again after a pause, or is set aside.
+    /// Gives the aggregate back with what went wrong: it comes again after a pause, or is parked.
     pub(super) async fn hand_back_failed(&mut self, attempts: u32) -> Result<(), LedgerError> {
-        let reasons: Vec<String> = self
-            .failed
-            .iter()
-            .map(|(work, reason)| format!("{work}: {reason}"))
-            .collect();
-        let reason: String = reasons.join("; ").chars().take(REASON).collect();
+        let error = self.error();
         let Some(version) = self.held.begin_release() else {
             return Ok(());
         };
@@ -83,16 +80,26 @@ impl<D: Decider> Supervisor<'_, D> {
             .ledger
             .shared
             .store
-            .fail(self.key, &reason, pause, self.core.max_claims)
+            .fail(self.key, &error, pause, self.core.max_claims)
             .await
         {
-            Ok(set_aside) => {
+            Ok(failed) => {
                 self.failed.clear();
-                if set_aside {
-                    self.core.ledger.shared.cache.remove(self.key);
-                    tracing::error!(kind = %self.key.kind, id = %self.key.id, %reason, "set aside until somebody resumes it");
-                } else {
-                    Hook::due(&**self.core, self.core.ledger.now() + pause);
+                self.core.ledger.shared.cache.remove(self.key);
+                let (kind, id) = (&self.key.kind, &self.key.id);
+                match failed {
+                    Some(Failed {
+                        parked: true,
+                        attempts,
+                    }) => {
+                        tracing::error!(%kind, %id, code = error.code, %error, attempt = attempts, "parked until somebody resumes it");
+                    }
+                    failed => {
+                        let next = self.core.ledger.now() + pause;
+                        let attempt = failed.map_or(attempts, |failed| failed.attempts);
+                        tracing::warn!(%kind, %id, code = error.code, %error, attempt, next_try = %next, "will be tried again");
+                        Hook::due(&**self.core, next);
+                    }
                 }
                 Ok(())
             }
@@ -103,9 +110,21 @@ impl<D: Decider> Supervisor<'_, D> {
         }
     }
 
+    /// All that failed, with the code of the first.
+    fn error(&self) -> Reason {
+        let code = self.failed.values().next().map(|reason| reason.code.clone());
+        let messages: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(work, reason)| format!("{work}: {reason}"))
+            .collect();
+        let message: String = messages.join("; ").chars().take(MESSAGE).collect();
+        Reason::new(code.unwrap_or_default(), message)
+    }
+
     /// The ledger itself failed: stop everything and hand the aggregate back, if that can be written.
     pub(super) async fn give_up(&mut self, error: &LedgerError) {
-        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %error, "gave up an aggregate for now");
+        tracing::warn!(kind = %self.key.kind, id = %self.key.id, code = codes::LEDGER, %error, "gave up an aggregate for now");
         self.cancel(|_| true);
         let deadline = Instant::now() + GRACE;
         while let Ok(Some(_)) = tokio::time::timeout(
@@ -119,7 +138,8 @@ impl<D: Decider> Supervisor<'_, D> {
         self.round = None;
         self.held.set_polls(0);
         let attempts = self.held.take().attempts;
-        self.failed.insert(Work::Wake, error.to_string());
+        self.failed
+            .insert(Work::Wake, Reason::new(codes::LEDGER, error.to_string()));
         if self.hand_back_failed(attempts).await.is_err()
             && let Some(version) = self.held.renewable()
         {

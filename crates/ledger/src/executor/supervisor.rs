@@ -9,11 +9,11 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use slipway_model::{Timestamp, TraceContext};
+use slipway_model::{Reason, Timestamp, TraceContext};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, EffectRun, Effects, Held};
+use super::{Core, EffectRun, Effects, Held, codes};
 use crate::{
     Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, ledger::Outcome,
     read::Read, types::Key,
@@ -57,7 +57,7 @@ pub(super) struct Supervisor<'a, D: Decider> {
     pub(super) tasks: JoinSet<Ended<D>>,
     pub(super) running: HashMap<Work, CancellationToken>,
     /// What went wrong under this lease, and is not started again under it.
-    pub(super) failed: BTreeMap<Work, String>,
+    pub(super) failed: BTreeMap<Work, Reason>,
     /// When the polls that run now began.
     pub(super) round: Option<Timestamp>,
     /// When the last polls began that are through but not yet recorded as such.
@@ -121,10 +121,11 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             self.stopping = None;
             if news.attempts > self.core.max_claims {
                 self.failed.entry(Work::Wake).or_insert_with(|| {
-                    format!(
+                    let message = format!(
                         "claimed {} times without progress: the process ended each time",
                         news.attempts - 1
-                    )
+                    );
+                    Reason::new(codes::NO_PROGRESS, message)
                 });
                 return self.hand_back_failed(news.attempts).await;
             }
@@ -326,11 +327,12 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         let began = self.round;
         self.count_polls();
         let failure = match outcome {
-            Err(panic) => Some(format!("panicked: {panic}")),
+            Err(panic) => Some(Reason::new(codes::PANICKED, format!("panicked: {panic}"))),
             Ok(None) => {
                 let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
                 let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
-                (wanted && !cancelled && !poll).then(|| "said nothing and is still wanted".to_owned())
+                (wanted && !cancelled && !poll)
+                    .then(|| Reason::new(codes::NO_OUTCOME, "said nothing and is still wanted"))
             }
             Ok(Some(command)) => {
                 let polled = if poll { began } else { None };
@@ -347,17 +349,21 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                         None
                     }
                     Ok(Outcome::Done { snapshot, .. }) => {
-                        (!poll && !cancelled && self.wants(&work, &snapshot.state))
-                            .then(|| "its outcome changed nothing and it is still wanted".to_owned())
+                        (!poll && !cancelled && self.wants(&work, &snapshot.state)).then(|| {
+                            let message = "its outcome changed nothing and it is still wanted";
+                            Reason::new(codes::NO_OUTCOME, message)
+                        })
                     }
                     Ok(Outcome::RequestTaken) => None,
                     Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
-                    Err(error) => Some(format!("its outcome was refused: {error}")),
+                    Err(error) => {
+                        let message = format!("its outcome was refused: {error}");
+                        Some(Reason::new(codes::OUTCOME_REFUSED, message))
+                    }
                 }
             }
         };
         if let Some(reason) = failure {
-            tracing::warn!(kind = %self.key.kind, id = %self.key.id, %work, %reason, "an effect failed");
             self.failed.insert(work, reason);
         }
         Ok(())
@@ -402,10 +408,9 @@ impl<'a, D: Decider> Supervisor<'a, D> {
     /// Fires a due timer.
     async fn wake(&mut self, due: Option<Timestamp>) -> Result<(), LedgerError> {
         let Some(command) = D::wake() else {
-            self.failed.insert(
-                Work::Wake,
-                "wake_at is due but there is no wake command".to_owned(),
-            );
+            let message = "wake_at is due but there is no wake command";
+            self.failed
+                .insert(Work::Wake, Reason::new(codes::TIMER_STUCK, message));
             return Ok(());
         };
         let meta = Meta {
@@ -415,11 +420,13 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         let reason = match self.decide(command, &meta, None).await {
             // Moved, by this or by somebody else.
             Ok(Outcome::Done { snapshot, .. }) if D::wake_at(&snapshot.state) != due => return Ok(()),
-            Ok(_) => "the timer fired and wake_at did not move".to_owned(),
+            Ok(_) => Reason::new(codes::TIMER_STUCK, "the timer fired and wake_at did not move"),
             Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
-            Err(error) => format!("the timer's command was refused: {error}"),
+            Err(error) => {
+                let message = format!("the timer's command was refused: {error}");
+                Reason::new(codes::OUTCOME_REFUSED, message)
+            }
         };
-        tracing::warn!(kind = %self.key.kind, id = %self.key.id, %reason, "a timer failed");
         self.failed.insert(Work::Wake, reason);
         Ok(())
     }

@@ -223,7 +223,7 @@ const WRITE: &str = concat!(
              seq = i.seq, state_version = i.version, status = i.status, service = i.service,
              environment = i.environment, correlation = i.correlation, labels = i.labels::jsonb, final = i.final,
              updated_at = i.updated, head_hash = i.head, state = i.state, traceparent = i.traceparent,
-             attempts = CASE WHEN i.effects THEN 1 ELSE 0 END, set_aside = NULL,
+             attempts = CASE WHEN i.effects THEN 1 ELSE 0 END, set_aside = NULL, fault = NULL, faults = 0,
              lease_owner = CASE
                  WHEN i.wish = 1 AND (a.lease_owner IS NULL OR a.lease_until <= now() OR a.lease_owner = $40) THEN $40
                  WHEN i.wish = 2 AND a.lease_owner = $40 THEN NULL

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::Row;
+use slipway_model::Reason;
+use sqlx::{Row, postgres::PgRow};
 
-use super::{PgTime, Postgres, append::schedule, id, time};
+use super::{PgTime, Postgres, append::schedule, failing, id, time, unsigned};
 use crate::{
-    store::{Claim, Claimant, Claims, Hinted, Schedule, Settled, micros},
+    Inspected, Parking,
+    store::{AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, micros},
     types::Key,
 };
 
@@ -130,25 +132,33 @@ pub(super) async fn settle(
 pub(super) async fn fail(
     store: &Postgres,
     key: &Key,
-    reason: &str,
+    error: &Reason,
     backoff: Duration,
     limit: u32,
-) -> sqlx::Result<bool> {
-    let set_aside: Option<bool> = sqlx::query_scalar(
+) -> sqlx::Result<Option<Failed>> {
+    sqlx::query(
         "UPDATE aggregates SET due_at = now() + $1 * interval '1 microsecond', lease_owner = NULL, lease_until = NULL,
-             set_aside = CASE WHEN attempts >= $2 THEN $3 END
-         WHERE kind = $4 AND id = $5 AND lease_owner = $6 RETURNING set_aside IS NOT NULL",
+             fault = $3, faults = faults + 1, set_aside = CASE WHEN attempts >= $2 THEN $4 END,
+             parked_at = CASE WHEN attempts >= $2 THEN now() END
+         WHERE kind = $5 AND id = $6 AND lease_owner = $7 RETURNING set_aside IS NOT NULL AS parked, attempts",
     )
     .bind(micros(backoff))
     .bind(limit.cast_signed())
-    // PostgreSQL's texts hold no NUL.
-    .bind(reason.replace('\0', ""))
+    .bind(serde_json::to_string(error).unwrap_or_default())
+    // PostgreSQL's texts hold no NUL; JSON writes it as an escape.
+    .bind(error.message.replace('\0', ""))
     .bind(&*key.kind)
     .bind(key.id.as_str())
     .bind(&store.owner)
     .fetch_optional(&store.pool)
-    .await?;
-    Ok(set_aside.unwrap_or(false))
+    .await?
+    .map(|row| {
+        Ok(Failed {
+            parked: row.try_get("parked")?,
+            attempts: row.try_get::<i32, _>("attempts")?.cast_unsigned(),
+        })
+    })
+    .transpose()
 }
 
 pub(super) async fn release(store: &Postgres, keys: &[Key]) -> sqlx::Result<()> {
@@ -210,16 +220,95 @@ pub(super) async fn hint(store: &Postgres, key: &Key, claimant: Option<&Claimant
     Ok(Hinted::Stored)
 }
 
-pub(super) async fn resume(store: &Postgres, key: &Key) -> sqlx::Result<bool> {
-    sqlx::query(
-        "UPDATE aggregates SET set_aside = NULL, attempts = 0, due_at = now()
-         WHERE kind = $1 AND id = $2 AND set_aside IS NOT NULL",
-    )
+/// The columns of an [`Inspected`], besides its state.
+macro_rules! inspected {
+    () => {
+        "kind, id, seq, service, environment, correlation, fault, faults, set_aside, due_at, attempts,
+         coalesce(parked_at, updated_at) AS since"
+    };
+}
+
+fn parking(row: &PgRow) -> sqlx::Result<Option<Parking>> {
+    let Some(error) = failing(row)?.parked() else {
+        return Ok(None);
+    };
+    Ok(Some(Parking {
+        error,
+        attempts: row.try_get::<i32, _>("attempts")?.cast_unsigned(),
+        since: time(row, "since")?,
+    }))
+}
+
+fn inspected(row: &PgRow) -> sqlx::Result<Inspected> {
+    Ok(Inspected {
+        kind: row.try_get("kind")?,
+        id: id(row, "id")?,
+        seq: unsigned(row, "seq")?,
+        service: row.try_get("service")?,
+        environment: row.try_get("environment")?,
+        correlation: row.try_get("correlation")?,
+        parked: parking(row)?,
+        state: row.try_get("state")?,
+    })
+}
+
+pub(super) async fn parked(
+    store: &Postgres,
+    kind: Option<&str>,
+    after: Option<&AfterParked>,
+    limit: u32,
+) -> sqlx::Result<Vec<Inspected>> {
+    sqlx::query(concat!(
+        "SELECT * FROM (SELECT ",
+        inspected!(),
+        ", '' AS state FROM aggregates WHERE set_aside IS NOT NULL AND ($1::text IS NULL OR kind = $1)) AS parked
+         WHERE $2::timestamptz IS NULL OR (since, kind, id) < ($2, $3, $4)
+         ORDER BY since DESC, kind DESC, id DESC LIMIT $5"
+    ))
+    .bind(kind)
+    .bind(after.map(|after| PgTime(after.since)))
+    .bind(after.map(|after| after.kind.as_str()))
+    .bind(after.map(|after| after.id.as_str()))
+    .bind(i64::from(limit))
+    .fetch_all(&store.pool)
+    .await?
+    .iter()
+    .map(inspected)
+    .collect()
+}
+
+pub(super) async fn inspect(store: &Postgres, key: &Key) -> sqlx::Result<Option<Inspected>> {
+    sqlx::query(concat!(
+        "SELECT ",
+        inspected!(),
+        ", state FROM aggregates WHERE kind = $1 AND id = $2"
+    ))
     .bind(&*key.kind)
     .bind(key.id.as_str())
-    .execute(&store.pool)
-    .await
-    .map(|done| done.rows_affected() == 1)
+    .fetch_optional(&store.pool)
+    .await?
+    .as_ref()
+    .map(inspected)
+    .transpose()
+}
+
+pub(super) async fn resume(store: &Postgres, key: &Key) -> sqlx::Result<Option<Parking>> {
+    let resumed = sqlx::query(concat!(
+        "WITH parked AS MATERIALIZED (
+             SELECT ",
+        inspected!(),
+        " FROM aggregates WHERE kind = $1 AND id = $2 AND set_aside IS NOT NULL FOR UPDATE
+         )
+         UPDATE aggregates a
+         SET set_aside = NULL, parked_at = NULL, fault = NULL, faults = 0, attempts = 0, due_at = now()
+         FROM parked WHERE a.kind = parked.kind AND a.id = parked.id
+         RETURNING parked.fault, parked.faults, parked.set_aside, parked.due_at, parked.attempts, parked.since"
+    ))
+    .bind(&*key.kind)
+    .bind(key.id.as_str())
+    .fetch_optional(&store.pool)
+    .await?;
+    resumed.as_ref().map_or(Ok(None), parking)
 }
 
 pub(super) async fn lease(store: &Postgres, name: &str, ttl: Duration) -> sqlx::Result<bool> {

@@ -187,7 +187,7 @@ async fn write(
         due!(""),
         ", seq = ?6, state_version = ?7, status = ?8, service = ?9, environment = ?10, correlation = ?11, labels = ?12,
            final = ?13, updated_at = ?14, head_hash = ?15, state = ?16, traceparent = ?17,
-           attempts = CASE WHEN ?2 THEN 1 ELSE 0 END, set_aside = NULL,
+           attempts = CASE WHEN ?2 THEN 1 ELSE 0 END, set_aside = NULL, fault = NULL, faults = 0,
            lease_owner = CASE
                WHEN ?18 = 1 AND (lease_owner IS NULL OR lease_until <= ?1 OR lease_owner = ?19) THEN ?19
                WHEN ?18 = 2 AND lease_owner = ?19 THEN NULL

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use slipway_model::Timestamp;
-use sqlx::{Connection, Row, SqliteConnection};
+use slipway_model::{Reason, Timestamp};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use tokio::sync::mpsc;
 
 use super::{LOOK, Sqlite, append::due};
 use crate::{
-    store::{Claim, Claimant, Claims, Hinted, Position, Remote, Schedule, Settled, micros},
+    Inspected, Parking,
+    store::{
+        AfterParked, Claim, Claimant, Claims, Failed, Hinted, Position, Remote, Schedule, Settled, micros,
+    },
     types::Key,
 };
 
@@ -161,26 +164,34 @@ pub(super) async fn settle(
 pub(super) async fn fail(
     store: &Sqlite,
     key: &Key,
-    reason: &str,
+    error: &Reason,
     backoff: Duration,
     limit: u32,
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<Option<Failed>> {
     lightly(store, async |conn, now| {
-        let set_aside: Option<bool> = sqlx::query_scalar(
+        sqlx::query(
             "UPDATE aggregates SET due_at = ?1 + ?2, lease_owner = NULL, lease_until = NULL,
-                 set_aside = CASE WHEN attempts >= ?3 THEN ?4 END
-             WHERE kind = ?5 AND id = ?6 AND lease_owner = ?7 RETURNING set_aside IS NOT NULL",
+                 fault = ?4, faults = faults + 1, set_aside = CASE WHEN attempts >= ?3 THEN ?5 END,
+                 parked_at = CASE WHEN attempts >= ?3 THEN ?1 END
+             WHERE kind = ?6 AND id = ?7 AND lease_owner = ?8 RETURNING set_aside IS NOT NULL AS parked, attempts",
         )
         .bind(now)
         .bind(micros(backoff))
         .bind(limit)
-        .bind(reason)
+        .bind(serde_json::to_string(error).unwrap_or_default())
+        .bind(&error.message)
         .bind(&*key.kind)
         .bind(key.id.as_str())
         .bind(&store.owner)
         .fetch_optional(conn)
-        .await?;
-        Ok(set_aside.unwrap_or(false))
+        .await?
+        .map(|row| {
+            Ok(Failed {
+                parked: row.try_get("parked")?,
+                attempts: row.try_get("attempts")?,
+            })
+        })
+        .transpose()
     })
     .await
 }
@@ -244,18 +255,100 @@ pub(super) async fn hint(store: &Sqlite, key: &Key, claimant: Option<&Claimant>)
     .await
 }
 
-pub(super) async fn resume(store: &Sqlite, key: &Key) -> sqlx::Result<bool> {
+/// The columns of an [`Inspected`], besides its state.
+macro_rules! inspected {
+    () => {
+        "kind, id, seq, service, environment, correlation, fault, faults, set_aside, due_at, attempts,
+         coalesce(parked_at, updated_at) AS since"
+    };
+}
+
+fn parking(row: &SqliteRow) -> sqlx::Result<Option<Parking>> {
+    let Some(error) = super::failing(row)?.parked() else {
+        return Ok(None);
+    };
+    Ok(Some(Parking {
+        error,
+        attempts: row.try_get("attempts")?,
+        since: Timestamp::from_micros(row.try_get("since")?),
+    }))
+}
+
+fn inspected(row: &SqliteRow) -> sqlx::Result<Inspected> {
+    Ok(Inspected {
+        kind: row.try_get("kind")?,
+        id: super::id(row, "id")?,
+        seq: super::unsigned(row, "seq")?,
+        service: row.try_get("service")?,
+        environment: row.try_get("environment")?,
+        correlation: row.try_get("correlation")?,
+        parked: parking(row)?,
+        state: row.try_get("state")?,
+    })
+}
+
+pub(super) async fn parked(
+    store: &Sqlite,
+    kind: Option<&str>,
+    after: Option<&AfterParked>,
+    limit: u32,
+) -> sqlx::Result<Vec<Inspected>> {
+    sqlx::query(concat!(
+        "SELECT * FROM (SELECT ",
+        inspected!(),
+        ", '' AS state FROM aggregates WHERE set_aside IS NOT NULL AND (?1 IS NULL OR kind = ?1)) AS parked
+         WHERE ?2 IS NULL OR (since, kind, id) < (?2, ?3, ?4)
+         ORDER BY since DESC, kind DESC, id DESC LIMIT ?5"
+    ))
+    .bind(kind)
+    .bind(after.map(|after| after.since.as_micros()))
+    .bind(after.map(|after| after.kind.as_str()))
+    .bind(after.map(|after| after.id.as_str()))
+    .bind(limit)
+    .fetch_all(&store.readers)
+    .await?
+    .iter()
+    .map(inspected)
+    .collect()
+}
+
+pub(super) async fn inspect(store: &Sqlite, key: &Key) -> sqlx::Result<Option<Inspected>> {
+    sqlx::query(concat!(
+        "SELECT ",
+        inspected!(),
+        ", state FROM aggregates WHERE kind = ?1 AND id = ?2"
+    ))
+    .bind(&*key.kind)
+    .bind(key.id.as_str())
+    .fetch_optional(&store.readers)
+    .await?
+    .as_ref()
+    .map(inspected)
+    .transpose()
+}
+
+pub(super) async fn resume(store: &Sqlite, key: &Key) -> sqlx::Result<Option<Parking>> {
     lightly(store, async |conn, now| {
+        let parked = sqlx::query(concat!(
+            "SELECT ",
+            inspected!(),
+            " FROM aggregates WHERE kind = ?1 AND id = ?2 AND set_aside IS NOT NULL"
+        ))
+        .bind(&*key.kind)
+        .bind(key.id.as_str())
+        .fetch_optional(&mut *conn)
+        .await?;
         sqlx::query(
-            "UPDATE aggregates SET set_aside = NULL, attempts = 0, due_at = ?1
+            "UPDATE aggregates
+             SET set_aside = NULL, parked_at = NULL, fault = NULL, faults = 0, attempts = 0, due_at = ?1
              WHERE kind = ?2 AND id = ?3 AND set_aside IS NOT NULL",
         )
         .bind(now)
         .bind(&*key.kind)
         .bind(key.id.as_str())
         .execute(conn)
-        .await
-        .map(|done| done.rows_affected() == 1)
+        .await?;
+        parked.as_ref().map_or(Ok(None), parking)
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! Effects: started, aborted, taken over, set aside.
+//! Effects: started, aborted, taken over, parked.
 
 use std::{
     sync::{
@@ -9,7 +9,8 @@ use std::{
 };
 
 use pretty_assertions::assert_eq;
-use slipway_model::Timestamp;
+use slipway_ledger::{Inspected, Ledger, LedgerError, ListFilter, Page, executor::codes};
+use slipway_model::{Reason, Timestamp};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +28,15 @@ conformance! {
     a_vanished_effect_is_cancelled_from_afar,
     timers_fire_once_and_in_time,
     a_timer_reaches_a_running_effect,
-    what_panics_is_set_aside_and_resumed,
-    what_is_refused_or_says_nothing_is_set_aside,
+    what_panics_is_parked_and_resumed,
+    what_is_tried_again_says_so,
+    what_is_parked_is_listed_by_pages,
+    what_is_refused_or_says_nothing_is_parked,
     a_stopping_replica_hands_over,
+}
+
+async fn parked(ledger: &Ledger) -> Vec<Inspected> {
+    ledger.parked(None, &Page::default()).await.unwrap().items
 }
 
 async fn effects_run_and_their_outcome_is_recorded(database: Database) {
@@ -201,7 +208,7 @@ async fn a_result_of_an_old_attempt_changes_nothing(database: Database) {
     stop.cancel();
     running.drain().await;
     assert_eq!(ledger.get::<Job>(&id("one")).await.unwrap().unwrap().seq, 3);
-    assert!(ledger.set_aside_list().await.unwrap().is_empty());
+    assert!(parked(&ledger).await.is_empty());
 }
 
 async fn a_vanished_effect_is_cancelled_from_afar(database: Database) {
@@ -279,7 +286,7 @@ async fn a_timer_reaches_a_running_effect(database: Database) {
     assert_eq!(hands.count(), 1);
 }
 
-async fn what_panics_is_set_aside_and_resumed(database: Database) {
+async fn what_panics_is_parked_and_resumed(database: Database) {
     let ledger = database.open().await;
     let mended = Arc::new(AtomicBool::new(false));
     let hands = Hands::new({
@@ -299,33 +306,169 @@ async fn what_panics_is_set_aside_and_resumed(database: Database) {
         .spawn(stop.clone());
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     record(&ledger, &id("two"), vec![Event::Added { amount: 1 }]).await;
-    eventually("it is set aside", async || {
-        !ledger.set_aside_list().await.unwrap().is_empty()
-    })
-    .await;
-    let list = ledger.set_aside_list().await.unwrap();
-    assert_eq!((list.len(), &list[0].id, list[0].attempts), (1, &id("one"), 3));
+    let before = ledger.now();
+    eventually("it is parked", async || !parked(&ledger).await.is_empty()).await;
+    let list = parked(&ledger).await;
+    assert_eq!(
+        (list.len(), &list[0].id, list[0].kind.as_str()),
+        (1, &id("one"), "job")
+    );
+    let parking = list[0].parked.clone().unwrap();
+    assert_eq!(
+        (parking.attempts, parking.error.code.as_str()),
+        (3, codes::PANICKED)
+    );
     assert!(
-        list[0].reason.contains("build#1") && list[0].reason.contains("the saw is broken"),
-        "{list:?}"
+        parking.error.message.contains("build#1") && parking.error.message.contains("the saw is broken"),
+        "{parking:?}"
+    );
+    assert!(
+        parking.since >= before && parking.since <= ledger.now(),
+        "{parking:?}"
     );
     assert_eq!(hands.count(), 3);
-    let shown = ledger.get::<Job>(&id("one")).await.unwrap().unwrap().set_aside;
-    assert_eq!(shown.as_ref(), Some(&list[0].reason));
+    let shown = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
+    assert_eq!((shown.parked.as_ref(), shown.retry), (Some(&parking.error), None));
+    let inspected = ledger.inspect("job", &id("one")).await.unwrap().unwrap();
+    assert_eq!(inspected.parked.as_ref(), Some(&parking));
+    let state: serde_json::Value = serde_json::from_str(&inspected.state).unwrap();
+    assert_eq!(state["steps"], serde_json::to_value(&shown.state.steps).unwrap());
+    assert!(
+        ledger
+            .inspect("job", &id("two"))
+            .await
+            .unwrap()
+            .unwrap()
+            .parked
+            .is_none()
+    );
+    assert!(ledger.inspect("job", &id("three")).await.unwrap().is_none());
 
     mended.store(true, Ordering::SeqCst);
-    assert!(ledger.resume("job", &id("one")).await.unwrap());
-    assert!(!ledger.resume("job", &id("two")).await.unwrap());
+    assert_eq!(ledger.resume("job", &id("one")).await.unwrap(), Some(parking));
+    assert_eq!(ledger.resume("job", &id("two")).await.unwrap(), None);
+    until(&ledger, &id("one"), |state| state.finished.len() == 1).await;
+    assert_eq!(ledger.resume("job", &id("one")).await.unwrap(), None);
+    stop.cancel();
+    running.drain().await;
+    let done = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
+    assert_eq!((done.parked, done.retry), (None, None));
+}
+
+async fn what_is_tried_again_says_so(database: Database) {
+    let ledger = database.open().await;
+    let mended = Arc::new(AtomicBool::new(false));
+    let hands = Hands::new({
+        let mended = Arc::clone(&mended);
+        move |run| {
+            let mended = Arc::clone(&mended);
+            async move {
+                assert!(mended.load(Ordering::SeqCst), "the saw is broken");
+                Some(Command::Finish(run.key))
+            }
+        }
+    });
+    let stop = CancellationToken::new();
+    let running = executor(&ledger)
+        .max_claims(1000)
+        .backoff(Duration::from_millis(100), Duration::from_millis(100))
+        .register::<Job>(hands as _)
+        .spawn(stop.clone());
+    record(&ledger, &id("one"), vec![started("build", 1)]).await;
+    eventually("it was tried three times", async || {
+        let job = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
+        job.retry.is_some_and(|retry| retry.attempt >= 3)
+    })
+    .await;
+    // Lists show it too.
+    let listed = ledger
+        .list_of::<Job>(&ListFilter::default(), &Page::default())
+        .await
+        .unwrap();
+    let retry = listed.items[0].retry.clone().unwrap();
+    assert_eq!(retry.error.code, codes::PANICKED);
+    assert!(retry.error.message.contains("the saw is broken"), "{retry:?}");
+    let next = retry.next_time.unwrap();
+    assert!(next.since(ledger.now()) <= Duration::from_millis(200), "{next}");
+    assert_eq!(listed.items[0].seq, 1, "nothing was recorded of it");
+
+    mended.store(true, Ordering::SeqCst);
     until(&ledger, &id("one"), |state| state.finished.len() == 1).await;
     stop.cancel();
     running.drain().await;
-    assert_eq!(
-        ledger.get::<Job>(&id("one")).await.unwrap().unwrap().set_aside,
-        None
+    assert_eq!(ledger.get::<Job>(&id("one")).await.unwrap().unwrap().retry, None);
+}
+
+async fn what_is_parked_is_listed_by_pages(database: Database) {
+    let ledger = database.open().await;
+    let hands = Hands::new(|_| async move { None });
+    let stop = CancellationToken::new();
+    let running = executor(&ledger)
+        .max_claims(1)
+        .register::<Job>(hands as _)
+        .spawn(stop.clone());
+    for n in 0..5 {
+        let labels = std::collections::BTreeMap::new();
+        let service = format!("service-{n}");
+        let events = vec![Event::Labelled { service, labels }, started("build", 1)];
+        record(&ledger, &id(&format!("job-{n}")), events).await;
+    }
+    eventually("all are parked", async || parked(&ledger).await.len() == 5).await;
+    stop.cancel();
+    running.drain().await;
+    let all = parked(&ledger).await;
+    let since: Vec<Timestamp> = all.iter().map(|one| one.parked.clone().unwrap().since).collect();
+    assert!(since.is_sorted_by(|a, b| a >= b), "newest first: {since:?}");
+    for one in &all {
+        assert_eq!(one.service, one.id.as_str().replace("job", "service"));
+        assert_eq!(one.state, "");
+    }
+    for size in [1, 2, 5] {
+        let mut paged = Vec::new();
+        let mut page = Page {
+            size,
+            token: String::new(),
+        };
+        loop {
+            let list = ledger.parked(Some("job"), &page).await.unwrap();
+            assert!(list.items.len() <= size as usize);
+            paged.extend(list.items);
+            if list.next_page_token.is_empty() {
+                break;
+            }
+            page.token = list.next_page_token;
+        }
+        assert_eq!(paged, all, "pages of {size}");
+    }
+    let first = ledger
+        .parked(
+            Some("job"),
+            &Page {
+                size: 1,
+                token: String::new(),
+            },
+        )
+        .await
+        .unwrap();
+    let elsewhere = Page {
+        size: 1,
+        token: first.next_page_token,
+    };
+    assert!(matches!(
+        ledger.parked(None, &elsewhere).await,
+        Err(LedgerError::PageToken)
+    ));
+    assert!(
+        ledger
+            .parked(Some("other"), &Page::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
     );
 }
 
-async fn what_is_refused_or_says_nothing_is_set_aside(database: Database) {
+async fn what_is_refused_or_says_nothing_is_parked(database: Database) {
     let ledger = database.open().await;
     let hands = Hands::new(|run| async move { (run.key.step == "refused").then_some(Command::Refuse) });
     let stop = CancellationToken::new();
@@ -335,23 +478,21 @@ async fn what_is_refused_or_says_nothing_is_set_aside(database: Database) {
         .spawn(stop.clone());
     record(&ledger, &id("a"), vec![started("refused", 1)]).await;
     record(&ledger, &id("b"), vec![started("silent", 1)]).await;
-    eventually("both are set aside", async || {
-        ledger.set_aside_list().await.unwrap().len() == 2
-    })
-    .await;
-    let mut reasons: Vec<String> = ledger
-        .set_aside_list()
+    eventually("both are parked", async || parked(&ledger).await.len() == 2).await;
+    let mut errors: Vec<Reason> = parked(&ledger)
         .await
-        .unwrap()
         .into_iter()
-        .map(|item| item.reason)
+        .filter_map(|item| Some(item.parked?.error))
         .collect();
-    reasons.sort();
+    errors.sort_by(|a, b| a.message.cmp(&b.message));
     assert!(
-        reasons[0].contains("refused#1") && reasons[0].contains("no"),
-        "{reasons:?}"
+        errors[0].code == codes::OUTCOME_REFUSED && errors[0].message.contains("refused#1"),
+        "{errors:?}"
     );
-    assert!(reasons[1].contains("said nothing"), "{reasons:?}");
+    assert!(
+        errors[1].code == codes::NO_OUTCOME && errors[1].message.contains("said nothing"),
+        "{errors:?}"
+    );
     // A command that changes the state is a new chance.
     record(
         &ledger,
@@ -361,7 +502,7 @@ async fn what_is_refused_or_says_nothing_is_set_aside(database: Database) {
         }],
     )
     .await;
-    assert_eq!(ledger.set_aside_list().await.unwrap().len(), 1);
+    assert_eq!(parked(&ledger).await.len(), 1);
     stop.cancel();
     running.drain().await;
 }

@@ -156,11 +156,13 @@ pub enum Action {
     Override,
     /// Name somebody else as the one who asks or decides.
     Delegate,
+    /// Keep the service running: resume what it has parked.
+    Operate,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 7] = [
+    pub const ALL: [Action; 8] = [
         Action::Read,
         Action::Start,
         Action::Cancel,
@@ -168,6 +170,7 @@ impl Action {
         Action::Approve,
         Action::Override,
         Action::Delegate,
+        Action::Operate,
     ];
 }
 
@@ -181,6 +184,7 @@ impl fmt::Display for Action {
             Action::Approve => "approve",
             Action::Override => "override",
             Action::Delegate => "delegate",
+            Action::Operate => "operate",
         })
     }
 }

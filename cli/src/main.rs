@@ -7,6 +7,7 @@ mod failure;
 mod follow;
 mod json;
 mod out;
+mod retry;
 mod waterfall;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use slipway_proto::{
     release::v1::{Release, Step, release, step},
 };
 
-use crate::commands::deployment::draw::evidence;
+use crate::{commands::deployment::draw::evidence, retry};
 
 /// Columns of the bars.
 const WIDTH: usize = 36;
@@ -50,7 +50,7 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
             step.name,
             seconds(to - from),
             party(step),
-            detail(step)
+            detail(step, now)
         );
     }
     let _ = writeln!(out);
@@ -122,7 +122,10 @@ fn party(step: &Step) -> &'static str {
     }
 }
 
-fn detail(step: &Step) -> String {
+fn detail(step: &Step, now: i64) -> String {
+    if let Some(retry) = &step.retry {
+        return retry::line(retry, now);
+    }
     let said = match (&step.waiting_on, &step.reason) {
         (Some(waiting), _) if !waiting.message.is_empty() => waiting.message.clone(),
         (_, Some(reason)) if step.status() != step::Status::Succeeded => {
@@ -181,6 +184,8 @@ pub(crate) fn short(commit: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use slipway_proto::common::v1::{Reason, Retry};
+
     use super::*;
 
     #[test]
@@ -194,6 +199,32 @@ mod tests {
         ] {
             assert_eq!(seconds(micros), text);
         }
+    }
+
+    #[test]
+    fn a_step_that_is_tried_again_says_so() {
+        let release = Release {
+            steps: vec![Step {
+                name: "build".to_owned(),
+                status: step::Status::Running.into(),
+                retry: Some(Retry {
+                    error: Some(Reason {
+                        code: "UNAVAILABLE".to_owned(),
+                        message: "build-svc: connection refused".to_owned(),
+                    }),
+                    attempt: 4,
+                    next_time: Some(prost_types::Timestamp {
+                        seconds: 112,
+                        nanos: 0,
+                    }),
+                }),
+                ..Step::default()
+            }],
+            ..Release::default()
+        };
+        let text = draw(&release, 100_000_000);
+        let said = "retrying: build-svc: connection refused (tried 4 times, next try in 12s)";
+        assert!(text.contains(said), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use pretty_assertions::assert_eq;
 use serde::{Deserialize, Serialize};
 use slipway_events::{BusConfig, MemoryBus};
 use slipway_ledger::{Decider, EffectKey, EffectRun, Effects, Index, Ledger, LedgerConfig, Meta, Page};
-use slipway_model::{Actor, Id, Timestamp};
+use slipway_model::{Actor, Id, Reason, Timestamp};
 use slipway_server::{Config, ConfigError, ServiceHost, ServiceSettings, TokenHash, Wiring, config::parse};
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +71,8 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Effects<Build> for Nobody {
-    async fn perform(&self, _: EffectRun<Build>) -> Option<()> {
-        None
+    async fn perform(&self, _: EffectRun<Build>) -> Result<Option<()>, Reason> {
+        Ok(None)
     }
 
     fn actor(&self) -> Actor {

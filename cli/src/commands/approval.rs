@@ -85,7 +85,7 @@ async fn decide(
         None => {
             let approval = get(context, args.id.clone()).await?;
             if output == Output::Table {
-                eprint!("{}", draw::whole(&approval));
+                eprint!("{}", draw::whole(&approval, Timestamp::now().as_micros()));
             }
             approval.binding
         }
@@ -109,7 +109,7 @@ async fn decide(
 fn show(output: Output, approval: &Approval) -> Result<(), Failure> {
     match output {
         Output::Json => out::line(json::render(APPROVAL, approval)?),
-        Output::Table => out::print(draw::whole(approval)),
+        Output::Table => out::print(draw::whole(approval, Timestamp::now().as_micros())),
     }
     Ok(())
 }

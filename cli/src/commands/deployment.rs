@@ -23,7 +23,7 @@ use crate::{
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, waterfall,
+    json, out, retry, waterfall,
 };
 
 const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
@@ -178,7 +178,7 @@ async fn list(
     let now = Timestamp::now().as_micros();
     for one in answer.deployments {
         let age = now - waterfall::micros(one.create_time.as_ref()).unwrap_or(now);
-        let status = draw::status(one.status()).to_owned();
+        let status = retry::status(draw::status(one.status()), one.retry.as_ref(), now);
         let step = if one.is_final() {
             String::new()
         } else {
@@ -235,7 +235,7 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
         Ok(follow::stream(answer, |next| next.deployment))
     };
     let deployment = follow::follow(deployment, watch, |one: &Deployment| {
-        bar.set_message(format!("{}  {}", draw::step(one), one.progress));
+        bar.set_message(format!("{}  {}", draw::step(one), now_at(one)));
     })
     .await?;
     bar.finish_and_clear();
@@ -276,7 +276,7 @@ async fn answered(
         Ok(follow::stream(answer, |next| next.deployment.map(Asked)))
     };
     let followed = follow::follow(Asked(deployment), watch, |one: &Asked| {
-        bar.set_message(format!("{}: {}", draw::ask(one.0.asked()), one.0.progress));
+        bar.set_message(format!("{}: {}", draw::ask(one.0.asked()), now_at(&one.0)));
     });
     let followed = tokio::time::timeout(ANSWER, followed).await;
     bar.finish_and_clear();
@@ -298,6 +298,14 @@ async fn answered(
         eprintln!("{verb} is not carried out: {}", deployment.declined);
     }
     Ok(happened(deployment.declined.is_empty()))
+}
+
+/// What is waited for, or tried again.
+fn now_at(deployment: &Deployment) -> String {
+    match &deployment.retry {
+        Some(retry) => retry::line(retry, Timestamp::now().as_micros()),
+        None => deployment.progress.clone(),
+    }
 }
 
 fn show(output: Output, deployment: &Deployment) -> Result<(), Failure> {

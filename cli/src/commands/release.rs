@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, waterfall,
+    json, out, retry, waterfall,
 };
 
 const RELEASE: &str = "slipway.release.v1.Release";
@@ -182,7 +182,7 @@ async fn list(
         let step = release
             .steps
             .last()
-            .map(|step| step.name.clone())
+            .map(|step| retry::status(&step.name, step.retry.as_ref(), now))
             .unwrap_or_default();
         let age = now - waterfall::micros(release.create_time.as_ref()).unwrap_or(now);
         rows.add_row([
@@ -253,11 +253,11 @@ fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {
         shown += 1;
     }
     if let Some(step) = release.steps.get(shown) {
-        let waiting = release
-            .waiting_on
-            .as_ref()
-            .map(|waiting| waiting.message.clone())
-            .unwrap_or_default();
+        let waiting = match (&step.retry, &release.waiting_on) {
+            (Some(retry), _) => retry::line(retry, Timestamp::now().as_micros()),
+            (None, Some(waiting)) => waiting.message.clone(),
+            (None, None) => String::new(),
+        };
         bar.set_message(format!("{}  {waiting}", step.name));
     }
     shown

@@ -35,6 +35,12 @@ impl Cached {
         Arc::clone(&self.state).downcast().unwrap_or_default()
     }
 
+    /// Why the executor does not make progress.
+    pub(crate) fn fault(&self) -> Option<&Reason> {
+        let retry = self.retry.as_ref().map(|retry| &retry.error);
+        self.parked.as_ref().or(retry)
+    }
+
     pub(crate) fn snapshot<D: Decider>(&self, key: &Key) -> Snapshot<D> {
         Snapshot {
             id: key.id.clone(),

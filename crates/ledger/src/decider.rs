@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use slipway_model::{Id, Timestamp};
+use slipway_model::{Id, Retry, Timestamp};
 
 /// One kind of thing whose life is a sequence of events: a build, a change, a lane, an approval, a release.
 ///
@@ -64,6 +64,12 @@ pub trait Decider: Send + Sync + Sized + 'static {
 
     /// The command that a due timer stands for. It is decided with the time, and must move `wake_at`.
     fn wake() -> Option<Self::Command> {
+        None
+    }
+
+    /// What is being tried again after a fault that the state knows of. What the executor tries again of its own accord
+    /// is no part of the state.
+    fn retry(_state: &Self::State) -> Option<Retry> {
         None
     }
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_model::{Actor, Id, Timestamp, TraceContext};
+use slipway_model::{Actor, Id, Reason, Retry, Timestamp, TraceContext};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
@@ -54,6 +54,21 @@ pub mod codes {
     pub const LEDGER: &str = "LEDGER";
 }
 
+/// Logs that something is tried again: the first times as warnings, a long outage ever more rarely.
+pub fn log_retry(kind: &str, id: &Id, retry: &Retry) {
+    let Retry {
+        error,
+        attempt,
+        next_time,
+    } = retry;
+    let next_try = next_time.map(|time| time.to_string());
+    if *attempt == 0 || attempt.is_power_of_two() {
+        tracing::warn!(kind, %id, code = error.code, %error, attempt, next_try, "will be tried again");
+    } else {
+        tracing::debug!(kind, %id, code = error.code, %error, attempt, next_try, "will be tried again");
+    }
+}
+
 pub(crate) use held::Held;
 use kind::{Kind, Runner};
 
@@ -61,11 +76,16 @@ use kind::{Kind, Runner};
 #[async_trait]
 pub trait Effects<D: Decider>: Send + Sync {
     /// Does one effect, idempotently (it may run twice), and says what came of it as a command: failures are commands
-    /// too, and the decider says when to try again. `None`: nothing to tell, which for an effect that is still
+    /// too, and the decider says when to try again. `Ok(None)`: nothing to tell, which for an effect that is still
     /// wanted and was not cancelled counts as a failure to make progress.
     ///
     /// Must end soon after [`EffectRun::cancelled`]; what it returns then is still decided.
-    async fn perform(&self, run: EffectRun<D>) -> Option<D::Command>;
+    ///
+    /// # Errors
+    /// Why what came of it could not be had. It is tried again, and shown as such ([`Snapshot::retry`]) without an event:
+    /// an effect after a pause, up to [`ExecutorBuilder::max_claims`] times; a poll when its turn comes, for as long as
+    /// the state wants it.
+    async fn perform(&self, run: EffectRun<D>) -> Result<Option<D::Command>, Reason>;
 
     /// Recorded as the author of the outcome.
     fn actor(&self) -> Actor;

@@ -360,9 +360,10 @@ impl Store for Sqlite {
         key: &Key,
         seq: u64,
         schedule: &Schedule,
+        fault: Option<&Reason>,
         release: bool,
     ) -> Result<Option<Settled>> {
-        work::settle(self, key, seq, schedule, release)
+        work::settle(self, key, seq, schedule, fault, release)
             .await
             .map_err(LedgerError::database("settling"))
     }

@@ -75,6 +75,11 @@ impl Failing {
     }
 }
 
+/// As the column `fault` has it.
+pub(crate) fn json(error: &Reason) -> String {
+    serde_json::to_string(error).unwrap_or_default()
+}
+
 /// What became of an aggregate that was given back after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
@@ -253,6 +258,8 @@ pub(crate) struct Claims {
 pub(crate) struct Settled {
     /// When there is something to do again.
     pub(crate) due_at: Option<Timestamp>,
+    /// How often in a row its polls were not answered.
+    pub(crate) faults: u32,
 }
 
 /// What a hint met.
@@ -321,12 +328,13 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims>;
     /// Prolongs the leases on `keys`; returns those that are still ours.
     async fn renew(&self, keys: &[Key], lease: Duration) -> Result<Vec<Key>>;
-    /// Records that everything that was due is done. `None` when the aggregate moved on from `seq` or is not ours.
+    /// Records that everything that was due is done, or why polls could not be answered. `None` when the aggregate moved on from `seq` or is not ours.
     async fn settle(
         &self,
         key: &Key,
         seq: u64,
         schedule: &Schedule,
+        fault: Option<&Reason>,
         release: bool,
     ) -> Result<Option<Settled>>;
     /// Gives it back after a failure: due again after `backoff`, or parked after `limit` claims. `None` when it is not

@@ -115,13 +115,18 @@ pub struct Snapshot<D: Decider> {
     pub updated_at: Timestamp,
     /// Why the executor gave up on it, until someone resumes it.
     pub parked: Option<Reason>,
-    /// What the executor tries again; nothing when it is parked.
+    /// What the executor tries again of its own accord; nothing when it is parked. See [`Snapshot::retrying`].
     pub retry: Option<Retry>,
     /// The trace that the latest event with a trace belongs to.
     pub traceparent: Option<TraceContext>,
 }
 
 impl<D: Decider> Snapshot<D> {
+    /// What is being tried again: by the executor, or by what the state knows.
+    pub fn retrying(&self) -> Option<Retry> {
+        self.retry.clone().or_else(|| D::retry(&self.state))
+    }
+
     /// The entity tag of the resource: changes with every event.
     pub fn etag(&self) -> String {
         self.seq.to_string()

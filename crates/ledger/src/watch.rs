@@ -16,13 +16,17 @@ struct Watching {
     interest: Interest,
     /// The last seq that was shown.
     shown: Option<u64>,
+    /// The code of what was said to be tried again, or parked.
+    told: Option<String>,
     read: Read,
     ended: bool,
 }
 
 impl Ledger {
-    /// The state now, then each later one; states in between may be left out. Ends after a final state. With
-    /// `after_seq`, the first one is left out when it is not newer. An id that does not exist yet is waited for.
+    /// The state now, then each later one; states in between may be left out. The same state is shown again when the
+    /// executor begins to try something again, for another reason, or no more. Ends after a final state. With
+    /// `after_seq`, the first one is left out when it is not newer and all is well. An id that does not exist yet is
+    /// waited for.
     ///
     /// Ends with an error when this binary cannot read the aggregate; a database that is away is waited for.
     pub fn watch<D: Decider>(
@@ -36,6 +40,7 @@ impl Ledger {
             ledger: self.clone(),
             key,
             shown: after_seq,
+            told: None,
             read: Read::Fresh,
             ended: false,
         };
@@ -55,8 +60,10 @@ impl Watching {
             match self.ledger.load::<D>(&self.key, self.read).await {
                 Ok((Some(loaded), _)) => {
                     self.ended = D::is_final(&loaded.state::<D>());
-                    if self.shown.is_none_or(|shown| loaded.seq > shown) {
+                    let fault = loaded.fault().map(|reason| &reason.code);
+                    if self.shown.is_none_or(|shown| loaded.seq > shown) || fault != self.told.as_ref() {
                         self.shown = Some(loaded.seq);
+                        self.told = fault.cloned();
                         return Some(Ok(loaded.snapshot(&self.key)));
                     }
                     if self.ended {

@@ -3,7 +3,8 @@
 use std::{str::FromStr, time::Duration};
 
 use slipway_model::{
-    Actor, Authentication, Digest, Image, Images, Link, Name, NotOneImage, Reason, Timestamp, TraceContext,
+    Actor, Authentication, Digest, Image, Images, Link, Name, NotOneImage, Reason, Retry, Timestamp,
+    TraceContext,
 };
 use slipway_proto::common::v1 as proto;
 
@@ -192,6 +193,15 @@ pub fn reason(reason: &Reason) -> proto::Reason {
     proto::Reason {
         code: reason.code.clone(),
         message: reason.message.clone(),
+    }
+}
+
+/// What is being tried again.
+pub fn retry(retry: &Retry) -> proto::Retry {
+    proto::Retry {
+        error: Some(reason(&retry.error)),
+        attempt: retry.attempt,
+        next_time: retry.next_time.map(timestamp),
     }
 }
 

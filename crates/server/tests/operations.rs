@@ -16,7 +16,7 @@ use pretty_assertions::assert_eq;
 use serde::{Deserialize, Serialize};
 use slipway_events::MemoryBus;
 use slipway_ledger::{Decider, EffectKey, EffectRun, Effects, Index, Ledger, Meta};
-use slipway_model::{Actor, Id, Timestamp};
+use slipway_model::{Actor, Id, Reason, Timestamp};
 use slipway_proto::operations::v1::{
     GetParkedRequest, ListParkedRequest, Parked, ResumeParkedRequest,
     operations_service_client::OperationsServiceClient,
@@ -108,10 +108,10 @@ struct Hands {
 
 #[async_trait::async_trait]
 impl Effects<Saw> for Hands {
-    async fn perform(&self, _: EffectRun<Saw>) -> Option<Command> {
+    async fn perform(&self, _: EffectRun<Saw>) -> Result<Option<Command>, Reason> {
         self.tries.fetch_add(1, Ordering::SeqCst);
         assert!(self.mended.load(Ordering::SeqCst), "the saw is broken");
-        Some(Command::Sawn)
+        Ok(Some(Command::Sawn))
     }
 
     fn actor(&self) -> Actor {

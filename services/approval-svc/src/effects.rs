@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use slipway_ledger::{EffectRun, Effects};
-use slipway_model::Actor;
+use slipway_model::{Actor, Reason};
 
 use crate::approval::{Approval, Command};
 
@@ -12,7 +12,7 @@ pub struct Timers;
 
 #[async_trait]
 impl Effects<Approval> for Timers {
-    async fn perform(&self, run: EffectRun<Approval>) -> Option<Command> {
+    async fn perform(&self, run: EffectRun<Approval>) -> Result<Option<Command>, Reason> {
         match run.effect {}
     }
 

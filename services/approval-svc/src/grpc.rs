@@ -380,6 +380,7 @@ fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
         end_time: state.ended_at.map(convert::timestamp),
         reason: state.reason.as_ref().map(convert::reason),
         decisions: state.decisions.iter().map(decision).collect(),
+        retry: snapshot.retrying().as_ref().map(convert::retry),
         ..proto::Approval::default()
     };
     shown.set_status(match state.status {

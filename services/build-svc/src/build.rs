@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, Digest, Id, Name, Reason, Tag, Timestamp};
+use slipway_model::{Actor, Digest, Id, Name, Reason, Retry, Tag, Timestamp};
 
 use crate::spec::Recipe;
 
@@ -150,7 +150,7 @@ pub struct State {
     pub attempt: u32,
     /// When the next try begins, after a passing fault.
     pub retry_at: Option<Timestamp>,
-    /// The passing fault that is waited out.
+    /// The passing fault that is waited out, or tried again just now.
     pub fault: Option<Reason>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
@@ -312,7 +312,7 @@ pub enum Refusal {
 
 impl Decider for Build {
     const KIND: &'static str = "build";
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     type State = State;
     type Command = Command;
@@ -423,6 +423,7 @@ impl Decider for Build {
                 state.started_at.get_or_insert(at);
                 state.digest = Some(digest.clone());
                 state.phase = Phase::Tagging;
+                state.fault = None;
             }
             Event::Succeeded {
                 digest,
@@ -445,7 +446,6 @@ impl Decider for Build {
             Event::Retried { attempt } => {
                 state.attempt = *attempt;
                 state.retry_at = None;
-                state.fault = None;
                 state.phase = if state.digest.is_some() {
                     Phase::Tagging
                 } else {
@@ -486,6 +486,16 @@ impl Decider for Build {
 
     fn wake() -> Option<Command> {
         Some(Command::Wake)
+    }
+
+    fn retry(state: &State) -> Option<Retry> {
+        let error = state.fault.clone()?;
+        Some(Retry {
+            error,
+            // The one that is under way does not count yet.
+            attempt: state.attempt.saturating_sub(u32::from(state.retry_at.is_none())),
+            next_time: state.retry_at,
+        })
     }
 
     fn index(state: &State) -> Index {

@@ -50,27 +50,23 @@ impl Worker {
         }
     }
 
-    async fn image(&self, run: &EffectRun<Build>, request: &Request) -> Option<Command> {
+    async fn image(&self, run: &EffectRun<Build>, request: &Request) -> Result<Option<Command>, Reason> {
         let Some(builder) = self.backends.builders.get(&request.builder).map(AsRef::as_ref) else {
             let message = format!("builder {:?} is not configured any more", request.builder);
-            return Some(fail(
+            return Ok(Some(fail(
                 run,
                 Reason::new(codes::BUILDER_UNKNOWN, message),
                 Vec::new(),
-            ));
+            )));
         };
         self.tell(run, Command::Begin { key: run.key.clone() }).await;
         let log = self.open_log(run).await?;
         let made = self.make(run, request, builder, &log).await;
-        self.conclude(
-            run,
-            &log,
-            made.map(|digest| Command::Pushed {
-                key: run.key.clone(),
-                digest,
-            }),
-        )
-        .await
+        let pushed = made.map(|digest| Command::Pushed {
+            key: run.key.clone(),
+            digest,
+        });
+        Ok(self.conclude(run, &log, pushed).await)
     }
 
     /// Fetches, builds and pushes, or finds what an earlier run of this build has left.
@@ -218,10 +214,15 @@ impl Worker {
             .map_err(|error| unusable("scratch space", &error))
     }
 
-    async fn tags(&self, run: &EffectRun<Build>, request: &Request, digest: &Digest) -> Option<Command> {
+    async fn tags(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        digest: &Digest,
+    ) -> Result<Option<Command>, Reason> {
         let log = self.open_log(run).await?;
         let named = self.name(run, request, digest, &log).await;
-        self.conclude(run, &log, named).await
+        Ok(self.conclude(run, &log, named).await)
     }
 
     async fn name(
@@ -346,32 +347,33 @@ impl Worker {
         }
     }
 
-    async fn open_log(&self, run: &EffectRun<Build>) -> Option<Log> {
-        match self.logs.open(&run.id).await {
-            Ok(log) => Some(log),
-            Err(error) => {
-                // Without an outcome, the executor comes back to it and, after some tries, sets the build aside.
-                tracing::error!(%error, build = %run.id, "log cannot be opened");
-                None
-            }
-        }
+    /// A build without a log is not begun: the executor comes back to it.
+    async fn open_log(&self, run: &EffectRun<Build>) -> Result<Log, Reason> {
+        self.logs.open(&run.id).await.map_err(|error| {
+            Reason::new(
+                codes::BUILDER_UNAVAILABLE,
+                format!("the log cannot be opened: {error}"),
+            )
+        })
     }
 }
 
 #[async_trait]
 impl Effects<Build> for Worker {
-    async fn perform(&self, run: EffectRun<Build>) -> Option<Command> {
-        let request = run.snapshot.state.request.clone()?;
+    async fn perform(&self, run: EffectRun<Build>) -> Result<Option<Command>, Reason> {
+        let Some(request) = run.snapshot.state.request.clone() else {
+            return Ok(None);
+        };
         let span =
             tracing::info_span!("build", step = %run.key, build = %run.id, commit = %request.recipe.commit);
         self.telemetry.adopt(&span, run.traceparent);
         let work = async {
             match run.effect {
                 Effect::Image => self.image(&run, &request).await,
-                Effect::Tags => {
-                    let digest = run.snapshot.state.digest.clone()?;
-                    self.tags(&run, &request, &digest).await
-                }
+                Effect::Tags => match &run.snapshot.state.digest {
+                    Some(digest) => self.tags(&run, &request, digest).await,
+                    None => Ok(None),
+                },
             }
         };
         // Boxed: the futures of a whole build are large.

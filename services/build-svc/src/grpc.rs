@@ -391,6 +391,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
         start_time: state.started_at.map(convert::timestamp),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempt,
+        retry: build.retrying().as_ref().map(convert::retry),
         authors: state.authors.clone(),
         ..proto::Build::default()
     };
@@ -416,10 +417,7 @@ fn to_proto(build: &Snapshot<Build>) -> proto::Build {
                 state.requested_at.unwrap_or(build.created_at),
                 "a free builder".to_owned(),
             ),
-            (Some(_), Some(retry_at)) => {
-                let fault = state.fault.as_ref().map_or("", |fault| fault.message.as_str());
-                (build.updated_at, format!("the next try, at {retry_at}: {fault}"))
-            }
+            (Some(_), Some(_)) => (build.updated_at, "the next try".to_owned()),
             (Some(started), None) => (started, state.phase.as_str().to_owned()),
         };
         resource.waiting_on = Some(convert::waiting_on(

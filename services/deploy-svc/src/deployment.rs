@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{CommitSha, Id, Timestamp};
+use slipway_model::{CommitSha, Id, Retry, Timestamp};
 use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
 
 use crate::result::{CheckResult, JobResult, Measurement};
@@ -77,22 +77,26 @@ pub enum DeploymentCommand {
         key: EffectKey,
         evidence: Vec<PodEvidence>,
     },
-    /// What is being waited for; `fault`: since the far side cannot be asked; `human`: somebody's word.
+    /// What is being waited for; `human`: somebody's word.
     Progress {
         key: EffectKey,
         message: String,
-        fault: bool,
         human: bool,
+    },
+    /// The far side cannot be asked, and goes on being asked.
+    Away {
+        key: EffectKey,
+        reason: Reason,
     },
     /// The far side's answer is no.
     Refused {
         key: EffectKey,
         reason: Reason,
     },
-    /// The far side could not be asked.
+    /// The far side could not be asked. It is after a pause.
     Stumbled {
         key: EffectKey,
-        message: String,
+        reason: Reason,
     },
     /// Lets a rollout that pauses go on; `full`: past all further steps.
     Promote {
@@ -158,8 +162,12 @@ pub enum DeploymentEvent {
     },
     Progressed {
         message: String,
+        /// The far side cannot be asked, which is what the message is about.
         #[serde(default)]
         fault: bool,
+        /// Of the fault; empty in events from before faults had codes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        code: String,
         /// Somebody's word is waited for.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         human: bool,
@@ -167,6 +175,9 @@ pub enum DeploymentEvent {
     Stumbled {
         step: DeploymentStep,
         attempt: u32,
+        /// Empty in events from before faults had codes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        code: String,
         message: String,
         retry_at: Timestamp,
     },
@@ -245,7 +256,7 @@ pub enum DeploymentRefusal {
 
 impl Decider for Deployment {
     const KIND: &'static str = "deployment";
-    const STATE_VERSION: u32 = 4;
+    const STATE_VERSION: u32 = 5;
 
     type State = DeploymentState;
     type Command = DeploymentCommand;
@@ -318,6 +329,14 @@ impl Decider for Deployment {
 
     fn wake() -> Option<DeploymentCommand> {
         Some(DeploymentCommand::Wake)
+    }
+
+    fn retry(state: &DeploymentState) -> Option<Retry> {
+        Some(Retry {
+            error: state.fault.clone()?,
+            attempt: state.stumbles,
+            next_time: state.retry_at,
+        })
     }
 
     fn index(state: &DeploymentState) -> Index {

@@ -101,7 +101,7 @@ type Run = EffectRun<Deployment>;
 
 #[async_trait]
 impl Effects<Deployment> for DeploymentEffects {
-    async fn perform(&self, run: Run) -> Option<DeploymentCommand> {
+    async fn perform(&self, run: Run) -> Result<Option<DeploymentCommand>, Reason> {
         let span = tracing::info_span!("deployment", deployment = %run.id, step = %run.key);
         if let Some(parent) = run.traceparent {
             slipway_telemetry::set_parent(&span, parent);
@@ -110,7 +110,7 @@ impl Effects<Deployment> for DeploymentEffects {
         let step = Box::pin(self.step(run)).instrument(span);
         tokio::select! {
             command = step => command,
-            () = cancelled.cancelled() => None,
+            () = cancelled.cancelled() => Ok(None),
         }
     }
 
@@ -120,17 +120,22 @@ impl Effects<Deployment> for DeploymentEffects {
 }
 
 impl DeploymentEffects {
-    async fn step(&self, run: Run) -> Option<DeploymentCommand> {
-        let request = run.snapshot.state.request.clone()?;
-        match run.effect {
-            DeploymentEffect::LeaveLane => return lane::leave(&run).await,
-            DeploymentEffect::Revert => return self.revert(&run, &request).await,
-            DeploymentEffect::ObserveRevert => return self.observe_revert(&run).await,
-            _ => {}
-        }
+    async fn step(&self, run: Run) -> Result<Option<DeploymentCommand>, Reason> {
+        let Some(request) = run.snapshot.state.request.clone() else {
+            return Ok(None);
+        };
+        Ok(match run.effect {
+            DeploymentEffect::LeaveLane => lane::leave(&run).await?,
+            DeploymentEffect::Revert => self.revert(&run, &request).await,
+            DeploymentEffect::ObserveRevert => self.observe_revert(&run).await,
+            _ => self.on_cluster(&run, &request).await,
+        })
+    }
+
+    async fn on_cluster(&self, run: &Run, request: &DeploymentRequest) -> Option<DeploymentCommand> {
         let key = run.key.clone();
         match self.clusters.get(&request.target.cluster) {
-            Ok(cluster) => self.on(cluster, &run, &request).await,
+            Ok(cluster) => self.on(cluster, run, request).await,
             // A configuration can be mended within the deadline, but who waits for that would rather know now.
             Err(unknown) => {
                 let reason = Reason::new("UNKNOWN_CLUSTER", unknown.to_string());
@@ -200,10 +205,7 @@ impl DeploymentEffects {
         Some(match outcome {
             Ok(command) => command,
             Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(Fault::Transient { error, .. }) => DeploymentCommand::Stumbled {
-                key,
-                message: error.message,
-            },
+            Err(Fault::Transient { error: reason, .. }) => DeploymentCommand::Stumbled { key, reason },
         })
     }
 

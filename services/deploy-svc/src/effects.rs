@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use slipway_kubernetes::Clusters;
-use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, TransactError};
+use slipway_ledger::{
+    Decider as _, EffectRun, Effects, ExecuteError, Ledger, Meta, TransactError,
+    executor::{codes, log_retry},
+};
 use slipway_model::{Actor, Fault, Reason};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     drive::{self, DriveError},
@@ -108,45 +111,51 @@ fn writes_first(order: Order<'_>) -> bool {
 }
 
 fn passing(error: impl std::fmt::Display) -> Fault<Reason> {
-    Fault::unavailable("LEDGER", error.to_string())
+    Fault::unavailable(codes::LEDGER, error.to_string())
 }
 
 #[async_trait]
 impl Effects<Release> for ReleaseEffects {
-    async fn perform(&self, run: EffectRun<Release>) -> Option<ReleaseCommand> {
+    async fn perform(&self, run: EffectRun<Release>) -> Result<Option<ReleaseCommand>, Reason> {
         let called = tokio::select! {
             called = self.call(&run) => called,
-            () = run.cancelled.cancelled() => return None,
+            () = run.cancelled.cancelled() => return Ok(None),
         };
         let command = match called {
-            Ok(command) => command?,
+            Ok(Some(command)) => command,
+            Ok(None) => return Ok(None),
             Err(Fault::Permanent(reason)) => ReleaseCommand::Observed {
                 key: run.key.clone(),
                 observation: Observation::Failed(reason),
             },
-            Err(Fault::Transient { error: reason, .. }) => {
-                warn!(release = %run.id, step = %run.key, code = %reason.code, error = %reason.message, "call failed, will try again");
-                // A poll that could not be made is made again by itself.
-                if matches!(run.effect, ReleaseEffect::Observe { .. }) {
-                    return None;
-                }
-                ReleaseCommand::Stumbled {
-                    key: run.key.clone(),
-                    reason,
-                }
+            // A poll is made again by itself.
+            Err(Fault::Transient { error: reason, .. })
+                if matches!(run.effect, ReleaseEffect::Observe { .. }) =>
+            {
+                return Err(reason);
             }
+            Err(Fault::Transient { error: reason, .. }) => ReleaseCommand::Stumbled {
+                key: run.key.clone(),
+                reason,
+            },
         };
+        let stumbled = matches!(command, ReleaseCommand::Stumbled { .. });
         let meta = Meta::new(actor(), run.traceparent);
         match drive::execute(&self.ledger, &run.id, command, &meta).await {
-            Ok(_) => {}
+            Ok(release) => {
+                if let Some(retry) = Release::retry(&release.state).filter(|_| stumbled) {
+                    log_retry(Release::KIND, &run.id, &retry);
+                }
+            }
             Err(TransactError::Aborted(DriveError::Release(ExecuteError::Refused(refusal)))) => {
                 debug!(release = %run.id, %refusal, "came too late");
             }
             Err(error) => {
-                warn!(release = %run.id, step = %run.key, error = %error, "outcome not recorded, will be done again");
+                let message = format!("the outcome of {} could not be recorded: {error}", run.key);
+                return Err(Reason::new(codes::LEDGER, message));
             }
         }
-        None
+        Ok(None)
     }
 
     fn actor(&self) -> Actor {

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use next::Then;
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, Id, Images, Name, Timestamp, TraceContext};
+use slipway_model::{Actor, Id, Images, Name, Retry, Timestamp, TraceContext};
 pub use state::{
     ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
     Waiting, WaitingKind,
@@ -216,7 +216,7 @@ pub enum ReleaseRefusal {
 
 impl Decider for Release {
     const KIND: &'static str = "release";
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     type State = ReleaseState;
     type Command = ReleaseCommand;
@@ -313,6 +313,10 @@ impl Decider for Release {
 
     fn wake() -> Option<ReleaseCommand> {
         Some(ReleaseCommand::Wake)
+    }
+
+    fn retry(state: &ReleaseState) -> Option<Retry> {
+        state.active_step()?.retry()
     }
 
     fn index(state: &ReleaseState) -> Index {

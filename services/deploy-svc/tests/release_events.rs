@@ -199,10 +199,17 @@ fn events_of_releases_keep_their_json_form() {
             "waiting",
             ReleaseEvent::Waiting {
                 step: step.clone(),
-                waiting: Waiting {
-                    kind: WaitingKind::Machine,
-                    message: "1 of 3 new pods ready".to_owned(),
-                },
+                waiting: Waiting::new(WaitingKind::Machine, "1 of 3 new pods ready"),
+            },
+        ),
+        (
+            "waiting_retry",
+            ReleaseEvent::Waiting {
+                step: step.clone(),
+                waiting: Waiting::new(WaitingKind::Machine, "building").retrying(Some(Reason::new(
+                    "REGISTRY_UNAVAILABLE",
+                    "registry.example: connection refused",
+                ))),
             },
         ),
         (

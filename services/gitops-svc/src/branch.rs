@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{BranchName, CommitSha, Id, Timestamp};
-
-use crate::change::Reason;
+use slipway_model::{BranchName, CommitSha, Id, Reason, Retry, Timestamp};
 
 /// The first wait after a failure of the remote; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -210,6 +208,15 @@ impl Decider for Branch {
 
     fn wake() -> Option<Command> {
         Some(Command::Retry)
+    }
+
+    fn retry(state: &State) -> Option<Retry> {
+        let error = state.problem.clone().filter(|_| state.awake && state.failures > 0)?;
+        Some(Retry {
+            error,
+            attempt: state.failures,
+            next_time: state.retry_at,
+        })
     }
 
     fn index(state: &State) -> Index {

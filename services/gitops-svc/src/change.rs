@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
 use slipway_ledger::{Decider, EffectKey, Index};
-use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, Name, Timestamp, TraceContext};
+use slipway_model::{
+    Actor, BranchName, CommitSha, Digest, Id, Images, Name, Retry, Timestamp, TraceContext,
+};
 
 use crate::pull_request;
 pub use crate::pull_request::{Method, Mode, News, PullRequest, PullState, Stage};
@@ -453,6 +455,10 @@ impl Decider for Change {
 
     fn wake() -> Option<Command> {
         Some(Command::Tick)
+    }
+
+    fn retry(state: &State) -> Option<Retry> {
+        pull_request::retry(state)
     }
 
     fn index(state: &State) -> Index {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta};
-use slipway_model::{Actor, BranchName, Id};
+use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, executor::codes};
+use slipway_model::{Actor, BranchName, Id, Reason};
 use slipway_telemetry::Service;
 
 use crate::{
@@ -65,7 +65,7 @@ pub(crate) async fn nudge(
 
 #[async_trait]
 impl Effects<Change> for Worker {
-    async fn perform(&self, run: EffectRun<Change>) -> Option<change::Command> {
+    async fn perform(&self, run: EffectRun<Change>) -> Result<Option<change::Command>, Reason> {
         let change::Effect::Nudge { repository, branch } = &run.effect else {
             let flow = Flow {
                 forges: &self.forges,
@@ -73,10 +73,16 @@ impl Effects<Change> for Worker {
             };
             return Box::pin(flow.perform()).await;
         };
-        if let Err(error) = nudge(&self.wakes, &run.ledger, repository, branch, &Meta::from(actor())).await {
-            tracing::warn!(id = %run.id, %error, "the branch of a waiting change could not be woken");
+        let away = |error: &dyn std::error::Error| Reason::new(codes::LEDGER, error.to_string());
+        nudge(&self.wakes, &run.ledger, repository, branch, &Meta::from(actor()))
+            .await
+            .map_err(|error| away(&error))?;
+        // What keeps the branch's owner from pushing keeps this change waiting.
+        let branch = run.ledger.get::<Branch>(&branch_id(repository, branch)).await;
+        match branch.map_err(|error| away(&error))?.and_then(|branch| branch.retrying()) {
+            Some(retry) => Err(retry.error),
+            None => Ok(None),
         }
-        None
     }
 
     fn actor(&self) -> Actor {
@@ -86,7 +92,7 @@ impl Effects<Change> for Worker {
 
 #[async_trait]
 impl Effects<Branch> for Worker {
-    async fn perform(&self, run: EffectRun<Branch>) -> Option<branch::Command> {
+    async fn perform(&self, run: EffectRun<Branch>) -> Result<Option<branch::Command>, Reason> {
         let branch::Effect::Push {
             round,
             repository,
@@ -110,11 +116,12 @@ impl Effects<Branch> for Worker {
             Err(RoundError::Stale) => tracing::info!(id = %run.id, "another owner of the branch has gone on"),
             Err(RoundError::Cancelled) => {}
             Err(RoundError::Ledger(error)) => {
-                tracing::warn!(id = %run.id, %error, "a round could not be recorded");
+                let message = format!("the round could not be recorded: {error}");
+                return Err(Reason::new(codes::LEDGER, message));
             }
         }
         // The outcome was recorded together with the changes'.
-        None
+        Ok(None)
     }
 
     fn actor(&self) -> Actor {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_edit::Difference;
 use slipway_ledger::EffectKey;
-use slipway_model::{BranchName, CommitSha, Id, Name, Timestamp};
+use slipway_model::{BranchName, CommitSha, Id, Name, Retry, Timestamp};
 
 use crate::{
     change::{Code, Effect, Event, Outcome, Reason, State, Status},
@@ -331,6 +331,16 @@ pub(crate) fn wake_at(state: &State) -> Option<Timestamp> {
     }
     let deadline = state.deadline.filter(|_| !state.expired);
     [state.retry_at, deadline].into_iter().flatten().min()
+}
+
+/// What is being tried again; looks at a pull request that come to nothing are the executor's to know.
+pub(crate) fn retry(state: &State) -> Option<Retry> {
+    let waits = state.status == Status::Pending && state.by_pull_request() && state.failures > 0;
+    Some(Retry {
+        error: state.problem.clone().filter(|_| waits)?,
+        attempt: state.failures,
+        next_time: state.retry_at,
+    })
 }
 
 /// What is to be done now.

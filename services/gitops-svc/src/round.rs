@@ -12,7 +12,7 @@ use std::{
 };
 
 use slipway_ledger::{
-    ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError, faults,
+    Decider as _, ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError, executor::log_retry, faults,
 };
 use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use tokio_util::sync::CancellationToken;
@@ -454,14 +454,18 @@ impl Round<'_> {
                     },
                 };
                 match tx.decide::<Branch>(self.id, command).await {
-                    Ok(_) => Ok(()),
+                    Ok(branch) => Ok(branch),
                     Err(ExecuteError::Refused(_)) => Err(SettleError::Stale),
                     Err(error) => Err(SettleError::Ledger(error.to_string())),
                 }
             })
             .await;
         match settled {
-            Ok(()) => {}
+            Ok(branch) => {
+                if let Some(retry) = Branch::retry(&branch.state).filter(|_| postponed.is_some()) {
+                    log_retry(Branch::KIND, self.id, &retry);
+                }
+            }
             Err(TransactError::Aborted(SettleError::Stale)) => return Err(RoundError::Stale),
             Err(error) => return Err(RoundError::Ledger(error.to_string())),
         }

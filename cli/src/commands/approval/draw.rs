@@ -15,7 +15,7 @@ use slipway_proto::{
 use slipway_server::convert;
 
 use super::super::table;
-use crate::waterfall;
+use crate::{retry, waterfall};
 
 /// A status as people read it: `PENDING`.
 pub(super) fn status(approval: &Approval) -> &'static str {
@@ -37,7 +37,7 @@ pub(super) fn table_of(approvals: &[Approval], now: i64) -> comfy_table::Table {
             approval.id.clone(),
             line(subject),
             line(policy),
-            status(approval).to_owned(),
+            line(&retry::status(status(approval), approval.retry.as_ref(), now)),
             line(waiting),
             waterfall::seconds(age),
         ]);
@@ -45,8 +45,8 @@ pub(super) fn table_of(approvals: &[Approval], now: i64) -> comfy_table::Table {
     rows
 }
 
-/// One approval, all that is to be known of it.
-pub(super) fn whole(approval: &Approval) -> String {
+/// One approval, all that is to be known of it, as it was at `now`.
+pub(super) fn whole(approval: &Approval, now: i64) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}  {}", approval.id, status(approval));
     let mut say = |name: &str, value: &str| {
@@ -91,6 +91,8 @@ pub(super) fn whole(approval: &Approval) -> String {
             .as_ref()
             .map_or("", |waiting| &waiting.message),
     );
+    let retry = approval.retry.as_ref().map(|retry| retry::line(retry, now));
+    say("", &retry.unwrap_or_default());
     say("binding", &approval.binding);
     for shown in &subject.sections {
         text.push_str(&section(shown));
@@ -359,7 +361,7 @@ mod tests {
             ),
             section("Notes", Some(Body::Text("as it is\n".to_owned()))),
         ];
-        golden("pending", &whole(&pending(sections)));
+        golden("pending", &whole(&pending(sections), 0));
         let mut ended = pending(Vec::new());
         ended.set_status(Status::Rejected);
         ended.waiting_on = None;
@@ -381,8 +383,8 @@ mod tests {
             head,
             ..CommitRange::default()
         });
-        golden("rejected", &whole(&ended));
-        golden("nothing", &whole(&Approval::default()));
+        golden("rejected", &whole(&ended, 0));
+        golden("nothing", &whole(&Approval::default(), 0));
     }
 
     #[test]
@@ -431,7 +433,7 @@ mod tests {
         approval.waiting_on.as_mut().unwrap().message = evil.to_owned();
         approval.requested_by = person(&[evil]);
         let list = table_of(std::slice::from_ref(&approval), 0).to_string();
-        for text in [whole(&approval), list] {
+        for text in [whole(&approval, 0), list] {
             let bad: Vec<char> = text
                 .chars()
                 .filter(|&c| c != '\n' && (c.is_control() || is_unseen(c)))

@@ -7,7 +7,10 @@ use slipway_proto::deploy::v1::{
 };
 
 use super::super::word;
-use crate::waterfall::{micros, seconds, short};
+use crate::{
+    retry,
+    waterfall::{micros, seconds, short},
+};
 
 /// `cluster/namespace/kind/name`.
 pub(crate) fn target(target: Option<&Target>) -> String {
@@ -64,6 +67,8 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     if one.end_time.is_none() {
         row("step", &step(one));
         row("progress", &one.progress);
+        let retry = one.retry.as_ref().map(|retry| retry::line(retry, now));
+        row("", &retry.unwrap_or_default());
     }
     if let Some(reason) = &one.reason {
         row("reason", &format!("{}: {}", reason.code, reason.message));

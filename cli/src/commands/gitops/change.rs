@@ -3,6 +3,7 @@
 mod draw;
 mod follow;
 
+use slipway_model::Timestamp;
 use slipway_proto::{
     common::v1::Image,
     gitops::v1::{
@@ -306,7 +307,7 @@ async fn list(context: &Context, output: Output, args: ListChangesArgs) -> Resul
     match output {
         Output::Json => out::line(json::render("slipway.gitops.v1.ListChangesResponse", &answer)?),
         Output::Table => {
-            let now = slipway_model::Timestamp::now().as_micros();
+            let now = Timestamp::now().as_micros();
             out::line(draw::table_of(&answer.changes, now));
         }
     }
@@ -321,7 +322,7 @@ async fn get(context: &Context, id: String) -> Result<Change, Failure> {
 fn show(output: Output, change: &Change) -> Result<(), Failure> {
     match output {
         Output::Json => out::line(json::render(CHANGE, change)?),
-        Output::Table => out::print(draw::change(change)),
+        Output::Table => out::print(draw::change(change, Timestamp::now().as_micros())),
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use slipway_model::Reason;
+use slipway_model::{Reason, Retry};
 
 use super::{
-    Hook, codes,
+    Hook, codes, log_retry,
     supervisor::{GRACE, Supervisor, Work},
 };
 use crate::{Decider, LedgerError, cache::Cached, decision, read::Read, store::Failed};
@@ -35,11 +35,19 @@ impl<D: Decider> Supervisor<'_, D> {
             .ledger
             .shared
             .store
-            .settle(self.key, loaded.seq, &schedule, release)
+            .settle(self.key, loaded.seq, &schedule, self.fault.as_ref(), release)
             .await;
         match settled {
             Ok(Some(settled)) => {
                 self.served = None;
+                if let Some(error) = self.fault.take() {
+                    let retry = Retry {
+                        error,
+                        attempt: settled.faults,
+                        next_time: settled.due_at,
+                    };
+                    log_retry(&self.key.kind, &self.key.id, &retry);
+                }
                 if let Some(at) = settled.due_at.filter(|_| release) {
                     Hook::due(&**self.core, at);
                 }
@@ -97,7 +105,12 @@ impl<D: Decider> Supervisor<'_, D> {
                     failed => {
                         let next = self.core.ledger.now() + pause;
                         let attempt = failed.map_or(attempts, |failed| failed.attempts);
-                        tracing::warn!(%kind, %id, code = error.code, %error, attempt, next_try = %next, "will be tried again");
+                        let retry = Retry {
+                            error,
+                            attempt,
+                            next_time: Some(next),
+                        };
+                        log_retry(kind, id, &retry);
                         Hook::due(&**self.core, next);
                     }
                 }

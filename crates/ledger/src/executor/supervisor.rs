@@ -13,7 +13,7 @@ use slipway_model::{Reason, Timestamp, TraceContext};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, EffectRun, Effects, Held, codes};
+use super::{Core, EffectRun, Effects, Held, codes, log_retry};
 use crate::{
     Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, ledger::Outcome,
     read::Read, types::Key,
@@ -46,7 +46,7 @@ pub(super) struct Ended<D: Decider> {
     work: Work,
     traceparent: Option<TraceContext>,
     /// `Err` when it panicked.
-    outcome: Result<Option<D::Command>, String>,
+    outcome: Result<Result<Option<D::Command>, Reason>, String>,
 }
 
 pub(super) struct Supervisor<'a, D: Decider> {
@@ -58,6 +58,8 @@ pub(super) struct Supervisor<'a, D: Decider> {
     pub(super) running: HashMap<Work, CancellationToken>,
     /// What went wrong under this lease, and is not started again under it.
     pub(super) failed: BTreeMap<Work, Reason>,
+    /// Why the last polls could not be answered; not yet recorded.
+    pub(super) fault: Option<Reason>,
     /// When the polls that run now began.
     pub(super) round: Option<Timestamp>,
     /// When the last polls began that are through but not yet recorded as such.
@@ -86,6 +88,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             tasks: JoinSet::new(),
             running: HashMap::new(),
             failed: BTreeMap::new(),
+            fault: None,
             round: None,
             served: None,
             poll_next: None,
@@ -328,23 +331,41 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         self.count_polls();
         let failure = match outcome {
             Err(panic) => Some(Reason::new(codes::PANICKED, format!("panicked: {panic}"))),
-            Ok(None) => {
+            Ok(Err(error)) if poll => {
+                if !cancelled {
+                    self.fault = Some(error);
+                }
+                None
+            }
+            Ok(Err(error)) => {
+                let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
+                (wanted && !cancelled).then_some(error)
+            }
+            Ok(Ok(None)) => {
                 let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
                 let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
                 (wanted && !cancelled && !poll)
                     .then(|| Reason::new(codes::NO_OUTCOME, "said nothing and is still wanted"))
             }
-            Ok(Some(command)) => {
+            Ok(Ok(Some(command))) => {
                 let polled = if poll { began } else { None };
                 let meta = Meta {
                     actor: self.handler.actor(),
                     traceparent,
                 };
                 match self.decide(command, &meta, polled).await {
-                    Ok(Outcome::Done { appended: true, .. }) => {
-                        // The append recorded that the polls are served, unless others of the round still run.
-                        if poll && self.round.is_none() {
+                    Ok(Outcome::Done {
+                        appended: true,
+                        snapshot,
+                    }) => {
+                        // The append recorded that the polls are served, unless others of the round still run or were
+                        // not answered.
+                        if poll && self.round.is_none() && self.fault.is_none() {
                             self.served = None;
+                        }
+                        if let Some(retry) = D::retry(&snapshot.state).filter(|retry| retry.next_time.is_some()) {
+                            log_retry(D::KIND, &self.key.id, &retry);
                         }
                         None
                     }

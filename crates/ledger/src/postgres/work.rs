@@ -8,7 +8,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{PgTime, Postgres, append::schedule, failing, id, time, unsigned};
 use crate::{
     Inspected, Parking,
-    store::{AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, micros},
+    store::{json, AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, micros},
     types::Key,
 };
 
@@ -102,17 +102,19 @@ pub(super) async fn settle(
     key: &Key,
     seq: u64,
     schedule: &Schedule,
+    fault: Option<&Reason>,
     release: bool,
 ) -> sqlx::Result<Option<Settled>> {
     sqlx::query(concat!(
         "UPDATE aggregates a SET attempts = CASE WHEN i.effects THEN 1 ELSE 0 END,
+             fault = i.fault, faults = CASE WHEN i.fault IS NULL THEN 0 ELSE a.faults + 1 END,
              lease_owner = CASE WHEN $1 THEN NULL ELSE a.lease_owner END,
              lease_until = CASE WHEN $1 THEN NULL ELSE a.lease_until END, ",
         schedule!(),
-        " FROM (SELECT $2::boolean AS effects, $3::timestamptz AS wake, $4::bigint AS every, $5::timestamptz AS polled)
-               AS i
+        " FROM (SELECT $2::boolean AS effects, $3::timestamptz AS wake, $4::bigint AS every, $5::timestamptz AS polled,
+                       $10::text AS fault) AS i
          WHERE a.kind = $6 AND a.id = $7 AND a.seq = $8 AND a.lease_owner = $9
-         RETURNING a.due_at"
+         RETURNING a.due_at, a.faults"
     ))
     .bind(release)
     .bind(schedule.effects)
@@ -123,9 +125,15 @@ pub(super) async fn settle(
     .bind(key.id.as_str())
     .bind(seq.cast_signed())
     .bind(&store.owner)
+    .bind(fault.map(json))
     .fetch_optional(&store.pool)
     .await?
-    .map(|row| Ok(Settled { due_at: row.try_get::<Option<PgTime>, _>(0)?.map(|PgTime(at)| at) }))
+    .map(|row| {
+        Ok(Settled {
+            due_at: row.try_get::<Option<PgTime>, _>("due_at")?.map(|PgTime(at)| at),
+            faults: row.try_get::<i32, _>("faults")?.cast_unsigned(),
+        })
+    })
     .transpose()
 }
 
@@ -144,7 +152,7 @@ pub(super) async fn fail(
     )
     .bind(micros(backoff))
     .bind(limit.cast_signed())
-    .bind(serde_json::to_string(error).unwrap_or_default())
+    .bind(json(error))
     // PostgreSQL's texts hold no NUL; JSON writes it as an escape.
     .bind(error.message.replace('\0', ""))
     .bind(&*key.kind)

@@ -127,6 +127,7 @@ pub(super) async fn settle(
     key: &Key,
     seq: u64,
     schedule: &Schedule,
+    fault: Option<&Reason>,
     release: bool,
 ) -> sqlx::Result<Option<Settled>> {
     lightly(store, async |conn, now| {
@@ -134,10 +135,11 @@ pub(super) async fn settle(
             "UPDATE aggregates SET ",
             due!(""),
             ", attempts = CASE WHEN ?2 THEN 1 ELSE 0 END,
+               fault = ?11, faults = CASE WHEN ?11 IS NULL THEN 0 ELSE faults + 1 END,
                lease_owner = CASE WHEN ?6 THEN NULL ELSE lease_owner END,
                lease_until = CASE WHEN ?6 THEN NULL ELSE lease_until END
              WHERE kind = ?7 AND id = ?8 AND seq = ?9 AND lease_owner = ?10
-             RETURNING due_at"
+             RETURNING due_at, faults"
         ))
         .bind(now)
         .bind(schedule.effects)
@@ -149,11 +151,15 @@ pub(super) async fn settle(
         .bind(key.id.as_str())
         .bind(seq.cast_signed())
         .bind(&store.owner)
+        .bind(fault.map(json))
         .fetch_optional(conn)
         .await?
         .map(|row| {
             Ok(Settled {
-                due_at: row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros),
+                due_at: row
+                    .try_get::<Option<i64>, _>("due_at")?
+                    .map(Timestamp::from_micros),
+                faults: row.try_get("faults")?,
             })
         })
         .transpose()
@@ -178,7 +184,7 @@ pub(super) async fn fail(
         .bind(now)
         .bind(micros(backoff))
         .bind(limit)
-        .bind(serde_json::to_string(error).unwrap_or_default())
+        .bind(json(error))
         .bind(&error.message)
         .bind(&*key.kind)
         .bind(key.id.as_str())

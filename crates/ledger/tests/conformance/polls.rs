@@ -1,11 +1,16 @@
 //! Polls and hints.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
+use futures::StreamExt as _;
 use pretty_assertions::assert_eq;
+use slipway_model::Reason;
 use tokio::sync::Semaphore;
 
 use crate::support::{
@@ -14,6 +19,7 @@ use crate::support::{
 
 conformance! {
     polls_run_until_they_learn_something,
+    a_poll_that_cannot_be_answered_says_so,
     a_hint_polls_at_once,
     a_hint_during_a_poll_polls_again,
     a_hint_during_a_poll_that_learns_something,
@@ -60,6 +66,60 @@ async fn polls_run_until_they_learn_something(database: Database) {
     running.drain().await;
     let found = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
     assert_eq!(found.seq, 3);
+}
+
+async fn a_poll_that_cannot_be_answered_says_so(database: Database) {
+    let ledger = database.open().await;
+    let answer = Arc::new(Mutex::new(Err(Reason::new("AWAY", "nobody answers"))));
+    let hands = Hands::trying({
+        let answer = Arc::clone(&answer);
+        move |_| {
+            let answer = answer.lock().unwrap().clone();
+            async move { answer.map(|value| Some(Command::See(value))) }
+        }
+    });
+    let (running, stop) = start(&ledger, &hands);
+    let one = id("one");
+    let mut watch = Box::pin(ledger.watch::<Job>(&one, None));
+    let mut next = async || watch.next().await.unwrap().unwrap();
+    record(&ledger, &one, vec![Event::Polling { millis: 20 }]).await;
+    let told = loop {
+        let job = next().await;
+        if let Some(retry) = job.retry {
+            assert_eq!(job.seq, 1);
+            break retry;
+        }
+    };
+    assert_eq!(told.error, Reason::new("AWAY", "nobody answers"));
+    // More often than what makes no progress is tried; a poll is never parked.
+    let tried = async |times: u32| {
+        eventually("it is asked again and again", async || {
+            let job = ledger.get::<Job>(&one).await.unwrap().unwrap();
+            job.retry.is_some_and(|retry| retry.attempt >= times)
+        })
+        .await;
+    };
+    tried(12).await;
+    let job = ledger.get::<Job>(&one).await.unwrap().unwrap();
+    assert_eq!((job.seq, job.parked), (1, None), "nothing is recorded of it");
+    let due = job.retry.unwrap().next_time.unwrap();
+    assert!(due.since(ledger.now()) <= Duration::from_millis(100), "{due}");
+
+    // Whoever watches hears of another reason, and when it is over.
+    *answer.lock().unwrap() = Err(Reason::new("FULL", "no room"));
+    assert_eq!(next().await.retry.unwrap().error.code, "FULL");
+    *answer.lock().unwrap() = Ok(0);
+    let over = next().await;
+    assert_eq!((over.seq, over.retry), (1, None));
+    *answer.lock().unwrap() = Err(Reason::new("AWAY", "nobody answers"));
+    assert_eq!(next().await.retry.unwrap().error.code, "AWAY");
+    tried(3).await;
+    *answer.lock().unwrap() = Ok(7);
+    let state = until(&ledger, &one, |state| state.seen == 7).await;
+    assert!(state.polls);
+    assert_eq!(ledger.get::<Job>(&one).await.unwrap().unwrap().retry, None);
+    stop.cancel();
+    running.drain().await;
 }
 
 async fn a_hint_polls_at_once(database: Database) {

@@ -16,7 +16,7 @@ use slipway_ledger::{
     Decider, EffectKey, EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle, Index, Ledger,
     LedgerConfig, Meta,
 };
-use slipway_model::{Actor, Authentication, Id, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Principal, Reason, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, unless it hangs.
@@ -261,13 +261,26 @@ impl Decider for Job {
 /// Does what the test says, and counts.
 pub(crate) struct Hands {
     pub(crate) runs: Arc<AtomicUsize>,
-    act: Box<dyn Fn(EffectRun<Job>) -> BoxFuture<'static, Option<Command>> + Send + Sync>,
+    act: Box<dyn Fn(EffectRun<Job>) -> BoxFuture<'static, Outcome> + Send + Sync>,
 }
+
+type Outcome = Result<Option<Command>, Reason>;
 
 impl Hands {
     pub(crate) fn new<F>(act: impl Fn(EffectRun<Job>) -> F + Send + Sync + 'static) -> Arc<Self>
     where
         F: Future<Output = Option<Command>> + Send + 'static,
+    {
+        Self::trying(move |run| {
+            let done = act(run);
+            async move { Ok(done.await) }
+        })
+    }
+
+    /// Whose outcomes cannot always be had.
+    pub(crate) fn trying<F>(act: impl Fn(EffectRun<Job>) -> F + Send + Sync + 'static) -> Arc<Self>
+    where
+        F: Future<Output = Outcome> + Send + 'static,
     {
         Arc::new(Self {
             runs: Arc::default(),
@@ -295,7 +308,7 @@ impl Hands {
 
 #[async_trait]
 impl Effects<Job> for Hands {
-    async fn perform(&self, run: EffectRun<Job>) -> Option<Command> {
+    async fn perform(&self, run: EffectRun<Job>) -> Outcome {
         self.runs.fetch_add(1, Ordering::SeqCst);
         (self.act)(run).await
     }

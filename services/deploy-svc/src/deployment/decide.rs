@@ -82,20 +82,19 @@ pub(super) fn decide(
         Command::Evidence { key, evidence } if state.step == Step::Evidence && state.expects(&key) => {
             vec![collected(state, evidence)]
         }
-        Command::Progress {
-            key,
-            message,
-            fault,
-            human,
-        } if state.expects(&key) || state.observes(&key) => progress(state, message, fault, human),
+        Command::Progress { key, message, human } if state.expects(&key) || state.observes(&key) => {
+            progress(state, message, human)
+        }
+        Command::Away { key, reason } if state.expects(&key) || state.observes(&key) => away(state, reason),
         Command::Refused { key, reason } if state.expects(&key) || state.observes(&key) => {
             vec![refused(state, with_whom(state, reason))]
         }
-        Command::Stumbled { key, message } if state.expects(&key) && state.reverting.is_none() => {
+        Command::Stumbled { key, reason } if state.expects(&key) && state.reverting.is_none() => {
             vec![Event::Stumbled {
                 step: state.step,
                 attempt: state.attempt,
-                message,
+                code: reason.code,
+                message: reason.message,
                 retry_at: now + timing::pause(id, state.stumbles + 1),
             }]
         }
@@ -194,19 +193,31 @@ fn cut(answer: &str) -> String {
     kept
 }
 
-fn progress(state: &DeploymentState, message: String, fault: bool, human: bool) -> Vec<Event> {
-    let turns = fault != state.fault.is_some() || human != state.human;
-    // Whether the far side can be asked decides how the deadline ends it, and somebody who is waited for should know:
-    // both are recorded without limit.
-    if turns || (message != state.progress && state.progress_count < MAX_PROGRESS) {
-        vec![Event::Progressed {
-            message,
-            fault,
-            human,
-        }]
-    } else {
-        Vec::new()
-    }
+// Whether the far side can be asked decides how the deadline ends it, and somebody who is waited for should know: both
+// are recorded without limit.
+fn progress(state: &DeploymentState, message: String, human: bool) -> Vec<Event> {
+    let turns = state.fault.is_some() || human != state.human;
+    let says = message != state.progress && state.progress_count < MAX_PROGRESS;
+    let event = Event::Progressed {
+        message,
+        fault: false,
+        code: String::new(),
+        human,
+    };
+    if turns || says { vec![event] } else { Vec::new() }
+}
+
+fn away(state: &DeploymentState, reason: Reason) -> Vec<Event> {
+    let known = state.fault.as_ref();
+    let turns = known.is_none_or(|known| known.code != reason.code);
+    let says = known != Some(&reason) && state.progress_count < MAX_PROGRESS;
+    let event = Event::Progressed {
+        message: reason.message,
+        fault: true,
+        code: reason.code,
+        human: false,
+    };
+    if turns || says { vec![event] } else { Vec::new() }
 }
 
 fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {

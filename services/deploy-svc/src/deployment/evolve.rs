@@ -4,8 +4,11 @@ use slipway_model::Timestamp;
 
 use super::{
     Action, DeploymentEvent as Event, DeploymentRequest, DeploymentState, DeploymentStatus as Status,
-    DeploymentStep as Step, bake,
+    DeploymentStep as Step, Reason, bake,
 };
+
+/// The code of faults that were recorded without.
+const UNAVAILABLE: &str = "UNAVAILABLE";
 
 pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) {
     match event {
@@ -47,17 +50,24 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
         Event::Progressed {
             message,
             fault,
+            code,
             human,
         } => {
             state.human = *human;
-            state.progress.clone_from(message);
             state.progress_count += 1;
-            state.fault = fault.then(|| message.clone());
+            state.fault = fault.then(|| faulty(code, message));
+            // What was known last goes on being shown.
+            if !fault {
+                state.progress.clone_from(message);
+            }
         }
         Event::Stumbled {
-            message, retry_at, ..
+            code,
+            message,
+            retry_at,
+            ..
         } => {
-            state.fault = Some(message.clone());
+            state.fault = Some(faulty(code, message));
             state.stumbles += 1;
             state.retry_at = Some(*retry_at);
         }
@@ -107,6 +117,11 @@ fn requested(state: &mut DeploymentState, request: DeploymentRequest, deadline: 
     state.requested_at = Some(at);
     state.deadline = Some(deadline);
     go_on(state, None, at);
+}
+
+fn faulty(code: &str, message: &str) -> Reason {
+    let code = if code.is_empty() { UNAVAILABLE } else { code };
+    Reason::new(code, message)
 }
 
 /// Begins the step after this one, or the first. After the last one comes the end, which is an event of its own.

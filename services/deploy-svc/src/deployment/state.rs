@@ -105,8 +105,8 @@ pub struct DeploymentState {
     /// How often in a row the far side could not be asked.
     #[serde(default)]
     pub(super) stumbles: u32,
-    /// The far side could not be asked when it was last tried, in words.
-    pub fault: Option<String>,
+    /// Why the far side could not be asked when it was last tried.
+    pub fault: Option<Reason>,
     /// What the API server answered; none before it took all manifests.
     pub applied: Option<Applied>,
     /// What is being waited for, in words.

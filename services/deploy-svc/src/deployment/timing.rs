@@ -50,7 +50,7 @@ pub(super) fn wake(state: &DeploymentState, now: Timestamp) -> Vec<Event> {
 fn overdue(state: &DeploymentState) -> Event {
     let request = state.request.as_ref();
     let timeout = request.map(|request| request.timeout).unwrap_or_default();
-    let because = |words: &str| {
+    let because = |words: &dyn std::fmt::Display| {
         let words = format!("not verified within {} s: {words}", timeout.as_secs());
         Reason::new("DEADLINE_EXCEEDED", words)
     };
@@ -60,7 +60,7 @@ fn overdue(state: &DeploymentState) -> Event {
     // Argo CD is asked only when it may sync; what it waits for is known.
     let waits = request.is_some_and(|request| matches!(request.action, Action::Sync { .. }));
     match state.step {
-        Step::Apply if !waits => errored(state, because("the manifests were not applied in time")),
+        Step::Apply if !waits => errored(state, because(&"the manifests were not applied in time")),
         Step::Revert => errored(state, because(&state.progress)),
         Step::Before | Step::Apply => failed(state, because(&state.progress), Vec::new()),
         _ => Event::Failing {

@@ -259,9 +259,9 @@ impl<'a> Applications<'a> {
         match fault {
             Some(fault) => {
                 let message = format!("cluster {}: {fault}", cluster.name());
-                words.say(message, true).await;
+                words.away(message).await;
             }
-            None => words.say(step.message, false).await,
+            None => words.say(step.message).await,
         }
         let until = tokio::time::sleep(quiet);
         tokio::pin!(until);
@@ -282,9 +282,7 @@ impl<'a> Applications<'a> {
         let reads = self.followed.iter().map(|one| cluster.read(&one.target));
         for read in join_all(reads).await {
             if let Err(fault) = read {
-                words
-                    .say(format!("cluster {}: {fault}", cluster.name()), true)
-                    .await;
+                words.away(format!("cluster {}: {fault}", cluster.name())).await;
             }
         }
     }

@@ -81,9 +81,9 @@ async fn follow(
         match &view.fault {
             Some(fault) => {
                 let message = format!("cluster {} cannot be watched: {}", cluster.name(), fault.words);
-                words.say(message, true).await;
+                words.away(message).await;
             }
-            None => words.say(format!("job {}: {message}", job.name), false).await,
+            None => words.say(format!("job {}: {message}", job.name)).await,
         }
         tokio::select! {
             () = subscription.changed() => {}

@@ -1,8 +1,8 @@
 //! The turn in the target's lane of a deployment that belongs to no release: taken with the request, given back at
 //! the end.
 
-use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, TransactError, Tx};
-use slipway_model::{Actor, Id};
+use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, Tx, executor::codes};
+use slipway_model::{Actor, Id, Reason};
 
 use super::Run;
 use crate::{
@@ -86,9 +86,11 @@ pub async fn request(
 }
 
 /// Gives the turn back, and tells the release that has waited for it, all in one transaction.
-pub async fn leave(run: &Run) -> Option<DeploymentCommand> {
+pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
     let state = &run.snapshot.state;
-    let target = state.request.as_ref()?.target.clone();
+    let Some(target) = state.request.as_ref().map(|request| request.target.clone()) else {
+        return Ok(None);
+    };
     if state.status == DeploymentStatus::RollbackFailed {
         let reason = state.reason.as_ref().map(|reason| reason.message.as_str());
         tracing::error!(deployment = %run.id, target = %target, reason, "the rollback failed: a person must look");
@@ -99,14 +101,10 @@ pub async fn leave(run: &Run) -> Option<DeploymentCommand> {
         .transact(&meta, |tx| give_back(tx, run.id.clone(), target.clone()))
         .await;
     match left {
-        Ok(()) => None,
-        Err(TransactError::Aborted(error)) => {
-            tracing::error!(deployment = %run.id, %error, "the lane was not given back, will be tried again");
-            None
-        }
+        Ok(()) => Ok(None),
         Err(error) => {
-            tracing::warn!(deployment = %run.id, %error, "the lane was not given back, will be tried again");
-            None
+            let message = format!("the lane of {target} was not given back: {error}");
+            Err(Reason::new(codes::LEDGER, message))
         }
     }
 }

@@ -86,10 +86,7 @@ impl DeploymentEffects {
             Ok(Reverting::Pushed { commit, .. }) => DeploymentCommand::Reverted { key, commit },
             Ok(Reverting::Pending { change, .. }) => DeploymentCommand::Reverting { key, change },
             Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(Fault::Transient { error, .. }) => DeploymentCommand::Stumbled {
-                key,
-                message: error.message,
-            },
+            Err(Fault::Transient { error: reason, .. }) => DeploymentCommand::Stumbled { key, reason },
         })
     }
 
@@ -103,16 +100,10 @@ impl DeploymentEffects {
             Ok(Reverting::Pending { message, .. }) => DeploymentCommand::Progress {
                 key,
                 message,
-                fault: false,
                 human: false,
             },
             Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(Fault::Transient { error, .. }) => DeploymentCommand::Progress {
-                key,
-                message: error.message,
-                fault: true,
-                human: false,
-            },
+            Err(Fault::Transient { error: reason, .. }) => DeploymentCommand::Away { key, reason },
         })
     }
 }

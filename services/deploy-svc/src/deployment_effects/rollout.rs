@@ -55,10 +55,10 @@ pub(super) async fn follow(
         match fault {
             Some(fault) => {
                 let message = format!("cluster {} cannot be watched: {fault}", cluster.name());
-                words.say(message, true).await;
+                words.away(message).await;
             }
             None if waits_for_somebody(&expected, &view) => words.ask(message).await,
-            None => words.say(message, false).await,
+            None => words.say(message).await,
         }
         tokio::select! {
             () = subscription.changed() => asked = asked.filter(|(_, answer)| answer.is_ok()),

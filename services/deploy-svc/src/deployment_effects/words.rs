@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use slipway_ledger::Meta;
-use slipway_model::Actor;
+use slipway_ledger::{Decider as _, Meta, executor::log_retry};
+use slipway_kubernetes::fault;
+use slipway_model::{Actor, Reason};
 use tokio::time::{Instant, sleep_until};
 
 use super::Run;
@@ -16,10 +17,9 @@ const WORDS_EVERY: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
-    message: String,
-    fault: bool,
-    human: bool,
+enum Said {
+    Waiting { message: String, human: bool },
+    Away(Reason),
 }
 
 /// The words of one effect.
@@ -35,34 +35,33 @@ impl<'a> Words<'a> {
         let state = &run.snapshot.state;
         Self {
             run,
-            recorded: Said {
-                message: state.progress.clone(),
-                fault: state.fault.is_some(),
-                human: state.human,
+            recorded: match &state.fault {
+                Some(fault) => Said::Away(fault.clone()),
+                None => Said::Waiting {
+                    message: state.progress.clone(),
+                    human: state.human,
+                },
             },
             pending: None,
             next: Instant::now(),
         }
     }
 
-    /// What is being waited for; `fault`: since the far side cannot be asked.
-    pub(super) async fn say(&mut self, message: String, fault: bool) {
-        self.note(Said {
-            message,
-            fault,
-            human: false,
-        })
-        .await;
+    /// What is being waited for.
+    pub(super) async fn say(&mut self, message: String) {
+        let human = false;
+        self.note(Said::Waiting { message, human }).await;
+    }
+
+    /// That the cluster cannot be asked.
+    pub(super) async fn away(&mut self, message: String) {
+        self.note(Said::Away(Reason::new(fault::UNAVAILABLE, message))).await;
     }
 
     /// That somebody's word is waited for.
     pub(super) async fn ask(&mut self, message: String) {
-        self.note(Said {
-            message,
-            fault: false,
-            human: true,
-        })
-        .await;
+        let human = true;
+        self.note(Said::Waiting { message, human }).await;
     }
 
     async fn note(&mut self, words: Said) {
@@ -89,11 +88,16 @@ impl<'a> Words<'a> {
             return;
         };
         let key = self.run.key.clone();
-        let command = || DeploymentCommand::Progress {
-            key: key.clone(),
-            message: said.message.clone(),
-            fault: said.fault,
-            human: said.human,
+        let command = || match said.clone() {
+            Said::Waiting { message, human } => DeploymentCommand::Progress {
+                key: key.clone(),
+                message,
+                human,
+            },
+            Said::Away(reason) => DeploymentCommand::Away {
+                key: key.clone(),
+                reason,
+            },
         };
         let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
         match self
@@ -102,7 +106,12 @@ impl<'a> Words<'a> {
             .execute::<Deployment>(&self.run.id, command, &meta)
             .await
         {
-            Ok(_) => self.recorded = said,
+            Ok(deployment) => {
+                if let Some(retry) = Deployment::retry(&deployment.state) {
+                    log_retry(Deployment::KIND, &self.run.id, &retry);
+                }
+                self.recorded = said;
+            }
             // The verdict matters, the words do not.
             Err(error) => tracing::debug!(deployment = %self.run.id, %error, "progress not recorded"),
         }

@@ -51,14 +51,13 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
     let reason = state.reason.as_ref().or(state.failing.as_ref());
     let waiting_on = (!state.status.is_final()).then(|| {
         let target = text(|request| request.target.key());
-        let words = state.fault.as_ref().unwrap_or(&state.progress);
         // Who was asked has answered: the cluster is told.
         let human = state.human && state.ask.is_none();
         convert::waiting_on(
             if human { Kind::Human } else { Kind::Machine },
             target,
             state.since.unwrap_or(snapshot.created_at),
-            words.as_str(),
+            state.progress.as_str(),
         )
     });
     proto::Deployment {
@@ -102,6 +101,7 @@ pub fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto::Deployment {
         bake_end_time: state.bake_until.map(convert::timestamp),
         asked: ask_proto(state.ask.as_ref()).into(),
         declined: state.declined.clone().unwrap_or_default(),
+        retry: snapshot.retrying().as_ref().map(convert::retry),
     }
 }
 

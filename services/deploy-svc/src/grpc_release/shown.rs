@@ -93,11 +93,14 @@ pub(super) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Release {
     let state = &snapshot.state;
     let spent = state.time_spent(Timestamp::now());
     let duration = |length| Some(convert::duration(length));
-    let step_protos: Vec<proto::Step> = state
+    let mut step_protos: Vec<proto::Step> = state
         .steps
         .iter()
         .map(|step| step_proto(&snapshot.id, step))
         .collect();
+    if let Some(step) = state.active_step().and(step_protos.last_mut()) {
+        step.retry = snapshot.retrying().as_ref().map(convert::retry);
+    }
     let waiting_on = state
         .active_step()
         .and(step_protos.last())
@@ -177,6 +180,7 @@ fn step_proto(release: &Id, step: &Step) -> proto::Step {
             .span_id
             .to_string(),
         result: step.result.clone(),
+        retry: None,
     }
 }
 

@@ -142,10 +142,8 @@ fn observation(approval: &Approval) -> Observation {
                 .as_ref()
                 .map(|waiting| waiting.message.clone());
             let message = waiting.unwrap_or_else(|| "waits for approval".to_owned());
-            Observation::Pending(Waiting {
-                kind: WaitingKind::Human,
-                message,
-            })
+            let retry = calls::retry(approval.retry.clone());
+            Observation::Pending(Waiting::new(WaitingKind::Human, message).retrying(retry))
         }
         Status::Approved if approval.decisions.is_empty() => {
             let policy = approval

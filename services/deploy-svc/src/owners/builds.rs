@@ -115,6 +115,7 @@ impl Owner for Builds {
 
 /// How a build stands that makes this image of the service.
 fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault<Reason>> {
+    let retry = calls::retry(build.retry.clone());
     Ok(match build.status() {
         Status::Unspecified | Status::Queued | Status::Running => {
             let message = match (build.phase(), build.waiting_on) {
@@ -125,10 +126,7 @@ fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault
                 (Phase::Unspecified, Some(waiting)) if !waiting.message.is_empty() => waiting.message,
                 (Phase::Unspecified, _) => "queued".to_owned(),
             };
-            Observation::Pending(Waiting {
-                kind: WaitingKind::Machine,
-                message,
-            })
+            Observation::Pending(Waiting::new(WaitingKind::Machine, message).retrying(retry))
         }
         Status::Succeeded => {
             let image = build

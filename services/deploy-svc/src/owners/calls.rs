@@ -59,6 +59,11 @@ pub(super) fn malformed(owner: &'static str, what: impl std::fmt::Display) -> Fa
     Fault::unavailable("MALFORMED_ANSWER", format!("{owner} answered with {what}"))
 }
 
+/// What an owner says that it tries again.
+pub(super) fn retry(given: Option<slipway_proto::common::v1::Retry>) -> Option<Reason> {
+    given?.error.map(|error| Reason::new(error.code, error.message))
+}
+
 /// The reason that an owner gave for an end, or one that says that it gave none.
 pub(super) fn reason(given: Option<slipway_proto::common::v1::Reason>, fallback: &str) -> Reason {
     match given {

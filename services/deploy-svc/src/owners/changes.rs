@@ -221,7 +221,7 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
                 (Some(message), _) => message,
                 (None, _) => "waits to be pushed".to_owned(),
             };
-            Observation::Pending(Waiting { kind, message })
+            Observation::Pending(Waiting::new(kind, message).retrying(calls::retry(change.retry)))
         }
         Status::Pushed => {
             let made = ChangeMade {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use slipway_ledger::{Ledger, Meta};
+use slipway_ledger::{Ledger, Meta, Snapshot, executor::codes};
 use slipway_model::{Actor, Fault, Id, Image, Images, Reason};
 use slipway_verdict::Previous;
 
@@ -12,7 +12,7 @@ use super::{Order, Owner, Taken};
 use crate::{
     catalog::Jobs,
     deployment::{
-        Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
+        Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentStatus, Source,
     },
     plan::{PlannedEnvironment, time_of},
     release::{Facts, Observation, StepKind, Waiting, WaitingKind},
@@ -49,7 +49,7 @@ impl Deployments {
             .execute::<Deployment>(id, || command.clone(), &meta)
             .await;
         executed
-            .map(|snapshot| observation(&snapshot.state))
+            .map(|snapshot| observation(&snapshot))
             .map_err(passing)
     }
 }
@@ -247,7 +247,7 @@ impl Owner for Deployments {
     async fn observe(&self, _: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
         let snapshot = self.ledger.get::<Deployment>(reference).await.map_err(passing)?;
         snapshot
-            .map(|snapshot| observation(&snapshot.state))
+            .map(|snapshot| observation(&snapshot))
             .ok_or_else(|| super::missing("a deployment"))
     }
 
@@ -269,10 +269,11 @@ pub(crate) fn fencing_epoch(turn: u64, redeploy: bool) -> u64 {
 }
 
 fn passing(error: impl std::fmt::Display) -> Fault<Reason> {
-    Fault::unavailable("LEDGER", error.to_string())
+    Fault::unavailable(codes::LEDGER, error.to_string())
 }
 
-fn observation(state: &DeploymentState) -> Observation {
+fn observation(deployment: &Snapshot<Deployment>) -> Observation {
+    let state = &deployment.state;
     let reason = |fallback| {
         state
             .reason
@@ -286,14 +287,13 @@ fn observation(state: &DeploymentState) -> Observation {
             } else {
                 &state.progress
             };
-            Observation::Pending(Waiting {
-                kind: if state.human && state.ask.is_none() {
-                    WaitingKind::Human
-                } else {
-                    WaitingKind::Machine
-                },
-                message: message.to_owned(),
-            })
+            let kind = if state.human && state.ask.is_none() {
+                WaitingKind::Human
+            } else {
+                WaitingKind::Machine
+            };
+            let retry = deployment.retrying().map(|retry| retry.error);
+            Observation::Pending(Waiting::new(kind, message).retrying(retry))
         }
         DeploymentStatus::Succeeded => Observation::Succeeded {
             result: state.request.as_ref().map(result).unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 pub use slipway_model::Reason;
-use slipway_model::{Actor, CommitSha, Id, Images, Timestamp, TraceContext, duration};
+use slipway_model::{Actor, CommitSha, Id, Images, Retry, Timestamp, TraceContext, duration};
 
 use super::{Advance, Facts, ReleaseEvent, Request, Then};
 use crate::plan::{Plan, PlannedEnvironment};
@@ -149,6 +149,31 @@ pub enum WaitingKind {
 pub struct Waiting {
     pub kind: WaitingKind,
     pub message: String,
+    /// What its owner tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Reason>,
+}
+
+impl Waiting {
+    pub fn new(kind: WaitingKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry: None,
+        }
+    }
+
+    /// With what the owner tries again.
+    #[must_use]
+    pub fn retrying(self, retry: Option<Reason>) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Whether this says the same; each try may fail in slightly other words.
+    pub(super) fn says_as(&self, other: &Self) -> bool {
+        let code = |waiting: &Self| waiting.retry.as_ref().map(|retry| retry.code.clone());
+        self.kind == other.kind && self.message == other.message && code(self) == code(other)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,6 +190,7 @@ pub struct Step {
     pub reference: Option<Id>,
     pub waiting: Option<Waiting>,
     pub waiting_since: Option<Timestamp>,
+    /// Why it ended as it did.
     pub reason: Option<Reason>,
     pub result: String,
     pub queued_at: Timestamp,
@@ -178,9 +204,39 @@ pub struct Step {
     pub tries: u32,
     /// When a call that failed is made again.
     pub retry_at: Option<Timestamp>,
+    /// Why the last call to its owner failed, until one does not.
+    pub fault: Option<Reason>,
+    /// The calls in a row that failed so.
+    pub faults: u32,
     /// How long it has waited for a person so far, in spells that are over.
     #[serde(default, with = "duration")]
     pub human: Duration,
+}
+
+impl Step {
+    /// What is being tried again for it: by this service or, as far as that told, by its owner.
+    pub fn retry(&self) -> Option<Retry> {
+        let of_owner = || {
+            let error = self.waiting.as_ref()?.retry.clone()?;
+            Some(Retry {
+                error,
+                attempt: 0,
+                next_time: None,
+            })
+        };
+        let own = self.fault.clone().map(|error| Retry {
+            error,
+            attempt: self.faults,
+            next_time: self.retry_at,
+        });
+        own.or_else(of_owner)
+    }
+
+    fn answered(&mut self) {
+        self.retry_at = None;
+        self.fault = None;
+        self.faults = 0;
+    }
 }
 
 /// Why a release is being stopped.
@@ -299,10 +355,8 @@ impl ReleaseState {
             attempt: 1,
             status: StepStatus::Queued,
             reference: None,
-            waiting: lane_waits.then(|| Waiting {
-                kind: WaitingKind::Lane,
-                message: "waits for the deploy target to be free".to_owned(),
-            }),
+            waiting: lane_waits
+                .then(|| Waiting::new(WaitingKind::Lane, "waits for the deploy target to be free")),
             waiting_since: lane_waits.then_some(at),
             reason: None,
             result: String::new(),
@@ -315,6 +369,8 @@ impl ReleaseState {
             stop_sent: false,
             tries: 1,
             retry_at: None,
+            fault: None,
+            faults: 0,
             human: Duration::ZERO,
         });
     }
@@ -329,7 +385,7 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
                 step.status = StepStatus::Running;
                 step.started_at = step.started_at.or(Some(at));
                 step.reference = Some(reference.clone());
-                step.retry_at = None;
+                step.answered();
             }
         }
         ReleaseEvent::Waiting { step, waiting } => {
@@ -350,7 +406,8 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
             if let Some(step) = state.active_mut(step) {
                 step.tries += 1;
                 step.retry_at = Some(*retry_at);
-                step.reason = Some(reason.clone());
+                step.fault = Some(reason.clone());
+                step.faults += 1;
             }
         }
         ReleaseEvent::Retried { step } => {
@@ -372,6 +429,7 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
         ReleaseEvent::Stopping { step } => {
             if let Some(step) = state.active_mut(step) {
                 step.stop_sent = true;
+                step.answered();
             }
         }
         ReleaseEvent::Overdue { step } => {
@@ -422,7 +480,7 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
         step.result.clone_from(&advance.result);
         step.waiting = None;
         step.waiting_since = None;
-        step.retry_at = None;
+        step.answered();
         environment = step.environment.map(|index| (index, step.kind));
     }
     let progress = environment.and_then(|(index, kind)| Some((state.environments.get_mut(index)?, kind)));

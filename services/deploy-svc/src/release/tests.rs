@@ -9,7 +9,7 @@ use std::time::Duration;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Authentication, Id, Image, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Image, Principal, Retry, Timestamp};
 
 use super::*;
 use crate::{catalog::Catalog, plan::Wanted};
@@ -148,10 +148,7 @@ impl Run {
             });
             return;
         }
-        let waiting = Waiting {
-            kind: WaitingKind::Machine,
-            message: "working".to_owned(),
-        };
+        let waiting = Waiting::new(WaitingKind::Machine, "working");
         let reference = format!("ref-{step}").parse().unwrap();
         let observation_first = Observation::Pending(waiting);
         self.tell(ReleaseCommand::Started {
@@ -350,10 +347,7 @@ fn superseded_at_its_gate_it_takes_its_request_back_and_ends() {
     for step in ["build", "dev/lane", "dev/change", "dev/deploy", "staging/lane"] {
         run.succeed(step);
     }
-    let waiting = Waiting {
-        kind: WaitingKind::Human,
-        message: "1 more".to_owned(),
-    };
+    let waiting = Waiting::new(WaitingKind::Human, "1 more");
     let reference: Id = "apr-1".parse().unwrap();
     let observation = Observation::Pending(waiting);
     run.tell(ReleaseCommand::Started {
@@ -443,11 +437,11 @@ fn cancelled_in_line_it_ends_at_once() {
 fn a_call_that_fails_is_made_again_later_and_later() {
     let mut run = Run::requested();
     let mut waits = Vec::new();
-    for _ in 0..12 {
-        let reason = Reason::new("UNAVAILABLE", "build-svc: connection refused");
+    let reason = Reason::new("UNAVAILABLE", "build-svc: connection refused");
+    for attempt in 1..=12 {
         run.tell(ReleaseCommand::Stumbled {
             key: run.key(),
-            reason,
+            reason: reason.clone(),
         });
         assert!(
             Release::effects(&run.id, &run.state).is_empty(),
@@ -455,13 +449,48 @@ fn a_call_that_fails_is_made_again_later_and_later() {
         );
         let retry_at = Release::wake_at(&run.state).unwrap();
         waits.push(retry_at.since(run.now).as_millis());
+        let mut retry = Retry {
+            error: reason.clone(),
+            attempt,
+            next_time: Some(retry_at),
+        };
+        assert_eq!(Release::retry(&run.state), Some(retry.clone()));
         run.now = retry_at;
         run.tell(ReleaseCommand::Wake);
+        retry.next_time = None;
+        assert_eq!(Release::retry(&run.state), Some(retry), "it is under way");
     }
     assert_eq!(waits[..4], [500, 1000, 2000, 4000]);
     assert_eq!(*waits.last().unwrap(), 30_000);
     run.succeed("build");
     assert_eq!(run.active(), "dev/lane");
+    assert_eq!(Release::retry(&run.state), None);
+    assert_eq!(run.state.steps[0].reason, None, "it ended well");
+}
+
+#[test]
+fn what_the_owner_tries_again_is_told_once() {
+    let mut run = Run::requested();
+    let observe = |run: &mut Run, retry: Option<Reason>| {
+        let waiting = Waiting::new(WaitingKind::Machine, "working").retrying(retry);
+        let observation = Observation::Pending(waiting);
+        let key = run.key();
+        run.tell(ReleaseCommand::Observed { key, observation }).len()
+    };
+    run.tell(ReleaseCommand::Started {
+        key: run.key(),
+        reference: "bld-1".parse().unwrap(),
+        observation: Observation::Pending(Waiting::new(WaitingKind::Machine, "working")),
+    });
+    let reason = |words: &str| Some(Reason::new("GIT_UNAVAILABLE", words));
+    assert_eq!(observe(&mut run, None), 0);
+    assert_eq!(observe(&mut run, reason("timed out after 9 s")), 1);
+    assert_eq!(observe(&mut run, reason("timed out after 10 s")), 0, "the same code");
+    let retry = Release::retry(&run.state).unwrap();
+    assert_eq!(retry.error.message, "timed out after 9 s");
+    assert_eq!((retry.attempt, retry.next_time), (0, None), "the owner's to tell");
+    assert_eq!(observe(&mut run, None), 1);
+    assert_eq!(Release::retry(&run.state), None);
 }
 
 #[test]

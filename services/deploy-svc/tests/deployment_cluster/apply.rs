@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use slipway_kubernetes::proxy::Get;
-use slipway_model::Digest;
+use slipway_model::{Digest, Reason};
 
 use crate::{
     cluster::{Bench, World, failed, succeeded},
@@ -337,8 +337,11 @@ pub(crate) async fn an_api_server_that_restarts_costs_time_only(world: &mut Worl
         .await;
     world.stop_local().await;
     let state = bench.until(&id, |state| state.fault.is_some()).await;
+    let fault = state.fault.unwrap_or_else(|| Reason::new("", ""));
+    assert_eq!(fault.code, "CLUSTER_UNAVAILABLE");
+    assert!(fault.message.contains("cluster test cannot be watched"), "{fault}");
     assert!(
-        state.progress.contains("cluster test cannot be watched"),
+        state.progress.contains("of 2 new pods ready"),
         "{}",
         state.progress
     );

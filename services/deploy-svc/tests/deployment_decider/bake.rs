@@ -15,7 +15,7 @@ use serde_json::json;
 use slipway_ledger::Decider;
 use slipway_verdict::{Failure, FailureReason, Verdict};
 
-use crate::life::{Life, request};
+use crate::life::{Life, away, request};
 
 fn bake() -> Bake {
     serde_json::from_value(json!({
@@ -175,7 +175,7 @@ fn a_cluster_that_cannot_be_watched_costs_time_and_then_errors() {
     while life.state.status == Status::Verifying {
         life.tell(Command::Stumbled {
             key: life.key(),
-            message: "connection refused".to_owned(),
+            reason: away("connection refused"),
         });
         life.wake();
         tries += 1;

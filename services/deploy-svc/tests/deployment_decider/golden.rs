@@ -44,11 +44,13 @@ fn events_keep_their_json_form() {
         Event::Progressed {
             message: "1 of 3 new pods ready".to_owned(),
             fault: false,
+            code: String::new(),
             human: false,
         },
         Event::Stumbled {
             step: Step::Apply,
             attempt: 2,
+            code: String::new(),
             message: "connection refused".to_owned(),
             retry_at: START,
         },
@@ -114,9 +116,25 @@ fn events_keep_their_json_form() {
     let asks = Event::Progressed {
         message: "it is paused at step 2 of 5".to_owned(),
         fault: false,
+        code: String::new(),
         human: true,
     };
     pinned("progressed_human", &asks);
+    let away = Event::Progressed {
+        message: "cluster local cannot be watched: connection refused".to_owned(),
+        fault: true,
+        code: "CLUSTER_UNAVAILABLE".to_owned(),
+        human: false,
+    };
+    pinned("progressed_away", &away);
+    let stumbled = Event::Stumbled {
+        step: Step::Apply,
+        attempt: 2,
+        code: "CLUSTER_UNAVAILABLE".to_owned(),
+        message: "connection refused".to_owned(),
+        retry_at: START,
+    };
+    pinned("stumbled_code", &stumbled);
 }
 
 fn path(name: &str) -> PathBuf {

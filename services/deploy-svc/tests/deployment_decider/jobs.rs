@@ -13,7 +13,7 @@ use pretty_assertions::assert_eq;
 use serde_json::json;
 use slipway_ledger::{Decider, EffectKey};
 
-use crate::life::{Life, check, request};
+use crate::life::{Life, away, check, request};
 
 fn jobs(before: &[&str], after: &[&str]) -> Jobs {
     let list = |names: &[&str]| -> Vec<_> {
@@ -221,7 +221,7 @@ fn what_keeps_a_job_from_being_created_is_told() {
     let mut life = Life::new(with(jobs(&["migrate"], &[])));
     life.tell(Command::Stumbled {
         key: life.key(),
-        message: "connection refused".to_owned(),
+        reason: away("connection refused"),
     });
     life.wake();
     assert_eq!(life.key(), EffectKey::new("before", 2));

@@ -85,6 +85,11 @@ pub(crate) fn pod() -> PodEvidence {
     }
 }
 
+/// Why the far side cannot be asked.
+pub(crate) fn away(words: &str) -> Reason {
+    Reason::new("CLUSTER_UNAVAILABLE", words)
+}
+
 pub(crate) fn reason() -> Reason {
     Reason::new(
         "CRASH_LOOP",

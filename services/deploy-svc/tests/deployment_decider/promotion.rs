@@ -127,7 +127,6 @@ fn who_is_waited_for_is_recorded() {
     let paused = |life: &Life, human| Command::Progress {
         key: life.key(),
         message: "paused".to_owned(),
-        fault: false,
         human,
     };
     assert_eq!(life.tell(paused(&life, true)).len(), 1);

@@ -15,7 +15,7 @@ use serde_json::json;
 use slipway_ledger::{Decider, EffectKey};
 use slipway_verdict::{Applied, Verdict};
 
-use crate::life::{Life, check, id, pod, reason, request};
+use crate::life::{Life, away, check, id, pod, reason, request};
 
 /// All sorts of deployments: `bits` say what is asked for.
 fn any_request(bits: u8) -> DeploymentRequest {
@@ -84,10 +84,13 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
             key,
             evidence: vec![pod()],
         },
+        4 if even => Command::Away {
+            key,
+            reason: away(&seconds.to_string()),
+        },
         4 => Command::Progress {
             key,
             message: seconds.to_string(),
-            fault: even,
             human: false,
         },
         5 => Command::Refused {
@@ -96,7 +99,7 @@ fn any_command(life: &Life, what: u8, flag: bool, seconds: u64) -> Command {
         },
         6 => Command::Stumbled {
             key,
-            message: "away".to_owned(),
+            reason: away("away"),
         },
         7 => Command::Wake,
         8 => Command::Request(Box::new(request(false))),

@@ -12,7 +12,7 @@ use slipway_ledger::Decider;
 use slipway_model::{CommitSha, Id, ImageRef};
 use slipway_verdict::Previous;
 
-use crate::life::{Life, id, reason, request};
+use crate::life::{Life, away, id, reason, request};
 
 fn rollback() -> DeploymentRequest {
     DeploymentRequest {
@@ -59,7 +59,6 @@ fn the_change_is_taken_out_of_git_and_that_commit_is_deployed() {
     life.tell(Command::Progress {
         key: life.state.observe_key(),
         message: "checks are running".to_owned(),
-        fault: false,
         human: false,
     });
     assert_eq!(life.state.progress, "checks are running");
@@ -151,13 +150,13 @@ fn what_fails_or_cannot_be_told_is_a_failed_rollback_that_says_what_to_do() {
     let mut life = Life::new(rollback());
     life.tell(Command::Stumbled {
         key: life.key(),
-        message: "connection refused".to_owned(),
+        reason: away("connection refused"),
     });
     while !life.state.status.is_final() {
         if life.effect().is_some() {
             life.tell(Command::Stumbled {
                 key: life.key(),
-                message: "connection refused".to_owned(),
+                reason: away("connection refused"),
             });
         }
         life.wake();
@@ -200,7 +199,6 @@ fn a_sync_that_nobody_waits_for_any_more_is_stopped() {
     life.tell(Command::Progress {
         key: life.key(),
         message: "the window \"nights\" does not let it be synced before 22:00".to_owned(),
-        fault: false,
         human: false,
     });
     life.wake();

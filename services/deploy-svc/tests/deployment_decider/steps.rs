@@ -11,9 +11,10 @@ use deploy_svc::{
 };
 use pretty_assertions::assert_eq;
 use slipway_ledger::{Decider, EffectKey};
+use slipway_model::Retry;
 use slipway_verdict::Applied;
 
-use crate::life::{Life, START, check, id, pod, reason, request};
+use crate::life::{Life, START, away, check, id, pod, reason, request};
 
 #[test]
 fn it_applies_watches_checks_and_succeeds() {
@@ -30,7 +31,6 @@ fn it_applies_watches_checks_and_succeeds() {
     life.tell(Command::Progress {
         key: life.key(),
         message: "1 of 3 new pods ready".to_owned(),
-        fault: false,
         human: false,
     });
     assert_eq!(life.state.progress, "1 of 3 new pods ready");
@@ -60,7 +60,7 @@ fn the_same_request_again_and_stale_results_change_nothing() {
     let old = life.key();
     life.tell(Command::Stumbled {
         key: old.clone(),
-        message: "connection refused".to_owned(),
+        reason: away("connection refused"),
     });
     let applied = Command::Applied {
         key: old.clone(),
@@ -182,7 +182,7 @@ fn evidence_that_cannot_be_had_does_not_hold_up_the_end() {
     while life.state.status == Status::Verifying {
         life.tell(Command::Stumbled {
             key: life.key(),
-            message: "connection refused".to_owned(),
+            reason: away("connection refused"),
         });
         life.wake();
         pauses += 1;
@@ -199,7 +199,7 @@ fn an_api_server_that_is_away_costs_time_and_then_errors() {
     while life.state.status == Status::Applying {
         life.tell(Command::Stumbled {
             key: life.key(),
-            message: "connection refused".to_owned(),
+            reason: away("connection refused"),
         });
         assert_eq!(life.effect(), None, "nothing runs while it pauses");
         let before = life.now;
@@ -234,13 +234,63 @@ fn an_api_server_that_is_away_costs_time_and_then_errors() {
 }
 
 #[test]
+fn what_is_tried_again_is_shown() {
+    let mut life = Life::new(request(true));
+    assert_eq!(Deployment::retry(&life.state), None);
+    for attempt in 1..=3 {
+        life.tell(Command::Stumbled {
+            key: life.key(),
+            reason: away("connection refused"),
+        });
+        let mut retry = Retry {
+            error: away("connection refused"),
+            attempt,
+            next_time: Deployment::wake_at(&life.state),
+        };
+        assert_eq!(Deployment::retry(&life.state), Some(retry.clone()));
+        life.wake();
+        retry.next_time = None;
+        assert_eq!(Deployment::retry(&life.state), Some(retry), "it is under way");
+    }
+    life = life.applied();
+    assert_eq!(Deployment::retry(&life.state), None);
+
+    // Nobody counts what a watch goes through; what it showed last stands.
+    let progress = Command::Progress {
+        key: life.key(),
+        message: "1 of 3 new pods ready".to_owned(),
+        human: false,
+    };
+    life.tell(progress.clone());
+    life.tell(Command::Away {
+        key: life.key(),
+        reason: away("cannot be watched"),
+    });
+    let retry = Retry {
+        error: away("cannot be watched"),
+        attempt: 0,
+        next_time: None,
+    };
+    assert_eq!(Deployment::retry(&life.state), Some(retry));
+    assert_eq!(life.state.progress, "1 of 3 new pods ready");
+    let other = Reason::new("CLUSTER_REFUSED", "cannot be watched");
+    let told = life.tell(Command::Away {
+        key: life.key(),
+        reason: other.clone(),
+    });
+    assert_eq!(told.len(), 1, "another code");
+    assert_eq!(Deployment::retry(&life.state).unwrap().error, other);
+    life.tell(progress);
+    assert_eq!(Deployment::retry(&life.state), None);
+}
+
+#[test]
 fn the_deadline_of_a_rollout_tells_what_was_missing() {
     // What is known: the answer is no.
     let mut life = Life::new(request(true)).applied();
     life.tell(Command::Progress {
         key: life.key(),
         message: "2 of 3 new pods ready".to_owned(),
-        fault: false,
         human: false,
     });
     life.wake();
@@ -264,11 +314,9 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
 
     // What is not: we could not tell.
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Progress {
+    life.tell(Command::Away {
         key: life.key(),
-        message: "cluster local cannot be watched".to_owned(),
-        fault: true,
-        human: false,
+        reason: away("cluster local cannot be watched"),
     });
     life.wake();
     assert_eq!(
@@ -278,16 +326,13 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
 
     // A fault that passed is forgotten.
     let mut life = Life::new(request(true)).applied();
-    life.tell(Command::Progress {
+    life.tell(Command::Away {
         key: life.key(),
-        message: "cluster local cannot be watched".to_owned(),
-        fault: true,
-        human: false,
+        reason: away("cluster local cannot be watched"),
     });
     life.tell(Command::Progress {
         key: life.key(),
         message: "2 of 3 new pods ready".to_owned(),
-        fault: false,
         human: false,
     });
     life.wake();
@@ -297,19 +342,25 @@ fn the_deadline_of_a_rollout_tells_what_was_missing() {
 #[test]
 fn progress_is_recorded_once_and_not_without_end() {
     let mut life = Life::new(request(true)).applied();
-    let mut say = |words: &str, fault| {
-        let command = Command::Progress {
-            key: life.key(),
-            message: words.to_owned(),
-            fault,
-            human: false,
+    let mut say = |words: &str, fault: bool| {
+        let key = life.key();
+        let command = if fault {
+            let reason = away(words);
+            Command::Away { key, reason }
+        } else {
+            Command::Progress {
+                key,
+                message: words.to_owned(),
+                human: false,
+            }
         };
         life.tell(command).len()
     };
     assert_eq!(
-        (say("a", false), say("a", false), say("a", true), say("a", true)),
+        (say("a", false), say("a", false), say("b", true), say("b", true)),
         (1, 0, 1, 0)
     );
+    assert_eq!((say("a", false), say("a", false)), (1, 0), "it can be asked again");
     let recorded: usize = (0..1000).map(|number| say(&number.to_string(), false)).sum();
     assert!(recorded <= 200, "{recorded}");
     assert_eq!(say("away", true), 1, "whether it can be asked is always recorded");

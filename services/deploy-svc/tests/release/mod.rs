@@ -169,9 +169,7 @@ pub(crate) struct Answers {
 impl Answers {
     fn observation(&self, order: Order<'_>) -> Observation {
         if self.held.as_ref().is_some_and(|held| *held.borrow()) {
-            let message = "for somebody".to_owned();
-            let kind = WaitingKind::Human;
-            return Observation::Pending(Waiting { kind, message });
+            return Observation::Pending(Waiting::new(WaitingKind::Human, "for somebody"));
         }
         let facts = match order.step.kind {
             StepKind::Build => Facts::Built {

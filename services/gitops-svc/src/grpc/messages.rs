@@ -1,7 +1,7 @@
 //! Messages of the wire, checked into the words of the domain and made from them.
 
 use slipway_edit::{Folder, InvalidEdit, Reference};
-use slipway_ledger::Snapshot;
+use slipway_ledger::{Ledger, Snapshot};
 use slipway_model::{BranchName, Principal};
 use slipway_proto::{
     common::v1::{Actor, Image as WireImage, actor, waiting_on::Kind},
@@ -11,7 +11,8 @@ use slipway_server::{ApiError, Resource, Scope, convert};
 
 use super::edits::{change_to_proto, edit_to_proto, previous};
 use crate::{
-    change::{self, Change, Mode, PullState, Refusal, State},
+    branch::Branch,
+    change::{self, Change, Mode, PullState, Refusal, State, branch_id},
     history::{self, Commit, ImageChange, Part},
     images::Mismatch,
     message::{self, MAX_SUBJECT},
@@ -75,6 +76,7 @@ pub(super) fn mode(mode: i32) -> Result<Option<Mode>, ApiError> {
     }
 }
 
+#[tonic::async_trait]
 impl Resource for Change {
     type Message = proto::Change;
     const NOUN: &'static str = "change";
@@ -93,6 +95,24 @@ impl Resource for Change {
             Some(request) => Scope::new(request.service.as_str(), [request.environment.as_str()]),
             None => Scope::unknown(),
         }
+    }
+
+    /// Whoever owns the branch knows how often a push was tried, and when it is again.
+    async fn complete(
+        ledger: &Ledger,
+        change: &Snapshot<Self>,
+        message: &mut proto::Change,
+    ) -> Result<(), ApiError> {
+        if let Some(request) = &change.state.request
+            && request.mode == Mode::Push
+            && change.state.status == change::Status::Pending
+            && let Some(branch) = ledger
+                .get::<Branch>(&branch_id(&request.repository, &request.branch))
+                .await?
+        {
+            message.retry = branch.retrying().as_ref().map(convert::retry);
+        }
+        Ok(())
     }
 }
 
@@ -150,6 +170,7 @@ fn to_proto(change: &Snapshot<Change>) -> proto::Change {
         create_time: Some(convert::timestamp(since)),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempts,
+        retry: change.retrying().as_ref().map(convert::retry),
         links: links.collect(),
         ..proto::Change::default()
     };

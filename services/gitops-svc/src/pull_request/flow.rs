@@ -110,16 +110,22 @@ pub(crate) struct Flow<'a> {
 
 impl Flow<'_> {
     /// What came of it; nothing where a look found nothing new.
-    pub(crate) async fn perform(&self) -> Option<Command> {
+    ///
+    /// # Errors
+    /// A look that came to nothing, which is looked again at its usual pace.
+    pub(crate) async fn perform(&self) -> Result<Option<Command>, Reason> {
         let state = &self.run.snapshot.state;
-        let request = state.request.as_ref()?;
+        let Some(request) = &state.request else {
+            return Ok(None);
+        };
         let Some(forge) = self.forges.get(&request.repository) else {
             let message = format!(
                 "the configuration has no pull_requests for repository {} any more",
                 request.repository
             );
             let reason = Reason::new(Code::RepositoryNotConfigured, message);
-            return Some(Command::PullRequest(News::Ended(Outcome::Failed(reason))));
+            let ended = News::Ended(Outcome::Failed(reason));
+            return Ok(Some(Command::PullRequest(ended)));
         };
         let work = Work {
             forge,
@@ -129,36 +135,33 @@ impl Flow<'_> {
             branch: branch(&self.run.id),
             message: message::compose(&self.run.id, request),
         };
-        let (told, patient) = match &self.run.effect {
-            Effect::Propose => (work.propose().await, false),
-            Effect::Follow => (work.follow().await, true),
-            Effect::Withdraw => (work.withdraw().await, true),
-            Effect::Nudge { .. } => return None,
+        let told = match &self.run.effect {
+            Effect::Propose => work.propose().await,
+            Effect::Follow => work.follow().await,
+            Effect::Withdraw => work.withdraw().await,
+            Effect::Nudge { .. } => return Ok(None),
         };
-        let news = match told {
-            Ok(news) => news,
-            Err(Halt::Cancelled) => None,
-            // We are not let in, which a new token may change.
+        let fault = match told {
+            Ok(news) => return Ok(news.map(Command::PullRequest)),
+            Err(Halt::Cancelled) => return Ok(None),
+            // We are not let in, which a new token may change for what is open already.
             Err(Halt::Fault(Fault::Permanent(reason)))
-                if patient && reason.code == Code::CredentialsRefused =>
+                if reason.code == Code::CredentialsRefused && self.run.effect != Effect::Propose =>
             {
-                Some(postponed(reason, None))
+                Fault::transient(reason)
             }
-            Err(Halt::Fault(Fault::Permanent(reason))) => Some(News::Ended(Outcome::Failed(reason))),
-            Err(Halt::Fault(Fault::Transient { error, not_before })) => Some(postponed(error, not_before)),
+            Err(Halt::Fault(fault)) => fault,
         };
-        if let Some(News::Postponed { reason, .. }) = &news {
-            tracing::info!(id = %self.run.id, code = reason.code, error = %reason, "a pull request has to wait");
-        }
-        news.map(Command::PullRequest)
-    }
-}
-
-fn postponed(reason: Reason, not_before: Option<Timestamp>) -> News {
-    News::Postponed {
-        reason,
-        not_before,
-        jitter: fastrand::u16(0..=1000),
+        let news = match fault {
+            Fault::Permanent(reason) => News::Ended(Outcome::Failed(reason)),
+            Fault::Transient { error, .. } if self.run.effect == Effect::Follow => return Err(error),
+            Fault::Transient { error, not_before } => News::Postponed {
+                reason: error,
+                not_before,
+                jitter: fastrand::u16(0..=1000),
+            },
+        };
+        Ok(Some(Command::PullRequest(news)))
     }
 }
 

@@ -11,7 +11,7 @@ use slipway_proto::gitops::v1::{
 use slipway_server::convert;
 
 use super::super::{super::table, environments::short_digest};
-use crate::waterfall;
+use crate::{retry, waterfall};
 
 /// A status as people read it: `PUSHED`.
 pub(super) fn status(status: Status) -> &'static str {
@@ -19,7 +19,7 @@ pub(super) fn status(status: Status) -> &'static str {
 }
 
 /// One change, all that is to be known of it.
-pub(super) fn change(change: &Change) -> String {
+pub(super) fn change(change: &Change, now: i64) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -63,6 +63,9 @@ pub(super) fn change(change: &Change) -> String {
     if let Some(waiting) = &change.waiting_on {
         line("waits for", &waiting.message);
     }
+    if let Some(retry) = &change.retry {
+        line("", &retry::line(retry, now));
+    }
     text
 }
 
@@ -90,7 +93,7 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
             change.service.clone(),
             change.environment.clone(),
             image(change),
-            status(change.status()).to_owned(),
+            retry::status(status(change.status()), change.retry.as_ref(), now),
             waterfall::short(&change.commit).to_owned(),
             waterfall::seconds(age),
             by,
@@ -187,7 +190,7 @@ mod tests {
             }),
             ..Change::default()
         };
-        let text = change(&whole);
+        let text = change(&whole, 0);
         for part in [
             "chg-1  web → dev  FAILED\n",
             "apps/web/dev web: :2@sha256:abababababab (was :1@sha256:abababababab)",

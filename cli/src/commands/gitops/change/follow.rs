@@ -1,6 +1,7 @@
 //! Follows a change to its end, and shows on the way what it waits for.
 
 use indicatif::ProgressBar;
+use slipway_model::Timestamp;
 use slipway_proto::gitops::v1::{Change, WatchChangeRequest, change::Status};
 
 use super::draw;
@@ -10,6 +11,7 @@ use crate::{
     context::Context,
     failure::Failure,
     follow::{self, Followed},
+    retry,
 };
 
 impl Followed for Change {
@@ -48,7 +50,9 @@ fn tell(bar: &ProgressBar, change: &Change) {
     if change.attempt > 1 {
         message += &format!(", attempt {}", change.attempt);
     }
-    if let Some(request) = &change.pull_request {
+    if let Some(retry) = &change.retry {
+        message += &format!("  {}", retry::line(retry, Timestamp::now().as_micros()));
+    } else if let Some(request) = &change.pull_request {
         message += &format!("  {}  {}", request.url, request.message);
     } else if let Some(waiting) = &change.waiting_on {
         message += &format!("  {}", waiting.message);

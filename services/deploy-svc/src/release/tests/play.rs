@@ -73,10 +73,7 @@ pub(super) fn begin(run: &mut Run, name: &str) {
     if run.active().ends_with("/lane") {
         return;
     }
-    let waiting = Waiting {
-        kind: WaitingKind::Machine,
-        message: "working".to_owned(),
-    };
+    let waiting = Waiting::new(WaitingKind::Machine, "working");
     run.tell(ReleaseCommand::Started {
         key: run.key(),
         reference: format!("ref-{name}").parse().unwrap(),

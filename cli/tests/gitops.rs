@@ -6,15 +6,11 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     process::{Output, Stdio},
-    sync::Arc,
 };
 
 use gitops_svc::Config;
-use slipway_events::{BusConfig, MemoryBus};
-use slipway_server::{TokenHash, Wiring, config};
-use slipway_testbed::{GitRepo, TestDir};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use slipway_server::TokenHash;
+use slipway_testbed::{GitRepo, InProcess, TestDir};
 
 const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -22,8 +18,7 @@ const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 struct World {
     dir: TestDir,
     remote: GitRepo,
-    shutdown: CancellationToken,
-    service: JoinHandle<()>,
+    service: InProcess<Config>,
 }
 
 fn kustomization(tag: &str) -> String {
@@ -57,9 +52,10 @@ impl World {
              \x20     prod: {{kustomization: 'apps/{{service}}/prod'}}\n",
             String::from(TokenHash::of("alice-token")),
         );
-        let config: Config = config::parse("gitops.yaml", &yaml).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = InProcess::start("gitops-svc", &yaml, gitops_svc::run)
+            .await
+            .unwrap();
+        let url = service.url();
         // Only the one service that is there.
         fs::write(dir.path().join("token"), "alice-token").unwrap();
         fs::write(
@@ -67,20 +63,7 @@ impl World {
             format!("gitops: {url}\nuser: alice\ntoken_files: {{alice: token}}\n"),
         )
         .unwrap();
-        let shutdown = CancellationToken::new();
-        let wiring = Wiring::new(
-            listener,
-            Arc::new(MemoryBus::new(BusConfig::default())),
-            slipway_telemetry::Service::disabled("gitops-svc"),
-        );
-        let stop = shutdown.clone();
-        let service = tokio::spawn(async move { gitops_svc::run(config, wiring, stop).await.unwrap() });
-        Self {
-            dir,
-            remote,
-            shutdown,
-            service,
-        }
+        Self { dir, remote, service }
     }
 
     async fn slipway(&self, arguments: &[&str]) -> Output {
@@ -121,8 +104,7 @@ impl World {
     }
 
     async fn stop(self) {
-        self.shutdown.cancel();
-        self.service.await.unwrap();
+        self.service.stop().await;
     }
 }
 

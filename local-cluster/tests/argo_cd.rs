@@ -6,12 +6,12 @@ mod common;
 #[path = "common/stage.rs"]
 mod stage;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::PATIENCE;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use slipway_testbed::{eventually, holds};
 use stage::Stage;
 
 fn deployment(image: &str) -> Value {
@@ -159,11 +159,11 @@ async fn automated_applications_sync_prune_and_heal() {
         .patch("web", &PatchParams::default(), &drift)
         .await
         .unwrap();
-    let begun = Instant::now();
-    while deployments.get("web").await.unwrap().data["spec"]["replicas"] != 1 {
-        assert!(begun.elapsed() < PATIENCE, "{:#}", stage.get().await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the drift is undone", async || {
+        let live = deployments.get("web").await.unwrap();
+        holds(live, |live| live.data["spec"]["replicas"] == 1)
+    })
+    .await;
     let app = stage.until("healed", |app| is_done(app, &second)).await;
     assert_eq!(
         app["status"]["operationState"]["operation"]["sync"]["autoHealAttemptsCount"],
@@ -204,11 +204,11 @@ async fn automated_applications_sync_prune_and_heal() {
         .delete("web", &DeleteParams::default())
         .await
         .unwrap();
-    let begun = Instant::now();
-    while stage.applications().get_opt("web").await.unwrap().is_some() {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the application is gone", async || {
+        let found = stage.applications().get_opt("web").await.unwrap();
+        holds(found, Option::is_none)
+    })
+    .await;
     assert!(deployments.get_opt("web").await.unwrap().is_none());
     stage.cluster.shutdown().await;
 }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::{PATIENCE, Place, add_image, web};
+use common::{Place, add_image, web};
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
@@ -20,6 +20,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use local_cluster::{Cluster, PretendPods};
 use serde_json::json;
+use slipway_testbed::{eventually, holds, within};
 
 async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
@@ -68,7 +69,7 @@ async fn a_rollout_is_watched_to_its_end() {
     assert_eq!(applied.metadata.generation, Some(1));
     let fields = watcher::Config::default().fields("metadata.name=web");
     let mut stream = std::pin::pin!(watcher(api.clone(), fields).applied_objects());
-    let done = tokio::time::timeout(PATIENCE, async {
+    let done = within("it has rolled out", async {
         loop {
             let seen = stream.try_next().await.unwrap().unwrap();
             let status = seen.status.clone().unwrap_or_default();
@@ -78,7 +79,7 @@ async fn a_rollout_is_watched_to_its_end() {
             }
         }
     });
-    let done = done.await.unwrap();
+    let done = done.await;
     let condition = |kind: &str| {
         let conditions = done.status.clone().unwrap().conditions.unwrap_or_default();
         let found = conditions.into_iter().find(|c| c.type_ == kind).unwrap();
@@ -130,11 +131,10 @@ async fn a_rollout_is_watched_to_its_end() {
     )
     .await
     .unwrap();
-    let begun = std::time::Instant::now();
-    while api.get_opt("web").await.unwrap().is_some() {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("it is gone", async || {
+        holds(api.get_opt("web").await.unwrap(), |found| found.is_none())
+    })
+    .await;
     assert!(sets.list(&ListParams::default()).await.unwrap().items.is_empty());
     cluster.shutdown().await;
 }
@@ -340,7 +340,7 @@ async fn logs_stream_to_the_client() {
             .and_then(|d| d.status.as_ref())
             .is_some_and(|s| s.available_replicas == Some(1))
     });
-    tokio::time::timeout(PATIENCE, ready).await.unwrap().unwrap();
+    within("it is ready", ready).await.unwrap();
     let pod = pods
         .list(&ListParams::default().labels("app=web"))
         .await
@@ -370,11 +370,10 @@ async fn logs_stream_to_the_client() {
     assert!(seen.contains(&"version one starts".to_owned()), "{seen:?}");
     // The stream ends with the pod.
     pods.delete(&pod, &DeleteParams::default()).await.unwrap();
-    tokio::time::timeout(PATIENCE, async {
+    within("the stream ends", async {
         while lines.try_next().await.unwrap().is_some() {}
     })
-    .await
-    .unwrap();
+    .await;
     cluster.shutdown().await;
 }
 

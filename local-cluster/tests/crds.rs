@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{PATIENCE, Place};
+use common::Place;
 use futures::TryStreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -18,6 +18,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use local_cluster::{Cluster, PretendPods};
 use serde_json::{Value, json};
+use slipway_testbed::within;
 
 async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
@@ -80,10 +81,7 @@ async fn define(client: &Client, definition: &CustomResourceDefinition) {
     api.create(&PostParams::default(), definition).await.unwrap();
     let name = definition.name_any();
     let established = await_condition(api, &name, conditions::is_crd_established());
-    tokio::time::timeout(PATIENCE, established)
-        .await
-        .unwrap()
-        .unwrap();
+    within("it is established", established).await.unwrap();
 }
 
 fn thing(name: &str, spec: &Value) -> DynamicObject {
@@ -386,7 +384,7 @@ async fn definitions_outlive_a_restart_and_take_their_objects_along() {
     let wait = await_condition(api.clone(), "a", |object: Option<&DynamicObject>| {
         object.is_some_and(|object| object.metadata.deletion_timestamp.is_some())
     });
-    tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+    within("it is on its way out", wait).await.unwrap();
     let refused = api
         .create(&PostParams::default(), &thing("b", &json!({"size": 1})))
         .await
@@ -395,7 +393,7 @@ async fn definitions_outlive_a_restart_and_take_their_objects_along() {
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     api.patch("a", &PatchParams::default(), &release).await.unwrap();
     let gone = await_condition(definitions, "things.example.com", conditions::is_deleted(&uid));
-    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
+    within("it is gone", gone).await.unwrap();
     assert_eq!(refusal(api.get("a").await.unwrap_err()).0, 404);
 
     // Another definition wants the same kind, and gets it when the first is gone.
@@ -416,10 +414,7 @@ async fn definitions_outlive_a_restart_and_take_their_objects_along() {
         "items.example.com",
         conditions::is_crd_established(),
     );
-    tokio::time::timeout(PATIENCE, established)
-        .await
-        .unwrap()
-        .unwrap();
+    within("it is established", established).await.unwrap();
     definitions
         .delete("items.example.com", &DeleteParams::default())
         .await
@@ -429,7 +424,7 @@ async fn definitions_outlive_a_restart_and_take_their_objects_along() {
         "items.example.com",
         |found: Option<&CustomResourceDefinition>| found.is_none(),
     );
-    tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
+    within("it is gone", gone).await.unwrap();
 
     // Defined again, it is empty.
     define(&client, &things(true)).await;

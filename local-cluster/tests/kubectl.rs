@@ -219,13 +219,12 @@ async fn what_goes_wrong_is_said_in_the_pods_status() {
             let text = pods.to_string();
             assert!(text.contains("\"exitCode\":3"), "{text}");
         }
-        let begun = std::time::Instant::now();
-        while !place.run(&["get", "pods"]).await.contains(reason) {
-            assert!(
-                begun.elapsed() < common::PATIENCE,
-                "kubectl get pods never says {reason}"
-            );
-        }
+        let what = format!("kubectl get pods says {reason}");
+        slipway_testbed::eventually(&what, async || {
+            let said = place.run(&["get", "pods"]).await;
+            slipway_testbed::holds(said, |said| said.contains(reason))
+        })
+        .await;
     }
     cluster.shutdown().await;
 }

@@ -197,13 +197,12 @@ async fn push(layout: &std::path::Path, port: u16, digest: &str) {
             .iter()
             .map(|l| l["digest"].as_str().unwrap().to_owned()),
     );
-    let begun = std::time::Instant::now();
     for digest in blobs {
-        while let Err(error) = client.push_blob(&reference, blob(&digest), &digest).await {
-            // The registry needs a moment until it listens.
-            assert!(begun.elapsed() < common::PATIENCE, "{error}");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        // The registry needs a moment until it listens.
+        slipway_testbed::eventually("the registry takes it", async || {
+            client.push_blob(&reference, blob(&digest), &digest).await
+        })
+        .await;
     }
     let media_type = "application/vnd.oci.image.manifest.v1+json".parse().unwrap();
     client

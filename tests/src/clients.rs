@@ -150,7 +150,7 @@ impl Clients {
                 }
             }
         };
-        match tokio::time::timeout(crate::PATIENCE, follow).await {
+        match tokio::time::timeout(crate::patience(), follow).await {
             Ok(release) => release,
             Err(_) => panic!("{id} came not to be {what}: {}", told(last.as_ref())),
         }

@@ -4,10 +4,9 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use slipway_testbed::{TestDir, free_port};
+use slipway_testbed::{TestDir, eventually, free_port};
 
 use crate::{
     Application, Clients, GitOps,
@@ -16,7 +15,6 @@ use crate::{
     process::Process,
     programs,
     scene::{self, Service},
-    within,
 };
 
 /// The order of services in addresses, as in [`Addresses`].
@@ -39,10 +37,8 @@ impl Template {
         // The first start makes certificates, tokens and configuration, and last of all the context file.
         let data = root.join("slipway");
         let mut first = start(&data, &root.join("first.log"), None).await;
-        within("the first start of slipway dev", async {
-            while !data.join("context.yaml").exists() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        eventually("slipway dev has started once", async || {
+            fs::metadata(data.join("context.yaml"))
         })
         .await;
         first.kill();

@@ -13,19 +13,7 @@ pub mod programs;
 pub mod scene;
 pub mod suite;
 
-use std::time::Duration;
-
 pub use clients::{Clients, Person};
 pub use scene::{Application, GitOps, Version};
+pub use slipway_testbed::{eventually, holds, patience, within};
 pub use suite::{Options, Suite};
-
-/// Longer than anything takes on a busy machine, unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The result of `future`, or a panic that says what did not happen.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(result) => result,
-        Err(_) => panic!("{what} did not happen within {} s", PATIENCE.as_secs()),
-    }
-}

@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_testbed::{Access, Postgres, Redis, Registry, TestDir, free_port};
+use slipway_testbed::{Access, Postgres, Redis, Registry, TestDir, free_port, patience};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use crate::{
-    Application, Clients, GitOps, PATIENCE, Person,
+    Application, Clients, GitOps, Person,
     clients::{Addresses, token},
     cluster::Cluster,
     configs::Replica,
@@ -309,7 +309,7 @@ impl Suite {
             if let Some(status) = process.has_ended() {
                 panic!("the cluster ended with {status}:\n{}", process.last_words());
             }
-            assert!(began.elapsed() < PATIENCE, "the cluster does not start");
+            assert!(began.elapsed() < patience(), "the cluster does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -408,7 +408,7 @@ pub async fn serves(process: &mut Process, url: &str) {
             );
         }
         assert!(
-            began.elapsed() < PATIENCE,
+            began.elapsed() < patience(),
             "{url} does not serve:\n{}",
             process.last_words()
         );

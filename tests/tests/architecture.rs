@@ -92,7 +92,7 @@ const IMPURE: [&str; 17] = [
 ];
 
 /// All that a decider takes of the ledger.
-const OF_THE_LEDGER: [&str; 3] = ["Decider", "EffectKey", "Index"];
+const OF_THE_LEDGER: [&str; 4] = ["Decider", "EffectKey", "Impossible", "Index"];
 
 /// The rooms of a service that do things; deciding ones do not know them.
 const ROOMS_THAT_ACT: [&str; 13] = [

@@ -10,7 +10,7 @@ use std::{
 };
 
 use slipway_testbed::{TestDir, free_port, tool};
-use slipway_tests::{process::Process, programs, within};
+use slipway_tests::{eventually, process::Process, programs};
 
 /// The port that the README takes; the test takes a free one.
 const PORT: &str = "7402";
@@ -103,10 +103,8 @@ async fn the_five_minutes_of_the_readme() {
         &["--config".as_ref(), config.as_os_str()],
         &[],
     );
-    within("gitops-svc listens", async {
-        while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+    eventually("gitops-svc listens", async || {
+        TcpStream::connect(format!("127.0.0.1:{port}"))
     })
     .await;
 
@@ -161,10 +159,8 @@ async fn reflection_shows_every_call() {
         &["--config".as_ref(), config.as_os_str()],
         &[],
     );
-    within("gitops-svc listens", async {
-        while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+    eventually("gitops-svc listens", async || {
+        TcpStream::connect(format!("127.0.0.1:{port}"))
     })
     .await;
     let curl = "buf curl --protocol grpc --http2-prior-knowledge --reflect-header '*'";

@@ -15,8 +15,8 @@ use std::{
 
 use slipway_events::{Bus, BusConfig, BusError, EntryId, Envelope, MemoryBus, RedisBus};
 use slipway_model::Fault;
-use slipway_testbed::Redis;
-use support::{Run, Running, event, events, quick, recorder, reporting, until, within};
+use slipway_testbed::{Redis, within};
+use support::{Run, Running, dead, event, events, quick, recorder, reporting};
 use tokio::sync::{Notify, Semaphore};
 
 /// A bus, and what keeps it.
@@ -225,7 +225,7 @@ async fn what_keeps_failing_is_dead_lettered_with_the_reason(on: Fixture) {
     let mut seqs = seen.seqs(4).await;
     seqs.sort_unstable();
     assert_eq!(seqs, [1, 1, 1, 2]);
-    until(async || !on.bus.dead_letters(10).await.unwrap().is_empty()).await;
+    dead(&on.bus, 1).await;
     running.stop().await;
     assert!(seen.is_empty());
 
@@ -252,7 +252,7 @@ async fn a_rejection_is_dead_lettered_at_once(on: Fixture) {
     let running = Running::start(&on.bus, "deploy", "deploy-1", handler);
     on.publish(&events("build", "bld-1", 1..=3)).await;
     assert_eq!(seen.seqs(3).await, [1, 2, 3]);
-    until(async || on.bus.dead_letters(10).await.unwrap().len() == 2).await;
+    dead(&on.bus, 2).await;
     running.stop().await;
     assert!(seen.is_empty());
     let dead = on.bus.dead_letters(10).await.unwrap();
@@ -277,7 +277,7 @@ async fn a_panic_is_a_failure(on: Fixture) {
     let mut seqs = seen.seqs(4).await;
     seqs.sort_unstable();
     assert_eq!(seqs, [1, 1, 1, 2]);
-    until(async || !on.bus.dead_letters(1).await.unwrap().is_empty()).await;
+    dead(&on.bus, 1).await;
     let dead = on.bus.dead_letters(1).await.unwrap();
     assert_eq!(dead[0].reason, "handler panicked: seq is 1");
     running.stop().await;
@@ -292,7 +292,7 @@ async fn a_handler_that_takes_too_long_has_failed(on: Fixture) {
     });
     let running = Running::start(&on.bus, "deploy", "deploy-1", handler);
     on.publish(&events("build", "bld-1", 1..=2)).await;
-    until(async || !on.bus.dead_letters(1).await.unwrap().is_empty()).await;
+    dead(&on.bus, 1).await;
     let dead = on.bus.dead_letters(9).await.unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].reason, "handler took longer than 50ms");
@@ -401,7 +401,7 @@ async fn shutdown_waits_for_what_runs_and_acknowledges_it(on: Fixture) {
     begun.next().await;
     first.shutdown.cancel();
     gate.notify_one();
-    within(first.task).await.unwrap();
+    within("the consumer ends", first.task).await.unwrap();
     assert!(begun.is_empty(), "nothing begins after shutdown");
 
     // What had not begun is still there, and only that.

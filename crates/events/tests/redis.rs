@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use redis::{AsyncCommands, aio::MultiplexedConnection, streams::StreamInfoConsumersReply};
 use slipway_events::{Bus, BusConfig, BusError, Envelope, RedisBus};
-use slipway_testbed::Redis;
-use support::{Running, event, events, quick, recorder, reporting, until};
+use slipway_testbed::{Redis, eventually, holds};
+use support::{Running, dead, event, events, quick, recorder, reporting};
 
 async fn bus(redis: &Redis, config: BusConfig) -> Arc<dyn Bus> {
     Arc::new(RedisBus::with_config(&redis.url(), config).unwrap())
@@ -35,9 +35,9 @@ async fn consumers(connection: &mut MultiplexedConnection) -> Vec<(String, usize
 /// The relay's part: again until it is taken.
 async fn publish_for_certain(bus: &Arc<dyn Bus>, batch: &[Envelope]) -> u32 {
     let mut failures = 0;
-    until(async || {
-        let published = bus.publish(batch).await.is_ok();
-        failures += u32::from(!published);
+    eventually("it is published", async || {
+        let published = bus.publish(batch).await;
+        failures += u32::from(published.is_err());
         published
     })
     .await;
@@ -110,15 +110,8 @@ async fn nothing_is_lost_by_a_relay_that_repeats_itself() {
             }
             _ => {}
         }
-        let mut last = None;
-        until(async || match bus.last_entry("build").await {
-            Ok(entry) => {
-                last = entry.map(|id| id.parse::<slipway_events::EntryId>().unwrap());
-                true
-            }
-            Err(_) => false,
-        })
-        .await;
+        let last = eventually("Redis answers", async || bus.last_entry("build").await).await;
+        let last = last.map(|id| id.parse::<slipway_events::EntryId>().unwrap());
         // Lower than remembered: the bus lost what it had, and all is published again.
         let from = if last < remembered { 1 } else { seq };
         publish_for_certain(&bus, &events("build", "bld-1", from..=seq)).await;
@@ -155,7 +148,7 @@ async fn what_is_no_envelope_is_dead_lettered_and_names_the_field() {
     let (handler, mut seen) = recorder();
     let running = Running::start(&bus, "deploy", "deploy-1", handler);
     assert_eq!(seen.next().await.seq(), 1);
-    until(async || bus.dead_letters(9).await.unwrap().len() == 2).await;
+    dead(&bus, 2).await;
     running.stop().await;
     assert!(seen.is_empty());
     let mut dead = bus.dead_letters(9).await.unwrap();
@@ -181,7 +174,7 @@ async fn what_ends_its_consumers_is_dead_lettered_by_count() {
     }
     let (handler, mut seen) = recorder();
     let running = Running::start(&bus, "deploy", "deploy-3", handler);
-    until(async || !bus.dead_letters(1).await.unwrap().is_empty()).await;
+    dead(&bus, 1).await;
     running.stop().await;
     assert!(seen.is_empty());
     let dead = bus.dead_letters(1).await.unwrap();
@@ -221,9 +214,9 @@ async fn consumers_are_deleted_once_nothing_is_pending_on_them() {
     tokio::time::sleep(config.consumer_idle * 2).await;
     let (handler, mut seen) = recorder();
     let living = Running::start(&bus, "deploy", "living", handler);
-    until(async || {
+    eventually("the empty one is gone", async || {
         let left = consumers(&mut connection.clone()).await;
-        left.iter().all(|(name, _)| name != "dead-empty")
+        holds(left, |left| left.iter().all(|(name, _)| name != "dead-empty"))
     })
     .await;
     bus.publish(&[event("build", "bld-1", 2)]).await.unwrap();
@@ -244,12 +237,9 @@ async fn what_is_handled_is_acknowledged() {
         bus.publish(batch).await.unwrap();
     }
     seen.take(300).await;
-    until(async || {
-        let mut connection = connection.clone();
-        consumers(&mut connection)
-            .await
-            .iter()
-            .all(|(_, pending)| *pending == 0)
+    eventually("all is acknowledged", async || {
+        let now = consumers(&mut connection.clone()).await;
+        holds(now, |now| now.iter().all(|(_, pending)| *pending == 0))
     })
     .await;
     let length: usize = connection.xlen("slipway:build").await.unwrap();

@@ -19,7 +19,7 @@ pub trait Decider: Send + Sync + Sized + 'static {
 
     type State: Default + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// Cloned when it is decided again because somebody else wrote first.
-    type Command: Clone + fmt::Debug + Send + 'static;
+    type Command: Clone + fmt::Debug + Send + Sync + 'static;
     /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten. An event whose JSON
     /// changes is a new variant with the tag `NAME.v2`, and the old one stays, so that what was recorded still applies;
     /// or its tag becomes an alias, where the types within it read both forms.
@@ -28,6 +28,10 @@ pub trait Decider: Send + Sync + Sized + 'static {
     type Refusal: std::error::Error + Send + Sync + 'static;
 
     /// What happens when `command` meets `state`. No events means: nothing to do, which is success.
+    ///
+    /// An effect's or poll's word that comes too late, by the key of another try or after the end, comes to no events.
+    /// One whose key is wanted and that does not fit the state is [`Impossible`]: the executor logs it as an error, and
+    /// the effect has failed.
     ///
     /// # Errors
     /// The refusal, in words for whoever gave the command.
@@ -50,6 +54,14 @@ pub trait Decider: Send + Sync + Sized + 'static {
     /// [`poll_every`](Self::poll_every), jittered. A poll whose command decides to no events leaves no record.
     fn polls(_id: &Id, _state: &Self::State) -> Vec<(EffectKey, Self::Effect)> {
         Vec::new()
+    }
+
+    /// Whether this effect or poll is to be going on.
+    fn wants(id: &Id, state: &Self::State, key: &EffectKey) -> bool {
+        let effects = Self::effects(id, state).into_iter();
+        effects
+            .chain(Self::polls(id, state))
+            .any(|(wanted, _)| wanted == *key)
     }
 
     /// How long to wait between polls when no hint arrives.
@@ -78,6 +90,25 @@ pub trait Decider: Send + Sync + Sized + 'static {
 
     /// Ends the watches of this thing: no more events unless someone asks for a retry.
     fn is_final(state: &Self::State) -> bool;
+}
+
+/// A command that nobody who is right can give in this state: a defect of whoever gave it. A refusal of every decider
+/// whose effects have outcomes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{id} cannot be told this as it stands ({standing}): a defect, please report it")]
+pub struct Impossible {
+    pub id: Id,
+    /// How the thing stands, in words.
+    pub standing: String,
+}
+
+impl Impossible {
+    pub fn new(id: &Id, standing: impl Into<String>) -> Self {
+        Self {
+            id: id.clone(),
+            standing: standing.into(),
+        }
+    }
 }
 
 /// Names one try of one step; the result of an older try changes nothing.

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Decider, EffectKey, Ledger, Snapshot,
+    Decider, EffectKey, ExecuteError, Ledger, Meta, Snapshot,
     store::{Claimant, Schedule, Wish, Written},
     types::Key,
 };
@@ -103,6 +103,58 @@ pub struct EffectRun<D: Decider> {
     pub cancelled: CancellationToken,
     /// The trace of the latest event.
     pub traceparent: Option<TraceContext>,
+}
+
+impl<D: Decider> EffectRun<D> {
+    /// Decides what an effect has to say before it ends, in the name of `actor`.
+    ///
+    /// # Errors
+    /// What the ledger has against it, logged where it is a refusal: an effect can go on without, since its outcome
+    /// tells.
+    pub async fn tell(
+        &self,
+        command: D::Command,
+        actor: Actor,
+    ) -> Result<Snapshot<D>, ExecuteError<D::Refusal>> {
+        let meta = Meta::new(actor, self.traceparent);
+        let told = self
+            .ledger
+            .execute::<D>(&self.id, || command.clone(), &meta)
+            .await;
+        if let Err(ExecuteError::Refused(refusal)) = &told {
+            self.refused(&command, refusal).await;
+        }
+        told
+    }
+
+    /// Makes known that the state takes no such command of this run: an error, unless the run is an older try. For
+    /// effects that decide their outcome themselves, in a transaction of their own.
+    pub async fn refused(&self, command: &impl fmt::Debug, refusal: &impl fmt::Display) {
+        let now = self.ledger.get::<D>(&self.id).await;
+        // Where that cannot be read, the refusal itself is all there is to know.
+        let stale = matches!(&now, Ok(Some(now)) if !D::wants(&self.id, &now.state, &self.key));
+        refused(D::KIND, &self.id, &self.key, command, refusal, stale);
+    }
+}
+
+/// The longest beginning of a command that is logged, in characters.
+const SHOWN: usize = 500;
+
+/// Logs a command that a state does not take: only of an older try that is nothing to look at.
+fn refused(
+    kind: &str,
+    id: &Id,
+    work: &impl fmt::Display,
+    command: &impl fmt::Debug,
+    refusal: &impl fmt::Display,
+    stale: bool,
+) {
+    if stale {
+        tracing::debug!(kind, %id, %work, %refusal, "of an older try");
+        return;
+    }
+    let command: String = format!("{command:?}").chars().take(SHOWN).collect();
+    tracing::error!(kind, %id, %work, command, %refusal, "an impossible command");
 }
 
 impl<D: Decider> fmt::Debug for EffectRun<D> {

@@ -125,7 +125,7 @@ mod watch;
 
 pub use chain::ChainError;
 pub use content::MAX_CONTENT_BYTES;
-pub use decider::{Decider, EffectKey, Index};
+pub use decider::{Decider, EffectKey, Impossible, Index};
 pub use error::{ExecuteError, LedgerError, ReplayError, TransactError};
 pub use executor::{EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle};
 pub use ledger::Ledger;

@@ -1,5 +1,11 @@
-//! Real servers for tests: PostgreSQL, Redis, Prometheus, an image registry, and git over https and ssh, each with its
-//! own port and data folder.
+//! What tests of all crates share.
+//!
+//! - Real servers: PostgreSQL, Redis, Prometheus, an image registry, and git over https and ssh, each with its own port
+//!   and data folder.
+//! - A service of ours in the test's own process ([`InProcess`]), on a [`Database`].
+//! - Deciders: [`golden`] pins the stored form of their events, [`decider_laws`] what all of them keep to.
+//! - Waiting: [`eventually`] and [`within`], as long as [`patience`] lasts.
+//! - [`data`]: the test data of the repository.
 //!
 //! A server is killed by process id when its handle is dropped. Handles in statics are never dropped and a test process
 //! may be killed, so the kernel also kills each server when the test process dies (`setpriv --pdeathsig`). Folders of
@@ -15,9 +21,14 @@
 //! ```
 
 mod data;
+mod database;
 mod folders;
 mod git;
 mod git_http;
+mod golden;
+mod in_process;
+mod laws;
+mod patience;
 mod ports;
 mod postgres;
 mod process;
@@ -31,9 +42,14 @@ mod tools;
 use std::path::PathBuf;
 
 pub use data::data;
+pub use database::Database;
 pub use folders::TestDir;
 pub use git::{Commit, GitRepo};
 pub use git_http::{GitHttpServer, HttpAnswer, HttpRequest};
+pub use golden::{golden, recorded};
+pub use in_process::InProcess;
+pub use laws::{Said, decider_laws};
+pub use patience::{eventually, holds, patience, within};
 pub use ports::free_port;
 pub use postgres::{Postgres, postgres};
 pub use program::static_binary;

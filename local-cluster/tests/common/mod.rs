@@ -12,14 +12,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use local_cluster::{Cluster, Config};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-/// Longer than anything here takes; only a failure waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use slipway_testbed::{eventually, holds};
 
 /// The test server as a static binary, compiled once a process.
 pub fn server() -> &'static [u8] {
@@ -198,15 +196,8 @@ impl Place {
 
     /// Looks again and again until `wanted` is content.
     pub async fn until(&self, args: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let value = self.get(args).await;
-            if wanted(&value) {
-                return value;
-            }
-            assert!(begun.elapsed() < PATIENCE, "never: {value:#}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let what = format!("kubectl get {args:?} is as wanted");
+        eventually(&what, async || holds(self.get(args).await, &wanted)).await
     }
 }
 
@@ -233,9 +224,8 @@ pub fn is_alive(pid: &str) -> bool {
 
 /// Waits until the process is gone.
 pub async fn gone(pid: &str) {
-    let begun = Instant::now();
-    while is_alive(pid) {
-        assert!(begun.elapsed() < PATIENCE, "process {pid} is still there");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the process is gone", async || {
+        if is_alive(pid) { Err(pid) } else { Ok(()) }
+    })
+    .await;
 }

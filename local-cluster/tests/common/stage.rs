@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
@@ -17,8 +17,9 @@ use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use local_cluster::{ArgoCd, Cluster, PretendPods};
 use serde_json::{Value, json};
+use slipway_testbed::{eventually, holds};
 
-use crate::common::{PATIENCE, Place};
+use crate::common::Place;
 
 /// A repository with a work tree.
 pub struct Repository {
@@ -183,15 +184,7 @@ impl Stage {
     }
 
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let application = self.get().await;
-            if wanted(&application) {
-                return application;
-            }
-            assert!(begun.elapsed() < PATIENCE, "never {what}: {application:#}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually(what, async || holds(self.get().await, &wanted)).await
     }
 
     /// Waits for the end of the operation with this id.

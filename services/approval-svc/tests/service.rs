@@ -5,7 +5,7 @@
 mod harness;
 
 use futures::StreamExt;
-use harness::{Database, Service, decide, hinted, request};
+use harness::{Service, decide, hinted, request};
 use pretty_assertions::assert_eq;
 use slipway_proto::{
     approval::v1::{
@@ -16,6 +16,7 @@ use slipway_proto::{
     common::v1::actor::Authentication,
 };
 use slipway_server::{ErrorView, convert};
+use slipway_testbed::Database;
 use tonic::Code;
 
 /// The same test on both databases.
@@ -23,11 +24,11 @@ macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod on_sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Database::sqlite()).await; })*
+            async fn $name() { super::$name(super::Database::sqlite().unwrap()).await; })*
         }
         mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() { super::$name(super::Database::postgres().await).await; })*
+            async fn $name() { super::$name(super::Database::postgres().await.unwrap()).await; })*
         }
     };
 }
@@ -912,7 +913,7 @@ async fn events_come_in_order_and_resume(database: Database) {
 /// Asked by the id of somebody else's scope, there is nothing to see.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_is_scoped() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     let asked = service.ask("alice", request("prod", "prod")).await.unwrap();
     let get = GetApprovalRequest { id: asked.id.clone() };

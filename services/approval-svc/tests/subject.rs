@@ -7,7 +7,7 @@ mod harness;
 use std::collections::HashMap;
 
 use futures::StreamExt;
-use harness::{Database, Service, decide, image, release, request};
+use harness::{Service, decide, image, release, request};
 use pretty_assertions::assert_eq;
 use slipway_model::ContentHash;
 use slipway_proto::{
@@ -18,6 +18,7 @@ use slipway_proto::{
     common::v1::Link,
 };
 use slipway_server::ErrorView;
+use slipway_testbed::Database;
 use tonic::Code;
 
 fn section(title: &str, body: Body) -> Section {
@@ -75,7 +76,7 @@ fn bodies(approval: &Approval) -> Vec<Option<Body>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_are_shown_to_who_asks_for_one_approval() {
-    for database in [Database::sqlite(), Database::postgres().await] {
+    for database in [Database::sqlite().unwrap(), Database::postgres().await.unwrap()] {
         let service = Service::start(&database).await;
         let asked = service.ask("alice", with(sections())).await.unwrap();
         // As lists show it, and as answers to other calls do.
@@ -151,7 +152,7 @@ async fn refused(service: &Service, cases: Vec<(RequestApprovalRequest, &str, &s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_refused_by_the_field() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     let one = |section: Section| with(vec![section]);
     let body = |body: Body| one(section("t", body));
@@ -333,7 +334,7 @@ async fn limits_are_refused_by_the_field() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rest_of_a_subject_is_checked_too() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     let with = |change: &dyn Fn(&mut Subject)| {
         let mut request = request("prod", "prod");
@@ -422,7 +423,7 @@ async fn the_rest_of_a_subject_is_checked_too() {
 /// Other kinds need no image, and no environment; then only roles and policies for every environment cover it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_kinds_have_less() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     for kind in [Kind::WorkflowRun, Kind::Canary, Kind::Infrastructure] {
         let mut subject = release("");
@@ -469,7 +470,7 @@ async fn other_kinds_have_less() {
 /// The same request with another section is another request, and a decision on the one is none on the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_holds_for_the_sections_too() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     let ask = |id: &str, sections: Vec<Section>| RequestApprovalRequest {
         request_id: id.to_owned(),
@@ -501,7 +502,7 @@ async fn a_decision_holds_for_the_sections_too() {
 /// Somebody changed it in the database: nobody is shown it, and the rest of the service goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_was_changed_is_never_shown() {
-    let database = Database::sqlite();
+    let database = Database::sqlite().unwrap();
     let service = Service::start(&database).await;
     let marked = "replicas: 2 # as it was asked for\n";
     let section = section("Rendered", Body::Text(marked.repeat(200)));
@@ -509,7 +510,7 @@ async fn a_body_that_was_changed_is_never_shown() {
     let other = service.ask("alice", with(sections())).await.unwrap();
     service.stop().await;
     // The file itself, as somebody with a shell on the database's machine would: wherever the body stands in it.
-    let file = database.file();
+    let file = database.file().unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     let found: Vec<usize> = bytes
         .windows(marked.len())

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index};
 use slipway_model::{Actor, Digest, Id, Name, Reason, Retry, Tag, Timestamp};
 
 use crate::spec::Recipe;
@@ -239,6 +239,23 @@ pub enum Command {
     Wake,
 }
 
+impl Command {
+    /// Of the effect that says it.
+    fn key(&self) -> Option<&EffectKey> {
+        match self {
+            Self::Begin { key }
+            | Self::Fetched { key, .. }
+            | Self::Advance { key, .. }
+            | Self::Pushed { key, .. }
+            | Self::Tagged { key, .. }
+            | Self::Finished { key, .. }
+            | Self::Fail { key, .. }
+            | Self::Fault { key, .. } => Some(key),
+            Self::Request(_) | Self::Cancel { .. } | Self::Wake => None,
+        }
+    }
+}
+
 /// What happened to a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -308,6 +325,8 @@ pub enum Refusal {
     NotFound(Id),
     #[error("build {0} exists already")]
     Exists(Id),
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
 }
 
 impl Decider for Build {
@@ -331,17 +350,17 @@ impl Decider for Build {
             return Err(Refusal::Exists(id.clone()));
         }
         // A final build stays as it is; the result of an older try changes nothing.
-        if state.status.is_final() {
+        if state.status.is_final() || command.key().is_some_and(|key| !state.current(key)) {
             return Ok(Vec::new());
         }
-        Ok(match command {
-            Command::Request(_) => Vec::new(),
-            Command::Begin { key } if state.current(&key) && state.started_at.is_none() => {
+        Ok(match (command, &state.digest) {
+            (Command::Begin { .. }, None) if state.started_at.is_none() => {
                 vec![Event::Started {
                     attempt: state.attempt,
                 }]
             }
-            Command::Fetched { key, authors } if state.current(&key) => {
+            (Command::Begin { .. }, None) => Vec::new(),
+            (Command::Fetched { authors, .. }, None) => {
                 let mut events = Vec::new();
                 if state.authors != authors {
                     events.push(Event::Fetched { authors });
@@ -354,38 +373,30 @@ impl Decider for Build {
                 }
                 events
             }
-            Command::Advance { key, phase } if state.current(&key) && phase != state.phase => {
+            (Command::Advance { phase, .. }, None) if phase != state.phase => {
                 vec![Event::PhaseReached {
                     attempt: state.attempt,
                     phase,
                 }]
             }
-            Command::Pushed { key, digest } if state.current(&key) => vec![Event::Pushed { digest }],
-            Command::Tagged { key, tags, kept } if state.current(&key) => match state.digest.clone() {
-                Some(digest) => vec![Event::Succeeded {
-                    digest,
+            (Command::Advance { .. }, None) => Vec::new(),
+            (Command::Pushed { digest, .. }, None) => vec![Event::Pushed { digest }],
+            (Command::Tagged { tags, kept, .. }, Some(digest)) => {
+                vec![Event::Succeeded {
+                    digest: digest.clone(),
                     tags,
                     kept_tags: kept,
-                }],
-                None => Vec::new(),
-            },
-            Command::Finished { key, digest, tags } if state.current(&key) => {
+                }]
+            }
+            (Command::Finished { digest, tags, .. }, None) => {
                 vec![Event::Succeeded {
                     digest,
                     tags,
                     kept_tags: Vec::new(),
                 }]
             }
-            Command::Fail {
-                key,
-                reason,
-                log_tail,
-            } if state.current(&key) => vec![Event::Failed { reason, log_tail }],
-            Command::Fault {
-                key,
-                reason,
-                log_tail,
-            } if state.current(&key) => {
+            (Command::Fail { reason, log_tail, .. }, _) => vec![Event::Failed { reason, log_tail }],
+            (Command::Fault { reason, log_tail, .. }, _) => {
                 if state.attempt >= request.limits.attempts {
                     vec![Event::Errored { reason, log_tail }]
                 } else {
@@ -397,11 +408,21 @@ impl Decider for Build {
                     }]
                 }
             }
-            Command::Cancel { reason } => vec![Event::Cancelled {
+            (Command::Cancel { reason }, _) => vec![Event::Cancelled {
                 reason: Reason::new(codes::CANCELLED, reason),
             }],
-            Command::Wake => wake(state, request, now),
-            _ => Vec::new(),
+            (Command::Wake, _) => wake(state, request, now),
+            // Tags of what was not pushed, or an image beside the one that was.
+            (
+                Command::Request(_)
+                | Command::Begin { .. }
+                | Command::Fetched { .. }
+                | Command::Advance { .. }
+                | Command::Pushed { .. }
+                | Command::Tagged { .. }
+                | Command::Finished { .. },
+                _,
+            ) => return Err(Impossible::new(id, state.phase.as_str()).into()),
         })
     }
 

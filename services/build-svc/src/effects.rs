@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_ledger::{EffectRun, Effects, Ledger, Meta, faults};
+use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, faults};
 use slipway_model::{Actor, Digest, Fault, Reason};
 use slipway_telemetry::Service;
 use tracing::Instrument;
@@ -337,12 +337,7 @@ impl Worker {
 
     /// Records how far a step got. The step goes on when it cannot be recorded: its outcome will tell.
     async fn tell(&self, run: &EffectRun<Build>, command: Command) {
-        let meta = Meta::new(self.actor(), run.traceparent);
-        if let Err(error) = self
-            .ledger
-            .execute::<Build>(&run.id, || command.clone(), &meta)
-            .await
-        {
+        if let Err(ExecuteError::Ledger(error)) = run.tell(command, self.actor()).await {
             tracing::warn!(%error, build = %run.id, "progress not recorded");
         }
     }

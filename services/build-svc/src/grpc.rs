@@ -326,6 +326,7 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::NotFound(id) => Self::not_found("build", id),
             Refusal::Exists(id) => Self::exists("build", id),
+            Refusal::Impossible(_) => Self::internal(refusal),
         }
     }
 }

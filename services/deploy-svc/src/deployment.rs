@@ -17,7 +17,7 @@ pub mod v1;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index};
 use slipway_model::{CommitSha, Id, Retry, Timestamp};
 use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
 
@@ -117,6 +117,33 @@ pub enum DeploymentCommand {
     },
     LaneLeft,
     Wake,
+}
+
+impl DeploymentCommand {
+    /// Of the effect or poll that says it.
+    fn key(&self) -> Option<&EffectKey> {
+        match self {
+            Self::Reverting { key, .. }
+            | Self::Reverted { key, .. }
+            | Self::JobEnded { key, .. }
+            | Self::Applied { key, .. }
+            | Self::RolledOut { key }
+            | Self::Checked { key, .. }
+            | Self::Measured { key, .. }
+            | Self::Evidence { key, .. }
+            | Self::Progress { key, .. }
+            | Self::Refused { key, .. }
+            | Self::Stumbled { key, .. }
+            | Self::Told { key, .. }
+            | Self::Stopped { key } => Some(key),
+            Self::Request(_)
+            | Self::Cancel { .. }
+            | Self::Promote { .. }
+            | Self::Abort { .. }
+            | Self::LaneLeft
+            | Self::Wake => None,
+        }
+    }
 }
 
 /// What has happened to a deployment. Their JSON form is pinned by golden files; what has a newer form is read in the old
@@ -252,6 +279,8 @@ pub enum DeploymentRefusal {
     NoSteps(WorkloadKind),
     #[error("its rollout is not under way: the deployment is {0}")]
     NotRollingOut(String),
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
 }
 
 impl Decider for Deployment {
@@ -280,7 +309,7 @@ impl Decider for Deployment {
     fn effects(_: &Id, state: &DeploymentState) -> Vec<(EffectKey, DeploymentEffect)> {
         let mut effects = Vec::new();
         if state.stray.is_some() {
-            effects.push((EffectKey::new("stop", 1), DeploymentEffect::Stop));
+            effects.push((state::stop_key(), DeploymentEffect::Stop));
         }
         if !state.active() {
             // The next one in the lane is not to meet what this one left.

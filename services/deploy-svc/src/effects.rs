@@ -11,7 +11,6 @@ use slipway_ledger::{
     executor::{codes, log_retry},
 };
 use slipway_model::{Actor, Fault, Reason};
-use tracing::debug;
 
 use crate::{
     drive::{self, DriveError},
@@ -141,14 +140,14 @@ impl Effects<Release> for ReleaseEffects {
         };
         let stumbled = matches!(command, ReleaseCommand::Stumbled { .. });
         let meta = Meta::new(actor(), run.traceparent);
-        match drive::execute(&self.ledger, &run.id, command, &meta).await {
+        match drive::execute(&self.ledger, &run.id, command.clone(), &meta).await {
             Ok(release) => {
                 if let Some(retry) = Release::retry(&release.state).filter(|_| stumbled) {
                     log_retry(Release::KIND, &run.id, &retry);
                 }
             }
             Err(TransactError::Aborted(DriveError::Release(ExecuteError::Refused(refusal)))) => {
-                debug!(release = %run.id, %refusal, "came too late");
+                run.refused(&command, &refusal).await;
             }
             Err(error) => {
                 let message = format!("the outcome of {} could not be recorded: {error}", run.key);

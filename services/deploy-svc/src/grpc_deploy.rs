@@ -229,6 +229,7 @@ impl From<DeploymentRefusal> for ApiError {
         match refusal {
             DeploymentRefusal::Unknown(id) => ApiError::not_found("deployment", id),
             DeploymentRefusal::NoSteps(_) => ApiError::precondition("NO_STEPS", refusal),
+            DeploymentRefusal::Impossible(_) => ApiError::internal(refusal),
             DeploymentRefusal::NotRollingOut(_) => ApiError::precondition("NOT_ROLLING_OUT", refusal),
         }
     }

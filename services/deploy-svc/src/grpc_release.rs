@@ -331,6 +331,7 @@ impl From<ReleaseRefusal> for ApiError {
         match refusal {
             ReleaseRefusal::Unknown(id) => Self::not_found("release", id),
             ReleaseRefusal::Exists(id) => Self::exists("release", id),
+            ReleaseRefusal::Impossible(_) => Self::internal(refusal),
         }
     }
 }

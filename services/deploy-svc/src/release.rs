@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use next::Then;
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index};
 use slipway_model::{Actor, Id, Images, Name, Retry, Timestamp, TraceContext};
 pub use state::{
     ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
@@ -212,6 +212,8 @@ pub enum ReleaseRefusal {
     Exists(Id),
     #[error("release {0} does not exist")]
     Unknown(Id),
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
 }
 
 impl Decider for Release {

@@ -6,8 +6,6 @@ mod argo;
 #[macro_use]
 mod cluster;
 
-use std::time::Duration;
-
 use argo::{Git, application, applications, custom, live, merge, sync, value};
 use cluster::{Bench, failed, succeeded};
 use deploy_svc::{
@@ -19,6 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 use slipway_model::{CommitSha, Images};
+use slipway_testbed::{eventually, holds};
 
 cluster_tests! {
     configure: |config| config.argo_cd = Some(local_cluster::ArgoCd::default()),
@@ -464,9 +463,13 @@ async fn a_revert_rolls_back(bench: &Bench) {
             .delete("shop", &DeleteParams::default())
             .await
             .unwrap();
-        while applications(bench).get_opt("shop").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually("the application is gone", async || {
+            holds(
+                applications(bench).get_opt("shop").await.unwrap(),
+                Option::is_none,
+            )
+        })
+        .await;
     }
 }
 
@@ -508,15 +511,15 @@ async fn a_cancelled_sync_is_terminated(bench: &Bench) {
         .until(&id, |state| state.progress.contains("is running: waiting for"))
         .await;
     cancel(bench, &id).await;
-    loop {
+    let live = eventually("the operation ends", async || {
         let live = live(bench, "shop").await;
-        let state = &live["status"]["operationState"];
-        if state["phase"] == "Failed" {
-            assert_eq!(state["message"], "Operation terminated");
-            assert!(live["operation"].is_null());
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds(live, |live| live["status"]["operationState"]["phase"] == "Failed")
+    })
+    .await;
+    assert_eq!(
+        live["status"]["operationState"]["message"],
+        "Operation terminated"
+    );
+    assert!(live["operation"].is_null());
     assert_eq!(stored(bench, "shop").await, None);
 }

@@ -22,12 +22,10 @@ use deploy_svc::{
 };
 use serde_json::{Value, json};
 use slipway_model::{Actor, Image, Images, Name, Timestamp};
-use slipway_testbed::Prometheus;
+use slipway_testbed::{Prometheus, eventually, holds, within};
 use slipway_verdict::analysis::{self, Sample, Verdict};
 use tokio::net::TcpListener;
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Of the scrapes; the page is asked for with the same time limit.
 const SCRAPE: Duration = Duration::from_millis(500);
 
@@ -72,25 +70,15 @@ impl World {
     async fn measure(&self, bake: &Bake) -> Vec<Measurement> {
         let request = request();
         let measured = measure(&self.servers, &request, bake, Timestamp::now());
-        tokio::time::timeout(PATIENCE, measured).await.unwrap()
+        within("it is measured", measured).await
     }
 
     /// Measures again and again until the last measurements are as wanted.
     async fn until(&self, bake: &Bake, wanted: impl Fn(&[Measurement]) -> bool) -> Vec<Measurement> {
-        let mut last = Vec::new();
-        let measured = async {
-            loop {
-                last = self.measure(bake).await;
-                if wanted(&last) {
-                    return;
-                }
-                tokio::time::sleep(SCRAPE / 2).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, measured).await.is_err() {
-            panic!("not as wanted: {last:?}");
-        }
-        last
+        eventually("it is measured as wanted", async || {
+            holds(self.measure(bake).await, |last| wanted(last))
+        })
+        .await
     }
 }
 

@@ -386,14 +386,10 @@ async fn a_changed_file_comes_into_force_and_a_bad_one_does_not() {
     let shutdown = CancellationToken::new();
     let follower = tokio::spawn(store.clone().follow(shutdown.clone()));
     fs::write(&path, GOOD.replace("policy: none", "policy: one-approver")).unwrap();
-    let changed = async {
-        while store.current().hash() == first {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), changed)
-        .await
-        .expect("the new catalog comes into force");
+    slipway_testbed::eventually("the new catalog comes into force", async || {
+        slipway_testbed::holds(store.current().hash().to_owned(), |hash| *hash != first)
+    })
+    .await;
     shutdown.cancel();
     follower.await.unwrap();
 

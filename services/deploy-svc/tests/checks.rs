@@ -25,6 +25,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::{Value, json};
 use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::Name;
+use slipway_testbed::within;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -32,9 +33,6 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster whose API server nobody ever started: checks to URLs have no need of it.
 async fn nowhere() -> Kubernetes {
@@ -74,7 +72,7 @@ async fn run(checker: &Checker, checks: &[Check]) -> Vec<CheckResult> {
     let namespace: Name = "shop".parse().unwrap();
     let cluster = nowhere().await;
     let run = checker.run(&cluster, &namespace, checks);
-    tokio::time::timeout(PATIENCE, run).await.unwrap().unwrap()
+    within("the checks end", run).await.unwrap()
 }
 
 async fn one(kind: Value) -> CheckResult {
@@ -619,10 +617,8 @@ async fn who_stops_asking_closes_the_connection() {
     ] {
         let waiting = check("it", kind);
         let checks = tokio::spawn(async move { run(&checker(&["127.0.0.1"]), &[waiting]).await });
-        let next = tokio::time::timeout(PATIENCE, tell.recv());
-        assert_eq!(next.await.unwrap(), Some("asked"));
+        assert_eq!(within("it is asked", tell.recv()).await, Some("asked"));
         checks.abort();
-        let next = tokio::time::timeout(PATIENCE, tell.recv());
-        assert_eq!(next.await.unwrap(), Some("gone"));
+        assert_eq!(within("it is gone", tell.recv()).await, Some("gone"));
     }
 }

@@ -21,6 +21,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use slipway_kubernetes::{evidence, proxy::Get};
+use slipway_testbed::{eventually, holds};
 use slipway_verdict::evidence::PodEvidence;
 
 cluster_tests! {
@@ -62,16 +63,6 @@ async fn create(bench: &Bench, object: Value) -> DynamicObject {
     api.create(&PostParams::default(), &object).await.unwrap()
 }
 
-/// Asks again until there is an answer. The harness bounds the wait.
-async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
-    loop {
-        if let Some(found) = ask().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 fn target(bench: &Bench, kind: WorkloadKind) -> Target {
     bench.request_of(kind, &bench.a, 1).target
 }
@@ -88,9 +79,8 @@ async fn evidence_of(
     kind: WorkloadKind,
     wanted: impl Fn(&PodEvidence) -> bool,
 ) -> Vec<PodEvidence> {
-    until(async || {
-        let found = collect(bench, kind).await;
-        found.iter().any(&wanted).then_some(found)
+    eventually("there is evidence as wanted", async || {
+        holds(collect(bench, kind).await, |found| found.iter().any(&wanted))
     })
     .await
 }
@@ -286,14 +276,9 @@ async fn a_quota_that_is_used_up(bench: &Bench) {
     });
     create(bench, quota).await;
     let quotas = api(bench, "v1", "ResourceQuota");
-    until(async || {
-        quotas
-            .get("none")
-            .await
-            .unwrap()
-            .data
-            .pointer("/status/hard/pods")
-            .cloned()
+    eventually("the quota is in force", async || {
+        let quota = quotas.get("none").await.unwrap();
+        holds(quota, |quota| quota.data.pointer("/status/hard/pods").is_some())
     })
     .await;
     for kind in [
@@ -351,10 +336,9 @@ async fn a_job_that_failed(bench: &Bench) {
             .await
             .unwrap()
     };
-    let found = until(async || {
-        let found = of_job().await;
-        let failed = |one: &PodEvidence| one.state.contains("BackoffLimitExceeded");
-        found.iter().any(failed).then_some(found)
+    let failed = |one: &PodEvidence| one.state.contains("BackoffLimitExceeded");
+    let found = eventually("the Job has failed", async || {
+        holds(of_job().await, |found| found.iter().any(failed))
     })
     .await;
     let pod = &found[0];

@@ -1,18 +1,12 @@
-//! The stored form of the events of releases and lanes. A file that differs breaks what is stored already: add a field
-//! with a default instead. `SLIPWAY_BLESS=1` writes files that are missing.
+//! The stored form of the events of releases and lanes.
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 use deploy_svc::{
     catalog::Catalog,
-    lane::LaneEvent,
+    lane::{Lane, LaneEvent},
     plan::{Plan, Wanted},
     release::{
         Advance, ChangeMade, Facts, Release, ReleaseEvent, ReleaseState, ReleaseStatus, Request, StepKind,
@@ -20,9 +14,9 @@ use deploy_svc::{
     },
 };
 use pretty_assertions::assert_eq;
-use serde::{Serialize, de::DeserializeOwned};
 use slipway_ledger::Decider;
 use slipway_model::{Actor, Authentication, Id, Image, Images, Principal, Reason, Timestamp};
+use slipway_testbed::golden;
 
 const CATALOG: &str = r"
 environments: [dev]
@@ -87,22 +81,6 @@ fn images() -> Images {
         digest: format!("sha256:{}", "b".repeat(64)).parse().unwrap(),
         tags: vec!["1a2b3c4".parse().unwrap()],
     })
-}
-
-fn golden(kind: &str, name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{kind}/{name}.json"))
-}
-
-fn check<E: Serialize + DeserializeOwned + Debug + PartialEq>(kind: &str, name: &str, event: &E) {
-    let path = golden(kind, name);
-    let json = serde_json::to_value(event).unwrap();
-    if !path.exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
-        fs::write(&path, serde_json::to_string_pretty(&json).unwrap() + "\n").unwrap();
-    }
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(json, golden, "{}", path.display());
-    assert_eq!(&serde_json::from_value::<E>(golden).unwrap(), event);
 }
 
 #[test]
@@ -183,7 +161,7 @@ fn events_of_releases_keep_their_json_form() {
         images: images(),
         authors: vec!["alice@example.com".to_owned()],
     };
-    for (name, event) in [
+    let events = [
         ("requested.v2", ReleaseEvent::Requested(Box::new(request))),
         ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
         ("requested_ordered.v2", ReleaseEvent::Requested(Box::new(ordered))),
@@ -245,16 +223,26 @@ fn events_of_releases_keep_their_json_form() {
         ("advanced_to_the_end.v2", advance(Facts::None, failed)),
         ("advanced_to_prepare.v2", advance(Facts::None, prepare)),
         ("advanced_skipped.v2", skipped),
-    ] {
-        check("release", name, &event);
-    }
+    ];
+    let old = [
+        "requested",
+        "requested_full",
+        "stop_cancelled",
+        "stop_superseded",
+        "stop_deadline",
+        "advanced",
+        "advanced_built",
+        "advanced_lane",
+        "advanced_changed",
+        "advanced_to_the_end",
+        "advanced_to_prepare",
+        "advanced_skipped",
+    ];
+    golden::<Release>(&events, &old);
 }
 
 fn recorded(name: &str) -> (serde_json::Value, ReleaseEvent) {
-    let path = golden("release", name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    (json.clone(), serde_json::from_value(json).unwrap())
+    slipway_testbed::recorded::<Release>(name)
 }
 
 /// What was recorded before actors were chains is the same event.
@@ -333,7 +321,7 @@ fn events_of_the_first_form_come_to_the_same() {
 #[test]
 fn events_of_lanes_keep_their_json_form() {
     let release = id("rel-1");
-    for (name, event) in [
+    let events = [
         (
             "entered",
             LaneEvent::Entered {
@@ -387,7 +375,6 @@ fn events_of_lanes_keep_their_json_form() {
                 through: true,
             },
         ),
-    ] {
-        check("lane", name, &event);
-    }
+    ];
+    golden::<Lane>(&events, &[]);
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
-use slipway_ledger::{Decider, EffectKey, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index};
 use slipway_model::{
     Actor, BranchName, CommitSha, Digest, Id, Images, Name, Retry, Timestamp, TraceContext,
 };
@@ -325,6 +325,8 @@ pub enum Refusal {
     Unknown(Id),
     #[error("change {0} exists already")]
     Exists(Id),
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
 }
 
 /// The kind `change`.
@@ -362,8 +364,14 @@ impl Decider for Change {
             Command::Request { .. } => return Err(Refusal::Exists(id.clone())),
             Command::Cancel { .. } if state.cancel.is_some() => return Ok(Vec::new()),
             Command::Cancel { reason } => Event::CancelRequested { reason },
+            Command::Settle(_) if state.by_pull_request() => {
+                return Err(Impossible::new(id, "it goes by a pull request").into());
+            }
             Command::Settle(outcome) => state.ending(outcome),
-            Command::PullRequest(news) => return Ok(pull_request::decide(state, news, now)),
+            Command::PullRequest(_) if !state.by_pull_request() => {
+                return Err(Impossible::new(id, "it is pushed by its branch's owner").into());
+            }
+            Command::PullRequest(news) => return Ok(pull_request::decide(id, state, news, now)?),
             Command::Tick => return Ok(pull_request::tick(state, now)),
         };
         Ok(vec![event])

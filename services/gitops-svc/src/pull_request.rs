@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_edit::Difference;
-use slipway_ledger::EffectKey;
+use slipway_ledger::{EffectKey, Impossible};
 use slipway_model::{BranchName, CommitSha, Id, Name, Retry, Timestamp};
 
 use crate::{
@@ -193,9 +193,18 @@ pub enum News {
     },
 }
 
-/// What follows from news of a change that has not ended.
-pub(crate) fn decide(state: &State, news: News, now: Timestamp) -> Vec<Event> {
-    match news {
+/// What follows from news of a change that has not ended. News do not name their try: those of an earlier stage come to
+/// nothing, those of one that was not reached are impossible.
+pub(crate) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Result<Vec<Event>, Impossible> {
+    Ok(match news {
+        News::Revised { .. } | News::Noted(_) | News::Closed { .. } | News::Merged { .. }
+            if state.stage == Stage::Propose =>
+        {
+            return Err(Impossible::new(id, "its pull request is not open yet"));
+        }
+        News::Withdrawn if state.stage != Stage::Withdraw => {
+            return Err(Impossible::new(id, "nobody withdraws it"));
+        }
         News::Opened { .. } if state.stage != Stage::Propose => Vec::new(),
         News::Opened {
             number,
@@ -248,7 +257,6 @@ pub(crate) fn decide(state: &State, news: News, now: Timestamp) -> Vec<Event> {
         // While it is withdrawn, it is closed by us.
         News::Closed { .. } if state.stage != Stage::Follow => Vec::new(),
         News::Closed { by, outcome } => vec![Event::PullRequestClosed { by }, state.ending(outcome)],
-        News::Withdrawn if state.stage != Stage::Withdraw => Vec::new(),
         News::Withdrawn => {
             let closed = state
                 .pull_request
@@ -289,7 +297,7 @@ pub(crate) fn decide(state: &State, news: News, now: Timestamp) -> Vec<Event> {
             let retry_at = (now + wait).max(not_before.unwrap_or(now));
             vec![Event::Postponed { reason, retry_at }]
         }
-    }
+    })
 }
 
 fn too_late(state: &State) -> Reason {
@@ -315,13 +323,19 @@ pub(crate) fn tick(state: &State, now: Timestamp) -> Vec<Event> {
     if !state.by_pull_request() {
         return Vec::new();
     }
-    if !state.expired && state.deadline.is_some_and(|deadline| deadline <= now) {
-        return vec![Event::Expired];
+    let late = !state.expired && state.deadline.is_some_and(|deadline| deadline <= now);
+    let mut after = state.clone();
+    let mut events = Vec::new();
+    if late {
+        after.expired = true;
+        withdraw(&mut after);
+        events.push(Event::Expired);
     }
-    match state.retry_at {
-        Some(at) if at <= now => vec![Event::Resumed],
-        _ => Vec::new(),
+    // Both may be due at once, and the earlier of them must not stay so.
+    if after.retry_at.is_some_and(|at| at <= now) {
+        events.push(Event::Resumed);
     }
+    events
 }
 
 /// When the next [`tick`] means something.

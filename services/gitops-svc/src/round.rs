@@ -436,10 +436,15 @@ impl Round<'_> {
             .ledger
             .transact(&meta, move |tx| async move {
                 for (id, outcome) in outcomes {
-                    // What is final already stays as it is, so nothing can be refused.
+                    // What is final already stays as it is, so whatever is refused is a defect.
                     tx.decide::<Change>(id, change::Command::Settle(outcome.clone()))
                         .await
-                        .map_err(|error| SettleError::Ledger(error.to_string()))?;
+                        .map_err(|error| {
+                            if let ExecuteError::Refused(refusal) = &error {
+                                tracing::error!(kind = "change", %id, command = ?outcome, %refusal, "an impossible command");
+                            }
+                            SettleError::Ledger(error.to_string())
+                        })?;
                 }
                 let command = match postponed {
                     None => branch::Command::Settle {

@@ -65,13 +65,14 @@ async fn crash(fault: (&str, &str), raced: bool) -> usize {
     let process = world.spawn(port, None);
     let mut client = world::client(&process.url, "alice-token");
     for (service, request) in SERVICES.iter().zip(&requests) {
-        let change = loop {
+        let change = slipway_testbed::eventually("the service is back", async || {
             match client.apply_change(request.clone()).await {
-                Ok(answer) => break answer.into_inner().change.unwrap(),
-                Err(error) => assert_eq!(error.code(), tonic::Code::Unavailable, "{error}"),
+                Ok(answer) => Ok(answer.into_inner().change.unwrap()),
+                Err(error) if error.code() == tonic::Code::Unavailable => Err(error),
+                Err(error) => panic!("{error}"),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        })
+        .await;
         let change = finished(&mut client, &change.id).await;
         assert_status(&change, Status::Pushed);
         assert!(!change.no_op, "{what}");

@@ -7,6 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use slipway_events::{Bus, BusConfig, CancellationToken, Envelope, Handler};
 use slipway_model::{Fault, Timestamp};
+use slipway_testbed::{eventually, holds, within};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Short times, so that claims and retries come soon; the handler's timeout long, so that only its own test sees it.
@@ -81,7 +82,7 @@ impl Running {
 
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
-        within(self.task).await.unwrap();
+        within("the consumer ends", self.task).await.unwrap();
     }
 
     pub(crate) async fn kill(self) {
@@ -94,7 +95,9 @@ pub(crate) struct Seen(mpsc::UnboundedReceiver<Envelope>);
 
 impl Seen {
     pub(crate) async fn next(&mut self) -> Envelope {
-        within(self.0.recv()).await.expect("the handler is gone")
+        within("something is handled", self.0.recv())
+            .await
+            .expect("the handler is gone")
     }
 
     pub(crate) async fn take(&mut self, count: usize) -> Vec<Envelope> {
@@ -148,19 +151,11 @@ where
     }
 }
 
-/// Fails a test that hangs.
-pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .expect("nothing happened for 30 s")
-}
-
-/// Asks again until it is so.
-pub(crate) async fn until(mut ask: impl AsyncFnMut() -> bool) {
-    within(async {
-        while !ask().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+/// Waits until so many letters are dead.
+pub(crate) async fn dead(bus: &Arc<dyn Bus>, count: usize) {
+    eventually("letters are dead", async || {
+        let dead = bus.dead_letters(10).await.unwrap();
+        holds(dead, |dead| dead.len() >= count)
     })
     .await;
 }

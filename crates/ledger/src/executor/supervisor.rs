@@ -13,7 +13,7 @@ use slipway_model::{Reason, Timestamp, TraceContext};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, EffectRun, Effects, Held, codes, log_retry};
+use super::{Core, EffectRun, Effects, Held, codes, log_retry, refused};
 use crate::{
     Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, ledger::Outcome,
     read::Read, types::Key,
@@ -354,7 +354,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                     actor: self.handler.actor(),
                     traceparent,
                 };
-                match self.decide(command, &meta, polled).await {
+                match self.decide(&command, &meta, polled).await {
                     Ok(Outcome::Done {
                         appended: true,
                         snapshot,
@@ -372,11 +372,21 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                     Ok(Outcome::Done { snapshot, .. }) => {
                         (!poll && !cancelled && self.wants(&work, &snapshot.state)).then(|| {
                             let message = "its outcome changed nothing and it is still wanted";
+                            refused(&self.key.kind, &self.key.id, &work, &command, &message, false);
                             Reason::new(codes::NO_OUTCOME, message)
                         })
                     }
                     Ok(Outcome::RequestTaken) => None,
                     Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
+                    Err(ExecuteError::Refused(refusal)) => {
+                        let now = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                        let stale = !now.is_some_and(|now| self.wants(&work, &now.state::<D>()));
+                        refused(&self.key.kind, &self.key.id, &work, &command, &refusal, stale);
+                        (!stale).then(|| {
+                            let message = format!("its outcome was refused: {refusal}");
+                            Reason::new(codes::OUTCOME_REFUSED, message)
+                        })
+                    }
                     Err(error) => {
                         let message = format!("its outcome was refused: {error}");
                         Some(Reason::new(codes::OUTCOME_REFUSED, message))
@@ -403,12 +413,12 @@ impl<'a, D: Decider> Supervisor<'a, D> {
     /// Carries out the command; while the database is away, for as long as the lease lasts.
     async fn decide(
         &self,
-        command: D::Command,
+        command: &D::Command,
         meta: &Meta,
         polled: Option<Timestamp>,
     ) -> Result<Outcome<D>, ExecuteError<D::Refusal>> {
         let since = Instant::now();
-        let mut command_fn = move || command.clone();
+        let mut command_fn = || command.clone();
         loop {
             let result = self
                 .core
@@ -438,7 +448,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             actor: self.handler.actor(),
             traceparent: None,
         };
-        let reason = match self.decide(command, &meta, None).await {
+        let reason = match self.decide(&command, &meta, None).await {
             // Moved, by this or by somebody else.
             Ok(Outcome::Done { snapshot, .. }) if D::wake_at(&snapshot.state) != due => return Ok(()),
             Ok(_) => Reason::new(codes::TIMER_STUCK, "the timer fired and wake_at did not move"),
@@ -448,6 +458,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                 Reason::new(codes::OUTCOME_REFUSED, message)
             }
         };
+        tracing::error!(kind = %self.key.kind, id = %self.key.id, ?command, reason = %reason.message, "a timer failed");
         self.failed.insert(Work::Wake, reason);
         Ok(())
     }

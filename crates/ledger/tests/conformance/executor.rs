@@ -11,11 +11,12 @@ use std::{
 use pretty_assertions::assert_eq;
 use slipway_ledger::{Inspected, Ledger, LedgerError, ListFilter, Page, executor::codes};
 use slipway_model::{Reason, Timestamp};
+use slipway_testbed::{eventually, holds};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Command, Database, Event, Hands, Job, eventually, executor, id, meta, record, start, started, until,
+    Command, Database, Event, Hands, Job, errors_about, executor, id, meta, record, start, started, until,
 };
 
 conformance! {
@@ -32,6 +33,7 @@ conformance! {
     what_is_tried_again_says_so,
     what_is_parked_is_listed_by_pages,
     what_is_refused_or_says_nothing_is_parked,
+    an_impossible_command_is_an_error_in_the_log_and_a_stale_one_is_not,
     a_stopping_replica_hands_over,
 }
 
@@ -201,7 +203,10 @@ async fn a_result_of_an_old_attempt_changes_nothing(database: Database) {
     });
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
-    eventually("the first attempt runs", async || hands.count() == 1).await;
+    eventually("the first attempt runs", async || {
+        holds(hands.count(), |seen| *seen == 1)
+    })
+    .await;
     record(&ledger, &id("one"), vec![started("build", 2)]).await;
     let state = until(&ledger, &id("one"), |state| state.steps.is_empty()).await;
     assert_eq!(state.finished, ["build#2"]);
@@ -227,16 +232,19 @@ async fn a_vanished_effect_is_cancelled_from_afar(database: Database) {
     });
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![started("build", 1), started("scan", 1)]).await;
-    eventually("both effects run", async || hands.count() == 2).await;
+    eventually("both effects run", async || {
+        holds(hands.count(), |seen| *seen == 2)
+    })
+    .await;
     // By a replica that runs nothing; the other effect goes on.
     record(&other, &id("one"), vec![Event::Stopped { step: "build".into() }]).await;
     eventually("the build is cancelled", async || {
-        cancelled.load(Ordering::SeqCst) == 1
+        holds(cancelled.load(Ordering::SeqCst), |seen| *seen == 1)
     })
     .await;
     record(&ledger, &id("one"), vec![Event::Stopped { step: "scan".into() }]).await;
     eventually("the scan is cancelled", async || {
-        cancelled.load(Ordering::SeqCst) == 2
+        holds(cancelled.load(Ordering::SeqCst), |seen| *seen == 2)
     })
     .await;
     stop.cancel();
@@ -307,7 +315,7 @@ async fn what_panics_is_parked_and_resumed(database: Database) {
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     record(&ledger, &id("two"), vec![Event::Added { amount: 1 }]).await;
     let before = ledger.now();
-    eventually("it is parked", async || !parked(&ledger).await.is_empty()).await;
+    eventually("it is parked", async || holds(parked(&ledger).await, |list| !list.is_empty())).await;
     let list = parked(&ledger).await;
     assert_eq!(
         (list.len(), &list[0].id, list[0].kind.as_str()),
@@ -377,7 +385,7 @@ async fn what_is_tried_again_says_so(database: Database) {
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     eventually("it was tried three times", async || {
         let job = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
-        job.retry.is_some_and(|retry| retry.attempt >= 3)
+        holds(job.retry, |retry| retry.as_ref().is_some_and(|retry| retry.attempt >= 3))
     })
     .await;
     // Lists show it too.
@@ -413,7 +421,7 @@ async fn what_is_parked_is_listed_by_pages(database: Database) {
         let events = vec![Event::Labelled { service, labels }, started("build", 1)];
         record(&ledger, &id(&format!("job-{n}")), events).await;
     }
-    eventually("all are parked", async || parked(&ledger).await.len() == 5).await;
+    eventually("all are parked", async || holds(parked(&ledger).await, |list| list.len() == 5)).await;
     stop.cancel();
     running.drain().await;
     let all = parked(&ledger).await;
@@ -478,7 +486,7 @@ async fn what_is_refused_or_says_nothing_is_parked(database: Database) {
         .spawn(stop.clone());
     record(&ledger, &id("a"), vec![started("refused", 1)]).await;
     record(&ledger, &id("b"), vec![started("silent", 1)]).await;
-    eventually("both are parked", async || parked(&ledger).await.len() == 2).await;
+    eventually("both are parked", async || holds(parked(&ledger).await, |list| list.len() == 2)).await;
     let mut errors: Vec<Reason> = parked(&ledger)
         .await
         .into_iter()
@@ -507,6 +515,73 @@ async fn what_is_refused_or_says_nothing_is_parked(database: Database) {
     running.drain().await;
 }
 
+/// Neither a word too early or of another step, nor an outcome that changes nothing, gets lost; what comes too late may.
+async fn an_impossible_command_is_an_error_in_the_log_and_a_stale_one_is_not(database: Database) {
+    let ledger = database.open().await;
+    let hands = Hands::new(|run| async move {
+        match run.key.step.as_str() {
+            "silent" => Some(Command::See(0)),
+            "early" => {
+                let told = run
+                    .tell(Command::Take(1_000_000), slipway_model::Actor::system("test"))
+                    .await;
+                assert!(told.is_err());
+                Some(Command::Finish(run.key))
+            }
+            // Only the second attempt is wanted by the time that the first one has its say.
+            "stale" if run.key.attempt == 1 => {
+                run.cancelled.cancelled().await;
+                let told = run
+                    .tell(Command::Refuse, slipway_model::Actor::system("test"))
+                    .await;
+                assert!(told.is_err());
+                Some(Command::Refuse)
+            }
+            "stale" => Some(Command::Finish(run.key)),
+            _ => Some(Command::Refuse),
+        }
+    });
+    let stop = CancellationToken::new();
+    let running = executor(&ledger)
+        .max_claims(2)
+        .register::<Job>(Arc::clone(&hands) as _)
+        .spawn(stop.clone());
+    // Ids of their own: all tests share one log.
+    let unique = |name: &str| id(&format!("{name}-{}", fastrand::u64(..)));
+    let [refused, silent, early, stale] = ["refused", "silent", "early", "stale"].map(unique);
+    for (id, step) in [(&refused, "refused"), (&silent, "silent"), (&early, "early")] {
+        record(&ledger, id, vec![started(step, 1)]).await;
+    }
+    let before = hands.count();
+    record(&ledger, &stale, vec![started("stale", 1)]).await;
+    eventually("the first attempt runs", async || {
+        holds(hands.count(), |seen| *seen > before)
+    })
+    .await;
+    record(&ledger, &stale, vec![started("stale", 2)]).await;
+    let state = until(&ledger, &stale, |state| state.steps.is_empty()).await;
+    assert_eq!(state.finished, ["stale#2"]);
+    until(&ledger, &early, |state| state.steps.is_empty()).await;
+    eventually("both are set aside", async || {
+        holds(ledger.set_aside_list().await.unwrap(), |list| list.len() == 2)
+    })
+    .await;
+    stop.cancel();
+    running.drain().await;
+    for (id, step, command, why) in [
+        (&refused, "refused#1", "Refuse", "no"),
+        (&silent, "silent#1", "See(0)", "its outcome changed nothing"),
+        (&early, "early#1", "Take(1000000)", "not enough"),
+    ] {
+        let errors = errors_about(id);
+        assert!(!errors.is_empty(), "{id}");
+        for part in ["an impossible command", "kind=job", step, command, why] {
+            assert!(errors[0].contains(part), "{part:?} in {errors:?}");
+        }
+    }
+    assert_eq!(errors_about(&stale), [""; 0]);
+}
+
 async fn a_stopping_replica_hands_over(database: Database) {
     let (ledger, other) = (database.open().await, database.open().await);
     let leaving = Hands::slow();
@@ -518,7 +593,10 @@ async fn a_stopping_replica_hands_over(database: Database) {
         .register::<Job>(Arc::clone(&leaving) as _)
         .spawn(stop.clone());
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
-    eventually("the effect runs", async || leaving.count() == 1).await;
+    eventually("the effect runs", async || {
+        holds(leaving.count(), |seen| *seen == 1)
+    })
+    .await;
     let staying = Hands::quick();
     let (running_too, stop_too) = start(&other, &staying);
     stop.cancel();

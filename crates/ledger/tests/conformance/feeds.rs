@@ -5,8 +5,9 @@ use std::{pin::pin, time::Duration};
 use futures::{Stream, StreamExt as _};
 use pretty_assertions::assert_eq;
 use slipway_ledger::{FeedFilter, FeedItem, Ledger, LedgerError};
+use slipway_testbed::within;
 
-use crate::support::{Command, Database, Event, Job, PATIENCE, id, meta, record};
+use crate::support::{Command, Database, Event, Job, id, meta, record};
 
 conformance! {
     a_watch_sees_what_other_replicas_write,
@@ -21,9 +22,7 @@ conformance! {
 
 /// The next item, or a failure instead of a hang.
 async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> Option<T> {
-    tokio::time::timeout(PATIENCE, stream.next())
-        .await
-        .expect("nothing came")
+    within("something comes", stream.next()).await
 }
 
 fn added(amount: i64) -> Vec<Event> {
@@ -73,9 +72,7 @@ async fn take(ledger: &Ledger, cursor: &str, filter: FeedFilter, count: usize) -
         .take(count)
         .map(Result::unwrap)
         .collect::<Vec<_>>();
-    tokio::time::timeout(PATIENCE, feed)
-        .await
-        .expect("the feed is short")
+    within("the feed has all of them", feed).await
 }
 
 async fn the_feed_is_whole_and_resumable(database: Database) {
@@ -190,20 +187,14 @@ async fn commits_are_told(database: Database) {
         .execute::<Job>(&id("far"), || Command::Add(1), &meta())
         .await
         .unwrap();
-    let far = tokio::time::timeout(PATIENCE, commits.recv())
-        .await
-        .unwrap()
-        .unwrap();
+    let far = within("the commit is told", commits.recv()).await.unwrap();
     assert_eq!((&*far.kind, far.id, far.seq), ("job", id("far"), 1));
     ledger
         .execute::<Job>(&id("near"), || Command::Add(1), &meta())
         .await
         .unwrap();
     loop {
-        let near = tokio::time::timeout(PATIENCE, commits.recv())
-            .await
-            .unwrap()
-            .unwrap();
+        let near = within("the commit is told", commits.recv()).await.unwrap();
         if near.id == id("near") {
             break;
         }

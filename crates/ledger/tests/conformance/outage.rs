@@ -7,8 +7,9 @@ use std::sync::{
 
 use pretty_assertions::assert_eq;
 use slipway_ledger::{ExecuteError, Ledger, LedgerConfig};
+use slipway_testbed::{eventually, holds};
 
-use crate::support::{Command, Hands, Job, eventually, id, meta, record, start, started, until};
+use crate::support::{Command, Hands, Job, id, meta, record, start, started, until};
 
 /// Every append that was answered is there once; one whose answer was lost is there once or not at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,12 +38,15 @@ async fn what_was_answered_survives_a_crash_of_the_database() {
         .collect();
     for _ in 0..3 {
         let before = total.load(Ordering::SeqCst);
-        eventually("they write", async || total.load(Ordering::SeqCst) > before + 50).await;
+        eventually("they write", async || {
+            holds(total.load(Ordering::SeqCst), |seen| *seen > before + 50)
+        })
+        .await;
         server.restart().await.unwrap();
     }
     let before = total.load(Ordering::SeqCst);
     eventually("they write again", async || {
-        total.load(Ordering::SeqCst) > before + 50
+        holds(total.load(Ordering::SeqCst), |seen| *seen > before + 50)
     })
     .await;
     done.store(true, Ordering::SeqCst);

@@ -11,11 +11,10 @@ use std::{
 use futures::StreamExt as _;
 use pretty_assertions::assert_eq;
 use slipway_model::Reason;
+use slipway_testbed::{eventually, holds};
 use tokio::sync::Semaphore;
 
-use crate::support::{
-    Command, Database, Event, Hands, Job, eventually, executor, id, record, start, started, until,
-};
+use crate::support::{Command, Database, Event, Hands, Job, executor, id, record, start, started, until};
 
 conformance! {
     polls_run_until_they_learn_something,
@@ -51,7 +50,10 @@ async fn polls_run_until_they_learn_something(database: Database) {
     let hands = looking(&far);
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![Event::Polling { millis: 20 }]).await;
-    eventually("it polls again and again", async || hands.count() >= 3).await;
+    eventually("it polls again and again", async || {
+        holds(hands.count(), |seen| *seen >= 3)
+    })
+    .await;
     assert_eq!(
         ledger.get::<Job>(&id("one")).await.unwrap().unwrap().seq,
         1,
@@ -60,7 +62,10 @@ async fn polls_run_until_they_learn_something(database: Database) {
     far.store(7, Ordering::SeqCst);
     until(&ledger, &id("one"), |state| state.seen == 7).await;
     let polled = hands.count();
-    eventually("it polls on", async || hands.count() > polled + 1).await;
+    eventually("it polls on", async || {
+        holds(hands.count(), |seen| *seen > polled + 1)
+    })
+    .await;
     record(&ledger, &id("one"), vec![Event::Polling { millis: 0 }]).await;
     stop.cancel();
     running.drain().await;
@@ -160,7 +165,7 @@ async fn a_hint_during_a_poll_polls_again(database: Database) {
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![Event::Polling { millis: NEVER }]).await;
     ledger.hint("job", &id("one")).await.unwrap();
-    eventually("it polls", async || hands.count() == 1).await;
+    eventually("it polls", async || holds(hands.count(), |seen| *seen == 1)).await;
     far.store(9, Ordering::SeqCst);
     ledger.hint("job", &id("one")).await.unwrap();
     gate.add_permits(10);
@@ -179,7 +184,7 @@ async fn a_hint_during_a_poll_that_learns_something(database: Database) {
     for value in [9, 27, 81] {
         let before = hands.count();
         ledger.hint("job", &id("one")).await.unwrap();
-        eventually("it polls", async || hands.count() > before).await;
+        eventually("it polls", async || holds(hands.count(), |seen| *seen > before)).await;
         far.store(value, Ordering::SeqCst);
         ledger.hint("job", &id("one")).await.unwrap();
         gate.add_permits(2);
@@ -201,7 +206,7 @@ async fn a_hint_at_another_replica_is_not_lost(database: Database) {
 
     // Held elsewhere, in a poll that has looked already.
     ledger.hint("job", &id("one")).await.unwrap();
-    eventually("it polls", async || hands.count() == 2).await;
+    eventually("it polls", async || holds(hands.count(), |seen| *seen == 2)).await;
     far.store(2, Ordering::SeqCst);
     silent.hint("job", &id("one")).await.unwrap();
     gate.add_permits(10);

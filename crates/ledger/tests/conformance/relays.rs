@@ -8,9 +8,10 @@ use std::{
 use async_trait::async_trait;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{Relay, RelayConfig, Sink, SinkError, StoredEvent};
+use slipway_testbed::{eventually, holds};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Database, Event, eventually, id, record};
+use crate::support::{Database, Event, id, record};
 
 conformance! {
     everything_is_published_once_and_in_order,
@@ -82,7 +83,10 @@ async fn everything_is_published_once_and_in_order(database: Database) {
     for n in 0..60 {
         record(&replicas[n % 2], &id("one"), vec![Event::Added { amount: 1 }]).await;
     }
-    eventually("all is published", async || sink.seqs().len() >= 60).await;
+    eventually("all is published", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 60)
+    })
+    .await;
     stop.cancel();
     for relay in relays {
         relay.drain().await;
@@ -98,7 +102,10 @@ async fn everything_is_published_once_and_in_order(database: Database) {
         config(),
         stop.clone(),
     );
-    eventually("the rest is published", async || sink.seqs().len() >= 61).await;
+    eventually("the rest is published", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 61)
+    })
+    .await;
     stop.cancel();
     relay.drain().await;
     assert_eq!(sink.seqs(), (1..=61).collect::<Vec<_>>());
@@ -113,7 +120,10 @@ async fn a_failing_sink_gets_it_again(database: Database) {
     }
     let stop = CancellationToken::new();
     let relay = Relay::spawn(ledger.clone(), Arc::clone(&sink) as _, config(), stop.clone());
-    eventually("all is published", async || sink.seqs().len() >= 10).await;
+    eventually("all is published", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 10)
+    })
+    .await;
     stop.cancel();
     relay.drain().await;
     assert_eq!(sink.seqs(), (1..=10).collect::<Vec<_>>());
@@ -127,7 +137,10 @@ async fn what_the_sink_lost_is_published_again(database: Database) {
     }
     let stop = CancellationToken::new();
     let relay = Relay::spawn(ledger.clone(), Arc::clone(&sink) as _, config(), stop.clone());
-    eventually("all is published", async || sink.seqs().len() >= 10).await;
+    eventually("all is published", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 10)
+    })
+    .await;
 
     // Emptied while nothing happens.
     {
@@ -135,7 +148,10 @@ async fn what_the_sink_lost_is_published_again(database: Database) {
         entries.events.clear();
         entries.last = None;
     }
-    eventually("all is published again", async || sink.seqs().len() >= 10).await;
+    eventually("all is published again", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 10)
+    })
+    .await;
     assert_eq!(sink.seqs(), (1..=10).collect::<Vec<_>>());
 
     // Restored from an older snapshot while the relay is away.
@@ -149,7 +165,10 @@ async fn what_the_sink_lost_is_published_again(database: Database) {
     record(&ledger, &id("one"), vec![Event::Added { amount: 1 }]).await;
     let stop = CancellationToken::new();
     let relay = Relay::spawn(ledger, Arc::clone(&sink) as _, config(), stop.clone());
-    eventually("the window is published again", async || sink.seqs().len() >= 15).await;
+    eventually("the window is published again", async || {
+        holds(sink.seqs().len(), |seen| *seen >= 15)
+    })
+    .await;
     stop.cancel();
     relay.drain().await;
     assert_eq!(sink.seqs()[4..], (1..=11).collect::<Vec<_>>());

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{self, Write as _},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,10 +18,8 @@ use slipway_ledger::{
     LedgerConfig, Meta,
 };
 use slipway_model::{Actor, Authentication, Id, Principal, Reason, Timestamp};
+use slipway_testbed::within;
 use tokio_util::sync::CancellationToken;
-
-/// Longer than anything here takes, unless it hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One empty database.
 pub(crate) struct Database {
@@ -320,6 +319,7 @@ impl Effects<Job> for Hands {
 
 /// An executor with short leases and pauses.
 pub(crate) fn executor(ledger: &Ledger) -> ExecutorBuilder {
+    listen();
     Executor::builder(ledger.clone())
         .lease(Duration::from_secs(3))
         .backoff(Duration::from_millis(20), Duration::from_millis(50))
@@ -333,6 +333,63 @@ pub(crate) fn start(ledger: &Ledger, hands: &Arc<Hands>) -> (ExecutorHandle, Can
             .spawn(stop.clone()),
         stop,
     )
+}
+
+/// What is logged as an error, by all tests of this process.
+static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Collects errors, each as its message and fields.
+struct Errors;
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR && metadata.is_event()
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Words(String);
+        impl tracing::field::Visit for Words {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                let _ = write!(self.0, "{field}={value:?} ");
+            }
+
+            fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+                let _ = write!(self.0, "{field}={value} ");
+            }
+        }
+        let mut words = Words(String::new());
+        event.record(&mut words);
+        ERRORS.lock().unwrap().push(words.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The errors that are logged about an id, in their order.
+pub(crate) fn errors_about(id: &Id) -> Vec<String> {
+    let about = format!("id={id} ");
+    let errors = ERRORS.lock().unwrap();
+    errors
+        .iter()
+        .filter(|error| error.contains(&about))
+        .cloned()
+        .collect()
+}
+
+/// Collects what is logged from now on.
+fn listen() {
+    static LISTENS: std::sync::Once = std::sync::Once::new();
+    LISTENS.call_once(|| tracing::subscriber::set_global_default(Errors).unwrap());
 }
 
 pub(crate) fn id(text: &str) -> Id {
@@ -373,20 +430,5 @@ pub(crate) async fn until(ledger: &Ledger, id: &Id, wanted: impl Fn(&State) -> b
         }
         panic!("the watch ended");
     };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .expect("the state never came")
-}
-
-/// Waits for something that no stream tells.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
-        "never: {what}"
-    );
+    within("the state comes", wait).await
 }

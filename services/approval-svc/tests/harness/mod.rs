@@ -2,11 +2,11 @@
 // Each test program needs a part of it.
 #![allow(dead_code)]
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use approval_svc::Config;
 use async_trait::async_trait;
-use slipway_events::{Bus, Envelope, Handler, MemoryBus};
+use slipway_events::{Bus, Envelope, Handler};
 use slipway_model::Fault;
 use slipway_proto::{
     approval::v1::{
@@ -15,49 +15,16 @@ use slipway_proto::{
     },
     common::v1::Image,
 };
-use slipway_server::{Channel, ClientConfig, RunError, TokenHash, Wiring};
-use slipway_testbed::TestDir;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use slipway_server::{Channel, TokenHash};
+use slipway_testbed::{Database, InProcess};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-
-/// An empty database that outlives services on it.
-pub(crate) struct Database {
-    url: String,
-    /// Holds the file of SQLite.
-    _folder: Option<TestDir>,
-}
-
-impl Database {
-    pub(crate) fn sqlite() -> Self {
-        let folder = TestDir::new("approval").unwrap();
-        let url = format!("sqlite://{}", folder.path().join("approvals.db").display());
-        Self {
-            url,
-            _folder: Some(folder),
-        }
-    }
-
-    /// Where SQLite keeps it.
-    pub(crate) fn file(&self) -> PathBuf {
-        self.url.strip_prefix("sqlite://").unwrap().into()
-    }
-
-    pub(crate) async fn postgres() -> Self {
-        let url = slipway_testbed::postgres()
-            .await
-            .unwrap()
-            .create_database()
-            .await
-            .unwrap();
-        Self { url, _folder: None }
-    }
-}
 
 const ALL: &str = "[read, start, cancel, approve]";
 
 /// Everyone has the token `<name>-token`.
-fn config(database: &Database) -> Config {
+fn config(database: &Database) -> String {
     let mut principals = String::new();
     let everywhere = |actions: &str| format!("{{actions: {actions}}}");
     for (name, role) in [
@@ -77,7 +44,7 @@ fn config(database: &Database) -> Config {
             "    - {{subject: {name}, token_sha256: {hash}, roles: [{role}]}}\n"
         ));
     }
-    let text = format!(
+    format!(
         "server:\n  principals:\n{principals}\
          database: {{url: '{}'}}\n\
          policies:\n\
@@ -86,45 +53,22 @@ fn config(database: &Database) -> Config {
          \x20 prod: {{required: 2, expire_after: 1h, approvers: [token/alice, token/bob, token/carol, token/dave, token/erin]}}\n\
          \x20 quick: {{required: 1, expire_after: 1s}}\n\
          people: {{dave@example.org: token/dave}}\n",
-        database.url
-    );
-    let config: Config = slipway_server::config::parse("test.yaml", &text).unwrap();
-    config.check().unwrap();
-    config
+        database.url()
+    )
 }
 
 /// A running replica.
-pub(crate) struct Service {
-    address: SocketAddr,
-    bus: MemoryBus,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), RunError>>,
-}
+pub(crate) struct Service(InProcess<Config>);
 
 impl Service {
     pub(crate) async fn start(database: &Database) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let bus = MemoryBus::new(slipway_events::BusConfig::default());
-        let shutdown = CancellationToken::new();
-        let wiring = Wiring::new(
-            listener,
-            Arc::new(bus.clone()),
-            slipway_telemetry::Service::disabled("approval-svc"),
-        );
-        let task = tokio::spawn(approval_svc::run(config(database), wiring, shutdown.clone()));
-        Self {
-            address,
-            bus,
-            shutdown,
-            task,
-        }
+        let replica = InProcess::start("approval-svc", &config(database), approval_svc::run).await;
+        Self(replica.unwrap())
     }
 
     /// Drains and waits for the end.
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        self.0.stop().await;
     }
 
     pub(crate) fn client(&self, name: &str) -> ApprovalServiceClient<Channel> {
@@ -132,15 +76,7 @@ impl Service {
     }
 
     pub(crate) fn client_with(&self, token: Option<&str>) -> ApprovalServiceClient<Channel> {
-        let url = format!("http://{}", self.address);
-        let config = match token {
-            Some(token) => ClientConfig::new(url, token),
-            None => ClientConfig {
-                token: None,
-                ..ClientConfig::new(url, "")
-            },
-        };
-        ApprovalServiceClient::new(config.connect("approval").unwrap())
+        ApprovalServiceClient::new(self.0.channel(token))
     }
 
     pub(crate) async fn ask(&self, name: &str, request: RequestApprovalRequest) -> Result<Approval, Status> {
@@ -169,9 +105,10 @@ impl Service {
     /// What another service would be told over the bus.
     pub(crate) fn hints(&self) -> mpsc::UnboundedReceiver<Envelope> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (bus, shutdown) = (self.bus.clone(), self.shutdown.clone());
+        let bus = self.0.bus().clone();
         tokio::spawn(async move {
-            bus.consume(&["approval"], "test", "one", Arc::new(Told(sender)), shutdown)
+            let forever = CancellationToken::new();
+            bus.consume(&["approval"], "test", "one", Arc::new(Told(sender)), forever)
                 .await;
         });
         receiver

@@ -3,15 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use slipway_proto::build::v1::{self as proto, build::Status, build_service_client::BuildServiceClient};
-use slipway_server::{BusConfig, Channel, ClientConfig, TokenHash, Wiring};
-use slipway_telemetry::Service;
-use slipway_testbed::{GitRepo, TestDir, static_binary};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use slipway_server::{Channel, ClientConfig, TokenHash};
+use slipway_testbed::{GitRepo, InProcess, TestDir, eventually, static_binary};
 use tonic::{Code, Request};
 
 /// May do everything.
@@ -104,18 +100,13 @@ registries:
     }
 
     pub(crate) async fn start(&self) -> Running {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let config: build_svc::Config =
-            slipway_server::config::parse("test.yaml", &self.config(&address)).unwrap();
-        let bus = slipway_server::bus(&BusConfig::default()).unwrap();
-        let wiring = Wiring::new(listener, bus, Service::disabled("build-svc"));
-        let shutdown = CancellationToken::new();
-        let service = tokio::spawn(build_svc::run(config, wiring, shutdown.clone()));
+        let config = self.config("127.0.0.1:0");
+        let replica = InProcess::start("build-svc", &config, build_svc::run)
+            .await
+            .unwrap();
         Running {
-            url: format!("http://{address}"),
-            shutdown,
-            service,
+            url: replica.url(),
+            replica,
         }
     }
 
@@ -166,8 +157,7 @@ registries:
 /// A service in this process.
 pub(crate) struct Running {
     pub(crate) url: String,
-    shutdown: CancellationToken,
-    service: JoinHandle<Result<(), slipway_server::RunError>>,
+    replica: InProcess<build_svc::Config>,
 }
 
 impl Running {
@@ -176,8 +166,7 @@ impl Running {
     }
 
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.service.await.unwrap().unwrap();
+        self.replica.stop().await;
     }
 }
 
@@ -266,17 +255,15 @@ pub(crate) fn outcome(build: &proto::Build) -> (Status, String) {
 
 /// Waits for a service in another process.
 pub(crate) async fn ready(url: &str) -> BuildServiceClient<Channel> {
-    let mut client = client(url, TOKEN);
-    loop {
-        match client
-            .list_builds(Request::new(proto::ListBuildsRequest::default()))
-            .await
-        {
-            Ok(_) => return client,
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+    let client = client(url, TOKEN);
+    eventually("the service answers", async || {
+        let request = Request::new(proto::ListBuildsRequest::default());
+        match client.clone().list_builds(request).await {
+            Ok(_) => Ok(()),
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => Err(status),
             Err(status) => panic!("{status}"),
         }
-    }
+    })
+    .await;
+    client
 }

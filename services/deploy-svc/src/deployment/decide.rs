@@ -1,11 +1,14 @@
 //! What a command means for a deployment as it stands.
 
+use slipway_ledger::{Decider, Impossible};
 use slipway_model::{Id, Timestamp};
 use slipway_verdict::{WorkloadKind, evidence::PodEvidence};
 
 use super::{
-    Action, Ask, DeploymentCommand as Command, DeploymentEvent as Event, DeploymentRefusal as Refusal,
-    DeploymentRequest, DeploymentState, DeploymentStep as Step, Reason, bake, state::ABORTED, timing,
+    Action, Ask, Deployment, DeploymentCommand as Command, DeploymentEvent as Event,
+    DeploymentRefusal as Refusal, DeploymentRequest, DeploymentState, DeploymentStep as Step, Reason, bake,
+    state::{ABORTED, stop_key},
+    timing,
 };
 use crate::result::{CheckResult, JobResult};
 
@@ -32,10 +35,12 @@ pub(super) fn decide(
             _ => Err(Refusal::Unknown(id.clone())),
         };
     }
+    let wanted = command.key().is_some_and(|key| Deployment::wants(id, state, key));
     Ok(match command {
         Command::Request(_) => Vec::new(),
         Command::LaneLeft if state.status.is_final() && state.holds_lane() => vec![Event::LaneLeft {}],
-        Command::Stopped { .. } if state.stray.is_some() => vec![Event::Stopped {}],
+        Command::LaneLeft if state.active() => return Err(Impossible::new(id, state.words()).into()),
+        Command::Stopped { key } if state.stray.is_some() && key == stop_key() => vec![Event::Stopped {}],
         Command::Promote { full } => asked(state, Ask::Promote { full })?,
         Command::Abort { message } => asked(state, Ask::Abort { message })?,
         Command::Cancel { message } if state.active() => {
@@ -98,6 +103,8 @@ pub(super) fn decide(
                 retry_at: now + timing::pause(id, state.stumbles + 1),
             }]
         }
+        // The word of one step's effect, in the name of another's.
+        _ if wanted => return Err(Impossible::new(id, state.words()).into()),
         // Of an older attempt, or too late.
         _ => Vec::new(),
     })
@@ -228,12 +235,7 @@ fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {
         return Err(Refusal::NoSteps(kind));
     }
     if !state.active() || state.step != Step::Rollout {
-        let how = if state.status.is_final() {
-            state.status.as_str().to_owned()
-        } else {
-            format!("at its step {}", state.step)
-        };
-        return Err(Refusal::NotRollingOut(how));
+        return Err(Refusal::NotRollingOut(state.words()));
     }
     match (&state.ask, &ask) {
         (Some(same), _) if *same == ask => Ok(Vec::new()),

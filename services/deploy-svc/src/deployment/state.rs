@@ -176,6 +176,11 @@ pub enum Ask {
     Abort { message: String },
 }
 
+/// The key of putting away what is left behind.
+pub(super) fn stop_key() -> EffectKey {
+    EffectKey::new("stop", 1)
+}
+
 impl DeploymentState {
     /// The key of the step's present attempt.
     pub fn key(&self) -> EffectKey {
@@ -217,6 +222,15 @@ impl DeploymentState {
                 self.metrics.get(&metric.name).cloned().unwrap_or_default(),
             )
         })
+    }
+
+    /// How it stands, for those who came at the wrong time.
+    pub(super) fn words(&self) -> String {
+        if self.status.is_final() {
+            self.status.as_str().to_owned()
+        } else {
+            format!("at its step {}", self.step)
+        }
     }
 
     pub(super) fn holds_lane(&self) -> bool {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use slipway_ledger::{Decider as _, Meta, executor::log_retry};
 use slipway_kubernetes::fault;
+use slipway_ledger::{Decider as _, executor::log_retry};
 use slipway_model::{Actor, Reason};
 use tokio::time::{Instant, sleep_until};
 
 use super::Run;
-use crate::deployment::{Deployment, DeploymentCommand};
+use crate::deployment::DeploymentCommand;
 
 /// Words about progress are recorded at most so often.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
@@ -88,24 +88,11 @@ impl<'a> Words<'a> {
             return;
         };
         let key = self.run.key.clone();
-        let command = || match said.clone() {
-            Said::Waiting { message, human } => DeploymentCommand::Progress {
-                key: key.clone(),
-                message,
-                human,
-            },
-            Said::Away(reason) => DeploymentCommand::Away {
-                key: key.clone(),
-                reason,
-            },
+        let command = match said.clone() {
+            Said::Waiting { message, human } => DeploymentCommand::Progress { key, message, human },
+            Said::Away(reason) => DeploymentCommand::Away { key, reason },
         };
-        let meta = Meta::new(Actor::system("deploy"), self.run.traceparent);
-        match self
-            .run
-            .ledger
-            .execute::<Deployment>(&self.run.id, command, &meta)
-            .await
-        {
+        match self.run.tell(command, Actor::system("deploy")).await {
             Ok(deployment) => {
                 if let Some(retry) = Deployment::retry(&deployment.state) {
                     log_retry(Deployment::KIND, &self.run.id, &retry);

@@ -2,6 +2,7 @@
 
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
+use slipway_testbed::{Said, decider_laws};
 
 use super::*;
 
@@ -228,24 +229,50 @@ fn who_leaves_the_line_has_brought_nothing() {
     assert_eq!(lane.through, None);
 }
 
+#[test]
+fn it_keeps_to_the_laws_of_deciders() {
+    let said = |_: &LaneCommand| Said::Asked;
+    decider_laws::<Lane, _>(&id("lane"), said, |_, _| any_command());
+}
+
+fn any_command() -> impl Strategy<Value = LaneCommand> {
+    let started = proptest::option::of((0..6_i64).prop_map(Timestamp::from_micros));
+    (0..4u8, 0..6u8, any::<bool>(), started).prop_map(|(what, who, flag, started)| {
+        let release = id(&format!("r{who}"));
+        match what {
+            0 | 1 => LaneCommand::Enter {
+                release,
+                yields: flag,
+                started,
+            },
+            2 => LaneCommand::Change { release },
+            _ => LaneCommand::Leave {
+                release,
+                through: flag,
+            },
+        }
+    })
+}
+
 proptest! {
     /// One holder, growing epochs, nobody lost: whoever entered holds, waits, was superseded or left.
     #[test]
     fn one_at_a_time_and_nobody_forgotten(
-        steps in proptest::collection::vec((0..4u8, 0..6u8, any::<bool>(), proptest::option::of(0..6i64)), 0..80)
+        commands in proptest::collection::vec(any_command(), 0..80)
     ) {
         let mut lane = LaneState::default();
         let mut inside = std::collections::BTreeSet::new();
         let mut epoch = 0;
-        for (what, who, yields, started) in steps {
-            let release = id(&format!("r{who}"));
-            let command = match what {
-                0 => LaneCommand::Enter { release: release.clone(), yields, started: started.map(Timestamp::from_micros) },
-                1 => LaneCommand::Change { release: release.clone() },
-                2 => LaneCommand::Leave { release: release.clone(), through: true },
-                _ => LaneCommand::Leave { release: release.clone(), through: false },
+        for command in commands {
+            // Only the holder may say that it changes something.
+            let refused = matches!(&command, LaneCommand::Change { release } if !lane.holds(release));
+            let events = match Lane::decide(&id("lane"), &lane, command, Timestamp::from_micros(0)) {
+                Ok(events) => events,
+                Err(refusal) => {
+                    prop_assert!(refused, "{}", refusal);
+                    continue;
+                }
             };
-            let Ok(events) = Lane::decide(&id("lane"), &lane, command, Timestamp::from_micros(0)) else { continue };
             for event in &events {
                 match event {
                     LaneEvent::Entered { release, .. } => { inside.insert(release.clone()); }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipway_ledger::EffectKey;
+use slipway_ledger::{EffectKey, Impossible};
 use slipway_model::{Id, Timestamp};
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) fn decide(
             key,
             reference,
             observation,
-        } if is_of(&key, step) && step.status == StepStatus::Queued => {
+        } if is_try_of(&key, step) && step.status == StepStatus::Queued => {
             let started = ReleaseEvent::Started {
                 step: step.name.clone(),
                 attempt: step.attempt,
@@ -55,12 +55,17 @@ pub(super) fn decide(
             }
             events
         }
-        ReleaseCommand::Observed { key, observation } if is_of(&key, step) => {
+        // What was not ordered has nobody who could say how it goes on.
+        ReleaseCommand::Observed {
+            key,
+            observation: Observation::Pending(_),
+        } if is_try_of(&key, step) && step.status == StepStatus::Queued => {
+            return Err(Impossible::new(id, standing(step)).into());
+        }
+        ReleaseCommand::Observed { key, observation } if is_try_of(&key, step) => {
             observed(state, step, observation, &key, now)
         }
-        ReleaseCommand::Stumbled { key, reason } if is_of(&key, step) && key.attempt == step.tries => {
-            stumbled(step, reason, now)
-        }
+        ReleaseCommand::Stumbled { key, reason } if is_try_of(&key, step) => stumbled(step, reason, now),
         ReleaseCommand::LaneGranted { environment, epoch }
             if step.kind == StepKind::Lane && step.environment == Some(environment) =>
         {
@@ -68,7 +73,9 @@ pub(super) fn decide(
         }
         ReleaseCommand::Supersede { by } => stop(state, step, Stop::Superseded { by }, now),
         ReleaseCommand::Cancel { by, reason } => stop(state, step, Stop::Cancelled { by, reason }, now),
-        ReleaseCommand::GiveUp { key } if is_of(&key, step) && step.overdue => {
+        // In the transaction in which the lane's turn came to this release: nobody else can stand there.
+        ReleaseCommand::LaneGranted { .. } => return Err(Impossible::new(id, standing(step)).into()),
+        ReleaseCommand::GiveUp { key } if is_try_of(&key, step) && step.overdue => {
             let reason = Reason::new(
                 "DEADLINE_EXCEEDED",
                 format!(
@@ -91,11 +98,14 @@ pub(super) fn decide(
     })
 }
 
-/// Whether an effect key belongs to this step (whichever try of it).
-fn is_of(key: &EffectKey, step: &Step) -> bool {
-    key.step
-        .split_once(':')
-        .is_some_and(|(name, _)| name == step.name)
+/// Whether an effect key belongs to the present try of this step.
+fn is_try_of(key: &EffectKey, step: &Step) -> bool {
+    let name = key.step.split_once(':').map(|(name, _)| name);
+    name == Some(step.name.as_str()) && key.attempt == step.tries
+}
+
+fn standing(step: &Step) -> String {
+    format!("at its step {}", step.name)
 }
 
 fn observed(

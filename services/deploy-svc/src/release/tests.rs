@@ -1,6 +1,7 @@
 //! Releases from request to end, as tables of what their owners answer, and properties over random answers.
 
 mod ends;
+mod laws;
 mod order;
 mod play;
 

@@ -23,20 +23,17 @@ use slipway_proto::{
     },
 };
 use slipway_server::{
-    Channel, ClientConfig, Server, ServerConfig,
+    Channel, Server, ServerConfig, Wiring,
     config::{Action, PrincipalConfig, RoleConfig},
 };
+use slipway_testbed::InProcess;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
 /// The commit that puts back.
 pub(crate) const REVERTED: &str = "2222222222222222222222222222222222222222";
 
 /// A server of both APIs. It ends when it is dropped.
-pub(crate) struct Service {
-    url: String,
-    shutdown: CancellationToken,
-}
+pub(crate) struct Service(InProcess<ServerConfig>);
 
 impl Service {
     pub(crate) async fn start(
@@ -65,32 +62,22 @@ impl Service {
         let catalog = Arc::new(CatalogStore::fixed(Catalog::parse(catalog).unwrap()));
         let releases = ReleaseApi::new(ledger.clone(), catalog.clone());
         let api = DeployApi::new(ledger, catalog, clusters, reverts);
-        let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
-        let service = DeployServiceServer::new(api);
-        let server = server
-            .service(service)
-            .service(ReleaseServiceServer::new(releases));
-        tokio::spawn(server.serve(listener, shutdown.clone()));
-        Self { url, shutdown }
+        let serve = async move |config: ServerConfig, wiring: Wiring, shutdown| {
+            let server = Server::builder("deploy-svc", &config, slipway_proto::DESCRIPTORS)?;
+            let server = server
+                .service(DeployServiceServer::new(api))
+                .service(ReleaseServiceServer::new(releases));
+            Ok(server.serve(wiring.listeners.grpc, shutdown).await?)
+        };
+        Self(InProcess::with("deploy-svc", config, serve).await.unwrap())
     }
 
     pub(crate) fn client(&self, subject: &str) -> DeployServiceClient<Channel> {
-        let config = ClientConfig::new(&self.url, format!("{subject}-token"));
-        DeployServiceClient::new(config.connect("deploy").unwrap())
+        DeployServiceClient::new(self.0.channel(Some(&format!("{subject}-token"))))
     }
 
     pub(crate) fn releases(&self, subject: &str) -> ReleaseServiceClient<Channel> {
-        let config = ClientConfig::new(&self.url, format!("{subject}-token"));
-        ReleaseServiceClient::new(config.connect("deploy").unwrap())
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
+        ReleaseServiceClient::new(self.0.channel(Some(&format!("{subject}-token"))))
     }
 }
 

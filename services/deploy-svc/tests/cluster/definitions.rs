@@ -1,7 +1,5 @@
 //! Definitions of custom resources, from the test data.
 
-use std::time::Duration;
-
 use kube::{
     Api, Client,
     api::{DynamicObject, PostParams},
@@ -42,11 +40,6 @@ pub(crate) async fn define(client: &Client, file: &str, resource: &ApiResource) 
     }
     // Its API is served somewhat later than it is defined.
     let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", resource);
-    for _ in 0..300 {
-        if objects.list(&Default::default()).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{file} is not served");
+    let served = format!("{file} is served");
+    slipway_testbed::eventually(&served, async || objects.list(&Default::default()).await).await;
 }

@@ -45,12 +45,11 @@ use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::{Digest, Name};
+use slipway_testbed::patience;
 
 pub(crate) use bench::{Bench, failed, succeeded};
 pub(crate) use needs::Need;
 
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 /// So many tests run at once: most of their time is waiting for probes and back-offs.
 const AT_ONCE: usize = 4;
 
@@ -138,7 +137,7 @@ pub(crate) fn run(
             .collect::<Vec<bool>>()
             .await;
         for (name, test) in broken {
-            let run = tokio::time::timeout(PATIENCE, test(&mut world));
+            let run = tokio::time::timeout(patience(), test(&mut world));
             outcomes.push(report(name, &AssertUnwindSafe(run).catch_unwind().await));
         }
         world.end().await;
@@ -157,7 +156,7 @@ pub(crate) fn run(
 
 async fn attempt(world: &World, name: &str, test: Test) -> bool {
     let bench = Bench::new(world, name).await;
-    let run = tokio::time::timeout(PATIENCE, test(&bench));
+    let run = tokio::time::timeout(patience(), test(&bench));
     let passed = report(name, &AssertUnwindSafe(run).catch_unwind().await);
     bench.end().await;
     passed

@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use slipway_kubernetes::proxy::Get;
 use slipway_model::{Digest, Reason};
+use slipway_testbed::{eventually, holds};
 
 use crate::{
     cluster::{Bench, World, failed, succeeded},
@@ -198,18 +199,18 @@ async fn asked(bench: &Bench, line: &str) {
         timeout: Duration::from_secs(10),
     };
     let pods = bench.api::<Pod>();
-    loop {
+    eventually("every pod was asked", async || {
         bench.cluster.get_service(&get).await.unwrap();
         let mut logs = Vec::new();
         for pod in pods.list(&Default::default()).await.unwrap() {
             let name = pod.metadata.name.unwrap();
             logs.push(pods.logs(&name, &Default::default()).await.unwrap());
         }
-        if !logs.is_empty() && logs.iter().all(|log| log.contains(line)) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        holds(logs, |logs| {
+            !logs.is_empty() && logs.iter().all(|log| log.contains(line))
+        })
+    })
+    .await;
 }
 
 pub(crate) async fn a_deletion_while_watched_is_told(bench: &Bench) {

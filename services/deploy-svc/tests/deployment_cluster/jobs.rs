@@ -1,7 +1,5 @@
 //! Jobs before and after a rollout.
 
-use std::time::Duration;
-
 use deploy_svc::{
     catalog::{Jobs, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
@@ -9,6 +7,7 @@ use deploy_svc::{
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
+use slipway_testbed::{eventually, holds};
 
 use crate::cluster::{Bench, failed, succeeded};
 
@@ -148,13 +147,11 @@ pub(crate) async fn what_is_no_pod_is_refused(bench: &Bench) {
 
 /// Waits until the Job and its pods have left; the deletion is the cluster's to finish.
 async fn gone(bench: &Bench, name: &str) {
-    loop {
+    eventually("the Job and its pods are gone", async || {
         let job = bench.api::<Job>().get_opt(name).await.unwrap();
         let list = kube::api::ListParams::default().labels(&format!("job-name={name}"));
         let pods = bench.api::<Pod>().list(&list).await.unwrap().items;
-        if job.is_none() && pods.is_empty() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        holds((job, pods), |(job, pods)| job.is_none() && pods.is_empty())
+    })
+    .await;
 }

@@ -9,6 +9,7 @@ use deploy_svc::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ResourceQuota};
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
+use slipway_testbed::{eventually, holds};
 
 use crate::{
     cluster::{Bench, failed, succeeded},
@@ -32,13 +33,12 @@ pub(crate) async fn a_quota_that_is_used_up_is_told(bench: &Bench) {
     let quotas = bench.api::<ResourceQuota>();
     quotas.create(&PostParams::default(), &quota).await.unwrap();
     // It holds once its controller has counted.
-    loop {
-        let status = quotas.get("one").await.unwrap().status;
-        if status.is_some_and(|status| status.used.is_some_and(|used| used.contains_key("pods"))) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the quota is counted", async || {
+        let status = quotas.get("one").await.unwrap().status.unwrap_or_default();
+        let used = status.used.unwrap_or_default();
+        holds(used, |used| used.contains_key("pods"))
+    })
+    .await;
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "ok"))
         .await;
@@ -115,9 +115,10 @@ pub(crate) async fn deleted_and_made_anew_by_someone_else_is_told(bench: &Bench)
     let api = bench.api::<Deployment>();
     api.delete("shop", &DeleteParams::background()).await.unwrap();
     let theirs: Deployment = serde_json::from_value(objects[1].clone()).unwrap();
-    while api.create(&PostParams::default(), &theirs).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the old one is gone", async || {
+        api.create(&PostParams::default(), &theirs).await
+    })
+    .await;
     let state = bench.end_of(&id).await;
     let code = state
         .reason

@@ -12,6 +12,7 @@ use kube::{
 use serde_json::{Value, json};
 use slipway_kubernetes::workload::resource;
 use slipway_model::Id;
+use slipway_testbed::{eventually, holds};
 
 use crate::cluster::{Bench, definitions::define, failed, succeeded};
 
@@ -82,13 +83,11 @@ async fn status(bench: &Bench, mut status: Value) {
 
 /// Waits until the status is as wanted.
 async fn seen(bench: &Bench, wanted: impl Fn(&Value) -> bool) {
-    loop {
+    eventually("its status is as wanted", async || {
         let live = rollouts(bench).get("shop").await.unwrap();
-        if wanted(&live.data["status"]) {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+        holds(live, |live| wanted(&live.data["status"]))
+    })
+    .await;
 }
 
 async fn healthy(bench: &Bench) {

@@ -1,6 +1,6 @@
 //! Rolling back, by way of the API; and what the API shows of the cluster.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use deploy_svc::{
     catalog::WorkloadKind,
@@ -18,6 +18,7 @@ use slipway_proto::{
         live_state::Health,
     },
 };
+use slipway_testbed::{eventually, holds};
 
 use crate::{
     api::{History, REVERTED, Service, end_of},
@@ -194,13 +195,10 @@ pub(crate) async fn the_live_state_is_judged(bench: &Bench) {
         DeploymentStatus::Failed
     );
     // Between two crashes its container runs for a moment.
-    let failing = loop {
-        let state = look().await;
-        if state.health() == Health::Failed {
-            break state;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let failing = eventually("it fails", async || {
+        holds(look().await, |state| state.health() == Health::Failed)
+    })
+    .await;
     assert!(
         failing.message.contains("CrashLoopBackOff"),
         "{}",
@@ -212,7 +210,8 @@ pub(crate) async fn the_live_state_is_judged(bench: &Bench) {
         .delete("shop", &DeleteParams::default())
         .await
         .unwrap();
-    while look().await.health() != Health::Missing {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("it is missing", async || {
+        holds(look().await, |state| state.health() == Health::Missing)
+    })
+    .await;
 }

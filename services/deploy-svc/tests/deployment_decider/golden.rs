@@ -1,10 +1,6 @@
 //! The stored form of events.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use deploy_svc::{
     catalog::Pauses,
@@ -17,12 +13,11 @@ use deploy_svc::{
 use pretty_assertions::assert_eq;
 use serde_json::json;
 use slipway_ledger::Decider;
+use slipway_testbed::{golden, recorded};
 use slipway_verdict::Applied;
 
 use crate::life::{START, check, pod, reason, request};
 
-/// The stored form of every event. A file that differs breaks what is stored already: add a field with a default
-/// instead. `SLIPWAY_BLESS=1` writes files that are missing.
 #[test]
 fn events_keep_their_json_form() {
     let applied = Applied {
@@ -109,24 +104,18 @@ fn events_keep_their_json_form() {
         },
         Event::Stopped {},
     ];
-    for event in events {
-        let json = serde_json::to_value(&event).unwrap();
-        pinned(json["type"].as_str().unwrap(), &event);
-    }
     let asks = Event::Progressed {
         message: "it is paused at step 2 of 5".to_owned(),
         fault: false,
         code: String::new(),
         human: true,
     };
-    pinned("progressed_human", &asks);
     let away = Event::Progressed {
         message: "cluster local cannot be watched: connection refused".to_owned(),
         fault: true,
         code: "CLUSTER_UNAVAILABLE".to_owned(),
         human: false,
     };
-    pinned("progressed_away", &away);
     let stumbled = Event::Stumbled {
         step: Step::Apply,
         attempt: 2,
@@ -134,29 +123,25 @@ fn events_keep_their_json_form() {
         message: "connection refused".to_owned(),
         retry_at: START,
     };
-    pinned("stumbled_code", &stumbled);
+    let (full, without_git) = requests();
+    let types = events.map(|event| {
+        let json = serde_json::to_value(&event).unwrap();
+        (json["type"].as_str().unwrap().to_owned(), event)
+    });
+    let mut named: Vec<(&str, Event)> = types
+        .iter()
+        .map(|(name, event)| (name.as_str(), event.clone()))
+        .collect();
+    named.push(("progressed_human", asks));
+    named.push(("progressed_away", away));
+    named.push(("stumbled_code", stumbled));
+    named.push(("requested_full.v2", full));
+    named.push(("requested_without_git.v2", without_git));
+    golden::<Deployment>(&named, &["requested", "requested_full", "requested_without_git"]);
 }
 
-fn path(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/deployment");
-    folder.join(format!("{name}.json"))
-}
-
-fn pinned(name: &str, event: &Event) {
-    let json = serde_json::to_value(event).unwrap();
-    let path = path(name);
-    if !path.exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
-        fs::write(&path, serde_json::to_string_pretty(&json).unwrap() + "\n").unwrap();
-    }
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(json, golden, "{}", path.display());
-    assert_eq!(&serde_json::from_value::<Event>(golden).unwrap(), event);
-}
-
-/// A request that asks for everything that requests could not say at first.
-#[test]
-fn a_full_request_keeps_its_json_form() {
+/// A request that asks for everything that requests could not say at first, and one without git.
+fn requests() -> (Event, Event) {
     let full = DeploymentRequest {
         action: Action::Sync {
             argo_cd: Default::default(),
@@ -179,37 +164,28 @@ fn a_full_request_keeps_its_json_form() {
         }),
         ..request(false)
     };
-    let event = Event::Requested {
-        request: Box::new(full),
-        deadline: START + Duration::from_secs(600),
-    };
-    pinned("requested_full.v2", &event);
     let without_git = DeploymentRequest {
         source: None,
         action: Action::SetImage,
         ..request(false)
     };
-    let event = Event::Requested {
-        request: Box::new(without_git),
+    let requested = |request| Event::Requested {
+        request: Box::new(request),
         deadline: START + Duration::from_secs(600),
     };
-    pinned("requested_without_git.v2", &event);
+    (requested(full), requested(without_git))
 }
 
 /// What was recorded before images had names and came in lists is read as it was, and comes to the same as the form of now.
 #[test]
 fn requests_of_the_first_form_come_to_the_same() {
     for name in ["requested", "requested_full", "requested_without_git"] {
-        let read = |name: &str| -> (serde_json::Value, Event) {
-            let text = fs::read_to_string(path(name)).unwrap();
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-            (json.clone(), serde_json::from_value(json).unwrap())
-        };
-        let ((recorded, old), (_, new)) = (read(name), read(&format!("{name}.v2")));
+        let (json, old) = recorded::<Deployment>(name);
+        let (_, new) = recorded::<Deployment>(&format!("{name}.v2"));
         // But for who asked: an actor of before there were chains is read as one.
         let mut shown = serde_json::to_value(&old).unwrap();
-        shown["request"]["requested_by"] = recorded["request"]["requested_by"].clone();
-        assert_eq!(shown, recorded, "{name}");
+        shown["request"]["requested_by"] = json["request"]["requested_by"].clone();
+        assert_eq!(shown, json, "{name}");
         let [of_old, of_new] = [&old, &new].map(|event| {
             let mut state = DeploymentState::default();
             Deployment::evolve(&mut state, event, START);
@@ -236,8 +212,7 @@ fn old_events_apply_as_they_did() {
         "failing",
         "failed",
     ] {
-        let text = fs::read_to_string(path(name)).unwrap();
-        let event: Event = serde_json::from_str(&text).unwrap();
+        let (_, event) = recorded::<Deployment>(name);
         Deployment::evolve(&mut state, &event, START);
         steps.push(state.step);
     }

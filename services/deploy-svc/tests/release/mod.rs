@@ -1,10 +1,7 @@
 //! What tests of releases over a real ledger share: a release of one environment, and answers for the other services.
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use deploy_svc::{
@@ -22,6 +19,7 @@ use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
 use slipway_model::{Actor, Authentication, Fault, Id, Image, Images, Principal, Reason};
+use slipway_testbed::within;
 
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -227,7 +225,5 @@ pub(crate) async fn until(
         }
         panic!("the release ended without it");
     };
-    tokio::time::timeout(Duration::from_secs(60), search)
-        .await
-        .expect("in time")
+    within("the release is as wanted", search).await
 }

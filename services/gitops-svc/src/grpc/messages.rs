@@ -25,6 +25,7 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Unknown(id) => Self::not_found("change", id),
             Refusal::Exists(id) => Self::exists("change", id),
+            Refusal::Impossible(_) => Self::internal(refusal),
         }
     }
 }

@@ -106,13 +106,16 @@ impl GitHub {
 
     /// Waits until what requests have made of it is as wanted.
     pub(crate) async fn until(&self, mut wanted: impl FnMut(&State) -> bool) {
-        loop {
-            let changed = self.inner.changed.notified();
-            if wanted(&self.state()) {
-                return;
+        slipway_testbed::within("requests have made it so", async {
+            loop {
+                let changed = self.inner.changed.notified();
+                if wanted(&self.state()) {
+                    return;
+                }
+                changed.await;
             }
-            changed.await;
-        }
+        })
+        .await;
     }
 
     /// Waits until a pull request is open, and gives its number.

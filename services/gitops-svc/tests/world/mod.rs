@@ -4,15 +4,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    pin::Pin,
     process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
 };
 
 use futures::StreamExt as _;
 use gitops_svc::Config;
-use slipway_events::{BusConfig, MemoryBus};
 use slipway_proto::{
     common::v1::Image,
     gitops::v1::{
@@ -20,10 +16,8 @@ use slipway_proto::{
         change::Status, edit, git_ops_service_client::GitOpsServiceClient,
     },
 };
-use slipway_server::{Channel, ClientConfig, TokenHash, Wiring, config};
-use slipway_testbed::{GitRepo, TestDir, tool};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use slipway_server::{Channel, ClientConfig, TokenHash};
+use slipway_testbed::{GitRepo, InProcess, TestDir, eventually, tool};
 
 pub(crate) const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -147,8 +141,7 @@ impl World {
 /// A replica in this process.
 pub(crate) struct Running {
     pub(crate) url: String,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    replica: InProcess<Config>,
 }
 
 impl Running {
@@ -157,8 +150,7 @@ impl Running {
     }
 
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap();
+        self.replica.stop().await;
     }
 }
 
@@ -171,9 +163,10 @@ pub(crate) struct Process {
 impl Process {
     /// Waits until it has ended by itself.
     pub(crate) async fn died(&mut self) {
-        while self.child.try_wait().unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("the process ends", async || {
+            self.child.try_wait().unwrap().ok_or("it runs")
+        })
+        .await;
     }
 }
 
@@ -264,40 +257,26 @@ pub(crate) fn assert_status(change: &Change, status: Status) {
 
 /// Waits for a file to be there.
 pub(crate) async fn appears(path: &Path) {
-    while !path.exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the file is there", async || {
+        if path.exists() { Ok(()) } else { Err(path) }
+    })
+    .await;
 }
 
-/// Starts a replica in this process with a configuration of its own; the task ends with what [`gitops_svc::run`] says.
+/// Starts a replica in this process with a configuration of its own, or says why it does not start.
 pub(crate) async fn start_with(text: &str) -> Result<Running, String> {
-    let (url, shutdown, run) = prepared(text).await?;
-    let task = tokio::spawn(async move { run.await.unwrap() });
-    Ok(Running { url, shutdown, task })
+    match InProcess::start("gitops-svc", text, gitops_svc::run).await {
+        Ok(replica) => Ok(Running {
+            url: replica.url(),
+            replica,
+        }),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Why a replica does not start.
 pub(crate) async fn start_refused(text: &str) -> String {
-    match prepared(text).await {
-        Ok((_, _, run)) => run.await.unwrap_err().to_string(),
-        Err(error) => error,
-    }
-}
-
-type Run = Pin<Box<dyn Future<Output = Result<(), slipway_server::RunError>> + Send>>;
-
-async fn prepared(text: &str) -> Result<(String, CancellationToken, Run), String> {
-    let config: Config = config::parse("test.yaml", text).map_err(|error| error.to_string())?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let shutdown = CancellationToken::new();
-    let wiring = Wiring::new(
-        listener,
-        Arc::new(MemoryBus::new(BusConfig::default())),
-        slipway_telemetry::Service::disabled("gitops-svc"),
-    );
-    let stop = shutdown.clone();
-    Ok((url, shutdown, Box::pin(gitops_svc::run(config, wiring, stop))))
+    start_with(text).await.err().expect("it must not start")
 }
 
 /// Starts the program with a configuration of its own, armed to kill itself.

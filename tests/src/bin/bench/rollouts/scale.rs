@@ -10,8 +10,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use slipway_proto::deploy::v1::{ListDeploymentsRequest, deployment::Status};
-use slipway_testbed::Postgres;
-use slipway_tests::PATIENCE;
+use slipway_testbed::{Postgres, patience};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     task::JoinHandle,
@@ -54,7 +53,7 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
     let mut left: HashSet<String> = ids.into_iter().map(|id| format!("deployment/{id}")).collect();
     let mut failed = 0;
     while !left.is_empty() {
-        let event = tokio::time::timeout(PATIENCE, events.recv()).await;
+        let event = tokio::time::timeout(patience(), events.recv()).await;
         let (_, event) = event.expect("the rollouts end").unwrap();
         let succeeded = event.r#type.contains("succeeded");
         if (succeeded || event.r#type.contains(".failed") || event.r#type.contains("errored"))
@@ -178,7 +177,7 @@ async fn verifying(scene: &Scene) -> usize {
         if watched + early == DEPLOYMENTS {
             return watched;
         }
-        assert!(began.elapsed() < PATIENCE, "only {watched} are watched");
+        assert!(began.elapsed() < patience(), "only {watched} are watched");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -18,9 +18,9 @@ use slipway_proto::{
     deploy::v1::{DeployRequest, Deployment, StreamEventsRequest},
 };
 use slipway_server::TokenHash;
-use slipway_testbed::{Postgres, Redis, TestDir, free_port};
+use slipway_testbed::{Postgres, Redis, TestDir, free_port, patience};
 use slipway_tests::{
-    Clients, PATIENCE,
+    Clients,
     clients::{Addresses, token},
     process::Process,
     programs,
@@ -78,7 +78,7 @@ impl Scene {
         let began = Instant::now();
         while !cluster.last_words().contains("export KUBECONFIG=") {
             assert!(cluster.has_ended().is_none(), "{}", cluster.last_words());
-            assert!(began.elapsed() < PATIENCE, "the cluster does not start");
+            assert!(began.elapsed() < patience(), "the cluster does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let kubeconfig = data.join("kubeconfig");
@@ -201,7 +201,7 @@ impl Scene {
                 return;
             }
             assert!(deployment.end_time.is_none(), "it has ended: {deployment:?}");
-            assert!(began.elapsed() < PATIENCE, "it does not get on: {deployment:?}");
+            assert!(began.elapsed() < patience(), "it does not get on: {deployment:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -289,7 +289,7 @@ impl Api {
             if wanted(&found) {
                 return found;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not happen that {what}");
+            assert!(began.elapsed() < patience(), "it does not happen that {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

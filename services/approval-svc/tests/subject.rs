@@ -511,7 +511,7 @@ async fn a_body_that_was_changed_is_never_shown() {
     service.stop().await;
     // The file itself, as somebody with a shell on the database's machine would: wherever the body stands in it.
     let file = database.file().unwrap();
-    let mut bytes = std::fs::read(&file).unwrap();
+    let mut bytes = std::fs::read(file).unwrap();
     let found: Vec<usize> = bytes
         .windows(marked.len())
         .enumerate()
@@ -522,7 +522,7 @@ async fn a_body_that_was_changed_is_never_shown() {
     for at in found {
         bytes[at + "replicas: ".len()] = b'9';
     }
-    std::fs::write(&file, bytes).unwrap();
+    std::fs::write(file, bytes).unwrap();
 
     let service = Service::start(&database).await;
     let error = service.get("alice", &asked.id).await.unwrap_err();

@@ -132,6 +132,7 @@ impl DeploymentCommand {
             | Self::Measured { key, .. }
             | Self::Evidence { key, .. }
             | Self::Progress { key, .. }
+            | Self::Away { key, .. }
             | Self::Refused { key, .. }
             | Self::Stumbled { key, .. }
             | Self::Told { key, .. }

@@ -19,7 +19,7 @@ use deploy_svc::{
 };
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
-use release::{World, image};
+use release::{World, images};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, Executor, Snapshot};
 use slipway_model::{Fault, Id, Reason};
@@ -45,14 +45,11 @@ impl Builds {
             BUILT => Ok(Observation::Succeeded {
                 result: String::new(),
                 facts: Facts::Built {
-                    image: image("b"),
+                    images: images("b"),
                     authors: Vec::new(),
                 },
             }),
-            _ => Err(Fault::unavailable(
-                "UNAVAILABLE",
-                "build-svc: connection refused",
-            )),
+            _ => Err(Fault::unavailable("UNAVAILABLE", "build-svc: connection refused")),
         }
     }
 }
@@ -86,7 +83,9 @@ async fn until(
             let watched = world.ledger.watch::<Release>(release, None);
             let mut states = std::pin::pin!(watched);
             // Later tries change nothing that is told, so the release is also looked at now and then.
-            while let Ok(Some(snapshot)) = tokio::time::timeout(Duration::from_millis(200), states.next()).await {
+            while let Ok(Some(snapshot)) =
+                tokio::time::timeout(Duration::from_millis(200), states.next()).await
+            {
                 let snapshot = snapshot.unwrap();
                 let step = Release::message(&snapshot).steps.remove(0);
                 if holds(&step) {
@@ -142,10 +141,13 @@ async fn an_owner_that_cannot_be_reached_shows_until_it_answers() {
         world.ledger.hint(Release::KIND, &release).await.unwrap();
         let again = |step: &proto::Step| step.retry.as_ref().is_some_and(|retry| retry.attempt > attempt);
         let (now, step) = until(&world, &release, again).await;
-        let retry = step.retry.unwrap();
+        let retry = step.retry.clone().unwrap();
         attempt = retry.attempt;
         assert_eq!(code(&retry), "UNAVAILABLE");
-        assert_eq!((now.seq, step.status()), (before.seq, proto::step::Status::Running));
+        assert_eq!(
+            (now.seq, step.status()),
+            (before.seq, proto::step::Status::Running)
+        );
     }
 
     builds.0.store(BUILT, Ordering::SeqCst);

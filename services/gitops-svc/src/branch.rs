@@ -211,7 +211,10 @@ impl Decider for Branch {
     }
 
     fn retry(state: &State) -> Option<Retry> {
-        let error = state.problem.clone().filter(|_| state.awake && state.failures > 0)?;
+        let error = state
+            .problem
+            .clone()
+            .filter(|_| state.awake && state.failures > 0)?;
         Some(Retry {
             error,
             attempt: state.failures,

@@ -11,9 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
 use slipway_ledger::{Decider, EffectKey, Impossible, Index};
-use slipway_model::{
-    Actor, BranchName, CommitSha, Digest, Id, Images, Name, Retry, Timestamp, TraceContext,
-};
+use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, Name, Retry, Timestamp, TraceContext};
 
 use crate::pull_request;
 pub use crate::pull_request::{Method, Mode, News, PullRequest, PullState, Stage};

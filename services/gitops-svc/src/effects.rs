@@ -79,7 +79,10 @@ impl Effects<Change> for Worker {
             .map_err(|error| away(&error))?;
         // What keeps the branch's owner from pushing keeps this change waiting.
         let branch = run.ledger.get::<Branch>(&branch_id(repository, branch)).await;
-        match branch.map_err(|error| away(&error))?.and_then(|branch| branch.retrying()) {
+        match branch
+            .map_err(|error| away(&error))?
+            .and_then(|branch| branch.retrying())
+        {
             Some(retry) => Err(retry.error),
             None => Ok(None),
         }

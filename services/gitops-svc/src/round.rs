@@ -12,7 +12,8 @@ use std::{
 };
 
 use slipway_ledger::{
-    Decider as _, ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError, executor::log_retry, faults,
+    Decider as _, ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError,
+    executor::log_retry, faults,
 };
 use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use tokio_util::sync::CancellationToken;

@@ -364,7 +364,9 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                         if poll && self.round.is_none() && self.fault.is_none() {
                             self.served = None;
                         }
-                        if let Some(retry) = D::retry(&snapshot.state).filter(|retry| retry.next_time.is_some()) {
+                        if let Some(retry) =
+                            D::retry(&snapshot.state).filter(|retry| retry.next_time.is_some())
+                        {
                             log_retry(D::KIND, &self.key.id, &retry);
                         }
                         None

@@ -8,7 +8,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{PgTime, Postgres, append::schedule, failing, id, time, unsigned};
 use crate::{
     Inspected, Parking,
-    store::{json, AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, micros},
+    store::{AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, json, micros},
     types::Key,
 };
 

@@ -10,7 +10,8 @@ use super::{LOOK, Sqlite, append::due};
 use crate::{
     Inspected, Parking,
     store::{
-        AfterParked, Claim, Claimant, Claims, Failed, Hinted, Position, Remote, Schedule, Settled, micros,
+        AfterParked, Claim, Claimant, Claims, Failed, Hinted, Position, Remote, Schedule, Settled, json,
+        micros,
     },
     types::Key,
 };

@@ -1,7 +1,5 @@
 //! Old and new binaries on one database.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use pretty_assertions::assert_eq;
 use serde::{Deserialize, Serialize};

@@ -315,7 +315,10 @@ async fn what_panics_is_parked_and_resumed(database: Database) {
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     record(&ledger, &id("two"), vec![Event::Added { amount: 1 }]).await;
     let before = ledger.now();
-    eventually("it is parked", async || holds(parked(&ledger).await, |list| !list.is_empty())).await;
+    eventually("it is parked", async || {
+        holds(parked(&ledger).await, |list| !list.is_empty())
+    })
+    .await;
     let list = parked(&ledger).await;
     assert_eq!(
         (list.len(), &list[0].id, list[0].kind.as_str()),
@@ -385,7 +388,9 @@ async fn what_is_tried_again_says_so(database: Database) {
     record(&ledger, &id("one"), vec![started("build", 1)]).await;
     eventually("it was tried three times", async || {
         let job = ledger.get::<Job>(&id("one")).await.unwrap().unwrap();
-        holds(job.retry, |retry| retry.as_ref().is_some_and(|retry| retry.attempt >= 3))
+        holds(job.retry, |retry| {
+            retry.as_ref().is_some_and(|retry| retry.attempt >= 3)
+        })
     })
     .await;
     // Lists show it too.
@@ -421,7 +426,10 @@ async fn what_is_parked_is_listed_by_pages(database: Database) {
         let events = vec![Event::Labelled { service, labels }, started("build", 1)];
         record(&ledger, &id(&format!("job-{n}")), events).await;
     }
-    eventually("all are parked", async || holds(parked(&ledger).await, |list| list.len() == 5)).await;
+    eventually("all are parked", async || {
+        holds(parked(&ledger).await, |list| list.len() == 5)
+    })
+    .await;
     stop.cancel();
     running.drain().await;
     let all = parked(&ledger).await;
@@ -486,7 +494,10 @@ async fn what_is_refused_or_says_nothing_is_parked(database: Database) {
         .spawn(stop.clone());
     record(&ledger, &id("a"), vec![started("refused", 1)]).await;
     record(&ledger, &id("b"), vec![started("silent", 1)]).await;
-    eventually("both are parked", async || holds(parked(&ledger).await, |list| list.len() == 2)).await;
+    eventually("both are parked", async || {
+        holds(parked(&ledger).await, |list| list.len() == 2)
+    })
+    .await;
     let mut errors: Vec<Reason> = parked(&ledger)
         .await
         .into_iter()
@@ -562,8 +573,8 @@ async fn an_impossible_command_is_an_error_in_the_log_and_a_stale_one_is_not(dat
     let state = until(&ledger, &stale, |state| state.steps.is_empty()).await;
     assert_eq!(state.finished, ["stale#2"]);
     until(&ledger, &early, |state| state.steps.is_empty()).await;
-    eventually("both are set aside", async || {
-        holds(ledger.set_aside_list().await.unwrap(), |list| list.len() == 2)
+    eventually("both are parked", async || {
+        holds(parked(&ledger).await, |list| list.len() == 2)
     })
     .await;
     stop.cancel();

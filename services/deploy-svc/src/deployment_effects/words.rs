@@ -8,7 +8,7 @@ use slipway_model::{Actor, Reason};
 use tokio::time::{Instant, sleep_until};
 
 use super::Run;
-use crate::deployment::DeploymentCommand;
+use crate::deployment::{Deployment, DeploymentCommand};
 
 /// Words about progress are recorded at most so often.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
@@ -55,7 +55,8 @@ impl<'a> Words<'a> {
 
     /// That the cluster cannot be asked.
     pub(super) async fn away(&mut self, message: String) {
-        self.note(Said::Away(Reason::new(fault::UNAVAILABLE, message))).await;
+        self.note(Said::Away(Reason::new(fault::UNAVAILABLE, message)))
+            .await;
     }
 
     /// That somebody's word is waited for.

@@ -11,9 +11,7 @@ use slipway_verdict::Previous;
 use super::{Order, Owner, Taken};
 use crate::{
     catalog::Jobs,
-    deployment::{
-        Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentStatus, Source,
-    },
+    deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentStatus, Source},
     plan::{PlannedEnvironment, time_of},
     release::{Facts, Observation, StepKind, Waiting, WaitingKind},
 };
@@ -48,9 +46,7 @@ impl Deployments {
             .ledger
             .execute::<Deployment>(id, || command.clone(), &meta)
             .await;
-        executed
-            .map(|snapshot| observation(&snapshot))
-            .map_err(passing)
+        executed.map(|snapshot| observation(&snapshot)).map_err(passing)
     }
 }
 

@@ -123,7 +123,10 @@ fn observed(
     }
     let (status, reason, result, facts) = match observation {
         Observation::Pending(waiting) => {
-            let known = step.waiting.as_ref().is_some_and(|before| before.says_as(&waiting));
+            let known = step
+                .waiting
+                .as_ref()
+                .is_some_and(|before| before.says_as(&waiting));
             if !known || step.retry_at.is_some() {
                 events.push(ReleaseEvent::Waiting {
                     step: step.name.clone(),

@@ -486,7 +486,11 @@ fn what_the_owner_tries_again_is_told_once() {
     let reason = |words: &str| Some(Reason::new("GIT_UNAVAILABLE", words));
     assert_eq!(observe(&mut run, None), 0);
     assert_eq!(observe(&mut run, reason("timed out after 9 s")), 1);
-    assert_eq!(observe(&mut run, reason("timed out after 10 s")), 0, "the same code");
+    assert_eq!(
+        observe(&mut run, reason("timed out after 10 s")),
+        0,
+        "the same code"
+    );
     let retry = Release::retry(&run.state).unwrap();
     assert_eq!(retry.error.message, "timed out after 9 s");
     assert_eq!((retry.attempt, retry.next_time), (0, None), "the owner's to tell");

@@ -7,7 +7,7 @@ use deploy_svc::{
     result::{CheckResult, JobResult, Measurement},
 };
 use slipway_ledger::{EffectRun, Effects};
-use slipway_model::{Actor, Timestamp};
+use slipway_model::{Actor, Reason, Timestamp};
 use slipway_verdict::Applied;
 
 /// Does what other services are asked for as `beside` does it, and has all else succeed at once.
@@ -18,13 +18,13 @@ pub(crate) struct AtOnce {
 
 #[async_trait]
 impl Effects<Deployment> for AtOnce {
-    async fn perform(&self, run: EffectRun<Deployment>) -> Option<DeploymentCommand> {
+    async fn perform(&self, run: EffectRun<Deployment>) -> Result<Option<DeploymentCommand>, Reason> {
         match (&run.effect, &self.beside) {
             (DeploymentEffect::LeaveLane, _) => lane::leave(&run).await,
             (DeploymentEffect::Revert | DeploymentEffect::ObserveRevert, Some(beside)) => {
                 beside.perform(run).await
             }
-            _ => answer(&run),
+            _ => Ok(answer(&run)),
         }
     }
 

@@ -340,7 +340,10 @@ pub(crate) async fn an_api_server_that_restarts_costs_time_only(world: &mut Worl
     let state = bench.until(&id, |state| state.fault.is_some()).await;
     let fault = state.fault.unwrap_or_else(|| Reason::new("", ""));
     assert_eq!(fault.code, "CLUSTER_UNAVAILABLE");
-    assert!(fault.message.contains("cluster test cannot be watched"), "{fault}");
+    assert!(
+        fault.message.contains("cluster test cannot be watched"),
+        "{fault}"
+    );
     assert!(
         state.progress.contains("of 2 new pods ready"),
         "{}",

@@ -167,7 +167,7 @@ fn said(command: &Command) -> Said {
         | Command::Abort { .. }
         | Command::LaneLeft
         | Command::Wake => Said::Asked,
-        Command::Progress { key, .. } => Said::Report(Some(key.clone())),
+        Command::Progress { key, .. } | Command::Away { key, .. } => Said::Report(Some(key.clone())),
         Command::Reverting { key, .. }
         | Command::Reverted { key, .. }
         | Command::JobEnded { key, .. }

@@ -360,7 +360,11 @@ fn progress_is_recorded_once_and_not_without_end() {
         (say("a", false), say("a", false), say("b", true), say("b", true)),
         (1, 0, 1, 0)
     );
-    assert_eq!((say("a", false), say("a", false)), (1, 0), "it can be asked again");
+    assert_eq!(
+        (say("a", false), say("a", false)),
+        (1, 0),
+        "it can be asked again"
+    );
     let recorded: usize = (0..1000).map(|number| say(&number.to_string(), false)).sum();
     assert!(recorded <= 200, "{recorded}");
     assert_eq!(say("away", true), 1, "whether it can be asked is always recorded");

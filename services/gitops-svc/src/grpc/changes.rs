@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slipway_edit::{Difference, Edit, Found, Place};
 use slipway_ledger::{IdempotencyKey, Meta, Snapshot};
-use slipway_model::{Actor, CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
+use slipway_model::{CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, convert};
 

@@ -14,7 +14,7 @@ use std::{
 
 use slipway_edit::Difference;
 use slipway_ledger::EffectRun;
-use slipway_model::{BranchName, CommitSha, Fault, Reason, Timestamp};
+use slipway_model::{BranchName, CommitSha, Fault, Reason};
 
 use super::{News, branch};
 use crate::{

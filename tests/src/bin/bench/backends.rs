@@ -8,7 +8,7 @@ use build_svc::build::{Build, Command};
 use gitops_svc::{change::Outcome, testing::Pusher};
 use sha2::{Digest as _, Sha256};
 use slipway_ledger::{EffectRun, Effects};
-use slipway_model::{Actor, Id, TraceId};
+use slipway_model::{Actor, Id, Reason, TraceId};
 
 #[path = "../../../../services/deploy-svc/tests/at_once/mod.rs"]
 mod at_once;
@@ -40,25 +40,29 @@ struct Builds;
 
 #[async_trait]
 impl Effects<Build> for Builds {
-    async fn perform(&self, run: EffectRun<Build>) -> Option<Command> {
-        let state = &run.snapshot.state;
-        let recipe = &state.request.as_ref()?.recipe;
-        let requested_at = state.requested_at.unwrap_or(run.snapshot.created_at);
-        let hash = Sha256::digest(format!("{}\n{}\n", recipe.image, recipe.commit));
-        Some(Command::Finished {
-            key: run.key.clone(),
-            digest: format!("sha256:{}", hex::encode(hash)).parse().ok()?,
-            tags: recipe
-                .tags(requested_at)
-                .into_iter()
-                .map(|wanted| wanted.tag)
-                .collect(),
-        })
+    async fn perform(&self, run: EffectRun<Build>) -> Result<Option<Command>, Reason> {
+        Ok(built(&run))
     }
 
     fn actor(&self) -> Actor {
         Actor::system("build")
     }
+}
+
+fn built(run: &EffectRun<Build>) -> Option<Command> {
+    let state = &run.snapshot.state;
+    let recipe = &state.request.as_ref()?.recipe;
+    let requested_at = state.requested_at.unwrap_or(run.snapshot.created_at);
+    let hash = Sha256::digest(format!("{}\n{}\n", recipe.image, recipe.commit));
+    Some(Command::Finished {
+        key: run.key.clone(),
+        digest: format!("sha256:{}", hex::encode(hash)).parse().ok()?,
+        tags: recipe
+            .tags(requested_at)
+            .into_iter()
+            .map(|wanted| wanted.tag)
+            .collect(),
+    })
 }
 
 /// Each change is a commit that follows from its id.

@@ -34,6 +34,7 @@ fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
                 WaitingKind::Machine
             },
             message: if checks { "checks" } else { "pods" }.to_owned(),
+            retry: None,
         })
     });
     let ends = prop::sample::select(vec![Ends::Well, Ends::NoOp, Ends::Unnamed]);

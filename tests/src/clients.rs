@@ -35,6 +35,51 @@ pub const PEOPLE: [(Person, &[&str]); 5] = [
     ("author", &["read", "approve"]),
     ("reader", &["read"]),
 ];
+/// Who may do everything, nothing, or everything of a part only: for what is to be refused or left out.
+pub const SCOPED: [Scoped; 5] = [
+    Scoped::everything("root"),
+    Scoped {
+        actions: &[],
+        ..Scoped::everything("nobody")
+    },
+    Scoped {
+        services: "other",
+        ..Scoped::everything("other-service")
+    },
+    Scoped {
+        environments: "other",
+        ..Scoped::everything("other-environment")
+    },
+    // The first of several services, see `tests/contract`.
+    Scoped {
+        services: "one",
+        ..Scoped::everything("of-one")
+    },
+];
+
+/// Somebody with one role, or none where there is no action.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoped {
+    pub name: Person,
+    pub actions: &'static [&'static str],
+    /// Patterns, as in a role.
+    pub services: &'static str,
+    pub environments: &'static str,
+}
+
+impl Scoped {
+    const fn everything(name: Person) -> Self {
+        Self {
+            name,
+            actions: &[
+                "read", "start", "cancel", "rollback", "approve", "delegate", "override",
+            ],
+            services: "*",
+            environments: "*",
+        }
+    }
+}
+
 /// deploy-svc, as the other services know it.
 pub const DRIVER: &str = "deploy-svc";
 

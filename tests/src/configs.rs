@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use slipway_server::TokenHash;
 
-use crate::clients::{DRIVER, PEOPLE, token};
+use crate::clients::{DRIVER, PEOPLE, SCOPED, Scoped, token};
 
 /// What one replica of a service is told.
 #[derive(Debug)]
@@ -36,9 +36,10 @@ impl Replica<'_> {
 
     /// gitops-svc, with the one repository `platform`.
     pub fn gitops(&self, repository: &str) -> String {
+        let places = if self.at_once { "" } else { PLACES };
         self.common(true)
             + &format!(
-                "data_dir: {}\nrepositories:\n  platform: {{ url: \"{repository}\" }}\n",
+                "data_dir: {}\nrepositories:\n  platform: {{ url: \"{repository}\"{places} }}\n",
                 self.folder.display()
             )
     }
@@ -76,19 +77,21 @@ impl Replica<'_> {
             "server:\n  listen: 127.0.0.1:{}\n  drain_timeout: 5s\n  principals:\n",
             self.port
         );
-        let mut principal = |name: &str, actions: &[&str]| {
+        let mut principal = |name: &str, role: &str| {
             let hash = String::from(TokenHash::of(&token(name)));
-            let actions = actions.join(", ");
             let _ = writeln!(
                 text,
-                "    - {{ subject: {name}, token_sha256: \"{hash}\", roles: [{{ actions: [{actions}] }}] }}"
+                "    - {{ subject: {name}, token_sha256: \"{hash}\", roles: [{role}] }}"
             );
         };
         for (name, actions) in PEOPLE {
-            principal(name, actions);
+            principal(name, &format!("{{ actions: [{}] }}", actions.join(", ")));
+        }
+        for scoped in SCOPED {
+            principal(scoped.name, &role(&scoped));
         }
         if driver {
-            principal(DRIVER, &["read", "start", "cancel", "rollback", "delegate"]);
+            principal(DRIVER, "{ actions: [read, start, cancel, rollback, delegate] }");
         }
         let level = if self.at_once { "warn" } else { "info" };
         let connections = if self.at_once { 16 } else { 6 };
@@ -99,4 +102,25 @@ impl Replica<'_> {
         );
         text
     }
+}
+
+/// Where images stand in the repository `platform` (see [`crate::scene::GitOps`]).
+const PLACES: &str = ", environments: { \
+    dev: { kustomization: \"apps/{service}/overlays/dev\" }, \
+    staging: { kustomization: \"apps/{service}/overlays/staging\" }, \
+    prod: { kustomization: \"apps/{service}/overlays/prod\" } }";
+
+/// An entry of the list `roles`; empty for whoever may do nothing.
+fn role(scoped: &Scoped) -> String {
+    let Scoped {
+        actions,
+        services,
+        environments,
+        ..
+    } = scoped;
+    if actions.is_empty() {
+        return String::new();
+    }
+    let actions = actions.join(", ");
+    format!("{{ actions: [{actions}], services: [\"{services}\"], environments: [\"{environments}\"] }}")
 }

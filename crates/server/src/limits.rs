@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::ApiError;
@@ -73,14 +73,16 @@ where
             request.map(|inner| Body::new(Bounded { inner, left }))
         };
         let answer = self.inner.call(request);
-        if streaming {
-            return Box::pin(answer);
-        }
-        let most = self.limits.timeout;
-        let timeout = asked.map_or(most, |asked| asked.saturating_sub(BEFORE_TONIC).min(most));
+        let asked = asked.map(|asked| asked.saturating_sub(BEFORE_TONIC));
+        // A stream may take as long as it likes, unless its caller says otherwise.
+        let timeout = match asked {
+            None if streaming => return Box::pin(async move { Ok(in_our_words(answer.await?)) }),
+            Some(asked) if streaming => asked,
+            asked => asked.map_or(self.limits.timeout, |asked| asked.min(self.limits.timeout)),
+        };
         Box::pin(async move {
             match tokio::time::timeout(timeout, answer).await {
-                Ok(answer) => answer,
+                Ok(answer) => Ok(in_our_words(answer?)),
                 Err(_) => {
                     let message = format!("the request took longer than {timeout:?}");
                     Ok(Status::from(ApiError::Deadline { message }).into_http())
@@ -88,6 +90,21 @@ where
             }
         })
     }
+}
+
+/// tonic refuses a message by its announced length, as `OUT_OF_RANGE`, which nothing of ours answers with. Here it is what
+/// any limit is.
+fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
+    let out_of_range = Code::OutOfRange as i32;
+    let status = response
+        .headers()
+        .get("grpc-status")
+        .and_then(|status| status.to_str().ok());
+    if status.and_then(|status| status.parse().ok()) != Some(out_of_range) {
+        return response;
+    }
+    let message = "the request is larger than this server takes; send less".to_owned();
+    Status::from(ApiError::Exhausted { message }).into_http()
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP/2).
@@ -130,7 +147,7 @@ impl http_body::Body for Bounded {
             match self.left.checked_sub(data.len()) {
                 Some(left) => self.left = left,
                 None => {
-                    let message = "the request is larger than this server takes".to_owned();
+                    let message = "the request is larger than this server takes; send less".to_owned();
                     return Poll::Ready(Some(Err(ApiError::Exhausted { message }.into())));
                 }
             }

@@ -137,12 +137,14 @@ impl<D: Resource> Resources<D> {
         }
     }
 
-    /// The thing of that id, if the caller may do `action` with it.
+    /// The thing of that id, if the caller may do `action` with it. Whoever may do it nowhere does not learn whether
+    /// there is one.
     ///
     /// # Errors
     /// A text that is not an id, an id that does not exist, a role that is missing.
     pub async fn find(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<D>, ApiError> {
         let id: Id = convert::field("id", id)?;
+        caller.require_somewhere(action)?;
         let snapshot = self.ledger.get::<D>(&id).await?;
         let snapshot = snapshot.ok_or_else(|| ApiError::not_found(D::NOUN, &id))?;
         D::scope(&snapshot.state).require(caller, action)?;

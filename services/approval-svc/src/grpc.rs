@@ -14,7 +14,7 @@ use slipway_proto::{
     common::v1::waiting_on::Kind,
 };
 use slipway_server::{
-    Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
+    Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert, stream_events_to,
 };
 use tonic::{Request, Response, Status};
 
@@ -263,9 +263,13 @@ impl ApprovalService for Api {
         request: Request<proto::WatchApprovalsRequest>,
     ) -> Answer<Self::WatchApprovalsStream> {
         let Call { caller, message, .. } = Call::of(request)?;
-        let approvals = match message.id.as_str() {
-            "" => self.approvals.watch_all(caller, &message.into())?,
-            id => self.approvals.watch(&caller, id, &message.etag).await?,
+        let (id, etag) = (message.id.clone(), message.etag.clone());
+        convert::optional::<u64>("etag", &etag)?;
+        let query = ListQuery::from(message);
+        query.filter::<Approval>()?;
+        let approvals = match id.as_str() {
+            "" => self.approvals.watch_all(caller, &query)?,
+            id => self.approvals.watch(&caller, id, &etag).await?,
         };
         let approvals = approvals.map_ok(|approval| proto::WatchApprovalsResponse {
             approval: Some(approval),

@@ -35,6 +35,9 @@ impl DeployApi {
             message,
         } = call;
         convert::key("request_id", &message.request_id)?;
+        convert::optional::<Id>("deployment_id", &message.deployment_id)?;
+        convert::name_filter("service", &message.service)?;
+        convert::name_filter("environment", &message.environment)?;
         let reason = convert::text("reason", &message.reason)?;
         let asked = (
             &message.deployment_id,

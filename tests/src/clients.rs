@@ -72,7 +72,7 @@ impl Scoped {
         Self {
             name,
             actions: &[
-                "read", "start", "cancel", "rollback", "approve", "delegate", "override",
+                "read", "start", "cancel", "rollback", "approve", "delegate", "override", "operate",
             ],
             services: "*",
             environments: "*",

@@ -53,8 +53,9 @@ impl Operations {
     ) -> Result<(Id, proto::Parked), ApiError> {
         let kind: Name = convert::field("kind", kind)?;
         let id: Id = convert::field("id", id)?;
+        caller.require_somewhere(action)?;
         let found = self.ledger.inspect(kind.as_str(), &id).await?;
-        let found = found.ok_or_else(|| ApiError::not_found("thing", format!("{kind}/{id}")))?;
+        let found = found.ok_or_else(|| ApiError::not_found("aggregate", &id))?;
         scope(&found).require(caller, action)?;
         let parked = parked(found).ok_or_else(|| not_parked(&kind, &id))?;
         Ok((id, parked))

@@ -186,15 +186,17 @@ pub enum News {
     /// It ends without a word about the pull request.
     Ended(Outcome),
     /// To be tried again, after a growing wait; `jitter` from 0 to 1000 spreads it. Not before a time that GitHub gave.
+    /// It names its attempt, since a second telling would otherwise put off what follows.
     Postponed {
+        attempt: u32,
         reason: Reason,
         not_before: Option<Timestamp>,
         jitter: u16,
     },
 }
 
-/// What follows from news of a change that has not ended. News do not name their try: those of an earlier stage come to
-/// nothing, those of one that was not reached are impossible.
+/// What follows from news of a change that has not ended. Most news do not name their attempt: those of an earlier stage
+/// come to nothing, those of one that was not reached are impossible.
 pub(crate) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Result<Vec<Event>, Impossible> {
     Ok(match news {
         News::Revised { .. } | News::Noted(_) | News::Closed { .. } | News::Merged { .. }
@@ -270,7 +272,11 @@ pub(crate) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
             closed.into_iter().chain([state.ending(outcome)]).collect()
         }
         News::Ended(outcome) => vec![state.ending(outcome)],
-        News::Postponed { .. } if state.stage == Stage::Follow || state.retry_at.is_some() => Vec::new(),
+        News::Postponed { attempt, .. }
+            if attempt != state.tries || state.stage == Stage::Follow || state.retry_at.is_some() =>
+        {
+            Vec::new()
+        }
         News::Postponed { reason, .. }
             if state.stage == Stage::Withdraw
                 && state.expired
@@ -289,6 +295,7 @@ pub(crate) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
             reason,
             not_before,
             jitter,
+            ..
         } => {
             let full = FIRST_WAIT
                 .saturating_mul(2_u32.saturating_pow(state.failures.min(16)))

@@ -532,7 +532,7 @@ fn a_change_keeps_to_the_laws_of_deciders() {
             first => asked(),
             1 => settled().prop_map(change::Command::Settle),
             1 => Just(change::Command::Cancel { reason: "never mind".to_owned() }),
-            8 => pull_request::news().prop_map(change::Command::PullRequest),
+            8 => pull_request::news(state.tries).prop_map(change::Command::PullRequest),
             1 => Just(change::Command::Tick),
         ]
     });

@@ -51,6 +51,8 @@ fn program(method: &MethodDescriptor) -> usize {
         "slipway.gitops.v1.GitOpsService" => 1,
         "slipway.approval.v1.ApprovalService" => 2,
         "slipway.deploy.v1.DeployService" | "slipway.release.v1.ReleaseService" => 3,
+        // The same in all four.
+        "slipway.operations.v1.OperationsService" => 0,
         other => panic!("say here which program serves {other}"),
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(approvals());
     rows.extend(deployments());
     rows.extend(releases());
+    rows.extend(operations());
     rows
 }
 
@@ -278,6 +279,23 @@ fn deployments() -> Vec<Row> {
             json!({"service": "shop", "environment": "dev", "images": image(), "commit": "$head"}),
         ),
         shown("DeployService/StreamEvents", json!({})),
+    ]
+}
+
+/// Nothing is parked in a suite in which all goes well.
+fn operations() -> Vec<Row> {
+    vec![
+        shown("OperationsService/ListParked", json!({"kind": "build"})).answers("OK none"),
+        row(
+            "OperationsService/GetParked",
+            json!({"kind": "build", "id": "$build"}),
+        )
+        .answers("FAILED_PRECONDITION NOT_PARKED"),
+        row(
+            "OperationsService/ResumeParked",
+            json!({"kind": "build", "id": "$build"}),
+        )
+        .answers("FAILED_PRECONDITION NOT_PARKED"),
     ]
 }
 

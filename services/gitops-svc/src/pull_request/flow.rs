@@ -156,6 +156,7 @@ impl Flow<'_> {
             Fault::Permanent(reason) => News::Ended(Outcome::Failed(reason)),
             Fault::Transient { error, .. } if self.run.effect == Effect::Follow => return Err(error),
             Fault::Transient { error, not_before } => News::Postponed {
+                attempt: self.run.key.attempt,
                 reason: error,
                 not_before,
                 jitter: fastrand::u16(0..=1000),

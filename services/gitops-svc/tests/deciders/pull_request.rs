@@ -68,12 +68,18 @@ fn closed() -> News {
     }
 }
 
-fn later() -> News {
+fn later(attempt: u32) -> News {
     News::Postponed {
+        attempt,
         reason: Reason::new(Code::RemoteUnreachable, "no route"),
         not_before: None,
         jitter: 1000,
     }
+}
+
+fn postpone(state: &mut State, now: Timestamp) -> usize {
+    let news = later(state.tries);
+    tell(state, news, now)
 }
 
 fn cancel(state: &mut State, now: Timestamp) {
@@ -117,7 +123,7 @@ fn it_is_proposed_then_followed_until_it_is_merged() {
         0,
         "a look that finds nothing new leaves no record"
     );
-    assert_eq!(tell(&mut state, later(), at(3)), 0, "nor does one that fails");
+    assert_eq!(postpone(&mut state, at(3)), 0, "nor does one that fails");
     let revised = News::Revised {
         commit: sha(OTHER),
         base: sha(SHA),
@@ -136,7 +142,7 @@ fn it_is_proposed_then_followed_until_it_is_merged() {
     );
     assert!(work(&state).is_empty() && Change::wake_at(&state).is_none());
     let over = state.clone();
-    for news in [opened(), merged(), closed(), later(), News::Withdrawn] {
+    for news in [opened(), merged(), closed(), later(state.tries), News::Withdrawn] {
         assert_eq!(tell(&mut state, news, at(6)), 0);
     }
     assert_eq!(state, over);
@@ -149,7 +155,7 @@ fn a_remote_or_github_that_is_away_is_tried_less_and_less_often() {
     let mut waits = Vec::new();
     for attempt in 0..11 {
         assert_eq!(work(&state), [format!("propose#{attempt}")]);
-        assert_eq!(tell(&mut state, later(), now), 1);
+        assert_eq!(postpone(&mut state, now), 1);
         assert!(work(&state).is_empty());
         assert_eq!(act::<Change>(&mut state, Command::Tick, now), Ok(0), "not yet");
         let retry_at = Change::wake_at(&state).unwrap();
@@ -160,6 +166,7 @@ fn a_remote_or_github_that_is_away_is_tried_less_and_less_often() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     // GitHub's own time is kept to.
     let limited = News::Postponed {
+        attempt: state.tries,
         reason: Reason::new(Code::RateLimited, "slow down"),
         not_before: Some(now + Duration::from_secs(900)),
         jitter: 0,
@@ -187,14 +194,14 @@ fn a_cancellation_waits_for_a_proposal_that_is_under_way() {
     // It failed: nobody knows how far it came, so it is looked for.
     let mut state = requested();
     cancel(&mut state, at(1));
-    tell(&mut state, later(), at(2));
+    postpone(&mut state, at(2));
     assert_eq!(work(&state), ["withdraw#1"]);
     assert_eq!(tell(&mut state, News::Withdrawn, at(3)), 1);
     assert_eq!(state.status, Status::Cancelled);
 
     // It waits to be tried again.
     let mut state = requested();
-    tell(&mut state, later(), at(1));
+    postpone(&mut state, at(1));
     cancel(&mut state, at(1));
     assert_eq!(
         (work(&state), state.retry_at),
@@ -239,10 +246,10 @@ fn the_deadline_closes_it() {
     );
 
     // GitHub does not come back.
-    tell(&mut late, later(), at(3601));
+    postpone(&mut late, at(3601));
     assert_eq!((late.status, late.stage), (Status::Pending, Stage::Withdraw));
     act::<Change>(&mut late, Command::Tick, at(7300)).unwrap();
-    tell(&mut late, later(), at(7300));
+    postpone(&mut late, at(7300));
     assert_eq!(late.status, Status::Errored);
     assert!(late.reason.unwrap().message.contains("could not be closed"));
 }
@@ -365,10 +372,10 @@ pub(super) fn said(news: &News) -> Said {
     }
 }
 
-pub(super) fn news() -> impl Strategy<Value = News> {
+pub(super) fn news(tries: u32) -> impl Strategy<Value = News> {
     prop_oneof![
         3 => Just(opened()),
-        3 => Just(later()),
+        3 => (0_u32..2).prop_map(move |old| later(tries.saturating_sub(old))),
         2 => any::<bool>().prop_map(|other| News::Revised {
             commit: sha(if other { OTHER } else { SHA }),
             base: sha(OTHER),
@@ -384,7 +391,7 @@ pub(super) fn news() -> impl Strategy<Value = News> {
 
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        12 => news().prop_map(Command::PullRequest),
+        12 => news(0).prop_map(Command::PullRequest),
         1 => Just(Command::Cancel { reason: "never mind".to_owned() }),
         4 => Just(Command::Tick),
     ]
@@ -397,8 +404,11 @@ proptest! {
     fn it_never_hangs(commands in proptest::collection::vec((command(), 0_i64..2000), 0..40)) {
         let mut state = requested();
         let mut now = at(0);
-        for (command, seconds) in commands {
+        for (mut command, seconds) in commands {
             now = now + Duration::from_secs(seconds.unsigned_abs());
+            if let Command::PullRequest(News::Postponed { attempt, .. }) = &mut command {
+                *attempt = state.tries;
+            }
             let before = work(&state);
             let told = act::<Change>(&mut state, command.clone(), now).unwrap_or_default();
             if state.status == Status::Pending {

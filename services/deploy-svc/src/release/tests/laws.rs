@@ -83,7 +83,7 @@ fn a_release_keeps_to_the_laws_of_deciders() {
         CATALOG.to_owned(),
         environment(&[GIT]),
         environment(&[GIT, "gate: before_sync"]),
-        environment(&[MARKER, JOBS, "on_failure: stay"]),
+        environment(&[MARKER, "action: restart", JOBS, "on_failure: stay"]),
     ];
     let requests: Vec<Request> = catalogs.iter().map(|catalog| request_by(catalog)).collect();
     decider_laws::<Release, _>(&id, said, |state, key| {

@@ -9,6 +9,9 @@ use crate::{
     scene::{LISTED, Noun, OF_ONE, ROOT, Scene, nouns, scene},
 };
 
+/// What is parked comes of faults, not of a request, and is listed in the tests of operations.
+const OF_FAULTS: &str = "OperationsService/ListParked";
+
 /// Every list has a kind of resource here, and every kind its list.
 #[test]
 fn no_list_is_left_out() {
@@ -16,6 +19,7 @@ fn no_list_is_left_out() {
         .iter()
         .filter(|method| method.input().get_field_by_name("page_token").is_some())
         .map(name)
+        .filter(|name| name != OF_FAULTS)
         .collect();
     let known: BTreeSet<String> = nouns().iter().map(|noun| noun.list.to_owned()).collect();
     assert_eq!(lists, known);

@@ -216,6 +216,7 @@ fn stop(state: &ReleaseState, step: &Step, stop: Stop, now: Timestamp) -> Vec<Re
 
 fn woken(step: &Step, now: Timestamp) -> Vec<ReleaseEvent> {
     let name = step.name.clone();
+    let retries = step.retry_at.is_some_and(|retry_at| retry_at <= now);
     if step.past_deadline && step.deadline + GRACE <= now {
         return if step.overdue {
             Vec::new()
@@ -227,12 +228,16 @@ fn woken(step: &Step, now: Timestamp) -> Vec<ReleaseEvent> {
         let mut events = vec![ReleaseEvent::StopRequested(Stop::Deadline { step: name.clone() })];
         if step.kind == StepKind::Lane {
             events.push(ReleaseEvent::Overdue { step: name });
+        } else if retries {
+            // Both are due at once, and the earlier must not stay so.
+            events.push(ReleaseEvent::Retried { step: name });
         }
         return events;
     }
-    match step.retry_at {
-        Some(retry_at) if retry_at <= now => vec![ReleaseEvent::Retried { step: name }],
-        _ => Vec::new(),
+    if retries {
+        vec![ReleaseEvent::Retried { step: name }]
+    } else {
+        Vec::new()
     }
 }
 

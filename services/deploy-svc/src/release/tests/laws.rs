@@ -51,21 +51,19 @@ fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
     prop_oneof![4 => waiting, 8 => succeeded, 1 => ended]
 }
 
-/// What an effect or poll under this key may say. Only what is overdue is given up.
-fn word(key: &EffectKey, overdue: bool) -> BoxedStrategy<ReleaseCommand> {
+/// What an effect or poll under this key may say.
+fn word(key: &EffectKey) -> BoxedStrategy<ReleaseCommand> {
     let stumbled = ReleaseCommand::Stumbled {
         key: key.clone(),
         reason: Reason::new("UNAVAILABLE", "connection refused"),
     };
-    let give_up = if overdue {
-        ReleaseCommand::GiveUp { key: key.clone() }
-    } else {
-        stumbled.clone()
-    };
+    if key.step.ends_with(":give-up") {
+        return Just(ReleaseCommand::GiveUp { key: key.clone() }).boxed();
+    }
     let (started, observed) = (key.clone(), key.clone());
     let reference: Id = format!("ref-{}", key.attempt).parse().unwrap();
     prop_oneof![
-        4 => observation(&key.step).prop_map(move |observation| ReleaseCommand::Started {
+        u32::from(!key.step.ends_with(":stop")) * 4 => observation(&key.step).prop_map(move |observation| ReleaseCommand::Started {
             key: started.clone(),
             reference: reference.clone(),
             observation,
@@ -75,7 +73,6 @@ fn word(key: &EffectKey, overdue: bool) -> BoxedStrategy<ReleaseCommand> {
             observation,
         }),
         1 => Just(stumbled),
-        1 => Just(give_up),
     ]
     .boxed()
 }
@@ -97,15 +94,13 @@ fn a_release_keeps_to_the_laws_of_deciders() {
                 .prop_map(|request| ReleaseCommand::Request(Box::new(request)))
                 .boxed();
         }
-        let overdue = state.active_step().is_some_and(|step| step.overdue);
         let lane = state.active_step().filter(|step| step.kind == StepKind::Lane);
         if let Some(environment) = lane.and_then(|step| step.environment) {
             let granted = ReleaseCommand::LaneGranted {
                 environment,
                 epoch: 7,
             };
-            return prop_oneof![4 => Just(granted), 1 => key.prop_flat_map(move |key| word(&key, overdue))]
-                .boxed();
+            return prop_oneof![4 => Just(granted), 1 => key.prop_flat_map(|key| word(&key))].boxed();
         }
         let stop = ReleaseCommand::Cancel {
             by: Actor::system("test"),
@@ -115,7 +110,7 @@ fn a_release_keeps_to_the_laws_of_deciders() {
             by: "rel-9".parse().unwrap(),
         };
         prop_oneof![
-            20 => key.prop_flat_map(move |key| word(&key, overdue)),
+            20 => key.prop_flat_map(|key| word(&key)),
             1 => Just(stop),
             1 => Just(supersede),
         ]

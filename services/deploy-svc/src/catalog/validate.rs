@@ -305,7 +305,7 @@ fn check_path(text: &str, path: &str, faults: &mut Faults) {
     let confined = !text.is_empty()
         && text.len() <= 1000
         && !text.starts_with(['/', '-'])
-        && !text.contains(['\\', '\0', '\n'])
+        && !text.contains(|c: char| c == '\\' || c.is_control())
         && text.split('/').all(|part| part != "..");
     faults.require(
         confined,

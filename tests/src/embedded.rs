@@ -132,7 +132,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts it, with a fault armed (see `slipway_ledger::faults`) or without. Does not wait until it serves.
+    /// Starts it, with a fault armed (see `slipway_faults`) or without. Does not wait until it serves.
     pub async fn start(&mut self, fault: Option<(&str, String)>) {
         let process = start(&self.data(), &self.folder.path().join("dev.log"), fault).await;
         self.process = Some(process);

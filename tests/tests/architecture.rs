@@ -8,11 +8,12 @@ use std::{
 };
 
 /// Crates that a decider may use: values, their text form, hashes. None of them reaches outside.
-const VALUES: [&str; 9] = [
+const VALUES: [&str; 10] = [
     "hex",
     "serde",
     "serde_json",
     "sha2",
+    "slipway_decider",
     "slipway_edit",
     "slipway_ledger",
     "slipway_model",
@@ -92,7 +93,14 @@ const IMPURE: [&str; 17] = [
 ];
 
 /// All that a decider takes of the ledger.
-const OF_THE_LEDGER: [&str; 4] = ["Decider", "EffectKey", "Impossible", "Index"];
+const OF_THE_LEDGER: [&str; 6] = [
+    "Decider",
+    "EffectKey",
+    "Impossible",
+    "Index",
+    "Refusal",
+    "RefusalKind",
+];
 
 /// The rooms of a service that do things; deciding ones do not know them.
 const ROOMS_THAT_ACT: [&str; 13] = [

@@ -87,12 +87,12 @@ pub async fn apply(
     let mut applied = Applied::default();
     for (api, manifest) in objects {
         let is_target = manifest.is_target(write.target);
-        slipway_ledger::faults::point("deploy.apply.before");
+        slipway_faults::point("deploy.apply.before");
         let written = {
             let _place = cluster.write_permit().await?;
             put(&api, &manifest, write).await?
         };
-        slipway_ledger::faults::point("deploy.apply.after");
+        slipway_faults::point("deploy.apply.after");
         if is_target {
             applied = Applied {
                 uid: written.uid().unwrap_or_default(),

@@ -98,9 +98,9 @@ pub async fn start(
             applied: applied(raw),
         }),
     };
-    slipway_ledger::faults::point("deploy.sync.before");
+    slipway_faults::point("deploy.sync.before");
     let outcome = rewrite(cluster, target, &what, write).await?;
-    slipway_ledger::faults::point("deploy.sync.after");
+    slipway_faults::point("deploy.sync.after");
     Ok(match outcome {
         Rewritten::Written(live) => Started::Written(applied(&live)),
         Rewritten::Left(started) => started,

@@ -145,9 +145,9 @@ pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, Faul
         ..PostParams::default()
     };
     let api: Api<Job> = Api::namespaced(cluster.client().clone(), order.namespace.as_str());
-    slipway_ledger::faults::point("deploy.job.before");
+    slipway_faults::point("deploy.job.before");
     let created = tokio::time::timeout(CALL_TIMEOUT, api.create(&parameters, &job)).await;
-    slipway_ledger::faults::point("deploy.job.after");
+    slipway_faults::point("deploy.job.after");
     match created {
         Ok(Ok(created)) => Ok(created),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.reason == "AlreadyExists" => {

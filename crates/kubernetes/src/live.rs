@@ -64,7 +64,7 @@ where
         };
         fence(&live, &object, write)?;
         let version = live.resource_version();
-        slipway_ledger::faults::point("deploy.change.before");
+        slipway_faults::point("deploy.change.before");
         let outcome = match decide(live).await? {
             Change::None(live) => return Ok(live),
             Change::Replace(mut changed) => {
@@ -84,7 +84,7 @@ where
         };
         match outcome {
             Ok(Ok(written)) => {
-                slipway_ledger::faults::point("deploy.change.after");
+                slipway_faults::point("deploy.change.after");
                 return Ok(written);
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => {

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    LedgerError, faults,
+    LedgerError,
     ledger::Shared,
     store::{Batch, Clash, Written},
     types::Key,
@@ -160,7 +160,7 @@ async fn write(shared: &Shared, group: Vec<Job>) {
     let result = persistently(shared, &batches).await;
     match result {
         Ok(outcomes) => {
-            faults::appended(
+            slipway_faults::appended(
                 batches
                     .iter()
                     .zip(&outcomes)

@@ -9,7 +9,7 @@
 
 use slipway_model::ContentHash;
 
-use crate::{Ledger, LedgerError, faults, store::Result};
+use crate::{Ledger, LedgerError, store::Result};
 
 /// The longest content, in bytes: 1 MiB.
 pub const MAX_CONTENT_BYTES: usize = 1 << 20;
@@ -28,7 +28,7 @@ impl Ledger {
         }
         let hash = ContentHash::of(body);
         self.shared.store.put_content(&hash, body).await?;
-        faults::point("ledger.content.after");
+        slipway_faults::point("ledger.content.after");
         Ok(hash)
     }
 

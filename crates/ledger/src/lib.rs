@@ -95,18 +95,16 @@
 //! | why no event is skipped or published out of order | `feed`, [`relay`] |
 //! | how bodies too large for events are kept | `content` |
 //! | what differs between the databases | `store` |
-//! | how tests kill a process at a chosen moment | [`faults`] |
+//! | how tests kill a process at a chosen moment | `crates/faults` |
 
 mod cache;
 mod chain;
 mod clock;
 mod commit;
 mod content;
-mod decider;
 mod decision;
 mod error;
 pub mod executor;
-pub mod faults;
 mod feed;
 mod hub;
 mod ledger;
@@ -125,11 +123,11 @@ mod watch;
 
 pub use chain::ChainError;
 pub use content::MAX_CONTENT_BYTES;
-pub use decider::{Decider, EffectKey, Impossible, Index};
 pub use error::{ExecuteError, LedgerError, ReplayError, TransactError};
 pub use executor::{EffectRun, Effects, Executor, ExecutorBuilder, ExecutorHandle};
 pub use ledger::Ledger;
 pub use relay::{Relay, RelayConfig, Sink, SinkError};
+pub use slipway_decider::{Decider, EffectKey, Impossible, Index, Refusal, RefusalKind};
 pub use tx::Tx;
 pub use types::{
     Committed, Executed, FeedFilter, FeedItem, IdempotencyKey, Inspected, LedgerConfig, ListFilter, ListItem,

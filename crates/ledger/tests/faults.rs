@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, Index, Ledger, LedgerConfig, Meta, faults};
+use slipway_ledger::{Decider, Index, Ledger, LedgerConfig, Meta};
 use slipway_model::{Actor, Id, Timestamp};
 
 struct Counter;
@@ -54,7 +54,7 @@ async fn child() {
     let url = std::env::var(URL).unwrap();
     let ledger = Ledger::open(LedgerConfig::new(url)).await.unwrap();
     for _ in 0..10 {
-        faults::point("test.before");
+        slipway_faults::point("test.before");
         let id = "one".parse().unwrap();
         ledger
             .execute::<Counter>(&id, || (), &Meta::from(Actor::system("test")))

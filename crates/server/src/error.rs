@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use slipway_ledger::{Refusal, RefusalKind};
 use slipway_model::{Fault, Reason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -87,6 +88,16 @@ impl ApiError {
         Self::Precondition {
             reason: reason.into(),
             message: message.to_string(),
+        }
+    }
+
+    /// What a decider refused.
+    pub fn refused(refusal: impl Refusal) -> Self {
+        match refusal.kind() {
+            RefusalKind::NotFound { kind, id } => Self::not_found(kind, id),
+            RefusalKind::AlreadyExists { kind, id } => Self::exists(kind, id),
+            RefusalKind::FailedPrecondition(reason) => Self::precondition(reason, refusal),
+            RefusalKind::Defect => Self::internal(refusal),
         }
     }
 

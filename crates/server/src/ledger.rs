@@ -1,7 +1,9 @@
 //! From the ledger's answers to those of an RPC, and from a service's configuration to its ledger.
 
 use secrecy::ExposeSecret;
-use slipway_ledger::{ExecuteError, Ledger, LedgerConfig, LedgerError, Page, ReplayError, TransactError};
+use slipway_ledger::{
+    ExecuteError, Ledger, LedgerConfig, LedgerError, Page, Refusal, ReplayError, TransactError,
+};
 
 use crate::{ApiError, ConfigError, DatabaseConfig, RunError, page};
 
@@ -73,10 +75,10 @@ impl From<LedgerError> for ApiError {
     }
 }
 
-impl<R: std::error::Error + Into<ApiError> + 'static> From<ExecuteError<R>> for ApiError {
+impl<R: Refusal> From<ExecuteError<R>> for ApiError {
     fn from(error: ExecuteError<R>) -> Self {
         match error {
-            ExecuteError::Refused(refusal) => refusal.into(),
+            ExecuteError::Refused(refusal) => ApiError::refused(refusal),
             ExecuteError::RequestIdReused { request_id } => ApiError::AlreadyUsed { request_id },
             ExecuteError::Conflict { .. } => ApiError::Conflict {
                 message: error.to_string(),
@@ -113,15 +115,17 @@ impl<E: std::fmt::Display + Into<ApiError>> From<TransactError<E>> for ApiError 
 
 #[cfg(test)]
 mod tests {
+    use slipway_ledger::RefusalKind;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
     #[error("no")]
     struct No;
 
-    impl From<No> for ApiError {
-        fn from(no: No) -> Self {
-            ApiError::precondition("NO", no)
+    impl Refusal for No {
+        fn kind(&self) -> RefusalKind {
+            RefusalKind::FailedPrecondition("NO")
         }
     }
 
@@ -167,15 +171,15 @@ mod tests {
                 ExecuteError::<No>::Ledger(LedgerError::PageToken).into(),
                 "INVALID_FIELD",
             ),
-            (TransactError::Aborted(No).into(), "NO"),
+            (TransactError::Aborted(ApiError::refused(No)).into(), "NO"),
             (
-                TransactError::<No>::RequestIdReused {
+                TransactError::<ApiError>::RequestIdReused {
                     request_id: request_id(),
                 }
                 .into(),
                 "REQUEST_ID_REUSED",
             ),
-            (TransactError::<No>::Conflict.into(), "CONFLICT"),
+            (TransactError::<ApiError>::Conflict.into(), "CONFLICT"),
             (LedgerError::Cursor("x".into()).into(), "INVALID_FIELD"),
             (
                 LedgerError::ContentTooLarge { size: 2, limit: 1 }.into(),

@@ -16,23 +16,22 @@ mod watch;
 
 pub use query::ListQuery;
 
-/// A kind of thing as the API shows it.
+/// How the API shows a kind of thing.
 #[async_trait]
-pub trait Resource: Decider<Refusal: Into<ApiError>> {
+pub trait Resource: 'static {
+    type Decider: Decider;
     /// The message that it is shown as.
     type Message: Send + 'static;
-    /// What errors call it, such as `build`.
-    const NOUN: &'static str;
 
     /// As it is shown.
-    fn message(snapshot: &Snapshot<Self>) -> Self::Message;
+    fn message(snapshot: &Snapshot<Self::Decider>) -> Self::Message;
 
     /// The name of a value of the API's status enum, such as `STATUS_PENDING`; nothing for an unknown one. Without
     /// `STATUS_` and in lower case it is what [`Decider::index`] has.
     fn status_name(value: i32) -> Option<&'static str>;
 
     /// What a role must cover.
-    fn scope(state: &Self::State) -> Scope<'_>;
+    fn scope(state: &<Self::Decider as Decider>::State) -> Scope<'_>;
 
     /// Adds what is not in its own state, to one thing that is read or watched by its id; where many are shown, they are
     /// shown without.
@@ -41,7 +40,7 @@ pub trait Resource: Decider<Refusal: Into<ApiError>> {
     /// When the ledger cannot be read.
     async fn complete(
         _ledger: &Ledger,
-        _snapshot: &Snapshot<Self>,
+        _snapshot: &Snapshot<Self::Decider>,
         _message: &mut Self::Message,
     ) -> Result<(), ApiError> {
         Ok(())
@@ -107,12 +106,12 @@ pub struct Listed<M> {
 }
 
 /// Reads, lists, watches and commands one kind of thing. Cheap to clone.
-pub struct Resources<D> {
+pub struct Resources<R> {
     ledger: Ledger,
-    of: PhantomData<fn() -> D>,
+    of: PhantomData<fn() -> R>,
 }
 
-impl<D> Clone for Resources<D> {
+impl<R> Clone for Resources<R> {
     fn clone(&self) -> Self {
         Self {
             ledger: self.ledger.clone(),
@@ -121,15 +120,15 @@ impl<D> Clone for Resources<D> {
     }
 }
 
-impl<D: Decider> fmt::Debug for Resources<D> {
+impl<R: Resource> fmt::Debug for Resources<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resources")
-            .field("kind", &D::KIND)
+            .field("kind", &R::Decider::KIND)
             .finish_non_exhaustive()
     }
 }
 
-impl<D: Resource> Resources<D> {
+impl<R: Resource> Resources<R> {
     pub fn new(ledger: Ledger) -> Self {
         Self {
             ledger,
@@ -142,12 +141,17 @@ impl<D: Resource> Resources<D> {
     ///
     /// # Errors
     /// A text that is not an id, an id that does not exist, a role that is missing.
-    pub async fn find(&self, caller: &Caller, action: Action, id: &str) -> Result<Snapshot<D>, ApiError> {
+    pub async fn find(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: &str,
+    ) -> Result<Snapshot<R::Decider>, ApiError> {
         let id: Id = convert::field("id", id)?;
         caller.require_somewhere(action)?;
-        let snapshot = self.ledger.get::<D>(&id).await?;
-        let snapshot = snapshot.ok_or_else(|| ApiError::not_found(D::NOUN, &id))?;
-        D::scope(&snapshot.state).require(caller, action)?;
+        let snapshot = self.ledger.get::<R::Decider>(&id).await?;
+        let snapshot = snapshot.ok_or_else(|| ApiError::not_found(R::Decider::KIND, &id))?;
+        R::scope(&snapshot.state).require(caller, action)?;
         Ok(snapshot)
     }
 
@@ -155,7 +159,7 @@ impl<D: Resource> Resources<D> {
     ///
     /// # Errors
     /// As [`find`](Self::find).
-    pub async fn get(&self, caller: &Caller, id: &str) -> Result<D::Message, ApiError> {
+    pub async fn get(&self, caller: &Caller, id: &str) -> Result<R::Message, ApiError> {
         self.show(&self.find(caller, Action::Read, id).await?).await
     }
 
@@ -163,9 +167,9 @@ impl<D: Resource> Resources<D> {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn show(&self, snapshot: &Snapshot<D>) -> Result<D::Message, ApiError> {
-        let mut message = D::message(snapshot);
-        D::complete(&self.ledger, snapshot, &mut message).await?;
+    pub async fn show(&self, snapshot: &Snapshot<R::Decider>) -> Result<R::Message, ApiError> {
+        let mut message = R::message(snapshot);
+        R::complete(&self.ledger, snapshot, &mut message).await?;
         Ok(message)
     }
 
@@ -173,18 +177,18 @@ impl<D: Resource> Resources<D> {
     ///
     /// # Errors
     /// A caller that may read nothing at all; a query that is not well-formed.
-    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<D::Message>, ApiError> {
+    pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<R::Message>, ApiError> {
         caller.require_somewhere(Action::Read)?;
         let found = self
             .ledger
-            .list_of::<D>(&query.filter::<D>()?, &query.page()?)
+            .list_of::<R::Decider>(&query.filter::<R>()?, &query.page()?)
             .await?;
         let visible = found
             .items
             .iter()
-            .filter(|one| D::scope(&one.state).shows(caller));
+            .filter(|one| R::scope(&one.state).shows(caller));
         Ok(Listed {
-            items: visible.map(D::message).collect(),
+            items: visible.map(R::message).collect(),
             next_page_token: found.next_page_token,
         })
     }
@@ -199,7 +203,7 @@ impl<D: Resource> Resources<D> {
         caller: &Caller,
         id: &str,
         etag: &str,
-    ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
+    ) -> Result<BoxStream<'static, Result<R::Message, Status>>, ApiError> {
         let after = convert::optional::<u64>("etag", etag)?;
         let id = self.find(caller, Action::Read, id).await?.id;
         let resources = self.clone();
@@ -207,7 +211,10 @@ impl<D: Resource> Resources<D> {
             let resources = resources.clone();
             async move { resources.show(&snapshot).await }
         };
-        let states = self.ledger.watch::<D>(&id, after).map_err(ApiError::from);
+        let states = self
+            .ledger
+            .watch::<R::Decider>(&id, after)
+            .map_err(ApiError::from);
         Ok(states.and_then(shown).map_err(Status::from).boxed())
     }
 
@@ -220,10 +227,10 @@ impl<D: Resource> Resources<D> {
         &self,
         caller: Caller,
         query: &ListQuery,
-    ) -> Result<BoxStream<'static, Result<D::Message, Status>>, ApiError> {
+    ) -> Result<BoxStream<'static, Result<R::Message, Status>>, ApiError> {
         caller.require_somewhere(Action::Read)?;
-        let states = watch::all::<D>(self.ledger.clone(), caller, query.filter::<D>()?);
-        let shown = states.map_ok(|snapshot| D::message(&snapshot));
+        let states = watch::all::<R>(self.ledger.clone(), caller, query.filter::<R>()?);
+        let shown = states.map_ok(|snapshot| R::message(&snapshot));
         Ok(shown.map_err(Status::from).boxed())
     }
 
@@ -231,10 +238,15 @@ impl<D: Resource> Resources<D> {
     ///
     /// # Errors
     /// The refusal, and what keeps the ledger from writing.
-    pub async fn execute(&self, id: &Id, command: D::Command, meta: &Meta) -> Result<D::Message, ApiError> {
+    pub async fn execute(
+        &self,
+        id: &Id,
+        command: <R::Decider as Decider>::Command,
+        meta: &Meta,
+    ) -> Result<R::Message, ApiError> {
         let snapshot = self
             .ledger
-            .execute::<D>(id, move || command.clone(), meta)
+            .execute::<R::Decider>(id, move || command.clone(), meta)
             .await?;
         self.show(&snapshot).await
     }

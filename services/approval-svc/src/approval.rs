@@ -8,7 +8,7 @@ pub mod v1;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, Index};
+use slipway_ledger::{Decider, Index, RefusalKind};
 use slipway_model::{Actor, Id, Principal, Reason, Timestamp};
 
 use crate::{
@@ -440,6 +440,29 @@ fn expired(at: Timestamp) -> Event {
     let message = format!("nobody decided before {at}");
     Event::Expired {
         reason: Reason::new("EXPIRED", message),
+    }
+}
+
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Absent(id) => RefusalKind::NotFound {
+                kind: Approval::KIND,
+                id: id.clone(),
+            },
+            Self::Exists(id) => RefusalKind::AlreadyExists {
+                kind: Approval::KIND,
+                id: id.clone(),
+            },
+            Self::Final(_) => RefusalKind::FailedPrecondition("FINAL"),
+            Self::Expired(_) => RefusalKind::FailedPrecondition("EXPIRED"),
+            Self::BindingMismatch => RefusalKind::FailedPrecondition("BINDING_MISMATCH"),
+            Self::SelfApproval(..) => RefusalKind::FailedPrecondition("SELF_APPROVAL"),
+            Self::AuthorApproval(..) => RefusalKind::FailedPrecondition("AUTHOR_APPROVAL"),
+            Self::NotAnApprover { .. } => RefusalKind::FailedPrecondition("NOT_AN_APPROVER"),
+            Self::AlreadyDecided(_) => RefusalKind::FailedPrecondition("ALREADY_DECIDED"),
+            Self::NotEnoughApprovers { .. } => RefusalKind::FailedPrecondition("NOT_ENOUGH_APPROVERS"),
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl Api {
         approval: &Snapshot<Approval>,
     ) -> Result<Actor, ApiError> {
         let Some(asked) = &approval.state.asked else {
-            return Err(Refusal::Absent(approval.id.clone()).into());
+            return Err(ApiError::refused(Refusal::Absent(approval.id.clone())));
         };
         let scope = &asked.subject.scope;
         let (service, environment) = (scope.service.as_str(), scope.environment());
@@ -309,8 +309,8 @@ impl ApprovalService for Api {
 
 #[async_trait]
 impl Resource for Approval {
+    type Decider = Self;
     type Message = proto::Approval;
-    const NOUN: &'static str = "approval";
 
     fn message(snapshot: &Snapshot<Self>) -> proto::Approval {
         approval(snapshot)
@@ -342,24 +342,6 @@ impl Resource for Approval {
             ),
             None => Scope::unknown(),
         }
-    }
-}
-
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        let reason = match &refusal {
-            Refusal::Absent(id) => return ApiError::not_found("approval", id),
-            Refusal::Exists(id) => return ApiError::exists("approval", id),
-            Refusal::Final(_) => "FINAL",
-            Refusal::Expired(_) => "EXPIRED",
-            Refusal::BindingMismatch => "BINDING_MISMATCH",
-            Refusal::SelfApproval(..) => "SELF_APPROVAL",
-            Refusal::AuthorApproval(..) => "AUTHOR_APPROVAL",
-            Refusal::NotAnApprover { .. } => "NOT_AN_APPROVER",
-            Refusal::AlreadyDecided(_) => "ALREADY_DECIDED",
-            Refusal::NotEnoughApprovers { .. } => "NOT_ENOUGH_APPROVERS",
-        };
-        ApiError::precondition(reason, refusal)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Impossible, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{Actor, Digest, Id, Name, Reason, Retry, Tag, Timestamp};
 
 use crate::spec::Recipe;
@@ -327,6 +327,22 @@ pub enum Refusal {
     Exists(Id),
     #[error(transparent)]
     Impossible(#[from] Impossible),
+}
+
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotFound(id) => RefusalKind::NotFound {
+                kind: Build::KIND,
+                id: id.clone(),
+            },
+            Self::Exists(id) => RefusalKind::AlreadyExists {
+                kind: Build::KIND,
+                id: id.clone(),
+            },
+            Self::Impossible(_) => RefusalKind::Defect,
+        }
+    }
 }
 
 impl Decider for Build {

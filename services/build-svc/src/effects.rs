@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, faults};
+use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger};
 use slipway_model::{Actor, Digest, Fault, Reason};
 use slipway_telemetry::Service;
 use tracing::Instrument;
@@ -109,9 +109,9 @@ impl Worker {
         )
         .await;
         log.line(&format!("slipway: pushing {}@{}", recipe.image, image.digest));
-        faults::point("build.push.before");
+        slipway_faults::point("build.push.before");
         unless_cancelled(run, registry.push(&recipe.image, &image)).await?;
-        faults::point("build.push.after");
+        slipway_faults::point("build.push.after");
         Ok(image.digest)
     }
 
@@ -240,9 +240,9 @@ impl Worker {
             let found = unless_cancelled(run, registry.inspect(image, &wanted.tag)).await?;
             match tag_verdict(&wanted, digest, requested_at, found.as_ref()) {
                 TagVerdict::Write => {
-                    faults::point("build.tag.before");
+                    slipway_faults::point("build.tag.before");
                     unless_cancelled(run, registry.tag(image, digest, &wanted.tag)).await?;
-                    faults::point("build.tag.after");
+                    slipway_faults::point("build.tag.after");
                     log.line(&format!("slipway: tagged {image}:{}", wanted.tag));
                     tags.push(wanted.tag);
                 }

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     backends::Backends,
-    build::{self, Build, Command, Refusal},
+    build::{self, Build, Command},
     config::{LimitsConfig, MAX_TIMEOUT, Settings},
     logs::{Logs, Read},
     repository::{RepositoryPattern, RepositoryUrl},
@@ -254,8 +254,8 @@ impl BuildService for BuildGrpc {
 }
 
 impl Resource for Build {
+    type Decider = Self;
     type Message = proto::Build;
-    const NOUN: &'static str = "build";
 
     fn message(build: &Snapshot<Self>) -> proto::Build {
         to_proto(build)
@@ -317,16 +317,6 @@ impl Tail {
                 Ok(Read::End) => tokio::time::sleep(FOLLOW_EVERY).await,
                 Err(error) => return Err(ApiError::internal(error).into()),
             }
-        }
-    }
-}
-
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotFound(id) => Self::not_found("build", id),
-            Refusal::Exists(id) => Self::exists("build", id),
-            Refusal::Impossible(_) => Self::internal(refusal),
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod v1;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Impossible, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{CommitSha, Id, Retry, Timestamp};
 use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
 
@@ -282,6 +282,20 @@ pub enum DeploymentRefusal {
     NotRollingOut(String),
     #[error(transparent)]
     Impossible(#[from] Impossible),
+}
+
+impl slipway_ledger::Refusal for DeploymentRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unknown(id) => RefusalKind::NotFound {
+                kind: Deployment::KIND,
+                id: id.clone(),
+            },
+            Self::NoSteps(_) => RefusalKind::FailedPrecondition("NO_STEPS"),
+            Self::NotRollingOut(_) => RefusalKind::FailedPrecondition("NOT_ROLLING_OUT"),
+            Self::Impossible(_) => RefusalKind::Defect,
+        }
+    }
 }
 
 impl Decider for Deployment {

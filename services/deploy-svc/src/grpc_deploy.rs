@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     catalog::CatalogStore,
-    deployment::{Deployment, DeploymentCommand, DeploymentRefusal, DeploymentState},
+    deployment::{Deployment, DeploymentCommand, DeploymentState},
     deployment_effects::Reverts,
 };
 
@@ -196,8 +196,8 @@ impl DeployApi {
 }
 
 impl Resource for Deployment {
+    type Decider = Self;
     type Message = proto::Deployment;
-    const NOUN: &'static str = "deployment";
 
     fn message(snapshot: &Snapshot<Self>) -> proto::Deployment {
         deployment_proto(snapshot)
@@ -222,15 +222,4 @@ fn because(what: &str, by: &Actor, reason: &str) -> Result<String, ApiError> {
         reason if reason.is_empty() => format!("{what} by {by}"),
         reason => format!("{what} by {by}: {reason}"),
     })
-}
-
-impl From<DeploymentRefusal> for ApiError {
-    fn from(refusal: DeploymentRefusal) -> Self {
-        match refusal {
-            DeploymentRefusal::Unknown(id) => ApiError::not_found("deployment", id),
-            DeploymentRefusal::NoSteps(_) => ApiError::precondition("NO_STEPS", refusal),
-            DeploymentRefusal::Impossible(_) => ApiError::internal(refusal),
-            DeploymentRefusal::NotRollingOut(_) => ApiError::precondition("NOT_ROLLING_OUT", refusal),
-        }
-    }
 }

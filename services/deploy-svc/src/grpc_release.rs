@@ -21,7 +21,7 @@ use crate::{
     lane::Lane,
     owners,
     plan::{Plan, PlanError, Wanted},
-    release::{self, Release, ReleaseCommand, ReleaseRefusal, ReleaseState, StepKind, StepStatus},
+    release::{self, Release, ReleaseCommand, ReleaseState, StepKind, StepStatus},
 };
 use shown::{plan_proto, release_proto};
 
@@ -128,8 +128,8 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
 
 #[tonic::async_trait]
 impl Resource for Release {
+    type Decider = Self;
     type Message = proto::Release;
-    const NOUN: &'static str = "release";
 
     fn message(snapshot: &Snapshot<Self>) -> proto::Release {
         release_proto(snapshot)
@@ -322,16 +322,6 @@ impl From<StartError> for ApiError {
         match error {
             StartError::Request(error) => error,
             StartError::Drive(error) => error.into(),
-        }
-    }
-}
-
-impl From<ReleaseRefusal> for ApiError {
-    fn from(refusal: ReleaseRefusal) -> Self {
-        match refusal {
-            ReleaseRefusal::Unknown(id) => Self::not_found("release", id),
-            ReleaseRefusal::Exists(id) => Self::exists("release", id),
-            ReleaseRefusal::Impossible(_) => Self::internal(refusal),
         }
     }
 }

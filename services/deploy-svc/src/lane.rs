@@ -8,7 +8,7 @@
 //! such a one is there or went through before it, and where it is to wait, it stands before those that are newer.
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, Index};
+use slipway_ledger::{Decider, Index, RefusalKind};
 use slipway_model::{Id, Timestamp};
 
 /// The decider of lanes. Their ids are the targets: `cluster/namespace/kind/name`.
@@ -112,6 +112,14 @@ pub enum LaneEvent {
 pub enum LaneRefusal {
     #[error("release {release} does not hold this lane; it may have been superseded")]
     NotTheHolder { release: Id },
+}
+
+impl slipway_ledger::Refusal for LaneRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::NotTheHolder { .. } => RefusalKind::Defect,
+        }
+    }
 }
 
 impl LaneState {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use next::Then;
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Impossible, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{Actor, Id, Images, Name, Retry, Timestamp, TraceContext};
 pub use state::{
     ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
@@ -214,6 +214,22 @@ pub enum ReleaseRefusal {
     Unknown(Id),
     #[error(transparent)]
     Impossible(#[from] Impossible),
+}
+
+impl slipway_ledger::Refusal for ReleaseRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unknown(id) => RefusalKind::NotFound {
+                kind: Release::KIND,
+                id: id.clone(),
+            },
+            Self::Exists(id) => RefusalKind::AlreadyExists {
+                kind: Release::KIND,
+                id: id.clone(),
+            },
+            Self::Impossible(_) => RefusalKind::Defect,
+        }
+    }
 }
 
 impl Decider for Release {

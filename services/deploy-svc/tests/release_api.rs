@@ -273,6 +273,12 @@ struct Older;
 #[error("never")]
 struct Never;
 
+impl slipway_ledger::Refusal for Never {
+    fn kind(&self) -> slipway_ledger::RefusalKind {
+        slipway_ledger::RefusalKind::Defect
+    }
+}
+
 impl Decider for Older {
     const KIND: &'static str = Release::KIND;
     const STATE_VERSION: u32 = 2;

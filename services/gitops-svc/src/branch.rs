@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slipway_ledger::{Decider, EffectKey, Index};
+use slipway_ledger::{Decider, EffectKey, Index, RefusalKind};
 use slipway_model::{BranchName, CommitSha, Id, Reason, Retry, Timestamp};
 
 /// The first wait after a failure of the remote; it doubles up to the longest.
@@ -93,6 +93,14 @@ pub enum Refusal {
     /// Another owner of the branch has gone on meanwhile; what this one did is found by its trailers.
     #[error("round {0} is over")]
     StaleRound(u32),
+}
+
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::StaleRound(_) => RefusalKind::Defect,
+        }
+    }
 }
 
 /// The kind `branch`.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_edit::{Difference, Edit};
-use slipway_ledger::{Decider, EffectKey, Impossible, Index};
+use slipway_ledger::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, Name, Retry, Timestamp, TraceContext};
 
 use crate::pull_request;
@@ -325,6 +325,22 @@ pub enum Refusal {
     Exists(Id),
     #[error(transparent)]
     Impossible(#[from] Impossible),
+}
+
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unknown(id) => RefusalKind::NotFound {
+                kind: Change::KIND,
+                id: id.clone(),
+            },
+            Self::Exists(id) => RefusalKind::AlreadyExists {
+                kind: Change::KIND,
+                id: id.clone(),
+            },
+            Self::Impossible(_) => RefusalKind::Defect,
+        }
+    }
 }
 
 /// The kind `change`.

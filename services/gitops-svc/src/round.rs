@@ -13,7 +13,7 @@ use std::{
 
 use slipway_ledger::{
     Decider as _, ExecuteError, Ledger, LedgerError, ListFilter, Meta, Page, Snapshot, TransactError,
-    executor::log_retry, faults,
+    executor::log_retry,
 };
 use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use tokio_util::sync::CancellationToken;
@@ -332,12 +332,12 @@ impl Round<'_> {
                 }
             }
             let plans: Vec<Plan> = rest.iter().filter_map(|(id, state)| plan(id, state)).collect();
-            faults::point("gitops.edit.before");
+            slipway_faults::point("gitops.edit.before");
             let (tip, applied) = reach!(repository.apply(&head, plans).await);
             let mut others = None;
             if tip != head {
                 attempts += 1;
-                faults::point("gitops.push.before");
+                slipway_faults::point("gitops.push.before");
                 let push = repository.push(self.branch, &head, &tip);
                 let (pushed, seen) = tokio::join!(push, self.others_waiting(changes));
                 others = seen.ok();
@@ -362,7 +362,7 @@ impl Round<'_> {
                     }
                     Err(fault) => return Ok(Attempt::Fault(fault)),
                 }
-                faults::point("gitops.push.after");
+                slipway_faults::point("gitops.push.after");
             }
             if !proved {
                 // Nothing was pushed, so nothing shows that this is how the remote stands.

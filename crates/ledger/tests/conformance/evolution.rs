@@ -49,6 +49,12 @@ enum SecondEvent {
 #[error("refused")]
 struct Refused;
 
+impl slipway_ledger::Refusal for Refused {
+    fn kind(&self) -> slipway_ledger::RefusalKind {
+        slipway_ledger::RefusalKind::FailedPrecondition("REFUSED")
+    }
+}
+
 macro_rules! tally {
     ($version:literal, $state:ty, $event:ty) => {
         impl Decider for Tally<$version> {

@@ -160,6 +160,12 @@ pub(crate) enum Command {
 #[error("{0}")]
 pub(crate) struct Refusal(pub(crate) String);
 
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> slipway_ledger::RefusalKind {
+        slipway_ledger::RefusalKind::FailedPrecondition("REFUSED")
+    }
+}
+
 impl Decider for Job {
     const KIND: &'static str = "job";
     const STATE_VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slipway_ledger::{ListFilter, Page};
+use slipway_ledger::{Decider, ListFilter, Page};
 use slipway_proto::{approval, build, deploy, gitops, release};
 
 use super::Resource;
@@ -25,11 +25,11 @@ pub struct ListQuery {
 impl ListQuery {
     /// # Errors
     /// [`ApiError::Invalid`] naming the field: an unknown status, a name or key that is not well-formed.
-    pub fn filter<D: Resource>(&self) -> Result<ListFilter, ApiError> {
+    pub fn filter<R: Resource>(&self) -> Result<ListFilter, ApiError> {
         let name =
             |field, text: &str| Ok::<_, ApiError>(convert::name_filter(field, text)?.map(String::from));
         Ok(ListFilter {
-            status: status_filter::<D>(self.status)?.into_iter().collect(),
+            status: status_filter::<R>(self.status)?.into_iter().collect(),
             service: name("service", &self.service)?,
             environment: name("environment", &self.environment)?,
             correlation: Some(convert::key("correlation_id", &self.correlation_id)?)
@@ -47,14 +47,14 @@ impl ListQuery {
 }
 
 /// The status as the ledger's index has it; nothing for 0.
-fn status_filter<D: Resource>(value: i32) -> Result<Option<String>, ApiError> {
-    let name = D::status_name(value).ok_or_else(|| {
-        let known: Vec<&str> = (1..).map_while(D::status_name).collect();
+fn status_filter<R: Resource>(value: i32) -> Result<Option<String>, ApiError> {
+    let name = R::status_name(value).ok_or_else(|| {
+        let known: Vec<&str> = (1..).map_while(R::status_name).collect();
         ApiError::invalid(
             "status",
             format!(
                 "{value} is not a status of a {}; use one of {}",
-                D::NOUN,
+                R::Decider::KIND,
                 known.join(", ")
             ),
         )

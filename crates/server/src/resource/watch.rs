@@ -6,7 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::{Stream, StreamExt};
-use slipway_ledger::{FeedFilter, Ledger, LedgerError, ListFilter, Page, Snapshot};
+use slipway_ledger::{Decider, FeedFilter, Ledger, LedgerError, ListFilter, Page, Snapshot};
 use slipway_model::Id;
 use tokio::sync::mpsc;
 
@@ -23,13 +23,13 @@ const PAGE: u32 = 500;
 const BUFFER: usize = 16;
 
 /// Each matching thing that the caller may read, then each change of one, and each new one.
-pub(super) fn all<D: Resource>(
+pub(super) fn all<R: Resource>(
     ledger: Ledger,
     caller: Caller,
     filter: ListFilter,
-) -> impl Stream<Item = Result<Snapshot<D>, ApiError>> + Send + 'static {
+) -> impl Stream<Item = Result<Snapshot<R::Decider>, ApiError>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(BUFFER);
-    let watching = Watching::<D> {
+    let watching = Watching::<R> {
         ledger,
         caller,
         filter,
@@ -42,11 +42,11 @@ pub(super) fn all<D: Resource>(
     })
 }
 
-struct Watching<D: Resource> {
+struct Watching<R: Resource> {
     ledger: Ledger,
     caller: Caller,
     filter: ListFilter,
-    sender: mpsc::Sender<Result<Snapshot<D>, ApiError>>,
+    sender: mpsc::Sender<Result<Snapshot<R::Decider>, ApiError>>,
     /// What the watcher has seen.
     shown: HashMap<Id, Shown>,
 }
@@ -61,7 +61,7 @@ struct Shown {
 /// The watcher went away, or was told of an error: nothing more to do.
 struct Ended;
 
-impl<D: Resource> Watching<D> {
+impl<R: Resource> Watching<R> {
     async fn run(mut self) {
         let sender = self.sender.clone();
         tokio::select! {
@@ -98,7 +98,7 @@ impl<D: Resource> Watching<D> {
     /// at in the state.
     fn feed(&self) -> FeedFilter {
         FeedFilter {
-            kinds: vec![D::KIND.to_owned()],
+            kinds: vec![R::Decider::KIND.to_owned()],
             service: self.filter.service.clone(),
             environment: self.filter.environment.clone(),
             correlation: self.filter.correlation.clone(),
@@ -106,8 +106,8 @@ impl<D: Resource> Watching<D> {
         }
     }
 
-    fn fits(&self, state: &D::State) -> bool {
-        let index = D::index(state);
+    fn fits(&self, state: &<R::Decider as Decider>::State) -> bool {
+        let index = R::Decider::index(state);
         let labels = &self.filter.labels;
         (self.filter.status.is_empty() || self.filter.status.contains(&index.status))
             && labels
@@ -136,7 +136,7 @@ impl<D: Resource> Watching<D> {
             token: String::new(),
         };
         loop {
-            let list = self.ledger.list_of::<D>(&self.filter, &page).await;
+            let list = self.ledger.list_of::<R::Decider>(&self.filter, &page).await;
             let list = self.told(list).await?;
             for snapshot in list.items {
                 self.show(snapshot).await?;
@@ -149,17 +149,17 @@ impl<D: Resource> Watching<D> {
     }
 
     async fn look(&mut self, id: &Id) -> Result<(), Ended> {
-        let snapshot = self.ledger.get::<D>(id).await;
+        let snapshot = self.ledger.get::<R::Decider>(id).await;
         match self.told(snapshot).await? {
             Some(snapshot) => self.show(snapshot).await,
             None => Ok(()),
         }
     }
 
-    async fn show(&mut self, snapshot: Snapshot<D>) -> Result<(), Ended> {
+    async fn show(&mut self, snapshot: Snapshot<R::Decider>) -> Result<(), Ended> {
         let before = self.shown.get(&snapshot.id).copied();
         if before.is_some_and(|shown| shown.seq >= snapshot.seq)
-            || !D::scope(&snapshot.state).shows(&self.caller)
+            || !R::scope(&snapshot.state).shows(&self.caller)
         {
             return Ok(());
         }
@@ -170,7 +170,7 @@ impl<D: Resource> Watching<D> {
         }
         let shown = Shown {
             seq: snapshot.seq,
-            open: fits && !D::is_final(&snapshot.state),
+            open: fits && !R::Decider::is_final(&snapshot.state),
         };
         self.shown.insert(snapshot.id.clone(), shown);
         self.sender.send(Ok(snapshot)).await.map_err(|_| Ended)

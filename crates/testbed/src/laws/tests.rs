@@ -60,6 +60,12 @@ enum Event {
 #[error("there is no lamp")]
 struct Refusal;
 
+impl slipway_ledger::Refusal for Refusal {
+    fn kind(&self) -> slipway_ledger::RefusalKind {
+        slipway_ledger::RefusalKind::FailedPrecondition("REFUSED")
+    }
+}
+
 fn key(state: &State) -> EffectKey {
     EffectKey::new("light", state.tries)
 }

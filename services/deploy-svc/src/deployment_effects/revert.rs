@@ -79,9 +79,9 @@ impl DeploymentEffects {
             on_behalf_of: request.requested_by.effective(),
             trace: run.traceparent.unwrap_or_else(|| own_trace(run)),
         };
-        slipway_ledger::faults::point("deploy.revert.before");
+        slipway_faults::point("deploy.revert.before");
         let answer = self.reverts.revert(&order).await;
-        slipway_ledger::faults::point("deploy.revert.after");
+        slipway_faults::point("deploy.revert.after");
         Some(match answer {
             Ok(Reverting::Pushed { commit, .. }) => DeploymentCommand::Reverted { key, commit },
             Ok(Reverting::Pending { change, .. }) => DeploymentCommand::Reverting { key, change },

@@ -12,23 +12,13 @@ use slipway_server::{ApiError, Resource, Scope, convert};
 use super::edits::{change_to_proto, edit_to_proto, previous};
 use crate::{
     branch::Branch,
-    change::{self, Change, Mode, PullState, Refusal, State, branch_id},
+    change::{self, Change, Mode, PullState, State, branch_id},
     history::{self, Commit, ImageChange, Part},
     images::Mismatch,
     message::{self, MAX_SUBJECT},
     pull_request::ModeRefusal,
     repository::Repository,
 };
-
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unknown(id) => Self::not_found("change", id),
-            Refusal::Exists(id) => Self::exists("change", id),
-            Refusal::Impossible(_) => Self::internal(refusal),
-        }
-    }
-}
 
 impl From<ModeRefusal> for ApiError {
     fn from(refusal: ModeRefusal) -> Self {
@@ -79,8 +69,8 @@ pub(super) fn mode(mode: i32) -> Result<Option<Mode>, ApiError> {
 
 #[tonic::async_trait]
 impl Resource for Change {
+    type Decider = Self;
     type Message = proto::Change;
-    const NOUN: &'static str = "change";
 
     fn message(change: &Snapshot<Self>) -> proto::Change {
         to_proto(change)

@@ -1,6 +1,5 @@
 //! Closes a pull request, unless somebody has just merged it.
 
-use slipway_ledger::faults;
 use slipway_model::{Fault, Reason};
 
 use super::{Halt, Told, Work};
@@ -39,13 +38,13 @@ impl Work<'_> {
             PullState::Closed => return Ok(None),
             PullState::Open => {}
         }
-        faults::point("gitops.close.before");
+        slipway_faults::point("gitops.close.before");
         let after = match github.close(number).await {
             // GitHub does not close what is merged.
             Err(Fault::Permanent(no)) if no.status == No::UNPROCESSABLE => github.pull(number).await?,
             after => after?,
         };
-        faults::point("gitops.close.after");
+        slipway_faults::point("gitops.close.after");
         if after.state == PullState::Merged {
             return Ok(Some(after));
         }

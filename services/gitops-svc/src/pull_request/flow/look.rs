@@ -1,7 +1,7 @@
 //! Looks at an open pull request, and moves it on.
 
 use slipway_edit::Difference;
-use slipway_ledger::faults;
+
 use slipway_model::{CommitSha, Fault, Reason};
 
 use super::{Halt, Told, Work};
@@ -116,7 +116,7 @@ impl Work<'_> {
         self.check()?;
         // A squash is a commit of its own, and is to be found by the same trailers.
         let message = (method == Method::Squash).then(|| text::split(&self.message));
-        faults::point("gitops.merge.before");
+        slipway_faults::point("gitops.merge.before");
         let merged = self
             .forge
             .github
@@ -124,7 +124,7 @@ impl Work<'_> {
             .await;
         match merged {
             Ok(()) => {
-                faults::point("gitops.merge.after");
+                slipway_faults::point("gitops.merge.after");
                 Ok(None)
             }
             Err(Fault::Permanent(no)) => match no.status {
@@ -151,14 +151,14 @@ impl Work<'_> {
         differences: Vec<Difference>,
     ) -> Told {
         self.check()?;
-        faults::point("gitops.revise.push.before");
+        slipway_faults::point("gitops.revise.push.before");
         match self
             .forge
             .repository
             .push(&self.branch, &recorded.commit, &commit)
             .await
         {
-            Ok(Moved::Yes) => faults::point("gitops.revise.push.after"),
+            Ok(Moved::Yes) => slipway_faults::point("gitops.revise.push.after"),
             // Somebody else's push, or it is merged and gone: the next look tells.
             Ok(Moved::LostRace) => return Ok(None),
             Err(fault) => return Err(fault.into()),

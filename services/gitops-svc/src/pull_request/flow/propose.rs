@@ -1,7 +1,7 @@
 //! Pushes a branch with our commit and opens the pull request.
 
 use slipway_edit::Difference;
-use slipway_ledger::faults;
+
 use slipway_model::{CommitSha, Fault, Reason};
 
 use super::{Halt, Told, Work};
@@ -43,10 +43,10 @@ impl Work<'_> {
                 head: &self.branch,
                 base: &self.request.branch,
             };
-            faults::point("gitops.propose.open.before");
+            slipway_faults::point("gitops.propose.open.before");
             match self.forge.github.open(&proposal).await {
                 Ok(pull) => {
-                    faults::point("gitops.propose.open.after");
+                    slipway_faults::point("gitops.propose.open.after");
                     self.decorate(&pull).await?;
                     return Ok(Some(self.opened(pull, commit, Some(base), differences)));
                 }
@@ -138,7 +138,7 @@ impl Work<'_> {
 
     /// Puts our commit on its branch.
     async fn publish(&self, commit: &CommitSha) -> Result<(), Halt> {
-        faults::point("gitops.propose.push.before");
+        slipway_faults::point("gitops.propose.push.before");
         let created = self
             .forge
             .repository
@@ -146,7 +146,7 @@ impl Work<'_> {
             .await;
         match created {
             Ok(Moved::Yes) => {
-                faults::point("gitops.propose.push.after");
+                slipway_faults::point("gitops.propose.push.after");
                 return Ok(());
             }
             Ok(Moved::LostRace) => {}

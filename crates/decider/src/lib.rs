@@ -1,4 +1,6 @@
 //! The contract between a kind of thing and the ledger: pure functions from state to decision.
+//!
+//! What decides depends on this crate and not on the ledger, so that the compiler keeps it from doing anything else.
 
 use std::{fmt, time::Duration};
 
@@ -25,7 +27,7 @@ pub trait Decider: Send + Sync + Sized + 'static {
     /// or its tag becomes an alias, where the types within it read both forms.
     type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Effect: Clone + fmt::Debug + Send + 'static;
-    type Refusal: std::error::Error + Send + Sync + 'static;
+    type Refusal: Refusal;
 
     /// What happens when `command` meets `state`. No events means: nothing to do, which is success.
     ///
@@ -90,6 +92,31 @@ pub trait Decider: Send + Sync + Sized + 'static {
 
     /// Ends the watches of this thing: no more events unless someone asks for a retry.
     fn is_final(state: &Self::State) -> bool;
+}
+
+/// Why a command was refused. Its text is for whoever gave the command.
+pub trait Refusal: std::error::Error + Send + Sync + 'static {
+    /// What an API answers with.
+    fn kind(&self) -> RefusalKind;
+}
+
+/// The kinds of refusals, as every API tells them apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// There is no such thing.
+    NotFound { kind: &'static str, id: Id },
+    /// There is one already, and it is another.
+    AlreadyExists { kind: &'static str, id: Id },
+    /// The state forbids it; with the reason that callers may rely on, such as `EXPIRED`.
+    FailedPrecondition(&'static str),
+    /// A defect of whoever gave the command: see [`Impossible`].
+    Defect,
+}
+
+impl Refusal for std::convert::Infallible {
+    fn kind(&self) -> RefusalKind {
+        match *self {}
+    }
 }
 
 /// A command that nobody who is right can give in this state: a defect of whoever gave it. A refusal of every decider

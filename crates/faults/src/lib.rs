@@ -1,28 +1,28 @@
 //! Test hooks that kill this very process at a chosen moment, as `kill -9` would.
 //!
-//! Only in builds with debug assertions or the feature `faults`; elsewhere they cost nothing and do nothing.
+//! Only in builds with debug assertions or the feature `enabled`; elsewhere they cost nothing and do nothing.
 //! - `SLIPWAY_FAULT_KILL_AFTER_APPEND=n`: right after the n-th append that this process committed.
 //! - `SLIPWAY_FAULT_KILL_AT=name:n`: when [`point`] is passed for the n-th time with that name.
 //!
 //! Both are read once, at first use.
 
-/// Marks a moment beside a call to the far side, such as `gitops.push.before`.
+/// Marks a moment beside a call to a remote system, such as `gitops.push.before`.
 pub fn point(name: &str) {
-    #[cfg(any(debug_assertions, feature = "faults"))]
+    #[cfg(any(debug_assertions, feature = "enabled"))]
     armed::point(name);
-    #[cfg(not(any(debug_assertions, feature = "faults")))]
+    #[cfg(not(any(debug_assertions, feature = "enabled")))]
     let _ = name;
 }
 
 /// Counts `appends` that were just committed.
-pub(crate) fn appended(appends: u64) {
-    #[cfg(any(debug_assertions, feature = "faults"))]
+pub fn appended(appends: u64) {
+    #[cfg(any(debug_assertions, feature = "enabled"))]
     armed::appended(appends);
-    #[cfg(not(any(debug_assertions, feature = "faults")))]
+    #[cfg(not(any(debug_assertions, feature = "enabled")))]
     let _ = appends;
 }
 
-#[cfg(any(debug_assertions, feature = "faults"))]
+#[cfg(any(debug_assertions, feature = "enabled"))]
 mod armed {
     use std::sync::{
         OnceLock,

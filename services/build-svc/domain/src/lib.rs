@@ -1,0 +1,1 @@
+//! What build-svc decides: pure functions from state to decision, without clock or I/O.

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use slipway_model::Authentication;
 use slipway_testbed::{Said, decider_laws};
 
-use super::*;
+use super::{
+    decide::{MAX_BACKOFF_MS, backoff},
+    *,
+};
 
 fn id() -> Id {
     "bld-1".parse().unwrap()

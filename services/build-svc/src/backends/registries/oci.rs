@@ -217,7 +217,7 @@ async fn within<T>(
     }
 }
 
-/// The HTTP status that a registry's error stands for, where it answered.
+/// The HTTP status of a registry's error, if it is an answer.
 fn status_of(error: &OciDistributionError) -> Option<u16> {
     match error {
         OciDistributionError::ServerError { code, .. } => Some(*code),
@@ -243,24 +243,32 @@ fn status_of(error: &OciDistributionError) -> Option<u16> {
     }
 }
 
-/// What a registry's error means. 4xx is a rejection, except for those that ask to retry; all others are transient.
+/// What a registry's error means. 4xx is a rejection, except for those that ask to retry; all others are transient
+/// faults.
 fn classify(at: &Reference, error: &OciDistributionError) -> Fault<Reason> {
     let message = without_url(error);
     match status_of(error) {
         Some(404) => refused(at.registry(), "not found"),
         Some(408 | 425 | 429) => unavailable(at, &message),
+        Some(code @ (401 | 403)) => {
+            let message = format!("{message} (HTTP {code}); check the registry's username and password_file");
+            refused(at.registry(), &message)
+        }
         Some(code @ 400..500) => refused(at.registry(), &format!("{message} (HTTP {code})")),
         _ => unavailable(at, &message),
     }
 }
 
-/// Bounded, and without URLs: upload locations can carry a signature.
+/// The message of an error: bounded, and without URLs, since those of uploads can contain a signature.
 fn without_url(error: &OciDistributionError) -> String {
     let text = match error {
         OciDistributionError::RegistryError { envelope, .. } => envelope
             .errors
             .iter()
-            .map(|error| format!("{:?} {}", error.code, error.message))
+            .map(|error| match error.message.as_str() {
+                "" => "no message",
+                message => message,
+            })
             .collect::<Vec<_>>()
             .join("; "),
         OciDistributionError::ServerError { message, .. } => message.clone(),

@@ -3,7 +3,7 @@ use std::fs;
 use slipway_testbed::{GitRepo, TestDir};
 
 use super::*;
-use crate::{logs::Logs, redact::Redactor, workspace::Workspace};
+use crate::backends::{logs::Logs, redact::Redactor, workspace::Workspace};
 
 struct Bed {
     folder: TestDir,
@@ -66,7 +66,7 @@ async fn any_commit_is_fetched_by_its_id_alone() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_apart() {
+async fn missing_commits_repositories_and_hosts_are_told_apart() {
     let bed = Bed::new();
     let repo = GitRepo::bare(bed.folder.path().join("app.git")).unwrap();
     repo.commit("main", "one", &[("a.txt", b"1")]).unwrap();
@@ -80,7 +80,7 @@ async fn what_is_not_there_is_told_apart() {
         Some((codes::REPOSITORY_REFUSED, false)),
         "{error:?}"
     );
-    // A port that nobody listens on.
+    // A closed port.
     let error = bed
         .fetch(&Git::default(), "https://127.0.0.1:1/app.git", absent)
         .await
@@ -89,9 +89,9 @@ async fn what_is_not_there_is_told_apart() {
 }
 
 #[test]
-fn words_are_understood() {
+fn messages_of_git_are_classified() {
     let commit: CommitSha = "1111111111111111111111111111111111111111".parse().unwrap();
-    for (words, expected) in [
+    for (message, expected) in [
         (
             "fatal: remote error: upload-pack: not our ref 1111111111111111111111111111111111111111",
             "commit",
@@ -127,13 +127,13 @@ fn words_are_understood() {
         ("fatal: the remote end hung up unexpectedly", "unavailable"),
         ("", "unavailable"),
     ] {
-        let kind = match classify(words, &commit).kind() {
+        let kind = match classify(message, &commit).kind() {
             Some((codes::COMMIT_NOT_FOUND, false)) => "commit",
             Some((codes::REPOSITORY_REFUSED, false)) => "refused",
             Some((codes::SOURCE_UNAVAILABLE, true)) => "unavailable",
             _ => "other",
         };
-        assert_eq!(kind, expected, "{words}");
+        assert_eq!(kind, expected, "{message}");
     }
 }
 
@@ -160,13 +160,13 @@ fn a_credential_goes_to_its_own_host_only() {
 }
 
 #[test]
-fn everybody_who_made_a_commit_is_named_once() {
+fn each_author_of_a_commit_is_listed_once() {
     let people = "a@example.com\nb@example.com\nCarol <c@example.com>\n\nAlice <a@example.com>\n";
     assert_eq!(
         authors(people),
         ["a@example.com", "b@example.com", "c@example.com"]
     );
-    // Too many to be true: nobody is named, and whoever asks treats that as somebody unknown.
+    // Too many to be plausible: the list is empty, which counts as an unmapped author.
     let crowd: String = (0..101).map(|n| format!("Co <{n}@example.com>\n")).collect();
     assert_eq!(
         authors("Bell <be\u{7}ll@example.com>"),

@@ -1,26 +1,25 @@
-//! Why a step of a build did not come to its end.
+//! Why a step of a build ended early.
 
 use std::io;
 
+use build_domain::build::codes;
 use slipway_model::{Fault, Reason};
-
-use crate::build::codes;
 
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// A permanent one ends the build; a transient one is waited out.
+    /// A permanent fault ends the build; after a transient one it is tried again.
     Fault(Fault<Reason>),
-    /// Nobody wants it any more.
+    /// The effect was cancelled: the build is over, its lease is lost, or the service shuts down.
     Cancelled,
 }
 
 impl Stop {
-    /// The answer is no.
+    /// A permanent fault.
     pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::Fault(Fault::refused(code, message))
     }
 
-    /// May pass.
+    /// A transient fault.
     pub(crate) fn unavailable(code: &str, message: impl Into<String>) -> Self {
         Self::Fault(Fault::unavailable(code, message))
     }
@@ -32,7 +31,7 @@ impl From<Fault<Reason>> for Stop {
     }
 }
 
-/// This machine's disk is at fault, perhaps not for long.
+/// A fault of this machine's disk, taken as transient.
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::unavailable(codes::BUILDER_UNAVAILABLE, format!("scratch space: {error}"))
@@ -41,7 +40,7 @@ impl From<io::Error> for Stop {
 
 #[cfg(test)]
 impl Stop {
-    /// The code of a fault, and whether it may pass.
+    /// The code of a fault, and whether it is transient.
     pub(crate) fn kind(&self) -> Option<(&str, bool)> {
         match self {
             Self::Fault(fault) => Some((fault.error().code.as_str(), fault.is_transient())),

@@ -1,45 +1,46 @@
-//! Where images go. One file per kind of registry; which one an image belongs to follows from its name.
+//! Registries take images. One file per kind of registry; an image's name says which one it belongs to.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use build_domain::{build::codes, spec::TaggedImage};
 use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 
-use crate::{
-    build::codes,
-    layout::{Image, LayoutError},
-    spec::Found,
-};
+use super::image_layout::{Image, LayoutError};
 
 pub(crate) mod oci;
 pub(crate) mod oci_layout;
 
-/// A place for images. Everything is idempotent. Refusals are permanent faults; what may pass is transient.
+/// Stores images. Every call is idempotent. What the registry rejects is a permanent fault; that it is unavailable, a
+/// transient one.
 #[async_trait]
 pub(crate) trait Registry: Send + Sync + std::fmt::Debug {
-    /// Uploads an image under its digest; no tag names it yet.
+    /// Pushes an image by its digest, without a tag.
     async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>>;
-    /// What a tag names now.
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>>;
-    /// Makes a tag name an image that was pushed, whatever it named before.
+    /// The image that a tag names.
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>>;
+    /// Makes a tag name a pushed image, whatever it named before.
     async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), Fault<Reason>>;
 }
 
-/// It says no, and will say so again.
+/// The registry rejected the request: a permanent fault.
 fn refused(registry: &str, message: &str) -> Fault<Reason> {
-    let message = format!("registry {registry} refuses: {message}");
+    let message = format!("registry {registry} rejected the request: {message}");
     Fault::refused(codes::REGISTRY_REFUSED, message)
 }
 
-/// It cannot be reached, is overloaded or broken: may pass.
+/// The registry is unreachable, overloaded or broken: a transient fault.
 fn unavailable(registry: &str, message: &str) -> Fault<Reason> {
-    let message = format!("registry {registry} cannot be used now: {message}");
+    let message = format!("registry {registry} is unavailable: {message}");
     Fault::unavailable(codes::REGISTRY_UNAVAILABLE, message)
 }
 
-/// The image that was built is not one.
+/// The built image cannot be read: a transient fault, since it is built again.
 fn unusable(error: &LayoutError) -> Fault<Reason> {
-    Fault::unavailable(codes::BUILDER_UNAVAILABLE, format!("built image: {error}"))
+    Fault::unavailable(
+        codes::BUILDER_UNAVAILABLE,
+        format!("cannot read the built image: {error}"),
+    )
 }
 
 /// The configured registries, by prefix of the image's name.
@@ -53,9 +54,9 @@ impl Registries {
         Self { entries }
     }
 
-    /// The registry with the longest prefix that fits. The empty prefix fits names without a registry host.
+    /// The registry with the longest matching prefix. The empty prefix matches names without a registry host.
     pub(crate) fn of(&self, name: &ImageName) -> Option<&Arc<dyn Registry>> {
-        let fits = |prefix: &str| match prefix {
+        let matches = |prefix: &str| match prefix {
             "" => name.registry().is_none(),
             _ => name
                 .as_str()
@@ -64,7 +65,7 @@ impl Registries {
         };
         self.entries
             .iter()
-            .filter(|(prefix, _)| fits(prefix))
+            .filter(|(prefix, _)| matches(prefix))
             .max_by_key(|(prefix, _)| prefix.len())
             .map(|(_, registry)| registry)
     }
@@ -78,7 +79,7 @@ impl Registries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registries::oci_layout::OciLayout;
+    use crate::backends::registries::oci_layout::OciLayout;
 
     #[test]
     fn names_choose_their_registry() {

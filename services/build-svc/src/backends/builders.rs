@@ -1,4 +1,4 @@
-//! What makes an image of a checkout. One file per builder.
+//! Builders make an image from a checkout. One file per kind of builder.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use slipway_model::{Digest, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::{logs::Log, stop::Stop, workspace::Attempt};
+use super::{logs::Log, stop::Stop, workspace::Attempt};
 
 pub(crate) mod buildah;
 
-/// What a builder is to make.
+/// The image that a builder is to make.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// The build context: a folder of the checkout.
@@ -21,9 +21,9 @@ pub(crate) struct Job<'a> {
     pub(crate) target: &'a str,
     pub(crate) arguments: &'a BTreeMap<String, String>,
     pub(crate) labels: &'a BTreeMap<String, String>,
-    /// The time of everything in the image, so that a second run makes the same one.
+    /// The time stamp of everything in the image, so that a second run makes the same one.
     pub(crate) created: Timestamp,
-    /// Where the image goes: an OCI image layout that does not exist yet.
+    /// The folder to create, as an OCI image layout with the image.
     pub(crate) image: &'a Path,
     pub(crate) attempt: &'a Attempt,
     pub(crate) log: &'a Log,
@@ -33,7 +33,7 @@ pub(crate) struct Job<'a> {
 /// A program or service that builds.
 #[async_trait]
 pub(crate) trait Builder: Send + Sync + std::fmt::Debug {
-    /// Builds, and leaves the image in `job.image`. What the Dockerfile or what it runs fails at is permanent; a base image
-    /// that could not be had, and a builder that does not work, are transient.
+    /// Builds, and leaves the image in `job.image`. Failures of the Dockerfile and of the commands in it are permanent; a
+    /// base image that could not be pulled, and a builder that does not work, are transient.
     async fn build(&self, job: Job<'_>) -> Result<Digest, Stop>;
 }

@@ -1,11 +1,11 @@
-//! Blackens the service's own credentials in what others will read.
+//! Redacts the service's own credentials from logs and reasons.
 
 use std::{fmt, sync::Arc};
 
-/// Secrets shorter than this are not looked for: they would blacken half of the text and protect nothing.
+/// Secrets shorter than this are left: redacting them would garble the text and protect nothing.
 const SHORTEST: usize = 4;
 
-/// Knows the secrets that must not be seen. Cheap to clone.
+/// Holds the secrets to redact. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
     secrets: Arc<Vec<String>>,
@@ -17,7 +17,7 @@ impl Redactor {
             .into_iter()
             .filter(|secret| secret.len() >= SHORTEST)
             .collect();
-        // The longest first, so that a secret which holds another one disappears as a whole.
+        // The longest first, so that a secret which contains another one is redacted as a whole.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
         Self {
@@ -25,8 +25,8 @@ impl Redactor {
         }
     }
 
-    /// The text with each secret replaced by `***`. Of a text that was cut, the end is dropped as far as the first part
-    /// of a secret could reach.
+    /// The text with each secret replaced by `***`. The end of a text that was cut is dropped as far as the beginning of a
+    /// secret could reach.
     pub(crate) fn redact(&self, text: &str, cut: bool) -> String {
         let mut text = text.to_owned();
         for secret in self.secrets.iter() {

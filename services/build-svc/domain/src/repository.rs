@@ -1,13 +1,13 @@
-//! Where commits come from: the URLs that are understood, and the patterns that allow them. Pure.
+//! Where commits come from: the URLs that are supported, and the patterns that allow them.
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// Longest repository URL that is accepted, in bytes.
+/// The longest repository URL, in bytes.
 const MAX_URL: usize = 2048;
 
 /// Where a commit is fetched from: `https`, `ssh` or `file`, without a password, in canonical form (WHATWG URL), so
-/// that what is compared with the allow-list is what git will see.
+/// that what is compared with the allow-list is what git uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepositoryUrl(String);
@@ -39,7 +39,7 @@ impl std::str::FromStr for RepositoryUrl {
             ));
         }
         if url.password().is_some() || (url.scheme() != "ssh" && !url.username().is_empty()) {
-            return Err("leave credentials out; the service has its own".into());
+            return Err("leave credentials out; the service has its own in git.credentials".into());
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("leave query and fragment out".into());
@@ -49,9 +49,7 @@ impl std::str::FromStr for RepositoryUrl {
             || host.starts_with('-')
             || url.username().starts_with('-')
         {
-            return Err(
-                "write the host of an https or ssh URL, and none in a file URL (file:///path)".into(),
-            );
+            return Err("give a host in an https or ssh URL, and none in a file URL (file:///path)".into());
         }
         let path = url.path().to_ascii_lowercase();
         if path.len() < 2

@@ -1,4 +1,4 @@
-//! Child processes: in a group of their own, read line by line, killed as a group.
+//! Child processes: each in a process group of its own, read line by line, killed as a group.
 
 use std::{
     ffi::OsString,
@@ -20,27 +20,27 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Longest line that is passed on, in bytes; the rest of a longer one is dropped.
+/// The longest line that is passed on, in bytes; the rest of a longer one is dropped.
 pub(crate) const MAX_LINE: usize = 4096;
-/// How long output is still read after the program ended and its group was killed.
+/// How long output is still read after the program has ended and its group was killed.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// One line of output, without its end.
+/// One line of output, without its line break.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) text: String,
-    /// Its end is missing because it was longer than [`MAX_LINE`].
+    /// The line was longer than [`MAX_LINE`], and its end was dropped.
     pub(crate) cut: bool,
 }
 
-/// A program with its arguments and an environment that holds nothing but what is set here and `PATH`.
+/// A program with its arguments and its environment, which holds only what is set here and `PATH`.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) program: OsString,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(OsString, OsString)>,
     pub(crate) directory: PathBuf,
-    /// Where the group's id is written, for [`crate::workspace`] to reap after a crash.
+    /// Where the process group's id is written, so that [`workspace`](super::workspace) can kill it after a crash.
     pub(crate) group_file: Option<PathBuf>,
 }
 
@@ -66,29 +66,29 @@ impl Program {
     }
 }
 
-/// Why a program did not end by itself.
+/// Why a program did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    #[error("{program} could not be started: {source}")]
+    #[error("cannot start {program}: {source}")]
     Start { program: String, source: io::Error },
-    #[error("{program} could not be waited for: {source}")]
+    #[error("cannot wait for {program}: {source}")]
     Wait { program: String, source: io::Error },
-    #[error("stopped")]
+    #[error("cancelled")]
     Cancelled,
 }
 
-/// Kills the group when dropped, so that nothing survives a future that is dropped half-way.
+/// Kills the group when dropped, so that no process survives a future that is dropped early.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // ESRCH: nobody is left, which is what is wanted.
+        // ESRCH: no process is left.
         let _ = killpg(self.0, Signal::SIGKILL);
     }
 }
 
-/// Runs a program to its end, giving each line of its standard output and error to `on_line` as it comes. What is left
-/// of its process group when it has ended, or when `cancelled` fires, is killed.
+/// Runs a program to its end and gives each line of its standard output and error to `on_line` as it comes. The rest of
+/// its process group is killed when the program has ended or `cancelled` fires.
 pub(crate) async fn run(
     program: &Program,
     cancelled: &CancellationToken,
@@ -128,7 +128,7 @@ pub(crate) async fn run(
     let pid = child
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
-        .ok_or_else(|| start(io::Error::other("it has no process id")))?;
+        .ok_or_else(|| start(io::Error::other("the process has no id")))?;
     let group = Group(Pid::from_raw(pid));
     if let Some(file) = &program.group_file {
         tokio::fs::write(file, format!("{pid}\n")).await.map_err(start)?;
@@ -150,7 +150,7 @@ pub(crate) async fn run(
         }
     };
     drop(group);
-    // The readers end when the last holder of the pipes is gone, which the kill has seen to.
+    // The readers end once no process holds the pipes, and the whole group was killed.
     let rest = async {
         while let Some(line) = lines.recv().await {
             on_line(line);
@@ -258,9 +258,6 @@ mod tests {
         let error = run(&program, &CancellationToken::new(), &mut |_| {})
             .await
             .unwrap_err();
-        assert!(
-            error.to_string().starts_with("program could not be started"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("cannot start program: "), "{error}");
     }
 }

@@ -1,8 +1,7 @@
 //! The log of a build: chunks in an object store, so that any replica can serve it while it is written.
 //!
-//! A chunk's name is the offset of its first byte: `builds/<id>/<offset>`. Chunks are created, never overwritten, so
-//! two writers cannot garble each other's; the second one stops writing. When the log has reached its limit, an empty
-//! object `builds/<id>/cut` says so.
+//! A chunk's name is the offset of its first byte: `builds/<id>/<offset>`. Chunks are created, never overwritten: of two
+//! writers, the second one stops writing. An empty object `builds/<id>/cut` marks a log that has reached its limit.
 
 use std::{
     collections::VecDeque,
@@ -20,13 +19,13 @@ use slipway_model::Id;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{process::Line, redact::Redactor};
+use super::{process::Line, redact::Redactor};
 
-/// How long a line waits at most before others can read it.
+/// The longest time before readers see a line.
 const FLUSH_EVERY: Duration = Duration::from_millis(400);
-/// A chunk of this size is written at once.
+/// Pending output of this size is written without waiting.
 const CHUNK: usize = 64 * 1024;
-/// Lines kept for the error of a failed build, and their size in all.
+/// Lines that are kept for the resource of a failed build, and their size in all.
 const TAIL_LINES: usize = 40;
 const TAIL_BYTES: usize = 16 * 1024;
 const CUT: &str = "cut";
@@ -39,9 +38,9 @@ pub(crate) struct Logs {
     redactor: Redactor,
 }
 
-/// What a reader finds at an offset.
+/// What a log has at an offset.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+pub(crate) enum LogRead {
     /// Bytes that begin at the offset.
     Chunk(Bytes),
     /// Nothing yet, or nothing more.
@@ -51,7 +50,7 @@ pub(crate) enum Read {
 }
 
 impl Logs {
-    /// Logs in a folder, which is created.
+    /// Logs in a folder, which is created if it does not exist.
     pub(crate) fn in_folder(
         folder: &Path,
         max_bytes: u64,
@@ -69,7 +68,7 @@ impl Logs {
         })
     }
 
-    /// Opens the log of a build for writing behind what it holds.
+    /// Opens the log of a build for appending.
     pub(crate) async fn open(&self, id: &Id) -> Result<Log, object_store::Error> {
         let folder = folder(id);
         let (offset, cut) = self.extent(&folder).await?;
@@ -96,7 +95,7 @@ impl Logs {
         })
     }
 
-    /// Where the log ends now, and whether it was cut there.
+    /// The size of the log, and whether it was cut.
     async fn extent(&self, folder: &path::Path) -> Result<(u64, bool), object_store::Error> {
         let objects: Vec<_> = self.store.list(Some(folder)).try_collect().await?;
         let mut end = 0;
@@ -110,12 +109,12 @@ impl Logs {
         Ok((end, cut))
     }
 
-    /// What there is at `offset`.
-    pub(crate) async fn read(&self, id: &Id, offset: u64) -> Result<Read, object_store::Error> {
+    /// Reads at `offset`.
+    pub(crate) async fn read(&self, id: &Id, offset: u64) -> Result<LogRead, object_store::Error> {
         let folder = folder(id);
-        // A follower stands at the end of a chunk, so that the next one's name is known.
+        // A follower is at the end of a chunk, which is the name of the next one.
         match self.store.get(&chunk(&folder, offset)).await {
-            Ok(found) => return Ok(Read::Chunk(found.bytes().await?)),
+            Ok(found) => return Ok(LogRead::Chunk(found.bytes().await?)),
             Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -130,10 +129,10 @@ impl Logs {
                     .store
                     .get_range(&chunk(&folder, start), offset - start..size)
                     .await?;
-                Ok(Read::Chunk(bytes))
+                Ok(LogRead::Chunk(bytes))
             }
-            None if objects.iter().any(|object| offset_of(&object.location).is_none()) => Ok(Read::Cut),
-            None => Ok(Read::End),
+            None if objects.iter().any(|object| offset_of(&object.location).is_none()) => Ok(LogRead::Cut),
+            None => Ok(LogRead::End),
         }
     }
 }
@@ -165,29 +164,29 @@ struct Shared {
     max_bytes: u64,
     redactor: Redactor,
     state: Mutex<State>,
-    /// One writer at a time, so that chunks follow each other.
+    /// Held while a chunk is written, so that chunks follow each other.
     writing: tokio::sync::Mutex<()>,
     full: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Taken in and not yet stored.
+    /// Accepted and not yet stored.
     pending: Vec<u8>,
     /// Bytes that are stored.
     offset: u64,
     /// Bytes that are stored or pending.
     accepted: u64,
-    /// The limit was reached now; the mark is still to be written.
+    /// The limit was reached, and the `cut` object is still to be written.
     mark: bool,
-    /// Takes nothing more in.
+    /// Accepts nothing more.
     closed: bool,
     tail: VecDeque<String>,
     tail_bytes: usize,
 }
 
 impl Log {
-    /// Adds a line. Secrets are blackened, what goes beyond the limit is dropped; the tail is kept in any case.
+    /// Adds a line. Secrets are redacted, and lines beyond the limit are dropped; the tail is kept in any case.
     pub(crate) fn line(&self, text: &str) {
         self.write(&Line {
             text: text.to_owned(),
@@ -233,7 +232,7 @@ impl Log {
         self.shared.lock().tail.iter().cloned().collect()
     }
 
-    /// Stores what is pending, so that whoever learns of the end finds the whole log.
+    /// Stores pending output, so that the log is complete before the step's outcome is known.
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         self.shared.flush().await;
@@ -268,8 +267,8 @@ impl Shared {
             {
                 Ok(_) => self.lock().offset += size,
                 Err(error) => {
-                    // A build does not fail for its log. Somebody else writes it now, or the store is broken.
-                    tracing::warn!(%error, folder = %self.folder, "log chunk not stored, the log ends here");
+                    // A build does not fail for its log: another replica writes it now, or the store does not work.
+                    tracing::warn!(%error, folder = %self.folder, "log chunk not stored; the log ends here");
                     self.lock().closed = true;
                     return;
                 }
@@ -281,7 +280,7 @@ impl Shared {
                 .put(&self.folder.clone().join(CUT), PutPayload::new())
                 .await
         {
-            tracing::warn!(%error, folder = %self.folder, "end mark of the log not stored");
+            tracing::warn!(%error, folder = %self.folder, "mark of a cut log not stored");
         }
     }
 }
@@ -309,11 +308,11 @@ mod tests {
         let mut text = Vec::new();
         loop {
             match logs.read(id, offset).await.unwrap() {
-                Read::Chunk(bytes) => {
+                LogRead::Chunk(bytes) => {
                     offset += bytes.len() as u64;
                     text.extend_from_slice(&bytes);
                 }
-                end => return (String::from_utf8(text).unwrap(), end == Read::Cut),
+                end => return (String::from_utf8(text).unwrap(), end == LogRead::Cut),
             }
         }
     }

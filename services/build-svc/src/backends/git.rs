@@ -1,26 +1,24 @@
-//! Fetches exactly one commit with the `git` program: shallow, by its id, without hooks, without anybody's configuration.
+//! Fetches exactly one commit with the `git` program: shallow, by its id, without hooks, and with no configuration but
+//! ours.
 
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use build_domain::{build::codes, repository::RepositoryUrl};
 use slipway_model::CommitSha;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    build::codes,
+use super::{
     logs::Log,
     process::{self, ProcessError, Program},
-    repository::RepositoryUrl,
     stop::Stop,
     workspace::Attempt,
 };
 
-/// How git reaches repositories that need a credential.
+/// Fetches commits, with the configured credentials.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Git {
     /// For `https` URLs that begin with a prefix; the longest prefix wins.
@@ -49,7 +47,7 @@ pub(crate) struct Ssh {
     pub(crate) known_hosts_file: PathBuf,
 }
 
-/// A commit as it was checked out.
+/// A checked-out commit.
 #[derive(Debug)]
 pub(crate) struct Source {
     /// Its files, without `.git`.
@@ -58,15 +56,15 @@ pub(crate) struct Source {
     pub(crate) authors: Vec<String>,
 }
 
-/// More people than this are a mistake or an attack. Whoever is left out could approve their own work, so the list then
-/// names nobody, which counts as somebody unknown.
+/// More authors than this are a mistake or an attack. An author who is left out could approve their own work, so the list
+/// is then empty, which approval-svc treats as an unmapped author.
 const MAX_AUTHORS: usize = 100;
-/// What git says beyond this is not looked at, in bytes.
+/// Output of git beyond this is not interpreted, in bytes.
 const MAX_OUTPUT: usize = 16 * 1024;
 
 impl Git {
-    /// Fetches `commit` into the try's folder and checks that what was checked out is that commit. The tree is without
-    /// `.git`; submodules and large files (LFS) are not fetched.
+    /// Fetches `commit` into the attempt's folder and checks that it is the commit that was checked out. The tree is
+    /// without `.git`; submodules and large files (LFS) are not fetched.
     pub(crate) async fn fetch(
         &self,
         repository: &RepositoryUrl,
@@ -76,8 +74,7 @@ impl Git {
         cancelled: &CancellationToken,
     ) -> Result<Source, Stop> {
         let (store, tree) = (attempt.path().join("git"), attempt.folder("tree")?);
-        let config = attempt.path().join("gitconfig");
-        write_private(&config, &self.config(repository, &store)?)?;
+        let config = attempt.private_file("gitconfig", &self.config(repository, &store)?)?;
         let git = GitRun {
             attempt,
             config: &config,
@@ -137,7 +134,7 @@ impl Git {
         }
         let format = "--format=%ae%n%ce%n%(trailers:key=Co-authored-by,valueonly)";
         let people = git
-            .ask(&[&git_dir, "show", "--no-patch", format, commit.as_str()])
+            .run_unlogged(&[&git_dir, "show", "--no-patch", format, commit.as_str()])
             .await?;
         fs::remove_file(&config)?;
         Ok(Source {
@@ -155,8 +152,8 @@ impl Git {
              [http]\n\tfollowRedirects = false\n\tlowSpeedLimit = 1000\n\tlowSpeedTime = 60\n[gc]\n\tauto = 0\n\
              [advice]\n\tdetachedHead = false\n[fetch]\n\tfsckObjects = true\n",
         );
-        // A local repository on the allow-list may belong to another user, and need not allow commits that no branch
-        // points to: with a file URL, the other end is a child of ours that reads this same configuration.
+        // A local repository on the allow-list may belong to another user, and need not serve commits that no branch
+        // points to. With a file URL, the serving git is a child of ours and reads this same configuration.
         if let Some(path) = repository.local_path() {
             let _ = write!(
                 config,
@@ -205,17 +202,17 @@ struct GitRun<'a> {
 }
 
 impl GitRun<'_> {
-    /// What git says goes into the log.
+    /// Runs git, with its output in the build's log.
     async fn run(&self, arguments: &[&str]) -> Result<String, Stop> {
-        self.listen(arguments, true).await
+        self.execute(arguments, true).await
     }
 
-    /// What git says is for us alone.
-    async fn ask(&self, arguments: &[&str]) -> Result<String, Stop> {
-        self.listen(arguments, false).await
+    /// Runs git without a trace in the build's log.
+    async fn run_unlogged(&self, arguments: &[&str]) -> Result<String, Stop> {
+        self.execute(arguments, false).await
     }
 
-    async fn listen(&self, arguments: &[&str], aloud: bool) -> Result<String, Stop> {
+    async fn execute(&self, arguments: &[&str], logged: bool) -> Result<String, Stop> {
         let mut program = Program::new("git", self.attempt.path())
             .args(arguments.iter().copied())
             .env("HOME", self.attempt.path())
@@ -233,8 +230,8 @@ impl GitRun<'_> {
         }
         let mut output = String::new();
         let status = process::run(&program, self.cancelled, &mut |line| {
-            // `rev-parse` answers in one line; what else git says is for people.
-            if aloud && line.text.trim() != self.commit.as_str() {
+            // The answer of `rev-parse` is not for people.
+            if logged && line.text.trim() != self.commit.as_str() {
                 self.log.write(&line);
             }
             if output.len() < MAX_OUTPUT {
@@ -252,7 +249,7 @@ impl GitRun<'_> {
     }
 }
 
-/// The addresses in lines that are one, or a name and one in angle brackets.
+/// The e-mail addresses in lines that are an address, or a name and an address in angle brackets.
 fn authors(people: &str) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
     for line in people.lines() {
@@ -273,10 +270,10 @@ fn authors(people: &str) -> Vec<String> {
     addresses
 }
 
-/// What git's words mean. What is not known to be an answer counts as a fault that may pass.
+/// What git's messages mean. Unknown ones are taken as transient faults.
 fn classify(output: &str, commit: &CommitSha) -> Stop {
     let lower = output.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
     let absent = [
         "not our ref",
         "unadvertised object",
@@ -311,17 +308,19 @@ fn classify(output: &str, commit: &CommitSha) -> Stop {
         .lines()
         .rev()
         .find(|line| line.contains("fatal:") || line.contains("error:"))
-        .unwrap_or("git failed");
+        .unwrap_or("git failed without a message");
     let last: String = last.chars().take(500).collect();
     if has(&absent) {
         no_commit(commit)
     } else if has(&refused) {
         Stop::failed(
             codes::REPOSITORY_REFUSED,
-            format!("the repository refuses: {last}"),
+            format!(
+                "the repository refused the fetch: {last}; check its URL and this service's credentials for it"
+            ),
         )
     } else {
-        let message = format!("the repository cannot be reached: {last}");
+        let message = format!("the repository is unreachable: {last}");
         Stop::unavailable(codes::SOURCE_UNAVAILABLE, message)
     }
 }
@@ -331,7 +330,7 @@ fn no_commit(commit: &CommitSha) -> Stop {
     Stop::failed(codes::COMMIT_NOT_FOUND, message)
 }
 
-/// As git's configuration quotes a value.
+/// A value, quoted for git's configuration.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -340,16 +339,5 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Writes a file that only we can read.
-pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content.as_bytes())
-}
-
 #[cfg(test)]
-#[path = "git_tests.rs"]
 mod tests;

@@ -1,15 +1,17 @@
-//! Builders and registries together, all of them real.
+//! Backends as the configuration describes them, and builders and registries together, all of them real.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use build_domain::build::codes;
 use slipway_model::{Digest, Fault, Id, ImageName, Reason, Tag, Timestamp};
 use slipway_testbed::{Access, Registry as TestRegistry, TestDir, static_binary, tool};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    build::codes,
+use super::{
+    Backends,
     builders::{Builder, Job, buildah::Buildah},
-    layout::Image,
+    image_layout::Image,
     logs::{Log, Logs},
     redact::Redactor,
     registries::{
@@ -20,6 +22,52 @@ use crate::{
     stop::Stop,
     workspace::{Attempt, Workspace},
 };
+use crate::config::Config;
+
+/// The backends of a configuration with this key in its first registry.
+fn configured(key: &str) -> (Config, Backends) {
+    let text = format!(
+        r#"
+database: {{ url: "sqlite:///build.db" }}
+data_dir: /data
+logs: {{ directory: /logs }}
+builders: {{ default: {{ kind: buildah }} }}
+registries:
+  - {{ prefix: "127.0.0.1:5000", kind: oci, tls: plaintext{key} }}
+  - {{ kind: oci_layout, directory: /images }}
+"#
+    );
+    let config: Config = slipway_server::config::parse("test.yaml", &text).unwrap();
+    let backends = Backends::open(&config.settings).unwrap();
+    (config, backends)
+}
+
+#[test]
+fn images_go_to_the_configured_registries() {
+    let (_, backends) = configured("");
+    let registry = |name: &str| backends.registries.of(&name.parse().unwrap());
+    assert!(registry("team/app").is_some());
+    assert!(registry("127.0.0.1:5000/app").is_some());
+    assert!(registry("docker.io/app").is_none());
+}
+
+#[test]
+fn secrets_are_read_from_files_and_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "hunter22\n").unwrap();
+    let (config, backends) = configured(&format!(", username: robot, password_file: {}", file.display()));
+    let basic = STANDARD.encode("robot:hunter22");
+    assert_eq!(
+        backends.redactor.redact(&format!("a hunter22 b {basic}"), false),
+        "a *** b ***"
+    );
+    let printed = format!("{config:?} {backends:?}");
+    assert!(
+        !printed.contains("hunter22") && !printed.contains(&basic),
+        "{printed}"
+    );
+}
 
 const PROGRAM: &str = r#"fn main() {
     println!("running {}", std::env::args().nth(1).unwrap_or_default());

@@ -1,16 +1,18 @@
-//! Scratch space on this machine: one folder a try, and the images that are built but not yet pushed.
+//! Scratch space on this machine: a folder for each attempt, and the images that are built but not yet pushed.
 //!
 //! ```text
-//! ROOT/run-<random>/lock        held as long as the process lives
-//! ROOT/run-<random>/try-<id>/   one try: git, tree, the builder's storage; `group` holds its process group
-//! ROOT/images/<build id>/       an OCI image layout with the one image that was built, complete since it was renamed here
+//! ROOT/run-<random>/lock            held as long as the process lives
+//! ROOT/run-<random>/attempt-<id>/   one attempt: git, tree, the builder's storage; `group` holds its process group
+//! ROOT/images/<build id>/           an OCI image layout with the built image; complete, since it is renamed to here
 //! ```
-//! After a crash the next process on the machine finds the runs whose lock is free, kills what is left of their process
-//! groups and removes them. Images stay: a build that was killed between push and record goes on without building again.
+//! After a crash the next process on the machine finds the runs whose lock is free, kills the rest of their process
+//! groups and removes them. Images stay: a build that was interrupted before its push was recorded resumes without
+//! building again.
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,7 +25,7 @@ use slipway_model::Id;
 use tempfile::TempDir;
 
 const LOCK: &str = "lock";
-/// File in a try's folder that holds the id of its process group.
+/// The file in an attempt's folder that holds the id of its process group.
 const GROUP: &str = "group";
 
 /// The scratch space of this process. Cheap to clone; removed when the last clone goes.
@@ -40,7 +42,7 @@ struct Run {
 }
 
 impl Workspace {
-    /// Opens the space under `root` and reaps what dead processes left there.
+    /// Opens the space under `root` and removes the runs of dead processes.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let images = root.join("images");
         fs::create_dir_all(&images)?;
@@ -51,7 +53,7 @@ impl Workspace {
             let path = folder.path().join(LOCK);
             let lock = File::create(&path)?;
             lock.lock()?;
-            // Another process may have taken it for a dead one's between its creation and the lock.
+            // Between its creation and the lock, another process may have removed it as a dead one's.
             if path.exists() {
                 return Ok(Self {
                     images: root.join("images"),
@@ -61,10 +63,10 @@ impl Workspace {
         }
     }
 
-    /// A new folder for one try, which removes itself.
+    /// A new folder for one attempt; removed when dropped.
     pub(crate) fn attempt(&self, id: &Id) -> io::Result<Attempt> {
         let folder = tempfile::Builder::new()
-            .prefix(&format!("try-{}-", encoded(id)))
+            .prefix(&format!("attempt-{}-", encoded(id)))
             .tempdir_in(self.run.folder.path())?;
         Ok(Attempt { folder })
     }
@@ -74,7 +76,7 @@ impl Workspace {
         self.images.join(encoded(id))
     }
 
-    /// Moves a finished image to its place. One that is there already stays: both are whole.
+    /// Moves a finished image to its place. One that is there already stays: both are complete.
     pub(crate) fn keep_image(&self, id: &Id, from: &Path) -> io::Result<PathBuf> {
         let to = self.image(id);
         match fs::rename(from, &to) {
@@ -84,12 +86,12 @@ impl Workspace {
         }
     }
 
-    /// Forgets the image of a build that is over.
+    /// Removes the image of an ended build.
     pub(crate) fn forget_image(&self, id: &Id) {
         if let Err(error) = fs::remove_dir_all(self.image(id))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, build = %id, "image of a build that is over not removed");
+            tracing::warn!(%error, build = %id, "image of an ended build not removed");
         }
     }
 
@@ -103,7 +105,7 @@ impl Workspace {
     }
 }
 
-/// The folder of one try.
+/// The folder of one attempt.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     folder: TempDir,
@@ -114,10 +116,22 @@ impl Attempt {
         self.folder.path()
     }
 
-    /// A folder in it, created.
+    /// Creates a folder in it.
     pub(crate) fn folder(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.folder.path().join(name);
         fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Creates a file in it that only this service's user can read.
+    pub(crate) fn private_file(&self, name: &str, content: &str) -> io::Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(content.as_bytes())?;
         Ok(path)
     }
 
@@ -127,7 +141,7 @@ impl Attempt {
     }
 }
 
-/// Ids are printable ASCII; a slash or a leading dot would leave the folder.
+/// Ids are printable ASCII; slashes and dots could lead out of the folder.
 fn encoded(id: &Id) -> String {
     id.as_str().replace(['/', '.'], "_")
 }
@@ -143,7 +157,7 @@ fn reap(root: &Path) -> io::Result<()> {
         }
         let lock = match File::open(run.join(LOCK)) {
             Ok(lock) => lock,
-            // Another process is just creating it, or died doing so; an empty folder costs nothing.
+            // Another process is creating it, or died while doing so; an empty folder costs nothing.
             Err(_) => continue,
         };
         match lock.try_lock() {
@@ -158,13 +172,13 @@ fn reap(root: &Path) -> io::Result<()> {
         {
             kill_group(&attempt);
         }
-        tracing::info!(folder = %run.display(), "removing what a process that died left behind");
+        tracing::info!(folder = %run.display(), "removing the leftovers of a dead process");
         remove(&run);
     }
     Ok(())
 }
 
-/// Kills the group of a try when one of its members still works in the try's folder: group ids are used again.
+/// Kills the process group of an attempt if a member still works in the attempt's folder: group ids are reused.
 fn kill_group(attempt: &Path) {
     let Some(group) = fs::read_to_string(attempt.join(GROUP))
         .ok()
@@ -185,17 +199,17 @@ fn kill_group(attempt: &Path) {
                     .any(|link| fs::read_link(process.join(link)).is_ok_and(|to| to.starts_with(attempt)))
         });
     if ours && let Err(error) = killpg(Pid::from_raw(group), Signal::SIGKILL) {
-        tracing::warn!(%error, group, "process group of a dead try not killed");
+        tracing::warn!(%error, group, "process group of a dead attempt not killed");
     }
 }
 
-/// The process group in `/proc/<pid>/stat`: the third field behind the name, which stands in parentheses.
+/// The process group in `/proc/<pid>/stat`: the third field after the name, which is in parentheses.
 fn group_of(process: &Path) -> Option<i32> {
     let stat = fs::read_to_string(process.join("stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
 }
 
-/// A process that was just killed may still be writing: a folder that does not go at once goes a little later.
+/// Removes a folder, with retries: a process that was just killed may still be writing to it.
 fn remove(folder: &Path) {
     for _ in 0..20 {
         match fs::remove_dir_all(folder) {
@@ -204,7 +218,7 @@ fn remove(folder: &Path) {
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(25)),
         }
     }
-    tracing::warn!(folder = %folder.display(), "not removed");
+    tracing::warn!(folder = %folder.display(), "leftovers of a dead process not removed");
 }
 
 #[cfg(test)]
@@ -220,7 +234,7 @@ mod tests {
         let mine = living.attempt(&"bld-1".parse().unwrap()).unwrap();
         // A run whose process died: its lock is free, its child goes on.
         let dead = root.path().canonicalize().unwrap().join("run-dead");
-        let attempt = dead.join("try-x");
+        let attempt = dead.join("attempt-x");
         fs::create_dir_all(&attempt).unwrap();
         File::create(dead.join(LOCK)).unwrap();
         let mut child = Command::new("sleep")
@@ -239,7 +253,7 @@ mod tests {
     #[test]
     fn a_group_that_is_not_ours_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
-        let attempt = root.path().join("run-dead/try-x");
+        let attempt = root.path().join("run-dead/attempt-x");
         fs::create_dir_all(&attempt).unwrap();
         File::create(root.path().join("run-dead").join(LOCK)).unwrap();
         let mut child = Command::new("sleep")

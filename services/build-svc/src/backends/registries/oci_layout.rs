@@ -1,7 +1,7 @@
 //! A folder as a registry: `ROOT/<repository>/` is an OCI image layout (image specification 1.1).
 //!
-//! Each image has an entry of its own in `index.json` and one more for each tag, with the annotation
-//! `org.opencontainers.image.ref.name`. The index is replaced as a whole, under a lock, so that readers need none.
+//! Each image has an entry in `index.json` and one more for each tag, with the annotation
+//! `org.opencontainers.image.ref.name`. The index is replaced as a whole, under a lock, so that readers need no lock.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use build_domain::spec::TaggedImage;
 use serde::{Deserialize, Serialize};
 use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 
 use super::Registry;
-use crate::{
-    layout::{Image, LayoutError, read_bounded},
-    spec::Found,
-};
+use crate::backends::image_layout::{Image, LayoutError, invalid, read_bounded};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const INDEX: &str = "index.json";
@@ -39,7 +37,7 @@ struct Index {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     manifests: Vec<Entry>,
-    /// Fields of others stay as they are.
+    /// Fields of other programs stay as they are.
     #[serde(flatten)]
     rest: serde_json::Map<String, serde_json::Value>,
 }
@@ -67,8 +65,8 @@ impl OciLayout {
         Self { root }
     }
 
-    /// The layout of one repository. Names hold no `..`, so that it cannot leave the root; a part that has the name of a
-    /// layout's own file would mix two repositories.
+    /// The layout of one repository. Image names have no `..`, so it cannot leave the root; a part named like a layout's
+    /// own file would mix two repositories.
     fn folder(&self, name: &ImageName) -> Result<PathBuf, Fault<Reason>> {
         if name
             .repository()
@@ -76,7 +74,7 @@ impl OciLayout {
             .any(|part| matches!(part, "blobs" | INDEX | LAYOUT | LOCK))
         {
             let message = format!(
-                "{name:?}: blobs, {INDEX}, {LAYOUT} and {LOCK} cannot be parts of a name in a folder",
+                "{name:?} has a part named blobs, {INDEX}, {LAYOUT} or {LOCK}; use another image name",
                 name = name.as_str()
             );
             return Err(super::refused(&self.root.display().to_string(), &message));
@@ -143,7 +141,7 @@ impl Registry for OciLayout {
         .await
     }
 
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>> {
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>> {
         let tag = tag.clone();
         self.blocking(name, move |folder| {
             let path = folder.join(INDEX);
@@ -160,9 +158,9 @@ impl Registry for OciLayout {
             let digest: Digest = entry
                 .digest
                 .parse()
-                .map_err(|error: slipway_model::Invalid| crate::layout::invalid(&path, error.to_string()))?;
+                .map_err(|error: slipway_model::Invalid| invalid(&path, error.to_string()))?;
             let labels = Image::read(folder, &digest)?.labels()?;
-            Ok(Some(Found { digest, labels }))
+            Ok(Some(TaggedImage { digest, labels }))
         })
         .await
     }
@@ -177,7 +175,7 @@ impl Registry for OciLayout {
                     .find(|entry| entry.digest == digest)
                     .cloned();
                 let Some(mut entry) = image else {
-                    return Err(crate::layout::invalid(folder, format!("holds no image {digest}")));
+                    return Err(invalid(folder, format!("has no image {digest}")));
                 };
                 index.manifests.retain(|known| known.tag() != Some(tag.as_str()));
                 entry.annotations.insert(REF_NAME.to_owned(), tag.clone());
@@ -189,7 +187,7 @@ impl Registry for OciLayout {
     }
 }
 
-/// Reads, changes and replaces the index while no other writer does.
+/// Reads, changes and replaces the index, under the lock.
 fn change(
     folder: &Path,
     work: impl FnOnce(&mut Index) -> Result<(), LayoutError>,
@@ -221,8 +219,7 @@ fn change(
         rest: serde_json::Map::new(),
     });
     work(&mut index)?;
-    let bytes =
-        serde_json::to_vec(&index).map_err(|error| crate::layout::invalid(&path, error.to_string()))?;
+    let bytes = serde_json::to_vec(&index).map_err(|error| invalid(&path, error.to_string()))?;
     io_at(&path, place(&path, |file| file.write_all(&bytes)))
 }
 
@@ -234,10 +231,10 @@ fn read(path: &Path) -> Result<Option<Index>, LayoutError> {
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| crate::layout::invalid(path, error.to_string()))
+        .map_err(|error| invalid(path, error.to_string()))
 }
 
-/// Writes a file beside its place, makes it durable and moves it there: readers see the old one or the new one.
+/// Writes a temporary file, makes it durable and renames it: readers see the old content or the new one.
 fn place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let folder = path.parent().unwrap_or(Path::new("/"));

@@ -1,7 +1,7 @@
-//! What is built: the recipe as it was asked for, and the names that follow from it.
+//! What is built: the recipe as it was requested, and the names that follow from it.
 //!
-//! Pure. Tags, labels and build arguments are functions of the recipe and of the time of the request, so that a
-//! second run of the same build makes the same names.
+//! Tags, labels and build arguments are functions of the recipe and of the time of the request, so that a second run of
+//! the same build makes the same names.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use slipway_model::{BranchName, CommitSha, Id, ImageName, Name, Tag, Timestamp};
 
 use crate::repository::RepositoryUrl;
 
-/// The label by which an image says which build made it.
+/// The label that holds the id of the build which made an image.
 pub const BUILD_LABEL: &str = "dev.slipway.build";
-/// When the image was made: RFC 3339 (OCI image specification, annotations).
+/// The label that holds the time of the image, in RFC 3339 (OCI image specification, annotations).
 pub const CREATED_LABEL: &str = "org.opencontainers.image.created";
 
-/// Build arguments that Slipway sets and callers may not.
+/// Build arguments that Slipway sets and callers may not set.
 pub const RESERVED_ARGUMENTS: [&str; 3] = ["BUILD_DATE", "VCS_REF", "VERSION"];
 
 /// Most build arguments of one build.
@@ -43,12 +43,12 @@ impl InvalidField {
     }
 }
 
-/// What to build, validated.
+/// What to build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     pub repository: RepositoryUrl,
     pub commit: CommitSha,
-    /// Only for the branch tag; never fetched.
+    /// Gives the branch tag; never fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
     pub image: ImageName,
@@ -71,10 +71,10 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Checks what the types of the fields do not already promise.
+    /// Checks what the types of the fields leave open.
     ///
     /// # Errors
-    /// Names the field (as in `StartBuildRequest`) and the remedy.
+    /// The field (as in `StartBuildRequest`) and the remedy.
     pub fn check(&self) -> Result<(), InvalidField> {
         check_path("spec.context", &self.context)?;
         check_path("spec.dockerfile", &self.dockerfile)?;
@@ -89,7 +89,7 @@ impl Recipe {
             if !is_identifier(key) || key.len() > 128 {
                 return Err(InvalidField::new(
                     &field,
-                    "name it with letters, digits and _, not beginning with a digit",
+                    "use letters, digits and _ for its name, and no digit first",
                 ));
             }
             if RESERVED_ARGUMENTS.contains(&key.as_str()) {
@@ -102,13 +102,13 @@ impl Recipe {
         if self.target.len() > 128 || !self.target.bytes().all(stage) || self.target.starts_with('-') {
             return Err(InvalidField::new(
                 "spec.target",
-                "name a stage with letters, digits, ., _ and -",
+                "use letters, digits, ., _ and - for the name of a stage",
             ));
         }
         Ok(())
     }
 
-    /// The human version: as given, else the short commit id.
+    /// The version for people: as requested, else the short commit id.
     pub fn version_or_short(&self) -> &str {
         if self.version.is_empty() {
             self.commit.short()
@@ -147,14 +147,14 @@ impl Recipe {
         ])
     }
 
-    /// The tags in the order in which they are written, the surest name first and the moving ones last.
-    pub fn tags(&self, requested_at: Timestamp) -> Vec<WantedTag> {
+    /// The tags in the order in which they are written: the fixed ones first, the moving ones last.
+    pub fn tags(&self, requested_at: Timestamp) -> Vec<BuildTag> {
         let mut tags = Vec::with_capacity(5);
         let mut add = |text: &str, moves: bool| {
             if let Some(tag) = Tag::sanitized(text)
-                && !tags.iter().any(|known: &WantedTag| known.tag == tag)
+                && !tags.iter().any(|known: &BuildTag| known.tag == tag)
             {
-                tags.push(WantedTag { tag, moves });
+                tags.push(BuildTag { tag, moves });
             }
         };
         add(self.commit.as_str(), false);
@@ -169,31 +169,31 @@ impl Recipe {
         tags
     }
 
-    /// The tag under which an image of this commit is looked for.
+    /// The tag under which an image of this commit may already exist.
     pub fn commit_tag(&self) -> Option<Tag> {
         Tag::sanitized(self.commit.as_str())
     }
 }
 
-/// A tag that a build wants, and whether it may be taken from another image.
+/// A tag for a build's image, and whether it may be taken from another image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedTag {
+pub struct BuildTag {
     pub tag: Tag,
     /// A branch or `latest` moves from build to build; a commit's or a time's tag names one image for good.
     pub moves: bool,
 }
 
-/// What a tag names now.
+/// The image that a tag names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct TaggedImage {
     pub digest: slipway_model::Digest,
     pub labels: BTreeMap<String, String>,
 }
 
-/// What to do with a tag that is wanted.
+/// What to do about a tag for a build's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagVerdict {
-    /// Nothing, or an older image, has it: write it.
+    /// It does not exist, or names an image that gives way: write it.
     Write,
     /// It already names our image.
     Ours,
@@ -201,31 +201,31 @@ pub enum TagVerdict {
     Keep,
 }
 
-/// Decides over one tag. A tag that does not move stays with the image that had it first: when the same commit is
-/// built again, the second image has its digest, time and branch tags, and whoever pinned the commit's tag keeps what
-/// they had. A moving tag never goes back to an image that was asked for earlier.
+/// Decides about one tag, given the image that it names now. A fixed tag stays with the image that had it first: when the
+/// same commit is built again, the second image gets its digest, time and branch tags, and whoever pinned the commit's
+/// tag keeps the first one. A moving tag never goes back to an image that was requested earlier.
 pub fn tag_verdict(
-    wanted: &WantedTag,
+    tag: &BuildTag,
     ours: &slipway_model::Digest,
     requested_at: Timestamp,
-    found: Option<&Found>,
+    current: Option<&TaggedImage>,
 ) -> TagVerdict {
-    let Some(found) = found else {
+    let Some(current) = current else {
         return TagVerdict::Write;
     };
-    if found.digest == *ours {
+    if current.digest == *ours {
         return TagVerdict::Ours;
     }
-    if !wanted.moves {
+    if !tag.moves {
         return TagVerdict::Keep;
     }
-    let theirs = found
+    let theirs = current
         .labels
         .get(CREATED_LABEL)
         .and_then(|text| text.parse::<Timestamp>().ok());
-    // Labels hold whole seconds; compare like with like. Images made by other means say nothing and give way.
+    // Labels hold whole seconds: compare with whole seconds. Images made by other means give way.
     match theirs {
-        Some(theirs) if found.labels.contains_key(BUILD_LABEL) && theirs > whole_seconds(requested_at) => {
+        Some(theirs) if current.labels.contains_key(BUILD_LABEL) && theirs > whole_seconds(requested_at) => {
             TagVerdict::Keep
         }
         _ => TagVerdict::Write,
@@ -258,7 +258,7 @@ fn check_text(field: &str, text: &str) -> Result<(), InvalidField> {
     Ok(())
 }
 
-/// A path inside the checkout: relative, without `..`; that links lead nowhere else is checked on the files.
+/// A path inside the checkout: relative, without `..`. Symbolic links are checked once the files are there.
 fn check_path(field: &str, path: &str) -> Result<(), InvalidField> {
     let bad = path.len() > MAX_PATH
         || path.starts_with('/')
@@ -358,7 +358,7 @@ mod tests {
                 .parse::<slipway_model::Digest>()
                 .unwrap()
         };
-        let found = |digest, created: Option<&str>| Found {
+        let found = |digest, created: Option<&str>| TaggedImage {
             digest,
             labels: created
                 .map(|at| {
@@ -370,11 +370,11 @@ mod tests {
                 .unwrap_or_default(),
         };
         let (fixed, moving) = (
-            WantedTag {
+            BuildTag {
                 tag: "1a2b3c4".parse().unwrap(),
                 moves: false,
             },
-            WantedTag {
+            BuildTag {
                 tag: "main".parse().unwrap(),
                 moves: true,
             },

@@ -1,16 +1,15 @@
-//! Builds with the `buildah` program: each try in a storage of its own, so that tries cannot disturb each other and
-//! whatever is left of one is a folder to remove.
+//! Builds with the `buildah` program: each attempt with a storage of its own, so that attempts cannot disturb each other
+//! and all that is left of one is a folder to remove.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
 use async_trait::async_trait;
+use build_domain::build::codes;
 use slipway_model::Digest;
 
 use super::{Builder, Job};
-use crate::{
-    build::codes,
-    git::write_private,
-    layout::Image,
+use crate::backends::{
+    image_layout::Image,
     process::{self, ProcessError, Program},
     stop::Stop,
 };
@@ -22,17 +21,17 @@ pub(crate) struct Buildah {
     pub(crate) program: String,
     /// `chroot`, `rootless` or `oci`, as `buildah build --isolation` takes it.
     pub(crate) isolation: String,
-    /// `vfs` works everywhere; `overlay` is faster where the kernel and the file system allow it.
+    /// `vfs`, which works everywhere, or `overlay`, which is faster where the kernel and the file system support it.
     pub(crate) storage_driver: String,
-    /// Where short names such as `rust:1` come from.
+    /// Registries for short names such as `rust:1`.
     pub(crate) search_registries: Vec<String>,
     /// Credentials for base images, as an auth file's JSON; secret.
     pub(crate) auth: Secret,
-    /// Hosts that are reached without TLS or without checking it.
+    /// Registries that are reached without TLS, or without verifying their certificates.
     pub(crate) insecure: Vec<String>,
 }
 
-/// Text that is not printed.
+/// Text that `Debug` does not show.
 #[derive(Clone)]
 pub(crate) struct Secret(pub(crate) String);
 
@@ -52,7 +51,7 @@ impl std::fmt::Debug for Secret {
 #[async_trait]
 impl Builder for Buildah {
     async fn build(&self, job: Job<'_>) -> Result<Digest, Stop> {
-        let place = Place::prepare(self, &job).map_err(|error| broken(format!("scratch space: {error}")))?;
+        let files = Files::prepare(self, &job).map_err(|error| broken(format!("scratch space: {error}")))?;
 
         let id_file = job.attempt.path().join("image-id");
         let mut build: Vec<OsString> = vec![
@@ -73,7 +72,7 @@ impl Builder for Buildah {
         build.push(format!("--timestamp={seconds}").into());
         build.extend([
             "--authfile".into(),
-            place.auth.clone().into(),
+            files.auth.clone().into(),
             "--iidfile".into(),
             id_file.clone().into(),
         ]);
@@ -92,28 +91,29 @@ impl Builder for Buildah {
             "--".into(),
             job.context.into(),
         ]);
-        let outcome = self.run(&place, &job, build).await?;
-        if !outcome.ended_well {
+        let outcome = self.run(&files, &job, build).await?;
+        if !outcome.success {
             return Err(classify(&outcome.lines));
         }
-        let id = fs::read_to_string(&id_file).map_err(|error| broken(format!("no image id: {error}")))?;
+        let id = fs::read_to_string(&id_file)
+            .map_err(|error| broken(format!("cannot read the image id: {error}")))?;
 
         let target = format!("oci:{}", job.image.display());
         let export = ["push", "--quiet", "--format=oci", "--", id.trim(), &target]
             .map(OsString::from)
             .to_vec();
-        let outcome = self.run(&place, &job, export).await?;
-        if !outcome.ended_well {
-            let words = outcome.lines.last().cloned().unwrap_or_default();
-            return Err(broken(format!("the image could not be exported: {words}")));
+        let outcome = self.run(&files, &job, export).await?;
+        if !outcome.success {
+            let last = outcome.lines.last().cloned().unwrap_or_default();
+            return Err(broken(format!("cannot export the image: {last}")));
         }
         let image = Image::open(job.image).map_err(|error| broken(error.to_string()))?;
         Ok(image.digest)
     }
 }
 
-/// The files that one try's buildah works with.
-struct Place {
+/// The files and folders of one attempt that buildah works with.
+struct Files {
     storage: PathBuf,
     run: PathBuf,
     tmp: PathBuf,
@@ -121,17 +121,9 @@ struct Place {
     registries: PathBuf,
 }
 
-impl Place {
+impl Files {
     fn prepare(buildah: &Buildah, job: &Job<'_>) -> std::io::Result<Self> {
         let attempt = job.attempt;
-        let place = Self {
-            storage: attempt.folder("storage")?,
-            run: attempt.folder("run")?,
-            tmp: attempt.folder("tmp")?,
-            auth: attempt.path().join("auth.json"),
-            registries: attempt.path().join("registries.conf"),
-        };
-        write_private(&place.auth, &buildah.auth.0)?;
         let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
         let search: Vec<String> = buildah.search_registries.iter().map(quoted).collect();
         let mut registries = format!(
@@ -144,35 +136,40 @@ impl Place {
                 quoted(host)
             ));
         }
-        write_private(&place.registries, &registries)?;
-        Ok(place)
+        Ok(Self {
+            storage: attempt.folder("storage")?,
+            run: attempt.folder("run")?,
+            tmp: attempt.folder("tmp")?,
+            auth: attempt.private_file("auth.json", &buildah.auth.0)?,
+            registries: attempt.private_file("registries.conf", &registries)?,
+        })
     }
 }
 
 struct Outcome {
-    ended_well: bool,
+    success: bool,
     /// The last lines, for [`classify`].
     lines: Vec<String>,
 }
 
 impl Buildah {
-    async fn run(&self, place: &Place, job: &Job<'_>, arguments: Vec<OsString>) -> Result<Outcome, Stop> {
+    async fn run(&self, files: &Files, job: &Job<'_>, arguments: Vec<OsString>) -> Result<Outcome, Stop> {
         let global: [OsString; 8] = [
             "--storage-driver".into(),
             self.storage_driver.clone().into(),
             "--root".into(),
-            place.storage.clone().into(),
+            files.storage.clone().into(),
             "--runroot".into(),
-            place.run.clone().into(),
+            files.run.clone().into(),
             "--registries-conf".into(),
-            place.registries.clone().into(),
+            files.registries.clone().into(),
         ];
         let mut program = Program::new(&self.program, job.attempt.path())
             .args(global)
             .args(arguments)
             .env("HOME", job.attempt.path())
-            .env("TMPDIR", &place.tmp)
-            .env("XDG_RUNTIME_DIR", &place.run);
+            .env("TMPDIR", &files.tmp)
+            .env("XDG_RUNTIME_DIR", &files.run);
         program.group_file = Some(job.attempt.group_file());
         for key in [
             "http_proxy",
@@ -197,7 +194,7 @@ impl Buildah {
         .await;
         match status {
             Ok(status) => Ok(Outcome {
-                ended_well: status.success(),
+                success: status.success(),
                 lines,
             }),
             Err(ProcessError::Cancelled) => Err(Stop::Cancelled),
@@ -206,31 +203,31 @@ impl Buildah {
     }
 }
 
-/// The builder itself does not work; may pass.
+/// The builder itself does not work: a transient fault.
 fn broken(message: impl std::fmt::Display) -> Stop {
     Stop::unavailable(codes::BUILDER_UNAVAILABLE, format!("builder: {message}"))
 }
 
-/// What buildah's last words mean. Only an error that names the fetching of an image and a network fault may pass;
-/// everything else is the Dockerfile's, and final.
+/// What buildah's last messages mean. An error is transient only if it is about this machine, or names both the pull of an
+/// image and a network fault; all others are the Dockerfile's, and permanent.
 fn classify(lines: &[String]) -> Stop {
-    // An error may go on over further lines.
+    // An error may span several lines.
     let from = lines
         .iter()
         .rposition(|line| line.to_ascii_lowercase().starts_with("error"));
-    let words = lines[from.unwrap_or(lines.len().saturating_sub(1))..]
+    let error = lines[from.unwrap_or(lines.len().saturating_sub(1))..]
         .iter()
         .map(|line| line.trim())
         .collect::<Vec<_>>()
         .join(" ");
-    let message: String = if words.is_empty() {
-        "buildah said nothing".to_owned()
+    let message: String = if error.is_empty() {
+        "buildah failed without a message".to_owned()
     } else {
-        words.chars().take(500).collect()
+        error.chars().take(500).collect()
     };
     let lower = message.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let fetching = has(&[
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    let pulling = has(&[
         "initializing source",
         "pinging container registry",
         "reading manifest",
@@ -253,17 +250,17 @@ fn classify(lines: &[String]) -> Stop {
         "received unexpected http status: 5",
         "deadline exceeded",
     ]);
-    if fetching && network {
+    if pulling && network {
         let message = format!("base image: {message}");
         return Stop::unavailable(codes::BASE_IMAGE_UNAVAILABLE, message);
     }
-    let own = has(&[
+    let this_machine = has(&[
         "no space left on device",
         "cannot allocate memory",
         "configure storage",
         "is not in the list of supported",
     ]);
-    if own {
+    if this_machine {
         broken(message)
     } else {
         Stop::failed(codes::BUILD_FAILED, message)
@@ -275,31 +272,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_words_are_understood() {
-        let said = |line: &str| {
+    fn errors_of_buildah_are_classified() {
+        let classified = |line: &str| {
             let stop = classify(&["STEP 1".to_owned(), line.to_owned(), "trailer".to_owned()]);
-            stop.kind().map(|(code, passes)| (code.to_owned(), passes))
+            stop.kind().map(|(code, transient)| (code.to_owned(), transient))
         };
-        let is = |code: &str, passes| Some((code.to_owned(), passes));
+        let is = |code: &str, transient| Some((code.to_owned(), transient));
         assert_eq!(
-            said("Error: error building at STEP \"RUN false\": error while running runtime: exit status 1"),
+            classified(
+                "Error: error building at STEP \"RUN false\": error while running runtime: exit status 1"
+            ),
             is(codes::BUILD_FAILED, false)
         );
         assert_eq!(
-            said(
+            classified(
                 "error creating build container: initializing source docker://r.example/a:1: pinging container registry \
                  r.example: Get \"https://r.example/v2/\": dial tcp 127.0.0.1:1: connect: connection refused"
             ),
             is(codes::BASE_IMAGE_UNAVAILABLE, true)
         );
         assert_eq!(
-            said(
+            classified(
                 "error creating build container: initializing source docker://r.example/a:1: reading manifest 1: manifest unknown"
             ),
             is(codes::BUILD_FAILED, false)
         );
         assert_eq!(
-            said("Error: writing blob: no space left on device"),
+            classified("Error: writing blob: no space left on device"),
             is(codes::BUILDER_UNAVAILABLE, true)
         );
     }

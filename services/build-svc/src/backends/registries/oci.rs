@@ -1,8 +1,9 @@
-//! Any registry that speaks the OCI distribution specification 1.1 (and its parent, the Docker Registry HTTP API V2).
+//! Any registry with the API of the OCI distribution specification 1.1 (or its parent, the Docker Registry HTTP API V2).
 
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
+use build_domain::spec::TaggedImage;
 use futures::{StreamExt, TryStreamExt};
 use oci_client::{
     Client, Reference, RegistryOperation,
@@ -16,12 +17,9 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::{Registry, refused, unusable};
-use crate::{
-    layout::{Image, LayoutError, MAX_MANIFEST, labels_of},
-    spec::Found,
-};
+use crate::backends::image_layout::{Image, LayoutError, MAX_MANIFEST, labels_of};
 
-/// Longest wait for anything but an upload's bytes.
+/// The longest wait for any answer, except for the upload of a blob.
 const ANSWER: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Blobs of one image that are uploaded at once.
@@ -37,7 +35,7 @@ const MANIFEST_TYPES: [&str; 4] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Https,
-    /// HTTPS whose certificate is not checked.
+    /// HTTPS whose certificate is not verified.
     InsecureHttps,
     Http,
 }
@@ -56,13 +54,13 @@ impl std::fmt::Debug for Oci {
 
 impl Oci {
     /// # Errors
-    /// A CA file that cannot be read, in words.
+    /// The message of why the CA file cannot be used.
     pub(crate) fn new(
         transport: Transport,
         ca_file: Option<&PathBuf>,
         credential: Option<(String, String)>,
     ) -> Result<Self, String> {
-        // Someone else may have chosen the process's crypto library before; then that one is used.
+        // The process's crypto library may already have been chosen; then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut extra_root_certificates = Vec::new();
         if let Some(path) = ca_file {
@@ -79,10 +77,10 @@ impl Oci {
             },
             accept_invalid_certificates: transport == Transport::InsecureHttps,
             extra_root_certificates,
-            // One PUT for each blob: what every registry takes.
+            // One PUT for each blob, which every registry supports.
             use_monolithic_push: true,
             platform_resolver: None,
-            // No read timeout: it would run while a large blob is on its way up.
+            // No read timeout: it would run while a large blob is uploaded.
             connect_timeout: Some(CONNECT),
             user_agent: concat!("slipway-build/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
@@ -101,7 +99,7 @@ impl Oci {
         match answered {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            // Some registries let robots push without letting them look.
+            // Some registries allow robots to push but not to look.
             Err(Fault::Permanent(_)) => {}
             Err(fault) => return Err(fault),
         }
@@ -151,7 +149,7 @@ impl Oci {
 impl Registry for Oci {
     async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>> {
         let at = by_digest(name, &image.digest);
-        // A token for pushing is fetched first, so that a wrong password is told as such.
+        // A token for pushing is fetched first, so that a wrong password is reported as such.
         within(&at, self.client.auth(&at, &self.auth, RegistryOperation::Push)).await?;
         let uploads: Vec<_> = image.blobs().map(|blob| self.upload(&at, image, blob)).collect();
         futures::stream::iter(uploads)
@@ -162,7 +160,7 @@ impl Registry for Oci {
             .await
     }
 
-    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<Found>, Fault<Reason>> {
+    async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>> {
         let at = by_tag(name, tag);
         let Some((bytes, digest)) = self.manifest(&at).await? else {
             return Ok(None);
@@ -177,21 +175,18 @@ impl Registry for Oci {
             {
                 let mut config = Vec::new();
                 within(&at, self.client.pull_blob(&at, &manifest.config, &mut config)).await?;
-                // Something that is no image (a chart, a signature) has no labels.
+                // What is not an image (a chart, a signature) has no labels.
                 labels_of(&config).unwrap_or_default()
             }
             _ => Default::default(),
         };
-        Ok(Some(Found { digest, labels }))
+        Ok(Some(TaggedImage { digest, labels }))
     }
 
     async fn tag(&self, name: &ImageName, digest: &Digest, tag: &Tag) -> Result<(), Fault<Reason>> {
         let at = by_digest(name, digest);
         let Some((bytes, _)) = self.manifest(&at).await? else {
-            return Err(unavailable(
-                &at,
-                "the image that was pushed is not there any more",
-            ));
+            return Err(unavailable(&at, "the pushed image is gone"));
         };
         let parsed: OciManifest =
             serde_json::from_slice(&bytes).map_err(|error| unavailable(&at, &error.to_string()))?;
@@ -222,7 +217,7 @@ async fn within<T>(
     }
 }
 
-/// The HTTP status that a registry's error stands for, where it answered.
+/// The HTTP status of a registry's error, if it is an answer.
 fn status_of(error: &OciDistributionError) -> Option<u16> {
     match error {
         OciDistributionError::ServerError { code, .. } => Some(*code),
@@ -248,24 +243,32 @@ fn status_of(error: &OciDistributionError) -> Option<u16> {
     }
 }
 
-/// What a registry's error means. 4xx is an answer, except where it asks to come again; all else may pass.
+/// What a registry's error means. 4xx is a rejection, except for those that ask to retry; all others are transient
+/// faults.
 fn classify(at: &Reference, error: &OciDistributionError) -> Fault<Reason> {
     let message = without_url(error);
     match status_of(error) {
         Some(404) => refused(at.registry(), "not found"),
         Some(408 | 425 | 429) => unavailable(at, &message),
+        Some(code @ (401 | 403)) => {
+            let message = format!("{message} (HTTP {code}); check the registry's username and password_file");
+            refused(at.registry(), &message)
+        }
         Some(code @ 400..500) => refused(at.registry(), &format!("{message} (HTTP {code})")),
         _ => unavailable(at, &message),
     }
 }
 
-/// Bounded, and without URLs: upload locations can carry a signature.
+/// The message of an error: bounded, and without URLs, since those of uploads can contain a signature.
 fn without_url(error: &OciDistributionError) -> String {
     let text = match error {
         OciDistributionError::RegistryError { envelope, .. } => envelope
             .errors
             .iter()
-            .map(|error| format!("{:?} {}", error.code, error.message))
+            .map(|error| match error.message.as_str() {
+                "" => "no message",
+                message => message,
+            })
             .collect::<Vec<_>>()
             .join("; "),
         OciDistributionError::ServerError { message, .. } => message.clone(),

@@ -1,4 +1,4 @@
-//! Reading an OCI image layout (image specification 1.1) that holds one image: what builders hand over and registries take.
+//! Reads an OCI image layout (image specification 1.1) with one image: what builders make and registries push.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use slipway_model::Digest;
 
-/// Largest manifest or configuration that is read, in bytes (registries commonly refuse more).
+/// The largest manifest or configuration that is read, in bytes (registries commonly reject larger ones).
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
-/// Why a folder is not the layout of one image.
+/// Why a folder cannot be read as the layout of one image.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LayoutError {
     #[error("{path}: {source}")]
@@ -23,7 +23,7 @@ pub(crate) enum LayoutError {
     Invalid { path: PathBuf, message: String },
 }
 
-/// One image in a folder, checked: the manifest's digest is that of its bytes, and each blob has the size it should.
+/// One image in a folder, checked: its manifest matches its digest, and each blob has the size that the manifest says.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     pub(crate) digest: Digest,
@@ -38,7 +38,7 @@ struct Index {
     manifests: Vec<OciDescriptor>,
 }
 
-/// What is wanted of an image's configuration.
+/// The part of an image's configuration that is read.
 #[derive(Debug, Default, Deserialize)]
 struct ConfigFile {
     #[serde(default)]
@@ -60,7 +60,7 @@ impl Image {
         let [entry] = index.manifests.as_slice() else {
             return Err(invalid(
                 &index_path,
-                format!("holds {} manifests instead of one", index.manifests.len()),
+                format!("has {} manifests instead of one", index.manifests.len()),
             ));
         };
         let digest: Digest = entry
@@ -70,7 +70,7 @@ impl Image {
         let image = Self::read(folder, &digest)?;
         for blob in image.blobs() {
             let path = blob_path(folder, &blob.digest)
-                .ok_or_else(|| invalid(&index_path, format!("digest {:?}", blob.digest)))?;
+                .ok_or_else(|| invalid(&index_path, format!("{:?} is not a SHA-256 digest", blob.digest)))?;
             let size = fs::metadata(&path)
                 .map_err(|source| LayoutError::Io {
                     path: path.clone(),
@@ -92,7 +92,7 @@ impl Image {
         let path = folder.join("blobs/sha256").join(digest.hex());
         let manifest_bytes = read_bounded(&path)?;
         if hex::encode(Sha256::digest(&manifest_bytes)) != digest.hex() {
-            return Err(invalid(&path, "does not have its digest"));
+            return Err(invalid(&path, "content does not match its digest"));
         }
         let parsed: OciManifest =
             serde_json::from_slice(&manifest_bytes).map_err(|error| invalid(&path, error.to_string()))?;
@@ -109,15 +109,15 @@ impl Image {
         })
     }
 
-    /// Configuration and layers: what must be there before the manifest.
+    /// Configuration and layers, which must be pushed before the manifest.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &OciDescriptor> {
         std::iter::once(&self.manifest.config).chain(&self.manifest.layers)
     }
 
-    /// Where a blob of this image lies.
+    /// The file of a blob of this image.
     pub(crate) fn blob_file(&self, blob: &OciDescriptor) -> Result<PathBuf, LayoutError> {
         blob_path(&self.folder, &blob.digest)
-            .ok_or_else(|| invalid(&self.folder, format!("digest {:?}", blob.digest)))
+            .ok_or_else(|| invalid(&self.folder, format!("{:?} is not a SHA-256 digest", blob.digest)))
     }
 
     /// The labels in the image's configuration.
@@ -133,7 +133,7 @@ pub(crate) fn labels_of(config: &[u8]) -> Result<BTreeMap<String, String>, serde
     Ok(file.config.and_then(|section| section.labels).unwrap_or_default())
 }
 
-/// The file of a blob; `None` when the digest is not one (so that it cannot lead out of the folder).
+/// The file of a blob; `None` for an invalid digest (which could lead out of the folder).
 pub(crate) fn blob_path(folder: &Path, digest: &str) -> Option<PathBuf> {
     let digest: Digest = digest.parse().ok()?;
     Some(folder.join("blobs/sha256").join(digest.hex()))

@@ -611,5 +611,4 @@ fn version(record: &Record) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -206,5 +206,4 @@ pub(crate) fn set_condition(conditions: &mut Vec<Value>, kind: &str, message: Op
 }
 
 #[cfg(test)]
-#[path = "application_tests.rs"]
 mod tests;

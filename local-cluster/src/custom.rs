@@ -305,5 +305,4 @@ pub(crate) fn is_established(definition: &Value) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

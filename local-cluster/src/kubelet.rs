@@ -23,6 +23,7 @@ mod back_off;
 mod environment;
 pub(crate) mod image;
 pub(crate) mod logs;
+pub(crate) mod node;
 mod pod;
 pub(crate) mod ports;
 pub(crate) mod probe;

@@ -42,6 +42,7 @@ use crate::store::Store;
 
 mod api;
 mod argo_cd;
+mod cause;
 mod controllers;
 mod credentials;
 mod custom;
@@ -58,6 +59,7 @@ mod quota;
 mod recorder;
 mod registry;
 mod resources;
+mod schema;
 mod selector;
 mod shape;
 pub mod shim;

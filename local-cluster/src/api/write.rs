@@ -16,11 +16,11 @@ use crate::api::request::{Answer, Request, json as answer, warn};
 use crate::api::route::ObjectPath;
 use crate::api::schema::Schema;
 use crate::api::server_side::Apply;
-use crate::controllers::TEMPLATE_GENERATION;
+use crate::kubelet::node;
 use crate::object::{self, text};
-use crate::resources::{DEFINITIONS, Resource};
+use crate::resources::{DEFINITIONS, Resource, TEMPLATE_GENERATION};
 use crate::status::{ApiError, ApiResult};
-use crate::{defaults, nodes, shape, validate};
+use crate::{defaults, shape, validate};
 
 /// What is to be done with fields that the API does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +206,7 @@ fn initial_status(resource: &Resource, object: &mut Value) {
             json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
         }
         "Job" | "ResourceQuota" => json!({}),
-        "Node" => nodes::status(object::name(object), Timestamp::now()),
+        "Node" => node::status(object::name(object), Timestamp::now()),
         "Pod" => json!({"phase": "Pending", "qosClass": quality_of_service(object)}),
         _ => {
             if let Value::Object(map) = object

@@ -2,7 +2,8 @@
 //! and hooks, health is looked at when something is compared.
 //!
 //! One task wakes by changes and times; every Application is worked on by one task at a time. Decisions are in
-//! `application.rs`, `sync.rs`, `health.rs`, `window.rs` and `target.rs`, without clock or I/O.
+//! `application.rs`, `sync.rs`, `health.rs` and `target.rs`, without clock or I/O; sync windows are read and judged by
+//! slipway-verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,6 @@ use crate::store::{Change, Store};
 mod application;
 mod course;
 mod desired;
-mod duration;
 mod git;
 mod health;
 mod operation;
@@ -34,7 +34,6 @@ mod reconcile;
 mod render;
 mod sync;
 mod target;
-mod window;
 
 /// How the Application controller works. The defaults are Argo CD's.
 #[derive(Debug, Clone)]

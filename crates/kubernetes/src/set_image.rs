@@ -11,12 +11,9 @@ use crate::{
     apply::{FIELD_MANAGER, Write, marks},
     fault::{refused, unavailable},
     live::{self, Change, applied, change, mark, written_by},
-    undo::{REVISION, revisions, same},
+    revisions::{PREVIOUS, REVISION, revisions, same},
 };
 
-/// Annotation with what ran before our last write of the image, as JSON: a write that is done twice must not take
-/// its own result for that.
-pub const PREVIOUS: &str = "deploy.slipway.dev/previous";
 /// The manager where [`FIELD_MANAGER`] has applied more than images, from manifests: applying less as the same manager
 /// would take the rest away.
 const IMAGE_MANAGER: &str = "slipway-image";

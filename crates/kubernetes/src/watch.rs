@@ -26,7 +26,11 @@ use k8s_openapi::api::{
 use kube::Client;
 use serde::Deserialize;
 use slipway_model::Name;
-use slipway_verdict::{Target, Workload, application::Application, canary::Canary, rollout::Rollout};
+use slipway_verdict::{
+    Target, Workload,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 use tokio::{
     sync::{Notify, watch::Sender},
     time::Instant,

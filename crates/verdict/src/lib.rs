@@ -16,6 +16,7 @@ pub mod evidence;
 pub mod job;
 pub mod kubectl;
 mod metadata;
+pub mod objects;
 mod observed;
 pub mod pods;
 pub mod replay;
@@ -222,6 +223,18 @@ pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdic
         Some(Workload::Rollout(live)) => rollout::judge(expected, live, observed, now),
         Some(Workload::Canary(live)) => canary::judge(expected, live, observed, now),
         Some(Workload::Application(live)) => application::judge(expected, live, now),
+    }
+}
+
+/// Finds what belongs to the present template of the workload, whatever its kind. Kinds that have no pods of their
+/// own have none here.
+pub fn current<'a>(workload: &Workload, observed: &'a Observed) -> pods::Current<'a> {
+    match workload {
+        Workload::Deployment(live) => deployment::current_pods(live, observed),
+        Workload::StatefulSet(live) => stateful_set::current_pods(live, observed),
+        Workload::DaemonSet(live) => daemon_set::current_pods(live, observed),
+        Workload::Rollout(live) => rollout::current_pods(live, observed),
+        Workload::Application(_) | Workload::Canary(_) => pods::Current::default(),
     }
 }
 

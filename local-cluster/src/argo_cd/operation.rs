@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use slipway_verdict::sync_window::{Answer, AppProject, Subject, may_sync};
 
 use crate::api::delete::{self, Options};
 use crate::argo_cd::Shared;
@@ -16,7 +18,6 @@ use crate::argo_cd::application::{self, has_fault, signed};
 use crate::argo_cd::course::Course;
 use crate::argo_cd::desired;
 use crate::argo_cd::target::{self, Key};
-use crate::argo_cd::window::{self, Subject};
 use crate::object::{self, list, number, text};
 
 /// How often a sync that waits is looked at.
@@ -256,28 +257,32 @@ fn terminate(shared: &Shared, state: &Value) {
     }
 }
 
-/// Whether a window keeps the sync from going on; one that cannot be read does.
-fn is_blocked(application: &Value, project: &Value, manual: bool) -> bool {
-    let allowed = can_sync(application, project, manual);
-    !allowed.unwrap_or_else(|error| {
-        tracing::warn!(%error, name = object::name(application), "sync window not understood");
-        false
-    })
-}
-
-/// Whether the project's windows let the Application sync now.
-pub(super) fn can_sync(application: &Value, project: &Value, manual: bool) -> Result<bool, String> {
+/// Whether a window of the project keeps the Application from being synced at that time; one that cannot be read does.
+/// `manual` is a sync that was not started by auto-sync.
+pub(super) fn is_blocked(application: &Value, project: &Value, manual: bool, now: Timestamp) -> bool {
+    let name = object::name(application);
+    let windows = match AppProject::deserialize(project) {
+        Ok(project) => project.spec.sync_windows,
+        Err(error) => {
+            tracing::warn!(%error, name, "the project of an application cannot be read");
+            return true;
+        }
+    };
     let destination = &application["spec"]["destination"];
-    let cluster = match text(destination, &["name"]) {
-        "" => text(destination, &["server"]),
-        name => name,
-    };
     let subject = Subject {
-        application: object::name(application),
+        name,
         namespace: text(destination, &["namespace"]),
-        cluster,
+        cluster: text(destination, &["name"]),
+        server: text(destination, &["server"]),
     };
-    window::can_sync(project, subject, manual, Timestamp::now())
+    let now = slipway_model::Timestamp::from_micros(now.as_microsecond());
+    match may_sync(&windows, subject, manual, now) {
+        Answer::Open => false,
+        Answer::Closed { words, .. } => {
+            tracing::debug!(name, window = words, "a sync window is closed");
+            true
+        }
+    }
 }
 
 async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome {
@@ -297,7 +302,7 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
         return Outcome::End("Error", message);
     };
     let manual = operation["initiatedBy"]["automated"] != true;
-    if is_blocked(application, &project, manual) {
+    if is_blocked(application, &project, manual, Timestamp::now()) {
         return Outcome::Wait("Sync operation blocked by sync window".to_owned(), BLOCKED);
     }
     if has_fault(application, "slow") {
@@ -368,4 +373,58 @@ pub(super) fn live(
         }
     }
     (live, extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_the_project_hold_syncs_back() {
+        // A Monday.
+        let now: Timestamp = "2026-03-02T09:30:00Z".parse().unwrap();
+        let server = "https://kubernetes.default.svc";
+        let application = json!({"metadata": {"name": "shop-web"}, "spec": {
+            "destination": {"namespace": "shop", "server": server}}});
+        let deny = |more: Value| {
+            let mut window = json!({"kind": "deny", "schedule": "0 9 * * *", "duration": "1h"});
+            object::as_map(&mut window).extend(object::as_map(&mut more.clone()).clone());
+            json!({"metadata": {"name": "default"}, "spec": {"syncWindows": [window]}})
+        };
+        // (the project, whether it blocks an automated sync, and one by hand)
+        let table = [
+            (json!({"spec": {}}), false, false),
+            (deny(json!({"applications": ["shop-*"]})), true, true),
+            (deny(json!({"applications": ["till"]})), false, false),
+            (deny(json!({"namespaces": ["{shop,bar}"]})), true, true),
+            (deny(json!({"clusters": ["https://*"]})), true, true),
+            (
+                deny(json!({"applications": ["*"], "duration": "30m"})),
+                false,
+                false,
+            ),
+            (
+                deny(json!({"applications": ["*"], "manualSync": true})),
+                true,
+                false,
+            ),
+            (
+                deny(json!({"applications": ["*"], "manualSync": true, "schedule": "x"})),
+                true,
+                true,
+            ),
+        ];
+        for (project, automated, by_hand) in table {
+            assert_eq!(
+                is_blocked(&application, &project, false, now),
+                automated,
+                "{project}"
+            );
+            assert_eq!(
+                is_blocked(&application, &project, true, now),
+                by_hand,
+                "by hand: {project}"
+            );
+        }
+    }
 }

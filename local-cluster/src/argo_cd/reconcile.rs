@@ -205,7 +205,7 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
         AutoSync::Start(operation) => operation,
     };
     let project = shared.project(application)?;
-    if !operation::can_sync(application, &project, false).unwrap_or(false) {
+    if operation::is_blocked(application, &project, false, Timestamp::now()) {
         return poll;
     }
     let sync = application["status"]["sync"].clone();

@@ -15,7 +15,11 @@ use kube::{
     core::{ApiResource, DynamicResourceScope},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use slipway_verdict::{WorkloadKind, application::Application, canary::Canary, rollout::Rollout};
+use slipway_verdict::{
+    WorkloadKind,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 
 use super::{
     slim,

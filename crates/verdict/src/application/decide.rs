@@ -184,7 +184,8 @@ impl Decision<'_> {
     /// What a closed window means for a sync that has not begun.
     fn closed(&self, sync: &Sync, manual: bool) -> Option<Next> {
         let windows = self.situation.windows?;
-        let Answer::Closed { until, words } = sync_window::may_sync(windows, self.live, manual, self.now)
+        let Answer::Closed { until, words } =
+            sync_window::may_sync(windows, self.live.subject(), manual, self.now)
         else {
             return None;
         };

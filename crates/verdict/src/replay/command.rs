@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use slipway_model::duration::go;
+
 use crate::WorkloadKind;
 
 /// One `kubectl rollout status`.
@@ -92,7 +94,7 @@ pub fn read(args: &[String]) -> Option<Command> {
                 command.watch = !matches!(value, Some("false" | "f" | "F" | "0" | "False" | "FALSE"));
             }
             ("--revision", Some(value)) => command.revision = value.parse().unwrap_or(0),
-            ("--timeout", Some(value)) => command.timeout = duration(value).filter(|time| !time.is_zero()),
+            ("--timeout", Some(value)) => command.timeout = go::parse(value).filter(|time| !time.is_zero()),
             _ => {}
         }
     }
@@ -136,33 +138,4 @@ fn kind(word: &str) -> Option<WorkloadKind> {
         "daemonset" | "daemonsets" | "ds" => WorkloadKind::DaemonSet,
         _ => return None,
     })
-}
-
-/// A duration as Go writes it: `1m30s`, `1.5h`, `500ms`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, behind) = rest.split_at(digits);
-        let letters = behind
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(letters);
-        let unit = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        seconds += number.parse::<f64>().ok()? * unit;
-        rest = behind;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
 }

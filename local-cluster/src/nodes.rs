@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::write;
+use crate::api::prepare;
 use crate::object;
 use crate::resources::NODES;
 use crate::store::Store;
@@ -21,8 +21,8 @@ pub(crate) fn register(store: &Store, count: usize) {
                 "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", OWN: "true",
             }},
         });
-        let created =
-            write::prepare_new(&NODES, &mut node, Timestamp::now()).and_then(|()| store.create(&NODES, node));
+        let created = prepare::prepare_new(&NODES, &mut node, Timestamp::now())
+            .and_then(|()| store.create(&NODES, node));
         if let Err(error) = created
             && error.reason != "AlreadyExists"
         {

@@ -188,7 +188,7 @@ impl Kubernetes {
         let typed = |object| workload::typed(target.kind, object);
         let mut found = found.map(typed).transpose()?;
         if let Some(found) = &mut found {
-            watch::slim(found);
+            watch::slim_workload(found);
         }
         self.watches.compare(target, found.as_ref(), asked);
         Ok(found)

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use kinds::{Custom, Kind};
 use store::Stores;
 
-pub(crate) use slim::workload as slim;
+pub(crate) use kinds::slim_workload;
 use subscription::Following;
 pub use subscription::{Interruption, JobSubscription, JobView, Subscription, View};
 

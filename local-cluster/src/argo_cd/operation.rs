@@ -3,7 +3,6 @@
 //! A request stands in `.operation` and in `status.operationState` while it is worked on; at its end it is removed
 //! from `.operation`, unless another one has been written there meanwhile, which is then begun.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +14,10 @@ use slipway_verdict::sync_window::{Answer, AppProject, Subject, may_sync};
 use crate::api::delete::{self, Options};
 use crate::argo_cd::Shared;
 use crate::argo_cd::application::{self, has_fault, signed};
-use crate::argo_cd::course::Course;
+use crate::argo_cd::course::{Course, LOOK, Outcome};
 use crate::argo_cd::desired;
-use crate::argo_cd::target::{self, Key};
 use crate::object::{self, list, number, text};
 
-/// How often a sync that waits is looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(200);
 /// How often a sync that a window blocks is looked at.
 const BLOCKED: Duration = Duration::from_secs(1);
 /// How long a sync takes at least with the fault `slow`.
@@ -40,12 +36,6 @@ pub(super) enum Turn {
     Wait(Duration),
     /// It ended just now.
     Ended,
-}
-
-/// How far a sync got.
-pub(super) enum Outcome {
-    Wait(String, Duration),
-    End(&'static str, String),
 }
 
 /// Works on the Application's operation as far as it gets without waiting.
@@ -72,7 +62,7 @@ pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
             Ok(_) => {
                 object::as_map(&mut state).remove("finishedAt");
                 object::as_map(&mut state).remove("syncResult");
-                save(shared, &application, &state);
+                shared.save(&application, &state);
             }
             Err(error) => return end(shared, &application, state, "Error", error),
         }
@@ -80,7 +70,7 @@ pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
     match run(shared, &application, &mut state).await {
         Outcome::Wait(message, wait) => {
             state["message"] = json!(message);
-            save(shared, &application, &state);
+            shared.save(&application, &state);
             Turn::Wait(wait)
         }
         Outcome::End(phase, message) => end(shared, &application, state, phase, message),
@@ -113,21 +103,6 @@ fn begin(shared: &Shared, application: &Arc<Value>) -> Option<Arc<Value>> {
         .inspect_err(|error| tracing::debug!(%error, "operation not taken up"))
         .ok()
         .filter(|application| application::in_progress(application))
-}
-
-/// The state that is stored and the one this task has become one: an operation that is being terminated stays so.
-pub(super) fn save(shared: &Shared, application: &Value, state: &Value) {
-    let saved = shared.change(application, |new| {
-        let terminating = application::phase(new) == "Terminating";
-        new["status"]["operationState"] = state.clone();
-        if terminating {
-            new["status"]["operationState"]["phase"] = json!("Terminating");
-            new["status"]["operationState"]["message"] = json!("operation is terminating");
-        }
-    });
-    if let Err(error) = saved {
-        tracing::debug!(%error, "operation state not written");
-    }
 }
 
 fn retries(state: &Value) -> i64 {
@@ -168,7 +143,7 @@ fn end(shared: &Shared, application: &Value, mut state: Value, phase: &'static s
             state["retryCount"] = json!(attempt);
             let time = at.strftime("%-I:%M%p");
             state["message"] = json!(format!("{message}. Retrying attempt #{attempt} at {time}."));
-            save(shared, application, &state);
+            shared.save(application, &state);
             return Turn::Wait(until(at));
         }
     }
@@ -340,39 +315,6 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
         desired: &desired,
     };
     course.run(state)
-}
-
-/// The live objects of an Application: those that say so and those that git names. Also the keys of those that git
-/// has no more.
-pub(super) fn live(
-    shared: &Shared,
-    application: &Value,
-    targets: &[Value],
-) -> (BTreeMap<Key, Arc<Value>>, Vec<Key>) {
-    let instance = application::instance(application);
-    let mut live: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
-    for (_, object) in shared
-        .store
-        .find(|object| target::owner(object) == Some(&instance))
-    {
-        live.insert(Key::of(&object), object);
-    }
-    let wanted: Vec<Key> = targets.iter().map(Key::of).collect();
-    let extra = live
-        .iter()
-        .filter(|(key, object)| {
-            !wanted.contains(key) && list(object, &["metadata", "ownerReferences"]).is_empty()
-        })
-        .map(|(key, _)| key.clone())
-        .collect();
-    for (key, target) in wanted.into_iter().zip(targets) {
-        if let Some(resource) = target::resource_of(shared.store.registry(), target)
-            && let Some(object) = shared.store.get(resource, &key.namespace, &key.name)
-        {
-            live.insert(key, object);
-        }
-    }
-    (live, extra)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The nodes: objects alone, since every pod runs on this machine.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::prepare;
 use crate::object;

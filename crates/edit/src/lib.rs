@@ -153,7 +153,7 @@ pub enum Refusal {
     #[error("line {line}: {reason}")]
     Unsafe { line: usize, reason: String },
     #[error(
-        "{name} was changed by somebody else since: it is {now}, and this change had written {written}; force puts it back all the same"
+        "{name} was changed since: it is {now}, and this change had written {written}; use force to restore it nevertheless"
     )]
     ChangedSince {
         name: String,

@@ -251,7 +251,7 @@ impl Clusters {
 
 /// A cluster that the configuration does not have, and those it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no cluster {name} in this service's configuration, {}: mend target.cluster in the catalog, or clusters in the configuration", there_are(.known))]
+#[error("no cluster {name} in this service's configuration, {}: fix target.cluster in the catalog, or clusters in the configuration", there_are(.known))]
 pub struct UnknownCluster {
     pub name: Name,
     pub known: Vec<Name>,

@@ -33,7 +33,7 @@ pub async fn set_image(
         if written_by(&live, write) && annotation(&live.metadata, PREVIOUS).is_some() {
             return Ok(Change::None(live));
         }
-        let ours = Ours::of(&live, write, image)?;
+        let ours = RunningImage::of(&live, write, image)?;
         let previous = Previous {
             revision: revision(cluster, write.target.kind, &live).await?,
             image: ours.before.clone(),
@@ -48,14 +48,14 @@ pub async fn set_image(
 }
 
 /// The containers that run the image.
-struct Ours {
+struct RunningImage {
     containers: Vec<String>,
     init_containers: Vec<String>,
     /// The image that the first of them runs.
     before: ImageRef,
 }
 
-impl Ours {
+impl RunningImage {
     fn of(live: &DynamicObject, write: &Write<'_>, image: &ImageRef) -> Result<Self, Fault<Reason>> {
         let template = live::template(live)?;
         let spec = template.spec.unwrap_or_default();

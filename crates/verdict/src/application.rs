@@ -109,7 +109,7 @@ pub fn not_there(target: &Target, seen: bool) -> Failure {
     Failure {
         reason: FailureReason::ApplicationNotFound,
         message: format!(
-            "there is no Application {name} in namespace {namespace}: create it, or mend target in the catalog, whose \
+            "there is no Application {name} in namespace {namespace}: create it, or fix target in the catalog, whose \
              namespace is the Application's own, usually argocd"
         ),
     }

@@ -169,7 +169,7 @@ fn primary_name(live: &Canary) -> String {
 fn gate_words(live: &Canary) -> String {
     let gates = live.gates();
     if gates.is_empty() {
-        "Flagger waits for somebody's word".to_owned()
+        "Flagger waits for a confirmation".to_owned()
     } else {
         format!("Flagger asks its webhook {}", gates.join(", "))
     }

@@ -252,7 +252,7 @@ pub(crate) fn fail(reason: FailureReason, message: &str) -> Verdict {
     })
 }
 
-/// Far-side words are bounded before they are stored or shown.
+/// Words of remote systems are bounded before they are stored or shown.
 pub fn cut(text: &str) -> String {
     const LONGEST: usize = 600;
     let mut kept: String = text.chars().take(LONGEST).collect();

@@ -204,11 +204,11 @@ fn pause(live: &Rollout) -> Option<Pause> {
 fn pause_words(live: &Rollout) -> String {
     let reason = live.pauses().first().map_or("", |pause| pause.reason.as_str());
     match pause(live) {
-        Some(Pause::Stopped) => "somebody paused it (spec.paused): promoting lets it go on".to_owned(),
+        Some(Pause::Stopped) => "it was paused by hand (spec.paused): promoting resumes it".to_owned(),
         Some(Pause::Judgement) => {
             format!("it is paused, since an analysis came to no conclusion ({reason}): promote or abort")
         }
-        Some(Pause::Somebody) => "it is paused until somebody promotes or aborts".to_owned(),
+        Some(Pause::Somebody) => "it is paused until it is promoted or aborted".to_owned(),
         Some(Pause::Time) => "it is paused for a while, as its strategy says".to_owned(),
         None => "it is paused".to_owned(),
     }

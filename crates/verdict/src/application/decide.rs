@@ -274,7 +274,7 @@ impl Decision<'_> {
             (None, None) => {
                 return failed(
                     FailureReason::SyncFailed,
-                    "somebody removed the sync before it began; deploy again to sync",
+                    "the sync was removed before it began; deploy again to sync",
                 );
             }
         };
@@ -456,7 +456,7 @@ impl Decision<'_> {
                 }
             }
             "Suspended" => wait(&format!(
-                "paused (Suspended): {}; it goes on when somebody resumes it",
+                "paused (Suspended): {}; it continues when it is resumed",
                 words::of_health(self.live, "Suspended")
             )),
             "Progressing" => wait(&format!(

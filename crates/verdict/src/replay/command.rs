@@ -10,7 +10,7 @@ use crate::WorkloadKind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// One after the other, as kubectl goes through them. Empty: not told by name (`-l`, `-f`, `-k`).
-    pub targets: Vec<Asked>,
+    pub targets: Vec<TargetArgument>,
     pub namespace: Option<String>,
     /// `--watch=false` asks once.
     pub watch: bool,
@@ -21,7 +21,7 @@ pub struct Command {
 
 /// What kubectl was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct TargetArgument {
     pub kind: WorkloadKind,
     /// `None`: all of the kind.
     pub name: Option<String>,
@@ -104,7 +104,7 @@ pub fn read(args: &[String]) -> Option<Command> {
         let both = words.iter().filter_map(|word| word.split_once('/'));
         command.targets = both
             .filter_map(|(kind, name)| {
-                Some(Asked {
+                Some(TargetArgument {
                     kind: self::kind(kind)?,
                     name: Some(name.to_owned()),
                 })
@@ -112,13 +112,13 @@ pub fn read(args: &[String]) -> Option<Command> {
             .collect();
     } else if let Some((kinds, names)) = words.split_first() {
         for kind in kinds.split(',').filter_map(kind) {
-            let named = names.iter().map(|name| Asked {
+            let named = names.iter().map(|name| TargetArgument {
                 kind,
                 name: Some((*name).to_owned()),
             });
             command.targets.extend(named);
             if names.is_empty() {
-                command.targets.push(Asked { kind, name: None });
+                command.targets.push(TargetArgument { kind, name: None });
             }
         }
     }

@@ -168,6 +168,10 @@ fn each_author_of_a_commit_is_listed_once() {
     );
     // Too many to be plausible: the list is empty, which counts as an unmapped author.
     let crowd: String = (0..101).map(|n| format!("Co <{n}@example.com>\n")).collect();
+    assert_eq!(
+        authors("Bell <be\u{7}ll@example.com>"),
+        ["be\u{fffd}ll@example.com"]
+    );
     assert!(authors(&crowd).is_empty());
     assert!(authors(&"x".repeat(MAX_OUTPUT)).is_empty());
 }

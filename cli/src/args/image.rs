@@ -1,17 +1,17 @@
-//! What `--image` asks for, and the edits that it comes to in files of each kind. Pure.
+//! One `--image`: which image, and what is written over it. Pure.
 
 use std::str::FromStr;
 
-use slipway_edit::{Edit, HelmImage, InvalidEdit, KustomizeImage, ManifestImage, NewImage, Reference};
+use slipway_edit::{NewImage, Reference};
 
-use crate::{args::ImageArgs, failure::Failure};
+use crate::failure::Failure;
 
 /// The name that stays as it is, as `kustomize edit set image` writes it.
 const KEPT: &str = "*";
 
 /// One `--image`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct ImageOption {
     /// Before the `=`, where there is one.
     over: Option<String>,
     /// What is after it.
@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     text: String,
 }
 
-impl FromStr for Asked {
+impl FromStr for ImageOption {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (over, written) = match text.split_once('=') {
@@ -40,7 +40,7 @@ impl FromStr for Asked {
             return Err("the tag after the : is empty".to_owned());
         }
         if over.is_some() && (written.is_empty() || written.starts_with([':', '@'])) {
-            return Err("the image after the = is empty; * stands for the name that is there".to_owned());
+            return Err("the image after the = is empty; * keeps the present name".to_owned());
         }
         let mut reference = Reference::split(written);
         if reference.name == KEPT {
@@ -60,23 +60,15 @@ impl FromStr for Asked {
     }
 }
 
-/// How files hold images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Kustomization,
-    Helm,
-    Manifest,
-}
-
-impl Asked {
+impl ImageOption {
     /// The image's name in the files, and what is written over it: `NAME=REF`, `NAME:TAG`, `NAME@DIGEST`.
-    fn by_name(&self) -> Result<(String, NewImage), Failure> {
+    pub(crate) fn by_name(&self) -> Result<(String, NewImage), Failure> {
         let Reference { name, tag, digest } = &self.reference;
         let (over, name) = match &self.over {
             Some(over) => (over.clone(), name.as_str()),
             None if name.is_empty() => {
-                let message = format!("--image {} does not say which image it is", self.text);
-                return Err(Failure::new(message).next("write it NAME:TAG or NAME=REF:TAG"));
+                let message = format!("--image {} does not name the image", self.text);
+                return Err(Failure::new(message).next("write NAME:TAG or NAME=REF:TAG"));
             }
             None => (name.clone(), ""),
         };
@@ -85,7 +77,7 @@ impl Asked {
     }
 
     /// What is written at a place that is known: `REF`, `:TAG`, `NAME=REF`. The name is given where it is to fit.
-    fn by_place(&self) -> Result<(Option<&str>, NewImage), Failure> {
+    pub(crate) fn by_place(&self) -> Result<(Option<&str>, NewImage), Failure> {
         let Reference { name, tag, digest } = &self.reference;
         Ok((self.over.as_deref(), self.new_image(name, tag, digest)?))
     }
@@ -93,7 +85,7 @@ impl Asked {
     fn new_image(&self, name: &str, tag: &str, digest: &str) -> Result<NewImage, Failure> {
         NewImage::new(name, tag, digest).map_err(|error| {
             Failure::new(format!("--image {}: {}", self.text, error.message))
-                .next("write it NAME=REF, NAME:TAG, NAME@DIGEST or NAME=REF:TAG@DIGEST")
+                .next("write NAME=REF, NAME:TAG, NAME@DIGEST or NAME=REF:TAG@DIGEST")
         })
     }
 
@@ -108,77 +100,13 @@ impl Asked {
     }
 }
 
-impl ImageArgs {
-    /// The kind of all files, where the command line says it.
-    pub(crate) fn kind(&self) -> Option<Kind> {
-        if self.kustomize {
-            Some(Kind::Kustomization)
-        } else if !self.helm.is_empty() {
-            Some(Kind::Helm)
-        } else if self.manifest || self.is_narrowed() || !self.object.is_empty() {
-            Some(Kind::Manifest)
-        } else {
-            None
-        }
-    }
-
-    /// Whether the place of the image is known without its name.
-    fn is_narrowed(&self) -> bool {
-        !self.container.is_empty() || !self.field.is_empty()
-    }
-
-    /// The edits of one file, or of one folder of a kustomization, by its path from the root. With each the name that
-    /// the image must have now, where the edit itself does not look.
-    ///
-    /// # Errors
-    /// Parts of the command line that do not go together.
-    pub(crate) fn edits(&self, kind: Kind, path: &str) -> Result<Vec<(Edit, Option<String>)>, Failure> {
-        let invalid = |error: InvalidEdit| Failure::new(format!("{}: {}", error.field, error.message));
-        if self.images.is_empty() {
-            return Err(Failure::new("nothing to write").next("give --image NAME=REF:TAG"));
-        }
-        if kind == Kind::Helm && self.helm.len() != self.images.len() {
-            let message = format!("{} --helm and {} --image", self.helm.len(), self.images.len());
-            return Err(Failure::new(message).next("give one --image for each --helm, in the same order"));
-        }
-        let edit = |(at, asked): (usize, &Asked)| {
-            Ok(match kind {
-                Kind::Kustomization => {
-                    let (name, to) = asked.by_name()?;
-                    let edit = KustomizeImage::new(path, &name, to).map_err(invalid)?;
-                    (Edit::KustomizeImage(edit), None)
-                }
-                Kind::Helm => {
-                    let (name, to) = asked.by_place()?;
-                    let place = self.helm.get(at).map(String::as_str).unwrap_or_default();
-                    let edit = HelmImage::new(path, place, &self.document, to).map_err(invalid)?;
-                    (Edit::HelmImage(edit), name.map(str::to_owned))
-                }
-                Kind::Manifest => {
-                    let (name, to) = if self.is_narrowed() {
-                        let (name, to) = asked.by_place()?;
-                        (name.unwrap_or_default().to_owned(), to)
-                    } else {
-                        asked.by_name()?
-                    };
-                    let (object, container, field) = (&self.object, &self.container, &self.field);
-                    let edit =
-                        ManifestImage::new(path, object, container, &name, field, to).map_err(invalid)?;
-                    (Edit::ManifestImage(edit), None)
-                }
-            })
-        };
-        self.images.iter().enumerate().map(edit).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-    fn asked(text: &str) -> Asked {
+    fn option(text: &str) -> ImageOption {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
@@ -211,7 +139,7 @@ mod tests {
             ("r.example:5000/app:1", "r.example:5000/app", ["", "1", ""]),
             ("app=*:2", "app", ["", "2", ""]),
         ] {
-            let (over, to) = asked(text).by_name().unwrap();
+            let (over, to) = option(text).by_name().unwrap();
             assert_eq!(
                 (over.as_str(), parts(&to)),
                 (name, wanted.map(str::to_owned)),
@@ -219,7 +147,7 @@ mod tests {
             );
         }
         for text in ["app", "app=*", ":1", &format!("@{DIGEST}")] {
-            assert!(asked(text).by_name().is_err(), "{text}");
+            assert!(option(text).by_name().is_err(), "{text}");
         }
     }
 
@@ -231,8 +159,8 @@ mod tests {
             (&format!("@{DIGEST}"), None, ["", "", DIGEST]),
             ("app=r/x:2", Some("app"), ["r/x", "2", ""]),
         ] {
-            let asked = asked(text);
-            let (name, to) = asked.by_place().unwrap();
+            let option = option(text);
+            let (name, to) = option.by_place().unwrap();
             assert_eq!((name, parts(&to)), (over, wanted.map(str::to_owned)), "{text}");
         }
     }
@@ -249,7 +177,7 @@ mod tests {
             ("app:1:2 3", "tag"),
             ("app@sha256:12", "digest"),
         ] {
-            let error = text.parse::<Asked>().unwrap_err();
+            let error = text.parse::<ImageOption>().unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }
     }

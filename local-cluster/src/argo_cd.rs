@@ -2,7 +2,8 @@
 //! and hooks, health is looked at when something is compared.
 //!
 //! One task wakes by changes and times; every Application is worked on by one task at a time. Decisions are in
-//! `application.rs`, `sync.rs`, `health.rs`, `window.rs` and `target.rs`, without clock or I/O.
+//! `application.rs`, `sync.rs`, `health.rs` and `target.rs`, without clock or I/O; sync windows are read and judged by
+//! slipway-verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::write;
+use crate::api::prepare;
 use crate::argo_cd::application::HOME;
 use crate::argo_cd::desired::Rendered;
 use crate::object;
@@ -26,7 +27,6 @@ use crate::store::{Change, Store};
 mod application;
 mod course;
 mod desired;
-mod duration;
 mod git;
 mod health;
 mod operation;
@@ -34,7 +34,6 @@ mod reconcile;
 mod render;
 mod sync;
 mod target;
-mod window;
 
 /// How the Application controller works. The defaults are Argo CD's.
 #[derive(Debug, Clone)]
@@ -114,9 +113,54 @@ impl Shared {
             }
             let mut new = old.clone();
             change(&mut new);
-            write::bump_generation(resource, old, &mut new);
+            prepare::bump_generation(resource, old, &mut new);
             Ok(new)
         })
+    }
+
+    /// The state that is stored and the one this task has become one: an operation that is being terminated stays so.
+    fn save(&self, application: &Value, state: &Value) {
+        let saved = self.change(application, |new| {
+            let terminating = application::phase(new) == "Terminating";
+            new["status"]["operationState"] = state.clone();
+            if terminating {
+                new["status"]["operationState"]["phase"] = json!("Terminating");
+                new["status"]["operationState"]["message"] = json!("operation is terminating");
+            }
+        });
+        if let Err(error) = saved {
+            tracing::debug!(%error, "operation state not written");
+        }
+    }
+
+    /// The live objects of an Application: those that say so and those that git names. Also the keys of those that git
+    /// has no more.
+    fn live(
+        &self,
+        application: &Value,
+        targets: &[Value],
+    ) -> (BTreeMap<target::Key, Arc<Value>>, Vec<target::Key>) {
+        let instance = application::instance(application);
+        let mut live: BTreeMap<target::Key, Arc<Value>> = BTreeMap::new();
+        for (_, object) in self.store.find(|object| target::owner(object) == Some(&instance)) {
+            live.insert(target::Key::of(&object), object);
+        }
+        let wanted: Vec<target::Key> = targets.iter().map(target::Key::of).collect();
+        let extra = live
+            .iter()
+            .filter(|(key, object)| {
+                !wanted.contains(key) && object::list(object, &["metadata", "ownerReferences"]).is_empty()
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for (key, target) in wanted.into_iter().zip(targets) {
+            if let Some(resource) = target::resource_of(self.store.registry(), target)
+                && let Some(object) = self.store.get(resource, &key.namespace, &key.name)
+            {
+                live.insert(key, object);
+            }
+        }
+        (live, extra)
     }
 
     /// How long until the Application is to be compared because of a resource.
@@ -294,7 +338,7 @@ fn clear(cache: &Path) {
 
 /// Creates an object unless it is there.
 fn ensure(store: &Store, resource: &'static Resource, mut object: Value) {
-    let created = write::prepare_new(resource, &mut object, Timestamp::now())
+    let created = prepare::prepare_new(resource, &mut object, Timestamp::now())
         .and_then(|()| store.create(resource, object));
     if let Err(error) = created
         && error.reason != "AlreadyExists"

@@ -29,6 +29,7 @@ pub(crate) mod discovery;
 pub(crate) mod fields;
 mod log;
 pub(crate) mod patch;
+pub(crate) mod prepare;
 mod protobuf;
 pub(crate) mod proxy;
 mod read;

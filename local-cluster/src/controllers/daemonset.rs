@@ -13,9 +13,8 @@ use crate::controllers::fit;
 use crate::controllers::pods::{self, Availability, set_label};
 use crate::controllers::revisions::{self, REVISION_HASH};
 use crate::object::{self, at, label, list, number, text};
+use crate::resources::TEMPLATE_GENERATION;
 
-/// The annotation that counts the changes of the template.
-pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const POD_GENERATION: &str = "pod-template-generation";
 
 /// Taints of nodes that daemons stay on (`util.AddOrUpdateDaemonPodTolerations`).

@@ -134,6 +134,7 @@ fn retries_back_off() {
         (of(fast.clone()), 0, Ok(100)),
         (of(fast.clone()), 1, Ok(300)),
         (of(fast), 5, Ok(1_000)),
+        (of(json!({"backoff": {"duration": "7"}})), 0, Ok(7_000)),
         (
             of(json!({"backoff": {"duration": "x"}})),
             0,

@@ -6,53 +6,28 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::custom::schema::Node;
+use crate::cause::Cause;
 use crate::object::{self, at, list, text};
-use crate::resources::Resource;
-use crate::status::Cause;
-
-pub(crate) mod schema;
+use crate::resources::{Custom, Resource, Scale};
+use crate::schema::structural::Node;
 
 /// Keeps a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// What a definition says of one version beyond what every [`Resource`] has.
-#[derive(Debug)]
-pub(crate) struct Custom {
-    /// `plural.group`: the definition's name, and where the objects are kept.
-    pub(crate) name: &'static str,
-    pub(crate) list_kind: &'static str,
-    /// Whether clients may use this version.
-    pub(crate) served: bool,
-    /// The `apiVersion` in which objects are kept.
-    pub(crate) stored_as: String,
-    pub(crate) schema: Node,
-    pub(crate) scale: Option<Scale>,
-}
-
-/// Where the scale subresource finds its numbers: field names, without the leading dot.
-#[derive(Debug)]
-pub(crate) struct Scale {
-    pub(crate) spec: Vec<String>,
-    pub(crate) status: Vec<String>,
-    pub(crate) selector: Vec<String>,
-}
-
-impl Scale {
-    fn read(subresource: &Value) -> Option<Self> {
-        let path = |field: &str| -> Vec<String> {
-            let path = text(subresource, &[field]).trim_start_matches('.');
-            path.split('.')
-                .filter(|p| !p.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
-        subresource.is_object().then(|| Self {
-            spec: path("specReplicasPath"),
-            status: path("statusReplicasPath"),
-            selector: path("labelSelectorPath"),
-        })
-    }
+/// What a definition says of the scale subresource.
+fn scale(subresource: &Value) -> Option<Scale> {
+    let path = |field: &str| -> Vec<String> {
+        let path = text(subresource, &[field]).trim_start_matches('.');
+        path.split('.')
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    subresource.is_object().then(|| Scale {
+        spec: path("specReplicasPath"),
+        status: path("statusReplicasPath"),
+        selector: path("labelSelectorPath"),
+    })
 }
 
 fn leak(text: &str) -> &'static str {
@@ -84,7 +59,7 @@ pub(crate) fn resources(definition: &Value) -> Vec<&'static Resource> {
             served: version["served"] == true,
             stored_as: stored_as.clone(),
             schema: Node::root(at(version, &["schema", "openAPIV3Schema"])),
-            scale: Scale::read(at(version, &["subresources", "scale"])),
+            scale: scale(at(version, &["subresources", "scale"])),
         };
         Box::leak(Box::new(Resource {
             group,
@@ -305,5 +280,4 @@ pub(crate) fn is_established(definition: &Value) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::object;
+use crate::object::{self, Key};
 use crate::recorder::{self, Recorder};
 use crate::resources::{
     DAEMON_SETS, DEFINITIONS, DEPLOYMENTS, EVENTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS,
     RESOURCE_QUOTAS, Resource, STATEFUL_SETS,
 };
-use crate::store::{Change, ChangeKind, Key, Store};
+use crate::store::{Change, ChangeKind, Store};
 
 mod carry_out;
 mod conditions;
@@ -34,8 +34,6 @@ mod revisions;
 mod scheduler;
 mod statefulset;
 mod timers;
-
-pub(crate) use crate::controllers::daemonset::TEMPLATE_GENERATION;
 
 /// How often events are looked through for old ones.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);

@@ -5,14 +5,14 @@ mod remote;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use gitops_domain::layout::Layout;
 use serde::Deserialize;
 use slipway_model::BranchName;
 use slipway_server::{ConfigError, ServiceSettings};
 
-use crate::layout::Layout;
-
-pub use pull_requests::PullRequestsConfig;
-pub use remote::{Credentials, GithubApp, SigningConfig};
+pub(crate) use pull_requests::PullRequestsConfig;
+pub(crate) use remote::TOKEN_USER;
+pub(crate) use remote::{Credentials, SigningConfig};
 
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;

@@ -9,9 +9,9 @@ use std::{
 
 use slipway_model::Id;
 
-/// Who was answered longer ago than this is not waited for.
+/// Writers that were answered longer ago than this are not waited for.
 const SOON: Duration = Duration::from_millis(100);
-/// A round begins later by at most this.
+/// A round waits for others no longer than this.
 const LONGEST_LINGER: Duration = Duration::from_millis(25);
 
 /// How fast the branches go.
@@ -21,7 +21,7 @@ pub(crate) struct Paces(Mutex<HashMap<Id, Pace>>);
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     /// Changes that go into one push.
-    together: usize,
+    batch: usize,
     /// Others write too: the head of before is not worth a try.
     contended: bool,
     last: Option<Last>,
@@ -42,7 +42,7 @@ impl Paces {
 
     fn change<T>(&self, branch: &Id, change: impl FnOnce(&mut Pace) -> T) -> T {
         change(self.all().entry(branch.clone()).or_insert(Pace {
-            together: usize::MAX,
+            batch: usize::MAX,
             contended: false,
             last: None,
         }))
@@ -50,11 +50,11 @@ impl Paces {
 
     /// How many changes are to share the next push. Fewer after lost races: what is made quicker is more likely there
     /// first, and a crowd that loses every race gets nowhere.
-    pub(crate) fn together(&self, branch: &Id) -> usize {
-        self.change(branch, |pace| pace.together)
+    pub(crate) fn batch(&self, branch: &Id) -> usize {
+        self.change(branch, |pace| pace.batch)
     }
 
-    /// Whether others were seen to write a moment ago, so that a round fetches first.
+    /// Whether others wrote a moment ago, so that a round fetches first.
     pub(crate) fn contended(&self, branch: &Id) -> bool {
         self.change(branch, |pace| pace.contended)
     }
@@ -66,14 +66,14 @@ impl Paces {
 
     /// A push of so many lost the race, although the head was fetched just before.
     pub(crate) fn lost(&self, branch: &Id, pushed: usize) {
-        self.change(branch, |pace| pace.together = (pushed / 2).max(1));
+        self.change(branch, |pace| pace.batch = (pushed / 2).max(1));
     }
 
     /// A push of so many was the first that was tried.
     pub(crate) fn won(&self, branch: &Id, pushed: usize) {
         self.change(branch, |pace| {
-            if pushed >= pace.together {
-                pace.together = pace.together.saturating_mul(2);
+            if pushed >= pace.batch {
+                pace.batch = pace.batch.saturating_mul(2);
             }
         });
     }
@@ -86,7 +86,7 @@ impl Paces {
         });
     }
 
-    /// How long a round may wait for those who were answered a moment ago and are likely to come again, and for how
+    /// How long a round may wait for writers that were answered a moment ago and are likely to come again, and for how
     /// many: a push costs about the same for few as for many. A lone writer is never waited for.
     pub(crate) fn linger(&self, branch: &Id, now: Instant) -> Option<(usize, Duration)> {
         let last = self.all().get(branch)?.last?;
@@ -104,20 +104,20 @@ mod tests {
     #[test]
     fn fewer_after_a_lost_race_and_more_after_one_that_was_won() {
         let (paces, branch) = (Paces::default(), "br-1".parse().unwrap());
-        assert_eq!(paces.together(&branch), usize::MAX);
+        assert_eq!(paces.batch(&branch), usize::MAX);
         paces.won(&branch, 64);
-        assert_eq!(paces.together(&branch), usize::MAX);
+        assert_eq!(paces.batch(&branch), usize::MAX);
         for (pushed, next) in [(64, 32), (32, 16), (16, 8), (3, 1), (1, 1)] {
             paces.lost(&branch, pushed);
-            assert_eq!(paces.together(&branch), next);
+            assert_eq!(paces.batch(&branch), next);
         }
         for next in [2, 4, 8] {
             paces.won(&branch, next / 2);
-            assert_eq!(paces.together(&branch), next);
+            assert_eq!(paces.batch(&branch), next);
         }
         // What was smaller anyway says nothing.
         paces.won(&branch, 3);
-        assert_eq!(paces.together(&branch), 8);
+        assert_eq!(paces.batch(&branch), 8);
     }
 
     #[test]

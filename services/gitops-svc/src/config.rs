@@ -11,8 +11,7 @@ use slipway_model::BranchName;
 use slipway_server::{ConfigError, ServiceSettings};
 
 pub(crate) use pull_requests::PullRequestsConfig;
-pub(crate) use remote::TOKEN_USER;
-pub(crate) use remote::{Credentials, SigningConfig};
+pub(crate) use remote::{Credentials, SigningConfig, TOKEN_USER};
 
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;

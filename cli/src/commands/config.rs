@@ -29,12 +29,12 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
-            "build" => check::<build_svc::config::Settings>(path).map(drop),
-            "gitops" => check::<gitops_svc::config::Settings>(path).map(drop),
+            "build" => check(path).map(|_: build_svc::Config| ()),
+            "gitops" => check(path).map(|_: gitops_svc::Config| ()),
             "approval" => check(path).map(|_: approval_svc::Config| ()),
             "deploy" => check_deploy(path, &catalogs),
             _ => Err(format!(
-                "no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc"
+                "unknown service {service}: use build-svc, gitops-svc, approval-svc or deploy-svc"
             )),
         };
         told(path, result);
@@ -44,7 +44,7 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
 
 /// The clusters and Prometheus servers that the catalogs name must be there.
 fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), String> {
-    let config = check::<deploy_svc::config::Settings>(path)?;
+    let config: deploy_svc::Config = check(path)?;
     let configured = config.settings.configured().map_err(|error| error.to_string())?;
     let wrong: Vec<String> = catalogs
         .iter()

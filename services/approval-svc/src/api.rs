@@ -11,7 +11,7 @@ use approval_domain::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
-use slipway_model::{Actor, Id, Name};
+use slipway_model::{Actor, ContentHash, Id, Name};
 use slipway_proto::approval::v1::{self as proto, approval_service_server::ApprovalService};
 use slipway_server::{
     Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert as fields,
@@ -53,10 +53,11 @@ impl Api {
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
         let policy = self.policy(&request.policy, &subject.scope)?;
-        if request.authors.len() > MAX_AUTHORS
-            || request.authors.iter().any(|author| author.len() > MAX_AUTHOR)
-        {
-            let message = format!("give at most {MAX_AUTHORS}, each of at most {MAX_AUTHOR} bytes");
+        let malformed = |author: &String| author.len() > MAX_AUTHOR || author.contains(char::is_control);
+        if request.authors.len() > MAX_AUTHORS || request.authors.iter().any(malformed) {
+            let message = format!(
+                "give at most {MAX_AUTHORS}, each of at most {MAX_AUTHOR} bytes without control characters"
+            );
             return Err(ApiError::invalid("authors", message));
         }
         let authors = self.people.resolve(request.authors.iter().map(String::as_str));
@@ -139,7 +140,7 @@ impl Api {
                 ));
             }
         };
-        let binding: String = fields::field("binding", &request.binding)?;
+        let binding: ContentHash = fields::field("binding", &request.binding)?;
         let comment = fields::text("comment", &request.comment)?;
         let request_id = fields::key("request_id", &request.request_id)?;
         let snapshot = self.approvals.find(&caller, Action::Approve, &request.id).await?;
@@ -150,7 +151,7 @@ impl Api {
         let meta = Meta::new(by.clone(), trace);
         let command = || Command::Decide {
             verdict,
-            binding: binding.clone(),
+            binding: binding.to_string(),
             by: by.clone(),
             comment: comment.clone(),
         };

@@ -4,14 +4,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use approval_svc::{
-    approval::{Approval, Asked, Command, Decision, Event, Refusal, Request, State, Status, Verdict},
+use approval_domain::{
+    approval::{
+        Approval, Command, Decision, Event, RecordedRequest, Refusal, Request, State, Status, Verdict,
+    },
     policy::{Policy, binding},
     subject::{Body, CommitRange, Image, Kind, Scope, Section, Subject, Table},
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
-use slipway_ledger::Decider;
+use slipway_decider::Decider;
 use slipway_model::{Actor, Authentication, Id, Principal, Reason, Timestamp};
 use slipway_testbed::{Said, decider_laws, golden, recorded};
 
@@ -27,7 +29,7 @@ fn actor(text: &str) -> Actor {
     links.fold(caller, Actor::on_behalf_of)
 }
 
-/// Somebody, perhaps through a bot.
+/// A person, perhaps through a bot.
 fn chain(bot: Option<&str>, person: &str) -> Actor {
     match bot {
         Some(bot) => actor(&format!("{bot} for {person}")),
@@ -85,7 +87,7 @@ fn subject() -> Subject {
     }
 }
 
-/// Asked for by alice, written by dave.
+/// Requested by alice, written by dave.
 fn request(policy: Policy) -> Request {
     Request {
         subject: subject(),
@@ -123,9 +125,9 @@ fn asked_for(request: Request) -> State {
 
 fn word(state: &State, verdict: Verdict, by: &str) -> Command {
     let binding = state
-        .asked
+        .request
         .as_ref()
-        .map(|asked| asked.binding.clone())
+        .map(|request| request.binding.clone())
         .unwrap_or_default();
     Command::Decide {
         verdict,
@@ -210,7 +212,7 @@ fn who_may_decide() {
             "alice",
             Some(Refusal::SelfApproval(who("alice"), name())),
         ),
-        // Neither through a bot, nor as the bot of somebody who may.
+        // Neither through a bot, nor as the bot of a person who may.
         (
             listed(),
             "bot for alice",
@@ -276,7 +278,7 @@ fn who_may_decide() {
         ),
         (listed(), "mallory", Some(not_an_approver("mallory"))),
         (listed(), "bot for mallory", Some(not_an_approver("mallory"))),
-        // The bot is no approver itself, whoever it speaks for otherwise.
+        // The bot itself is not an approver, whoever it speaks for otherwise.
         (listed(), "bot", Some(not_an_approver("bot"))),
     ] {
         for verdict in [Verdict::Approve, Verdict::Reject] {
@@ -321,7 +323,7 @@ fn without_a_list_the_roles_decide() {
 }
 
 #[test]
-fn one_no_ends_it() {
+fn one_rejection_ends_it() {
     let mut state = asked_for(request(policy(2, &["bob", "carol"])));
     approve(&mut state, "bob").unwrap();
     let Command::Decide { binding, .. } = word(&state, Verdict::Reject, "carol") else {
@@ -344,7 +346,7 @@ fn one_no_ends_it() {
 }
 
 #[test]
-fn a_policy_that_asks_nobody_approves_at_once() {
+fn a_policy_that_requires_no_approvals_approves_at_once() {
     // Also when the author is unknown: there is nobody whose word could be doubted.
     let nobody = Request {
         authors: BTreeSet::new(),
@@ -446,10 +448,10 @@ fn cancelling() {
     assert_eq!(apply(&mut state, again, NOW), Err(Refusal::Exists(id())));
 }
 
-/// Somebody who is not known here could be any of the approvers; with one more approval than the policy asks for, enough
-/// others said yes even then.
+/// An unmapped author could be any of the approvers; with one more approval than the policy requires, enough others
+/// approved even then.
 #[test]
-fn an_author_who_is_nobody_known_costs_one_more_approval() {
+fn an_unmapped_author_costs_one_more_approval() {
     let unmapped = |authors: &[&str], unmapped: &[&str], policy| Request {
         authors: authors.iter().map(|name| who(name)).collect(),
         unmapped_authors: unmapped.iter().map(|&author| author.to_owned()).collect(),
@@ -460,7 +462,7 @@ fn an_author_who_is_nobody_known_costs_one_more_approval() {
         (unmapped(&["dave"], &[], three.clone()), 1),
         (unmapped(&["dave"], &["x@y"], three.clone()), 2),
         (unmapped(&[], &["x@y", "z@y"], three.clone()), 3),
-        // Nobody named at all is one author unknown: leaving authors out does not weaken the policy.
+        // No author named counts as one unmapped author: leaving authors out does not weaken the policy.
         (unmapped(&[], &[], three.clone()), 2),
         (
             unmapped(
@@ -476,20 +478,20 @@ fn an_author_who_is_nobody_known_costs_one_more_approval() {
         (unmapped(&[], &["x@y", "z@y"], policy(1, &[])), 3),
     ] {
         let state = asked_for(request.clone());
-        assert_eq!(state.asked.unwrap().required, required, "{request:?}");
+        assert_eq!(state.request.unwrap().required, required, "{request:?}");
     }
 
     let mut state = asked_for(unmapped(&[], &["x@y"], three));
     assert_eq!(
         state.waits_for().unwrap(),
-        "0 of 2 approvals; 2 more by bob, carol, erin (policy prod asks for 1; authors who map to nobody: x@y)"
+        "0 of 2 approvals; 2 more by bob, carol, erin (policy prod requires 1; unmapped authors: x@y)"
     );
     assert_eq!(approve(&mut state, "bob"), Ok(Status::Pending));
     assert_eq!(approve(&mut state, "carol"), Ok(Status::Approved));
 }
 
 #[test]
-fn what_nobody_could_grant_is_refused_at_once() {
+fn what_can_never_be_approved_is_refused_at_once() {
     let ask =
         |request: Request| apply(&mut State::default(), Command::Request(Box::new(request)), NOW).map(|_| ());
     let refused = |required, eligible, words: &str, result: Result<(), Refusal>| {
@@ -511,20 +513,20 @@ fn what_nobody_could_grant_is_refused_at_once() {
     refused(
         1,
         0,
-        "somebody else ask",
+        "let someone else request it",
         ask(request(policy(1, &["alice", "dave"]))),
     );
     refused(
         2,
         1,
-        "somebody else ask",
+        "let someone else request it",
         ask(request(policy(2, &["alice", "bob"]))),
     );
     let unmapped = Request {
         unmapped_authors: BTreeSet::from(["x@y".to_owned()]),
         ..request(policy(2, &["bob", "carol"]))
     };
-    refused(3, 2, "not mapped: x@y", ask(unmapped));
+    refused(3, 2, "unmapped: x@y", ask(unmapped));
     assert_eq!(ask(request(policy(2, &["alice", "bob", "carol"]))), Ok(()));
 }
 
@@ -554,7 +556,7 @@ fn events_keep_their_wire_form() {
     let events = [
         (
             "requested.v2",
-            Event::Requested(Box::new(Asked {
+            Event::Requested(Box::new(RecordedRequest {
                 subject: subject(),
                 binding: "b1".to_owned(),
                 policy,
@@ -609,9 +611,9 @@ fn it_keeps_to_the_laws_of_deciders() {
     let said = |_: &Command| Said::Asked;
     decider_laws::<Approval, _>(&id(), said, |state, _| {
         let binding = state
-            .asked
+            .request
             .as_ref()
-            .map(|asked| asked.binding.clone())
+            .map(|request| request.binding.clone())
             .unwrap_or_default();
         let person = || prop::sample::select(&PEOPLE[..]);
         let verdict = prop_oneof![3 => Just(Verdict::Approve), 1 => Just(Verdict::Reject)];
@@ -648,15 +650,15 @@ fn deeds_of_the_first_form_are_the_same_events() {
     }
 }
 
-/// What was recorded when all approvals were for releases of one image comes to the same, waits, and is decided on by the
-/// binding that it has.
+/// A request recorded when all approvals were for releases of one image waits as before, and is decided on by the binding
+/// that it has.
 #[test]
 fn a_request_of_the_first_form_is_still_decided_on() {
     let (_, old) = recorded::<Approval>("requested");
     let mut state = State::default();
     Approval::evolve(&mut state, &old, NOW);
-    let asked = state.asked.clone().unwrap();
-    let wanted = Subject {
+    let recorded = state.request.clone().unwrap();
+    let expected = Subject {
         images: vec![Image {
             repository: None,
             tags: Vec::new(),
@@ -671,11 +673,11 @@ fn a_request_of_the_first_form_is_still_decided_on() {
         sections: Vec::new(),
         ..subject()
     };
-    assert_eq!(asked.subject, wanted);
-    assert_eq!(asked.binding, "b1");
-    assert_eq!(asked.requested_by, actor("deployer for alice"));
+    assert_eq!(recorded.subject, expected);
+    assert_eq!(recorded.binding, "b1");
+    assert_eq!(recorded.requested_by, actor("deployer for alice"));
     assert_eq!(Approval::index(&state).environment, "prod");
-    assert_eq!(Approval::wake_at(&state), Some(asked.expires_at));
+    assert_eq!(Approval::wake_at(&state), Some(recorded.expires_at));
 
     let word = |binding: &str, by: &str| Command::Decide {
         verdict: Verdict::Approve,
@@ -684,7 +686,7 @@ fn a_request_of_the_first_form_is_still_decided_on() {
         comment: String::new(),
     };
     // Not by one that would be made of it today.
-    let today = word(&binding(&asked.subject, &asked.policy), "bob");
+    let today = word(&binding(&recorded.subject, &recorded.policy), "bob");
     assert_eq!(apply(&mut state, today, NOW), Err(Refusal::BindingMismatch));
     for (by, status) in [
         ("bob", Status::Pending),
@@ -761,7 +763,7 @@ fn requests() -> impl Strategy<Value = Request> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever is tried in whatever order, nobody gets past the gate.
+    /// Whatever is tried in whatever order, no one gets past the gate.
     #[test]
     fn the_gate_holds(request in requests(), steps in steps()) {
         let (mut state, mut now) = (State::default(), NOW);
@@ -774,7 +776,7 @@ proptest! {
                     continue;
                 }
                 Step::Word { verdict, by, for_, right } => {
-                    let mut binding = state.asked.as_ref().unwrap().binding.clone();
+                    let mut binding = state.request.as_ref().unwrap().binding.clone();
                     if !right { binding.push('0') }
                     let by = match for_ {
                         Some(person) => chain(Some(PEOPLE[by]), PEOPLE[person]),
@@ -788,10 +790,10 @@ proptest! {
             // Refusals are a matter of the tables above.
             let _ = apply(&mut state, command, now);
         }
-        let asked = state.asked.clone().unwrap();
+        let asked = state.request.clone().unwrap();
         let yes: Vec<&Decision> = state.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve).collect();
 
-        // Each decision is by somebody entitled, once, in time.
+        // Each decision is by a person who may decide, once, in time.
         let persons: BTreeSet<&Principal> = state.decisions.iter().map(|decision| decision.by.effective()).collect();
         prop_assert_eq!(persons.len(), state.decisions.len());
         for decision in &state.decisions {
@@ -804,8 +806,8 @@ proptest! {
             prop_assert!(approvers.is_empty() || approvers.contains(decision.by.effective()));
             prop_assert!(decision.at < asked.expires_at);
         }
-        // Approved when, and only when, enough said yes and nobody no. Were each unknown author one of those who said
-        // yes, the policy's number would still be left.
+        // Approved when, and only when, enough approved and no one rejected. If each unmapped author were one of those who
+        // approved, the policy's number would still be left.
         let enough = yes.len() as u32 >= asked.required;
         match state.status {
             Status::Approved => {

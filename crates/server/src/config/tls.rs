@@ -1,13 +1,25 @@
-//! A server's certificate and key: read once, for gRPC and HTTP alike.
+//! The `tls:` section: a server's certificate and key, read the same way for gRPC and HTTP.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use serde::Deserialize;
 
-use crate::{ConfigError, Tls};
+use super::ConfigError;
+
+/// Certificate chain and private key, PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
 
 /// The TLS configuration of an HTTP server, and proof that certificate and key belong together.
 ///

@@ -1,5 +1,5 @@
-//! Events of approvals as they were recorded when all approvals were for releases of one image, which was known by its
-//! digest alone: read, and never written. Their bindings stay as they were made.
+//! Events of approvals as they were recorded when each approval was for a release of one image, which was identified by
+//! its digest alone: read, and never written. Their bindings stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,9 @@ use crate::{
     subject::{self, CommitRange, Image, Kind, Scope},
 };
 
-/// Of `requested`.
+/// The content of `requested`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct RecordedRequest {
     pub subject: Subject,
     pub policy: Policy,
     pub binding: String,
@@ -46,8 +46,8 @@ pub struct Subject {
     pub summary: String,
 }
 
-impl From<Asked> for super::Asked {
-    fn from(old: Asked) -> Self {
+impl From<RecordedRequest> for super::RecordedRequest {
+    fn from(old: RecordedRequest) -> Self {
         Self {
             subject: old.subject.into(),
             policy: old.policy,

@@ -1,27 +1,27 @@
 //! Which principals the authors of a commit are.
 //!
-//! What a commit says of its author is the author's own word and proves nothing; so somebody who is not known here could
-//! be anybody, also one of the approvers, and the decider counts on that.
+//! The author that a commit names is not verified. So an author who is not known here could be anyone, even one of the
+//! approvers; the decider then requires one approval more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use slipway_model::Principal;
 
-use crate::config::Config;
-
+/// Stands for the author when a policy excludes authors and the request names none.
+pub const UNKNOWN_AUTHOR: &str = "unknown";
 /// The longest e-mail address (RFC 5321) with some room; longer authors are refused.
 pub const MAX_AUTHOR: usize = 320;
 /// More authors than a commit has.
 pub const MAX_AUTHORS: usize = 50;
 
-/// Knows the principals of this service and their e-mail addresses.
+/// The principals that this service knows, and their e-mail addresses.
 #[derive(Debug, Clone, Default)]
 pub struct People {
     by_email: BTreeMap<String, Principal>,
     known: BTreeSet<Principal>,
 }
 
-/// Authors as far as they are known.
+/// Authors, mapped to principals as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authors {
     pub principals: BTreeSet<Principal>,
@@ -29,37 +29,26 @@ pub struct Authors {
 }
 
 impl People {
-    /// Everyone whom the configuration names: holders of tokens, approvers, and those with an address.
-    pub fn of(config: &Config) -> Self {
-        let settings = &config.settings;
-        let by_email: BTreeMap<String, Principal> = settings
-            .people
-            .iter()
-            .map(|(email, who)| (normal(email), who.clone()))
+    /// `by_email` says whose address is whose; those principals are known, and so are `others`.
+    pub fn new(
+        by_email: impl IntoIterator<Item = (String, Principal)>,
+        others: impl IntoIterator<Item = Principal>,
+    ) -> Self {
+        let by_email: BTreeMap<String, Principal> = by_email
+            .into_iter()
+            .map(|(email, principal)| (normalized(&email), principal))
             .collect();
-        let known = config
-            .server
-            .principals
-            .iter()
-            .map(slipway_server::PrincipalConfig::principal)
-            .chain(
-                settings
-                    .policies
-                    .values()
-                    .flat_map(|policy| policy.approvers.iter().cloned()),
-            )
-            .chain(by_email.values().cloned())
-            .collect();
+        let known = others.into_iter().chain(by_email.values().cloned()).collect();
         Self { by_email, known }
     }
 
-    /// An author is an address of the table or a principal that is known; all others are not mapped. Empty texts count
-    /// as one author without a name.
+    /// An author is mapped when it is an e-mail address of the table or a principal that is known. All empty texts
+    /// together count as one author without a name.
     pub fn resolve<'a>(&self, authors: impl IntoIterator<Item = &'a str>) -> Authors {
         let mut resolved = Authors::default();
         for author in authors {
             let author = author.trim();
-            let principal = self.by_email.get(&normal(author)).cloned().or_else(|| {
+            let principal = self.by_email.get(&normalized(author)).cloned().or_else(|| {
                 author
                     .parse::<Principal>()
                     .ok()
@@ -67,11 +56,9 @@ impl People {
             });
             match principal {
                 Some(principal) => resolved.principals.insert(principal),
-                None if author.is_empty() => resolved
-                    .unmapped
-                    .insert(crate::approval::UNKNOWN_AUTHOR.to_owned()),
+                None if author.is_empty() => resolved.unmapped.insert(UNKNOWN_AUTHOR.to_owned()),
                 // Two spellings of one address are one person.
-                None => resolved.unmapped.insert(normal(author)),
+                None => resolved.unmapped.insert(normalized(author)),
             };
         }
         resolved
@@ -79,7 +66,7 @@ impl People {
 }
 
 /// Addresses are compared without regard to case, as mail servers do in practice.
-pub fn normal(email: &str) -> String {
+pub fn normalized(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
@@ -89,20 +76,18 @@ mod tests {
 
     #[test]
     fn authors_are_mapped_or_not() {
-        let config: Config = slipway_server::config::parse(
-            "x",
-            "database: {url: x}\npolicies: {a: {required: 1, approvers: [oidc/eve@x.org]}}\npeople: {Bob@X.org: token/bob}",
-        )
-        .unwrap();
-        let people = People::of(&config);
         let principal = |text: &str| text.parse::<Principal>().unwrap();
+        let people = People::new(
+            [("Bob@X.org".to_owned(), principal("token/bob"))],
+            [principal("oidc/eve@x.org")],
+        );
         for (author, mapped, unmapped) in [
             ("bob@x.org", Some("token/bob"), None),
             (" BOB@x.ORG ", Some("token/bob"), None),
             ("token/bob", Some("token/bob"), None),
             ("oidc/eve@x.org", Some("oidc/eve@x.org"), None),
             ("zoe@x.org", None, Some("zoe@x.org")),
-            // A principal that nobody knows is one that somebody made up.
+            // A principal that is not known may be made up.
             ("token/nobody", None, Some("token/nobody")),
             ("", None, Some("unknown")),
         ] {

@@ -1,7 +1,7 @@
-//! What an approval is for. Pure.
+//! What an approval is for.
 //!
-//! A section's body is kept as the bytes that its hash is over: within the event where it is small, else as a content of
-//! the ledger, which the event names by the hash. Nobody is shown a body whose bytes do not match.
+//! A section's body is kept as the bytes that are hashed: within the event when it is small, otherwise as a content of
+//! the ledger, which the event names by its hash. A body whose bytes do not match the hash is never shown.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub struct Subject {
     /// One line for people; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
-    /// What people should see, as whoever asks supplied it.
+    /// What people should see, as the requester supplied it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
 }
@@ -171,11 +171,11 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     #[error(
-        "the body of section {title:?} (SHA-256 {sha256}) is not kept here: restore table contents from a backup"
+        "the body of section {title:?} (SHA-256 {sha256}) is missing from the ledger: restore the table contents from a backup"
     )]
     Missing { title: String, sha256: ContentHash },
     #[error(
-        "the body of section {title:?} is not the one with SHA-256 {sha256}: it was changed since it was asked for"
+        "the body of section {title:?} does not have SHA-256 {sha256}: it was changed since the request; restore the table contents from a backup"
     )]
     Changed { title: String, sha256: ContentHash },
 }
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    /// Whoever asks can make the hash too, with the tools that there are.
+    /// Callers can compute the hash themselves, with common tools.
     #[test]
     fn what_is_hashed_is_pinned() {
         let table = Table {

@@ -1,4 +1,4 @@
-//! Who must say yes: policies, and the hashes by which a decision names policy and subject.
+//! Who must approve: policies, and the hashes by which a decision names policy and subject.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,7 +8,7 @@ use slipway_model::{Name, Principal};
 
 use crate::subject::Subject;
 
-/// A policy as it was when an approval was asked for. Later configurations do not change it.
+/// A policy as it was when an approval was requested. Later configurations do not change it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     pub name: Name,
@@ -16,7 +16,7 @@ pub struct Policy {
     pub required: u32,
     /// Who may decide; empty means anyone with the approve role in scope.
     pub approvers: BTreeSet<Principal>,
-    /// Whoever asked may not decide.
+    /// The requester may not decide.
     pub exclude_requester: bool,
     /// Authors of the commit may not decide.
     pub exclude_authors: bool,
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Approvals that are waiting carry their binding, and whoever decides may have made it from what was shown.
+    /// Approvals that are waiting carry their binding, and people may have computed it from what was shown.
     #[test]
     fn the_formula_is_pinned() {
         assert_eq!(

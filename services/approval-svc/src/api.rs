@@ -1,34 +1,34 @@
-//! The gRPC API: protobuf to commands, states to protobuf.
+//! The gRPC API: requests to commands, states to messages (`convert`, `subject`).
 
-mod subject;
+use std::collections::BTreeMap;
 
-use std::{collections::BTreeMap, sync::Arc};
-
+use approval_domain::{
+    approval::{self, Approval, Command, Refusal, State, Verdict},
+    people::{MAX_AUTHOR, MAX_AUTHORS, People},
+    policy::Policy,
+    subject::Scope as SubjectScope,
+};
 use async_trait::async_trait;
-
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
 use slipway_model::{Actor, ContentHash, Id, Name};
-use slipway_proto::{
-    approval::v1::{self as proto, approval_service_server::ApprovalService},
-    common::v1::waiting_on::Kind,
-};
+use slipway_proto::approval::v1::{self as proto, approval_service_server::ApprovalService};
 use slipway_server::{
-    Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert, stream_events_to,
+    Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert as fields,
+    stream_events_to,
 };
 use tonic::{Request, Response, Status};
 
-use crate::{
-    approval::{self, Approval, Command, Refusal, State, Verdict},
-    config::{Config, PolicyConfig},
-    people::{MAX_AUTHOR, MAX_AUTHORS, People},
-    policy::Policy,
-};
+use crate::config::{self, Config, PolicyConfig};
 
+mod convert;
+mod subject;
+
+/// Serves approvals.
 pub(crate) struct Api {
     ledger: Ledger,
-    approvals: Resources<Approval>,
-    policies: Arc<BTreeMap<Name, PolicyConfig>>,
+    approvals: Resources<Approvals>,
+    policies: BTreeMap<Name, PolicyConfig>,
     people: People,
 }
 
@@ -37,8 +37,8 @@ impl Api {
         Self {
             approvals: Resources::new(ledger.clone()),
             ledger,
-            policies: Arc::new(config.settings.policies.clone()),
-            people: People::of(config),
+            policies: config.settings.policies.clone(),
+            people: config::people(config),
         }
     }
 
@@ -48,24 +48,25 @@ impl Api {
             trace,
             message: request,
         } = call;
-        let (subject, contents) = subject::read(&convert::message("subject", request.subject)?)?;
+        let (subject, contents) = subject::read(&fields::message("subject", request.subject)?)?;
         let (service, environment) = (subject.scope.service.as_str(), subject.scope.environment());
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
         let policy = self.policy(&request.policy, &subject.scope)?;
-        let unlikely = |author: &String| author.len() > MAX_AUTHOR || author.contains(char::is_control);
-        if request.authors.len() > MAX_AUTHORS || request.authors.iter().any(unlikely) {
+        let malformed = |author: &String| author.len() > MAX_AUTHOR || author.contains(char::is_control);
+        if request.authors.len() > MAX_AUTHORS || request.authors.iter().any(malformed) {
             let message = format!(
                 "give at most {MAX_AUTHORS}, each of at most {MAX_AUTHOR} bytes without control characters"
             );
             return Err(ApiError::invalid("authors", message));
         }
         let authors = self.people.resolve(request.authors.iter().map(String::as_str));
-        let correlation = convert::key("correlation_id", &request.correlation_id)?;
-        let labels = convert::labels(request.labels)?;
-        let request_id = convert::key("request_id", &request.request_id)?;
-        // What the caller said, not what our configuration makes of it: that may differ when it asks again.
-        let said = (
+        let correlation = fields::key("correlation_id", &request.correlation_id)?;
+        let labels = fields::labels(request.labels)?;
+        let request_id = fields::key("request_id", &request.request_id)?;
+        // What the caller sent, and not what the configuration makes of it: that may have changed when the caller repeats
+        // the request.
+        let sent = (
             &subject,
             policy.name.as_str(),
             &by,
@@ -73,9 +74,9 @@ impl Api {
             &correlation,
             &labels,
         );
-        let key = IdempotencyKey::new(caller.principal(), "RequestApproval", request_id, &said);
+        let key = IdempotencyKey::new(caller.principal(), "RequestApproval", request_id, &sent);
         let meta = Meta::new(by.clone(), trace);
-        let asked = approval::Request {
+        let command = approval::Request {
             subject: subject.clone(),
             policy,
             requested_by: by,
@@ -87,15 +88,15 @@ impl Api {
         for content in contents {
             self.ledger.put_content(content.as_bytes()).await?;
         }
-        let command = || Command::Request(Box::new(asked.clone()));
+        let command = || Command::Request(Box::new(command.clone()));
         let done = self
             .ledger
             .execute_once::<Approval>(&key, &Id::generate("apr"), command, &meta)
             .await?;
-        Ok(approval(&done.snapshot))
+        Ok(convert::approval(&done.snapshot))
     }
 
-    fn policy(&self, name: &str, scope: &crate::subject::Scope) -> Result<Policy, ApiError> {
+    fn policy(&self, name: &str, scope: &SubjectScope) -> Result<Policy, ApiError> {
         let found = name
             .parse::<Name>()
             .ok()
@@ -110,14 +111,14 @@ impl Api {
                     .map(|(name, _)| name.as_str())
                     .collect();
                 let problem = if found.is_some() {
-                    format!("{name} is not for {scope}")
+                    format!("{name} may not be used for {scope}")
                 } else {
                     let shown: String = name.chars().take(63).collect();
                     format!("{shown:?} does not exist")
                 };
                 Err(ApiError::invalid(
                     "policy",
-                    format!("{problem}; those for it are: {}", usable.join(", ")),
+                    format!("{problem}; usable policies: {}", usable.join(", ")),
                 ))
             }
         }
@@ -139,14 +140,14 @@ impl Api {
                 ));
             }
         };
-        let binding: ContentHash = convert::field("binding", &request.binding)?;
-        let comment = convert::text("comment", &request.comment)?;
-        let request_id = convert::key("request_id", &request.request_id)?;
+        let binding: ContentHash = fields::field("binding", &request.binding)?;
+        let comment = fields::text("comment", &request.comment)?;
+        let request_id = fields::key("request_id", &request.request_id)?;
         let snapshot = self.approvals.find(&caller, Action::Approve, &request.id).await?;
         let by = self.decider(&caller, &request.on_behalf_of, &snapshot)?;
 
-        let said = (&snapshot.id, verdict, &binding, &comment, &by);
-        let key = IdempotencyKey::new(caller.principal(), "Decide", request_id, &said);
+        let sent = (&snapshot.id, verdict, &binding, &comment, &by);
+        let key = IdempotencyKey::new(caller.principal(), "Decide", request_id, &sent);
         let meta = Meta::new(by.clone(), trace);
         let command = || Command::Decide {
             verdict,
@@ -158,26 +159,26 @@ impl Api {
             .ledger
             .execute_once::<Approval>(&key, &snapshot.id, command, &meta)
             .await?;
-        Ok(approval(&done.snapshot))
+        Ok(convert::approval(&done.snapshot))
     }
 
-    /// Whose word it is. Where the policy leaves it to roles, a person that a bot speaks for must hold the role too, or a
-    /// bot could make up as many people as the policy asks for.
+    /// Who decides. Where the policy leaves that to roles, a person that a bot speaks for must hold the role too, or a bot
+    /// could make up as many people as the policy requires.
     fn decider(
         &self,
         caller: &Caller,
         on_behalf_of: &str,
         approval: &Snapshot<Approval>,
     ) -> Result<Actor, ApiError> {
-        let Some(asked) = &approval.state.asked else {
+        let Some(recorded) = &approval.state.request else {
             return Err(ApiError::refused(Refusal::Absent(approval.id.clone())));
         };
-        let scope = &asked.subject.scope;
+        let scope = &recorded.subject.scope;
         let (service, environment) = (scope.service.as_str(), scope.environment());
         let by = caller.actor(on_behalf_of, service, environment)?;
         let person = by.effective();
         if by.is_delegated()
-            && asked.policy.approvers.is_empty()
+            && recorded.policy.approvers.is_empty()
             && !caller.other_may(person, Action::Approve, service, environment)
         {
             let message =
@@ -191,7 +192,7 @@ impl Api {
         &self,
         call: Call<proto::CancelApprovalRequest>,
     ) -> Result<proto::Approval, ApiError> {
-        let comment = convert::text("reason", &call.message.reason)?;
+        let comment = fields::text("reason", &call.message.reason)?;
         let found = self
             .approvals
             .find(&call.caller, Action::Cancel, &call.message.id)
@@ -202,7 +203,7 @@ impl Api {
             comment: comment.clone(),
         };
         let cancelled = self.ledger.execute::<Approval>(&found.id, command, &meta).await?;
-        Ok(approval(&cancelled))
+        Ok(convert::approval(&cancelled))
     }
 }
 
@@ -265,9 +266,9 @@ impl ApprovalService for Api {
     ) -> Answer<Self::WatchApprovalsStream> {
         let Call { caller, message, .. } = Call::of(request)?;
         let (id, etag) = (message.id.clone(), message.etag.clone());
-        convert::optional::<u64>("etag", &etag)?;
+        fields::optional::<u64>("etag", &etag)?;
         let query = ListQuery::from(message);
-        query.filter::<Approval>()?;
+        query.filter::<Approvals>()?;
         let approvals = match id.as_str() {
             "" => self.approvals.watch_all(caller, &query)?,
             id => self.approvals.watch(&caller, id, &etag).await?,
@@ -286,7 +287,7 @@ impl ApprovalService for Api {
         let policies = self
             .policies
             .iter()
-            .map(|(name, config)| policy(&config.policy(name)))
+            .map(|(name, config)| convert::policy(&config.policy(name)))
             .collect();
         Ok(Response::new(proto::ListPoliciesResponse { policies }))
     }
@@ -308,24 +309,27 @@ impl ApprovalService for Api {
     }
 }
 
+/// How approvals are shown.
+struct Approvals;
+
 #[async_trait]
-impl Resource for Approval {
-    type Decider = Self;
+impl Resource for Approvals {
+    type Decider = Approval;
     type Message = proto::Approval;
 
-    fn message(snapshot: &Snapshot<Self>) -> proto::Approval {
-        approval(snapshot)
+    fn message(snapshot: &Snapshot<Approval>) -> proto::Approval {
+        convert::approval(snapshot)
     }
 
-    /// Adds the bodies of its sections. What is answered to a command is shown without: it was carried out, whatever became
-    /// of a body.
+    /// Adds the bodies of its sections. Answers to commands come without them: a command that was carried out does not
+    /// fail because a body cannot be read.
     async fn complete(
         ledger: &Ledger,
-        snapshot: &Snapshot<Self>,
+        snapshot: &Snapshot<Approval>,
         message: &mut proto::Approval,
     ) -> Result<(), ApiError> {
-        if let Some(asked) = &snapshot.state.asked {
-            message.subject = Some(subject::shown_whole(ledger, &asked.subject).await?);
+        if let Some(request) = &snapshot.state.request {
+            message.subject = Some(subject::message_with_bodies(ledger, &request.subject).await?);
         }
         Ok(())
     }
@@ -336,79 +340,12 @@ impl Resource for Approval {
     }
 
     fn scope(state: &State) -> Scope<'_> {
-        match &state.asked {
-            Some(asked) => Scope::new(
-                asked.subject.scope.service.as_str(),
-                [asked.subject.scope.environment()],
+        match &state.request {
+            Some(request) => Scope::new(
+                request.subject.scope.service.as_str(),
+                [request.subject.scope.environment()],
             ),
             None => Scope::unknown(),
         }
-    }
-}
-
-fn policy(policy: &Policy) -> proto::Policy {
-    proto::Policy {
-        name: policy.name.to_string(),
-        required: policy.required,
-        approvers: policy.approvers.iter().map(ToString::to_string).collect(),
-        exclude_requester: policy.exclude_requester,
-        exclude_authors: policy.exclude_authors,
-        expire_after: Some(convert::duration(policy.expire_after())),
-        hash: policy.hash(),
-    }
-}
-
-fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
-    let state: &State = &snapshot.state;
-    let mut shown = proto::Approval {
-        id: snapshot.id.to_string(),
-        etag: snapshot.etag(),
-        create_time: Some(convert::timestamp(snapshot.created_at)),
-        end_time: state.ended_at.map(convert::timestamp),
-        reason: state.reason.as_ref().map(convert::reason),
-        decisions: state.decisions.iter().map(decision).collect(),
-        retry: snapshot.retrying().as_ref().map(convert::retry),
-        ..proto::Approval::default()
-    };
-    shown.set_status(match state.status {
-        approval::Status::Absent => proto::approval::Status::Unspecified,
-        approval::Status::Pending => proto::approval::Status::Pending,
-        approval::Status::Approved => proto::approval::Status::Approved,
-        approval::Status::Rejected => proto::approval::Status::Rejected,
-        approval::Status::Expired => proto::approval::Status::Expired,
-        approval::Status::Cancelled => proto::approval::Status::Cancelled,
-    });
-    let Some(asked) = &state.asked else { return shown };
-    shown.subject = Some(subject::shown(&asked.subject));
-    shown.labels = asked.labels.clone().into_iter().collect();
-    shown.correlation_id = asked.correlation.clone();
-    shown.binding = asked.binding.clone();
-    shown.policy = Some(policy(&asked.policy));
-    shown.requested_by = Some(convert::actor(&asked.requested_by));
-    shown.authors = asked.authors.iter().map(ToString::to_string).collect();
-    shown.unmapped_authors = asked.unmapped_authors.iter().cloned().collect();
-    shown.required = asked.required;
-    shown.expire_time = Some(convert::timestamp(asked.expires_at));
-    shown.waiting_on = state.waits_for().map(|message| {
-        convert::waiting_on(
-            Kind::Human,
-            snapshot.id.as_str(),
-            state.requested_at.unwrap_or(snapshot.created_at),
-            message,
-        )
-    });
-    shown
-}
-
-fn decision(decision: &approval::Decision) -> proto::Decision {
-    let verdict = match decision.verdict {
-        Verdict::Approve => proto::decision::Verdict::Approve,
-        Verdict::Reject => proto::decision::Verdict::Reject,
-    };
-    proto::Decision {
-        verdict: verdict.into(),
-        by: Some(convert::actor(&decision.by)),
-        comment: decision.comment.clone(),
-        time: Some(convert::timestamp(decision.at)),
     }
 }

@@ -1,11 +1,10 @@
-//! Subjects from the wire, checked and bounded, and back. The limits are those that the proto file states.
+//! Subjects from messages, checked and bounded, and back. The limits are the ones that the proto file states.
 
+use approval_domain::subject::{Body, CommitRange, Image, Kind, Link, Scope, Section, Subject, Table};
 use slipway_ledger::Ledger;
 use slipway_model::{ContentHash, Name};
 use slipway_proto::{approval::v1 as proto, common::v1 as common};
-use slipway_server::{ApiError, convert};
-
-use crate::subject::{Body, CommitRange, Image, Kind, Link, Scope, Section, Subject, Table};
+use slipway_server::{ApiError, convert as fields};
 
 const MAX_SECTIONS: usize = 16;
 /// Of a title, a source and the name of a column.
@@ -19,7 +18,7 @@ const MAX_BODY: usize = 256 * 1024;
 /// Bytes of all bodies together.
 const MAX_BODIES: usize = 1024 * 1024;
 
-/// The subject of a request, and the bodies that are to be kept beside the event.
+/// The subject of a request, and the bodies that are kept as contents beside the event.
 pub(super) fn read(subject: &proto::Subject) -> Result<(Subject, Vec<String>), ApiError> {
     let kind = match subject.kind() {
         proto::subject::Kind::Release => Kind::Release,
@@ -33,7 +32,7 @@ pub(super) fn read(subject: &proto::Subject) -> Result<(Subject, Vec<String>), A
             ));
         }
     };
-    let scope = scope(kind, convert::message("subject.scope", subject.scope.as_ref())?)?;
+    let scope = scope(kind, fields::message("subject.scope", subject.scope.as_ref())?)?;
     let images = images(kind, &scope.service, &subject.images)?;
     let commits = subject.commits.as_ref().map(commits).transpose()?;
     let (sections, contents) = sections(&subject.sections)?;
@@ -42,15 +41,15 @@ pub(super) fn read(subject: &proto::Subject) -> Result<(Subject, Vec<String>), A
         scope,
         images,
         commits,
-        plan_hash: convert::key("subject.plan_hash", &subject.plan_hash)?,
-        summary: convert::text("subject.summary", &subject.summary)?,
+        plan_hash: fields::key("subject.plan_hash", &subject.plan_hash)?,
+        summary: fields::text("subject.summary", &subject.summary)?,
         sections,
     };
     Ok((subject, contents))
 }
 
 fn scope(kind: Kind, scope: &proto::Scope) -> Result<Scope, ApiError> {
-    let environment = convert::optional("subject.scope.environment", &scope.environment)?;
+    let environment = fields::optional("subject.scope.environment", &scope.environment)?;
     if kind == Kind::Release && environment.is_none() {
         return Err(ApiError::invalid(
             "subject.scope.environment",
@@ -58,9 +57,9 @@ fn scope(kind: Kind, scope: &proto::Scope) -> Result<Scope, ApiError> {
         ));
     }
     Ok(Scope {
-        service: convert::field("subject.scope.service", &scope.service)?,
+        service: fields::field("subject.scope.service", &scope.service)?,
         environment,
-        target: convert::text("subject.scope.target", &scope.target)?,
+        target: fields::text("subject.scope.target", &scope.target)?,
     })
 }
 
@@ -72,7 +71,7 @@ fn images(kind: Kind, service: &Name, images: &[common::Image]) -> Result<Vec<Im
         ApiError::Invalid { field, message } => ApiError::invalid(format!("subject.{field}"), message),
         error => error,
     };
-    let images = convert::from_images(service, images, convert::field).map_err(within)?;
+    let images = fields::from_images(service, images, fields::field).map_err(within)?;
     let image = |image: &slipway_model::Image| Image {
         name: image.name.clone(),
         repository: Some(image.repository.clone()),
@@ -92,9 +91,9 @@ fn commits(commits: &proto::CommitRange) -> Result<CommitRange, ApiError> {
     }
     Ok(CommitRange {
         repository_url: url.clone(),
-        branch: convert::optional("subject.commits.branch", &commits.branch)?,
-        base: convert::optional("subject.commits.base", &commits.base)?,
-        head: convert::field("subject.commits.head", &commits.head)?,
+        branch: fields::optional("subject.commits.branch", &commits.branch)?,
+        base: fields::optional("subject.commits.base", &commits.base)?,
+        head: fields::field("subject.commits.head", &commits.head)?,
     })
 }
 
@@ -105,7 +104,7 @@ fn sections(sections: &[proto::Section]) -> Result<(Vec<Section>, Vec<String>), 
     }
     let (mut read, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (at, section) in sections.iter().enumerate() {
-        let mut section = one(&format!("subject.sections[{at}]"), section)?;
+        let mut section = read_section(&format!("subject.sections[{at}]"), section)?;
         bytes += section.body.as_ref().map_or(0, String::len);
         if bytes > MAX_BODIES {
             let message = format!("have bodies of more than {MAX_BODIES} bytes together; leave some out");
@@ -117,7 +116,7 @@ fn sections(sections: &[proto::Section]) -> Result<(Vec<Section>, Vec<String>), 
     Ok((read, contents))
 }
 
-fn one(place: &str, section: &proto::Section) -> Result<Section, ApiError> {
+fn read_section(place: &str, section: &proto::Section) -> Result<Section, ApiError> {
     let of = |part: &str| format!("{place}.{part}");
     let title = line(&of("title"), &section.title, MAX_LABEL, Blank::Refused)?;
     let source = line(&of("source"), &section.source, MAX_LABEL, Blank::Refused)?;
@@ -138,16 +137,19 @@ fn one(place: &str, section: &proto::Section) -> Result<Section, ApiError> {
     if size > MAX_BODY {
         return Err(too_long(&of(form), size, MAX_BODY));
     }
-    let said: Option<ContentHash> = convert::optional(&of("sha256"), &section.sha256)?;
-    if said.is_some_and(|said| said != read.sha256) {
+    let sent: Option<ContentHash> = fields::optional(&of("sha256"), &section.sha256)?;
+    if sent.is_some_and(|sent| sent != read.sha256) {
         let message = format!(
-            "is not the body's, which is {}; hash the bytes that the proto file names, or leave it out",
+            "is not the hash of the body, which is {}; hash the bytes that the proto file names, or leave it out",
             read.sha256
         );
         return Err(ApiError::invalid(of("sha256"), message));
     }
     if section.size != 0 && section.size != read.size {
-        let message = format!("is not the body's, which is {}; leave it out", read.size);
+        let message = format!(
+            "is not the size of the body, which is {}; leave it out",
+            read.size
+        );
         return Err(ApiError::invalid(of("size"), message));
     }
     Ok(read)
@@ -184,7 +186,7 @@ fn table(place: &str, table: &proto::Table) -> Result<Table, ApiError> {
     Ok(Table { columns: names, rows })
 }
 
-/// Links lead to the web or to another of Slipway's resources, and never run anything where they are shown.
+/// A link leads to the web or to another of Slipway's resources, and never runs anything where it is shown.
 fn link(place: &str, link: &common::Link) -> Result<Link, ApiError> {
     let rel = line(&format!("{place}.link.rel"), &link.rel, MAX_LABEL, Blank::Refused)?;
     let field = format!("{place}.link.href");
@@ -238,11 +240,14 @@ fn block(field: &str, text: &str) -> Result<String, ApiError> {
 }
 
 fn too_long(field: &str, size: usize, limit: usize) -> ApiError {
-    ApiError::invalid(field, format!("is {size} bytes long; at most {limit} are kept"))
+    ApiError::invalid(
+        field,
+        format!("is {size} bytes long; at most {limit} are accepted"),
+    )
 }
 
-/// As lists show it: without bodies.
-pub(super) fn shown(subject: &Subject) -> proto::Subject {
+/// The subject as lists show it: without bodies.
+pub(super) fn message(subject: &Subject) -> proto::Subject {
     let kind = match subject.kind {
         Kind::Release => proto::subject::Kind::Release,
         Kind::WorkflowRun => proto::subject::Kind::WorkflowRun,
@@ -269,12 +274,15 @@ pub(super) fn shown(subject: &Subject) -> proto::Subject {
     }
 }
 
-/// With the bodies of its sections.
+/// The subject with the bodies of its sections.
 ///
 /// # Errors
-/// Also when a body is not there or is not the one that was asked for: then it is not shown.
-pub(super) async fn shown_whole(ledger: &Ledger, subject: &Subject) -> Result<proto::Subject, ApiError> {
-    let mut whole = shown(subject);
+/// When the ledger cannot be read; when a body is missing or does not match its hash.
+pub(super) async fn message_with_bodies(
+    ledger: &Ledger,
+    subject: &Subject,
+) -> Result<proto::Subject, ApiError> {
+    let mut whole = message(subject);
     for (section, shown) in subject.sections.iter().zip(&mut whole.sections) {
         let content = match section.body {
             Some(_) => None,
@@ -298,7 +306,7 @@ fn body(body: Body) -> proto::section::Body {
         }),
         Body::Diff(text) => proto::section::Body::Diff(proto::Diff { text }),
         Body::Text(text) => proto::section::Body::Text(text),
-        Body::Link(link) => proto::section::Body::Link(convert::link(link.rel, link.href)),
+        Body::Link(link) => proto::section::Body::Link(fields::link(link.rel, link.href)),
     }
 }
 

@@ -60,15 +60,8 @@ impl ManifestImage {
         field: &str,
         to: NewImage,
     ) -> Result<Self, InvalidEdit> {
-        check_object("object", object)?;
-        for (name, text, longest) in [("container", container, 253), ("image", image, 512)] {
-            if text.len() > longest || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-                return Err(InvalidEdit::new(
-                    name,
-                    format!("give up to {longest} characters, without spaces"),
-                ));
-            }
-        }
+        check_place(object, container, field)?;
+        check_word("image", image, 512)?;
         let split = Reference::split(image);
         if !split.tag.is_empty() || !split.digest.is_empty() {
             return Err(InvalidEdit::new(
@@ -78,15 +71,6 @@ impl ManifestImage {
                     split.name
                 ),
             ));
-        }
-        if !field.is_empty() {
-            Steps::parse("field", field)?;
-            if !container.is_empty() {
-                return Err(InvalidEdit::new(
-                    "field",
-                    "give either a container or a field: a field is no container's",
-                ));
-            }
         }
         if container.is_empty() && image.is_empty() && field.is_empty() {
             return Err(InvalidEdit::new(
@@ -145,6 +129,34 @@ impl ManifestImage {
         }
         Ok(done(changes.finish()?, &self.file, values, before, after))
     }
+}
+
+/// Which containers, or which field, of a file's objects are meant; nothing means all containers.
+pub(crate) fn check_place(object: &str, container: &str, field: &str) -> Result<(), InvalidEdit> {
+    check_object("object", object)?;
+    check_word("container", container, 253)?;
+    if field.is_empty() {
+        return Ok(());
+    }
+    Steps::parse("field", field)?;
+    if container.is_empty() {
+        Ok(())
+    } else {
+        Err(InvalidEdit::new(
+            "field",
+            "give either a container or a field: a field is no container's",
+        ))
+    }
+}
+
+fn check_word(name: &'static str, text: &str, longest: usize) -> Result<(), InvalidEdit> {
+    if text.len() > longest || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(InvalidEdit::new(
+            name,
+            format!("give up to {longest} characters, without spaces"),
+        ));
+    }
+    Ok(())
 }
 
 /// The images that fit all that is given, at least one; empty texts fit all.

@@ -40,6 +40,22 @@ pub struct ManifestPlace {
     pub field: String,
 }
 
+impl ManifestPlace {
+    /// Reads the fields of a request.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn new(file: &str, object: &str, container: &str, field: &str) -> Result<Self, InvalidEdit> {
+        crate::manifest::check_place(object, container, field)?;
+        Ok(Self {
+            file: file.parse()?,
+            object: object.to_owned(),
+            container: container.to_owned(),
+            field: field.to_owned(),
+        })
+    }
+}
+
 /// An image at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

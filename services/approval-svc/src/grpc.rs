@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
-use slipway_model::{Actor, Id, Name};
+use slipway_model::{Actor, ContentHash, Id, Name};
 use slipway_proto::{
     approval::v1::{self as proto, approval_service_server::ApprovalService},
     common::v1::waiting_on::Kind,
@@ -53,10 +53,11 @@ impl Api {
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
         let policy = self.policy(&request.policy, &subject.scope)?;
-        if request.authors.len() > MAX_AUTHORS
-            || request.authors.iter().any(|author| author.len() > MAX_AUTHOR)
-        {
-            let message = format!("give at most {MAX_AUTHORS}, each of at most {MAX_AUTHOR} bytes");
+        let unlikely = |author: &String| author.len() > MAX_AUTHOR || author.contains(char::is_control);
+        if request.authors.len() > MAX_AUTHORS || request.authors.iter().any(unlikely) {
+            let message = format!(
+                "give at most {MAX_AUTHORS}, each of at most {MAX_AUTHOR} bytes without control characters"
+            );
             return Err(ApiError::invalid("authors", message));
         }
         let authors = self.people.resolve(request.authors.iter().map(String::as_str));
@@ -138,7 +139,7 @@ impl Api {
                 ));
             }
         };
-        let binding: String = convert::field("binding", &request.binding)?;
+        let binding: ContentHash = convert::field("binding", &request.binding)?;
         let comment = convert::text("comment", &request.comment)?;
         let request_id = convert::key("request_id", &request.request_id)?;
         let snapshot = self.approvals.find(&caller, Action::Approve, &request.id).await?;
@@ -149,7 +150,7 @@ impl Api {
         let meta = Meta::new(by.clone(), trace);
         let command = || Command::Decide {
             verdict,
-            binding: binding.clone(),
+            binding: binding.to_string(),
             by: by.clone(),
             comment: comment.clone(),
         };

@@ -261,8 +261,10 @@ fn authors(people: &str) -> Vec<String> {
             None => line,
         };
         let address = address.trim();
-        if !address.is_empty() && !addresses.iter().any(|other| other == address) {
-            addresses.push(address.to_owned());
+        // It stays nobody's address, and can be named in a request.
+        let address = address.replace(char::is_control, "\u{fffd}");
+        if !address.is_empty() && !addresses.contains(&address) {
+            addresses.push(address);
         }
     }
     if addresses.len() > MAX_AUTHORS || people.len() >= MAX_OUTPUT {

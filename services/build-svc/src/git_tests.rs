@@ -168,6 +168,10 @@ fn everybody_who_made_a_commit_is_named_once() {
     );
     // Too many to be true: nobody is named, and whoever asks treats that as somebody unknown.
     let crowd: String = (0..101).map(|n| format!("Co <{n}@example.com>\n")).collect();
+    assert_eq!(
+        authors("Bell <be\u{7}ll@example.com>"),
+        ["be\u{fffd}ll@example.com"]
+    );
     assert!(authors(&crowd).is_empty());
     assert!(authors(&"x".repeat(MAX_OUTPUT)).is_empty());
 }

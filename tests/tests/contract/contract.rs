@@ -72,6 +72,7 @@ pub(crate) fn wanted(method: &MethodDescriptor, row: &Row, what: &What) -> Wante
         },
         What::Oversized => Wanted::exactly("RESOURCE_EXHAUSTED LIMIT_EXCEEDED"),
         What::Late => Wanted::exactly("DEADLINE_EXCEEDED DEADLINE_EXCEEDED"),
+        What::Empty if only_filters(method) && row.answer == "OK none" => Wanted::exactly("OK none"),
         What::Empty if only_filters(method) => Wanted::exactly("OK some"),
         What::Empty => Wanted::Invalid(None),
         What::Malformed(field) | What::Unknown(field) => Wanted::Invalid(Some(field.clone())),

@@ -205,6 +205,8 @@ impl ReleaseApi {
             message,
         } = call;
         convert::key("request_id", &message.request_id)?;
+        // As plans print it: SHA-256, written as a digest is.
+        convert::optional::<Digest>("plan_hash", &message.plan_hash)?;
         // A repeated request answers with the release that it started, whatever the catalog says by now: its
         // fingerprint is what was asked for, and it is planned only when it is new.
         let fingerprint = (

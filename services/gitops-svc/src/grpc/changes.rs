@@ -245,10 +245,11 @@ impl GitOpsGrpc {
             place.map(|place| super::edits::place(field, place)).transpose()
         };
         let (from_place, to_place) = (given("from", request.from)?, given("to", request.to)?);
-        if request.images.len() > MAX_IMAGES || request.images.iter().any(|name| name.len() > 512) {
+        let unlikely = |name: &String| name.len() > 512 || name.contains(char::is_control);
+        if request.images.len() > MAX_IMAGES || request.images.iter().any(unlikely) {
             return Err(ApiError::invalid(
                 "images",
-                format!("give up to {MAX_IMAGES} names of up to 512 bytes"),
+                format!("give up to {MAX_IMAGES} names of up to 512 bytes without control characters"),
             ));
         }
         let only = request.images;

@@ -99,15 +99,9 @@ pub(super) fn place(field: &str, place: proto::Place) -> Result<Place, ApiError>
                 document: at.document,
             }))
         }
-        Some(Wire::Manifest(manifest)) => Ok(Place::Manifest(ManifestPlace {
-            file: manifest
-                .file
-                .parse()
-                .map_err(|error| invalid("manifest", &error))?,
-            object: manifest.object,
-            container: manifest.container,
-            field: manifest.field,
-        })),
+        Some(Wire::Manifest(at)) => ManifestPlace::new(&at.file, &at.object, &at.container, &at.field)
+            .map(Place::Manifest)
+            .map_err(|error| invalid("manifest", &error)),
     }
 }
 

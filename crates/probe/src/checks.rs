@@ -1,5 +1,5 @@
 //! Asks the running service whether it works: HTTP through the API server's service proxy or to a URL, gRPC health,
-//! TCP. Where a check may connect to is bounded, see [`address`](crate::dial::address).
+//! TCP. Where a check may connect to is bounded, see `dial/address.rs`.
 
 mod grpc;
 mod http;

@@ -261,7 +261,10 @@ fn no_modules_import_each_other_in_a_circle() {
         let imports = imports(&folder);
         for circle in circles(&imports) {
             for module in &circle {
-                let others: Vec<&str> = imports[module].intersection(&circle).map(String::as_str).collect();
+                let others: Vec<&str> = imports[module]
+                    .intersection(&circle)
+                    .map(String::as_str)
+                    .collect();
                 found.push(format!("{folder}: {module} → {}", others.join(", ")));
             }
         }

@@ -1,6 +1,6 @@
 //! What this installation deploys: one validated YAML of services, their environments, targets, gates and checks.
 //!
-//! The file is read in two steps. [`file`] holds its shape; serde refuses unknown keys and names line and key.
+//! The file is read in two steps. [`file`] holds its shape; serde rejects unknown keys and names line and key.
 //! [`validate`] then checks what a shape cannot say, and names the path, such as
 //! `services.shop.environments[1].policy`. What exists as a [`Catalog`] is consistent. What only the cluster knows,
 //! such as whether an Application really is synced by hand, is looked at when it is deployed.
@@ -368,7 +368,7 @@ fn find<'a, T>(
         .find(|one| name_of(one).as_str() == name)
         .ok_or_else(|| UnknownName {
             what,
-            // A wrong name comes from outside: cut, so that an error never carries a whole upload.
+            // A wrong name comes from outside: it is cut, so that an error never carries a whole upload.
             name: name.chars().take(120).collect(),
             within,
             known: all.iter().map(|one| name_of(one).to_string()).collect(),

@@ -2,7 +2,7 @@
 //!
 //! `revert → before → apply → rollout → checks → after → bake`, each a step with attempts, and only those that the
 //! request asks for. What the remote system rejects fails the deployment; what could not be asked is tried again until the
-//! deadline, and only then is the end *errored*: we could not tell. On failure the reason is recorded first and the
+//! deadline, and only then it ends *errored*: the outcome is not known. On failure the reason is recorded first and the
 //! pods' evidence is collected after it, in a step of its own. A deployment that puts another one back ends
 //! *rollback failed* instead of both: then it is not known what runs, and a person must look.
 
@@ -40,7 +40,7 @@ pub enum Deployment {}
 /// What happens to a deployment. Outcomes carry the key of the attempt that they come from.
 #[derive(Debug, Clone)]
 pub enum DeploymentCommand {
-    /// The same id again changes nothing.
+    /// Repeated with the same id, it changes nothing.
     Request(Box<DeploymentRequest>),
     Cancel {
         message: String,
@@ -70,7 +70,7 @@ pub enum DeploymentCommand {
         key: EffectKey,
         results: Vec<CheckResult>,
     },
-    /// The metrics of a bake, measured once, and how the workload is meanwhile.
+    /// The metrics of a bake, measured once, and the state of the workload at that time.
     Measured {
         key: EffectKey,
         measurements: Vec<Measurement>,
@@ -123,7 +123,7 @@ pub enum DeploymentCommand {
 }
 
 impl DeploymentCommand {
-    /// Of the effect or poll that says it.
+    /// The key of the effect or poll that it comes from.
     fn key(&self) -> Option<&EffectKey> {
         match self {
             Self::Reverting { key, .. }
@@ -165,7 +165,7 @@ pub enum DeploymentEvent {
         request: Box<DeploymentRequest>,
         deadline: Timestamp,
     },
-    /// gitops-svc puts the change back by this one.
+    /// The change by which gitops-svc puts it back.
     Reverting {
         change: Id,
     },
@@ -222,7 +222,7 @@ pub enum DeploymentEvent {
     },
     /// It goes on.
     Promoted {},
-    /// What was asked of the rollout cannot be.
+    /// What was asked of the rollout cannot be done.
     Declined {
         message: String,
     },
@@ -254,7 +254,7 @@ pub enum DeploymentEvent {
     LaneLeft {},
 }
 
-/// What must be going on; the state says the rest.
+/// What must be going on; the details are in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentEffect {
     Revert,
@@ -330,7 +330,7 @@ impl Decider for Deployment {
             effects.push((state::stop_key(), DeploymentEffect::Stop));
         }
         if !state.active() {
-            // The next one in the lane is not to meet what this one left.
+            // The next holder of the lane must not meet what this one left.
             if effects.is_empty() && state.status.is_final() && state.holds_lane() {
                 effects.push((EffectKey::new("leave-lane", 1), DeploymentEffect::LeaveLane));
             }

@@ -106,7 +106,7 @@ impl Plan {
     ///
     /// # Errors
     /// A service or environment that the catalog does not have, a branch that releases nowhere, or environments
-    /// without one that they require.
+    /// without those that they require.
     pub fn make(catalog: &Catalog, request: &PlanRequest) -> Result<Self, PlanError> {
         let service = catalog.service(&request.service)?;
         let chosen = chosen(service, request)?;
@@ -173,7 +173,7 @@ fn chosen<'a>(service: &'a Service, request: &PlanRequest) -> Result<Vec<&'a Env
     Ok(service.environments.iter().filter(is_wanted).collect())
 }
 
-/// Refuses environments without those that they require, and names all that are to be added.
+/// Rejects environments without those that they require, and names all that are to be added.
 fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), PlanError> {
     let mut names: Vec<&Name> = chosen.iter().map(|environment| &environment.name).collect();
     let left_out = |environment: &Environment, names: &[&Name]| -> Vec<Name> {

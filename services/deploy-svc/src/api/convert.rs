@@ -12,7 +12,7 @@ pub(super) use release::{plan_proto, release_proto};
 
 use crate::effects::drive::DriveError;
 
-/// Refuses images that the catalog does not have under this name in this repository.
+/// Rejects images that the catalog does not have under this name in this repository.
 pub(super) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Result<(), ApiError> {
     let (image, known) = (images.only(), known.only());
     for (part, is, of_catalog) in [

@@ -76,7 +76,7 @@ impl CatalogStore {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file again, and puts it in force when it is valid. Tells whether its content is another one.
+    /// Reads the file again, and puts it in force when it is valid. Returns whether its content has changed.
     ///
     /// # Errors
     /// When the file is not a valid catalog, or names what the configuration does not have; the one in force stays.

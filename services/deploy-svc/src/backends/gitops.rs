@@ -63,10 +63,10 @@ pub struct Revertible {
 /// Which change is put back, and for whom.
 #[derive(Debug, Clone)]
 pub struct RevertOrder<'a> {
-    /// Makes the order the same again.
+    /// The idempotency key: the same order given again is the same change.
     pub request_id: String,
     pub revert: &'a Revert,
-    /// What facts about it correlate with.
+    /// The correlation id of its events.
     pub correlation_id: &'a str,
     pub on_behalf_of: &'a Principal,
     pub trace: TraceContext,
@@ -81,7 +81,7 @@ pub enum Reverting {
     Pushed { change: Id, commit: CommitSha },
 }
 
-/// For where there is no gitops-svc.
+/// Stands in where there is no gitops-svc.
 #[derive(Debug, Clone, Copy)]
 pub struct NoReverts;
 

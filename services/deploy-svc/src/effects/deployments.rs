@@ -1,4 +1,4 @@
-//! Carries out what deployments say must happen: put a change back, run Jobs, make the cluster take the change, watch
+//! Carries out the effects of deployments: put a change back, run Jobs, make the cluster take the change, watch
 //! the rollout, ask the running service, measure, collect evidence, give the lane back. One file a step.
 
 mod apply;
@@ -193,7 +193,7 @@ impl DeploymentEffects {
         })
     }
 
-    /// Measures the bake's metrics once, and looks how the workload is.
+    /// Measures the bake's metrics once, and looks at the workload.
     async fn measure(
         &self,
         cluster: &Kubernetes,
@@ -219,13 +219,13 @@ impl DeploymentEffects {
     }
 }
 
-/// Whatever the API server said, it says nothing about the deployment: it is asked again.
+/// The API server's own trouble says nothing about the deployment: it is asked again.
 fn away(cluster: &Kubernetes, fault: Fault<Reason>) -> Fault<Reason> {
     let Reason { code, message } = fault.into_error();
     Fault::unavailable(code, format!("cluster {}: {message}", cluster.name()))
 }
 
-/// A refusal of the API server has the step's own code.
+/// A rejection by the API server has the step's own code.
 fn of_step(cluster: &Kubernetes, code: &str, fault: Fault<Reason>) -> Fault<Reason> {
     match fault {
         Fault::Permanent(reason) if reason.code == fault::REFUSED => Fault::refused(code, reason.message),
@@ -234,7 +234,7 @@ fn of_step(cluster: &Kubernetes, code: &str, fault: Fault<Reason>) -> Fault<Reas
     }
 }
 
-/// Of the Job that failed, as long as its pods are there; else of the target.
+/// Evidence of the Job that failed, as long as its pods are there; else of the target.
 async fn evidence(
     cluster: &Kubernetes,
     run: &Run,

@@ -77,7 +77,7 @@ async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<
     Ok(())
 }
 
-/// Tells the lane that the holder is about to change the target; refused when the turn was lost.
+/// Tells the lane that the holder is about to change the target; false when the turn was lost.
 ///
 /// # Errors
 /// When the ledger could not be asked.
@@ -193,7 +193,7 @@ fn went_through(before: &ReleaseState, after: &ReleaseState) -> bool {
     on || after.status == ReleaseStatus::Succeeded
 }
 
-/// The releases for whom the command was the end, and by whom.
+/// The releases that the command ended, each with the one that superseded it.
 fn superseded(before: &LaneState, after: &LaneState, command: &LaneCommand) -> Vec<(Id, Id)> {
     let inside = before
         .holder

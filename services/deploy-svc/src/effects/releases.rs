@@ -1,4 +1,4 @@
-//! Carries out what releases say must happen: has the step backends start, observe and stop what the steps stand for.
+//! Carries out the effects of releases: has the step backends start, observe and stop what the steps stand for.
 
 mod by_hand;
 
@@ -31,7 +31,7 @@ pub struct ReleaseEffects {
     pub approvals: Arc<dyn StepBackend>,
     pub changes: Arc<dyn StepBackend>,
     pub deployments: Arc<dyn StepBackend>,
-    /// Looked at where a gate before the sync rests on what the cluster says.
+    /// Read where a gate before the sync depends on the state of the cluster.
     pub clusters: Clusters,
 }
 

@@ -8,9 +8,9 @@ use slipway_model::{Name, duration};
 
 use crate::promql;
 
-/// Shorter would be load and no news: Prometheus scrapes every few seconds at best.
+/// Shorter would be load without new values: Prometheus scrapes every few seconds at best.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
-/// Where none is written, and the bake is not shorter.
+/// The default, unless the bake is shorter.
 const INTERVAL: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const MAX_METRICS: usize = 20;
@@ -78,7 +78,7 @@ pub struct Metric {
     /// How many measurements may be bad before the metric has failed.
     #[serde(default)]
     pub failure_limit: u32,
-    /// How many may say nothing (no data, not a number, no answer) before the metric is inconclusive. In all, not in
+    /// How many may give no value (no data, not a number, no answer) before the metric is inconclusive. In all, not in
     /// a row: over a long bake allow for a Prometheus that is away for a while.
     #[serde(default = "three")]
     pub inconclusive_limit: u32,
@@ -165,7 +165,7 @@ impl Metric {
                         there_are()
                     )
                 }),
-            (None, [only]) => Ok(only),
+            (None, &[only]) => Ok(only),
             (None, _) => Err(format!(
                 "the metric must name a prometheus of this service's configuration; {}",
                 there_are()

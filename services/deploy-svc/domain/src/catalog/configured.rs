@@ -1,4 +1,4 @@
-//! Names in the catalog that stand for something of this service's own configuration.
+//! Names in the catalog that refer to this service's own configuration.
 
 use slipway_check::Faults;
 use slipway_model::Name;

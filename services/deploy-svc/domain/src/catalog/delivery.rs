@@ -50,11 +50,11 @@ pub enum Pauses {
     /// A person promotes or aborts: through this service, or with the tool's own command.
     #[default]
     Wait,
-    /// This service promotes at once. Of a Rollout alone: who answers Flagger's webhooks decides there.
+    /// This service promotes at once. For a Rollout only: in Flagger, the service that answers its webhooks decides.
     Promote,
 }
 
-/// Where the people stand.
+/// When people are asked for approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {

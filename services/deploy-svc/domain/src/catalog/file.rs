@@ -1,4 +1,4 @@
-//! The shape of the catalog file, and nothing of its meaning.
+//! The shape of the catalog file; its meaning is checked elsewhere.
 
 use std::fmt;
 
@@ -152,7 +152,7 @@ pub(super) struct FileGitOps {
     pub(super) mode: Mode,
 }
 
-/// What it needs beside its name stands in keys of its own.
+/// What it needs besides its name is in keys of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Strategy {
@@ -209,7 +209,7 @@ pub(super) fn read(text: &str) -> Result<File, CatalogError> {
     })
 }
 
-/// The error's words without the position, which has its own fields.
+/// The error's message without the position, which has its own fields.
 fn message(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let position = error

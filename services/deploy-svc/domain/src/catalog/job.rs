@@ -18,7 +18,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Whether there are none.
+    /// Whether there are no Jobs.
     pub fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
     }

@@ -108,7 +108,7 @@ fn check_alone(seen: &[Seen], faults: &mut Faults) {
             faults.add(
                 format!("{}.gate", one.path),
                 format!(
-                    "environment {} of service {} has the same target or folder, so its deployments would take this one's commit along before anybody approved it: write before_commit, or give each its own",
+                    "environment {} of service {} has the same target or folder, so its deployments would take this one's commit along before it is approved: write before_commit, or give each its own",
                     other.environment.name, other.service
                 ),
             );

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::result::{CheckResult, JobResult};
 
-/// Words about progress that are kept of one deployment; later ones are not recorded.
+/// How many progress messages are recorded of one deployment; later ones are not.
 const MAX_PROGRESS: u32 = 200;
 
 pub(super) fn decide(
@@ -104,7 +104,7 @@ pub(super) fn decide(
                 retry_at: now + timing::pause(id, state.stumbles + 1),
             }]
         }
-        // The word of one step's effect, in the name of another's.
+        // The outcome of one step's effect, with the key of another's.
         _ if wanted => return Err(Impossible::new(id, state.words()).into()),
         // Of an older attempt, or too late.
         _ => Vec::new(),
@@ -226,7 +226,7 @@ fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {
     }
     match (&state.ask, &ask) {
         (Some(same), _) if *same == ask => Ok(Vec::new()),
-        // Who wants out is not overruled by who wants on.
+        // An abort is not overruled by a promotion.
         (Some(Ask::Abort { .. }), _) => Ok(Vec::new()),
         _ => Ok(vec![Event::Asked { ask }]),
     }

@@ -27,7 +27,7 @@ pub(super) fn collected(state: &DeploymentState, evidence: Vec<PodEvidence>) -> 
     failed(state, reason, evidence)
 }
 
-/// The answer is no.
+/// It did not succeed.
 pub(super) fn failed(state: &DeploymentState, reason: Reason, evidence: Vec<PodEvidence>) -> Event {
     match alarm(state, &reason) {
         Some(reason) => Event::RollbackFailed { reason, evidence },
@@ -35,7 +35,7 @@ pub(super) fn failed(state: &DeploymentState, reason: Reason, evidence: Vec<PodE
     }
 }
 
-/// We could not tell.
+/// Whether it succeeded is not known.
 pub(super) fn errored(state: &DeploymentState, reason: Reason) -> Event {
     match alarm(state, &reason) {
         Some(reason) => Event::RollbackFailed {

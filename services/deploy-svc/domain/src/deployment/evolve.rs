@@ -56,7 +56,7 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
             state.human = *human;
             state.progress_count += 1;
             state.fault = fault.then(|| faulty(code, message));
-            // What was known last goes on being shown.
+            // The last known progress stays visible.
             if !fault {
                 state.progress.clone_from(message);
             }

@@ -37,7 +37,7 @@ pub enum DeploymentStatus {
 }
 
 impl DeploymentStatus {
-    /// Nothing more will become of it.
+    /// It will not change any more.
     pub const fn is_final(self) -> bool {
         matches!(
             self,

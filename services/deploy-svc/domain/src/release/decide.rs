@@ -1,4 +1,4 @@
-//! What happens to a release when it is told something.
+//! What a command means for a release as it stands.
 
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -
     past_empty_gate(state, granted, now)
 }
 
-/// A gate that asks nobody is passed in the same breath in which it is reached.
+/// A gate that asks nobody is passed at the moment at which it is reached.
 fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) -> Vec<ReleaseEvent> {
     let mut after = state.clone();
     state::evolve(&mut after, &ended, now);

@@ -1,4 +1,4 @@
-//! What a release that did not go well says of the state it leaves behind, and what a person can do.
+//! What a release that did not go well tells people: in what state it leaves things, and what they can do.
 
 use super::{EnvironmentProgress, Reason, ReleaseState, StepKind, ended::Ended};
 use crate::{catalog::OnFailure, plan::PlannedEnvironment};
@@ -64,7 +64,7 @@ pub(super) fn not_redeployed(state: &ReleaseState, ended: Ended<'_>) -> Option<S
     })
 }
 
-/// The loudest end: what failed first, what failed then, in what state that leaves things, and what to do.
+/// The end that needs a person most: what failed first, what failed then, in what state that leaves things, and what to do.
 pub(super) fn rollback_failed(state: &ReleaseState, ended: Ended<'_>) -> Reason {
     let failure = state.failure.as_ref();
     let first = failure.map_or("it was stopped", |failure| &failure.reason.message);

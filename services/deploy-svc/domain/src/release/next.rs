@@ -1,4 +1,4 @@
-//! The order of things: what follows when a step has ended.
+//! The order of steps: what follows when one has ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
     }
 }
 
-/// Whether git alone being as it was leaves the environment without what ran before, and that is known.
+/// Whether what ran before is to be deployed again after git was put back, and is known.
 fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
     progress.is_some_and(|progress| {

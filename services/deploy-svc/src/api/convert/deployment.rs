@@ -50,7 +50,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
     let reason = state.reason.as_ref().or(state.failing.as_ref());
     let waiting_on = (!state.status.is_final()).then(|| {
         let target = text(|request| request.target.key());
-        // Who was asked has answered: the cluster is told.
+        // The person has answered: the cluster is told.
         let human = state.human && state.ask.is_none();
         convert::waiting_on(
             if human { Kind::Human } else { Kind::Machine },

@@ -19,7 +19,7 @@ use crate::{backends::gitops::RevertTarget, effects::deployments::request_alone}
 
 /// The last deployments of an environment that are looked through for what is to be put back.
 const LOOKED_AT: u32 = 50;
-/// The code of refusals for want of a version before.
+/// The code of refusals where there is no version before.
 const NOTHING: &str = "NOTHING_TO_ROLL_BACK_TO";
 
 impl DeployApi {
@@ -204,8 +204,8 @@ impl DeployApi {
         }
     }
 
-    /// Refuses where something else was deployed to the target after it: going back then undoes that too, and nobody
-    /// has asked for it.
+    /// Refuses where something else was deployed to the target after it: going back then undoes that too, which was
+    /// not asked for.
     async fn nothing_since(
         &self,
         lost: &Snapshot<Deployment>,
@@ -216,7 +216,7 @@ impl DeployApi {
             .await?;
         let same_target = |one: &&Snapshot<Deployment>| {
             one.state.request.as_ref().is_some_and(|other| {
-                // Tries to put it back are no news.
+                // Attempts to put it back do not count.
                 let tries = other.rolls_back.as_ref() == Some(&lost.id)
                     && one.state.status != DeploymentStatus::Succeeded;
                 other.target == request.target && !tries

@@ -28,7 +28,7 @@ impl DeployApi {
         let Call { caller, message, .. } = call;
         convert::key("request_id", &message.request_id)?;
         caller.require(Action::Start, &message.service, &message.environment)?;
-        // What was asked for, not what the catalog makes of it by now: a repetition is one all the same.
+        // Of what was asked for, not of what the catalog makes of it by now: a repetition is recognized all the same.
         let fingerprint = (
             (
                 &message.service,
@@ -74,7 +74,7 @@ impl DeployApi {
             .environment(&message.environment)
             .map_err(|error| ApiError::invalid("environment", error))?;
         if environment.policy.as_str() != NO_POLICY {
-            // A release asks the policy's people; this does not.
+            // A release asks the approvers of the policy; this does not.
             let allowed = caller.require(Action::Override, &message.service, &message.environment);
             allowed.map_err(|error| match error {
                 ApiError::Denied { message: words } => ApiError::Denied {

@@ -95,8 +95,8 @@ pub(super) async fn follow(
     }
 }
 
-/// Ends the syncs of this deployment that have not ended, for one that is cancelled. What cannot be ended is told to
-/// the log: the sync then goes on without anybody who waits for it.
+/// Ends the syncs of this deployment that have not ended, for one that is cancelled. What cannot be ended is
+/// logged: the sync then goes on without a deployment that waits for it.
 pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) {
     let Action::Sync { argo_cd } = &request.action else {
         return;
@@ -119,7 +119,7 @@ struct Applications<'a> {
     followed: Vec<FollowedApplication>,
 }
 
-/// One of them, with what is known of it.
+/// One application, with what is known of it.
 struct FollowedApplication {
     target: Target,
     subscription: Subscription,

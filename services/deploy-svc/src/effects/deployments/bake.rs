@@ -1,4 +1,4 @@
-//! Watches a version while it bakes: measures its metrics, and looks whether it still runs.
+//! Watches a version while it bakes: measures its metrics, and checks that it still runs.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use slipway_probe::Prometheuses;
 use slipway_verdict::{Expected, Target, Verdict};
 use tokio::time::Instant;
 
-/// A watch that shows nothing for so long has not come to be.
+/// A watch that shows nothing for so long has not been established.
 const SYNC: Duration = Duration::from_secs(15);
 
 /// Measures all metrics of the bake once, at the same time. A metric that gives no number gives a measurement without
@@ -66,7 +66,7 @@ async fn one(
 }
 
 /// Whether the version still runs, by the watch that everyone shares: [`Verdict::Complete`] while it does. A pod that
-/// is being replaced makes it [`Verdict::Progressing`], which is not yet a failure and, at the bake's end, no success.
+/// is being replaced makes it [`Verdict::Progressing`], which is not yet a failure and, at the bake's end, not a success.
 ///
 /// # Errors
 /// When the cluster cannot be watched; that says nothing about the version.

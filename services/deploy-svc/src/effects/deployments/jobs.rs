@@ -88,7 +88,7 @@ async fn follow(
         tokio::select! {
             () = subscription.changed() => {}
             () = tokio::time::sleep(end.since(Timestamp::now())) => {
-                // The watch may be behind: the API server has the last word before it is stopped.
+                // The watch may be behind: the API server is asked once more before it is stopped.
                 break match jobs::read(cluster, namespace, &name).await {
                     Ok(Some(live)) => job::judge(&live),
                     Ok(None) => job::deleted(),
@@ -146,8 +146,8 @@ fn verdict_of_time() -> Verdict {
     }
 }
 
-/// Deletes the Job that is not waited for any more, and waits a while for its pods to go. Whoever cannot be asked does
-/// not hold up the end: the Job's own deadline stops it then.
+/// Deletes the Job that is not waited for any more, and waits a while for its pods to go. A cluster that cannot be
+/// asked does not hold up the end: the Job's own deadline stops it then.
 pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest, stray: &Name) {
     let mut all = request.jobs.before.iter().chain(&request.jobs.after);
     let Some(job) = all.find(|job| job.name == *stray) else {

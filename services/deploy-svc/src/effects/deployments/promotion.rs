@@ -36,10 +36,10 @@ pub(super) async fn tell(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     }
 }
 
-/// Gives the word that is this service's own to give, once for each version of the object.
+/// Promotes where that is this service's own decision, once for each version of the object.
 #[derive(Debug, Default)]
 pub(super) struct Promoter {
-    /// The version at which it was given last.
+    /// The version that was promoted last.
     given: Option<String>,
 }
 

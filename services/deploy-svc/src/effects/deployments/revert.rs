@@ -29,7 +29,7 @@ impl DeploymentEffects {
         })
     }
 
-    /// Looks how it stands.
+    /// Looks at how it stands.
     pub(super) async fn observe_revert(&self, run: &Run) -> Option<DeploymentCommand> {
         let key = run.key.clone();
         let change = run.snapshot.state.reverting.as_ref()?;

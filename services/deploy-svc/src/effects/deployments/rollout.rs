@@ -15,7 +15,7 @@ use super::{Run, progress::Progress, promotion::Promoter};
 
 /// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
-/// The same after the watch was interrupted, since taking it up again makes no sound.
+/// The same after the watch was interrupted, since its recovery is not notified.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
 /// Ends with the verdict's command.
 pub(super) async fn follow(
@@ -77,7 +77,7 @@ fn waits_for_a_person(expected: &Expected, view: &View) -> bool {
     live.is_some_and(|live| matches!(slipway_verdict::next(expected, live), Next::Ask(_)))
 }
 
-/// What the deployment wants to see.
+/// What the deployment expects.
 pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
     let state = &run.snapshot.state;
     Expected {
@@ -91,8 +91,7 @@ pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
     }
 }
 
-/// The image as the template must name it. What is undone to may be named by tag alone, and has no digest then that
-/// anybody knows.
+/// The image as the template must name it. The target of an undo may be named by tag alone; its digest is not known then.
 fn wanted(request: &DeploymentRequest) -> ImageRef {
     match &request.action {
         Action::Undo { to } => to.image.clone(),

@@ -1,5 +1,5 @@
 //! What a gate before the sync rests on: the Applications that would take the commit are synced by hand. Looked at
-//! before the commit is made, and again before it is synced, since Argo CD asks nobody.
+//! before the commit is made, and again before it is synced, since Argo CD does not ask for approval.
 
 use deploy_domain::{catalog::Gate, release::StepKind};
 use slipway_kubernetes::Clusters;
@@ -8,7 +8,7 @@ use slipway_verdict::{Target, Workload, WorkloadKind, application};
 
 use crate::backends::steps::Order;
 
-/// Refuses the step where an Application would sync the commit before anybody approved it.
+/// Rejects the step where an Application would sync the commit before it is approved.
 pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), Fault<Reason>> {
     let Some((_, planned)) = order.environment else {
         return Ok(());
@@ -32,7 +32,7 @@ pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), F
                 return Err(refused(
                     "AUTO_SYNC",
                     format!(
-                        "Application {} syncs by itself, so what is committed reaches the cluster before anybody approves it: turn its automated sync policy off, or write gate: before_commit in the catalog",
+                        "Application {} syncs by itself, so what is committed reaches the cluster before it is approved: turn its automated sync policy off, or write gate: before_commit in the catalog",
                         target.name
                     ),
                 ));

@@ -14,7 +14,7 @@ use super::{
     HOUR, check_path, jobs, watching,
 };
 
-/// For whatever a person, a sync window or a merge may keep waiting.
+/// For what may wait for a person, a sync window or a merge.
 const MAX_WAIT: Duration = HOUR.saturating_mul(24 * 30);
 const MAX_STEP: Duration = HOUR.saturating_mul(24);
 /// Applications that are synced together.
@@ -152,7 +152,7 @@ impl Rules<'_> {
         }
     }
 
-    /// A restart takes what a moving tag names by now; git only notes when.
+    /// A restart takes what a moving tag names at that time; git only records when.
     fn check_action(&self, faults: &mut Faults) {
         let marker = self
             .gitops
@@ -361,7 +361,7 @@ fn folder_of(file: &str) -> String {
     }
 }
 
-/// gitops-svc knows the whole grammar; this keeps what cannot be one out of the plan.
+/// gitops-svc checks the whole grammar; this keeps what cannot be valid out of the plan.
 fn check_value(value: &str, path: &str, faults: &mut Faults) {
     let ok = value.len() <= 500
         && !value.starts_with('.')

@@ -1,4 +1,4 @@
-//! Jobs: that their pods are what Kubernetes knows, and that they end.
+//! Jobs: their pods must be what Kubernetes accepts, and they must end.
 
 use std::time::Duration;
 

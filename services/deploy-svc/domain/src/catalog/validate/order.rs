@@ -8,7 +8,7 @@ use super::{
     Order, duplicates,
 };
 
-/// What is required is of the same service, and earlier in the order of promotion.
+/// What is required must be of the same service, and earlier in the order of promotion.
 pub(super) fn check_requires(
     environment: &FileEnvironment,
     path: &str,
@@ -41,7 +41,7 @@ pub(super) fn check_requires(
     check_reserved(&environment.depends_on, &environment.ci, path, faults);
 }
 
-/// Keys whose meaning is settled; what they ask for must not be taken as done.
+/// Keys whose meaning is settled but that are not supported yet: they must not be accepted as if they had an effect.
 pub(super) fn check_reserved(depends_on: &Reserved, ci: &Reserved, path: &str, faults: &mut Faults) {
     faults.require(
         !depends_on.0,

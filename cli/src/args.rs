@@ -2,6 +2,7 @@
 
 mod deployment;
 mod gitops;
+mod image;
 
 use std::path::PathBuf;
 
@@ -11,10 +12,11 @@ pub(crate) use gitops::{
     ApplyArgs, ChangeArgs, ChangeStatus, DiffArgs, EditArgs, GitopsCommand, ImageArgs, ListChangesArgs,
     PromoteArgs, StartChangeArgs,
 };
+pub(crate) use image::ImageOption;
 
-/// Takes commits to verified rollouts on Kubernetes.
+/// Take commits to verified rollouts on Kubernetes.
 ///
-/// Exit codes: 0 the thing asked for happened; 1 it did not; 2 the command line is wrong.
+/// Exit codes: 0 success; 1 failure; 2 invalid command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "slipway",
@@ -31,13 +33,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Globals {
-    /// File that says where the services are and who you are [default: .slipway/context.yaml].
+    /// File with the addresses of the services and your tokens [default: .slipway/context.yaml].
     #[arg(long, global = true, env = "SLIPWAY_CONTEXT", value_name = "FILE")]
     pub(crate) context: Option<PathBuf>,
-    /// Speak as this person of the context file, instead of its `user`.
+    /// Act as this user of the context file instead of its `user`.
     #[arg(long = "as", global = true, env = "SLIPWAY_USER", value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// Tables for people, or protobuf JSON for programs.
+    /// Output format: tables for people, protobuf JSON for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 }
@@ -50,109 +52,124 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run all four services, a Kubernetes of their own and an image store in this process.
+    /// Run all four services, a local Kubernetes cluster and an image store in one process.
+    #[cfg(feature = "dev")]
     Dev(DevArgs),
-    /// Show the whole path once: two commits, three environments, one rollback. Leaves nothing running.
+    /// Run a demonstration: two commits, three environments, one rollback. Leaves nothing running.
+    #[cfg(feature = "dev")]
     Demo(DemoArgs),
-    /// Plan, start and follow releases.
+    /// Plan, start, watch and cancel releases.
     #[command(subcommand)]
     Release(ReleaseCommand),
-    /// See what clusters made of a change, put it back, and look at what runs.
+    /// Inspect, start, control and roll back deployments.
     #[command(subcommand)]
     Deployment(DeploymentCommand),
-    /// See and decide what waits for people.
+    /// List approvals and decide on them.
     #[command(subcommand)]
     Approval(ApprovalCommand),
-    /// Look into builds.
+    /// Show build logs.
     #[command(subcommand)]
     Build(BuildCommand),
-    /// Set images in GitOps repositories, compare environments, and put changes back.
+    /// Change images in GitOps repositories, compare environments, and revert changes.
     #[command(subcommand)]
     Gitops(Box<GitopsCommand>),
-    /// Facts as they happen.
+    /// Follow the events of all services.
     #[command(subcommand)]
     Events(EventsCommand),
-    /// See and resume what services gave up on after ten tries.
+    /// Inspect and resume work that is parked after ten failed attempts.
     #[command(subcommand)]
     Parked(ParkedCommand),
-    /// Check configuration files before anything runs.
+    /// Validate configuration files.
+    #[cfg(feature = "dev")]
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script: slipway completions bash > /etc/bash_completion.d/slipway
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell that the script is for.
+        shell: clap_complete::Shell,
+    },
 }
 
+#[cfg(feature = "dev")]
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DevArgs {
-    /// Everything lives here, and is there again at the next start.
+    /// Directory of all state; used again at the next start.
     #[arg(long, default_value = ".slipway", value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// Ports from this one on, when the folder is new; 0 takes free ones.
+    /// First of the four ports of a new directory; 0 picks free ports.
     #[arg(long, default_value_t = 7701, value_name = "PORT")]
     pub(crate) port: u16,
-    /// Run an Application controller that behaves as Argo CD's in the cluster of this process.
+    /// Run a controller for Argo CD Applications in the local cluster.
     #[arg(long, conflicts_with = "kube_context")]
     pub(crate) argo_cd: bool,
-    /// Deploy to this context of your kubeconfig instead of the cluster in this process.
+    /// Deploy to this context of your kubeconfig instead of the local cluster.
     #[arg(long, value_name = "CONTEXT")]
     pub(crate) kube_context: Option<String>,
-    /// Send traces to this OTLP collector, such as http://127.0.0.1:4317.
+    /// OTLP endpoint that receives traces, such as http://127.0.0.1:4317.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
 }
 
+#[cfg(feature = "dev")]
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
-    /// Through Applications of Argo CD instead of applying directly: dev syncs by itself, the others when told to.
+    /// Deploy through Argo CD Applications: dev syncs automatically, the other environments on request.
     #[arg(long)]
     pub(crate) argo_cd: bool,
-    /// Where to put everything [default: a new folder in the temporary directory].
+    /// Directory of all files [default: a new one in the temporary directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReleaseCommand {
-    /// Show what a release would do, without doing anything.
-    Plan(WantedArgs),
+    /// Show what a release would do, without starting it.
+    Plan(PlanArgs),
     /// Start a release.
     Start(StartArgs),
-    /// Releases, newest first.
+    /// List releases, newest first.
     List {
-        /// Only of this service.
-        #[arg(long)]
+        /// Only releases of this service.
+        #[arg(long, value_name = "NAME")]
         service: Option<String>,
-        /// At most this many.
-        #[arg(long, default_value_t = 20)]
+        /// Maximum number of releases.
+        #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         limit: i32,
     },
-    /// One release: its waterfall, or with -o json the resource.
-    Get { id: String },
-    /// Follow a release to its end.
-    Watch { id: String },
-    /// Stop a release, and put back what it changed in the environment it is in.
-    Cancel {
+    /// Show a release as a waterfall; with -o json, the resource.
+    Get {
+        /// The release's id.
         id: String,
-        /// Why, for the record.
-        #[arg(long, default_value = "")]
+    },
+    /// Follow a release until it ends.
+    Watch {
+        /// The release's id.
+        id: String,
+    },
+    /// Cancel a release, and roll back the environment that it is deploying to.
+    Cancel {
+        /// The release's id.
+        id: String,
+        /// The reason, which is recorded.
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         reason: String,
-        /// Wait until it has come to its end.
+        /// Wait until the release has ended.
         #[arg(long)]
         wait: bool,
     },
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct WantedArgs {
-    /// A service of the catalog.
+pub(crate) struct PlanArgs {
+    /// The service, as the catalog names it.
     pub(crate) service: String,
     /// The full commit id.
     #[arg(long, value_name = "SHA")]
     pub(crate) commit: String,
-    /// The branch the commit came by; chooses the environments where none are named.
-    #[arg(long, default_value = "", value_name = "BRANCH")]
+    /// The commit's branch; selects the environments unless --env does.
+    #[arg(long, default_value = "", value_name = "BRANCH", hide_default_value = true)]
     pub(crate) branch: String,
-    /// Only these environments; may be given several times.
+    /// Only this environment; may be repeated.
     #[arg(long = "env", value_name = "NAME")]
     pub(crate) environments: Vec<String>,
 }
@@ -160,59 +177,65 @@ pub(crate) struct WantedArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
-    pub(crate) wanted: WantedArgs,
-    /// Follow it to its end; the exit code says whether it succeeded.
+    pub(crate) plan: PlanArgs,
+    /// Follow the release until it ends; the exit code is 0 if it succeeded.
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Idempotency key: the same key starts the same release once [default: a new one].
+    /// Idempotency key: repeated requests with one key start one release [default: a new key].
     #[arg(long, value_name = "KEY")]
     pub(crate) request_id: Option<String>,
-    /// Refuse to start when the plan is not this one (see `slipway release plan`).
-    #[arg(long, default_value = "", value_name = "HASH")]
+    /// Start only if the plan has this hash; `slipway release plan` shows it.
+    #[arg(long, default_value = "", value_name = "HASH", hide_default_value = true)]
     pub(crate) plan_hash: String,
-    /// A label as NAME=VALUE; may be given several times.
+    /// A label; may be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApprovalCommand {
-    /// Approvals, newest first: those that wait, or all.
+    /// List pending approvals, newest first.
     List {
-        /// Also those that are decided.
+        /// Include approvals that are decided.
         #[arg(long)]
         all: bool,
-        /// Only of this service.
-        #[arg(long)]
+        /// Only approvals for this service.
+        #[arg(long, value_name = "NAME")]
         service: Option<String>,
-        #[arg(long, default_value_t = 20)]
+        /// Maximum number of approvals.
+        #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         limit: i32,
     },
-    /// One approval: what it is for, who decided, who may.
-    Get { id: String },
-    /// Say yes.
+    /// Show an approval: its subject, its decisions, and who may decide.
+    Get {
+        /// The approval's id.
+        id: String,
+    },
+    /// Approve.
     Approve(DecideArgs),
-    /// Say no.
+    /// Reject.
     Reject(DecideArgs),
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DecideArgs {
+    /// The approval's id.
     pub(crate) id: String,
-    /// For the record.
-    #[arg(long, default_value = "")]
+    /// A comment, which is recorded.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub(crate) comment: String,
-    /// What you have seen: the `binding` of the approval [default: as it is now, shown before deciding].
+    /// The approval's `binding` as you reviewed it [default: the present one, which is shown first].
     #[arg(long, value_name = "HASH")]
     pub(crate) binding: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BuildCommand {
-    /// The log of a build; ends with the build when followed.
+    /// Print the log of a build.
     Log {
+        /// The build's id.
         id: String,
-        /// Go on until the build is final.
+        /// Follow the log until the build ends.
         #[arg(short, long)]
         follow: bool,
     },
@@ -220,12 +243,12 @@ pub(crate) enum BuildCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventsCommand {
-    /// Facts of all services as they happen.
+    /// Print events as they happen.
     Tail {
-        /// Only of this release.
-        #[arg(long, default_value = "", value_name = "ID")]
+        /// Only events of this release.
+        #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
         release: String,
-        /// From the beginning instead of from now.
+        /// Begin with the oldest event instead of now.
         #[arg(long)]
         all: bool,
     },
@@ -233,43 +256,55 @@ pub(crate) enum EventsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ParkedCommand {
-    /// What is parked in all services, newest first.
+    /// List what is parked in all services, newest first.
     List {
-        /// Only of this kind: build, change, branch, approval, release or deployment.
-        #[arg(long)]
+        /// Only this kind: build, change, branch, approval, release or deployment.
+        #[arg(long, value_name = "KIND")]
         kind: Option<String>,
-        /// At most this many.
-        #[arg(long, default_value_t = 50)]
+        /// Maximum number of entries.
+        #[arg(long, default_value_t = 50, value_name = "NUMBER")]
         limit: u32,
     },
-    /// One of them, with its whole state.
-    Get { kind: String, id: String },
-    /// Try it again at once; needs the action `operate`.
-    Resume { kind: String, id: String },
+    /// Show one entry with its whole state.
+    Get {
+        /// Its kind, such as release.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
+    /// Retry at once; requires the action `operate`.
+    Resume {
+        /// Its kind, such as release.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
 }
 
+#[cfg(feature = "dev")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Read a catalog, and a service's configuration, and say what is wrong with them.
+    /// Validate catalogs and the configuration files of services.
     Validate {
-        /// Catalog files.
+        /// A catalog; may be repeated.
         #[arg(long, value_name = "FILE")]
         catalog: Vec<PathBuf>,
-        /// A service and its configuration file, such as build-svc=build.yaml.
+        /// A service and its configuration file, such as build-svc=build.yaml; may be repeated.
         #[arg(long = "config", value_name = "SERVICE=FILE", value_parser = service_file)]
         configs: Vec<(String, PathBuf)>,
     },
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
+#[cfg(feature = "dev")]
 fn service_file(text: &str) -> Result<(String, PathBuf), String> {
     let (service, file) = text
         .split_once('=')
-        .ok_or("write it SERVICE=FILE, such as build-svc=build.yaml")?;
+        .ok_or("expected SERVICE=FILE, such as build-svc=build.yaml")?;
     Ok((service.to_owned(), file.into()))
 }
 
@@ -280,5 +315,20 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_has_a_help_text() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            }
+            for subcommand in command.get_subcommands() {
+                check(subcommand, &path);
+            }
+        }
+        check(&super::Cli::command(), "");
     }
 }

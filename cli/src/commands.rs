@@ -2,9 +2,12 @@
 
 pub(crate) mod approval;
 pub(crate) mod build;
+#[cfg(feature = "dev")]
 pub(crate) mod config;
+#[cfg(feature = "dev")]
 pub(crate) mod demo;
 pub(crate) mod deployment;
+#[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod gitops;
@@ -41,7 +44,7 @@ fn word(value: &str, prefix: &str) -> String {
 
 /// A resource that an answer must hold.
 fn present<T>(resource: Option<T>) -> Result<T, crate::failure::Failure> {
-    resource.ok_or_else(|| crate::failure::Failure::new("the service answered without the resource"))
+    resource.ok_or_else(|| crate::failure::Failure::new("the service's answer has no resource"))
 }
 
 /// A spinner with the time so far, where a person looks on.

@@ -71,10 +71,9 @@ impl Context {
     pub(crate) fn load(globals: &Globals) -> Result<Self, Failure> {
         let path = globals.context.clone().unwrap_or_else(|| DEFAULT.into());
         if !path.exists() {
-            let message = format!("there is no context file {}", path.display());
-            return Err(
-                Failure::new(message).next("start `slipway dev` in this folder, or name one with --context")
-            );
+            let message = format!("the context file {} does not exist", path.display());
+            return Err(Failure::new(message)
+                .next("start `slipway dev` in this folder, or name a context file with --context"));
         }
         let mut context: Self = slipway_server::config::read(&path).map_err(Failure::new)?;
         context.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
@@ -86,13 +85,16 @@ impl Context {
 
     fn channel(&self, key: &str, url: &str) -> Result<Channel, Failure> {
         if url.is_empty() {
-            let message = format!("the context file does not say where {key}-svc is");
-            return Err(Failure::new(message).next(format!("add a line `{key}: https://HOST:PORT` to it")));
+            let message = format!("the context file has no URL of {key}-svc");
+            return Err(Failure::new(message).next(format!("add `{key}: https://HOST:PORT` to it")));
         }
         let token_file = self.token_files.get(&self.user).ok_or_else(|| {
             let known: Vec<&str> = self.token_files.keys().map(String::as_str).collect();
-            Failure::new(format!("no token for {:?} in the context file", self.user))
-                .next(format!("use --as with one of: {}", known.join(", ")))
+            Failure::new(format!(
+                "the context file has no token file for user {}",
+                self.user
+            ))
+            .next(format!("use --as with one of: {}", known.join(", ")))
         })?;
         let config = ClientConfig {
             token: None,

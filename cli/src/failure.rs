@@ -19,7 +19,7 @@ impl Failure {
         }
     }
 
-    /// What the person may do about it.
+    /// What the user may do about it.
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self
@@ -37,13 +37,13 @@ impl From<Status> for Failure {
         let failure = Self::new(format!("{} [{code}]", status.message()));
         match status.code() {
             Code::Unavailable => {
-                failure.next("is the service running? `slipway dev` starts one of everything")
+                failure.next("is the service running? check its URL in the context file, or start all services with `slipway dev`")
             }
             Code::Unauthenticated => {
-                failure.next("check the token file in the context file, or choose a person with --as")
+                failure.next("check the token file in the context file, or choose another user with --as")
             }
             Code::PermissionDenied => {
-                failure.next("ask someone who holds the role, or choose another person with --as")
+                failure.next("ask for the role, or choose another user with --as")
             }
             _ => failure,
         }

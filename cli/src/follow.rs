@@ -42,7 +42,7 @@ where
             Ok(mut stream) => {
                 while let Some(Ok(next)) = stream.next().await {
                     broken = 0;
-                    one = next.ok_or_else(|| Failure::new("the service answered without the resource"))?;
+                    one = next.ok_or_else(|| Failure::new("the service's answer has no resource"))?;
                     tell(&one);
                 }
             }
@@ -54,8 +54,14 @@ where
             broken += 1;
             if broken >= RESUMES {
                 let (noun, command) = T::NOUN;
-                let failure = Failure::new(format!("lost sight of {noun} {}", one.id()));
-                let next = format!("it goes on by itself; look again with: {command} {}", one.id());
+                let failure = Failure::new(format!(
+                    "the watch of {noun} {} ended and could not be resumed",
+                    one.id()
+                ));
+                let next = format!(
+                    "the {noun} continues; follow it again with: {command} {}",
+                    one.id()
+                );
                 return Err(failure.next(next));
             }
             tokio::time::sleep(RESUME).await;

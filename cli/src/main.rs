@@ -3,10 +3,12 @@
 mod args;
 mod commands;
 mod context;
+mod evidence;
 mod failure;
 mod follow;
 mod json;
 mod out;
+mod readable;
 mod retry;
 mod waterfall;
 
@@ -21,6 +23,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    #[cfg(feature = "dev")]
     // The cluster of `slipway dev` starts this program again as the guard of each pod.
     local_cluster::shim::run_if_requested();
     let cli = Cli::parse();
@@ -51,7 +54,9 @@ enum Outcome {
 async fn run(cli: Cli) -> Result<Outcome, Failure> {
     let globals = cli.globals;
     match cli.command {
+        #[cfg(feature = "dev")]
         Command::Dev(args) => Box::pin(commands::dev::run(args)).await,
+        #[cfg(feature = "dev")]
         Command::Demo(args) => Box::pin(commands::demo::run(args)).await,
         Command::Release(command) => {
             commands::release::run(&Context::load(&globals)?, globals.output, command).await
@@ -72,6 +77,7 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Parked(command) => {
             commands::parked::run(&Context::load(&globals)?, globals.output, command).await
         }
+        #[cfg(feature = "dev")]
         Command::Config(command) => commands::config::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut std::io::stdout());

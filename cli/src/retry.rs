@@ -2,7 +2,7 @@
 
 use slipway_proto::common::v1::Retry;
 
-use crate::waterfall::{micros, seconds};
+use crate::readable::{micros, seconds};
 
 /// How much of an error is shown.
 const ERROR: usize = 100;

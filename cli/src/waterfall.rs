@@ -7,7 +7,11 @@ use slipway_proto::{
     release::v1::{Release, Step, release, step},
 };
 
-use crate::{commands::deployment::draw::evidence, retry};
+use crate::{
+    evidence::evidence,
+    readable::{micros, seconds, short},
+    retry,
+};
 
 /// Columns of the bars.
 const WIDTH: usize = 36;
@@ -88,7 +92,11 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
         matches!(step.kind(), step::Kind::Deploy | step::Kind::Redeploy) && !step.r#ref.is_empty()
     });
     if let Some(step) = deployed.filter(|_| release.status() != release::Status::Succeeded) {
-        let _ = writeln!(out, "{} closer  slipway deployment get {}", step.name, step.r#ref);
+        let _ = writeln!(
+            out,
+            "{} details  slipway deployment get {}",
+            step.name, step.r#ref
+        );
     }
     out
 }
@@ -161,45 +169,11 @@ fn waiting_kind(kind: waiting_on::Kind) -> String {
     kind.as_str_name().trim_start_matches("KIND_").to_lowercase()
 }
 
-/// Microseconds since 1970.
-pub(crate) fn micros(time: Option<&prost_types::Timestamp>) -> Option<i64> {
-    time.map(|time| time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
-}
-
-/// A duration in microseconds as people read it: `350ms`, `4.2s`, `3m05s`, `2h10m`.
-pub(crate) fn seconds(micros: i64) -> String {
-    let millis = micros.max(0) / 1000;
-    match millis {
-        0..1_000 => format!("{millis}ms"),
-        1_000..60_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
-        60_000..3_600_000 => format!("{}m{:02}s", millis / 60_000, millis % 60_000 / 1000),
-        _ => format!("{}h{:02}m", millis / 3_600_000, millis % 3_600_000 / 60_000),
-    }
-}
-
-/// The first seven digits of a commit id.
-pub(crate) fn short(commit: &str) -> &str {
-    commit.get(..7).unwrap_or(commit)
-}
-
 #[cfg(test)]
 mod tests {
     use slipway_proto::common::v1::{Reason, Retry};
 
     use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        for (micros, text) in [
-            (0, "0ms"),
-            (999_999, "999ms"),
-            (4_250_000, "4.2s"),
-            (185_000_000, "3m05s"),
-            (7_800_000_000, "2h10m"),
-        ] {
-            assert_eq!(seconds(micros), text);
-        }
-    }
 
     #[test]
     fn a_step_that_is_tried_again_says_so() {

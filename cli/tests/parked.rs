@@ -216,7 +216,7 @@ async fn parked_things_of_all_services_are_listed_shown_and_resumed() {
     assert_eq!(shown.status.code(), Some(0), "{}", text(&shown.stderr));
     for word in [
         "build bld-1\n",
-        "after 1 tries",
+        "after 1 attempt\n",
         "error    NO_OUTCOME: effect image#1",
         "slipway parked resume build bld-1",
         "\"ordered\": true",

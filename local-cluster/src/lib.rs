@@ -42,6 +42,7 @@ use crate::store::Store;
 
 mod api;
 mod argo_cd;
+mod cause;
 mod controllers;
 mod credentials;
 mod custom;
@@ -58,6 +59,7 @@ mod quota;
 mod recorder;
 mod registry;
 mod resources;
+mod schema;
 mod selector;
 mod shape;
 pub mod shim;
@@ -331,7 +333,7 @@ async fn listen(address: SocketAddr, dir: &Path) -> Result<TcpListener, Error> {
 
 fn create_default_namespace(store: &Store) {
     let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
-    let created = api::write::prepare_new(&NAMESPACES, &mut namespace, Timestamp::now())
+    let created = api::prepare::prepare_new(&NAMESPACES, &mut namespace, Timestamp::now())
         .and_then(|()| store.create(&NAMESPACES, namespace));
     if let Err(error) = created
         && error.reason != "AlreadyExists"

@@ -3,6 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+/// Where the kind is kept, namespace, name.
+pub(crate) type Key = (&'static str, String, String);
+
 /// The value at a path of field names; `Null` where there is none.
 pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
     path.iter()

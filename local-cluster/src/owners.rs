@@ -4,8 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use crate::object::{self, list, text};
-use crate::store::Key;
+use crate::object::{self, Key, list, text};
 
 /// Keys of objects by their uid and by the uids of their owners.
 #[derive(Debug, Default)]

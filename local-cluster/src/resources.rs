@@ -1,7 +1,7 @@
 //! The kinds that this cluster serves. A kind more is one entry here, its defaults and validation
 //! (`defaults.rs`, `validate.rs`), its columns (`api/table.rs`) and its controller.
 
-use crate::custom::Custom;
+use crate::schema::structural::Node;
 
 /// One kind of the API, with what discovery says of it.
 #[derive(Debug)]
@@ -23,6 +23,28 @@ pub(crate) struct Resource {
     pub(crate) extra: &'static [(&'static str, &'static str, &'static [&'static str])],
     /// What a CustomResourceDefinition says beyond the above; nothing for the kinds below.
     pub(crate) custom: Option<&'static Custom>,
+}
+
+/// What a CustomResourceDefinition says of one version beyond what every [`Resource`] has.
+#[derive(Debug)]
+pub(crate) struct Custom {
+    /// `plural.group`: the definition's name, and where the objects are kept.
+    pub(crate) name: &'static str,
+    pub(crate) list_kind: &'static str,
+    /// Whether clients may use this version.
+    pub(crate) served: bool,
+    /// The `apiVersion` in which objects are kept.
+    pub(crate) stored_as: String,
+    pub(crate) schema: Node,
+    pub(crate) scale: Option<Scale>,
+}
+
+/// Where the scale subresource finds its numbers: field names, without the leading dot.
+#[derive(Debug)]
+pub(crate) struct Scale {
+    pub(crate) spec: Vec<String>,
+    pub(crate) status: Vec<String>,
+    pub(crate) selector: Vec<String>,
 }
 
 /// Resources are the same when their paths are: a definition that changed still means the same objects.
@@ -239,6 +261,9 @@ pub(crate) static STATEFUL_SETS: Resource = Resource {
     extra: &[],
     custom: None,
 };
+/// The annotation of a DaemonSet that counts the changes of its template.
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 pub(crate) static DAEMON_SETS: Resource = Resource {
     group: "apps",
     version: "v1",

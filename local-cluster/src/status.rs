@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cause::Cause;
 use crate::resources::Resource;
 
 /// A refusal, ready to be sent as a `v1 Status`. The messages and reasons are those of the real API server
@@ -17,16 +18,6 @@ pub(crate) struct ApiError {
 }
 
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
-
-/// One thing that is wrong with a field of an object, as in `status.details.causes`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cause {
-    /// Such as `FieldValueInvalid` (`metav1.CauseType`).
-    pub(crate) reason: &'static str,
-    pub(crate) message: String,
-    /// JSON path without the leading dot.
-    pub(crate) field: String,
-}
 
 impl ApiError {
     pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::custom;
 use crate::journal::{Journal, JournalError, Record};
-use crate::object;
+use crate::object::{self, Key};
 use crate::owners::Owners;
 use crate::quota;
 use crate::registry::Registry;
@@ -44,9 +44,6 @@ pub(crate) struct Change {
     /// The object before, so that a selector can tell who left its set.
     pub(crate) previous: Option<Arc<Value>>,
 }
-
-/// Where the kind is kept, namespace, name.
-pub(crate) type Key = (&'static str, String, String);
 
 #[derive(Debug)]
 struct Inner {
@@ -611,5 +608,4 @@ fn version(record: &Record) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use crate::cause::Cause;
 use crate::custom;
 use crate::object::{self, at, list, text};
 use crate::resources::Resource;
 use crate::selector::LabelSelector;
-use crate::status::{ApiError, ApiResult, Cause};
+use crate::status::{ApiError, ApiResult};
 
 mod content;
 mod workloads;

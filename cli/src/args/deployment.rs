@@ -5,94 +5,106 @@ use slipway_proto::deploy::v1::deployment::Status;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeploymentCommand {
-    /// Deploy one commit of the GitOps repository without a release: one environment, its checks and its bake.
+    /// Deploy to one environment without a release, with its checks and its bake.
     Start(Box<DeployArgs>),
-    /// Deployments, newest first.
+    /// List deployments, newest first.
     List {
-        /// Only of this service.
-        #[arg(long)]
+        /// Only deployments of this service.
+        #[arg(long, value_name = "NAME")]
         service: Option<String>,
-        /// Only of this environment.
+        /// Only deployments to this environment.
         #[arg(long = "env", value_name = "NAME")]
         environment: Option<String>,
-        /// Only of this status, such as rollback_failed.
-        #[arg(long, value_parser = status)]
+        /// Only deployments with this status, such as rollback_failed.
+        #[arg(long, value_name = "STATUS", value_parser = status)]
         status: Option<Status>,
-        #[arg(long, default_value_t = 20)]
+        /// Maximum number of deployments.
+        #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         limit: i32,
     },
-    /// One deployment: what was judged and how, and on failure the evidence.
-    Get { id: String },
-    /// Follow a deployment to its end.
-    Watch { id: String },
-    /// Stop a deployment. What the cluster took stays; a Job that runs is deleted, a sync of ours is terminated.
-    Cancel {
+    /// Show a deployment: its rollout, its checks and, if it failed, the evidence.
+    Get {
+        /// The deployment's id.
         id: String,
-        /// Why, for the record.
-        #[arg(long, default_value = "")]
+    },
+    /// Follow a deployment until it ends.
+    Watch {
+        /// The deployment's id.
+        id: String,
+    },
+    /// Cancel a deployment. What is applied stays; a running Job is deleted, a sync started by it is terminated.
+    Cancel {
+        /// The deployment's id.
+        id: String,
+        /// The reason, which is recorded.
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         reason: String,
     },
-    /// Put back what ran before a deployment, and verify that: by a revert in git, or `rollout undo` where there is no git.
+    /// Restore what ran before a deployment, and verify it: by a revert in git, or `rollout undo` without git.
     Rollback(RollbackArgs),
-    /// Let a canary that pauses go on (Argo Rollouts, Flagger).
+    /// Promote a paused canary (Argo Rollouts, Flagger).
     Promote {
+        /// The deployment's id.
         id: String,
-        /// Skip all further steps and pauses.
+        /// Skip all remaining steps and pauses.
         #[arg(long)]
         full: bool,
     },
-    /// Abort a canary: the stable version serves everything again, and the deployment fails.
+    /// Abort a canary: the stable version takes all traffic again, and the deployment fails.
     Abort {
+        /// The deployment's id.
         id: String,
-        /// Why, for the record.
-        #[arg(long, default_value = "")]
+        /// The reason, which is recorded.
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         reason: String,
     },
-    /// What the cluster runs now, judged as a deployment would be.
+    /// Show what the cluster runs now, judged by the same rules as a deployment.
     Live {
-        /// A service of the catalog.
+        /// The service, as the catalog names it.
         service: String,
-        /// Its environment.
+        /// The environment.
         environment: String,
     },
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeployArgs {
-    /// A service of the catalog.
+    /// The service, as the catalog names it.
     pub(crate) service: String,
-    /// Its environment.
+    /// The environment.
     pub(crate) environment: String,
-    /// The image that must run: REPOSITORY@sha256:…
+    /// The image to deploy: REPOSITORY@sha256:…
     #[arg(long, value_name = "REPOSITORY@DIGEST", value_parser = image)]
     pub(crate) image: (String, String),
-    /// The full commit of the GitOps repository; none where the catalog has no repository for the environment.
-    #[arg(long, default_value = "", value_name = "SHA")]
+    /// The full commit id in the GitOps repository; left out for an environment without one.
+    #[arg(long, default_value = "", value_name = "SHA", hide_default_value = true)]
     pub(crate) commit: String,
-    /// Follow it to its end; the exit code says whether it succeeded.
+    /// Follow the deployment until it ends; the exit code is 0 if it succeeded.
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Idempotency key: the same key starts the same deployment once [default: a new one].
+    /// Idempotency key: repeated requests with one key start one deployment [default: a new key].
     #[arg(long, value_name = "KEY")]
     pub(crate) request_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RollbackArgs {
-    /// The deployment to put back; or name service and environment, for the newest one there.
+    /// The deployment to roll back; --service and --env instead select the newest one there.
     #[arg(required_unless_present = "service")]
     pub(crate) id: Option<String>,
-    #[arg(long, requires = "environment", conflicts_with = "id")]
+    /// The service whose newest deployment is rolled back.
+    #[arg(long, value_name = "NAME", requires = "environment", conflicts_with = "id")]
     pub(crate) service: Option<String>,
+    /// The environment of that service.
     #[arg(long = "env", value_name = "NAME", requires = "service")]
     pub(crate) environment: Option<String>,
-    /// Why, for the record.
-    #[arg(long, default_value = "")]
+    /// The reason, which is recorded.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub(crate) reason: String,
-    /// Follow it to its end; the exit code says whether it succeeded.
+    /// Follow the rollback until it ends; the exit code is 0 if it succeeded.
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Idempotency key: the same key rolls back once [default: a new one].
+    /// Idempotency key: repeated requests with one key roll back once [default: a new key].
     #[arg(long, value_name = "KEY")]
     pub(crate) request_id: Option<String>,
 }
@@ -100,7 +112,7 @@ pub(crate) struct RollbackArgs {
 fn image(text: &str) -> Result<(String, String), String> {
     text.split_once('@')
         .map(|(repository, digest)| (repository.to_owned(), digest.to_owned()))
-        .ok_or_else(|| "write it REPOSITORY@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
+        .ok_or_else(|| "expected REPOSITORY@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
 }
 
 fn status(text: &str) -> Result<Status, String> {
@@ -108,7 +120,7 @@ fn status(text: &str) -> Result<Status, String> {
     Status::from_str_name(&name)
         .filter(|status| *status != Status::Unspecified)
         .ok_or_else(|| {
-            "write one of applying, verifying, succeeded, failed, errored, cancelled, rollback_failed"
+            "expected one of applying, verifying, succeeded, failed, errored, cancelled, rollback_failed"
                 .to_owned()
         })
 }

@@ -57,7 +57,7 @@ async fn list(
         return Ok(Outcome::Happened);
     }
     if answer.approvals.is_empty() {
-        eprintln!("nothing waits for approval");
+        eprintln!("no approval is pending");
     }
     out::line(draw::table_of(&answer.approvals, Timestamp::now().as_micros()));
     Ok(Outcome::Happened)

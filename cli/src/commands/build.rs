@@ -36,7 +36,7 @@ pub(crate) async fn run(
                 stdout.write_all(&next.chunk)?;
                 stdout.flush()?;
                 if next.truncated {
-                    eprintln!("the log reached its size limit and was cut here");
+                    eprintln!("the log was cut here: it reached its size limit");
                 }
             }
             Ok(Outcome::Happened)

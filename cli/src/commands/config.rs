@@ -32,12 +32,12 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
-            "build" => check::<build_svc::config::Settings>(path).map(drop),
-            "gitops" => check::<gitops_svc::config::Settings>(path).map(drop),
-            "approval" => check::<approval_svc::config::Settings>(path).map(drop),
+            "build" => check(path).map(|_: build_svc::Config| ()),
+            "gitops" => check(path).map(|_: gitops_svc::Config| ()),
+            "approval" => check(path).map(|_: approval_svc::Config| ()),
             "deploy" => check_deploy(path, &catalogs),
             _ => Err(format!(
-                "no service {service:?}: there are build-svc, gitops-svc, approval-svc and deploy-svc"
+                "unknown service {service}: use build-svc, gitops-svc, approval-svc or deploy-svc"
             )),
         };
         told(path, result);

@@ -1,4 +1,4 @@
-//! `slipway demo`: the whole path once, as a newcomer would walk it, with every claim checked on the way.
+//! `slipway demo`: the whole path once, as a newcomer would walk it; every claim is checked.
 
 mod scene;
 mod shell;
@@ -19,11 +19,9 @@ use scene::{SERVICE, Scene, Way};
 use serde_json::Value;
 use shell::{Shell, say};
 
-use super::dev::{Home, Options, Repository};
+use super::dev::{Home, Options, READY, Repository};
 use crate::{Outcome, args::DemoArgs, failure::Failure};
 
-/// `slipway dev` prints this when everything serves.
-pub(crate) const READY: &str = "ready";
 /// Longer than this and something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -60,7 +58,7 @@ fn play(folder: &Path, way: Way) -> Result<(), Failure> {
         scene.gitops.display()
     ));
 
-    title("All four services, a Kubernetes and an image store in one process");
+    title("All four services, a Kubernetes cluster and an image store in one process");
     let options = Options {
         port: 0,
         catalog: Some(scene::catalog(&scene.app, way)),
@@ -79,7 +77,7 @@ fn play(folder: &Path, way: Way) -> Result<(), Failure> {
 
     title("Done");
     say(&format!(
-        "took {:.1} s after compilation; everything lies in {}",
+        "took {:.1} s after compilation; all files are in {}",
         began.elapsed().as_secs_f64(),
         folder.display()
     ));
@@ -96,7 +94,7 @@ fn applications(scene: &Scene, data: &Path, folder: &Path, way: Way) -> Result<(
     if way == Way::Apply {
         return Ok(());
     }
-    title("An Application for each environment: dev syncs by itself, the others when told to");
+    title("An Application for each environment: dev syncs automatically, the others on request");
     let file = folder.join("applications.yaml");
     fs::write(&file, scene::applications(&scene.gitops))?;
     let applied = kubectl(data, &["apply", "--filename", &file.display().to_string()])?;
@@ -105,15 +103,12 @@ fn applications(scene: &Scene, data: &Path, folder: &Path, way: Way) -> Result<(
 }
 
 fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
-    title("Release A: built once, dev at once, staging after one yes, prod after two");
+    title("Release A: built once, deployed to dev at once, to staging after one approval, to prod after two");
     let release = Releasing::start(shell, &scene.good)?;
-    // alice asked for the release, so her own yes must not count.
+    // alice requested the release, so she must not approve it.
     let staging = wait_for_approval(shell, "staging")?;
     let refused = shell.show("alice", &["approval", "approve", &staging])?;
-    ensure(
-        !refused.status.success(),
-        "alice may not approve what she asked for",
-    )?;
+    ensure(!refused.status.success(), "alice may not approve her own release")?;
     approve(shell, "bob", &staging)?;
     let prod = wait_for_approval(shell, "prod")?;
     approve(shell, "bob", &prod)?;
@@ -132,9 +127,9 @@ fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
     let digests = one_digest(&scene.gitops, shell)?;
     ensure(digests == 1, "the same digest runs everywhere: it was built once")?;
 
-    title("Release B: its /health fails, so dev refuses it and serves A again");
+    title("Release B: its health check fails, so dev is rolled back to A");
     let (succeeded, bad) = Releasing::start(shell, &scene.bad)?.wait()?;
-    ensure(!succeeded, "the exit code says that it did not succeed")?;
+    ensure(!succeeded, "the exit code is not 0")?;
     ensure(
         text(&bad, "status") == "STATUS_ROLLED_BACK",
         &format!("release B is rolled back: {bad}"),
@@ -147,7 +142,7 @@ fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
     ensure(curl(data, "dev", "version")? == "A", "dev serves A again")?;
     shell.show("alice", &["release", "get", &text(&bad, "id")])?;
 
-    title("What the GitOps repository says");
+    title("The history of the GitOps repository");
     let log = shell.git(&scene.gitops, &["log", "--format=%h %an  %s", "main"])?;
     log.lines().for_each(|line| say(&format!("  {line}")));
     ensure(
@@ -208,8 +203,7 @@ impl Dev {
             }
             say(&format!("  {line}"));
         }
-        Err(Failure::new("slipway dev ended before it was ready")
-            .next(format!("look into {}", log.display())))
+        Err(Failure::new("slipway dev stopped before it was ready").next(format!("see {}", log.display())))
     }
 
     /// Stops it and looks for anything that it left running.
@@ -220,7 +214,7 @@ impl Dev {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         kill(pid, Signal::SIGTERM).map_err(Failure::new)?;
         let status = child.wait()?;
-        ensure(status.success(), "slipway dev ends well when asked to")?;
+        ensure(status.success(), "slipway dev stops cleanly")?;
         let left = processes_of(folder)?;
         ensure(left.is_empty(), &format!("nothing is left running: {left:?}"))
     }
@@ -250,7 +244,8 @@ fn wait_for_approval(shell: &Shell, environment: &str) -> Result<String, Failure
         std::thread::sleep(Duration::from_millis(100));
     }
     Err(Failure::new(format!(
-        "no approval for {environment} was asked for"
+        "no approval for {environment} was requested within {} s",
+        PATIENCE.as_secs()
     )))
 }
 
@@ -279,7 +274,8 @@ fn kubectl(data: &Path, arguments: &[&str]) -> Result<String, Failure> {
         .arg(data.join("kubeconfig"))
         .args(arguments);
     let output = command.output().map_err(|error| {
-        Failure::new(format!("cannot run kubectl: {error}")).next("scripts/install-prerequisites demo")
+        Failure::new(format!("cannot run kubectl: {error}"))
+            .next("install it with: scripts/install-prerequisites demo")
     })?;
     let errors = String::from_utf8_lossy(&output.stderr);
     errors.lines().for_each(|line| say(&format!("  {line}")));
@@ -341,7 +337,7 @@ fn ensure(holds: bool, claim: &str) -> Result<(), Failure> {
         ));
         Ok(())
     } else {
-        Err(Failure::new(format!("not so: {claim}")))
+        Err(Failure::new(format!("check failed: {claim}")))
     }
 }
 

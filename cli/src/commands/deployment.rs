@@ -23,7 +23,7 @@ use crate::{
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, retry, waterfall,
+    json, out, readable, retry,
 };
 
 const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
@@ -75,7 +75,10 @@ pub(crate) async fn run(
             show(output, &deployment)?;
             let cancelled = deployment.status() == Status::Cancelled;
             if !cancelled {
-                eprintln!("not cancelled: it is over, {}", draw::status(deployment.status()));
+                eprintln!(
+                    "not cancelled: the deployment has ended with {}",
+                    draw::status(deployment.status())
+                );
             }
             return Ok(happened(cancelled));
         }
@@ -177,7 +180,7 @@ async fn list(
     ]);
     let now = Timestamp::now().as_micros();
     for one in answer.deployments {
-        let age = now - waterfall::micros(one.create_time.as_ref()).unwrap_or(now);
+        let age = now - readable::micros(one.create_time.as_ref()).unwrap_or(now);
         let status = retry::status(draw::status(one.status()), one.retry.as_ref(), now);
         let step = if one.is_final() {
             String::new()
@@ -188,10 +191,10 @@ async fn list(
             one.id,
             one.service,
             one.environment,
-            waterfall::short(&one.commit).to_owned(),
+            readable::short(&one.commit).to_owned(),
             status,
             step,
-            waterfall::seconds(age),
+            readable::seconds(age),
             convert::effective(one.requested_by.as_ref()).to_owned(),
         ]);
     }
@@ -242,10 +245,10 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
     Ok(deployment)
 }
 
-/// A deployment of which something was asked; followed until that is done or declined.
-struct Asked(Deployment);
+/// A deployment of which something was asked: followed until that is done or declined.
+struct WithAsk(Deployment);
 
-impl Followed for Asked {
+impl Followed for WithAsk {
     const NOUN: (&'static str, &'static str) = Deployment::NOUN;
 
     fn id(&self) -> &str {
@@ -273,25 +276,25 @@ async fn answered(
             etag: String::new(),
         };
         let answer = context.deployments()?.watch_deployment(request).await?;
-        Ok(follow::stream(answer, |next| next.deployment.map(Asked)))
+        Ok(follow::stream(answer, |next| next.deployment.map(WithAsk)))
     };
-    let followed = follow::follow(Asked(deployment), watch, |one: &Asked| {
+    let followed = follow::follow(WithAsk(deployment), watch, |one: &WithAsk| {
         bar.set_message(format!("{}: {}", draw::ask(one.0.asked()), now_at(&one.0)));
     });
     let followed = tokio::time::timeout(ANSWER, followed).await;
     bar.finish_and_clear();
     let Ok(followed) = followed else {
         eprintln!(
-            "{verb} is not carried out after {} s; it will be when the cluster can be asked: slipway deployment get {id}",
+            "{verb} is still pending after {} s, and is carried out when the cluster can be reached; see: slipway deployment get {id}",
             ANSWER.as_secs()
         );
         return Ok(Outcome::DidNot);
     };
-    let Asked(deployment) = followed?;
+    let WithAsk(deployment) = followed?;
     show(output, &deployment)?;
     if before != Ask::Unspecified && before != asked {
         let before = draw::ask(before);
-        eprintln!("{verb} is not carried out: somebody asked for {before} before, which is not overruled");
+        eprintln!("{verb} is not carried out: {before} was requested before it and stays in force");
         return Ok(Outcome::DidNot);
     }
     if !deployment.declined.is_empty() {

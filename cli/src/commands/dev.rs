@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Outcome, args::DevArgs, failure::Failure};
 
+/// Printed when everything serves.
+pub(crate) const READY: &str = "ready";
+
 /// A service's name, and how it ended.
 type Ended = (&'static str, Result<(), RunError>);
 
@@ -79,8 +82,11 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
 fn lock(home: &Home) -> Result<File, Failure> {
     let file = File::create(home.path("lock"))?;
     file.try_lock().map_err(|_| {
-        Failure::new(format!("another slipway dev runs in {}", home.folder().display()))
-            .next("stop it, or choose another folder with --data")
+        Failure::new(format!(
+            "another slipway dev is running in {}",
+            home.folder().display()
+        ))
+        .next("stop it, or choose another directory with --data")
     })?;
     Ok(file)
 }
@@ -115,9 +121,9 @@ async fn bind(server: &ServerConfig, config: &Path) -> Result<Listeners, Failure
 
 fn why(ended: Option<Ended>) -> Failure {
     match ended {
-        Some((name, Err(error))) => Failure::new(format!("{name}-svc ended: {error}")),
-        Some((name, Ok(()))) => Failure::new(format!("{name}-svc ended")),
-        None => Failure::new("no service runs"),
+        Some((name, Err(error))) => Failure::new(format!("{name}-svc failed: {error}")),
+        Some((name, Ok(()))) => Failure::new(format!("{name}-svc stopped unexpectedly")),
+        None => Failure::new("no service is running"),
     }
 }
 
@@ -136,7 +142,7 @@ async fn stop_signal() {
 
 fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
     let context = home.context()?;
-    println!("Slipway runs in {}", home.folder().display());
+    println!("Slipway is running in {}", home.folder().display());
     for (name, url) in [
         ("build-svc", &context.build),
         ("gitops-svc", &context.gitops),
@@ -155,30 +161,30 @@ fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
     }
     println!("  {:13} {}", "catalog", home.path("catalog.yaml").display());
     println!(
-        "  {:13} {}  (yours to edit; read at the next start)",
+        "  {:13} {}  (edit it freely; it is read at the next start)",
         "configuration",
         home.path("config").display()
     );
     if home.path("platform.git").exists() {
         println!(
-            "  {:13} {}  (the repository `platform`: clone it, push your overlays)",
+            "  {:13} {}  (the repository `platform`: clone it and push your overlays)",
             "gitops",
             home.path("platform.git").display()
         );
     }
     let people: Vec<&str> = context.token_files.keys().map(String::as_str).collect();
     println!(
-        "  {:13} {} in {}",
-        "tokens of",
-        people.join(", "),
-        home.path("tokens").display()
+        "  {:13} {}  (of {})",
+        "tokens",
+        home.path("tokens").display(),
+        people.join(", ")
     );
     println!();
-    println!("Type next, in another terminal:");
+    println!("Continue in another terminal:");
     println!("  export SLIPWAY_CONTEXT={}", home.path("context.yaml").display());
     println!("  slipway release plan SERVICE --commit $(git rev-parse HEAD)");
     println!("  slipway release start SERVICE --commit $(git rev-parse HEAD) --wait");
     println!("  slipway --as bob approval list");
-    println!("{}", super::demo::READY);
+    println!("{READY}");
     Ok(())
 }

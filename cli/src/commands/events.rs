@@ -47,7 +47,7 @@ pub(crate) async fn run(
             }
         }
     }
-    Err(Failure::new("the services ended the stream").next("run it again; it begins from now"))
+    Err(Failure::new("the event stream ended").next("run it again; it begins with new events"))
 }
 
 async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Events>, Failure> {

@@ -1,13 +1,11 @@
 //! `slipway gitops …`
 
-mod asked;
 mod change;
 mod edit;
+mod edits;
 mod environments;
 mod recognise;
 mod working_copy;
-
-pub(crate) use asked::Asked;
 
 use crate::{
     Outcome,

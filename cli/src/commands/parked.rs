@@ -1,4 +1,4 @@
-//! `slipway parked …`: what services gave up on, across all four.
+//! `slipway parked …`: what is parked in all four services.
 
 use slipway_model::Timestamp;
 use slipway_proto::operations::v1::{
@@ -12,7 +12,7 @@ use crate::{
     args::{Output, ParkedCommand},
     context::{Context, Operations},
     failure::Failure,
-    json, out, waterfall,
+    json, out, readable,
 };
 
 const PARKED: &str = "slipway.operations.v1.Parked";
@@ -69,7 +69,7 @@ async fn list(context: &Context, output: Output, kind: String, limit: u32) -> Re
             }
         }
     }
-    all.sort_by_key(|one: &Parked| std::cmp::Reverse(waterfall::micros(one.park_time.as_ref())));
+    all.sort_by_key(|one: &Parked| std::cmp::Reverse(readable::micros(one.park_time.as_ref())));
     all.truncate(limit as usize);
     if output == Output::Json {
         let answer = ListParkedResponse {
@@ -82,17 +82,25 @@ async fn list(context: &Context, output: Output, kind: String, limit: u32) -> Re
     if all.is_empty() && outcome == Outcome::Happened {
         eprintln!("nothing is parked");
     }
-    let mut rows = table(&["KIND", "ID", "SERVICE", "ENVIRONMENT", "SINCE", "TRIES", "ERROR"]);
+    let mut rows = table(&[
+        "KIND",
+        "ID",
+        "SERVICE",
+        "ENVIRONMENT",
+        "SINCE",
+        "ATTEMPTS",
+        "ERROR",
+    ]);
     let now = Timestamp::now().as_micros();
     for one in all {
-        let since = now - waterfall::micros(one.park_time.as_ref()).unwrap_or(now);
+        let since = now - readable::micros(one.park_time.as_ref()).unwrap_or(now);
         let error = error(&one);
         rows.add_row([
             one.kind,
             one.id,
             one.service,
             one.environment,
-            waterfall::seconds(since),
+            readable::seconds(since),
             one.attempts.to_string(),
             error
                 .lines()
@@ -139,7 +147,7 @@ async fn at_its_service(
                 let failure = Failure::from(status);
                 eprintln!("{service}-svc {failure}");
                 away = Some(Failure::new(format!(
-                    "no service that answers has it, and {service}-svc does not answer"
+                    "no other service has it, and {service}-svc does not answer"
                 )));
             }
             Err(status) => return Err(status.into()),
@@ -147,7 +155,7 @@ async fn at_its_service(
     }
     Err(away
         .or(absent)
-        .unwrap_or_else(|| Failure::new("the context file names no service")))
+        .unwrap_or_else(|| Failure::new("the context file has no URL of any service")))
 }
 
 fn error(parked: &Parked) -> String {
@@ -159,13 +167,16 @@ fn error(parked: &Parked) -> String {
 }
 
 fn describe(parked: &Parked, now: i64) -> String {
-    let since = now - waterfall::micros(parked.park_time.as_ref()).unwrap_or(now);
+    let since = now - readable::micros(parked.park_time.as_ref()).unwrap_or(now);
     let mut lines = vec![
         format!("{} {}", parked.kind, parked.id),
         format!(
-            "parked   {} ago, after {} tries",
-            waterfall::seconds(since),
-            parked.attempts
+            "parked   {} ago, after {}",
+            readable::seconds(since),
+            match parked.attempts {
+                1 => "1 attempt".to_owned(),
+                attempts => format!("{attempts} attempts"),
+            }
         ),
         format!("error    {}", error(parked)),
     ];
@@ -216,7 +227,7 @@ mod tests {
         assert_eq!(
             describe(&parked, 125_000_000),
             "build bld-1\n\
-             parked   1m05s ago, after 10 tries\n\
+             parked   1m05s ago, after 10 attempts\n\
              error    PANICKED: effect image#1: panicked: the saw is broken\n\
              service  shop\n\
              next     slipway parked resume build bld-1\n\

@@ -11,11 +11,11 @@ use slipway_server::convert;
 use super::{present, progress, request_id, table, word};
 use crate::{
     Outcome,
-    args::{Output, ReleaseCommand, StartArgs, WantedArgs},
+    args::{Output, PlanArgs, ReleaseCommand, StartArgs},
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, retry, waterfall,
+    json, out, readable, retry, waterfall,
 };
 
 const RELEASE: &str = "slipway.release.v1.Release";
@@ -25,7 +25,7 @@ pub(crate) async fn run(
     command: ReleaseCommand,
 ) -> Result<Outcome, Failure> {
     match command {
-        ReleaseCommand::Plan(wanted) => plan(context, output, wanted).await,
+        ReleaseCommand::Plan(args) => plan(context, output, args).await,
         ReleaseCommand::Start(args) => start(context, output, args).await,
         ReleaseCommand::List { service, limit } => list(context, output, service, limit).await,
         ReleaseCommand::Get { id } => {
@@ -57,12 +57,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn plan(context: &Context, output: Output, wanted: WantedArgs) -> Result<Outcome, Failure> {
+async fn plan(context: &Context, output: Output, args: PlanArgs) -> Result<Outcome, Failure> {
     let request = PlanReleaseRequest {
-        service: wanted.service,
-        commit: wanted.commit,
-        branch: wanted.branch,
-        environments: wanted.environments,
+        service: args.service,
+        commit: args.commit,
+        branch: args.branch,
+        environments: args.environments,
     };
     let plan = present(context.releases()?.plan_release(request).await?.into_inner().plan)?;
     match output {
@@ -116,7 +116,7 @@ fn planned(plan: &Plan) -> String {
     format!(
         "{} {} → {}\n{rows}\nplan {}\n",
         plan.service,
-        waterfall::short(&plan.commit),
+        readable::short(&plan.commit),
         images.join(", "),
         plan.hash
     )
@@ -125,10 +125,10 @@ fn planned(plan: &Plan) -> String {
 async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Outcome, Failure> {
     let request = StartReleaseRequest {
         request_id: args.request_id.unwrap_or_else(request_id),
-        service: args.wanted.service,
-        commit: args.wanted.commit,
-        branch: args.wanted.branch,
-        environments: args.wanted.environments,
+        service: args.plan.service,
+        commit: args.plan.commit,
+        branch: args.plan.branch,
+        environments: args.plan.environments,
         plan_hash: args.plan_hash,
         on_behalf_of: String::new(),
         labels: args.labels.into_iter().collect(),
@@ -184,14 +184,14 @@ async fn list(
             .last()
             .map(|step| retry::status(&step.name, step.retry.as_ref(), now))
             .unwrap_or_default();
-        let age = now - waterfall::micros(release.create_time.as_ref()).unwrap_or(now);
+        let age = now - readable::micros(release.create_time.as_ref()).unwrap_or(now);
         rows.add_row([
             release.id.clone(),
             plan.service,
-            waterfall::short(&plan.commit).to_owned(),
+            readable::short(&plan.commit).to_owned(),
             waterfall::status(release.status()).to_owned(),
             step,
-            waterfall::seconds(age),
+            readable::seconds(age),
             convert::effective(release.requested_by.as_ref()).to_owned(),
         ]);
     }

@@ -5,7 +5,7 @@ use crate::{
     bases::{self, Used},
     difference::Exact,
     entry::{Entry, FIELDS},
-    kustomize::{Edit, Wanted, entry, find, images, is_ours_alone, name_of, root},
+    kustomization::{Edit, EntryChange, entry, find, images, is_ours_alone, name_of, root},
     layout::{Field, Splice, Text, prove, refuse, written},
     yaml::{self, Kind, Node, Stream},
 };
@@ -16,7 +16,7 @@ const KEY: &str = "images";
 ///
 /// # Errors
 /// Another entry sets the image already, or nothing can be added without touching something else.
-pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &Wanted, used: &Used) -> Result<Edit, Refusal> {
+pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used) -> Result<Edit, Refusal> {
     let Some(at) = root(&text.stream)? else {
         return Err(refuse(1, "the kustomization is empty"));
     };
@@ -88,7 +88,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &Wanted, used: &Used) -> 
         return Err(refuse(at.line, "the entry could not be added"));
     };
     let stands = entry(&edited, added, name)?;
-    let meant = Wanted::get(wanted);
+    let meant = wanted.values();
     let as_meant = name_of(added) == Some(name)
         && (0..FIELDS.len())
             .all(|field| stands.get(field).map(|scalar| scalar.value.as_str()) == meant[field]);
@@ -180,17 +180,6 @@ pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Resu
     take_out(&mut expected, index, items.len() == 1 && !flow);
     prove(&expected, &edited, node.line)?;
     Ok(done(edited))
-}
-
-impl Wanted {
-    /// The values that an added entry has.
-    fn get(&self) -> [Option<&str>; 3] {
-        self.fields().map(|field| match field {
-            Field::Set(value) => Some(value.as_str()),
-            Field::Restore(scalar) if !scalar.written.is_empty() => Some(scalar.value.as_str()),
-            _ => None,
-        })
-    }
 }
 
 impl Text<'_> {

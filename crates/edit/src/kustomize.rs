@@ -1,21 +1,19 @@
-//! The `images` of a kustomization: read, and set as a splice of the text.
+//! The edits of a kustomization's `images`: set as a splice of the text, and proven.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     InvalidEdit, Refusal, Source, bases,
-    difference::{Difference, EntryDifference, Exact, RestoreImage},
-    entry::{Entry, FIELDS, Scalar},
+    difference::{Exact, RestoreImage},
+    entry::{Entry, FIELDS},
     image::NewImage,
     images,
-    layout::{Field, Text, list, refuse},
+    kustomization::{self, Edit, Edited, EntryChange, entries, entry, find, root},
+    layout::{Field, Text, refuse},
     path::Folder,
     splice::Plan,
     yaml::{self, Kind, Node, Stream},
 };
-
-/// The names that kustomize looks for in a folder; more than one of them is an error.
-pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// Sets an entry of `images`; where there is none and what the kustomization builds on uses the image, adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +45,7 @@ impl KustomizeImage {
     }
 
     /// What the entry is to hold.
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> EntryChange {
         let field = |value: Option<String>, remove: bool| match value {
             Some(value) => Field::Set(value),
             None if remove => Field::Remove,
@@ -55,7 +53,7 @@ impl KustomizeImage {
         };
         let to = self.to.clone();
         let either = to.new_tag.is_some() || to.digest.is_some();
-        Wanted {
+        EntryChange {
             new_name: field(to.new_name.map(String::from), false),
             new_tag: field(to.new_tag.map(String::from), either),
             digest: field(to.digest.map(String::from), either),
@@ -110,7 +108,7 @@ impl RestoreImage {
             }
             _ => {}
         }
-        let mut wanted = Wanted::standing(&self.entry);
+        let mut wanted = EntryChange::standing(&self.entry);
         if let Some((_, now)) = &now {
             wanted.keep_absent(now);
         }
@@ -134,117 +132,11 @@ impl RestoreImage {
     }
 }
 
-/// What is to become of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) new_name: Field,
-    pub(crate) new_tag: Field,
-    pub(crate) digest: Field,
-}
-
-impl Wanted {
-    /// In the order of [`FIELDS`].
-    pub(crate) fn fields(&self) -> [&Field; 3] {
-        [&self.new_name, &self.new_tag, &self.digest]
-    }
-
-    /// All as they stand in an entry.
-    fn standing(entry: &Entry) -> Self {
-        let field = |scalar: &Option<Scalar>| match scalar {
-            Some(scalar) => Field::Restore(scalar.clone()),
-            None => Field::Remove,
-        };
-        Self {
-            new_name: field(&entry.new_name),
-            new_tag: field(&entry.new_tag),
-            digest: field(&entry.digest),
-        }
-    }
-
-    /// What is to go and says nothing now stays: it may stand there as null.
-    fn keep_absent(&mut self, now: &Entry) {
-        for (field, now) in [
-            (&mut self.new_name, &now.new_name),
-            (&mut self.new_tag, &now.new_tag),
-            (&mut self.digest, &now.digest),
-        ] {
-            if *field == Field::Remove && now.is_none() {
-                *field = Field::Keep;
-            }
-        }
-    }
-}
-
-/// An edit that was done, and what it was done to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Edited {
-    /// The whole text. Equal to the one before when nothing had to be changed.
-    pub(crate) text: String,
-    pub(crate) before: Entry,
-    pub(crate) after: Entry,
-    pub(crate) added: bool,
-    pub(crate) removed: bool,
-    pub(crate) exact: Option<Box<Exact>>,
-}
-
-/// An [`Edited`] whose text has no byte order mark yet.
-pub(crate) type Edit = Edited;
-
-impl Edit {
-    pub(crate) fn unchanged(text: &Text<'_>, entry: &Entry) -> Self {
-        Self {
-            text: text.text.to_owned(),
-            before: entry.clone(),
-            after: entry.clone(),
-            added: false,
-            removed: false,
-            exact: None,
-        }
-    }
-
-    /// The file's new text and the difference, for the kustomization of a folder.
-    pub(crate) fn at(self, folder: &Folder) -> (String, Difference) {
-        let difference = EntryDifference {
-            path: folder.clone(),
-            before: self.before,
-            after: self.after,
-            added: self.added,
-            removed: self.removed,
-            exact: self.exact,
-        };
-        (self.text, Difference::Entry(difference))
-    }
-
-    fn of(self, text: &Text<'_>) -> Edited {
-        Edited {
-            text: text.whole(&self.text),
-            ..self
-        }
-    }
-}
-
-/// The entries of `images` and their nodes, in order. None where there is no such key.
-///
-/// # Errors
-/// What is wrong with the file.
-pub(crate) fn entries<'a>(text: &'a Text<'_>) -> Result<Vec<(&'a Node, Entry)>, Refusal> {
-    let Some(root) = root(&text.stream)? else {
-        return Ok(Vec::new());
-    };
-    images(root)?
-        .iter()
-        .filter_map(|node| {
-            let name = name_of(node)?;
-            Some(entry(text.text, node, name).map(|entry| (node, entry)))
-        })
-        .collect()
-}
-
 /// Sets the fields of the entry `name` of `images`, and touches nothing else.
 ///
 /// # Errors
 /// The image is not there, or the edit could not be done without touching something else.
-fn set_image(text: &Text<'_>, name: &str, wanted: &Wanted) -> Result<Edit, Refusal> {
+fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edit, Refusal> {
     let (index, node) = find(&text.stream, name)?;
     let before = entry(text.text, node, name)?;
     let mut plan = Plan::new(text, node, wanted)?;
@@ -282,7 +174,7 @@ fn entry_start(text: &str, name: &str) -> Option<usize> {
 }
 
 /// Puts the very bytes of an entry back, where those that an edit of ours wrote still stand.
-fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &Wanted, exact: &Exact) -> Option<Edit> {
+fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exact) -> Option<Edit> {
     let (index, node) = find(&text.stream, &entry.name).ok()?;
     let before = self::entry(text.text, node, &entry.name).ok()?;
     let edited = exact.put_back(text, node.span.start)?;
@@ -302,155 +194,13 @@ fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &Wanted, exact: &Exact) -
     })
 }
 
-/// The one document's mapping.
-pub(crate) fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
-    let mut roots = stream.documents.iter().filter_map(|(_, root)| root.as_ref());
-    let Some(root) = roots.next() else {
-        return Ok(None);
-    };
-    if let Some(second) = roots.next() {
-        return Err(refuse(
-            second.line,
-            "a second document begins here, and kustomize reads one",
-        ));
-    }
-    match root.kind {
-        Kind::Mapping { .. } => Ok(Some(root)),
-        _ => Err(refuse(root.line, "a kustomization is a mapping")),
-    }
-}
-
-/// The items of `images`.
-pub(crate) fn images(root: &Node) -> Result<&[Node], Refusal> {
-    let mut found = root.fields("images");
-    let Some((_, images)) = found.next() else {
-        return Ok(&[]);
-    };
-    if let Some((second, _)) = found.next() {
-        return Err(refuse(second.line, "`images` stands here a second time"));
-    }
-    match &images.kind {
-        Kind::Sequence { items, .. } => Ok(items),
-        _ if images.is_null() => Ok(&[]),
-        Kind::Alias(_) => Err(refuse(images.line, "`images` is an alias")),
-        _ => Err(refuse(images.line, "`images` is not a list")),
-    }
-}
-
-/// Names what there is instead.
-fn image_not_found(name: &str, present: &[String]) -> String {
-    if present.is_empty() {
-        return format!("no image {name:?} in `images`, which has no entries");
-    }
-    format!(
-        "no image {name:?} in `images`; the names that are there: {}",
-        list(present)
-    )
-}
-
-pub(crate) fn name_of(node: &Node) -> Option<&str> {
-    node.fields("name").next().and_then(|(_, value)| value.scalar())
-}
-
-/// The entry that manifests' name `name` means, and its place in the list.
-pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
-    let none = |present: Vec<String>| Refusal::ImageNotFound(image_not_found(name, &present));
-    let Some(root) = root(stream)? else {
-        return Err(none(Vec::new()));
-    };
-    let items = images(root)?;
-    let mut matching = items
-        .iter()
-        .enumerate()
-        .filter(|(_, node)| name_of(node) == Some(name));
-    let Some((index, node)) = matching.next() else {
-        return Err(none(
-            items.iter().filter_map(name_of).map(str::to_owned).collect(),
-        ));
-    };
-    if let Some((_, second)) = matching.next() {
-        return Err(refuse(
-            second.line,
-            format!("image {name:?} is listed at line {} and again here", node.line),
-        ));
-    }
-    let clash = |other: &&Node| {
-        name_of(other).is_some_and(|pattern| pattern != name && bases::matches(pattern, name))
-    };
-    if let Some(other) = items.iter().find(clash) {
-        return Err(refuse(
-            other.line,
-            format!(
-                "`name: {}` fits image {name:?} too, which is listed at line {}: let one entry set it",
-                name_of(other).unwrap_or_default(),
-                node.line
-            ),
-        ));
-    }
-    is_ours_alone(stream, root, Some(node))?;
-    Ok((index, node))
-}
-
-/// That no alias elsewhere would change its meaning along with ours.
-pub(crate) fn is_ours_alone(stream: &Stream, root: &Node, entry: Option<&Node>) -> Result<(), Refusal> {
-    let images = root.fields("images").next().map(|(_, value)| value);
-    for shared in [Some(root), images, entry].into_iter().flatten() {
-        if stream.points_to(shared.anchor) {
-            return Err(refuse(
-                shared.line,
-                "an anchor stands here that an alias elsewhere uses: write the entry out there first",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The field's key and value, when the entry has it once.
-fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node)>, Refusal> {
-    let mut found = node.fields(key);
-    let first = found.next();
-    match found.next() {
-        Some((second, _)) => Err(refuse(second.line, format!("`{key}` stands here a second time"))),
-        None => Ok(first),
-    }
-}
-
-pub(crate) fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
-    if let Some((key, _)) = node.fields("<<").next() {
-        return Err(refuse(
-            key.line,
-            "the entry takes fields over from an alias (`<<`)",
-        ));
-    }
-    field(node, "name")?;
-    let scalar = |key: &'static str| -> Result<Option<Scalar>, Refusal> {
-        match field(node, key)? {
-            Some((_, value)) if value.is_null() => Ok(None),
-            Some((_, value)) => match value.scalar() {
-                Some(scalar) => Ok(Some(Scalar {
-                    value: scalar.to_owned(),
-                    written: text[value.span.clone()].to_owned(),
-                })),
-                None => Err(refuse(value.line, format!("`{key}` is not a plain value"))),
-            },
-            None => Ok(None),
-        }
-    };
-    Ok(Entry {
-        name: name.to_owned(),
-        new_name: scalar(FIELDS[0])?,
-        new_tag: scalar(FIELDS[1])?,
-        digest: scalar(FIELDS[2])?,
-    })
-}
-
 /// Reads the edited text and compares: only the fields that were meant may differ, and as they were meant.
 fn verify(
     before: &Stream,
     edited: &str,
     index: usize,
     stood: &Entry,
-    wanted: &Wanted,
+    wanted: &EntryChange,
     line: usize,
 ) -> Result<Entry, Refusal> {
     let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
@@ -462,7 +212,7 @@ fn verify(
     let (Some(old_root), Some(new_root)) = (root(before)?, root(&after)?) else {
         return Err(differs("the document"));
     };
-    let (old, new) = (images(old_root)?, images(new_root)?);
+    let (old, new) = (kustomization::images(old_root)?, kustomization::images(new_root)?);
     if !same_but(&before.documents, &after.documents, old, new, index) {
         return Err(differs("something else"));
     }

@@ -5,7 +5,8 @@
 //!
 //! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and
 //! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back. Inside, `layout` makes
-//! the splices and the proof; `images` and `bases` are kustomize's, `slots` finds the image that values make together.
+//! the splices and the proof; `kustomization`, `images` and `bases` are kustomize's, `slots` finds the image that values
+//! make together.
 
 mod bases;
 mod difference;
@@ -13,6 +14,7 @@ mod entry;
 mod helm;
 mod image;
 mod images;
+mod kustomization;
 mod kustomize;
 mod layout;
 mod manifest;
@@ -38,7 +40,8 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
-    kustomize::{KUSTOMIZATION_NAMES, KustomizeImage},
+    kustomization::KUSTOMIZATION_NAMES,
+    kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder},
     place::{Found, HelmPlace, ManifestPlace, Place, read},
@@ -150,7 +153,7 @@ pub enum Refusal {
     #[error("line {line}: {reason}")]
     Unsafe { line: usize, reason: String },
     #[error(
-        "{name} was changed by somebody else since: it is {now}, and this change had written {written}; force puts it back all the same"
+        "{name} was changed since: it is {now}, and this change had written {written}; use force to restore it nevertheless"
     )]
     ChangedSince {
         name: String,

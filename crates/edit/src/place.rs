@@ -146,7 +146,7 @@ fn entries(text: &Text<'_>, path: &str) -> Result<Vec<Found>, Refusal> {
             .map(|scalar| scalar.value.clone())
             .unwrap_or_default()
     };
-    let entries = crate::kustomize::entries(text)?;
+    let entries = crate::kustomization::entries(text)?;
     Ok(entries
         .iter()
         .map(|(node, entry)| Found {

@@ -3,7 +3,7 @@
 use crate::{
     Refusal,
     entry::FIELDS,
-    kustomize::Wanted,
+    kustomization::EntryChange,
     layout::{Field, Splice, Text, refuse},
     yaml::{Kind, Node, Style},
 };
@@ -19,7 +19,7 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(text: &'a Text<'a>, node: &'a Node, wanted: &Wanted) -> Result<Self, Refusal> {
+    pub(crate) fn new(text: &'a Text<'a>, node: &'a Node, wanted: &EntryChange) -> Result<Self, Refusal> {
         let Kind::Mapping { entries, .. } = &node.kind else {
             return Err(refuse(node.line, "the entry is not a mapping"));
         };

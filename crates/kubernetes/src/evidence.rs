@@ -25,8 +25,7 @@ use slipway_model::{Fault, Name, Reason};
 use slipway_verdict::{
     Observed, Target, Workload, WorkloadKind,
     evidence::{PodEvidence, Redactor, bound},
-    owned_by,
-    pods::{self, current},
+    owned_by, pods,
 };
 
 use super::{Kubernetes, call, fault::unavailable, workload};
@@ -199,7 +198,7 @@ async fn of_workload(
     let found: Vec<_> = found.into_iter().filter(ours).map(Into::into).collect();
     observed.pods = found;
     let typed = workload::typed(kind, live.clone())?;
-    let current = current(&typed, &observed);
+    let current = slipway_verdict::current(&typed, &observed);
     let mut makers = vec![(kind.to_string(), live)];
     if let Some(set) = current.replica_set {
         makers.push(("ReplicaSet".to_owned(), plain(set)));

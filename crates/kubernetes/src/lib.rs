@@ -15,6 +15,7 @@ pub mod promotion;
 pub mod proxy;
 mod race;
 pub mod restart;
+mod revisions;
 pub mod set_image;
 pub mod undo;
 pub mod watch;
@@ -22,11 +23,15 @@ pub mod workload;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use kube::{Api, api::DynamicObject};
 use serde::Deserialize;
 use slipway_model::{Fault, Name, Reason};
-use slipway_verdict::Target;
 pub use slipway_verdict::UnknownCluster;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use slipway_verdict::{Target, Workload};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::fault::{fault_of, unavailable};
 
@@ -166,6 +171,28 @@ impl Kubernetes {
     /// Follows one Job in the same way.
     pub fn follow_job(&self, namespace: &str, name: &str) -> watch::JobSubscription {
         self.watches.follow_job(namespace, name)
+    }
+
+    /// The workload as the API server has it now, past every watch and as slim as they show it; none when it is not
+    /// there. A watch that turns out to show an older version is taken up anew.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked or refuses.
+    pub async fn read(&self, target: &Target) -> Result<Option<Workload>, Fault<Reason>> {
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            self.client.clone(),
+            target.namespace.as_str(),
+            &workload::resource(target.kind),
+        );
+        let asked = Instant::now();
+        let found = call(&format!("read the {}", target.kind), api.get_opt(&target.name)).await?;
+        let typed = |object| workload::typed(target.kind, object);
+        let mut found = found.map(typed).transpose()?;
+        if let Some(found) = &mut found {
+            watch::slim_workload(found);
+        }
+        self.watches.compare(target, found.as_ref(), asked);
+        Ok(found)
     }
 
     /// How many watches are open on this cluster now.

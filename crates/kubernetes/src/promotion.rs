@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use slipway_model::{Fault, Reason};
 use slipway_verdict::{
     Target, Workload, WorkloadKind, annotation,
-    canary::{Canary, SKIPPED},
-    rollout::Rollout,
+    canary::SKIPPED,
+    objects::{canary::Canary, rollout::Rollout},
 };
 
 use crate::{

@@ -11,12 +11,9 @@ use crate::{
     apply::{FIELD_MANAGER, Write, marks},
     fault::{refused, unavailable},
     live::{self, Change, applied, change, mark, written_by},
-    undo::{REVISION, revisions, same},
+    revisions::{PREVIOUS, REVISION, revisions, same},
 };
 
-/// Annotation with what ran before our last write of the image, as JSON: a write that is done twice must not take
-/// its own result for that.
-pub const PREVIOUS: &str = "deploy.slipway.dev/previous";
 /// The manager where [`FIELD_MANAGER`] has applied more than images, from manifests: applying less as the same manager
 /// would take the rest away.
 const IMAGE_MANAGER: &str = "slipway-image";
@@ -36,7 +33,7 @@ pub async fn set_image(
         if written_by(&live, write) && annotation(&live.metadata, PREVIOUS).is_some() {
             return Ok(Change::None(live));
         }
-        let ours = Ours::of(&live, write, image)?;
+        let ours = RunningImage::of(&live, write, image)?;
         let previous = Previous {
             revision: revision(cluster, write.target.kind, &live).await?,
             image: ours.before.clone(),
@@ -51,14 +48,14 @@ pub async fn set_image(
 }
 
 /// The containers that run the image.
-struct Ours {
+struct RunningImage {
     containers: Vec<String>,
     init_containers: Vec<String>,
     /// The image that the first of them runs.
     before: ImageRef,
 }
 
-impl Ours {
+impl RunningImage {
     fn of(live: &DynamicObject, write: &Write<'_>, image: &ImageRef) -> Result<Self, Fault<Reason>> {
         let template = live::template(live)?;
         let spec = template.spec.unwrap_or_default();

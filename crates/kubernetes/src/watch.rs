@@ -26,7 +26,11 @@ use k8s_openapi::api::{
 use kube::Client;
 use serde::Deserialize;
 use slipway_model::Name;
-use slipway_verdict::{Target, Workload, application::Application, canary::Canary, rollout::Rollout};
+use slipway_verdict::{
+    Target, Workload,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 use tokio::{
     sync::{Notify, watch::Sender},
     time::Instant,
@@ -36,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use kinds::{Custom, Kind};
 use store::Stores;
 
-pub(crate) use slim::workload as slim;
+pub(crate) use kinds::slim_workload;
 use subscription::Following;
 pub use subscription::{Interruption, JobSubscription, JobView, Subscription, View};
 

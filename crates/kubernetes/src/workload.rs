@@ -1,19 +1,16 @@
-//! Reads one workload from the API server itself, past every watch.
+//! The kinds of workload as the API server has them: their paths, and their types.
 
 use std::sync::Arc;
 
 use kube::{
-    Api,
     api::{DynamicObject, TypeMeta},
     core::{ApiResource, GroupVersionKind},
 };
 use serde::de::DeserializeOwned;
 use slipway_model::{Fault, Reason};
-use slipway_verdict::{Target, Workload, WorkloadKind};
+use slipway_verdict::{Workload, WorkloadKind};
 
-use tokio::time::Instant;
-
-use super::{Kubernetes, call, fault::refused, watch};
+use crate::fault::refused;
 
 /// Group, version, kind and path of a kind of workload.
 pub fn resource(kind: WorkloadKind) -> ApiResource {
@@ -47,27 +44,4 @@ pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, Faul
         WorkloadKind::Rollout => Workload::Rollout(read(kind, object)?),
         WorkloadKind::Canary => Workload::Canary(read(kind, object)?),
     })
-}
-
-impl Kubernetes {
-    /// The workload as the API server has it now, as slim as the watches show it; none when it is not there. A
-    /// watch that turns out to show an older version is taken up anew.
-    ///
-    /// # Errors
-    /// When the API server cannot be asked or refuses.
-    pub async fn read(&self, target: &Target) -> Result<Option<Workload>, Fault<Reason>> {
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            self.client.clone(),
-            target.namespace.as_str(),
-            &resource(target.kind),
-        );
-        let asked = Instant::now();
-        let found = call(&format!("read the {}", target.kind), api.get_opt(&target.name)).await?;
-        let mut found = found.map(|object| typed(target.kind, object)).transpose()?;
-        if let Some(found) = &mut found {
-            watch::slim(found);
-        }
-        self.watches.compare(target, found.as_ref(), asked);
-        Ok(found)
-    }
 }

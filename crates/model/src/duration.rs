@@ -1,4 +1,7 @@
-//! Durations as people write them: `30m`, `500ms`, `1h 30m` (jiff's friendly format, ISO 8601 too).
+//! Durations as people write them: `30m`, `500ms`, `1h 30m` (jiff's friendly format, ISO 8601 too); [`go`] reads those
+//! of other programs.
+
+pub mod go;
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ pub enum Fault<E> {
     /// It could not be asked, or not answered: trying again may help.
     Transient {
         error: E,
-        /// There is no sense in trying earlier, where the far side said so.
+        /// There is no sense in trying earlier, where the remote system said so.
         not_before: Option<Timestamp>,
     },
 }

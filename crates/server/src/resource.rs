@@ -18,7 +18,7 @@ pub use query::ListQuery;
 
 /// How the API shows a kind of thing.
 #[async_trait]
-pub trait Resource: 'static {
+pub trait Resource: Send + Sync + 'static {
     type Decider: Decider;
     /// The message that it is shown as.
     type Message: Send + 'static;

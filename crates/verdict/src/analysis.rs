@@ -1,10 +1,10 @@
 //! Bake: what measurements of a metric say about a version.
 //!
 //! The counting is that of an AnalysisRun of Argo Rollouts (`docs/features/analysis.md`, `failureLimit` and
-//! `inconclusiveLimit`): a limit is how many measurements of a sort are borne, one more decides at once, and a metric
+//! `inconclusiveLimit`): a limit is how many measurements of a sort are allowed, one more decides at once, and a metric
 //! whose limits hold until the end has passed; failed outweighs inconclusive, and the worst metric is the verdict. Two
 //! things are stricter here, so that silence is never success. A measurement that could not be made (Argo's `Error`,
-//! borne until `consecutiveErrorLimit` in a row) says as little as one without data and counts with those, in all and
+//! allowed until `consecutiveErrorLimit` in a row) says as little as one without data and counts with those, in all and
 //! not in a row. And a metric without one good value at the end has not passed, however wide its limits are.
 
 use std::fmt;
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut;
 
-/// What is good, and how much of what is not is borne.
+/// What is good, and how much of what is not is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// The least value that is good.
     pub min: Option<f64>,
     /// The greatest value that is good.
     pub max: Option<f64>,
-    /// How many bad values are borne; one more and the metric has failed.
+    /// How many bad values are allowed; one more and the metric has failed.
     pub failure_limit: u32,
-    /// How many measurements that say nothing are borne; one more and the metric is inconclusive.
+    /// How many measurements that say nothing are allowed; one more and the metric is inconclusive.
     pub inconclusive_limit: u32,
 }
 
@@ -49,7 +49,7 @@ pub enum Verdict {
     /// Nothing is decided yet; how it stands, in words.
     Measuring(String),
     Passed,
-    /// More bad values than are borne: which value, which threshold, how many.
+    /// More bad values than are allowed: which value, which threshold, how many.
     Failed(String),
     /// Too little to go by, which is not success.
     Inconclusive(String),
@@ -466,10 +466,10 @@ mod tests {
             }
             let count = |phase| samples.iter().filter(|sample| limits.phase(sample) == phase).count();
             let (good, poor, mute) = (count(Phase::Good), count(Phase::Bad), count(Phase::Inconclusive));
-            let borne = poor <= failure_limit as usize && mute <= inconclusive_limit as usize;
+            let allowed = poor <= failure_limit as usize && mute <= inconclusive_limit as usize;
             let end = judge("m", &limits, samples.iter().copied(), true);
-            prop_assert_eq!(end == Verdict::Passed, borne && good > 0);
-            prop_assert_eq!(matches!(end, Verdict::Failed(_)), poor > failure_limit as usize || (borne && good == 0 && poor > 0));
+            prop_assert_eq!(end == Verdict::Passed, allowed && good > 0);
+            prop_assert_eq!(matches!(end, Verdict::Failed(_)), poor > failure_limit as usize || (allowed && good == 0 && poor > 0));
             prop_assert!(!matches!(end, Verdict::Measuring(_)));
         }
 

@@ -13,11 +13,13 @@ mod words;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use slipway_model::{CommitSha, Timestamp};
 
 use crate::{
-    Expected, Failure, FailureReason, Target, Verdict, annotation, fail, micros, sync_window::SyncWindow,
+    Expected, Failure, FailureReason, Target, Verdict, annotation, fail, micros,
+    objects::or_default,
+    sync_window::{Subject, SyncWindow},
 };
 
 pub use decide::next;
@@ -107,7 +109,7 @@ pub fn not_there(target: &Target, seen: bool) -> Failure {
     Failure {
         reason: FailureReason::ApplicationNotFound,
         message: format!(
-            "there is no Application {name} in namespace {namespace}: create it, or mend target in the catalog, whose \
+            "there is no Application {name} in namespace {namespace}: create it, or fix target in the catalog, whose \
              namespace is the Application's own, usually argocd"
         ),
     }
@@ -185,6 +187,17 @@ impl Application {
         policy
             .and_then(|policy| policy.automated.as_ref())
             .is_some_and(|automated| automated.enabled != Some(false))
+    }
+
+    /// What sync windows ask of it.
+    pub fn subject(&self) -> Subject<'_> {
+        let destination = &self.spec.destination;
+        Subject {
+            name: self.metadata.name.as_deref().unwrap_or_default(),
+            namespace: &destination.namespace,
+            cluster: &destination.name,
+            server: &destination.server,
+        }
     }
 
     /// Whether that sync was asked for, whatever has become of it since.
@@ -419,13 +432,6 @@ pub struct Summary {
     /// The images of its pods.
     #[serde(deserialize_with = "or_default")]
     pub images: Vec<String>,
-}
-
-/// Go prints an empty list as null where nobody told it to leave it out.
-pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    from: D,
-) -> Result<T, D::Error> {
-    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
 
 fn at(time: Option<&Time>) -> Option<Timestamp> {

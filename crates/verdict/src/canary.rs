@@ -1,190 +1,20 @@
-//! The verdict on a Canary of Flagger, and what is to be done with it next. Only the fields that are looked at are
-//! read.
+//! The verdict on a Canary of Flagger, and what is to be done with it next.
 //!
 //! A Canary does not change when its target does: Flagger finds out by itself, some time after we wrote. Until then
 //! its phase is the end of the run before. What proves that a run is ours: the condition `Promoted` turned to the
 //! phase after our write, or the primary has our image. `status.lastTransitionTime` does not: while the phase is
 //! Failed, Flagger sets it anew with every look.
 
-use k8s_openapi::{
-    api::apps::v1::Deployment,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-};
-use serde::Deserialize;
+use k8s_openapi::api::apps::v1::Deployment;
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, annotation, cut, fail, kubectl, micros,
-    progressing, running, still_ours,
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, annotation, cut, fail, kubectl,
+    objects::canary::Canary, progressing, running, still_ours,
 };
 
 /// Annotation of a Canary whose analysis we skip for one run: taken off again, with `spec.skipAnalysis`, at its end.
 pub const SKIPPED: &str = "deploy.slipway.dev/skips-analysis";
-
-/// `flagger.app/v1beta1` Canary.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Canary {
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub spec: CanarySpec,
-    #[serde(default)]
-    pub status: CanaryStatus,
-}
-
-/// What is wanted.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CanarySpec {
-    #[serde(default)]
-    pub target_ref: TargetRef,
-    #[serde(default)]
-    pub suspend: bool,
-    #[serde(default)]
-    pub skip_analysis: bool,
-    /// Older manifests call it `canaryAnalysis`.
-    #[serde(default, alias = "canaryAnalysis")]
-    pub analysis: Option<Analysis>,
-}
-
-/// The workload that people change.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TargetRef {
-    #[serde(default)]
-    pub kind: String,
-    #[serde(default)]
-    pub name: String,
-}
-
-/// How the new version is tried.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Analysis {
-    /// Failed checks that end it; Flagger takes 1 for what is not above 0.
-    #[serde(default)]
-    pub threshold: Option<i64>,
-    #[serde(default)]
-    pub iterations: Option<i64>,
-    #[serde(default)]
-    pub max_weight: Option<i64>,
-    #[serde(default)]
-    pub webhooks: Option<Vec<Webhook>>,
-}
-
-/// Whom Flagger asks.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Webhook {
-    #[serde(default)]
-    pub name: String,
-    #[serde(default, rename = "type")]
-    pub kind: String,
-}
-
-/// What Flagger says.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CanaryStatus {
-    #[serde(default)]
-    pub phase: Option<String>,
-    #[serde(default)]
-    pub failed_checks: i64,
-    #[serde(default)]
-    pub canary_weight: i64,
-    #[serde(default)]
-    pub iterations: i64,
-    /// Hash of the target's template that was last tried.
-    #[serde(default)]
-    pub last_applied_spec: Option<String>,
-    /// Hash of the one that serves.
-    #[serde(default)]
-    pub last_promoted_spec: Option<String>,
-    #[serde(default)]
-    pub last_transition_time: Option<Time>,
-    #[serde(default)]
-    pub conditions: Option<Vec<Condition>>,
-}
-
-/// As in other kinds; Flagger has one, `Promoted`, whose reason is the phase.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    #[serde(default, rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub reason: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
-    #[serde(default)]
-    pub last_update_time: Option<Time>,
-    #[serde(default)]
-    pub last_transition_time: Option<Time>,
-}
-
-impl Canary {
-    /// The phase; empty before Flagger has seen it.
-    pub fn phase(&self) -> &str {
-        self.status.phase.as_deref().unwrap_or_default()
-    }
-
-    /// Failed checks at which Flagger rolls back (`GetAnalysisThreshold`).
-    pub fn threshold(&self) -> i64 {
-        let told = self
-            .spec
-            .analysis
-            .as_ref()
-            .and_then(|analysis| analysis.threshold);
-        told.filter(|told| *told > 0).unwrap_or(1)
-    }
-
-    /// Whether a run is under way that can be rolled back.
-    pub fn is_running(&self) -> bool {
-        matches!(self.phase(), "Progressing" | "WaitingPromotion")
-    }
-
-    /// Names of the webhooks that Flagger waits for in the present phase.
-    pub fn gates(&self) -> Vec<&str> {
-        let kind = match self.phase() {
-            "Waiting" => "confirm-rollout",
-            "WaitingPromotion" => "confirm-promotion",
-            _ => return Vec::new(),
-        };
-        let webhooks = self
-            .spec
-            .analysis
-            .as_ref()
-            .and_then(|analysis| analysis.webhooks.as_ref());
-        webhooks
-            .into_iter()
-            .flatten()
-            .filter(|webhook| webhook.kind == kind)
-            .map(|webhook| webhook.name.as_str())
-            .collect()
-    }
-
-    /// The condition that tells of the present phase.
-    fn promoted(&self) -> Option<&Condition> {
-        let conditions = self.status.conditions.as_deref().unwrap_or_default();
-        conditions.iter().find(|condition| {
-            condition.kind == "Promoted" && condition.reason.as_deref() == Some(self.phase())
-        })
-    }
-
-    /// When the present phase, one that ends a run, was reached. Cut to seconds.
-    fn ended_at(&self) -> Option<Timestamp> {
-        let told = match self.promoted() {
-            Some(condition) => condition
-                .last_update_time
-                .as_ref()
-                .or(condition.last_transition_time.as_ref()),
-            // Versions without conditions.
-            None => self.status.last_transition_time.as_ref(),
-        };
-        told.map(|time| Timestamp::from_micros(micros(time)))
-    }
-}
 
 /// Judges one Canary.
 pub fn judge(expected: &Expected, live: &Canary, observed: &Observed, _now: Timestamp) -> Verdict {
@@ -339,7 +169,7 @@ fn primary_name(live: &Canary) -> String {
 fn gate_words(live: &Canary) -> String {
     let gates = live.gates();
     if gates.is_empty() {
-        "Flagger waits for somebody's word".to_owned()
+        "Flagger waits for a confirmation".to_owned()
     } else {
         format!("Flagger asks its webhook {}", gates.join(", "))
     }

@@ -16,6 +16,7 @@ pub mod evidence;
 pub mod job;
 pub mod kubectl;
 mod metadata;
+pub mod objects;
 mod observed;
 pub mod pods;
 pub mod replay;
@@ -225,6 +226,18 @@ pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdic
     }
 }
 
+/// Finds what belongs to the present template of the workload, whatever its kind. Kinds that have no pods of their
+/// own have none here.
+pub fn current<'a>(workload: &Workload, observed: &'a Observed) -> pods::Current<'a> {
+    match workload {
+        Workload::Deployment(live) => deployment::current_pods(live, observed),
+        Workload::StatefulSet(live) => stateful_set::current_pods(live, observed),
+        Workload::DaemonSet(live) => daemon_set::current_pods(live, observed),
+        Workload::Rollout(live) => rollout::current_pods(live, observed),
+        Workload::Application(_) | Workload::Canary(_) => pods::Current::default(),
+    }
+}
+
 pub(crate) fn progressing(message: String) -> Verdict {
     Verdict::Progressing {
         message,
@@ -239,7 +252,7 @@ pub(crate) fn fail(reason: FailureReason, message: &str) -> Verdict {
     })
 }
 
-/// Far-side words are bounded before they are stored or shown.
+/// Words of remote systems are bounded before they are stored or shown.
 pub fn cut(text: &str) -> String {
     const LONGEST: usize = 600;
     let mut kept: String = text.chars().take(LONGEST).collect();

@@ -10,7 +10,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{WorkloadKind, application::Application, canary::Canary, rollout::Rollout};
+use crate::{
+    WorkloadKind,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 
 /// What the cluster shows of one workload and of what belongs to it.
 #[derive(Debug, Clone, Default)]

@@ -8,10 +8,7 @@ use k8s_openapi::api::{
 };
 use slipway_model::Timestamp;
 
-use crate::{
-    Failure, FailureReason, Observed, Verdict, Verify, Workload, created, cut, daemon_set, deployment, fail,
-    later, owned_by, rollout, stateful_set,
-};
+use crate::{Failure, FailureReason, Observed, Verdict, Verify, created, cut, fail, later, owned_by};
 
 /// What belongs to a workload's present template.
 #[derive(Debug, Default)]
@@ -30,18 +27,6 @@ impl<'a> Current<'a> {
                 .filter(|pod: &&Pod| owned_by(&pod.metadata, set.metadata.uid.as_deref()))
                 .collect(),
         }
-    }
-}
-
-/// Finds what belongs to the present template of the workload, whatever its kind. Kinds that have no pods of their
-/// own have none here.
-pub fn current<'a>(workload: &Workload, observed: &'a Observed) -> Current<'a> {
-    match workload {
-        Workload::Deployment(live) => deployment::current_pods(live, observed),
-        Workload::StatefulSet(live) => stateful_set::current_pods(live, observed),
-        Workload::DaemonSet(live) => daemon_set::current_pods(live, observed),
-        Workload::Rollout(live) => rollout::current_pods(live, observed),
-        Workload::Application(_) | Workload::Canary(_) => Current::default(),
     }
 }
 

@@ -1,212 +1,20 @@
-//! The verdict on a Rollout of Argo Rollouts (1.0 and later), and whether a promotion is due. Only the fields that are
-//! looked at are read.
+//! The verdict on a Rollout of Argo Rollouts (1.0 and later), and whether a promotion is due.
 //!
 //! The controller computes `status.phase`; like its own plugin (`utils/rollout`, `GetRolloutPhase`) we trust it only
 //! for the present generation, and not while an unpausing has yet to be noticed. A Rollout that went back to its
 //! stable version is Healthy too, so who is current and stable, and what the pods run, is looked at beside it.
 
-use k8s_openapi::{
-    api::core::v1::PodTemplateSpec,
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
-};
-use serde::Deserialize;
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, annotation, cut, fail, label,
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, cut, fail, label,
+    objects::rollout::Rollout,
     pods::{self, Current},
     progressing, running, stalled, still_ours,
 };
 
 /// Label of ReplicaSets and pods with the hash of their template.
 pub const POD_HASH: &str = "rollouts-pod-template-hash";
-/// Annotation with the generation of the workload that `workloadRef` names.
-const WORKLOAD_GENERATION: &str = "rollout.argoproj.io/workload-generation";
-
-/// `argoproj.io/v1alpha1` Rollout.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub spec: RolloutSpec,
-    #[serde(default)]
-    pub status: RolloutStatus,
-}
-
-/// What is wanted.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutSpec {
-    /// Absent where `workloadRef` names a Deployment that has it.
-    #[serde(default)]
-    pub template: Option<PodTemplateSpec>,
-    #[serde(default)]
-    pub replicas: Option<i32>,
-    /// Somebody stopped it; the controller's own pauses are in the status.
-    #[serde(default)]
-    pub paused: bool,
-    #[serde(default)]
-    pub strategy: Strategy,
-}
-
-/// How it is rolled out.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Strategy {
-    #[serde(default)]
-    pub canary: Option<CanaryStrategy>,
-    #[serde(default)]
-    pub blue_green: Option<BlueGreenStrategy>,
-}
-
-/// Step by step.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CanaryStrategy {
-    #[serde(default)]
-    pub steps: Option<Vec<Step>>,
-}
-
-/// One step; of those that are no pause only that they are there matters.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Step {
-    #[serde(default)]
-    pub pause: Option<PauseStep>,
-}
-
-/// A step that waits, without a duration for somebody.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PauseStep {
-    #[serde(default)]
-    pub duration: Option<IntOrString>,
-}
-
-/// All at once, beside the old one.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BlueGreenStrategy {
-    #[serde(default)]
-    pub auto_promotion_enabled: Option<bool>,
-    #[serde(default)]
-    pub auto_promotion_seconds: Option<i32>,
-}
-
-/// What the controller says.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutStatus {
-    /// A number as text; before 0.10 a hash.
-    #[serde(default)]
-    pub observed_generation: Option<String>,
-    #[serde(default)]
-    pub workload_observed_generation: Option<String>,
-    /// `Healthy`, `Degraded`, `Progressing` or `Paused`.
-    #[serde(default)]
-    pub phase: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
-    /// Somebody, or an analysis that failed, ended it: the stable version serves everything.
-    #[serde(default)]
-    pub abort: bool,
-    #[serde(default)]
-    pub pause_conditions: Option<Vec<PauseCondition>>,
-    #[serde(default)]
-    pub controller_pause: bool,
-    #[serde(default)]
-    pub current_pod_hash: Option<String>,
-    #[serde(default, rename = "stableRS")]
-    pub stable_rs: Option<String>,
-    #[serde(default)]
-    pub current_step_index: Option<i32>,
-    #[serde(default)]
-    pub updated_replicas: Option<i32>,
-    #[serde(default)]
-    pub available_replicas: Option<i32>,
-    #[serde(default)]
-    pub conditions: Option<Vec<Condition>>,
-    #[serde(default)]
-    pub canary: CanaryStatus,
-}
-
-/// Why the controller paused.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PauseCondition {
-    /// `CanaryPauseStep`, `BlueGreenPause`, `InconclusiveAnalysisRun` or `InconclusiveExperiment`.
-    #[serde(default)]
-    pub reason: String,
-}
-
-/// As in other kinds.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    #[serde(default, rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub status: String,
-    #[serde(default)]
-    pub reason: Option<String>,
-    #[serde(default)]
-    pub message: Option<String>,
-}
-
-/// Of a rollout by steps.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CanaryStatus {
-    #[serde(default)]
-    pub current_step_analysis_run_status: Option<AnalysisRun>,
-}
-
-/// An analysis that belongs to a step.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AnalysisRun {
-    #[serde(default)]
-    pub status: Option<String>,
-}
-
-impl Rollout {
-    /// The steps of a rollout by steps.
-    pub fn steps(&self) -> &[Step] {
-        self.spec
-            .strategy
-            .canary
-            .as_ref()
-            .and_then(|canary| canary.steps.as_deref())
-            .unwrap_or_default()
-    }
-
-    /// Whether the present version serves everything (`IsFullyPromoted`).
-    pub fn is_fully_promoted(&self) -> bool {
-        self.status.stable_rs == self.status.current_pod_hash
-    }
-
-    /// The controller's pauses.
-    pub fn pauses(&self) -> &[PauseCondition] {
-        self.status.pause_conditions.as_deref().unwrap_or_default()
-    }
-
-    /// Whether the status is about what is wanted now.
-    fn is_observed(&self) -> bool {
-        let generation = self.metadata.generation.unwrap_or(0);
-        let observed = self.status.observed_generation.as_deref();
-        let workload = annotation(&self.metadata, WORKLOAD_GENERATION);
-        observed.and_then(|text| text.parse::<i64>().ok()) == Some(generation)
-            && workload
-                .is_none_or(|wanted| self.status.workload_observed_generation.as_deref() == Some(wanted))
-    }
-
-    fn condition(&self, kind: &str) -> Option<&Condition> {
-        let conditions = self.status.conditions.as_deref().unwrap_or_default();
-        conditions.iter().find(|condition| condition.kind == kind)
-    }
-}
 
 /// Judges one Rollout.
 pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Timestamp) -> Verdict {
@@ -396,11 +204,11 @@ fn pause(live: &Rollout) -> Option<Pause> {
 fn pause_words(live: &Rollout) -> String {
     let reason = live.pauses().first().map_or("", |pause| pause.reason.as_str());
     match pause(live) {
-        Some(Pause::Stopped) => "somebody paused it (spec.paused): promoting lets it go on".to_owned(),
+        Some(Pause::Stopped) => "it was paused by hand (spec.paused): promoting resumes it".to_owned(),
         Some(Pause::Judgement) => {
             format!("it is paused, since an analysis came to no conclusion ({reason}): promote or abort")
         }
-        Some(Pause::Somebody) => "it is paused until somebody promotes or aborts".to_owned(),
+        Some(Pause::Somebody) => "it is paused until it is promoted or aborted".to_owned(),
         Some(Pause::Time) => "it is paused for a while, as its strategy says".to_owned(),
         None => "it is paused".to_owned(),
     }

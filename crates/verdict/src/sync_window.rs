@@ -20,9 +20,9 @@ use jiff::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
-use slipway_model::Timestamp;
+use slipway_model::{Timestamp, duration::go};
 
-use crate::application::{Application, or_default};
+use crate::objects::or_default;
 
 /// How far ahead the end of a closed time is looked for.
 const HORIZON: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -71,6 +71,18 @@ pub struct SyncWindow {
     pub description: String,
 }
 
+/// What windows ask of an application: empty where it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The application's own name.
+    pub name: &'a str,
+    /// The namespace of its destination.
+    pub namespace: &'a str,
+    /// The cluster of its destination by name, by address, or both.
+    pub cluster: &'a str,
+    pub server: &'a str,
+}
+
 /// Whether a sync may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -84,8 +96,11 @@ pub enum Answer {
 }
 
 /// Whether the windows of its project let the application be synced; `manual` is a sync that is not the automated one.
-pub fn may_sync(windows: &[SyncWindow], app: &Application, manual: bool, now: Timestamp) -> Answer {
-    let matching: Vec<&SyncWindow> = windows.iter().filter(|window| window.applies_to(app)).collect();
+pub fn may_sync(windows: &[SyncWindow], subject: Subject<'_>, manual: bool, now: Timestamp) -> Answer {
+    let matching: Vec<&SyncWindow> = windows
+        .iter()
+        .filter(|window| window.applies_to(subject))
+        .collect();
     let mut parsed = Vec::with_capacity(matching.len());
     for window in matching {
         match Parsed::of(window) {
@@ -110,12 +125,10 @@ pub fn may_sync(windows: &[SyncWindow], app: &Application, manual: bool, now: Ti
 
 impl SyncWindow {
     /// Argo CD's `SyncWindows.Matches`, its order of questions included.
-    fn applies_to(&self, app: &Application) -> bool {
-        let destination = &app.spec.destination;
-        let name = app.metadata.name.as_deref().unwrap_or_default();
-        let by_application = any(&self.applications, &[name]);
-        let by_cluster = any(&self.clusters, &[&destination.name, &destination.server]);
-        let by_namespace = any(&self.namespaces, &[&destination.namespace]);
+    fn applies_to(&self, subject: Subject<'_>) -> bool {
+        let by_application = any(&self.applications, &[subject.name]);
+        let by_cluster = any(&self.clusters, &[subject.cluster, subject.server]);
+        let by_namespace = any(&self.namespaces, &[subject.namespace]);
         let answers = [by_application, by_cluster, by_namespace];
         let mut given = answers.into_iter().flatten();
         if self.and_operator {
@@ -186,10 +199,14 @@ impl<'a> Parsed<'a> {
         Ok(Self {
             window,
             schedule,
-            duration: window
-                .duration
-                .parse()
-                .map_err(|error: jiff::Error| fault("the duration", &error))?,
+            duration: go::parse(&window.duration)
+                .and_then(|duration| SignedDuration::try_from(duration).ok())
+                .ok_or_else(|| {
+                    fault(
+                        "the duration",
+                        &format_args!("{:?} is not one of Go's", window.duration),
+                    )
+                })?,
             zone: zone(&window.time_zone),
         })
     }

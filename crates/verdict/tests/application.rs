@@ -601,7 +601,7 @@ fn health_of_the_sync_and_of_before() {
     expect(
         &paused,
         "wait",
-        "paused (Suspended): Deployment is paused; it goes on when somebody resumes it",
+        "paused (Suspended): Deployment is paused; it continues when it is resumed",
     );
 }
 
@@ -687,7 +687,7 @@ fn somebody_else() {
     dry["sync"]["dryRun"] = json!(true);
     expect(&displaced(dry, THEIRS), "start", "");
     let gone = Scene::done().set(state, Value::Null);
-    expect(&gone, "SYNC_FAILED", "somebody removed the sync before it began");
+    expect(&gone, "SYNC_FAILED", "the sync was removed before it began");
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn somebody_elses_word_is_waited_for() {
         at("WaitingPromotion", AFTER)
             .bend("/spec/analysis/webhooks", Value::Null)
             .next(),
-        Next::Ask("Flagger waits for somebody's word".to_owned())
+        Next::Ask("Flagger waits for a confirmation".to_owned())
     );
     for phase in [
         "",

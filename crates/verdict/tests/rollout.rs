@@ -281,11 +281,11 @@ fn an_abort_is_an_end() {
 #[test]
 fn pauses_and_who_ends_them() {
     let ask = |words: &str| Next::Ask(words.to_owned());
-    let somebody = "it is paused until somebody promotes or aborts";
+    let somebody = "it is paused until it is promoted or aborted";
     let inconclusive =
         "it is paused, since an analysis came to no conclusion (InconclusiveAnalysisRun): promote or abort";
     let awhile = "it is paused for a while, as its strategy says";
-    let stopped = "somebody paused it (spec.paused): promoting lets it go on";
+    let stopped = "it was paused by hand (spec.paused): promoting resumes it";
     for (scene, words, by_hand, by_itself) in [
         (
             Scene::paused("CanaryPauseStep", 1),

@@ -34,11 +34,11 @@ fn time(text: &str) -> Timestamp {
 }
 
 fn open(windows: &[SyncWindow], manual: bool, now: &str) -> bool {
-    may_sync(windows, &app(), manual, time(now)) == Answer::Open
+    may_sync(windows, app().subject(), manual, time(now)) == Answer::Open
 }
 
 fn until(windows: &[SyncWindow], manual: bool, now: &str) -> Option<String> {
-    match may_sync(windows, &app(), manual, time(now)) {
+    match may_sync(windows, app().subject(), manual, time(now)) {
         Answer::Open => panic!("open at {now}"),
         // Beginnings are a moment late, since a window is not yet active at its very beginning.
         Answer::Closed { until, .. } => until.map(|time| time.to_string()[..19].to_owned()),
@@ -157,11 +157,13 @@ fn what_cannot_be_read_closes() {
         ("0 0 8 * * *", "1h"),
         ("61 8 * * *", "1h"),
         ("0 8 * * *", "an hour"),
+        ("0 8 * * *", "1d"),
+        ("0 8 * * *", "1 h"),
         ("0 8 * * *", ""),
     ];
     for (schedule, duration) in table {
         let windows = [window("allow", schedule, duration, json!({"manualSync": true}))];
-        match may_sync(&windows, &app(), true, time("2026-11-02T08:30:00Z")) {
+        match may_sync(&windows, app().subject(), true, time("2026-11-02T08:30:00Z")) {
             Answer::Closed { until: None, words } => {
                 assert!(words.contains("cannot be read"), "{schedule} {duration}: {words}");
             }
@@ -182,6 +184,8 @@ fn schedules_and_durations_as_cron_and_go_write_them() {
         ("5/15 * * * *", "1m30s", "2026-11-02T08:21:00Z", true),
         ("0 8 * * *", "1.5h", "2026-11-02T09:20:00Z", true),
         ("0 22 * * *", "8h", "2026-11-03T05:59:59.999999Z", true),
+        ("0 9 * * 0", "25h", "2026-11-02T09:30:00Z", true),
+        ("0 9 * * 0", "1h", "2026-11-02T09:30:00Z", false),
         // Day of month or day of week, when both are given.
         ("0 8 13 * 1", "1h", "2026-11-02T08:30:00Z", true),
         ("0 8 13 * 2", "1h", "2026-11-02T08:30:00Z", false),
@@ -288,7 +292,7 @@ fn the_words_name_the_window() {
         "72h",
         json!({"timeZone": "Europe/Berlin", "description": "Christmas freeze, OPS-12"}),
     )];
-    match may_sync(&windows, &app(), true, time("2026-12-25T12:00:00Z")) {
+    match may_sync(&windows, app().subject(), true, time("2026-12-25T12:00:00Z")) {
         Answer::Closed { until, words } => {
             assert_eq!(
                 words,

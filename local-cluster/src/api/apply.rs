@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::fields::{self, FieldSet, Manager, Step};
-use crate::api::schema::{ListShape, Schema};
+use crate::api::schema::Schema;
 use crate::object;
+use crate::schema::ListShape;
 
 /// Who applies, and how.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::api::schema::{ListShape, Schema, key_default};
+use crate::api::schema::Schema;
 use crate::object;
+use crate::schema::{ListShape, key_default};
 
 /// A step of a path: into a field, into the list item with these key fields, or to a value of a set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

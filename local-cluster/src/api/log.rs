@@ -18,7 +18,7 @@ use crate::status::{ApiError, ApiResult};
 
 /// The part of the log that is wanted.
 #[derive(Debug, Clone, Default)]
-struct Wanted {
+struct LogRange {
     tail: Option<usize>,
     since: Option<Timestamp>,
     timestamps: bool,
@@ -71,7 +71,7 @@ pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Requ
                 .map_err(|_| ApiError::bad_request("sinceTime: must be a time in RFC 3339"))?,
         ),
     };
-    let wanted = Wanted {
+    let wanted = LogRange {
         tail: size("tailLines")?,
         since,
         timestamps: request.flag("timestamps"),
@@ -116,13 +116,13 @@ pub(crate) async fn log(app: &App, path: &ObjectPath, name: &str, request: &Requ
 
 struct Feed {
     reader: Reader,
-    wanted: Wanted,
+    wanted: LogRange,
     follow: bool,
     started: bool,
 }
 
 impl Feed {
-    fn new(reader: Reader, wanted: Wanted, follow: bool) -> Self {
+    fn new(reader: Reader, wanted: LogRange, follow: bool) -> Self {
         Self {
             reader,
             wanted,

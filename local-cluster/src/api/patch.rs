@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::fields::item_key;
-use crate::api::schema::{ListShape, list_shape};
 use crate::object;
+use crate::schema::{ListShape, list_shape};
 use crate::status::{ApiError, ApiResult};
 
 /// More operations than any tool sends in one JSON patch (the real limit, too).

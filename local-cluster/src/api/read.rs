@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::App;
+use crate::api::prepare::as_version;
 use crate::api::request::{Answer, Representation, Request, json as answer};
 use crate::api::route::ObjectPath;
 use crate::api::table;
-use crate::api::write::as_version;
 use crate::object;
 use crate::resources::Resource;
 use crate::selector::{FieldSelector, LabelSelector};

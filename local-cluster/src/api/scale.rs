@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::api::App;
 use crate::api::request::{Answer, Request, json as answer};
 use crate::api::route::ObjectPath;
-use crate::api::{patch, write};
+use crate::api::{patch, prepare, write};
 use crate::object;
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
@@ -97,7 +97,7 @@ pub(crate) async fn scale(app: &App, path: &ObjectPath, name: &str, request: &Re
                 .or_insert(Value::Null)
         });
         *slot = json!(replicas);
-        write::bump_generation(resource, old, &mut new);
+        prepare::bump_generation(resource, old, &mut new);
         write::track(resource, old, &mut new, "scale", request);
         Ok(new)
     };

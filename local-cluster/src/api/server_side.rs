@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::apply;
+use crate::api::prepare::{Unknown, as_stored, as_version, preconditions, prepare_new, prepare_update};
 use crate::api::schema::Schema;
-use crate::api::write::{Unknown, as_stored, as_version, preconditions, prepare_new, prepare_update};
 use crate::object::{self, text};
 use crate::resources::Resource;
 use crate::shape;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use slipway_model::duration::go;
 
-use crate::argo_cd::duration;
 use crate::object::{self, annotation, at, list, number, text};
 
 /// Asks for a refresh; the controller removes it.
@@ -103,7 +103,11 @@ pub(crate) fn retry_after(operation: &Value, retries: i64) -> Result<Duration, S
     let backoff = at(operation, &["retry", "backoff"]);
     let read = |field: &str, otherwise: Duration| match text(backoff, &[field]) {
         "" => Ok(otherwise),
-        text => duration::parse(text).ok_or_else(|| format!("time: invalid duration \"{text}\"")),
+        // A bare number counts seconds.
+        text => match text.parse() {
+            Ok(seconds) => Ok(Duration::from_secs(seconds)),
+            Err(_) => go::parse(text).ok_or_else(|| format!("time: invalid duration \"{text}\"")),
+        },
     };
     let (first, most) = (
         read("duration", RETRY_AFTER)?,
@@ -206,5 +210,4 @@ pub(crate) fn set_condition(conditions: &mut Vec<Value>, kind: &str, message: Op
 }
 
 #[cfg(test)]
-#[path = "application_tests.rs"]
 mod tests;

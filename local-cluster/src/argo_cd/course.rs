@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,12 +10,20 @@ use crate::api::delete::{self, Options, Policy};
 use crate::api::server_side::Apply;
 use crate::argo_cd::application::has_fault;
 use crate::argo_cd::desired::Desired;
-use crate::argo_cd::operation::{LOOK, Outcome, live, save};
 use crate::argo_cd::sync::{self, Plan, Progress, Step, Task};
 use crate::argo_cd::target::{self, Key, Phase};
 use crate::argo_cd::{MANAGER, Shared};
 use crate::object::{self, list, text};
 use crate::resources::NAMESPACES;
+
+/// How often a sync that waits is looked at.
+pub(super) const LOOK: Duration = Duration::from_millis(200);
+
+/// How far a sync got.
+pub(super) enum Outcome {
+    Wait(String, Duration),
+    End(&'static str, String),
+}
 
 /// One sync at one commit.
 pub(super) struct Course<'a> {
@@ -31,7 +40,7 @@ impl Course<'_> {
             .unwrap_or_default()
             .as_second();
         let short: String = self.desired.commit.chars().take(7).collect();
-        let (mut live, extra) = live(self.shared, self.application, &self.desired.targets);
+        let (mut live, extra) = self.shared.live(self.application, &self.desired.targets);
         let suffix = |phase: Phase| format!("{short}-{}-{started}", phase.as_str().to_lowercase());
         let make = |live: &BTreeMap<Key, Arc<Value>>| {
             let plan = Plan {
@@ -107,7 +116,7 @@ impl Course<'_> {
                 return outcome;
             }
             state["message"] = json!("one or more tasks are running");
-            save(self.shared, self.application, state);
+            self.shared.save(self.application, state);
         }
     }
 

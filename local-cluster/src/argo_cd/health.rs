@@ -325,5 +325,4 @@ pub(crate) fn of_application(resources: &[Option<&Value>]) -> Status {
 }
 
 #[cfg(test)]
-#[path = "health_tests.rs"]
 mod tests;

@@ -3,24 +3,21 @@
 //! A request stands in `.operation` and in `status.operationState` while it is worked on; at its end it is removed
 //! from `.operation`, unless another one has been written there meanwhile, which is then begun.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use slipway_verdict::sync_window::{Answer, AppProject, Subject, may_sync};
 
 use crate::api::delete::{self, Options};
 use crate::argo_cd::Shared;
 use crate::argo_cd::application::{self, has_fault, signed};
-use crate::argo_cd::course::Course;
+use crate::argo_cd::course::{Course, LOOK, Outcome};
 use crate::argo_cd::desired;
-use crate::argo_cd::target::{self, Key};
-use crate::argo_cd::window::{self, Subject};
 use crate::object::{self, list, number, text};
 
-/// How often a sync that waits is looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(200);
 /// How often a sync that a window blocks is looked at.
 const BLOCKED: Duration = Duration::from_secs(1);
 /// How long a sync takes at least with the fault `slow`.
@@ -39,12 +36,6 @@ pub(super) enum Turn {
     Wait(Duration),
     /// It ended just now.
     Ended,
-}
-
-/// How far a sync got.
-pub(super) enum Outcome {
-    Wait(String, Duration),
-    End(&'static str, String),
 }
 
 /// Works on the Application's operation as far as it gets without waiting.
@@ -71,7 +62,7 @@ pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
             Ok(_) => {
                 object::as_map(&mut state).remove("finishedAt");
                 object::as_map(&mut state).remove("syncResult");
-                save(shared, &application, &state);
+                shared.save(&application, &state);
             }
             Err(error) => return end(shared, &application, state, "Error", error),
         }
@@ -79,7 +70,7 @@ pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
     match run(shared, &application, &mut state).await {
         Outcome::Wait(message, wait) => {
             state["message"] = json!(message);
-            save(shared, &application, &state);
+            shared.save(&application, &state);
             Turn::Wait(wait)
         }
         Outcome::End(phase, message) => end(shared, &application, state, phase, message),
@@ -112,21 +103,6 @@ fn begin(shared: &Shared, application: &Arc<Value>) -> Option<Arc<Value>> {
         .inspect_err(|error| tracing::debug!(%error, "operation not taken up"))
         .ok()
         .filter(|application| application::in_progress(application))
-}
-
-/// The state that is stored and the one this task has become one: an operation that is being terminated stays so.
-pub(super) fn save(shared: &Shared, application: &Value, state: &Value) {
-    let saved = shared.change(application, |new| {
-        let terminating = application::phase(new) == "Terminating";
-        new["status"]["operationState"] = state.clone();
-        if terminating {
-            new["status"]["operationState"]["phase"] = json!("Terminating");
-            new["status"]["operationState"]["message"] = json!("operation is terminating");
-        }
-    });
-    if let Err(error) = saved {
-        tracing::debug!(%error, "operation state not written");
-    }
 }
 
 fn retries(state: &Value) -> i64 {
@@ -167,7 +143,7 @@ fn end(shared: &Shared, application: &Value, mut state: Value, phase: &'static s
             state["retryCount"] = json!(attempt);
             let time = at.strftime("%-I:%M%p");
             state["message"] = json!(format!("{message}. Retrying attempt #{attempt} at {time}."));
-            save(shared, application, &state);
+            shared.save(application, &state);
             return Turn::Wait(until(at));
         }
     }
@@ -256,28 +232,32 @@ fn terminate(shared: &Shared, state: &Value) {
     }
 }
 
-/// Whether a window keeps the sync from going on; one that cannot be read does.
-fn is_blocked(application: &Value, project: &Value, manual: bool) -> bool {
-    let allowed = can_sync(application, project, manual);
-    !allowed.unwrap_or_else(|error| {
-        tracing::warn!(%error, name = object::name(application), "sync window not understood");
-        false
-    })
-}
-
-/// Whether the project's windows let the Application sync now.
-pub(super) fn can_sync(application: &Value, project: &Value, manual: bool) -> Result<bool, String> {
+/// Whether a window of the project keeps the Application from being synced at that time; one that cannot be read does.
+/// `manual` is a sync that was not started by auto-sync.
+pub(super) fn is_blocked(application: &Value, project: &Value, manual: bool, now: Timestamp) -> bool {
+    let name = object::name(application);
+    let windows = match AppProject::deserialize(project) {
+        Ok(project) => project.spec.sync_windows,
+        Err(error) => {
+            tracing::warn!(%error, name, "the project of an application cannot be read");
+            return true;
+        }
+    };
     let destination = &application["spec"]["destination"];
-    let cluster = match text(destination, &["name"]) {
-        "" => text(destination, &["server"]),
-        name => name,
-    };
     let subject = Subject {
-        application: object::name(application),
+        name,
         namespace: text(destination, &["namespace"]),
-        cluster,
+        cluster: text(destination, &["name"]),
+        server: text(destination, &["server"]),
     };
-    window::can_sync(project, subject, manual, Timestamp::now())
+    let now = slipway_model::Timestamp::from_micros(now.as_microsecond());
+    match may_sync(&windows, subject, manual, now) {
+        Answer::Open => false,
+        Answer::Closed { words, .. } => {
+            tracing::debug!(name, window = words, "a sync window is closed");
+            true
+        }
+    }
 }
 
 async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome {
@@ -297,7 +277,7 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
         return Outcome::End("Error", message);
     };
     let manual = operation["initiatedBy"]["automated"] != true;
-    if is_blocked(application, &project, manual) {
+    if is_blocked(application, &project, manual, Timestamp::now()) {
         return Outcome::Wait("Sync operation blocked by sync window".to_owned(), BLOCKED);
     }
     if has_fault(application, "slow") {
@@ -337,35 +317,56 @@ async fn run(shared: &Shared, application: &Value, state: &mut Value) -> Outcome
     course.run(state)
 }
 
-/// The live objects of an Application: those that say so and those that git names. Also the keys of those that git
-/// has no more.
-pub(super) fn live(
-    shared: &Shared,
-    application: &Value,
-    targets: &[Value],
-) -> (BTreeMap<Key, Arc<Value>>, Vec<Key>) {
-    let instance = application::instance(application);
-    let mut live: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
-    for (_, object) in shared
-        .store
-        .find(|object| target::owner(object) == Some(&instance))
-    {
-        live.insert(Key::of(&object), object);
-    }
-    let wanted: Vec<Key> = targets.iter().map(Key::of).collect();
-    let extra = live
-        .iter()
-        .filter(|(key, object)| {
-            !wanted.contains(key) && list(object, &["metadata", "ownerReferences"]).is_empty()
-        })
-        .map(|(key, _)| key.clone())
-        .collect();
-    for (key, target) in wanted.into_iter().zip(targets) {
-        if let Some(resource) = target::resource_of(shared.store.registry(), target)
-            && let Some(object) = shared.store.get(resource, &key.namespace, &key.name)
-        {
-            live.insert(key, object);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_the_project_hold_syncs_back() {
+        // A Monday.
+        let now: Timestamp = "2026-03-02T09:30:00Z".parse().unwrap();
+        let server = "https://kubernetes.default.svc";
+        let application = json!({"metadata": {"name": "shop-web"}, "spec": {
+            "destination": {"namespace": "shop", "server": server}}});
+        let deny = |more: Value| {
+            let mut window = json!({"kind": "deny", "schedule": "0 9 * * *", "duration": "1h"});
+            object::as_map(&mut window).extend(object::as_map(&mut more.clone()).clone());
+            json!({"metadata": {"name": "default"}, "spec": {"syncWindows": [window]}})
+        };
+        // (the project, whether it blocks an automated sync, and one by hand)
+        let table = [
+            (json!({"spec": {}}), false, false),
+            (deny(json!({"applications": ["shop-*"]})), true, true),
+            (deny(json!({"applications": ["till"]})), false, false),
+            (deny(json!({"namespaces": ["{shop,bar}"]})), true, true),
+            (deny(json!({"clusters": ["https://*"]})), true, true),
+            (
+                deny(json!({"applications": ["*"], "duration": "30m"})),
+                false,
+                false,
+            ),
+            (
+                deny(json!({"applications": ["*"], "manualSync": true})),
+                true,
+                false,
+            ),
+            (
+                deny(json!({"applications": ["*"], "manualSync": true, "schedule": "x"})),
+                true,
+                true,
+            ),
+        ];
+        for (project, automated, by_hand) in table {
+            assert_eq!(
+                is_blocked(&application, &project, false, now),
+                automated,
+                "{project}"
+            );
+            assert_eq!(
+                is_blocked(&application, &project, true, now),
+                by_hand,
+                "by hand: {project}"
+            );
         }
     }
-    (live, extra)
 }

@@ -77,7 +77,7 @@ fn finalize(shared: &Shared, application: &Value) -> Option<Duration> {
     {
         return None;
     }
-    let (live, extra) = operation::live(shared, application, &[]);
+    let (live, extra) = shared.live(application, &[]);
     let options = Options {
         policy: Policy::Foreground,
         ..Options::default()
@@ -93,7 +93,7 @@ fn finalize(shared: &Shared, application: &Value) -> Option<Duration> {
             tracing::debug!(%error, name = key.name, "resource not deleted");
         }
     }
-    let (_, left) = operation::live(shared, application, &[]);
+    let (_, left) = shared.live(application, &[]);
     if !left.is_empty() {
         return Some(DELETION);
     }
@@ -205,7 +205,7 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
         AutoSync::Start(operation) => operation,
     };
     let project = shared.project(application)?;
-    if !operation::can_sync(application, &project, false).unwrap_or(false) {
+    if operation::is_blocked(application, &project, false, Timestamp::now()) {
         return poll;
     }
     let sync = application["status"]["sync"].clone();
@@ -275,7 +275,7 @@ async fn look(shared: &Shared, application: &Value, refresh: Refresh) -> Compari
         Ok(desired) => desired,
         Err(error) => {
             found.errors[1].1 = Some(error);
-            let (live, _) = operation::live(shared, application, &[]);
+            let (live, _) = shared.live(application, &[]);
             let live: Vec<Option<&Value>> = live.values().map(|object| Some(object.as_ref())).collect();
             found.health = health::of_application(&live);
             return found;
@@ -296,7 +296,7 @@ async fn look(shared: &Shared, application: &Value, refresh: Refresh) -> Compari
 }
 
 fn fill(shared: &Shared, application: &Value, desired: &Desired, found: &mut Comparison) {
-    let (live, extra) = operation::live(shared, application, &desired.targets);
+    let (live, extra) = shared.live(application, &desired.targets);
     let ignored = list(application, &["spec", "ignoreDifferences"]);
     let mut all = Vec::new();
     found.sync = "Synced";

@@ -381,5 +381,4 @@ fn look(task: &mut Task) {
 }
 
 #[cfg(test)]
-#[path = "sync_tests.rs"]
 mod tests;

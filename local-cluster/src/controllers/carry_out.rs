@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::delete::{self, Options};
-use crate::api::write;
+use crate::api::prepare;
 use crate::controllers::{
     Controllers, Outcome, daemonset, deployment, job, replicaset, revisions, scheduler, statefulset,
 };
@@ -34,7 +34,7 @@ impl Controllers {
     }
 
     fn create(&self, resource: &'static Resource, mut object: Value) -> ApiResult<Arc<Value>> {
-        write::prepare_new(resource, &mut object, Timestamp::now())?;
+        prepare::prepare_new(resource, &mut object, Timestamp::now())?;
         self.store.create(resource, object)
     }
 
@@ -118,7 +118,7 @@ impl Controllers {
                     new["spec"]["minReadySeconds"] = seconds.clone();
                 }
                 new["metadata"]["annotations"] = set["metadata"]["annotations"].clone();
-                write::bump_generation(&REPLICA_SETS, &old, new);
+                prepare::bump_generation(&REPLICA_SETS, &old, new);
             });
         }
         for set in &decision.delete {

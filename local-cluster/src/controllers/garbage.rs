@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::delete::{self, Options};
-use crate::api::write;
+use crate::api::prepare;
 use crate::controllers::Controllers;
 use crate::custom;
 use crate::object::{self, list, text};
@@ -136,7 +136,7 @@ impl Controllers {
             if self.store.get(&SERVICE_ACCOUNTS, name, "default").is_none() {
                 let mut account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
                                          "metadata": {"name": "default", "namespace": name}});
-                let created = write::prepare_new(&SERVICE_ACCOUNTS, &mut account, Timestamp::now())
+                let created = prepare::prepare_new(&SERVICE_ACCOUNTS, &mut account, Timestamp::now())
                     .and_then(|()| self.store.create(&SERVICE_ACCOUNTS, account));
                 if let Err(error) = created {
                     tracing::debug!(%error, name, "the default service account is missing");

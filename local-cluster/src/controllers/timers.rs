@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::store::Key;
+use crate::object::Key;
 
 /// The pause after the first failure; it doubles (`workqueue.DefaultTypedControllerRateLimiter`).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);

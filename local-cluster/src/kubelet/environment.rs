@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use crate::kubelet::image::Image;
-use crate::kubelet::program::{Refusal, misconfigured};
+use crate::kubelet::refusal::{Refusal, misconfigured};
 use crate::object::{self, at, list, text};
 
 /// Where variables of the environment come from.

@@ -1,19 +1,13 @@
 //! Images: found in OCI layouts or pulled from a registry on loopback, checked by digest, unpacked once.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
-use crate::kubelet::reference::{Reference, checked_digest};
+use crate::kubelet::layout::{Manifest, blob_path, checked_blob, read_json};
+use crate::kubelet::reference::Reference;
 use crate::kubelet::{registry, unpack};
-
-/// A manifest, index or configuration is never near this large.
-pub(crate) const MAX_JSON: u64 = 4 * 1024 * 1024;
 
 /// Why a container has no image, as its waiting reason tells.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,56 +41,6 @@ fn broken(image: &str, why: impl std::fmt::Display) -> ImageError {
     ImageError::Pull(format!(
         "rpc error: code = Unknown desc = failed to pull and unpack image \"{image}\": {why}"
     ))
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    #[serde(default)]
-    pub(crate) media_type: String,
-    pub(crate) digest: String,
-    #[serde(default)]
-    pub(crate) size: u64,
-    #[serde(default)]
-    annotations: std::collections::HashMap<String, String>,
-    #[serde(default)]
-    platform: Option<Platform>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-/// An image manifest or an index of them: both have what the other lacks.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Manifest {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    pub(crate) config: Option<Descriptor>,
-    #[serde(default)]
-    pub(crate) layers: Vec<Descriptor>,
-}
-
-impl Manifest {
-    /// The manifest for this machine, when this is an index.
-    pub(crate) fn for_this_machine(&self) -> Option<&Descriptor> {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let fits = |d: &&Descriptor| {
-            d.platform
-                .as_ref()
-                .is_some_and(|p| p.os == "linux" && p.architecture == architecture)
-        };
-        match self.manifests.as_slice() {
-            [only] => Some(only),
-            all => all.iter().find(fits),
-        }
-    }
 }
 
 /// The part of an image's configuration that says what to run.
@@ -199,33 +143,6 @@ impl Images {
             }
         }
         Ok(None)
-    }
-}
-
-pub(crate) fn blob_path(layout: &Path, digest: &str) -> Option<PathBuf> {
-    let hex = checked_digest(digest)?.strip_prefix("sha256:")?;
-    Some(layout.join("blobs").join("sha256").join(hex))
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_JSON).read_to_end(&mut bytes))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// The file of a blob, after its content was found to be what the digest says.
-pub(crate) fn checked_blob(layout: &Path, digest: &str) -> Result<PathBuf, String> {
-    let path = blob_path(layout, digest).ok_or_else(|| format!("digest {digest} is not a sha256 digest"))?;
-    let mut file = File::open(&path).map_err(|error| format!("blob {digest}: {error}"))?;
-    let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash).map_err(|error| format!("blob {digest}: {error}"))?;
-    let actual = format!("sha256:{}", hex::encode(hash.finalize()));
-    if actual == digest {
-        Ok(path)
-    } else {
-        Err(format!("blob {digest} has the content of {actual}"))
     }
 }
 

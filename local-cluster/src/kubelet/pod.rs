@@ -16,6 +16,7 @@ use crate::kubelet::ports;
 use crate::kubelet::probe::{Kind, Probe, Report};
 use crate::kubelet::process::Process;
 use crate::kubelet::program;
+use crate::kubelet::refusal::Refusal;
 use crate::kubelet::status::{self, ContainerStatus, terminated, waiting};
 use crate::object::{self, list, text};
 use crate::resources::{CONFIG_MAPS, PODS, SECRETS};
@@ -336,8 +337,8 @@ impl Pod {
         &self,
         container: &Value,
         image: &crate::kubelet::image::Image,
-    ) -> Result<(Process, Vec<Probe>), program::Refusal> {
-        let refuse = |message: String| program::Refusal {
+    ) -> Result<(Process, Vec<Probe>), Refusal> {
+        let refuse = |message: String| Refusal {
             reason: "CreateContainerError",
             message,
         };
@@ -365,7 +366,7 @@ impl Pod {
             .start(self.uid(), name)
             .map_err(|error| refuse(format!("log: {error}")))?;
         let process = Process::start(&self.context.shim, &program, log).await;
-        let process = process.map_err(|error| program::Refusal {
+        let process = process.map_err(|error| Refusal {
             reason: "RunContainerError",
             message: format!("the shim could not be started: {error}"),
         })?;

@@ -9,33 +9,12 @@ use serde_json::Value;
 
 use crate::kubelet::environment::{Source, environment, expand};
 use crate::kubelet::image::Image;
+use crate::kubelet::refusal::{Refusal, refuse};
 use crate::object::text;
 use crate::shim::Program;
 
 /// As many links as the kernel follows.
 const MAX_LINKS: u32 = 40;
-
-/// Why a container cannot be made, as its waiting reason tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// `CreateContainerError` or `CreateContainerConfigError`.
-    pub(crate) reason: &'static str,
-    pub(crate) message: String,
-}
-
-fn refuse(message: impl Into<String>) -> Refusal {
-    Refusal {
-        reason: "CreateContainerError",
-        message: message.into(),
-    }
-}
-
-pub(super) fn misconfigured(message: impl Into<String>) -> Refusal {
-    Refusal {
-        reason: "CreateContainerConfigError",
-        message: message.into(),
-    }
-}
 
 /// Puts the program together. `lookup` finds a ConfigMap or Secret in the pod's namespace.
 ///
@@ -205,6 +184,7 @@ fn has_interpreter(head: &[u8]) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::kubelet::image::Run;
+    use crate::kubelet::refusal::misconfigured;
     use serde_json::json;
     use std::os::unix::fs::{PermissionsExt, symlink};
 

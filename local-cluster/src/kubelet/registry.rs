@@ -11,7 +11,7 @@ use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use tokio::io::AsyncWriteExt;
 
-use crate::kubelet::image::{self, Descriptor, MAX_JSON, Manifest, blob_path};
+use crate::kubelet::layout::{self, Descriptor, MAX_JSON, Manifest, blob_path};
 use crate::kubelet::reference::Reference;
 
 /// Larger blobs are refused.
@@ -117,7 +117,7 @@ async fn write_blob(layout: &Path, digest: &str, bytes: &[u8]) -> Result<(), Pul
 /// Content is only ever kept under the digest it has.
 async fn check(layout: &Path, digest: &str) -> Result<(), PullError> {
     let (owned_layout, owned_digest) = (layout.to_owned(), digest.to_owned());
-    let checked = tokio::task::spawn_blocking(move || image::checked_blob(&owned_layout, &owned_digest));
+    let checked = tokio::task::spawn_blocking(move || layout::checked_blob(&owned_layout, &owned_digest));
     if let Err(why) = checked.await.map_err(failed)? {
         if let Some(path) = blob_path(layout, digest) {
             let _ = tokio::fs::remove_file(path).await;

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use tar::{Archive, EntryType};
 
-use crate::kubelet::image::{Descriptor, checked_blob};
+use crate::kubelet::layout::{Descriptor, checked_blob};
 
 /// More bytes than this in all layers of an image are refused.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Causes;
-use crate::status::Cause;
+use crate::cause::Cause;
 use crate::{quantity, quota};
 
 /// As many bytes as a ConfigMap or Secret may hold.

@@ -1,16 +1,16 @@
-//! Everything outside that the service talks to, made from its configuration. Secrets are read here and nowhere else.
+//! The outside systems of the service, made from its configuration: one file or folder for each, and what they share.
+//! Secrets are read here and nowhere else.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use slipway_server::ConfigError;
 
-use crate::{
+use self::{
     builders::{
         Builder,
         buildah::{Buildah, Secret},
     },
-    config::{BuilderConfig, Isolation, RegistryKind, Settings, StorageDriver, TlsMode},
     git::{Git, GitCredential, Ssh},
     redact::Redactor,
     registries::{
@@ -19,25 +19,40 @@ use crate::{
         oci_layout::OciLayout,
     },
 };
+use crate::config::{BuilderConfig, GitConfig, Isolation, RegistryKind, Settings, StorageDriver, TlsMode};
 
-/// Everything outside that the service talks to, made from the configuration.
+pub(crate) mod builders;
+pub(crate) mod git;
+pub(crate) mod image_layout;
+pub(crate) mod logs;
+pub(crate) mod process;
+pub(crate) mod redact;
+pub(crate) mod registries;
+pub(crate) mod stop;
+pub(crate) mod workspace;
+
+#[cfg(test)]
+mod tests;
+
+/// The outside systems that builds work with. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Backends {
     pub(crate) git: Git,
     pub(crate) registries: Registries,
+    /// By the names that requests call them.
     pub(crate) builders: BTreeMap<String, Arc<dyn Builder>>,
     pub(crate) redactor: Redactor,
 }
 
-impl Settings {
-    /// Reads the secrets' files and makes the backends.
-    pub(crate) fn backends(&self) -> Result<Backends, ConfigError> {
+impl Backends {
+    /// Reads the files of secrets and makes the backends of checked settings.
+    pub(crate) fn open(settings: &Settings) -> Result<Self, ConfigError> {
         let mut secrets = Vec::new();
-        let git = self.git(&mut secrets)?;
+        let git = git(&settings.git, &mut secrets)?;
         let mut entries: Vec<(String, Arc<dyn Registry>)> = Vec::new();
         let mut auths = serde_json::Map::new();
         let mut insecure = Vec::new();
-        for (at, config) in self.registries.iter().enumerate() {
+        for (at, config) in settings.registries.iter().enumerate() {
             let registry: Arc<dyn Registry> = match (config.kind, &config.directory) {
                 (RegistryKind::OciLayout, Some(directory)) => Arc::new(OciLayout::new(directory.clone())),
                 _ => {
@@ -67,7 +82,7 @@ impl Settings {
             entries.push((config.prefix.clone(), registry));
         }
         let auth = Secret(serde_json::json!({ "auths": auths }).to_string());
-        let builders = self
+        let builders = settings
             .builders
             .iter()
             .map(|(name, config)| {
@@ -75,69 +90,36 @@ impl Settings {
                 (name.clone(), builder)
             })
             .collect();
-        Ok(Backends {
+        Ok(Self {
             git,
             registries: Registries::new(entries),
             builders,
             redactor: Redactor::new(secrets),
         })
     }
+}
 
-    fn git(&self, secrets: &mut Vec<String>) -> Result<Git, ConfigError> {
-        let mut credentials = Vec::new();
-        for (at, config) in self.git.credentials.iter().enumerate() {
-            // Without the slash, the credential for https://git.example would also go to https://git.example.elsewhere.
-            let whole = config
-                .prefix
-                .strip_prefix("https://")
-                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('/'));
-            if !whole {
-                let message =
-                    "must begin with https:// and end with a slash, such as https://git.example/team/";
-                return Err(ConfigError::invalid(
-                    format!("git.credentials[{at}].prefix"),
-                    message,
-                ));
-            }
-            let password = secret_file(
-                &format!("git.credentials[{at}].password_file"),
-                &config.password_file,
-            )?;
-            secrets.push(password.clone());
-            secrets.push(STANDARD.encode(format!("{}:{password}", config.username)));
-            credentials.push(GitCredential {
-                prefix: config.prefix.clone(),
-                username: config.username.clone(),
-                password,
-            });
-        }
-        let ssh = match &self.git.ssh {
-            None => None,
-            Some(config) => {
-                for (key, path) in [
-                    ("key_file", &config.key_file),
-                    ("known_hosts_file", &config.known_hosts_file),
-                ] {
-                    // Git hands these to a shell.
-                    let plain = path
-                        .to_string_lossy()
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-                    if !plain || !path.is_absolute() {
-                        return Err(ConfigError::invalid(
-                            format!("git.ssh.{key}"),
-                            "must be an absolute path of letters, digits, /, ., _ and -",
-                        ));
-                    }
-                }
-                Some(Ssh {
-                    key_file: config.key_file.clone(),
-                    known_hosts_file: config.known_hosts_file.clone(),
-                })
-            }
-        };
-        Ok(Git { credentials, ssh })
+/// Reads the credentials of git.
+fn git(config: &GitConfig, secrets: &mut Vec<String>) -> Result<Git, ConfigError> {
+    let mut credentials = Vec::new();
+    for (at, config) in config.credentials.iter().enumerate() {
+        let password = secret_file(
+            &format!("git.credentials[{at}].password_file"),
+            &config.password_file,
+        )?;
+        secrets.push(password.clone());
+        secrets.push(STANDARD.encode(format!("{}:{password}", config.username)));
+        credentials.push(GitCredential {
+            prefix: config.prefix.clone(),
+            username: config.username.clone(),
+            password,
+        });
     }
+    let ssh = config.ssh.as_ref().map(|ssh| Ssh {
+        key_file: ssh.key_file.clone(),
+        known_hosts_file: ssh.known_hosts_file.clone(),
+    });
+    Ok(Git { credentials, ssh })
 }
 
 fn buildah(config: &BuilderConfig, auth: Secret, insecure: Vec<String>) -> Buildah {
@@ -163,15 +145,18 @@ fn buildah(config: &BuilderConfig, auth: Secret, insecure: Vec<String>) -> Build
     }
 }
 
-/// The one line of a file that holds a secret.
+/// The only line of a file that holds a secret.
 fn secret_file(key: &str, path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::invalid(key, format!("{}: {error}", path.display())))?;
     match text.trim() {
-        "" => Err(ConfigError::invalid(key, format!("{}: is empty", path.display()))),
+        "" => Err(ConfigError::invalid(
+            key,
+            format!("{}: the file is empty", path.display()),
+        )),
         secret if secret.contains('\n') => Err(ConfigError::invalid(
             key,
-            format!("{}: has more than one line", path.display()),
+            format!("{}: the file has more than one line", path.display()),
         )),
         secret => Ok(secret.to_owned()),
     }

@@ -2,56 +2,55 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use build_domain::{
+    build::{Limits, MAX_TIMEOUT},
+    repository::RepositoryPattern,
+};
 use serde::Deserialize;
-use slipway_server::{ConfigError, ServiceSettings};
-
-use crate::{build::Limits, repository::RepositoryPattern};
-
-/// The longest time that a build may take, whatever a caller asks for.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+use slipway_server::ConfigError;
 
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;
 
-/// The keys that are this service's own.
+/// The keys of this service alone.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Scratch space of this replica: checkouts, the builders' storage, images that are not pushed yet. An absolute path
     /// without `:`.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     #[serde(default)]
-    pub limits: LimitsConfig,
-    pub logs: LogsConfig,
-    /// Where commits may be fetched from: URLs in which `*` in the path stands for any text. Empty: from nowhere.
+    pub(crate) limits: LimitsConfig,
+    pub(crate) logs: LogsConfig,
+    /// Repositories that may be fetched from: URLs in which `*` in the path stands for any text. Empty: none.
     #[serde(default)]
-    pub repositories: Vec<RepositoryPattern>,
+    pub(crate) repositories: Vec<RepositoryPattern>,
     #[serde(default)]
-    pub git: GitConfig,
+    pub(crate) git: GitConfig,
     /// By the names that requests call them.
-    pub builders: BTreeMap<String, BuilderConfig>,
-    /// The one for requests that name none; may be left out where there is only one.
+    pub(crate) builders: BTreeMap<String, BuilderConfig>,
+    /// The builder for requests that name none; may be left out if there is only one.
     #[serde(default)]
-    pub default_builder: Option<String>,
-    /// Where images may be pushed to. Empty: nowhere.
+    pub(crate) default_builder: Option<String>,
+    /// Registries that images may be pushed to. Empty: none.
     #[serde(default)]
-    pub registries: Vec<RegistryConfig>,
+    pub(crate) registries: Vec<RegistryConfig>,
 }
 
 /// `limits:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
+pub(crate) struct LimitsConfig {
     /// Builds that this replica runs at once; others wait, or run on another replica.
-    pub concurrency: usize,
-    /// How long a build may take from its first start to its end, when its request does not say.
+    pub(crate) concurrency: usize,
+    /// How long a build may take, from its first start to its end, unless its request says otherwise.
     #[serde(with = "slipway_server::config::duration")]
-    pub timeout: Duration,
-    /// Tries in all before a fault that may pass ends the build.
-    pub attempts: u32,
-    /// Wait before the second try; doubles with each further one, up to five minutes.
+    pub(crate) timeout: Duration,
+    /// Attempts in all before a transient fault ends the build.
+    pub(crate) attempts: u32,
+    /// Wait before the second attempt; doubles with each further one, up to five minutes.
     #[serde(with = "slipway_server::config::duration")]
-    pub backoff: Duration,
+    pub(crate) backoff: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -66,8 +65,8 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// The limits of one build.
-    pub fn of_build(&self, timeout: Option<Duration>) -> Limits {
+    /// The limits of a build whose request has this timeout.
+    pub(crate) fn of_build(&self, timeout: Option<Duration>) -> Limits {
         Limits {
             timeout_s: timeout.unwrap_or(self.timeout).as_secs().max(1),
             attempts: self.attempts,
@@ -79,12 +78,12 @@ impl LimitsConfig {
 /// `logs:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LogsConfig {
+pub(crate) struct LogsConfig {
     /// A folder that all replicas share.
-    pub directory: PathBuf,
-    /// The longest log of one build, in bytes; what comes after is dropped and the log marked as cut.
+    pub(crate) directory: PathBuf,
+    /// The longest log of one build, in bytes; the rest is dropped and the log marked as cut.
     #[serde(default = "max_log")]
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
 }
 
 fn max_log() -> u64 {
@@ -94,55 +93,55 @@ fn max_log() -> u64 {
 /// `git:`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GitConfig {
-    /// For `https` repositories that are not open.
-    pub credentials: Vec<GitCredentialConfig>,
+pub(crate) struct GitConfig {
+    /// For `https` repositories that are not public.
+    pub(crate) credentials: Vec<GitCredentialConfig>,
     /// For `ssh` repositories.
-    pub ssh: Option<SshConfig>,
+    pub(crate) ssh: Option<SshConfig>,
 }
 
 /// One of `git.credentials:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GitCredentialConfig {
-    /// The beginning of the URLs that it is for, up to a slash: `https://git.example/team/`.
-    pub prefix: String,
-    pub username: String,
-    /// A file that holds the password or token and nothing else.
-    pub password_file: PathBuf,
+pub(crate) struct GitCredentialConfig {
+    /// The beginning of the URLs that it is for, up to a slash: `https://git.example/team/`. The longest match wins.
+    pub(crate) prefix: String,
+    pub(crate) username: String,
+    /// A file with the password or token and nothing else.
+    pub(crate) password_file: PathBuf,
 }
 
 /// `git.ssh:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SshConfig {
-    pub key_file: PathBuf,
-    pub known_hosts_file: PathBuf,
+pub(crate) struct SshConfig {
+    pub(crate) key_file: PathBuf,
+    pub(crate) known_hosts_file: PathBuf,
 }
 
 /// One of `builders:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BuilderConfig {
-    pub kind: BuilderKind,
+pub(crate) struct BuilderConfig {
+    pub(crate) kind: BuilderKind,
     /// `buildah`: the program, on PATH or by its path.
     #[serde(default)]
-    pub program: Option<String>,
+    pub(crate) program: Option<String>,
     /// `buildah`: `chroot` (default), `rootless` or `oci`.
     #[serde(default)]
-    pub isolation: Option<Isolation>,
+    pub(crate) isolation: Option<Isolation>,
     /// `buildah`: `vfs` (default) or `overlay`.
     #[serde(default)]
-    pub storage_driver: Option<StorageDriver>,
-    /// `buildah`: where short names such as `rust:1` come from; `docker.io` when left out.
+    pub(crate) storage_driver: Option<StorageDriver>,
+    /// `buildah`: registries for short names such as `rust:1`; `docker.io` when left out.
     #[serde(default)]
-    pub search_registries: Option<Vec<String>>,
+    pub(crate) search_registries: Option<Vec<String>>,
 }
 
-/// What kind of builder.
+/// The kinds of builders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BuilderKind {
+pub(crate) enum BuilderKind {
     Buildah,
     /// Not supported yet.
     Docker,
@@ -154,10 +153,10 @@ pub enum BuilderKind {
     Command,
 }
 
-/// How buildah runs what a Dockerfile says.
+/// How buildah isolates the commands of a Dockerfile.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Isolation {
+pub(crate) enum Isolation {
     Chroot,
     Rootless,
     Oci,
@@ -166,7 +165,7 @@ pub enum Isolation {
 /// Where buildah keeps layers.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StorageDriver {
+pub(crate) enum StorageDriver {
     Vfs,
     Overlay,
 }
@@ -174,43 +173,43 @@ pub enum StorageDriver {
 /// One of `registries:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RegistryConfig {
-    /// The beginning of the names of its images, host first: `registry.example/team`. The longest that fits wins. Empty:
-    /// names without a host.
+pub(crate) struct RegistryConfig {
+    /// The beginning of the names of its images, host first: `registry.example/team`. The longest match wins. Empty: names
+    /// without a host.
     #[serde(default)]
-    pub prefix: String,
-    pub kind: RegistryKind,
+    pub(crate) prefix: String,
+    pub(crate) kind: RegistryKind,
     /// `oci_layout`: the folder; `DIRECTORY/<repository>/` is then an OCI image layout.
     #[serde(default)]
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// `oci`: how it is reached; `verify` when left out.
     #[serde(default)]
-    pub tls: Option<TlsMode>,
+    pub(crate) tls: Option<TlsMode>,
     /// `oci`: PEM certificates to trust besides the system's.
     #[serde(default)]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// `oci`: for pushing, and for base images from there.
     #[serde(default)]
-    pub username: Option<String>,
-    /// `oci`: a file that holds the password or token and nothing else.
+    pub(crate) username: Option<String>,
+    /// `oci`: a file with the password or token and nothing else.
     #[serde(default)]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
-/// What kind of registry.
+/// The kinds of registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RegistryKind {
+pub(crate) enum RegistryKind {
     Oci,
     OciLayout,
     /// Not supported yet.
     Ecr,
 }
 
-/// How a registry's certificate is treated.
+/// Whether TLS is used, and the registry's certificate verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TlsMode {
+pub(crate) enum TlsMode {
     Verify,
     /// TLS with any certificate.
     Insecure,
@@ -218,13 +217,17 @@ pub enum TlsMode {
     Plaintext,
 }
 
-impl ServiceSettings for Settings {
-    fn check(&self) -> Result<(), ConfigError> {
+impl Settings {
+    /// Checks what the types of the keys leave open. Reads no files.
+    pub(crate) fn check_values(&self) -> Result<(), ConfigError> {
         if !self.data_dir.is_absolute() {
             return Err(ConfigError::invalid("data_dir", "must be an absolute path"));
         }
         if self.data_dir.to_string_lossy().contains([':', '\n']) {
-            return Err(ConfigError::invalid("data_dir", "must not hold a colon"));
+            return Err(ConfigError::invalid(
+                "data_dir",
+                "must not contain a colon or a line break",
+            ));
         }
         for (key, zero) in [
             ("limits.concurrency", self.limits.concurrency == 0),
@@ -242,16 +245,11 @@ impl ServiceSettings for Settings {
         if self.limits.timeout > MAX_TIMEOUT {
             return Err(ConfigError::invalid("limits.timeout", "must be at most 6h"));
         }
+        self.check_git()?;
         self.check_builders()?;
         self.check_registries()
     }
 
-    fn check_files(&self) -> Result<(), ConfigError> {
-        self.backends().map(drop)
-    }
-}
-
-impl Settings {
     /// The name of the builder that is used when a request names none.
     pub(crate) fn default_builder(&self) -> &str {
         let named = self
@@ -261,39 +259,79 @@ impl Settings {
         named.map_or("", String::as_str)
     }
 
+    fn check_git(&self) -> Result<(), ConfigError> {
+        for (at, credential) in self.git.credentials.iter().enumerate() {
+            // Without the slash, the credential for https://git.example would also go to https://git.example.elsewhere.
+            let whole = credential
+                .prefix
+                .strip_prefix("https://")
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('/'));
+            if !whole {
+                return Err(ConfigError::invalid(
+                    format!("git.credentials[{at}].prefix"),
+                    "must begin with https:// and end with a slash, such as https://git.example/team/",
+                ));
+            }
+        }
+        let Some(ssh) = &self.git.ssh else {
+            return Ok(());
+        };
+        for (key, path) in [
+            ("key_file", &ssh.key_file),
+            ("known_hosts_file", &ssh.known_hosts_file),
+        ] {
+            // Git passes these to a shell.
+            let plain = path
+                .to_string_lossy()
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+            if !plain || !path.is_absolute() {
+                return Err(ConfigError::invalid(
+                    format!("git.ssh.{key}"),
+                    "must be an absolute path of letters, digits, /, ., _ and -",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn check_builders(&self) -> Result<(), ConfigError> {
         if self.builders.is_empty() {
             return Err(ConfigError::invalid(
                 "builders",
-                "name at least one, such as {default: {kind: buildah}}",
+                "must have at least one, such as {default: {kind: buildah}}",
             ));
         }
         match &self.default_builder {
             None if self.builders.len() > 1 => {
                 return Err(ConfigError::invalid(
                     "default_builder",
-                    "is required where there are several builders; name the one for requests that name none",
+                    "is required with several builders; name the one for requests that name none",
                 ));
             }
             Some(name) if !self.builders.contains_key(name) => {
                 return Err(ConfigError::invalid(
                     "default_builder",
-                    format!("{name:?} is not one of builders"),
+                    format!("{name:?} is not one of `builders`"),
                 ));
             }
             _ => {}
         }
         for (name, builder) in &self.builders {
-            let invalid = |key: &str, message: String| {
-                Err(ConfigError::invalid(format!("builders.{name}.{key}"), message))
-            };
             if name.is_empty() {
-                return Err(ConfigError::invalid("builders", "must not hold an empty name"));
+                return Err(ConfigError::invalid("builders", "must not have an empty name"));
             }
-            match builder.kind {
-                BuilderKind::Buildah => {}
-                later => return invalid("kind", format!("{later:?} is not supported yet; use buildah")),
-            }
+            let unsupported = match builder.kind {
+                BuilderKind::Buildah => continue,
+                BuilderKind::Docker => "docker",
+                BuilderKind::Kubernetes => "kubernetes",
+                BuilderKind::GithubActions => "github_actions",
+                BuilderKind::Command => "command",
+            };
+            return Err(ConfigError::invalid(
+                format!("builders.{name}.kind"),
+                format!("{unsupported} is not supported yet; use buildah"),
+            ));
         }
         Ok(())
     }
@@ -307,7 +345,7 @@ impl Settings {
                 .iter()
                 .any(|other| other.prefix == registry.prefix)
             {
-                return invalid("prefix", "is another registry's too");
+                return invalid("prefix", "is used by another registry; give each its own");
             }
             if registry.prefix.ends_with('/') {
                 return invalid("prefix", "must not end with a slash");
@@ -326,10 +364,10 @@ impl Settings {
                         );
                     }
                     if registry.directory.is_some() {
-                        return invalid("directory", "is for kind oci_layout only");
+                        return invalid("directory", "applies to kind oci_layout only; leave it out");
                     }
                     if registry.username.is_some() != registry.password_file.is_some() {
-                        return invalid("username", "and password_file belong together; give both or none");
+                        return invalid("username", "goes with password_file; give both or neither");
                     }
                 }
                 RegistryKind::OciLayout => {
@@ -341,7 +379,10 @@ impl Settings {
                         || registry.username.is_some()
                         || registry.password_file.is_some()
                     {
-                        return invalid("kind", "oci_layout takes prefix and directory only");
+                        return invalid(
+                            "kind",
+                            "oci_layout supports prefix and directory only; leave the others out",
+                        );
                     }
                 }
                 RegistryKind::Ecr => {
@@ -357,5 +398,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -1,37 +1,28 @@
-//! build-svc: fetches one commit, builds it once, pushes the image and gives it its names.
+//! build-svc: fetches one commit, builds it once, pushes the image and tags it.
 
+mod api;
 mod backends;
-pub mod build;
-mod builders;
-pub mod config;
+mod config;
 mod effects;
-mod git;
-mod grpc;
-mod layout;
-mod logs;
-mod process;
-mod redact;
-mod registries;
-pub mod repository;
-pub mod spec;
-mod stop;
-mod workspace;
-
-#[cfg(test)]
-mod backends_tests;
 
 use std::sync::Arc;
 
+use build_domain::build::Build;
 use slipway_ledger::Effects;
 use slipway_proto::build::v1::build_service_server::BuildServiceServer;
-use slipway_server::{RunError, ServiceHost, Wiring};
+use slipway_server::{ConfigError, RunError, ServiceHost, ServiceSettings, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
-use crate::{build::Build, effects::Worker, grpc::BuildGrpc, logs::Logs, workspace::Workspace};
+use crate::{
+    api::BuildApi,
+    backends::{Backends, logs::Logs, workspace::Workspace},
+    config::Settings,
+    effects::Worker,
+};
 
-/// Runs the service until `shutdown`, then drains. Builds that are under way when it ends are taken up again by another
-/// replica, or at the next start.
+/// Runs the service until `shutdown`, then drains. Builds that are under way when it ends are resumed by another replica,
+/// or at the next start.
 ///
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
@@ -39,7 +30,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     serve(config, wiring, shutdown, None).await
 }
 
-/// For measurements of what is around the builds.
+/// For measurements of all that is around the builds.
 #[doc(hidden)]
 pub mod testing {
     use super::{Arc, Build, CancellationToken, Config, Effects, RunError, Wiring};
@@ -58,6 +49,16 @@ pub mod testing {
     }
 }
 
+impl ServiceSettings for Settings {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.check_values()
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
+        Backends::open(self).map(drop)
+    }
+}
+
 async fn serve(
     config: Config,
     wiring: Wiring,
@@ -66,7 +67,7 @@ async fn serve(
 ) -> Result<(), RunError> {
     let mut host = ServiceHost::open("build-svc", &config, wiring, shutdown).await?;
     let settings = config.settings;
-    let backends = settings.backends()?;
+    let backends = Backends::open(&settings)?;
     let logs = Logs::in_folder(
         &settings.logs.directory,
         settings.logs.max_bytes,
@@ -89,7 +90,7 @@ async fn serve(
             .concurrency(settings.limits.concurrency)
             .register::<Build>(effects)
     });
-    let api = BuildGrpc::new(host.ledger().clone(), &settings, backends, logs);
+    let api = BuildApi::new(host.ledger().clone(), &settings, backends, logs);
     let api = BuildServiceServer::new(api).max_decoding_message_size(host.max_message_bytes());
     host.grpc(api).serve().await
 }

@@ -15,7 +15,7 @@ use slipway_proto::{
 use slipway_server::convert;
 
 use super::super::table;
-use crate::{retry, waterfall};
+use crate::{readable, retry};
 
 /// A status as people read it: `PENDING`.
 pub(super) fn status(approval: &Approval) -> &'static str {
@@ -26,7 +26,7 @@ pub(super) fn status(approval: &Approval) -> &'static str {
 pub(super) fn table_of(approvals: &[Approval], now: i64) -> comfy_table::Table {
     let mut rows = table(&["APPROVAL", "FOR", "POLICY", "STATUS", "WAITS FOR", "AGE"]);
     for approval in approvals {
-        let age = now - waterfall::micros(approval.create_time.as_ref()).unwrap_or(now);
+        let age = now - readable::micros(approval.create_time.as_ref()).unwrap_or(now);
         let subject = approval.subject.as_ref().map_or("", |subject| &subject.summary);
         let policy = approval.policy.as_ref().map_or("", |policy| &policy.name);
         let waiting = approval
@@ -39,7 +39,7 @@ pub(super) fn table_of(approvals: &[Approval], now: i64) -> comfy_table::Table {
             line(policy),
             line(&retry::status(status(approval), approval.retry.as_ref(), now)),
             line(waiting),
-            waterfall::seconds(age),
+            readable::seconds(age),
         ]);
     }
     rows

@@ -96,7 +96,7 @@ impl Shell {
         let value = serde_json::from_slice(&output.stdout).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             Failure::new(format!(
-                "slipway {}: no json ({error}): {said}",
+                "slipway {}: the output is not JSON ({error}): {said}",
                 arguments.join(" ")
             ))
         })?;

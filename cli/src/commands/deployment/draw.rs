@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 
-use slipway_proto::deploy::v1::{
-    Deployment, LiveState, PodEvidence, Target, deployment, live_state, metric_result,
-};
+use slipway_proto::deploy::v1::{Deployment, LiveState, Target, deployment, live_state, metric_result};
 
 use super::super::word;
 use crate::{
+    evidence::{evidence, lines},
+    readable::{micros, seconds, short},
     retry,
-    waterfall::{micros, seconds, short},
 };
 
 /// `cluster/namespace/kind/name`.
@@ -134,31 +133,6 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     out
 }
 
-/// Pods at fault, with the last lines of their runs.
-pub(crate) fn evidence(out: &mut String, evidence: &[PodEvidence]) {
-    for pod in evidence {
-        let exit = pod
-            .exit_code
-            .map(|code| format!(", exit code {code}"))
-            .unwrap_or_default();
-        let container = if pod.container.is_empty() {
-            String::new()
-        } else {
-            format!(" container {}", pod.container)
-        };
-        let _ = writeln!(out, "pod {}{container}: {}{exit}", pod.pod, pod.state);
-        if !pod.previous_log_tail.is_empty() {
-            let _ = writeln!(out, "  the run before:");
-            lines(out, &pod.previous_log_tail);
-            let _ = writeln!(out, "  this run:");
-        }
-        lines(out, &pod.log_tail);
-        for event in &pod.events {
-            let _ = writeln!(out, "  * {event}");
-        }
-    }
-}
-
 /// What the cluster runs now.
 pub(crate) fn live(state: &LiveState) -> String {
     let mut out = String::new();
@@ -194,12 +168,6 @@ pub(crate) fn live(state: &LiveState) -> String {
     out
 }
 
-fn lines(out: &mut String, lines: &[String]) {
-    for line in lines {
-        let _ = writeln!(out, "  | {line}");
-    }
-}
-
 const fn mark(good: bool) -> char {
     if good { '✓' } else { '✗' }
 }
@@ -208,7 +176,7 @@ const fn mark(good: bool) -> char {
 mod tests {
     use slipway_proto::{
         common::v1::Reason,
-        deploy::v1::{CheckResult, JobResult, MetricResult},
+        deploy::v1::{CheckResult, JobResult, MetricResult, PodEvidence},
     };
 
     use super::*;

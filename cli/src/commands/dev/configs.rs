@@ -2,7 +2,18 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-use super::home::{DRIVER, PEOPLE};
+/// Who is who in a new folder, and what they may do.
+pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
+    (
+        "alice",
+        &["read", "start", "cancel", "rollback", "approve", "operate"],
+    ),
+    ("bob", &["read", "approve", "cancel"]),
+    ("carol", &["read", "approve", "cancel"]),
+    ("ci", &["read", "start"]),
+];
+/// deploy-svc, as the other services know it.
+pub(super) const DRIVER: &str = "deploy-svc";
 
 /// A GitOps repository.
 #[derive(Debug, Clone)]

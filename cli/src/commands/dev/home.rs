@@ -11,21 +11,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::configs::{self, Place, Repository};
+use super::configs::{self, DRIVER, PEOPLE, Place, Repository};
 use crate::{args::Globals, context::Context, failure::Failure};
-
-/// Who is who in a new folder, and what they may do.
-pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
-    (
-        "alice",
-        &["read", "start", "cancel", "rollback", "approve", "operate"],
-    ),
-    ("bob", &["read", "approve", "cancel"]),
-    ("carol", &["read", "approve", "cancel"]),
-    ("ci", &["read", "start"]),
-];
-/// deploy-svc, as the other services know it.
-pub(super) const DRIVER: &str = "deploy-svc";
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {

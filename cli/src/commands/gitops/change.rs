@@ -15,7 +15,7 @@ use slipway_proto::{
 use self::follow::follow;
 use super::{
     super::{present, request_id},
-    asked::Kind,
+    edits::FileKind,
     recognise,
 };
 use crate::{
@@ -143,37 +143,37 @@ fn remote_edits(args: &ApplyArgs) -> Result<Vec<proto::Edit>, Failure> {
         for (edit, name) in args.images.edits(kind, path)? {
             if let Some(name) = name {
                 let message =
-                    format!("--image {name}=…: a path of values knows one image, whatever its name");
+                    format!("--image {name}=…: a path of Helm values holds one image, so it takes no name");
                 return Err(Failure::new(message).next("give the reference alone, such as --image REF:TAG"));
             }
             edits.push(to_proto(edit)?);
         }
     }
     if edits.is_empty() && args.images.kind().is_some() {
-        return Err(Failure::new("no path to edit").next("give paths from the repository's root"));
+        return Err(Failure::new("no path is given").next("give paths from the repository's root"));
     }
     Ok(edits)
 }
 
-fn remote_kind<'a>(images: &ImageArgs, path: &'a str) -> Result<(Kind, &'a str), Failure> {
+fn remote_kind<'a>(images: &ImageArgs, path: &'a str) -> Result<(FileKind, &'a str), Failure> {
     let kustomization = || {
         if recognise::is_kustomization(path) {
             (
-                Kind::Kustomization,
+                FileKind::Kustomization,
                 path.rsplit_once('/').map_or(".", |(folder, _)| folder),
             )
         } else {
-            (Kind::Kustomization, path)
+            (FileKind::Kustomization, path)
         }
     };
     match images.kind() {
-        Some(Kind::Kustomization) => Ok(kustomization()),
+        Some(FileKind::Kustomization) => Ok(kustomization()),
         Some(kind) => Ok((kind, path)),
         None if recognise::is_kustomization(path) => Ok(kustomization()),
         None if [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end)) => Err(Failure::new(
-            format!("{path}: its name does not say what it holds"),
+            format!("{path}: the name does not tell the kind of the file"),
         )
-        .next("say it with --helm PATH or --manifest")),
+        .next("add --helm PATH or --manifest")),
         None => Ok(kustomization()),
     }
 }
@@ -183,7 +183,7 @@ fn named_image(images: &ImageArgs, is_needed: bool) -> Result<Option<Image>, Fai
     let [asked] = images.images.as_slice() else {
         return if is_needed {
             Err(
-                Failure::new(format!("{} --image and no path", images.images.len())).next(
+                Failure::new(format!("{} --image options and no path", images.images.len())).next(
                     "give one --image REF:TAG for the configured place, or paths from the repository's root",
                 ),
             )
@@ -193,7 +193,7 @@ fn named_image(images: &ImageArgs, is_needed: bool) -> Result<Option<Image>, Fai
     };
     let whole = asked.whole();
     if is_needed && asked.over().is_some() {
-        return Err(Failure::new("the configuration says which image it is")
+        return Err(Failure::new("the configured place already names the image")
             .next("give the reference alone, such as --image REF:TAG, or paths from the repository's root"));
     }
     // Without a name it is no image of its own, only a part of the one that is there.
@@ -256,7 +256,7 @@ fn to_proto(edit: slipway_edit::Edit) -> Result<proto::Edit, Failure> {
         }
         Edit::Marker => Wire::Marker(proto::Marker {}),
         Edit::RestoreImage(_) | Edit::RestoreValues(_) => {
-            return Err(Failure::new("only the service puts images back").next("slipway gitops revert ID"));
+            return Err(Failure::new("only gitops-svc restores images").next("use: slipway gitops revert ID"));
         }
     };
     Ok(proto::Edit { edit: Some(edit) })

@@ -8,7 +8,7 @@ use slipway_edit::{
     Difference, Edit, Edited, Entry, HelmImage, HelmPlace, Place, Read, Reference, Refusal, Refused, Source,
 };
 
-use super::{asked::Kind, recognise, working_copy::WorkingCopy};
+use super::{edits::FileKind, recognise, working_copy::WorkingCopy};
 use crate::{
     Outcome,
     args::{EditArgs, Output},
@@ -66,9 +66,9 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
 }
 
 /// What a file is, and the path by which edits know it: of a kustomization, its folder.
-fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(Kind, String), Failure> {
+fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(FileKind, String), Failure> {
     let kind = match (args.images.kind(), files.read(&path)?) {
-        (None | Some(Kind::Kustomization), Read::Folder) => return Ok((Kind::Kustomization, path)),
+        (None | Some(FileKind::Kustomization), Read::Folder) => return Ok((FileKind::Kustomization, path)),
         (Some(kind), _) => kind,
         (None, Read::Text(text)) => {
             recognise::kind(&path, &text).map_err(|(message, next)| Failure::new(message).next(next))?
@@ -76,14 +76,14 @@ fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(Kin
         (None, Read::Unfit(why)) => return Err(unfit(&path, &why)),
         (None, Read::Absent) => return Err(unfit(&path, "there is no such file")),
     };
-    if kind != Kind::Kustomization {
+    if kind != FileKind::Kustomization {
         return Ok((kind, path));
     }
     if !recognise::is_kustomization(&path) {
         let names = slipway_edit::KUSTOMIZATION_NAMES.join(", ");
         return Err(
-            Failure::new(format!("{path}: is not a kustomization by its name"))
-                .next(format!("kustomize knows it as one of {names}")),
+            Failure::new(format!("{path}: does not have the name of a kustomization"))
+                .next(format!("name it one of {names}")),
         );
     }
     if let Read::Unfit(why) = files.read(&path)? {
@@ -94,7 +94,7 @@ fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(Kin
 }
 
 fn unfit(path: &str, why: &str) -> Failure {
-    Failure::new(format!("{path}: {why}")).next("give a file of text that lies in the folder itself")
+    Failure::new(format!("{path}: {why}")).next("give a text file inside the folder, not a link")
 }
 
 /// `NAME=REF` at a path of values: what stands there now is NAME, whole or without its registry.
@@ -112,8 +112,9 @@ fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Fai
                 "{}: line {}: {} is {now:?}, not {name}",
                 found.file, found.line, image.path
             );
-            return Err(Failure::new(message)
-                .next("give the name that is there before the =, or the new reference alone"));
+            return Err(
+                Failure::new(message).next("give the present name before the =, or only the new reference")
+            );
         }
     }
     Ok(())
@@ -122,8 +123,8 @@ fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Fai
 fn failure(refused: &Refused) -> Failure {
     let next = match &refused.refusal {
         Refusal::FileNotFound(_) => "give the path of a file, or the folder of a kustomization",
-        Refusal::NotAFile(_) => "give a file of text that lies in the folder itself",
-        Refusal::NotYaml { .. } => "templates are not edited; edit the values that they are filled with",
+        Refusal::NotAFile(_) => "give a text file inside the folder, not a link",
+        Refusal::NotYaml { .. } => "templates cannot be edited; edit the values that they use",
         Refusal::ImageNotFound(_) => "check the name before the = or the path; no file was written",
         Refusal::Unsafe { .. } => "write the line as a plain value, or edit it by hand; no file was written",
         Refusal::ChangedSince { .. } => "no file was written",
@@ -197,7 +198,7 @@ fn told(edited: &Edited) -> String {
         text += &if is_added {
             format!("{place}: {after}, added\n")
         } else if before == after {
-            format!("{place}: {after} already\n")
+            format!("{place}: {after}, unchanged\n")
         } else {
             format!("{place}: {before} → {after}\n")
         };

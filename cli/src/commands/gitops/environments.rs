@@ -10,13 +10,13 @@ use crate::{
     args::{DiffArgs, Output},
     context::Context,
     failure::Failure,
-    json, out, waterfall,
+    json, out, readable,
 };
 
 pub(crate) async fn run(context: &Context, output: Output, args: DiffArgs) -> Result<Outcome, Failure> {
     if args.environments.len() == 1 {
-        return Err(Failure::new("one environment has nothing to differ from")
-            .next("give two or more, as --environments staging,production, or none for all"));
+        return Err(Failure::new("one environment cannot be compared")
+            .next("give two or more, such as --environments staging,production, or none for all"));
     }
     let request = DiffEnvironmentsRequest {
         repository: args.repository.repository,
@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &Context, output: Output, args: DiffArgs) -> Re
 /// A row for each image, a column for each environment; rows that differ have a mark in front.
 fn drawn(answer: &DiffEnvironmentsResponse) -> String {
     let Some(first) = answer.differences.first() else {
-        return format!("no difference at {}\n", waterfall::short(&answer.commit));
+        return format!("no difference at {}\n", readable::short(&answer.commit));
     };
     let mut header = vec![String::new(), "SERVICE".to_owned(), "IMAGE".to_owned()];
     header.extend(first.sides.iter().map(|side| side.environment.to_uppercase()));
@@ -68,7 +68,7 @@ fn drawn(answer: &DiffEnvironmentsResponse) -> String {
     format!(
         "{rows}\n{reasons}{differing} of {} differ at {}\n",
         answer.differences.len(),
-        waterfall::short(&answer.commit)
+        readable::short(&answer.commit)
     )
 }
 

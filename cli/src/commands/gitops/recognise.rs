@@ -3,7 +3,7 @@
 use serde_json::Value;
 use slipway_edit::KUSTOMIZATION_NAMES;
 
-use super::asked::Kind;
+use super::edits::FileKind;
 
 /// Paths named in an error.
 const SHOWN: usize = 8;
@@ -17,17 +17,17 @@ pub(crate) fn is_kustomization(path: &str) -> bool {
 ///
 /// # Errors
 /// What is to be given on the command line, and why.
-pub(crate) fn kind(path: &str, text: &str) -> Result<Kind, (String, String)> {
+pub(crate) fn kind(path: &str, text: &str) -> Result<FileKind, (String, String)> {
     if is_kustomization(path) {
-        return Ok(Kind::Kustomization);
+        return Ok(FileKind::Kustomization);
     }
     let unknown = |what: String| format!("{path}: {what}");
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
         let error = error.to_string();
         let error = error.lines().next().unwrap_or_default().to_owned();
         (
-            unknown(format!("is not YAML, so it is not known what it holds: {error}")),
-            "templates are not edited; edit the values that they are filled with".to_owned(),
+            unknown(format!("is not YAML: {error}")),
+            "templates cannot be edited; edit the values that they use".to_owned(),
         )
     })?;
     let field = |document: &Value, key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -37,15 +37,15 @@ pub(crate) fn kind(path: &str, text: &str) -> Result<Kind, (String, String)> {
             if version.starts_with("kustomize.config.k8s.io/") {
                 let names = KUSTOMIZATION_NAMES.join(", ");
                 return Err((
-                    unknown(format!("is a {kind} by what it says and not by its name")),
-                    format!("kustomize knows it as one of {names}"),
+                    unknown(format!("is a {kind}, but does not have the name of one")),
+                    format!("name it one of {names}"),
                 ));
             }
             objects += 1;
         }
     }
     if objects > 0 {
-        return Ok(Kind::Manifest);
+        return Ok(FileKind::Manifest);
     }
     let mut places = Vec::new();
     for document in &documents {
@@ -53,12 +53,12 @@ pub(crate) fn kind(path: &str, text: &str) -> Result<Kind, (String, String)> {
     }
     places.dedup();
     let next = if places.is_empty() {
-        "say where the image stands with --helm PATH, such as --helm image".to_owned()
+        "give the path of the image with --helm PATH, such as --helm image".to_owned()
     } else {
         let more = if places.len() > SHOWN { ", …" } else { "" };
         places.truncate(SHOWN);
         let places = places.join(", ");
-        format!("say where the image stands with --helm PATH; there are {places}{more}")
+        format!("give the path of the image with --helm PATH; there are {places}{more}")
     };
     Err((
         unknown("is neither a kustomization nor a manifest".to_owned()),
@@ -117,17 +117,17 @@ mod tests {
     #[test]
     fn kinds_are_known_by_name_and_by_what_is_said() {
         for (path, text, wanted) in [
-            ("a/kustomization.yaml", "", Kind::Kustomization),
-            ("Kustomization", "", Kind::Kustomization),
+            ("a/kustomization.yaml", "", FileKind::Kustomization),
+            ("Kustomization", "", FileKind::Kustomization),
             (
                 "a/web.yaml",
                 "apiVersion: apps/v1\nkind: Deployment\n",
-                Kind::Manifest,
+                FileKind::Manifest,
             ),
             (
                 "all.yaml",
                 "# first\n---\nkind: Service\napiVersion: v1\n---\nkind: X\napiVersion: y/v1\n",
-                Kind::Manifest,
+                FileKind::Manifest,
             ),
         ] {
             assert_eq!(kind(path, text), Ok(wanted), "{path}");

@@ -1,4 +1,4 @@
-//! The files of this machine that `slipway gitops edit` reads and writes.
+//! The local files that `slipway gitops edit` reads and writes.
 
 use std::{
     cell::RefCell,
@@ -39,7 +39,7 @@ impl WorkingCopy {
     pub(crate) fn relative(&self, file: &Path) -> Result<String, Failure> {
         let outside = || {
             Failure::new(format!("{} is not in {}", file.display(), self.root.display()))
-                .next("give files of one repository at a time, or the folder of all with --root")
+                .next("give files of one repository at a time, or their common folder with --root")
         };
         let cleaned = cleaned(file)?;
         // The root as the given path names it: what leads there may be a symbolic link, what is below may not.
@@ -65,12 +65,13 @@ impl WorkingCopy {
         for (path, text) in files {
             let target = self.root.join(path);
             if fs::read(&target)? != self.before(path).as_bytes() {
-                let message = format!("{path}: was changed by somebody else just now; nothing was written");
+                let message =
+                    format!("{path}: was changed by another program meanwhile; nothing was written");
                 return Err(Failure::new(message).next("run it again"));
             }
             let file = prepare(&target, text).map_err(|error| {
-                Failure::new(format!("{path}: cannot be written, so nothing was: {error}"))
-                    .next("check the rights of the file's folder, and the space on its disk")
+                Failure::new(format!("{path}: cannot be written: {error}; nothing was written"))
+                    .next("check the permissions of the file's folder, and the free space on its disk")
             })?;
             prepared.push((path, target, file));
         }
@@ -81,7 +82,7 @@ impl WorkingCopy {
                     "{path}: {}; {done} of {all} files were written",
                     error.error
                 ))
-                .next("run it again: files that are written already stay as they are")
+                .next("run it again: files that are already written stay unchanged")
             })?;
         }
         Ok(())
@@ -118,7 +119,7 @@ impl Source for WorkingCopy {
         let mut found = fs::symlink_metadata(&at).map_err(|error| unreadable(&at, &error))?;
         for part in path.split('/').filter(|part| !part.is_empty()) {
             if matches!(part, "." | "..") {
-                return Ok(Read::Unfit("is outside of what may be read".to_owned()));
+                return Ok(Read::Unfit("is outside the root folder".to_owned()));
             }
             at.push(part);
             found = match fs::symlink_metadata(&at) {
@@ -141,7 +142,7 @@ impl Source for WorkingCopy {
             return Ok(Read::Folder);
         }
         if !found.is_file() {
-            return Ok(Read::Unfit("is not a file of text".to_owned()));
+            return Ok(Read::Unfit("is not a text file".to_owned()));
         }
         if found.len() > MAX_FILE_BYTES as u64 {
             return Ok(Read::Unfit(format!("is larger than {MAX_FILE_BYTES} bytes")));
@@ -157,7 +158,7 @@ impl Source for WorkingCopy {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("{} cannot be read: {error}", path.display()))
-        .next("check the path, and the rights of the file and its folders")
+        .next("check the path, and the permissions of the file and its folders")
 }
 
 /// Absolute, without `.` and `..`.
@@ -199,8 +200,8 @@ fn common_root(files: &[PathBuf]) -> Result<PathBuf, Failure> {
         [Some(root)] => return Ok((*root).to_owned()),
         [] | [None] => {}
         _ => {
-            return Err(Failure::new("the files are of several repositories")
-                .next("give files of one repository at a time, or the folder of all with --root"));
+            return Err(Failure::new("the files belong to several repositories")
+                .next("give files of one repository at a time, or their common folder with --root"));
         }
     }
     let within = |root: &Path| folders.iter().all(|folder| folder.starts_with(root));

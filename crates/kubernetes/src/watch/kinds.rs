@@ -15,7 +15,11 @@ use kube::{
     core::{ApiResource, DynamicResourceScope},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use slipway_verdict::{WorkloadKind, application::Application, canary::Canary, rollout::Rollout};
+use slipway_verdict::{
+    Workload, WorkloadKind,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 
 use super::{
     slim,
@@ -417,5 +421,21 @@ impl<T: CustomResource> Watched for Custom<T> {
     }
     fn concerns(&self, _stores: &Stores, tell: &mut dyn FnMut(Kind, &str)) {
         tell(T::KIND.into(), name(self));
+    }
+}
+
+/// Slims an object that was read past the watches, so that both can be compared.
+pub(crate) fn slim_workload(workload: &mut Workload) {
+    match workload {
+        Workload::Deployment(live) => Watched::slim(Arc::make_mut(live)),
+        Workload::StatefulSet(live) => Watched::slim(Arc::make_mut(live)),
+        Workload::DaemonSet(live) => Watched::slim(Arc::make_mut(live)),
+        Workload::Rollout(live) => {
+            let live = Arc::make_mut(live);
+            slim::metadata(&mut live.metadata);
+            CustomResource::slim(live);
+        }
+        Workload::Application(live) => slim::metadata(&mut Arc::make_mut(live).metadata),
+        Workload::Canary(live) => slim::metadata(&mut Arc::make_mut(live).metadata),
     }
 }

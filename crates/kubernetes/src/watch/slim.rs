@@ -9,7 +9,7 @@ use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use slipway_verdict::{TEMPLATE_HASH, Workload};
+use slipway_verdict::TEMPLATE_HASH;
 
 /// The same, of Argo Rollouts.
 const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
@@ -57,26 +57,6 @@ pub(super) fn pod(pod: &mut Pod) {
     pod.metadata.annotations = None;
     if let Some(spec) = &mut pod.spec {
         pod_spec(spec);
-    }
-}
-
-/// The same for an object that was read past the watches, so that both can be compared.
-pub(crate) fn workload(workload: &mut Workload) {
-    use std::sync::Arc;
-
-    use super::kinds::{CustomResource, Watched};
-
-    match workload {
-        Workload::Deployment(live) => Watched::slim(Arc::make_mut(live)),
-        Workload::StatefulSet(live) => Watched::slim(Arc::make_mut(live)),
-        Workload::DaemonSet(live) => Watched::slim(Arc::make_mut(live)),
-        Workload::Rollout(live) => {
-            let live = Arc::make_mut(live);
-            metadata(&mut live.metadata);
-            live.slim();
-        }
-        Workload::Application(live) => metadata(&mut Arc::make_mut(live).metadata),
-        Workload::Canary(live) => metadata(&mut Arc::make_mut(live).metadata),
     }
 }
 

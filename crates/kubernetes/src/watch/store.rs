@@ -12,7 +12,11 @@ use k8s_openapi::api::{
     core::v1::Pod,
 };
 use kube::Resource;
-use slipway_verdict::{Observed, Workload, application::Application, canary::Canary, rollout::Rollout};
+use slipway_verdict::{
+    Observed, Workload,
+    application::Application,
+    objects::{canary::Canary, rollout::Rollout},
+};
 
 use super::kinds::{Custom, Kind, Watched, controller, name, namespace};
 

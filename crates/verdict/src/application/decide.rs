@@ -184,7 +184,8 @@ impl Decision<'_> {
     /// What a closed window means for a sync that has not begun.
     fn closed(&self, sync: &Sync, manual: bool) -> Option<Next> {
         let windows = self.situation.windows?;
-        let Answer::Closed { until, words } = sync_window::may_sync(windows, self.live, manual, self.now)
+        let Answer::Closed { until, words } =
+            sync_window::may_sync(windows, self.live.subject(), manual, self.now)
         else {
             return None;
         };
@@ -273,7 +274,7 @@ impl Decision<'_> {
             (None, None) => {
                 return failed(
                     FailureReason::SyncFailed,
-                    "somebody removed the sync before it began; deploy again to sync",
+                    "the sync was removed before it began; deploy again to sync",
                 );
             }
         };
@@ -455,7 +456,7 @@ impl Decision<'_> {
                 }
             }
             "Suspended" => wait(&format!(
-                "paused (Suspended): {}; it goes on when somebody resumes it",
+                "paused (Suspended): {}; it continues when it is resumed",
                 words::of_health(self.live, "Suspended")
             )),
             "Progressing" => wait(&format!(

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use slipway_model::duration::go;
+
 use crate::WorkloadKind;
 
 /// One `kubectl rollout status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// One after the other, as kubectl goes through them. Empty: not told by name (`-l`, `-f`, `-k`).
-    pub targets: Vec<Asked>,
+    pub targets: Vec<TargetArgument>,
     pub namespace: Option<String>,
     /// `--watch=false` asks once.
     pub watch: bool,
@@ -19,7 +21,7 @@ pub struct Command {
 
 /// What kubectl was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct TargetArgument {
     pub kind: WorkloadKind,
     /// `None`: all of the kind.
     pub name: Option<String>,
@@ -92,7 +94,7 @@ pub fn read(args: &[String]) -> Option<Command> {
                 command.watch = !matches!(value, Some("false" | "f" | "F" | "0" | "False" | "FALSE"));
             }
             ("--revision", Some(value)) => command.revision = value.parse().unwrap_or(0),
-            ("--timeout", Some(value)) => command.timeout = duration(value).filter(|time| !time.is_zero()),
+            ("--timeout", Some(value)) => command.timeout = go::parse(value).filter(|time| !time.is_zero()),
             _ => {}
         }
     }
@@ -102,7 +104,7 @@ pub fn read(args: &[String]) -> Option<Command> {
         let both = words.iter().filter_map(|word| word.split_once('/'));
         command.targets = both
             .filter_map(|(kind, name)| {
-                Some(Asked {
+                Some(TargetArgument {
                     kind: self::kind(kind)?,
                     name: Some(name.to_owned()),
                 })
@@ -110,13 +112,13 @@ pub fn read(args: &[String]) -> Option<Command> {
             .collect();
     } else if let Some((kinds, names)) = words.split_first() {
         for kind in kinds.split(',').filter_map(kind) {
-            let named = names.iter().map(|name| Asked {
+            let named = names.iter().map(|name| TargetArgument {
                 kind,
                 name: Some((*name).to_owned()),
             });
             command.targets.extend(named);
             if names.is_empty() {
-                command.targets.push(Asked { kind, name: None });
+                command.targets.push(TargetArgument { kind, name: None });
             }
         }
     }
@@ -136,33 +138,4 @@ fn kind(word: &str) -> Option<WorkloadKind> {
         "daemonset" | "daemonsets" | "ds" => WorkloadKind::DaemonSet,
         _ => return None,
     })
-}
-
-/// A duration as Go writes it: `1m30s`, `1.5h`, `500ms`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, behind) = rest.split_at(digits);
-        let letters = behind
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(letters);
-        let unit = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        seconds += number.parse::<f64>().ok()? * unit;
-        rest = behind;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
 }

@@ -3,7 +3,7 @@
 use super::{
     Recorded,
     cluster::{Cluster, Key},
-    command::{Asked, Command},
+    command::{Command, TargetArgument},
     is_noise,
     recording::{ReadError, Recording, What},
 };
@@ -38,7 +38,7 @@ pub(super) fn targets(
         return Ok(guess(recorded, if then.is_empty() { &ever } else { &then }));
     }
     let mut found = Vec::new();
-    for Asked { kind, name } in &command.targets {
+    for TargetArgument { kind, name } in &command.targets {
         match name {
             Some(name) => {
                 let seen = ever.iter().find(|(one, key)| one == kind && key.1 == *name);

@@ -104,7 +104,7 @@ async fn healthy(bench: &Bench) {
 
 pub(crate) async fn a_rollout_that_pauses_goes_on_when_somebody_promotes_it(bench: &Bench) {
     let id = paused(bench, Pauses::Wait).await;
-    let waits = "until somebody promotes or aborts";
+    let waits = "until it is promoted or aborted";
     let state = bench.until(&id, |state| state.progress.contains(waits)).await;
     assert!(state.human, "{state:?}");
     bench.tell(&id, DeploymentCommand::Promote { full: false }).await;

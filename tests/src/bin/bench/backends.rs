@@ -4,7 +4,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
-use build_svc::build::{Build, Command};
+use build_domain::build::{Build, Command};
 use gitops_svc::{change::Outcome, testing::Pusher};
 use sha2::{Digest as _, Sha256};
 use slipway_ledger::{EffectRun, Effects};

@@ -11,7 +11,7 @@ use slipway_proto::gitops::v1::{
 use slipway_server::convert;
 
 use super::super::{super::table, environments::short_digest};
-use crate::{retry, waterfall};
+use crate::{readable, retry};
 
 /// A status as people read it: `PUSHED`.
 pub(super) fn status(status: Status) -> &'static str {
@@ -83,7 +83,7 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
     ]);
     for change in changes {
         let begun = change.create_time.as_ref().or(change.end_time.as_ref());
-        let age = now - waterfall::micros(begun).unwrap_or(now);
+        let age = now - readable::micros(begun).unwrap_or(now);
         let by = match change.source() {
             Source::Commit => "a commit".to_owned(),
             _ => convert::effective(change.requested_by.as_ref()).to_owned(),
@@ -94,8 +94,8 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
             change.environment.clone(),
             image(change),
             retry::status(status(change.status()), change.retry.as_ref(), now),
-            waterfall::short(&change.commit).to_owned(),
-            waterfall::seconds(age),
+            readable::short(&change.commit).to_owned(),
+            readable::seconds(age),
             by,
         ]);
     }

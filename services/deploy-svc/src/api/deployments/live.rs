@@ -103,7 +103,7 @@ fn state(judged: &Judged<'_>, view: &View, now: Timestamp) -> proto::LiveState {
         Verdict::Progressing { message, .. } => (Health::Progressing, message),
         Verdict::Failed(failure) => (Health::Failed, failure.message),
     };
-    let current = pods::current(live, &view.observed).pods;
+    let current = slipway_verdict::current(live, &view.observed).pods;
     let ready = current.iter().filter(|pod| {
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let mut conditions = conditions.into_iter().flatten();

@@ -1,8 +1,11 @@
 //! `slipway config …`
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use deploy_svc::catalog::Catalog;
+use deploy_domain::catalog::Catalog;
 use slipway_server::{Config, ServiceSettings};
 
 use crate::{Outcome, args::ConfigCommand, failure::Failure, out};
@@ -24,7 +27,7 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     };
     let mut catalogs = Vec::new();
     for path in &catalog {
-        let read = Catalog::read(path).map_err(|error| error.to_string());
+        let read = read_catalog(path);
         told(path, read.map(|catalog| catalogs.push((path, catalog))));
     }
     for (service, path) in &configs {
@@ -42,10 +45,15 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
+fn read_catalog(path: &Path) -> Result<Catalog, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
+    Catalog::parse(&text).map_err(|error| error.to_string())
+}
+
 /// The clusters and Prometheus servers that the catalogs name must be there.
 fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), String> {
     let config: deploy_svc::Config = check(path)?;
-    let configured = config.settings.configured().map_err(|error| error.to_string())?;
+    let configured = config.settings.configured();
     let wrong: Vec<String> = catalogs
         .iter()
         .filter_map(|(catalog_path, catalog)| {

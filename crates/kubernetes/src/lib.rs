@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use kube::{Api, api::DynamicObject};
 use serde::Deserialize;
 use slipway_model::{Fault, Name, Reason};
+pub use slipway_verdict::UnknownCluster;
 use slipway_verdict::{Target, Workload};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -246,24 +247,6 @@ impl Clusters {
             name: name.clone(),
             known: self.0.keys().cloned().collect(),
         })
-    }
-}
-
-/// A cluster that the configuration does not have, and those it has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no cluster {name} in this service's configuration, {}: fix target.cluster in the catalog, or clusters in the configuration", there_are(.known))]
-pub struct UnknownCluster {
-    pub name: Name,
-    pub known: Vec<Name>,
-}
-
-fn there_are(known: &[Name]) -> String {
-    match known {
-        [] => "which has none".to_owned(),
-        known => {
-            let names: Vec<&str> = known.iter().map(Name::as_str).collect();
-            format!("which has {}", names.join(", "))
-        }
     }
 }
 

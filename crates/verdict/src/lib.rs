@@ -37,7 +37,7 @@ pub use metadata::{
     owned_by,
 };
 pub use observed::{Observed, Workload};
-pub use target::{Target, WorkloadKind};
+pub use target::{Target, UnknownCluster, WorkloadKind};
 pub use verify::Verify;
 
 pub(crate) const UNSEEN: &str = "waiting to see the new version in the cluster";

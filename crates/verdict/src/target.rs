@@ -28,6 +28,24 @@ impl fmt::Display for Target {
     }
 }
 
+/// A cluster that the configuration does not have, and those it has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no cluster {name} in this service's configuration, {}: fix target.cluster in the catalog, or clusters in the configuration", there_are(.known))]
+pub struct UnknownCluster {
+    pub name: Name,
+    pub known: Vec<Name>,
+}
+
+fn there_are(known: &[Name]) -> String {
+    match known {
+        [] => "which has none".to_owned(),
+        known => {
+            let names: Vec<&str> = known.iter().map(Name::as_str).collect();
+            format!("which has {}", names.join(", "))
+        }
+    }
+}
+
 /// The kinds of object whose rollout can be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WorkloadKind {

@@ -1,17 +1,15 @@
 //! The configuration file of deploy-svc.
 
+pub(crate) mod catalog;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
+use deploy_domain::catalog::Configured;
 use serde::Deserialize;
 use slipway_kubernetes::{ClusterConfig, ClusterConfigError, ClusterConfigs};
 use slipway_model::Name;
+use slipway_probe::{ChecksConfig, PrometheusConfig, Prometheuses};
 use slipway_server::{ClientConfig, ConfigError, ServiceSettings};
-
-use crate::{
-    catalog::{CatalogStore, Configured},
-    checks::ChecksConfig,
-    prometheus::{PrometheusConfig, Prometheuses},
-};
 
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;
@@ -46,14 +44,19 @@ fn concurrency() -> usize {
 
 impl Settings {
     /// What a catalog may name.
+    pub fn configured(&self) -> Configured {
+        Configured {
+            clusters: self.clusters.keys().cloned().collect(),
+            prometheus: self.prometheus.keys().cloned().collect(),
+        }
+    }
+
+    /// The Prometheus servers.
     ///
     /// # Errors
-    /// A Prometheus that cannot be used.
-    pub fn configured(&self) -> Result<Configured, ConfigError> {
-        Ok(Configured {
-            clusters: self.clusters.keys().cloned().collect(),
-            prometheus: Prometheuses::open(&self.prometheus)?,
-        })
+    /// Names the key of one that cannot be used.
+    pub(crate) fn open_prometheus(&self) -> Result<Prometheuses, ConfigError> {
+        Prometheuses::open(&self.prometheus).map_err(|error| ConfigError::invalid(error.key, error.message))
     }
 
     fn clients(&self) -> [(&'static str, &ClientConfig); 3] {
@@ -65,7 +68,7 @@ impl Settings {
     }
 }
 
-/// The error's own words begin with `clusters.NAME: `, which is the key.
+/// The error's own text begins with `clusters.NAME: `, which is the key.
 fn cluster(error: &ClusterConfigError) -> ConfigError {
     let text = error.to_string();
     match text.split_once(": ") {
@@ -83,7 +86,7 @@ impl ServiceSettings for Settings {
         for (key, client) in self.clients() {
             client.check_url(key)?;
         }
-        Prometheuses::open(&self.prometheus).map(drop)
+        self.open_prometheus().map(drop)
     }
 
     fn check_files(&self) -> Result<(), ConfigError> {
@@ -91,11 +94,9 @@ impl ServiceSettings for Settings {
         for (key, client) in self.clients() {
             client.check(key)?;
         }
-        let configured = self.configured()?;
-        CatalogStore::open(&self.catalog)
-            .and_then(|catalog| catalog.within(configured))
-            .map(drop)
-            .map_err(|problem| ConfigError::invalid("catalog", problem))
+        catalog::read(&self.catalog)
+            .and_then(|catalog| catalog::check(&self.catalog, &catalog, &self.configured()))
+            .map_err(|error| ConfigError::invalid("catalog", error))
     }
 }
 
@@ -195,7 +196,7 @@ users: [{ name: one, user: {} }]
             (
                 "clusters: { main: { kubeconfig: FOLDER/kubeconfig } }",
                 "clusters: {}",
-                "configuration, which has none: mend target.cluster in the catalog, or clusters",
+                "configuration, which has none: fix target.cluster in the catalog, or clusters",
             ),
             (
                 "prometheus: { metrics: { url: 'http://127.0.0.1:9090' } }",

@@ -1,28 +1,17 @@
 //! deploy-svc: takes commits to verified rollouts. Releases go through their environments, lanes keep them apart,
 //! deployments make a cluster take a commit and find out whether it runs.
 
-pub mod catalog;
-pub mod checks;
-pub mod config;
-pub mod deployment;
-pub mod deployment_effects;
-pub mod drive;
-pub mod effects;
-pub mod grpc_deploy;
-pub mod grpc_release;
-pub mod hints;
-pub mod lane;
-pub mod owners;
-pub mod plan;
-pub mod prometheus;
-pub mod release;
-pub mod result;
-pub mod spans;
+mod api;
+mod backends;
+mod config;
+mod effects;
 
 use std::{sync::Arc, time::Duration};
 
+use deploy_domain::{deployment::Deployment, release::Release};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::Effects;
+use slipway_probe::Checker;
 use slipway_proto::{
     deploy::v1::deploy_service_server::DeployServiceServer,
     release::v1::release_service_server::ReleaseServiceServer,
@@ -32,17 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 use crate::{
-    catalog::CatalogStore,
-    checks::Checker,
-    deployment::Deployment,
-    deployment_effects::DeploymentEffects,
-    effects::ReleaseEffects,
-    grpc_deploy::DeployApi,
-    grpc_release::ReleaseApi,
-    owners::{Approvals, Builds, Changes, Deployments},
-    prometheus::Prometheuses,
-    release::Release,
-    spans::SpanSink,
+    api::{DeployApi, ReleaseApi},
+    backends::{
+        catalog::CatalogStore,
+        hints,
+        spans::SpanSink,
+        steps::{Approvals, Builds, Changes, Deployments},
+    },
+    effects::{deployments::DeploymentEffects, releases::ReleaseEffects},
 };
 
 /// How long a replica that vanished keeps its releases and deployments from the others.
@@ -57,10 +43,23 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     serve(config, wiring, shutdown, None).await
 }
 
-/// For measurements of what is around the cluster.
+/// For this service's own tests, and for measurements of what is around the cluster.
 #[doc(hidden)]
 pub mod testing {
     use super::{Arc, CancellationToken, Config, Deployment, Effects, RunError, Wiring};
+    pub use crate::{
+        api::{DeployApi, ReleaseApi},
+        backends::{
+            catalog::CatalogStore,
+            gitops::{Manifests, NoReverts, RevertOrder, RevertTarget, Revertible, Reverting, Reverts},
+            steps::{Changes, Deployments, Order, StepBackend, Taken},
+        },
+        effects::{
+            deployments::{DeploymentEffects, lane, measure},
+            drive,
+            releases::ReleaseEffects,
+        },
+    };
 
     /// As [`run`](super::run), with these effects of deployments in place of those on clusters.
     ///
@@ -85,8 +84,7 @@ async fn serve(
     let mut host = ServiceHost::open("deploy-svc", &config, wiring, shutdown).await?;
     let settings = config.settings;
     let catalog = CatalogStore::open(&settings.catalog)
-        .map_err(RunError::other("catalog"))?
-        .within(settings.configured()?)
+        .and_then(|catalog| catalog.within(settings.configured()))
         .map_err(RunError::other("catalog"))?;
     let catalog = Arc::new(catalog);
     let clusters = Clusters::open(&settings.clusters)
@@ -105,7 +103,7 @@ async fn serve(
     let deployments = DeploymentEffects::new(clusters.clone(), Arc::new(changes.clone()))
         .reverts(Arc::new(changes.clone()))
         .checker(Checker::new(&settings.checks))
-        .prometheus(Prometheuses::open(&settings.prometheus)?);
+        .prometheus(settings.open_prometheus()?);
     let deployments = injected.unwrap_or_else(|| Arc::new(deployments));
 
     host.execute(|executor| {

@@ -8,7 +8,7 @@ mod cluster;
 
 use argo::{application, applications, define, live, merge, sync};
 use cluster::{Bench, failed, succeeded};
-use deploy_svc::{
+use deploy_domain::{
     catalog::{ArgoCd, Blocked, Target, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentState, DeploymentStatus},
 };

@@ -8,7 +8,7 @@ mod cluster;
 
 use argo::{Git, application, applications, custom, live, merge, sync, value};
 use cluster::{Bench, failed, succeeded};
-use deploy_svc::{
+use deploy_domain::{
     catalog::{ArgoCd, Blocked, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
 };

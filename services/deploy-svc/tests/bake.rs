@@ -13,15 +13,15 @@ use axum::{
     http::HeaderMap,
     routing::{get, post},
 };
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Bake, Target, Verify, WorkloadKind},
     deployment::{Action, DeploymentRequest, limits},
-    deployment_effects::bake::measure,
-    prometheus::{PrometheusConfig, Prometheuses},
     result::Measurement,
 };
+use deploy_svc::testing::measure;
 use serde_json::{Value, json};
 use slipway_model::{Actor, Image, Images, Name, Timestamp};
+use slipway_probe::{PrometheusConfig, Prometheuses};
 use slipway_testbed::{Prometheus, eventually, holds, within};
 use slipway_verdict::analysis::{self, Sample, Verdict};
 use tokio::net::TcpListener;

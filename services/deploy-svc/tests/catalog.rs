@@ -8,9 +8,8 @@ mod order;
 
 use std::{fs, time::Duration};
 
-use deploy_svc::catalog::{
-    Catalog, CatalogError, CatalogStore, CheckKind, Configured, Port, Supersede, WorkloadKind,
-};
+use deploy_domain::catalog::{Catalog, CatalogError, CheckKind, Configured, Port, Supersede, WorkloadKind};
+use deploy_svc::testing::CatalogStore;
 use pretty_assertions::assert_eq;
 use tokio_util::sync::CancellationToken;
 
@@ -399,7 +398,7 @@ async fn a_changed_file_comes_into_force_and_a_bad_one_does_not() {
         ..Configured::default()
     };
     let words = "services.shop.environments.dev.target.cluster: no cluster local in this service's configuration, \
-                 which has other: mend";
+                 which has other: fix";
     let error = store.clone().within(other).unwrap_err().to_string();
     assert!(error.contains(words), "{error}");
     let here = Configured {

@@ -8,9 +8,8 @@ mod cluster;
 use std::{collections::BTreeMap, time::Duration};
 
 use cluster::{Bench, failed, succeeded};
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Check, Target, WorkloadKind},
-    checks::Checker,
     result::CheckResult,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use slipway_kubernetes::{evidence, proxy::Get};
+use slipway_probe::Checker;
 use slipway_testbed::{eventually, holds};
 use slipway_verdict::evidence::PodEvidence;
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use deploy_svc::release::Release;
+use deploy_domain::release::Release;
 use pretty_assertions::assert_eq;
 use serde_json::Value;
 use slipway_events::{Bus, BusConfig, Envelope, Handler, MemoryBus};

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::Catalog,
     lane::{Lane, LaneEvent},
-    plan::{Plan, Wanted},
+    plan::{Plan, PlanRequest},
     release::{
         Advance, ChangeMade, Facts, Release, ReleaseEvent, ReleaseState, ReleaseStatus, Request, StepKind,
         StepStatus, Stop, Then, Waiting, WaitingKind,
@@ -85,7 +85,7 @@ fn images() -> Images {
 
 #[test]
 fn events_of_releases_keep_their_json_form() {
-    let wanted = Wanted {
+    let wanted = PlanRequest {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: Some("main".parse().unwrap()),
@@ -102,7 +102,7 @@ fn events_of_releases_keep_their_json_form() {
                 .unwrap(),
         ),
     };
-    let everywhere = Wanted {
+    let everywhere = PlanRequest {
         environments: Vec::new(),
         branch: None,
         ..wanted
@@ -320,12 +320,12 @@ fn events_of_the_first_form_come_to_the_same() {
 
 #[test]
 fn events_of_lanes_keep_their_json_form() {
-    let release = id("rel-1");
+    let holder = id("rel-1");
     let events = [
         (
             "entered",
             LaneEvent::Entered {
-                release: release.clone(),
+                holder: holder.clone(),
                 ticket: 2,
                 yields: true,
                 started: None,
@@ -334,7 +334,7 @@ fn events_of_lanes_keep_their_json_form() {
         (
             "entered_started",
             LaneEvent::Entered {
-                release: release.clone(),
+                holder: holder.clone(),
                 ticket: 2,
                 yields: true,
                 started: Some(Timestamp::from_micros(1_700_000_000_000_000)),
@@ -343,14 +343,14 @@ fn events_of_lanes_keep_their_json_form() {
         (
             "superseded",
             LaneEvent::Superseded {
-                release: release.clone(),
+                holder: holder.clone(),
                 by: id("rel-2"),
             },
         ),
         (
             "granted",
             LaneEvent::Granted {
-                release: release.clone(),
+                holder: holder.clone(),
                 ticket: 2,
                 epoch: 5,
             },
@@ -358,20 +358,20 @@ fn events_of_lanes_keep_their_json_form() {
         (
             "changed",
             LaneEvent::Changed {
-                release: release.clone(),
+                holder: holder.clone(),
             },
         ),
         (
             "left",
             LaneEvent::Left {
-                release: release.clone(),
+                holder: holder.clone(),
                 through: false,
             },
         ),
         (
             "left_through",
             LaneEvent::Left {
-                release,
+                holder,
                 through: true,
             },
         ),

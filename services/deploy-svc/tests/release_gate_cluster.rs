@@ -12,11 +12,8 @@ use std::{
     time::Duration,
 };
 
-use deploy_svc::{
-    effects::ReleaseEffects,
-    owners::Deployments,
-    release::{Release, ReleaseStatus, StepKind},
-};
+use deploy_domain::release::{Release, ReleaseStatus, StepKind};
+use deploy_svc::testing::{Deployments, ReleaseEffects};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{

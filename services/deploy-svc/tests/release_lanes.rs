@@ -11,14 +11,12 @@ use std::{
 };
 
 use at_once::AtOnce;
-use deploy_svc::{
+use deploy_domain::{
     deployment::{Action, Deployment, DeploymentCommand, DeploymentRequest},
-    drive,
-    effects::ReleaseEffects,
     lane::{Lane, LaneCommand},
-    owners::{Deployments, Order, Owner, Taken},
     release::{Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
+use deploy_svc::testing::{Deployments, Order, ReleaseEffects, StepBackend, Taken, drive};
 use pretty_assertions::assert_eq;
 use release::{Answers, World, ended, id, images, meta, until};
 use slipway_kubernetes::Clusters;
@@ -95,7 +93,7 @@ async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_f
         let lane = id("pretended/dev/Deployment/shop");
         let alone = id("dep-alone");
         let enter = || LaneCommand::Enter {
-            release: id("dep-alone"),
+            holder: id("dep-alone"),
             yields: false,
             started: Some(slipway_model::Timestamp::now()),
         };

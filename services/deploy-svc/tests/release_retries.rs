@@ -12,11 +12,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use deploy_svc::{
-    effects::ReleaseEffects,
-    owners::{Order, Owner, Taken},
-    release::{Facts, Observation, Release, StepStatus, Waiting, WaitingKind},
-};
+use deploy_domain::release::{Facts, Observation, Release, StepStatus, Waiting, WaitingKind};
+use deploy_svc::testing::{Order, ReleaseEffects, StepBackend, Taken};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use release::{World, images};
@@ -55,7 +52,7 @@ impl Builds {
 }
 
 #[async_trait]
-impl Owner for Builds {
+impl StepBackend for Builds {
     async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         Ok(Taken {
             reference: Id::derived("bld", &[&order.request_id()]),
@@ -104,7 +101,7 @@ fn code(retry: &Retry) -> &str {
 }
 
 #[tokio::test]
-async fn an_owner_that_cannot_be_reached_shows_until_it_answers() {
+async fn a_step_backend_that_cannot_be_reached_shows_until_it_answers() {
     let world = World::new().await;
     let builds = Arc::new(Builds(AtomicU8::new(AWAY)));
     let shutdown = CancellationToken::new();

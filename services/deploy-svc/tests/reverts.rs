@@ -4,11 +4,8 @@
 
 use std::sync::Arc;
 
-use deploy_svc::{
-    deployment::{Revert, Source},
-    deployment_effects::{Lost, RevertOrder, Reverting, Reverts},
-    owners::Changes,
-};
+use deploy_domain::deployment::{Revert, Source};
+use deploy_svc::testing::{Changes, RevertOrder, RevertTarget, Reverting, Reverts};
 use futures::stream::Empty;
 use pretty_assertions::assert_eq;
 use slipway_model::{Fault, Name, Principal, SpanId, TraceContext, TraceId};
@@ -203,7 +200,7 @@ async fn find(pages: Vec<Vec<Change>>) -> (Result<(String, String), String>, Vec
         digest: digest("ab").parse().unwrap(),
         tags: Vec::new(),
     };
-    let lost = Lost {
+    let lost = RevertTarget {
         service: &service,
         environment: &environment,
         source: &source,

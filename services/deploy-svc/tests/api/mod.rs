@@ -4,11 +4,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use deploy_svc::{
-    catalog::{Catalog, CatalogStore},
-    deployment_effects::{Found, Lost, Manifests, RevertOrder, Reverting, Reverts},
-    grpc_deploy::DeployApi,
-    grpc_release::ReleaseApi,
+use deploy_domain::catalog::Catalog;
+use deploy_svc::testing::{
+    CatalogStore, DeployApi, Manifests, ReleaseApi, RevertOrder, RevertTarget, Revertible, Reverting, Reverts,
 };
 use slipway_kubernetes::Clusters;
 use slipway_ledger::Ledger;
@@ -114,7 +112,7 @@ impl Manifests for Unused {
 /// A GitOps repository that remembers one change, and what stood there before; gitops-svc's own tests have the rest.
 pub(crate) struct History {
     /// None: nothing stood there before.
-    pub(crate) before: Option<Found>,
+    pub(crate) before: Option<Revertible>,
     /// How often the revert is still waited for when it is looked at.
     pub(crate) waits: Mutex<u32>,
     /// The orders that were given.
@@ -122,7 +120,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(before: Option<Found>) -> Arc<Self> {
+    pub(crate) fn new(before: Option<Revertible>) -> Arc<Self> {
         Arc::new(Self {
             before,
             waits: Mutex::new(1),
@@ -133,7 +131,7 @@ impl History {
 
 #[async_trait]
 impl Reverts for History {
-    async fn find(&self, _: &Lost<'_>) -> Result<Found, Fault<Reason>> {
+    async fn find(&self, _: &RevertTarget<'_>) -> Result<Revertible, Fault<Reason>> {
         let nothing = || Fault::refused("NOTHING_TO_ROLL_BACK_TO", "nothing stood there before");
         self.before.clone().ok_or_else(nothing)
     }

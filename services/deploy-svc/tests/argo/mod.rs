@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{ArgoCd, WorkloadKind},
     deployment::{Action, DeploymentRequest, Source},
 };

@@ -1,11 +1,11 @@
 //! Deployments that succeed at once, without a cluster: for tests and measurements of what is around them.
 
 use async_trait::async_trait;
-use deploy_svc::{
+use deploy_domain::{
     deployment::{Deployment, DeploymentCommand, DeploymentEffect, DeploymentState},
-    deployment_effects::lane,
     result::{CheckResult, JobResult, Measurement},
 };
+use deploy_svc::testing::lane;
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, Reason, Timestamp};
 use slipway_verdict::Applied;

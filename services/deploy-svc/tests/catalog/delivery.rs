@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{
         Action, Blocked, Catalog, CatalogError, Gate, Mode, OnFailure, Pauses, Strategy, WorkloadKind,
     },
-    plan::{Plan, Wanted},
+    plan::{Plan, PlanRequest},
 };
 use pretty_assertions::assert_eq;
 
@@ -38,7 +38,7 @@ fn target(kind: &str) -> String {
 const GIT: &str = "gitops: { repository: platform, path: apps/shop/prod }";
 
 fn plan(catalog: &Catalog) -> Plan {
-    let wanted = Wanted {
+    let wanted = PlanRequest {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: None,
@@ -130,7 +130,7 @@ timeout: { change: 168h, deploy: 240h }",
     assert_eq!(prod.on_failure, OnFailure::Stay);
 
     let json = serde_json::to_string(prod).unwrap();
-    let read: deploy_svc::plan::PlannedEnvironment = serde_json::from_str(&json).unwrap();
+    let read: deploy_domain::plan::PlannedEnvironment = serde_json::from_str(&json).unwrap();
     assert_eq!(&read, prod, "plans are stored as JSON");
 }
 

@@ -1,8 +1,8 @@
 //! What an environment is for, what it has to come after, and the keys that are kept for later.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Catalog, CatalogError, Tier},
-    plan::{Plan, PlanError, Wanted},
+    plan::{Plan, PlanError, PlanRequest},
     release::ReleaseEvent,
 };
 use pretty_assertions::assert_eq;
@@ -38,8 +38,8 @@ services:
     )
 }
 
-fn wanted(branch: Option<&str>, environments: &[&str]) -> Wanted {
-    Wanted {
+fn wanted(branch: Option<&str>, environments: &[&str]) -> PlanRequest {
+    PlanRequest {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: branch.map(|branch| branch.parse().unwrap()),

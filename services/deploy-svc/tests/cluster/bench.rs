@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Target, Verify, WorkloadKind},
     deployment::{
         Action, Deployment, DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus, Source,
     },
-    deployment_effects::{DeploymentEffects, Manifests, NoReverts, Reverts},
 };
+use deploy_svc::testing::{DeploymentEffects, Manifests, NoReverts, Reverts};
 use futures::StreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,

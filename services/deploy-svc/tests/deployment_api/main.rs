@@ -14,10 +14,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use api::{History, Service, Unused};
 use at_once::AtOnce;
-use deploy_svc::{
-    deployment::Deployment,
-    deployment_effects::{DeploymentEffects, Found},
-};
+use deploy_domain::deployment::Deployment;
+use deploy_svc::testing::{DeploymentEffects, Revertible};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig};
 use slipway_proto::{
@@ -99,7 +97,7 @@ impl Drop for Bench {
 }
 
 async fn serve() -> Bench {
-    let before = Found {
+    let before = Revertible {
         change: "chg-1".parse().unwrap(),
         image: slipway_model::Image {
             name: "shop".parse().unwrap(),
@@ -111,11 +109,11 @@ async fn serve() -> Bench {
     serve_with(Some(before)).await
 }
 
-async fn serve_with(before: Option<Found>) -> Bench {
+async fn serve_with(before: Option<Revertible>) -> Bench {
     serve_by(CATALOG, before).await
 }
 
-async fn serve_by(catalog: &str, before: Option<Found>) -> Bench {
+async fn serve_by(catalog: &str, before: Option<Revertible>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}", folder.path().join("deploy.db").display());
     let ledger = Ledger::open(LedgerConfig::new(database).origin("deploy"))

@@ -1,6 +1,6 @@
 //! ReleaseService refuses what leaves out a required environment, before anything is started.
 
-use deploy_svc::release::Release;
+use deploy_domain::release::Release;
 use slipway_ledger::ListFilter;
 use slipway_proto::release::v1::{
     PlanReleaseRequest, StartReleaseRequest,

@@ -1,6 +1,6 @@
 //! Restart, set image, undo.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::WorkloadKind,
     deployment::{Action, DeploymentRequest, DeploymentState},
 };

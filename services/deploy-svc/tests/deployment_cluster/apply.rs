@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Check, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
 };

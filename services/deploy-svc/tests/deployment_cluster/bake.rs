@@ -1,6 +1,6 @@
 //! The workload stays watched while it bakes.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::WorkloadKind,
     deployment::{DeploymentRequest, DeploymentStep},
 };

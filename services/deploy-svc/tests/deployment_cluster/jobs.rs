@@ -1,6 +1,6 @@
 //! Jobs before and after a rollout.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Jobs, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentState, DeploymentStatus},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Verify, WorkloadKind},
     deployment::{DeploymentRequest, DeploymentState},
 };

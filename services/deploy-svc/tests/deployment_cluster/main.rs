@@ -15,7 +15,7 @@ mod outcomes;
 mod promotion;
 mod rollback;
 
-use deploy_svc::{catalog::Verify, deployment::DeploymentRequest};
+use deploy_domain::{catalog::Verify, deployment::DeploymentRequest};
 
 cluster_tests! {
     configure: |config| config.nodes = 2,

@@ -1,7 +1,7 @@
 //! Rollouts of Argo Rollouts that pause. The cluster has their definition and no controller: the tests write the status
 //! that it would write.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Pauses, Verify, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest},
 };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::WorkloadKind,
     deployment::{DeploymentRequest, DeploymentStatus, Revert},
-    deployment_effects::{Found, NoReverts},
 };
+use deploy_svc::testing::{NoReverts, Revertible};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::DeleteParams;
 use pretty_assertions::assert_eq;
@@ -75,7 +75,7 @@ pub(crate) async fn a_rollback_that_fails_says_what_to_do(bench: &Bench) {
 
 /// The order is given once, what it comes to is waited for, and that commit is what is deployed then.
 pub(crate) async fn a_revert_in_git_is_deployed(bench: &Bench) {
-    let found = Found {
+    let found = Revertible {
         change: "chg-1".parse().unwrap(),
         image: bench.built(&bench.a),
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::Bake,
     deployment::{
         Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,

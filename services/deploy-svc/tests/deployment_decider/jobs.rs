@@ -1,6 +1,6 @@
 //! Jobs before the change and after the rollout.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::Jobs,
     deployment::{
         Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect,
@@ -230,7 +230,7 @@ fn what_keeps_a_job_from_being_created_is_told() {
         "migrate",
         "the same Job again"
     );
-    let reason = deploy_svc::deployment::Reason::new("JOB_REFUSED", "spec.containers: required");
+    let reason = deploy_domain::deployment::Reason::new("JOB_REFUSED", "spec.containers: required");
     life.tell(Command::Refused {
         key: life.key(),
         reason,

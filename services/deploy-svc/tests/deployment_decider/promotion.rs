@@ -1,6 +1,6 @@
 //! What somebody asks of a rollout that pauses.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Target, WorkloadKind},
     deployment::{
         Ask, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Target, WorkloadKind},
     deployment::{
         Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentRefusal,

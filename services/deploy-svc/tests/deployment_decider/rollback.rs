@@ -1,6 +1,6 @@
 //! Deployments that put another one back.
 
-use deploy_svc::{
+use deploy_domain::{
     catalog::{Target, WorkloadKind},
     deployment::{
         Action, Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentRequest,

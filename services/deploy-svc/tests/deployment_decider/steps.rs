@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deploy_svc::{
+use deploy_domain::{
     deployment::{
         Deployment, DeploymentCommand as Command, DeploymentEffect as Effect, DeploymentEvent as Event,
         DeploymentRefusal, DeploymentRequest, DeploymentState, DeploymentStatus as Status, Reason,

@@ -4,17 +4,16 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use deploy_svc::{
+use deploy_domain::{
     catalog::Catalog,
-    drive,
     lane::Lane,
-    owners::{Order, Owner, Taken},
-    plan::{Plan, Wanted},
+    plan::{Plan, PlanRequest},
     release::{
         ChangeMade, Facts, Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, Request,
         StepKind, Waiting, WaitingKind,
     },
 };
+use deploy_svc::testing::{Order, StepBackend, Taken, drive};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
@@ -59,7 +58,7 @@ services:
     for key in keys {
         catalog.push_str(&format!("        {key}\n"));
     }
-    let wanted = Wanted {
+    let wanted = PlanRequest {
         service: "shop".to_owned(),
         commit: COMMIT.parse().unwrap(),
         branch: None,
@@ -108,7 +107,7 @@ impl World {
         self.ledger.get::<Release>(release).await.unwrap().unwrap().state
     }
 
-    /// The owner of the active step takes the order, and says how it ended.
+    /// The backend of the active step takes the order, and says how it ended.
     pub(crate) async fn end(&self, release: &Id, step: &str, observation: Observation) -> ReleaseState {
         let state = self.state(release).await;
         let order = Order::of(release, &state).unwrap();
@@ -149,7 +148,7 @@ impl World {
             .get::<Lane>(&id("pretended/dev/Deployment/shop"))
             .await
             .unwrap();
-        lane.and_then(|lane| lane.state.holder).map(|turn| turn.release)
+        lane.and_then(|lane| lane.state.holder).map(|turn| turn.holder)
     }
 }
 
@@ -188,7 +187,7 @@ impl Answers {
 }
 
 #[async_trait]
-impl Owner for Answers {
+impl StepBackend for Answers {
     async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
         let name = format!("{} {}", order.release, order.step.name);
         self.orders.lock().unwrap().push(name);

@@ -1,0 +1,13 @@
+//! Asks a running service whether it works, and Prometheus how well it does.
+//!
+//! What a check asks and expects is said by `slipway-check`. Where checks may connect to is bounded: the addresses that a
+//! name resolves to are vetted, and exactly those are connected to.
+
+mod checks;
+mod dial;
+mod prometheus;
+mod web;
+
+pub use checks::{Checker, ChecksConfig};
+pub use dial::address::Allow;
+pub use prometheus::{PrometheusConfig, PrometheusConfigError, Prometheuses};

@@ -1,0 +1,77 @@
+//! How a cluster takes a change: directly, through Argo CD, or step by step.
+
+use serde::{Deserialize, Serialize};
+
+/// How the target is made to take a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The rendered manifests are applied server-side. With no GitOps repository, only the image is.
+    #[default]
+    Apply,
+    /// `kubectl rollout restart`: for targets that follow a moving tag.
+    Restart,
+}
+
+/// How an Application of Argo CD is synced.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArgoCd {
+    /// Further Applications of the same namespace and environment, synced together with the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// While another's sync runs.
+    #[serde(default)]
+    pub when_busy: Blocked,
+    /// While a sync window is closed.
+    #[serde(default)]
+    pub when_closed: Blocked,
+    /// Whether objects that left git are deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prune: bool,
+    /// Such as `ServerSideApply=true`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sync_options: Vec<String>,
+}
+
+/// What a deployment does that cannot begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocked {
+    #[default]
+    Wait,
+    Refuse,
+}
+
+/// What is done where Argo Rollouts or Flagger pause for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pauses {
+    /// A person promotes or aborts: through this service, or with the tool's own command.
+    #[default]
+    Wait,
+    /// This service promotes at once. For a Rollout only: in Flagger, the service that answers its webhooks decides.
+    Promote,
+}
+
+/// When people are asked for approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// Before anything is written.
+    #[default]
+    BeforeCommit,
+    /// After the commit, before the cluster takes it: for targets that this service alone syncs.
+    BeforeSync,
+}
+
+/// What happens to a version that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// What ran before is put back and verified.
+    #[default]
+    RollBack,
+    /// It stays for people to look at.
+    Stay,
+}

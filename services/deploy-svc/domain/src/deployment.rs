@@ -1,0 +1,404 @@
+//! One deployment: a change taken by a cluster, and proof that the image runs. Pure.
+//!
+//! `revert → before → apply → rollout → checks → after → bake`, each a step with attempts, and only those that the
+//! request asks for. What the remote system rejects fails the deployment; what could not be asked is tried again until the
+//! deadline, and only then it ends *errored*: the outcome is not known. On failure the reason is recorded first and the
+//! pods' evidence is collected after it, in a step of its own. A deployment that puts another one back ends
+//! *rollback failed* instead of both: then it is not known what runs, and a person must look.
+
+mod bake;
+mod decide;
+mod ending;
+mod evolve;
+mod request;
+mod state;
+mod step;
+mod timing;
+pub mod v1;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
+use slipway_model::{CommitSha, Id, Retry, Timestamp};
+use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
+
+use crate::result::{CheckResult, JobResult, Measurement};
+
+pub use bake::limits;
+pub use request::{Action, DeploymentRequest, Revert, Source, fencing_epoch, put_back};
+pub use state::{Ask, DeploymentState, DeploymentStatus, Reason, Stray};
+pub use step::DeploymentStep;
+
+/// How often the change that puts back is looked at: it waits for a push, or for a pull request.
+const OBSERVE: Duration = Duration::from_secs(3);
+
+/// The decider of deployments.
+#[derive(Debug)]
+pub enum Deployment {}
+
+/// What happens to a deployment. Outcomes carry the key of the attempt that they come from.
+#[derive(Debug, Clone)]
+pub enum DeploymentCommand {
+    /// Repeated with the same id, it changes nothing.
+    Request(Box<DeploymentRequest>),
+    Cancel {
+        message: String,
+    },
+    /// gitops-svc has taken the order to put the change back.
+    Reverting {
+        key: EffectKey,
+        change: Id,
+    },
+    /// The commit that puts it back is on its branch.
+    Reverted {
+        key: EffectKey,
+        commit: CommitSha,
+    },
+    JobEnded {
+        key: EffectKey,
+        result: JobResult,
+    },
+    Applied {
+        key: EffectKey,
+        applied: Applied,
+    },
+    RolledOut {
+        key: EffectKey,
+    },
+    Checked {
+        key: EffectKey,
+        results: Vec<CheckResult>,
+    },
+    /// The metrics of a bake, measured once, and the state of the workload at that time.
+    Measured {
+        key: EffectKey,
+        measurements: Vec<Measurement>,
+        verdict: Verdict,
+    },
+    Evidence {
+        key: EffectKey,
+        evidence: Vec<PodEvidence>,
+    },
+    /// What is being waited for; `human`: a person.
+    Progress {
+        key: EffectKey,
+        message: String,
+        human: bool,
+    },
+    /// The remote system cannot be asked, and is asked again and again.
+    Away {
+        key: EffectKey,
+        reason: Reason,
+    },
+    /// The remote system rejected it.
+    Refused {
+        key: EffectKey,
+        reason: Reason,
+    },
+    /// The remote system could not be asked. It is asked again after a pause.
+    Stumbled {
+        key: EffectKey,
+        reason: Reason,
+    },
+    /// Lets a rollout that pauses go on; `full`: past all further steps.
+    Promote {
+        full: bool,
+    },
+    /// Lets the stable version serve everything again, and the deployment fail.
+    Abort {
+        message: String,
+    },
+    /// The rollout was told what was asked of it; or not, for this reason.
+    Told {
+        key: EffectKey,
+        declined: Option<String>,
+    },
+    /// What is not waited for any more has stopped, as far as that can be told.
+    Stopped {
+        key: EffectKey,
+    },
+    LaneLeft,
+    Wake,
+}
+
+impl DeploymentCommand {
+    /// The key of the effect or poll that it comes from.
+    fn key(&self) -> Option<&EffectKey> {
+        match self {
+            Self::Reverting { key, .. }
+            | Self::Reverted { key, .. }
+            | Self::JobEnded { key, .. }
+            | Self::Applied { key, .. }
+            | Self::RolledOut { key }
+            | Self::Checked { key, .. }
+            | Self::Measured { key, .. }
+            | Self::Evidence { key, .. }
+            | Self::Progress { key, .. }
+            | Self::Away { key, .. }
+            | Self::Refused { key, .. }
+            | Self::Stumbled { key, .. }
+            | Self::Told { key, .. }
+            | Self::Stopped { key } => Some(key),
+            Self::Request(_)
+            | Self::Cancel { .. }
+            | Self::Promote { .. }
+            | Self::Abort { .. }
+            | Self::LaneLeft
+            | Self::Wake => None,
+        }
+    }
+}
+
+/// What has happened to a deployment. Their JSON form is pinned by golden files; what has a newer form is read in the old
+/// one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum DeploymentEvent {
+    #[serde(rename = "requested")]
+    RequestedV1 {
+        request: Box<v1::Request>,
+        deadline: Timestamp,
+    },
+    #[serde(rename = "requested.v2")]
+    Requested {
+        request: Box<DeploymentRequest>,
+        deadline: Timestamp,
+    },
+    /// The change by which gitops-svc puts it back.
+    Reverting {
+        change: Id,
+    },
+    Reverted {
+        commit: CommitSha,
+    },
+    JobEnded {
+        result: JobResult,
+    },
+    Applied {
+        applied: Applied,
+    },
+    RolledOut {},
+    Checked {
+        results: Vec<CheckResult>,
+    },
+    Measured {
+        measurements: Vec<Measurement>,
+        /// Why the workload was not complete meanwhile.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unwell: Option<String>,
+        /// When it is measured next; absent when that was the last time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_at: Option<Timestamp>,
+    },
+    Progressed {
+        message: String,
+        /// The remote system cannot be asked, which is what the message is about.
+        #[serde(default)]
+        fault: bool,
+        /// Of the fault; empty in events from before faults had codes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        code: String,
+        /// A person is waited for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        human: bool,
+    },
+    Stumbled {
+        step: DeploymentStep,
+        attempt: u32,
+        /// Empty in events from before faults had codes.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        code: String,
+        message: String,
+        retry_at: Timestamp,
+    },
+    Resumed {
+        step: DeploymentStep,
+        attempt: u32,
+    },
+    /// A person asked that a rollout which pauses go on, or be given up.
+    Asked {
+        ask: Ask,
+    },
+    /// It goes on.
+    Promoted {},
+    /// What was asked of the rollout cannot be done.
+    Declined {
+        message: String,
+    },
+    /// It has failed; evidence is collected next.
+    Failing {
+        reason: Reason,
+    },
+    Succeeded {},
+    Failed {
+        reason: Reason,
+        #[serde(default)]
+        evidence: Vec<PodEvidence>,
+    },
+    Errored {
+        reason: Reason,
+    },
+    /// What ran before was not put back, or that is not known.
+    RollbackFailed {
+        reason: Reason,
+        #[serde(default)]
+        evidence: Vec<PodEvidence>,
+    },
+    Cancelled {
+        reason: Reason,
+    },
+    /// What was under way at the end, a Job or a sync, is stopped.
+    Stopped {},
+    /// It gave the lane's turn back.
+    LaneLeft {},
+}
+
+/// What must be going on; the details are in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeploymentEffect {
+    Revert,
+    /// Looks at the change that puts back.
+    ObserveRevert,
+    Before,
+    Apply,
+    Rollout,
+    Checks,
+    After,
+    Bake,
+    Evidence,
+    Promote,
+    Abort,
+    /// Stops what is not waited for any more.
+    Stop,
+    LeaveLane,
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeploymentRefusal {
+    #[error("deployment {0} does not exist")]
+    Unknown(Id),
+    #[error("a {0} has no steps to promote or abort; Rollouts (Argo Rollouts) and Canaries (Flagger) have")]
+    NoSteps(WorkloadKind),
+    #[error("its rollout is not under way: the deployment is {0}")]
+    NotRollingOut(String),
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
+}
+
+impl slipway_decider::Refusal for DeploymentRefusal {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Unknown(id) => RefusalKind::NotFound {
+                kind: Deployment::KIND,
+                id: id.clone(),
+            },
+            Self::NoSteps(_) => RefusalKind::FailedPrecondition("NO_STEPS"),
+            Self::NotRollingOut(_) => RefusalKind::FailedPrecondition("NOT_ROLLING_OUT"),
+            Self::Impossible(_) => RefusalKind::Defect,
+        }
+    }
+}
+
+impl Decider for Deployment {
+    const KIND: &'static str = "deployment";
+    const STATE_VERSION: u32 = 5;
+
+    type State = DeploymentState;
+    type Command = DeploymentCommand;
+    type Event = DeploymentEvent;
+    type Effect = DeploymentEffect;
+    type Refusal = DeploymentRefusal;
+
+    fn decide(
+        id: &Id,
+        state: &DeploymentState,
+        command: DeploymentCommand,
+        now: Timestamp,
+    ) -> Result<Vec<DeploymentEvent>, DeploymentRefusal> {
+        decide::decide(id, state, command, now)
+    }
+
+    fn evolve(state: &mut DeploymentState, event: &DeploymentEvent, at: Timestamp) {
+        evolve::evolve(state, event, at);
+    }
+
+    fn effects(_: &Id, state: &DeploymentState) -> Vec<(EffectKey, DeploymentEffect)> {
+        let mut effects = Vec::new();
+        if state.stray.is_some() {
+            effects.push((state::stop_key(), DeploymentEffect::Stop));
+        }
+        if !state.active() {
+            // The next holder of the lane must not meet what this one left.
+            if effects.is_empty() && state.status.is_final() && state.holds_lane() {
+                effects.push((EffectKey::new("leave-lane", 1), DeploymentEffect::LeaveLane));
+            }
+            return effects;
+        }
+        match state.ask {
+            Some(Ask::Promote { .. }) => effects.push((state.ask_key(), DeploymentEffect::Promote)),
+            Some(Ask::Abort { .. }) => effects.push((state.ask_key(), DeploymentEffect::Abort)),
+            None => {}
+        }
+        if state.retry_at.is_some() || state.reverting.is_some() {
+            return effects;
+        }
+        let effect = match state.step {
+            DeploymentStep::Revert => DeploymentEffect::Revert,
+            DeploymentStep::Before => DeploymentEffect::Before,
+            DeploymentStep::Apply => DeploymentEffect::Apply,
+            DeploymentStep::Rollout => DeploymentEffect::Rollout,
+            DeploymentStep::Checks => DeploymentEffect::Checks,
+            DeploymentStep::After => DeploymentEffect::After,
+            DeploymentStep::Bake => DeploymentEffect::Bake,
+            DeploymentStep::Evidence => DeploymentEffect::Evidence,
+        };
+        effects.push((state.key(), effect));
+        effects
+    }
+
+    fn polls(_: &Id, state: &DeploymentState) -> Vec<(EffectKey, DeploymentEffect)> {
+        if state.active() && state.reverting.is_some() {
+            vec![(state.observe_key(), DeploymentEffect::ObserveRevert)]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn poll_every(_: &DeploymentState) -> Duration {
+        OBSERVE
+    }
+
+    fn wake_at(state: &DeploymentState) -> Option<Timestamp> {
+        timing::wake_at(state)
+    }
+
+    fn wake() -> Option<DeploymentCommand> {
+        Some(DeploymentCommand::Wake)
+    }
+
+    fn retry(state: &DeploymentState) -> Option<Retry> {
+        Some(Retry {
+            error: state.fault.clone()?,
+            attempt: state.stumbles,
+            next_time: state.retry_at,
+        })
+    }
+
+    fn index(state: &DeploymentState) -> Index {
+        let request = state.request.as_ref();
+        let text = |of: fn(&DeploymentRequest) -> &str| request.map(of).unwrap_or_default().to_owned();
+        Index {
+            status: state.status.as_str().to_owned(),
+            service: text(|request| request.service.as_str()),
+            environment: text(|request| request.environment.as_str()),
+            correlation: text(|request| &request.correlation_id),
+            labels: request.map(|request| request.labels.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn is_final(state: &DeploymentState) -> bool {
+        state.status.is_final() && !state.holds_lane() && state.stray.is_none()
+    }
+}

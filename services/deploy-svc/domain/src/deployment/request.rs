@@ -1,0 +1,176 @@
+//! What a deployment was asked for, fixed when it is requested.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use slipway_model::{Actor, CommitSha, Id, Image, ImageRef, Images, Name, duration};
+use slipway_verdict::{Previous, Target, Verify, WorkloadKind};
+
+use super::step::DeploymentStep;
+use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses};
+
+/// The steps of a deployment in their order; each is taken only where the request asks for it.
+const ORDER: [DeploymentStep; 7] = [
+    DeploymentStep::Revert,
+    DeploymentStep::Before,
+    DeploymentStep::Apply,
+    DeploymentStep::Rollout,
+    DeploymentStep::Checks,
+    DeploymentStep::After,
+    DeploymentStep::Bake,
+];
+
+/// Everything that a deployment needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeploymentRequest {
+    pub service: Name,
+    pub environment: Name,
+    pub target: Target,
+    /// The images that must run.
+    pub images: Images,
+    /// Where the manifests are; none where git knows nothing of the target.
+    #[serde(flatten)]
+    pub source: Option<Source>,
+    /// Fencing token of the target's lane.
+    pub epoch: u64,
+    #[serde(default, skip_serializing_if = "Action::is_apply")]
+    pub action: Action,
+    #[serde(default, skip_serializing_if = "Jobs::is_empty")]
+    pub jobs: Jobs,
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Bake>,
+    #[serde(default, skip_serializing_if = "waits")]
+    pub pauses: Pauses,
+    pub verify: Verify,
+    /// From the request to the last passed check; the bake has its own time after that.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// The deployment that this one puts back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolls_back: Option<Id>,
+    /// Taken out of git first; the commit that does it is then the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts: Option<Revert>,
+    /// The caller's id for what this belongs to; may be empty.
+    #[serde(default)]
+    pub correlation_id: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    pub requested_by: Actor,
+    /// This deployment holds the lane's turn itself, and gives it back when it is final. A release's does not.
+    #[serde(default)]
+    pub holds_lane: bool,
+}
+
+/// One folder of a GitOps repository at exactly one commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub repository: Name,
+    pub path: String,
+    pub commit: CommitSha,
+}
+
+/// A change of gitops-svc that is to be put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revert {
+    pub change: Id,
+    /// Why, in one line, for the commit's message.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// How the cluster is made to take it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Action {
+    /// The source is rendered and applied server-side.
+    #[default]
+    Apply,
+    /// `kubectl rollout restart`.
+    Restart,
+    /// The image of the target's containers that use it is set, as `kubectl set image` does.
+    SetImage,
+    /// `kubectl rollout undo`.
+    Undo { to: Previous },
+    /// Argo CD is asked to sync the source's commit, or followed while it does so by itself.
+    Sync { argo_cd: ArgoCd },
+    /// Nothing: only the Jobs are run.
+    Nothing,
+}
+
+impl Action {
+    /// How the catalog's settings of an environment have the cluster take a change; `git`: it has a GitOps repository.
+    pub fn of(kind: WorkloadKind, wanted: catalog::Action, git: bool, argo_cd: &ArgoCd) -> Self {
+        match (kind, wanted) {
+            (WorkloadKind::Application, _) => Self::Sync {
+                argo_cd: argo_cd.clone(),
+            },
+            (_, catalog::Action::Restart) => Self::Restart,
+            (_, catalog::Action::Apply) if !git => Self::SetImage,
+            (_, catalog::Action::Apply) => Self::Apply,
+        }
+    }
+
+    pub(super) fn is_apply(&self) -> bool {
+        *self == Self::Apply
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+pub(super) fn waits(pauses: &Pauses) -> bool {
+    *pauses == Pauses::Wait
+}
+
+impl DeploymentRequest {
+    /// The image as it is looked for in manifests and pods.
+    pub fn image_ref(&self) -> ImageRef {
+        self.images.only().reference()
+    }
+
+    /// The Jobs of a step; none for steps without.
+    pub(super) fn jobs_of(&self, step: DeploymentStep) -> &[Job] {
+        match step {
+            DeploymentStep::Before => &self.jobs.before,
+            DeploymentStep::After => &self.jobs.after,
+            _ => &[],
+        }
+    }
+
+    fn wants(&self, step: DeploymentStep) -> bool {
+        let changes = self.action != Action::Nothing;
+        match step {
+            DeploymentStep::Revert => self.reverts.is_some(),
+            DeploymentStep::Before | DeploymentStep::After => !self.jobs_of(step).is_empty(),
+            DeploymentStep::Apply | DeploymentStep::Rollout => changes,
+            DeploymentStep::Checks => changes && !self.checks.is_empty(),
+            DeploymentStep::Bake => changes && self.bake.is_some(),
+            DeploymentStep::Evidence => false,
+        }
+    }
+
+    /// The step after this one, or the first; none when everything asked for is done.
+    pub(super) fn next(&self, step: Option<DeploymentStep>) -> Option<DeploymentStep> {
+        let done = step.and_then(|step| ORDER.iter().position(|one| *one == step));
+        let rest = &ORDER[done.map_or(0, |index| index + 1)..];
+        rest.iter().copied().find(|step| self.wants(*step))
+    }
+}
+
+/// The fencing token of a deployment: what is put back stands above what it replaces, under the same turn of the lane,
+/// so that an apply of the failed deployment that wakes up late cannot overwrite it.
+pub fn fencing_epoch(turn: u64, redeploy: bool) -> u64 {
+    2 * turn + u64::from(redeploy)
+}
+
+/// The image that `rollout undo` brings back in place of `image`; with the digest of `image` where that of the previous
+/// one is not known.
+pub fn put_back(to: &Previous, image: &Image) -> Image {
+    Image {
+        name: image.name.clone(),
+        repository: to.image.name.clone(),
+        digest: to.image.digest.clone().unwrap_or_else(|| image.digest.clone()),
+        tags: to.image.tag.iter().cloned().collect(),
+    }
+}

@@ -1,0 +1,85 @@
+//! Deadlines and pauses of a deployment.
+
+use std::time::Duration;
+
+use slipway_model::{Id, Timestamp};
+
+use super::{
+    Action, DeploymentEvent as Event, DeploymentState, DeploymentStep as Step, Reason, bake,
+    ending::{collected, errored, failed},
+};
+
+/// Collecting evidence may take so long before the deployment ends without.
+const EVIDENCE_TIME: Duration = Duration::from_secs(45);
+/// The pause after a fault that passes, doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(super) fn wake_at(state: &DeploymentState) -> Option<Timestamp> {
+    if !state.active() {
+        return None;
+    }
+    let end = match state.step {
+        Step::Evidence => evidence_until(state),
+        Step::Bake => bake::overdue_at(state),
+        _ => state.deadline,
+    };
+    [state.retry_at, end].into_iter().flatten().min()
+}
+
+/// What a due timer means: the end of the time, of the evidence's time, or of a pause.
+pub(super) fn wake(state: &DeploymentState, now: Timestamp) -> Vec<Event> {
+    let due = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
+    match state.step {
+        Step::Evidence if due(evidence_until(state)) => return vec![collected(state, Vec::new())],
+        Step::Bake if due(bake::overdue_at(state)) => return vec![bake::overdue(state)],
+        Step::Evidence | Step::Bake => {}
+        _ if due(state.deadline) => return vec![overdue(state)],
+        _ => {}
+    }
+    if due(state.retry_at) {
+        return vec![Event::Resumed {
+            step: state.step,
+            attempt: state.attempt + 1,
+        }];
+    }
+    Vec::new()
+}
+
+/// The end of the time: what is known to be missing is a no, what could not be asked is an error.
+fn overdue(state: &DeploymentState) -> Event {
+    let request = state.request.as_ref();
+    let timeout = request.map(|request| request.timeout).unwrap_or_default();
+    let because = |words: &dyn std::fmt::Display| {
+        let words = format!("not verified within {} s: {words}", timeout.as_secs());
+        Reason::new("DEADLINE_EXCEEDED", words)
+    };
+    if let Some(fault) = &state.fault {
+        return errored(state, because(fault));
+    }
+    // Argo CD is asked only when it may sync; what it waits for is known.
+    let waits = request.is_some_and(|request| matches!(request.action, Action::Sync { .. }));
+    match state.step {
+        Step::Apply if !waits => errored(state, because(&"the manifests were not applied in time")),
+        Step::Revert => errored(state, because(&state.progress)),
+        Step::Before | Step::Apply => failed(state, because(&state.progress), Vec::new()),
+        _ => Event::Failing {
+            reason: because(&state.progress),
+        },
+    }
+}
+
+fn evidence_until(state: &DeploymentState) -> Option<Timestamp> {
+    state.since.map(|since| since + EVIDENCE_TIME)
+}
+
+/// Exponential, with a spread of a fifth that is the same for the same attempt.
+pub(super) fn pause(id: &Id, attempt: u32) -> Duration {
+    let doubled = FIRST_PAUSE
+        .saturating_mul(1 << attempt.saturating_sub(1).min(10))
+        .min(LONGEST_PAUSE);
+    let seed = id.as_str().bytes().fold(attempt, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    doubled.mul_f64(0.9 + f64::from(seed % 1000) / 5000.0)
+}

@@ -1,0 +1,234 @@
+//! The plan of a release: everything it will do, made from the catalog when it starts and fixed from then on.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use slipway_model::{BranchName, CommitSha, Id, Images, Name, ServiceImage};
+
+use crate::catalog::{
+    Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses, Service,
+    Supersede, Target, Tier, Timeouts, UnknownName, Verify,
+};
+
+/// The policy that asks nobody.
+pub const NO_POLICY: &str = "none";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub service: Name,
+    pub commit: CommitSha,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<BranchName>,
+    pub repository_url: String,
+    pub images: Images<ServiceImage>,
+    pub build: Build,
+    /// In the order of promotion; at least one.
+    pub environments: Vec<PlannedEnvironment>,
+    pub catalog_hash: String,
+    /// SHA-256 over all of the above: `sha256:` and 64 hexadecimal digits.
+    pub hash: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedEnvironment {
+    pub name: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Earlier environments of this plan that the catalog demands of a release to this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Name>,
+    pub policy: Name,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gate: Gate,
+    /// None: the image is set in the cluster, and git knows nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gitops: Option<GitOps>,
+    pub target: Target,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub action: Action,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub argo_cd: ArgoCd,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pauses: Pauses,
+    #[serde(default, skip_serializing_if = "Jobs::is_empty")]
+    pub jobs: Jobs,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Bake>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_failure: OnFailure,
+    /// A newer release may take this one's place while it has changed nothing here.
+    pub yields: bool,
+    pub timeout: Timeouts,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
+    pub verify: Verify,
+}
+
+/// What is to be released.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanRequest {
+    pub service: String,
+    pub commit: CommitSha,
+    pub branch: Option<BranchName>,
+    /// Empty: those of the branch, or all when no branch is given.
+    pub environments: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Unknown(#[from] UnknownName),
+    #[error(
+        "branch {branch} matches none of the branches of service {service} in the catalog: name the environments, or add a pattern"
+    )]
+    BranchReleasesNothing { service: Name, branch: BranchName },
+    #[error("service {0} has no environments in the catalog")]
+    NoEnvironments(Name),
+    #[error(
+        "environment {environment} requires {}, which this release leaves out: add {}, or leave {environment} out",
+        all(.requires), all(.add)
+    )]
+    LeftOut {
+        environment: Name,
+        /// What it requires and the release does not have.
+        requires: Vec<Name>,
+        /// All that is to be added for the release to have what its environments require.
+        add: Vec<Name>,
+    },
+}
+
+fn all(names: &[Name]) -> String {
+    let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+    names.join(" and ")
+}
+
+impl Plan {
+    /// Plans `request` by `catalog`.
+    ///
+    /// # Errors
+    /// A service or environment that the catalog does not have, a branch that releases nowhere, or environments
+    /// without those that they require.
+    pub fn make(catalog: &Catalog, request: &PlanRequest) -> Result<Self, PlanError> {
+        let service = catalog.service(&request.service)?;
+        let chosen = chosen(service, request)?;
+        if chosen.is_empty() {
+            return Err(PlanError::NoEnvironments(service.name.clone()));
+        }
+        check_required(service, &chosen)?;
+        let plan = Self {
+            service: service.name.clone(),
+            commit: request.commit.clone(),
+            branch: request.branch.clone(),
+            repository_url: service.repository.clone(),
+            images: service.images.clone(),
+            build: service.build.clone(),
+            environments: chosen.into_iter().map(planned).collect(),
+            catalog_hash: catalog.hash().to_owned(),
+            hash: String::new(),
+        };
+        Ok(plan.hashed())
+    }
+
+    fn hashed(mut self) -> Self {
+        // Field order and map order are fixed, so the text is canonical for this type.
+        let text = serde_json::to_vec(&self).unwrap_or_default();
+        self.hash = format!("sha256:{}", hex::encode(Sha256::digest(text)));
+        self
+    }
+}
+
+impl PlannedEnvironment {
+    /// The id of the lane that guards this environment's target.
+    ///
+    /// # Errors
+    /// A target whose names are too long for an id, which the catalog does not let through.
+    pub fn lane(&self) -> Result<Id, slipway_model::Invalid> {
+        self.target.key().parse()
+    }
+
+    /// Whether nobody is asked.
+    pub fn asks_nobody(&self) -> bool {
+        self.policy.as_str() == NO_POLICY
+    }
+}
+
+fn chosen<'a>(service: &'a Service, request: &PlanRequest) -> Result<Vec<&'a Environment>, PlanError> {
+    let mut names: Vec<String> = request.environments.clone();
+    if names.is_empty()
+        && let Some(branch) = &request.branch
+    {
+        let of_branch = service
+            .environments_of(branch)
+            .ok_or_else(|| PlanError::BranchReleasesNothing {
+                service: service.name.clone(),
+                branch: branch.clone(),
+            })?;
+        names = of_branch.iter().map(ToString::to_string).collect();
+    }
+    for name in &names {
+        service.environment(name)?;
+    }
+    let is_wanted = |environment: &&Environment| {
+        names.is_empty() || names.iter().any(|name| *name == environment.name.as_str())
+    };
+    Ok(service.environments.iter().filter(is_wanted).collect())
+}
+
+/// Rejects environments without those that they require, and names all that are to be added.
+fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), PlanError> {
+    let mut names: Vec<&Name> = chosen.iter().map(|environment| &environment.name).collect();
+    let left_out = |environment: &Environment, names: &[&Name]| -> Vec<Name> {
+        let required = environment.requires.iter();
+        required.filter(|name| !names.contains(name)).cloned().collect()
+    };
+    let Some((environment, requires)) = chosen
+        .iter()
+        .map(|environment| (&environment.name, left_out(environment, &names)))
+        .find(|(_, requires)| !requires.is_empty())
+    else {
+        return Ok(());
+    };
+    // What is required comes earlier, so that one pass from the last to the first finds all.
+    let mut add = Vec::new();
+    for environment in service.environments.iter().rev() {
+        if names.contains(&&environment.name) {
+            let required = environment.requires.iter().filter(|name| !names.contains(name));
+            let required: Vec<&Name> = required.collect();
+            add.extend(required.iter().copied().cloned());
+            names.extend(required);
+        }
+    }
+    let place = |name: &Name| service.environments.iter().position(|one| one.name == *name);
+    add.sort_by_key(place);
+    Err(PlanError::LeftOut {
+        environment: environment.clone(),
+        requires,
+        add,
+    })
+}
+
+fn planned(environment: &Environment) -> PlannedEnvironment {
+    PlannedEnvironment {
+        name: environment.name.clone(),
+        tier: environment.tier,
+        requires: environment.requires.clone(),
+        policy: environment.policy.clone(),
+        gate: environment.gate,
+        gitops: environment.gitops.clone(),
+        target: environment.target.clone(),
+        action: environment.action,
+        argo_cd: environment.argo_cd.clone(),
+        pauses: environment.pauses,
+        jobs: environment.jobs.clone(),
+        bake: environment.bake.clone(),
+        on_failure: environment.on_failure,
+        yields: environment.supersede == Supersede::Newest,
+        timeout: environment.timeout,
+        checks: environment.checks.clone(),
+        verify: environment.verify,
+    }
+}
+
+/// Additions to plans are not written where they say nothing, so that older plans keep their hash.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,15 @@
+//! The end of a step, as what follows is derived from it.
+
+use super::{Facts, Reason, StepKind, StepStatus};
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub kind: StepKind,
+    pub environment: Option<usize>,
+    pub status: StepStatus,
+    pub reason: Option<&'a Reason>,
+    pub facts: &'a Facts,
+    /// Its step backend took the order.
+    pub ordered: bool,
+}

@@ -1,0 +1,157 @@
+//! The order of steps: what follows when one has ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Facts, Reason, ReleaseState, ReleaseStatus, StepKind, StepStatus, Stop, ended::Ended, explain};
+use crate::{
+    catalog::{Gate, OnFailure, Strategy},
+    plan::PlannedEnvironment,
+};
+
+/// What follows a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum Then {
+    Step {
+        kind: StepKind,
+        environment: Option<usize>,
+    },
+    End {
+        status: ReleaseStatus,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Reason>,
+    },
+}
+
+/// The steps of one environment, in their order. What puts things back has its place in [`after`].
+pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKind> {
+    use StepKind::{Change, Deploy, Gate as People, Lane, Prepare};
+    let (prepares, commits) = (!planned.jobs.before.is_empty(), planned.gitops.is_some());
+    let steps = match planned.gate {
+        Gate::BeforeCommit => [Lane, People, Prepare, Change, Deploy],
+        Gate::BeforeSync => [Lane, Change, People, Prepare, Deploy],
+    };
+    let needed = move |kind: &StepKind| match kind {
+        Prepare => prepares,
+        Change => commits,
+        _ => true,
+    };
+    steps.into_iter().filter(needed)
+}
+
+/// What follows `ended`, given everything that happened before it.
+pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
+    let good = matches!(ended.status, StepStatus::Succeeded | StepStatus::Skipped);
+    match ended.kind {
+        StepKind::Revert if good && redeploys(state, ended) => same(ended, StepKind::Redeploy),
+        StepKind::Revert if good => is_back(state, ended, false),
+        StepKind::Redeploy if good => is_back(state, ended, ended.status == StepStatus::Succeeded),
+        StepKind::Revert | StepKind::Redeploy => Then::End {
+            status: ReleaseStatus::RollbackFailed,
+            reason: Some(explain::rollback_failed(state, ended)),
+        },
+        _ if good && state.stop.is_none() => onward(state, ended),
+        _ => back(state, ended),
+    }
+}
+
+/// A further step of the same environment.
+fn same(ended: Ended<'_>, kind: StepKind) -> Then {
+    let environment = ended.environment;
+    Then::Step { kind, environment }
+}
+
+/// The next step of the environment, the next environment, or the good end.
+fn onward(state: &ReleaseState, ended: Ended<'_>) -> Then {
+    let Some((planned, index)) = state.planned(ended.environment).zip(ended.environment) else {
+        let (kind, environment) = (StepKind::Lane, Some(0));
+        return Then::Step { kind, environment };
+    };
+    let mut rest = order(planned).skip_while(|kind| *kind != ended.kind).skip(1);
+    match rest.next() {
+        Some(kind) => same(ended, kind),
+        None if index + 1 < state.environments.len() => Then::Step {
+            kind: StepKind::Lane,
+            environment: Some(index + 1),
+        },
+        None => Then::End {
+            status: ReleaseStatus::Succeeded,
+            reason: None,
+        },
+    }
+}
+
+/// The release goes no further. What it changed in this environment is put back, and then it ends.
+fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
+    let progress = ended.environment.and_then(|index| state.environments.get(index));
+    let change = match ended.facts {
+        Facts::Changed(change) => Some(change),
+        _ => progress.and_then(|progress| progress.change.as_ref()),
+    };
+    let Some(planned) = state.planned(ended.environment) else {
+        return over(state, ended, None);
+    };
+    let deploying = ended.kind == StepKind::Deploy;
+    let wished = matches!(state.stop, Some(Stop::Cancelled { .. } | Stop::Superseded { .. }));
+    if deploying && planned.on_failure == OnFailure::Stay && !wished {
+        return over(state, ended, Some(explain::stays(state, planned)));
+    }
+    match &planned.gitops {
+        // Git only noted when the tag was looked at, and the tag is not this service's to move back.
+        Some(gitops) if gitops.strategy == Strategy::Marker => {
+            over(state, ended, deploying.then(|| explain::restarted(planned)))
+        }
+        Some(_) if change.is_some_and(|change| !change.no_op) => same(ended, StepKind::Revert),
+        // Whether the cluster was changed at all, the deployment knows.
+        None if deploying && (ended.ordered || ended.status == StepStatus::Errored) => {
+            same(ended, StepKind::Redeploy)
+        }
+        _ => over(state, ended, None),
+    }
+}
+
+/// Whether what ran before is to be deployed again after git was put back, and is known.
+fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
+    let progress = ended.environment.and_then(|index| state.environments.get(index));
+    progress.is_some_and(|progress| {
+        let change = progress.change.as_ref();
+        progress.deployed && change.is_some_and(|change| change.previous.is_some())
+    })
+}
+
+/// The end of a release that changed nothing here, or leaves it as it is.
+fn over(state: &ReleaseState, ended: Ended<'_>, add: Option<String>) -> Then {
+    let (status, reason) = match state.stop_ending() {
+        Some((status, reason)) => (status, Some(reason)),
+        None => (ending(ended.status), ended.reason.cloned()),
+    };
+    let reason = reason.map(|reason| explain::with(reason, add));
+    Then::End { status, reason }
+}
+
+/// The change is out of git again; `redeployed`: and the environment serves what it served before.
+fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
+    // A step whose time was up has failed; that is not a wish to stop.
+    let wish = state
+        .stop_ending()
+        .filter(|_| !matches!(state.stop, Some(Stop::Deadline { .. })));
+    let (status, reason) = match (wish, state.failure.as_ref()) {
+        (Some((status, reason)), _) => (status, Some(reason)),
+        (None, Some(failure)) if redeployed => (ReleaseStatus::RolledBack, Some(failure.reason.clone())),
+        (None, Some(failure)) => (ending(failure.status), Some(failure.reason.clone())),
+        (None, None) => (ReleaseStatus::RolledBack, None),
+    };
+    let add = (!redeployed)
+        .then(|| explain::not_redeployed(state, ended))
+        .flatten();
+    let reason = reason.map(|reason| explain::with(reason, add));
+    Then::End { status, reason }
+}
+
+fn ending(status: StepStatus) -> ReleaseStatus {
+    match status {
+        StepStatus::Failed => ReleaseStatus::Failed,
+        StepStatus::Cancelled => ReleaseStatus::Cancelled,
+        _ => ReleaseStatus::Errored,
+    }
+}

@@ -1,0 +1,517 @@
+//! What a release is, folded from its events.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+pub use slipway_model::Reason;
+use slipway_model::{Actor, CommitSha, Id, Images, Retry, Timestamp, TraceContext, duration};
+
+use super::{Advance, Facts, ReleaseEvent, Request, Then, limit::limit};
+use crate::plan::{Plan, PlannedEnvironment};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseState {
+    /// Absent before the release was requested.
+    pub plan: Option<Plan>,
+    pub requested_by: Option<Actor>,
+    pub labels: BTreeMap<String, String>,
+    pub caller: Option<TraceContext>,
+    /// What it takes through its environments, once it is built.
+    pub images: Option<Images>,
+    /// Authors of the commit as the build found them; absent when the images were not built by this release.
+    pub authors: Option<Vec<String>>,
+    pub status: ReleaseStatus,
+    pub reason: Option<Reason>,
+    /// In the order in which they were queued. The last one is under way unless the release is final.
+    pub steps: Vec<Step>,
+    /// One for each environment of the plan.
+    pub environments: Vec<EnvironmentProgress>,
+    pub stop: Option<Stop>,
+    /// Why the release is putting back what it changed.
+    pub failure: Option<Failure>,
+    pub requested_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseStatus {
+    #[default]
+    Running,
+    Succeeded,
+    Failed,
+    RolledBack,
+    RollbackFailed,
+    Errored,
+    Cancelled,
+    Superseded,
+}
+
+impl ReleaseStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::RollbackFailed => "rollback_failed",
+            Self::Errored => "errored",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    pub fn is_final(self) -> bool {
+        self != Self::Running
+    }
+}
+
+/// What a change did to the GitOps repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeMade {
+    pub change: Id,
+    pub commit: CommitSha,
+    /// The images stood there already.
+    pub no_op: bool,
+    /// The images that stood there before, where they were named by digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Images>,
+}
+
+/// How far a release has come in one environment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnvironmentProgress {
+    /// The lane's epoch, once it was granted.
+    pub epoch: Option<u64>,
+    pub change: Option<ChangeMade>,
+    pub revert: Option<ChangeMade>,
+    /// The cluster was told to take the change.
+    pub deployed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    Build,
+    Lane,
+    Gate,
+    /// Jobs before anything else is changed.
+    Prepare,
+    Change,
+    Deploy,
+    Revert,
+    Redeploy,
+}
+
+impl StepKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Lane => "lane",
+            Self::Gate => "gate",
+            Self::Prepare => "prepare",
+            Self::Change => "change",
+            Self::Deploy => "deploy",
+            Self::Revert => "revert",
+            Self::Redeploy => "redeploy",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Errored,
+    Cancelled,
+    Skipped,
+}
+
+impl StepStatus {
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitingKind {
+    Machine,
+    Human,
+    Lane,
+}
+
+/// What a running step waits for, in the words of its backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub kind: WaitingKind,
+    pub message: String,
+    /// What its backend tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Reason>,
+}
+
+impl Waiting {
+    pub fn new(kind: WaitingKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry: None,
+        }
+    }
+
+    /// With what the step backend tries again.
+    #[must_use]
+    pub fn retrying(self, retry: Option<Reason>) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Whether this says the same; each try may fail in slightly other words.
+    pub(super) fn says_as(&self, other: &Self) -> bool {
+        let code = |waiting: &Self| waiting.retry.as_ref().map(|retry| retry.code.clone());
+        self.kind == other.kind && self.message == other.message && code(self) == code(other)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// `build`, or `<environment>/<kind>`.
+    pub name: String,
+    pub kind: StepKind,
+    /// Index into the plan's environments.
+    pub environment: Option<usize>,
+    /// Grows when someone asks for the step again.
+    pub attempt: u32,
+    pub status: StepStatus,
+    /// The step backend's id of the build, approval, change or deployment.
+    pub reference: Option<Id>,
+    pub waiting: Option<Waiting>,
+    pub waiting_since: Option<Timestamp>,
+    /// Why it ended as it did.
+    pub reason: Option<Reason>,
+    pub result: String,
+    pub queued_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub deadline: Timestamp,
+    pub past_deadline: bool,
+    pub overdue: bool,
+    pub stop_sent: bool,
+    /// Calls begun for this step: the attempt of its effect keys.
+    pub tries: u32,
+    /// When a call that failed is made again.
+    pub retry_at: Option<Timestamp>,
+    /// Why the last call to its backend failed, until one does not.
+    pub fault: Option<Reason>,
+    /// The calls in a row that failed so.
+    pub faults: u32,
+    /// How long it has waited for a person so far, in spells that are over.
+    #[serde(default, with = "duration")]
+    pub human: Duration,
+}
+
+impl Step {
+    /// What is being tried again for it: by this service or, as far as that told, by its backend.
+    pub fn retry(&self) -> Option<Retry> {
+        let of_backend = || {
+            let error = self.waiting.as_ref()?.retry.clone()?;
+            Some(Retry {
+                error,
+                attempt: 0,
+                next_time: None,
+            })
+        };
+        let own = self.fault.clone().map(|error| Retry {
+            error,
+            attempt: self.faults,
+            next_time: self.retry_at,
+        });
+        own.or_else(of_backend)
+    }
+
+    fn answered(&mut self) {
+        self.retry_at = None;
+        self.fault = None;
+        self.faults = 0;
+    }
+}
+
+/// Why a release is being stopped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Stop {
+    Cancelled {
+        by: Actor,
+        reason: String,
+    },
+    Superseded {
+        by: Id,
+    },
+    /// A step's time was up.
+    Deadline {
+        step: String,
+    },
+}
+
+/// A failed or errored step, from which the release is rolling back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub status: StepStatus,
+    pub reason: Reason,
+}
+
+impl ReleaseState {
+    /// The step under way; none when the release is over or was never requested.
+    pub fn active_step(&self) -> Option<&Step> {
+        self.steps
+            .last()
+            .filter(|step| !step.status.is_final() && !self.status.is_final())
+    }
+
+    /// The plan of an environment.
+    pub fn planned(&self, environment: Option<usize>) -> Option<&PlannedEnvironment> {
+        self.plan.as_ref()?.environments.get(environment?)
+    }
+
+    /// Where an environment stands in the plan.
+    pub(super) fn index_of(&self, planned: &PlannedEnvironment) -> Option<usize> {
+        let environments = &self.plan.as_ref()?.environments;
+        environments.iter().position(|other| other.name == planned.name)
+    }
+
+    /// The planned environment of a step.
+    pub fn environment_of(&self, step: &Step) -> Option<(usize, &PlannedEnvironment)> {
+        let index = step.environment?;
+        Some((index, self.plan.as_ref()?.environments.get(index)?))
+    }
+
+    /// The environment whose lane this release stands in or holds.
+    pub fn lane(&self) -> Option<usize> {
+        match self.stop {
+            // Superseding took the place away in the same transaction.
+            Some(Stop::Superseded { .. }) => None,
+            _ => self.active_step()?.environment,
+        }
+    }
+
+    /// Whether the thing of this step is to be stopped. What puts things back is stopped only by its deadline.
+    pub fn stops(&self, step: &Step) -> bool {
+        match &self.stop {
+            Some(Stop::Deadline { step: name }) => *name == step.name,
+            Some(_) => !matches!(step.kind, StepKind::Revert | StepKind::Redeploy),
+            None => false,
+        }
+    }
+
+    /// The status that a stopped release ends with, and why.
+    pub fn stop_ending(&self) -> Option<(ReleaseStatus, Reason)> {
+        match self.stop.as_ref()? {
+            Stop::Cancelled { by, reason } if reason.is_empty() => Some((
+                ReleaseStatus::Cancelled,
+                Reason::new("CANCELLED", format!("cancelled by {by}")),
+            )),
+            Stop::Cancelled { by, reason } => Some((
+                ReleaseStatus::Cancelled,
+                Reason::new("CANCELLED", format!("cancelled by {by}: {reason}")),
+            )),
+            Stop::Superseded { by } => Some((
+                ReleaseStatus::Superseded,
+                Reason::new(
+                    "SUPERSEDED",
+                    format!("{by}, which is newer, came for the same target before this one changed it"),
+                ),
+            )),
+            Stop::Deadline { step } => Some((
+                ReleaseStatus::Errored,
+                Reason::new(
+                    "DEADLINE_EXCEEDED",
+                    format!("step {step} did not end in the time that the plan gives it"),
+                ),
+            )),
+        }
+    }
+
+    fn active_mut(&mut self, name: &str) -> Option<&mut Step> {
+        self.steps
+            .last_mut()
+            .filter(|step| step.name == name && !step.status.is_final())
+    }
+
+    fn push_step(&mut self, kind: StepKind, environment: Option<usize>, at: Timestamp) {
+        let Some(plan) = &self.plan else { return };
+        let name = match environment.and_then(|index| plan.environments.get(index)) {
+            Some(environment) => format!("{}/{}", environment.name, kind.as_str()),
+            None => kind.as_str().to_owned(),
+        };
+        let deadline = at + limit(plan, kind, environment);
+        let lane_waits = kind == StepKind::Lane;
+        self.steps.push(Step {
+            name,
+            kind,
+            environment,
+            attempt: 1,
+            status: StepStatus::Queued,
+            reference: None,
+            waiting: lane_waits
+                .then(|| Waiting::new(WaitingKind::Lane, "waits for the deploy target to be free")),
+            waiting_since: lane_waits.then_some(at),
+            reason: None,
+            result: String::new(),
+            queued_at: at,
+            started_at: None,
+            ended_at: None,
+            deadline,
+            past_deadline: false,
+            overdue: false,
+            stop_sent: false,
+            tries: 1,
+            retry_at: None,
+            fault: None,
+            faults: 0,
+            human: Duration::ZERO,
+        });
+    }
+}
+
+pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timestamp) {
+    match event {
+        ReleaseEvent::Requested(request) => requested(state, request, at),
+        ReleaseEvent::RequestedV1(old) => requested(state, &(**old).clone().into(), at),
+        ReleaseEvent::Started { step, reference, .. } => {
+            if let Some(step) = state.active_mut(step) {
+                step.status = StepStatus::Running;
+                step.started_at = step.started_at.or(Some(at));
+                step.reference = Some(reference.clone());
+                step.answered();
+            }
+        }
+        ReleaseEvent::Waiting { step, waiting } => {
+            if let Some(step) = state.active_mut(step) {
+                if step.waiting.as_ref().map(|before| before.kind) != Some(waiting.kind) {
+                    step.human = step.human_time(at);
+                    step.waiting_since = Some(at);
+                }
+                step.waiting = Some(waiting.clone());
+                step.retry_at = None;
+            }
+        }
+        ReleaseEvent::Stumbled {
+            step,
+            reason,
+            retry_at,
+        } => {
+            if let Some(step) = state.active_mut(step) {
+                step.tries += 1;
+                step.retry_at = Some(*retry_at);
+                step.fault = Some(reason.clone());
+                step.faults += 1;
+            }
+        }
+        ReleaseEvent::Retried { step } => {
+            if let Some(step) = state.active_mut(step) {
+                step.retry_at = None;
+            }
+        }
+        ReleaseEvent::StopRequested(stop) => {
+            if let Stop::Deadline { step } = stop
+                && let Some(step) = state.active_mut(step)
+            {
+                step.past_deadline = true;
+            }
+            // The first cause stands, but a deadline must still stop what a cancel leaves alone.
+            if state.stop.is_none() || matches!(stop, Stop::Deadline { .. }) {
+                state.stop = Some(stop.clone());
+            }
+        }
+        ReleaseEvent::Stopping { step } => {
+            if let Some(step) = state.active_mut(step) {
+                step.stop_sent = true;
+                step.answered();
+            }
+        }
+        ReleaseEvent::Overdue { step } => {
+            if let Some(step) = state.active_mut(step) {
+                step.overdue = true;
+            }
+        }
+        ReleaseEvent::Advanced(advance) => advanced(state, advance, at),
+        ReleaseEvent::AdvancedV1(old) => {
+            if let Some(service) = state.plan.as_ref().map(|plan| plan.service.clone()) {
+                advanced(state, &(**old).clone().of(&service), at);
+            }
+        }
+    }
+}
+
+/// Why things are put back: what the step's backend said, or that its time was up.
+fn failure_of(state: &ReleaseState, advance: &Advance) -> Option<Failure> {
+    let (status, reason) = match &state.stop {
+        Some(Stop::Deadline { .. }) => (StepStatus::Errored, state.stop_ending()?.1),
+        _ => (advance.status, advance.reason.clone()?),
+    };
+    Some(Failure { status, reason })
+}
+
+fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
+    state.environments = vec![EnvironmentProgress::default(); request.plan.environments.len()];
+    state.plan = Some(request.plan.clone());
+    state.requested_by = Some(request.requested_by.clone());
+    state.labels.clone_from(&request.labels);
+    state.caller = request.caller;
+    state.requested_at = Some(at);
+    state.images.clone_from(&request.images);
+    match request.images {
+        Some(_) => state.push_step(StepKind::Lane, Some(0), at),
+        None => state.push_step(StepKind::Build, None, at),
+    }
+}
+
+fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
+    let mut environment = None;
+    if let Some(step) = state.active_mut(&advance.step) {
+        step.human = step.human_time(at);
+        step.status = advance.status;
+        step.started_at = step.started_at.or(Some(at));
+        step.ended_at = Some(at);
+        step.reason.clone_from(&advance.reason);
+        step.result.clone_from(&advance.result);
+        step.waiting = None;
+        step.waiting_since = None;
+        step.answered();
+        environment = step.environment.map(|index| (index, step.kind));
+    }
+    let progress = environment.and_then(|(index, kind)| Some((state.environments.get_mut(index)?, kind)));
+    match (&advance.facts, progress) {
+        (Facts::Built { images, authors }, _) => {
+            state.images = Some(images.clone());
+            state.authors = Some(authors.clone());
+        }
+        (Facts::Lane { epoch }, Some((progress, _))) => progress.epoch = Some(*epoch),
+        (Facts::Changed(change), Some((progress, StepKind::Revert))) => {
+            progress.revert = Some(change.clone());
+        }
+        (Facts::Changed(change), Some((progress, _))) => progress.change = Some(change.clone()),
+        _ => {}
+    }
+    match &advance.then {
+        Then::Step { kind, environment } => {
+            if *kind == StepKind::Deploy
+                && let Some(progress) = environment.and_then(|index| state.environments.get_mut(index))
+            {
+                progress.deployed = true;
+            }
+            if matches!(kind, StepKind::Revert | StepKind::Redeploy) && state.failure.is_none() {
+                state.failure = failure_of(state, advance);
+            }
+            state.push_step(*kind, *environment, at);
+        }
+        Then::End { status, reason } => {
+            state.status = *status;
+            state.reason.clone_from(reason);
+            state.ended_at = Some(at);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The gRPC APIs, DeployService and ReleaseService: the only room that knows their messages.
+
+mod convert;
+mod deployments;
+mod releases;
+
+use futures::stream::BoxStream;
+use tonic::{Response, Status};
+
+pub use deployments::DeployApi;
+pub use releases::ReleaseApi;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = BoxStream<'static, Result<T, Status>>;

@@ -1,0 +1,49 @@
+//! Between the domain and the messages of the API.
+
+mod deployment;
+mod release;
+
+use deploy_domain::plan::PlanError;
+use slipway_model::{Images, ServiceImage};
+use slipway_server::ApiError;
+
+pub(super) use deployment::{deployment_proto, evidence_proto, target_proto};
+pub(super) use release::{plan_proto, release_proto};
+
+use crate::effects::drive::DriveError;
+
+/// Rejects images that the catalog does not have under this name in this repository.
+pub(super) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Result<(), ApiError> {
+    let (image, known) = (images.only(), known.only());
+    for (part, is, of_catalog) in [
+        ("name", image.name.as_str(), known.name.as_str()),
+        ("repository", image.repository.as_str(), known.repository.as_str()),
+    ] {
+        if is != of_catalog {
+            let words =
+                format!("is {is}, but in the catalog this service's image has the {part} {of_catalog}");
+            return Err(ApiError::invalid(format!("images[0].{part}"), words));
+        }
+    }
+    Ok(())
+}
+
+/// Why nothing was planned, by the field of the request that is at fault.
+pub(super) fn plan_error(error: PlanError) -> ApiError {
+    let field = match &error {
+        PlanError::Unknown(unknown) if unknown.what == "service" => "service",
+        PlanError::Unknown(_) | PlanError::NoEnvironments(_) | PlanError::LeftOut { .. } => "environments",
+        PlanError::BranchReleasesNothing { .. } => "branch",
+    };
+    ApiError::invalid(field, error)
+}
+
+impl From<DriveError> for ApiError {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Release(error) => error.into(),
+            DriveError::Ledger(error) => error.into(),
+            error => Self::internal(error),
+        }
+    }
+}

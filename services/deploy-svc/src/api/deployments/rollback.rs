@@ -1,0 +1,307 @@
+//! Rolling a deployment back: what stood there before is deployed and verified like anything else.
+
+use std::time::Duration;
+
+use deploy_domain::{
+    catalog::{Jobs, Timeouts},
+    deployment::{
+        Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
+        put_back,
+    },
+};
+use slipway_ledger::{IdempotencyKey, ListFilter, Page, Snapshot};
+use slipway_model::{Actor, Fault, Id, Images, SpanId, TraceContext, TraceId};
+use slipway_proto::deploy::v1 as proto;
+use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
+
+use super::{DeployApi, Deployments, start::StartError};
+use crate::{backends::gitops::RevertTarget, effects::deployments::request_alone};
+
+/// The last deployments of an environment that are looked through for what is to be put back.
+const LOOKED_AT: u32 = 50;
+/// The code of refusals where there is no version before.
+const NOTHING: &str = "NOTHING_TO_ROLL_BACK_TO";
+
+impl DeployApi {
+    /// Starts the deployment that puts another one back, or finds the one that the same request started.
+    pub(super) async fn roll_back(
+        &self,
+        call: Call<proto::RollbackRequest>,
+    ) -> Result<proto::Deployment, ApiError> {
+        let meta = call.meta();
+        let Call {
+            caller,
+            trace,
+            message,
+        } = call;
+        convert::key("request_id", &message.request_id)?;
+        convert::optional::<Id>("deployment_id", &message.deployment_id)?;
+        convert::name_filter("service", &message.service)?;
+        convert::name_filter("environment", &message.environment)?;
+        let reason = convert::text("reason", &message.reason)?;
+        let fingerprint = (
+            &message.deployment_id,
+            &message.service,
+            &message.environment,
+            &message.reason,
+        );
+        let key = IdempotencyKey::new(caller.principal(), "Rollback", &message.request_id, &fingerprint);
+        let id = Id::generate("dep");
+        let started = self
+            .ledger
+            .transact_once::<Deployment, _, _, _>(&key, &meta, |tx| {
+                let (id, reason, message, caller) = (id.clone(), reason.clone(), &message, &caller);
+                let actor = meta.actor.clone();
+                async move {
+                    let request = self
+                        .putting_back(caller, &id, trace, actor, message, reason)
+                        .await
+                        .map_err(StartError::Request)?;
+                    request_alone(&tx, &id, request).await.map_err(StartError::Lane)
+                }
+            })
+            .await?;
+        self.deployments.show(&started.snapshot).await
+    }
+
+    /// What putting back takes.
+    async fn putting_back(
+        &self,
+        caller: &Caller,
+        id: &Id,
+        trace: Option<TraceContext>,
+        actor: Actor,
+        message: &proto::RollbackRequest,
+        reason: String,
+    ) -> Result<DeploymentRequest, ApiError> {
+        let lost = self.lost(caller, message).await?;
+        Deployments::scope(&lost.state).require(caller, Action::Rollback)?;
+        let Some(request) = lost.state.request.clone() else {
+            return Err(ApiError::not_found("deployment", &lost.id));
+        };
+        if !lost.state.status.is_final() {
+            return Err(ApiError::precondition(
+                "NOT_OVER",
+                format!("deployment {} is under way: cancel it first", lost.id),
+            ));
+        }
+        self.nothing_since(&lost, &request).await?;
+        let timeout = request.timeout + self.time_to_revert(&request);
+        let back = DeploymentRequest {
+            // What ran before had its Jobs and its bake when it came.
+            jobs: Jobs::default(),
+            bake: None,
+            rolls_back: Some(lost.id.clone()),
+            reverts: None,
+            timeout,
+            requested_by: actor,
+            holds_lane: true,
+            ..request
+        };
+        match back.source.clone() {
+            Some(source) => {
+                let found = self
+                    .reverts
+                    .find(&RevertTarget {
+                        service: &back.service,
+                        environment: &back.environment,
+                        source: &source,
+                        image: back.images.only(),
+                        trace: trace.unwrap_or_else(|| own_trace(id)),
+                    })
+                    .await
+                    .map_err(|error| match error {
+                        Fault::Permanent(reason) => ApiError::precondition(NOTHING, reason.message),
+                        transient => transient.into(),
+                    })?;
+                let line = reason.lines().next().unwrap_or_default().to_owned();
+                Ok(DeploymentRequest {
+                    images: Images::one(found.image),
+                    reverts: Some(Revert {
+                        change: found.change,
+                        reason: line,
+                    }),
+                    ..back
+                })
+            }
+            None => without_git(&lost.id, &lost.state, back),
+        }
+    }
+
+    /// What putting back needs besides the deployment's own time: a revert may wait for a pull request, as a release's
+    /// change may. The deployment's own holds it already where it reverts something itself.
+    fn time_to_revert(&self, lost: &DeploymentRequest) -> Duration {
+        if lost.source.is_none() || lost.reverts.is_some() {
+            return Duration::ZERO;
+        }
+        let catalog = self.catalog.current();
+        let environment = catalog
+            .service(lost.service.as_str())
+            .ok()
+            .and_then(|service| service.environment(lost.environment.as_str()).ok());
+        environment.map_or_else(|| Timeouts::default().change, |one| one.timeout.change)
+    }
+
+    /// The deployment that is to be put back.
+    async fn lost(
+        &self,
+        caller: &Caller,
+        message: &proto::RollbackRequest,
+    ) -> Result<Snapshot<Deployment>, ApiError> {
+        if !message.deployment_id.is_empty() {
+            let found = self
+                .deployments
+                .find(caller, Action::Read, &message.deployment_id)
+                .await?;
+            let (service, environment) = found.state.request.as_ref().map_or(("", ""), |request| {
+                (request.service.as_str(), request.environment.as_str())
+            });
+            for (field, given, is) in [
+                ("service", &message.service, service),
+                ("environment", &message.environment, environment),
+            ] {
+                if !given.is_empty() && given != is {
+                    return Err(ApiError::invalid(
+                        field,
+                        format!("is {given}, but {} is of {is}", found.id),
+                    ));
+                }
+            }
+            return Ok(found);
+        }
+        if message.service.is_empty() || message.environment.is_empty() {
+            return Err(ApiError::invalid(
+                "deployment_id",
+                "is empty: give it, or service and environment",
+            ));
+        }
+        caller.require(Action::Read, &message.service, &message.environment)?;
+        let newest = self.last(&message.service, &message.environment).await?;
+        let Some(newest) = newest.into_iter().find(|one| changes(&one.state)) else {
+            return Err(ApiError::precondition(
+                NOTHING,
+                format!(
+                    "nothing was deployed of {} to {} yet",
+                    message.service, message.environment
+                ),
+            ));
+        };
+        let request = newest.state.request.as_ref();
+        match request.and_then(|request| request.rolls_back.clone()) {
+            None => Ok(newest),
+            Some(back) if newest.state.status == DeploymentStatus::Succeeded => Err(ApiError::precondition(
+                NOTHING,
+                format!(
+                    "{back} was put back already, by {}: name the deployment to put back",
+                    newest.id
+                ),
+            )),
+            // It did not succeed, so what it was to put back may still be there.
+            Some(back) => {
+                let found = self.ledger.get::<Deployment>(&back).await?;
+                found.ok_or_else(|| ApiError::not_found("deployment", back))
+            }
+        }
+    }
+
+    /// Refuses where something else was deployed to the target after it: going back then undoes that too, which was
+    /// not asked for.
+    async fn nothing_since(
+        &self,
+        lost: &Snapshot<Deployment>,
+        request: &DeploymentRequest,
+    ) -> Result<(), ApiError> {
+        let last = self
+            .last(request.service.as_str(), request.environment.as_str())
+            .await?;
+        let same_target = |one: &&Snapshot<Deployment>| {
+            one.state.request.as_ref().is_some_and(|other| {
+                // Attempts to put it back do not count.
+                let tries = other.rolls_back.as_ref() == Some(&lost.id)
+                    && one.state.status != DeploymentStatus::Succeeded;
+                other.target == request.target && !tries
+            })
+        };
+        let newest = last.iter().filter(|one| changes(&one.state)).find(same_target);
+        match newest {
+            Some(newest) if newest.id != lost.id => Err(ApiError::precondition(
+                "NOT_THE_LAST",
+                format!(
+                    "{} was deployed to {} after {}: put that back first, or release the version that is wanted",
+                    newest.id, request.target, lost.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn last(&self, service: &str, environment: &str) -> Result<Vec<Snapshot<Deployment>>, ApiError> {
+        let filter = ListFilter {
+            service: Some(service.to_owned()),
+            environment: Some(environment.to_owned()),
+            ..ListFilter::default()
+        };
+        let page = Page {
+            size: LOOKED_AT,
+            token: String::new(),
+        };
+        Ok(self.ledger.list_of::<Deployment>(&filter, &page).await?.items)
+    }
+}
+
+/// Whether it was to change the target, and not only to run Jobs.
+fn changes(state: &DeploymentState) -> bool {
+    let request = state.request.as_ref();
+    request.is_some_and(|request| request.action != DeployAction::Nothing)
+}
+
+/// `rollout undo`, to what the cluster said that ran before.
+fn without_git(
+    id: &Id,
+    state: &DeploymentState,
+    back: DeploymentRequest,
+) -> Result<DeploymentRequest, ApiError> {
+    let Some(applied) = &state.applied else {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!("{id} changed nothing in the cluster"),
+        ));
+    };
+    if back.action == DeployAction::Restart {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!(
+                "{id} restarted {}, which takes what its tag names (a moving tag): no version before is known; build \
+                 the commit before, so that the tag names it, and restart",
+                back.target
+            ),
+        ));
+    }
+    let Some(to) = applied.previous.clone() else {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!(
+                "before {id} there was no version of {} that could be put back",
+                back.target
+            ),
+        ));
+    };
+    let mut verify = back.verify;
+    // Named by tag alone: what digest it should be is not known, so it is not looked for.
+    verify.digest &= to.image.digest.is_some();
+    Ok(DeploymentRequest {
+        images: Images::one(put_back(&to, back.images.only())),
+        action: DeployAction::Undo { to },
+        verify,
+        ..back
+    })
+}
+
+fn own_trace(id: &Id) -> TraceContext {
+    let parts = ["deployment", id.as_str()];
+    TraceContext {
+        trace_id: TraceId::derived(&parts),
+        span_id: SpanId::derived(&parts),
+        sampled: true,
+    }
+}

@@ -1,0 +1,330 @@
+//! ReleaseService.
+
+use std::sync::Arc;
+
+use deploy_domain::{
+    deployment::Deployment,
+    lane::Lane,
+    plan::{Plan, PlanRequest},
+    release::{self, Release, ReleaseCommand, ReleaseState, StepKind, StepStatus},
+};
+use futures::{StreamExt, TryStreamExt};
+use slipway_ledger::{Decider, IdempotencyKey, Ledger, Meta, Snapshot};
+use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, TraceContext};
+use slipway_proto::release::v1 as proto;
+use slipway_server::{
+    Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
+};
+use tonic::{Request, Response};
+
+use super::{
+    Answer, Answers,
+    convert::{evidence_proto, known_images, plan_error, plan_proto, release_proto},
+};
+use crate::{
+    backends::catalog::CatalogStore,
+    effects::drive::{self, DriveError},
+};
+
+/// How the API shows releases.
+#[derive(Debug)]
+pub(super) struct Releases;
+
+#[derive(Debug, Clone)]
+pub struct ReleaseApi {
+    ledger: Ledger,
+    releases: Resources<Releases>,
+    catalog: Arc<CatalogStore>,
+}
+
+#[tonic::async_trait]
+impl proto::release_service_server::ReleaseService for ReleaseApi {
+    type WatchReleaseStream = Answers<proto::WatchReleaseResponse>;
+    type StreamEventsStream = Answers<proto::StreamEventsResponse>;
+
+    async fn plan_release(
+        &self,
+        request: Request<proto::PlanReleaseRequest>,
+    ) -> Answer<proto::PlanReleaseResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let plan = self.plan(
+            &message.service,
+            &message.commit,
+            &message.branch,
+            message.environments,
+        )?;
+        scope(&plan).require(&caller, Action::Read)?;
+        let plan = Some(plan_proto(&plan));
+        Ok(Response::new(proto::PlanReleaseResponse { plan }))
+    }
+
+    async fn start_release(
+        &self,
+        request: Request<proto::StartReleaseRequest>,
+    ) -> Answer<proto::StartReleaseResponse> {
+        let release = Some(self.start(Call::of(request)?).await?);
+        Ok(Response::new(proto::StartReleaseResponse { release }))
+    }
+
+    async fn get_release(
+        &self,
+        request: Request<proto::GetReleaseRequest>,
+    ) -> Answer<proto::GetReleaseResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let release = Some(self.releases.get(&caller, &message.id).await?);
+        Ok(Response::new(proto::GetReleaseResponse { release }))
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<proto::ListReleasesRequest>,
+    ) -> Answer<proto::ListReleasesResponse> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let Listed {
+            items,
+            next_page_token,
+        } = self.releases.list(&caller, &message.into()).await?;
+        Ok(Response::new(proto::ListReleasesResponse {
+            releases: items,
+            next_page_token,
+        }))
+    }
+
+    async fn watch_release(
+        &self,
+        request: Request<proto::WatchReleaseRequest>,
+    ) -> Answer<Self::WatchReleaseStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let releases = self.releases.watch(&caller, &message.id, &message.etag).await?;
+        let releases = releases.map_ok(|release| proto::WatchReleaseResponse {
+            release: Some(release),
+        });
+        Ok(Response::new(releases.boxed()))
+    }
+
+    async fn cancel_release(
+        &self,
+        request: Request<proto::CancelReleaseRequest>,
+    ) -> Answer<proto::CancelReleaseResponse> {
+        let release = Some(self.cancel(Call::of(request)?).await?);
+        Ok(Response::new(proto::CancelReleaseResponse { release }))
+    }
+
+    async fn stream_events(
+        &self,
+        request: Request<proto::StreamEventsRequest>,
+    ) -> Answer<Self::StreamEventsStream> {
+        let Call { caller, message, .. } = Call::of(request)?;
+        let kinds = [Release::KIND, Lane::KIND, Deployment::KIND];
+        let events = stream_events_to(
+            caller,
+            &self.ledger,
+            &message.cursor,
+            &message.correlation_id,
+            &kinds,
+        )?;
+        let events = events.map_ok(|event| proto::StreamEventsResponse { event });
+        Ok(Response::new(events.boxed()))
+    }
+}
+
+#[tonic::async_trait]
+impl Resource for Releases {
+    type Decider = Release;
+    type Message = proto::Release;
+
+    fn message(snapshot: &Snapshot<Release>) -> proto::Release {
+        release_proto(snapshot)
+    }
+
+    fn status_name(value: i32) -> Option<&'static str> {
+        let status = proto::release::Status::try_from(value).ok()?;
+        Some(status.as_str_name())
+    }
+
+    fn scope(state: &ReleaseState) -> Scope<'_> {
+        state.plan.as_ref().map_or_else(Scope::unknown, scope)
+    }
+
+    /// The evidence of the deployment that failed it.
+    async fn complete(
+        ledger: &Ledger,
+        snapshot: &Snapshot<Release>,
+        release: &mut proto::Release,
+    ) -> Result<(), ApiError> {
+        let failed = snapshot.state.steps.iter().rev().find(|step| {
+            matches!(
+                step.kind,
+                StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy
+            ) && step.status.is_final()
+                && step.status != StepStatus::Succeeded
+        });
+        if let Some(id) = failed.and_then(|step| step.reference.as_ref())
+            && let Some(deployment) = ledger.get::<Deployment>(id).await?
+        {
+            release.evidence = evidence_proto(&deployment.state);
+        }
+        Ok(())
+    }
+}
+
+fn scope(plan: &Plan) -> Scope<'_> {
+    let environments = plan.environments.iter().map(|planned| planned.name.as_str());
+    Scope::new(plan.service.as_str(), environments)
+}
+
+impl ReleaseApi {
+    pub fn new(ledger: Ledger, catalog: Arc<CatalogStore>) -> Self {
+        Self {
+            releases: Resources::new(ledger.clone()),
+            ledger,
+            catalog,
+        }
+    }
+
+    fn plan(
+        &self,
+        service: &str,
+        commit: &str,
+        branch: &str,
+        environments: Vec<String>,
+    ) -> Result<Plan, ApiError> {
+        let request = PlanRequest {
+            service: service.to_owned(),
+            commit: convert::field::<CommitSha>("commit", commit)?,
+            branch: convert::optional::<BranchName>("branch", branch)?,
+            environments,
+        };
+        Plan::make(&self.catalog.current(), &request).map_err(plan_error)
+    }
+
+    async fn start(&self, call: Call<proto::StartReleaseRequest>) -> Result<proto::Release, ApiError> {
+        let Call {
+            caller,
+            trace,
+            message,
+        } = call;
+        convert::key("request_id", &message.request_id)?;
+        // As plans print it: SHA-256, written as a digest is.
+        convert::optional::<Digest>("plan_hash", &message.plan_hash)?;
+        // A repeated request answers with the release that it started, whatever the catalog says by now: its
+        // fingerprint is what was asked for, and it is planned only when it is new.
+        let fingerprint = (
+            (
+                &message.service,
+                &message.commit,
+                &message.branch,
+                &message.environments,
+            ),
+            (&message.plan_hash, &message.on_behalf_of),
+            message
+                .labels
+                .iter()
+                .collect::<std::collections::BTreeMap<_, _>>(),
+            message
+                .images
+                .iter()
+                .map(|image| (&image.name, &image.repository, &image.digest, &image.tags))
+                .collect::<Vec<_>>(),
+        );
+        let key = IdempotencyKey::new(
+            caller.principal(),
+            "StartRelease",
+            &message.request_id,
+            &fingerprint,
+        );
+        caller.require_somewhere(Action::Start)?;
+        let environment = message.environments.first().map_or("", String::as_str);
+        let requested_by = caller.actor(&message.on_behalf_of, &message.service, environment)?;
+        let id = Id::generate("rel");
+        let own_trace = TraceContext {
+            trace_id: release::release_trace(&id),
+            span_id: release::root_span(&id),
+            sampled: true,
+        };
+        let meta = Meta::new(requested_by.clone(), Some(own_trace));
+        let started = self.ledger.transact_once::<Release, _, _, _>(&key, &meta, |tx| {
+            let request = self.request(&caller, &message, requested_by.clone(), trace);
+            let id = id.clone();
+            async move {
+                let command = ReleaseCommand::Request(Box::new(request.map_err(StartError::Request)?));
+                drive::decide(tx, id, command).await.map_err(StartError::Drive)
+            }
+        });
+        self.releases.show(&started.await?.snapshot).await
+    }
+
+    async fn cancel(&self, call: Call<proto::CancelReleaseRequest>) -> Result<proto::Release, ApiError> {
+        let before = self
+            .releases
+            .find(&call.caller, Action::Cancel, &call.message.id)
+            .await?;
+        let meta = call.meta();
+        let command = ReleaseCommand::Cancel {
+            by: meta.actor.clone(),
+            reason: convert::text("reason", &call.message.reason)?,
+        };
+        let after = drive::execute(&self.ledger, &before.id, command, &meta).await?;
+        self.releases.show(&after).await
+    }
+
+    fn request(
+        &self,
+        caller: &Caller,
+        message: &proto::StartReleaseRequest,
+        requested_by: Actor,
+        trace: Option<TraceContext>,
+    ) -> Result<release::Request, ApiError> {
+        let plan = self.plan(
+            &message.service,
+            &message.commit,
+            &message.branch,
+            message.environments.clone(),
+        )?;
+        scope(&plan).require(caller, Action::Start)?;
+        if !message.plan_hash.is_empty() && message.plan_hash != plan.hash {
+            return Err(ApiError::precondition(
+                "PLAN_CHANGED",
+                "plan_hash: the plan made now differs from the one given: plan again and look at it before starting",
+            ));
+        }
+        Ok(release::Request {
+            labels: convert::labels(message.labels.clone())?,
+            images: built_images(&plan, &message.images)?,
+            plan,
+            requested_by,
+            caller: trace,
+        })
+    }
+}
+
+/// The images that a request brings, which must be the plan's; none means that they are built.
+fn built_images(
+    plan: &Plan,
+    images: &[slipway_proto::common::v1::Image],
+) -> Result<Option<Images>, ApiError> {
+    if images.is_empty() {
+        return Ok(None);
+    }
+    let built = convert::from_images(&plan.images.only().name, images, convert::field::<Digest>)?;
+    known_images(&built, &plan.images)?;
+    Ok(Some(built))
+}
+
+/// Why a release was not started.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Request(ApiError),
+    #[error(transparent)]
+    Drive(DriveError),
+}
+
+impl From<StartError> for ApiError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Request(error) => error,
+            StartError::Drive(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The backends of a release's steps: build-svc, gitops-svc, approval-svc, and this service's own deployments. A step
+//! backend takes an order once, however often it is given, and answers how what it made of it stands.
+
+mod approvals;
+mod builds;
+mod calls;
+mod changes;
+mod deployments;
+mod reverts;
+
+pub(crate) use approvals::Approvals;
+use async_trait::async_trait;
+pub(crate) use builds::Builds;
+pub use changes::Changes;
+use deploy_domain::{
+    catalog::GitOps,
+    plan::{Plan, PlannedEnvironment},
+    release::{ChangeMade, EnvironmentProgress, Observation, ReleaseState, Step, step_trace},
+};
+pub use deployments::Deployments;
+use slipway_model::{Fault, Id, Image, Reason, TraceContext};
+
+/// A step of a release as its step backend needs to see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub release: &'a Id,
+    pub state: &'a ReleaseState,
+    pub plan: &'a Plan,
+    pub step: &'a Step,
+    pub environment: Option<(usize, &'a PlannedEnvironment)>,
+}
+
+/// What a step backend answers when it takes an order.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Its id for the build, approval, change or deployment.
+    pub reference: Id,
+    pub observation: Observation,
+}
+
+/// Carries out steps of one or more kinds. A permanent fault is a refusal of the order, and fails the step; after a
+/// transient one the call is made again.
+#[async_trait]
+pub trait StepBackend: Send + Sync {
+    /// Gives the order; the same order given again is the same build, approval, change or deployment.
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>>;
+    /// How it stands.
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
+    /// Asks for it to be stopped. It may end in another way all the same.
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
+}
+
+impl<'a> Order<'a> {
+    /// The order for the active step; none when the release has none.
+    pub fn of(release: &'a Id, state: &'a ReleaseState) -> Option<Self> {
+        let plan = state.plan.as_ref()?;
+        let step = state.active_step()?;
+        Some(Self {
+            release,
+            state,
+            plan,
+            step,
+            environment: state.environment_of(step),
+        })
+    }
+
+    /// The idempotency key of this order.
+    pub fn request_id(&self) -> String {
+        self.request_id_of(self.step)
+    }
+
+    /// The idempotency key of another step's order.
+    fn request_id_of(&self, step: &Step) -> String {
+        format!("{}/{}/{}", self.release, step.name, step.attempt)
+    }
+
+    /// The step's span, as the parent of whatever the step backend does.
+    pub fn trace(&self) -> TraceContext {
+        step_trace(self.release, &self.step.name, self.step.attempt)
+    }
+
+    /// Who asked for the release, as the other services are told.
+    fn requester(&self) -> String {
+        self.state
+            .requested_by
+            .as_ref()
+            .map(|actor| actor.effective().to_string())
+            .unwrap_or_default()
+    }
+
+    fn planned(&self) -> Result<&'a PlannedEnvironment, Fault<Reason>> {
+        self.environment
+            .map(|(_, planned)| planned)
+            .ok_or_else(|| missing("an environment"))
+    }
+
+    fn gitops(&self) -> Result<&'a GitOps, Fault<Reason>> {
+        let gitops = self.planned()?.gitops.as_ref();
+        gitops.ok_or_else(|| missing("a GitOps repository"))
+    }
+
+    fn image(&self) -> Result<&'a Image, Fault<Reason>> {
+        let images = self.state.images.as_ref().ok_or_else(|| missing("an image"))?;
+        Ok(images.only())
+    }
+
+    /// Why the release is stopped, for the step backend that is asked to stop.
+    fn stop_message(&self) -> String {
+        self.state
+            .stop_ending()
+            .map(|(_, reason)| reason.message)
+            .unwrap_or_default()
+    }
+
+    fn progress(&self) -> Result<&'a EnvironmentProgress, Fault<Reason>> {
+        let index = self.environment.map(|(index, _)| index);
+        index
+            .and_then(|index| self.state.environments.get(index))
+            .ok_or_else(|| missing("an environment"))
+    }
+
+    fn change(&self) -> Result<&'a ChangeMade, Fault<Reason>> {
+        let change = self.progress()?.change.as_ref();
+        change.ok_or_else(|| missing("a change"))
+    }
+
+    fn revert(&self) -> Result<&'a ChangeMade, Fault<Reason>> {
+        let revert = self.progress()?.revert.as_ref();
+        revert.ok_or_else(|| missing("a revert"))
+    }
+
+    fn epoch(&self) -> Result<u64, Fault<Reason>> {
+        self.progress()?.epoch.ok_or_else(|| missing("an epoch"))
+    }
+}
+
+fn missing(what: &str) -> Fault<Reason> {
+    Fault::refused(
+        "INTERNAL",
+        format!("the release has no {what} for this step; this is a defect"),
+    )
+}

@@ -1,0 +1,398 @@
+//! gitops-svc, as the backend of the change and revert steps.
+
+use async_trait::async_trait;
+use deploy_domain::{
+    catalog::{self, GitOps, Strategy},
+    release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
+};
+use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
+use slipway_proto::{
+    common::v1::{WaitingOn, waiting_on},
+    gitops::v1::{
+        ApplyChangeRequest, CancelChangeRequest, Change, Edit, GetChangeRequest, HelmImage, KustomizeImage,
+        ManifestImage, Marker, Mode, RevertChangeRequest, change::Status, edit,
+        git_ops_service_client::GitOpsServiceClient,
+    },
+};
+use slipway_server::{Channel, convert};
+
+use super::{Order, StepBackend, Taken, calls};
+
+pub(super) const SERVICE: calls::Service = calls::Service("gitops-svc");
+/// A rendered folder may be larger than what other calls answer.
+const MAX_MANIFESTS: usize = 32 * 1024 * 1024;
+
+#[derive(Debug, Clone)]
+pub struct Changes {
+    pub(super) client: GitOpsServiceClient<Channel>,
+}
+
+impl Changes {
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            client: GitOpsServiceClient::new(channel).max_decoding_message_size(MAX_MANIFESTS),
+        }
+    }
+
+    async fn apply(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
+        let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
+        let gitops = order.gitops()?;
+        let request = ApplyChangeRequest {
+            request_id: order.request_id(),
+            repository: gitops.repository.to_string(),
+            branch: gitops
+                .branch
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            service: plan.service.to_string(),
+            environment: planned.name.to_string(),
+            edits: vec![Edit {
+                edit: Some(edit(gitops, image, plan.commit.short())),
+            }],
+            source_commit: plan.commit.to_string(),
+            images: vec![convert::image(image)],
+            message: String::new(),
+            correlation_id: order.release.to_string(),
+            labels: Default::default(),
+            on_behalf_of: order.requester(),
+            mode: match gitops.mode {
+                // As the repository is configured.
+                catalog::Mode::Push => Mode::Unspecified.into(),
+                catalog::Mode::PullRequest => Mode::PullRequest.into(),
+            },
+        };
+        let request = calls::request(request, order.trace());
+        let mut client = self.client.clone();
+        let call = client.apply_change(request);
+        SERVICE.resource("change", call, |answer| answer.change).await
+    }
+
+    async fn revert(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
+        let why = order
+            .state
+            .failure
+            .as_ref()
+            .map(|failure| failure.reason.message.clone());
+        let request = RevertChangeRequest {
+            request_id: order.request_id(),
+            id: order.change()?.change.to_string(),
+            force: false,
+            reason: why
+                .unwrap_or_else(|| order.stop_message())
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            correlation_id: order.release.to_string(),
+            on_behalf_of: order.requester(),
+        };
+        let request = calls::request(request, order.trace());
+        let mut client = self.client.clone();
+        let call = client.revert_change(request);
+        SERVICE.resource("change", call, |answer| answer.change).await
+    }
+}
+
+#[async_trait]
+impl StepBackend for Changes {
+    async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>> {
+        let change = match order.step.kind {
+            StepKind::Revert => self.revert(order).await?,
+            _ => self.apply(order).await?,
+        };
+        Ok(Taken {
+            reference: SERVICE.parse(&change.id)?,
+            observation: observation(change, order.plan.images.only())?,
+        })
+    }
+
+    async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
+        let request = GetChangeRequest {
+            id: reference.to_string(),
+        };
+        let request = calls::request(request, order.trace());
+        let mut client = self.client.clone();
+        let change = SERVICE.resource("change", client.get_change(request), |answer| answer.change);
+        observation(change.await?, order.plan.images.only())
+    }
+
+    async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
+        let request = CancelChangeRequest {
+            id: reference.to_string(),
+            reason: order.stop_message(),
+        };
+        let request = calls::request(request, order.trace());
+        let mut client = self.client.clone();
+        let change = SERVICE.resource("change", client.cancel_change(request), |answer| answer.change);
+        observation(change.await?, order.plan.images.only())
+    }
+}
+
+/// The edit that writes the image where the catalog says that it stands.
+fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
+    let (new_name, digest) = (image.repository.to_string(), image.digest.to_string());
+    match &gitops.strategy {
+        Strategy::Kustomize => edit::Edit::KustomizeImage(KustomizeImage {
+            path: gitops.path.clone(),
+            name: gitops.image.clone(),
+            new_name,
+            new_tag: tag.to_owned(),
+            digest,
+        }),
+        Strategy::Helm { file, value } => edit::Edit::HelmImage(HelmImage {
+            file: file.clone(),
+            path: value.clone(),
+            document: String::new(),
+            new_name,
+            new_tag: tag.to_owned(),
+            digest,
+        }),
+        // The name is how the containers are found, also the next time.
+        Strategy::Manifest { file } => edit::Edit::ManifestImage(ManifestImage {
+            file: file.clone(),
+            image: gitops.image.clone(),
+            new_tag: tag.to_owned(),
+            digest,
+            ..ManifestImage::default()
+        }),
+        Strategy::Marker => edit::Edit::Marker(Marker {}),
+    }
+}
+
+pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observation, Fault<Reason>> {
+    Ok(match change.status() {
+        Status::Unspecified | Status::Pending => {
+            let waiting = change.waiting_on.filter(|waiting| !waiting.message.is_empty());
+            // A person merges the pull request.
+            let kind = match waiting.as_ref().map(WaitingOn::kind) {
+                Some(waiting_on::Kind::Human) => WaitingKind::Human,
+                _ => WaitingKind::Machine,
+            };
+            let pull_request = change.pull_request.map(|pull| pull.url);
+            let message = match (waiting.map(|waiting| waiting.message), pull_request) {
+                (Some(message), Some(url)) if !url.is_empty() => format!("{message} ({url})"),
+                (Some(message), _) => message,
+                (None, _) => "waits to be pushed".to_owned(),
+            };
+            Observation::Pending(Waiting::new(kind, message).retrying(calls::retry(change.retry)))
+        }
+        Status::Pushed => {
+            let made = ChangeMade {
+                change: SERVICE.parse(&change.id)?,
+                commit: SERVICE.parse(&change.commit)?,
+                no_op: change.no_op,
+                previous: change
+                    .previous
+                    .first()
+                    .and_then(|edit| previous(edit, own))
+                    .map(Images::one),
+            };
+            let commit = made.commit.short();
+            let result = if made.no_op {
+                format!("{commit} already had it")
+            } else {
+                format!("commit {commit}")
+            };
+            Observation::Succeeded {
+                result,
+                facts: Facts::Changed(made),
+            }
+        }
+        Status::Failed => Observation::Failed(calls::reason(change.reason, "CHANGE_FAILED")),
+        Status::Errored => Observation::Errored(calls::reason(change.reason, "CHANGE_ERRORED")),
+        Status::Cancelled => Observation::Cancelled(calls::reason(change.reason, "CHANGE_CANCELLED")),
+    })
+}
+
+/// The image that the files named before, where they named it by digest. `own` is the service's image: its repository is
+/// meant where they leave that to others: the chart's default name, the manifests that a kustomization changes.
+pub(super) fn previous(edit: &Edit, own: &ServiceImage) -> Option<Image> {
+    let (names, tag, digest) = match edit.edit.as_ref()? {
+        edit::Edit::KustomizeImage(image) => ([&image.new_name, &image.name], &image.new_tag, &image.digest),
+        edit::Edit::HelmImage(image) => ([&image.new_name, &image.new_name], &image.new_tag, &image.digest),
+        edit::Edit::ManifestImage(image) => ([&image.new_name, &image.image], &image.new_tag, &image.digest),
+        edit::Edit::Marker(_) => return None,
+    };
+    let name = names.into_iter().find(|name| !name.is_empty());
+    Some(Image {
+        name: own.name.clone(),
+        repository: match name {
+            Some(name) => name.parse().ok()?,
+            None => own.repository.clone(),
+        },
+        digest: digest.parse().ok()?,
+        tags: tag.parse().ok().into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pretty_assertions::assert_eq;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+    fn gitops(strategy: Strategy) -> GitOps {
+        GitOps {
+            repository: "platform".parse().unwrap(),
+            branch: None,
+            path: "apps/shop".to_owned(),
+            image: "shop".to_owned(),
+            strategy,
+            mode: catalog::Mode::Push,
+        }
+    }
+
+    fn image() -> Image {
+        Image {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+            digest: DIGEST.parse().unwrap(),
+            tags: vec!["1a2b3c4".parse().unwrap()],
+        }
+    }
+
+    fn own() -> ServiceImage {
+        ServiceImage {
+            name: "shop".parse().unwrap(),
+            repository: "registry.example/shop".parse().unwrap(),
+        }
+    }
+
+    fn wrap(edit: edit::Edit) -> Edit {
+        Edit { edit: Some(edit) }
+    }
+
+    #[test]
+    fn each_strategy_writes_where_the_image_stands() {
+        let (name, tag, digest) = (
+            "registry.example/shop".to_owned(),
+            "1a2b3c4".to_owned(),
+            DIGEST.to_owned(),
+        );
+        for (strategy, wanted) in [
+            (
+                Strategy::Kustomize,
+                edit::Edit::KustomizeImage(KustomizeImage {
+                    path: "apps/shop".to_owned(),
+                    name: "shop".to_owned(),
+                    new_name: name.clone(),
+                    new_tag: tag.clone(),
+                    digest: digest.clone(),
+                }),
+            ),
+            (
+                Strategy::Helm {
+                    file: "charts/shop/values.yaml".to_owned(),
+                    value: "web.image".to_owned(),
+                },
+                edit::Edit::HelmImage(HelmImage {
+                    file: "charts/shop/values.yaml".to_owned(),
+                    path: "web.image".to_owned(),
+                    document: String::new(),
+                    new_name: name,
+                    new_tag: tag.clone(),
+                    digest: digest.clone(),
+                }),
+            ),
+            (
+                Strategy::Manifest {
+                    file: "apps/shop/web.yaml".to_owned(),
+                },
+                edit::Edit::ManifestImage(ManifestImage {
+                    file: "apps/shop/web.yaml".to_owned(),
+                    image: "shop".to_owned(),
+                    new_tag: tag,
+                    digest,
+                    ..ManifestImage::default()
+                }),
+            ),
+            (Strategy::Marker, edit::Edit::Marker(Marker {})),
+        ] {
+            assert_eq!(edit(&gitops(strategy), &image(), "1a2b3c4"), wanted);
+        }
+    }
+
+    /// What the catalog asks to be written is what gitops-svc says stood there, when the next release replaces it.
+    #[test]
+    fn what_stood_there_before_is_an_image_when_it_was_named_by_digest() {
+        let own = own();
+        for strategy in [
+            Strategy::Kustomize,
+            Strategy::Helm {
+                file: "values.yaml".to_owned(),
+                value: "image".to_owned(),
+            },
+        ] {
+            let edit = wrap(edit(&gitops(strategy), &image(), "1a2b3c4"));
+            assert_eq!(previous(&edit, &own), Some(image()));
+        }
+        let unnamed = HelmImage {
+            digest: DIGEST.to_owned(),
+            ..HelmImage::default()
+        };
+        let manifest = ManifestImage {
+            image: "registry.example/shop".to_owned(),
+            digest: DIGEST.to_owned(),
+            ..ManifestImage::default()
+        };
+        let by_digest = Some(Image {
+            tags: Vec::new(),
+            ..image()
+        });
+        assert_eq!(
+            previous(&wrap(edit::Edit::HelmImage(unnamed)), &own),
+            by_digest,
+            "the chart's own name"
+        );
+        assert_eq!(
+            previous(&wrap(edit::Edit::ManifestImage(manifest)), &own),
+            by_digest
+        );
+        let tag = KustomizeImage {
+            name: "shop".to_owned(),
+            new_tag: "latest".to_owned(),
+            ..KustomizeImage::default()
+        };
+        assert_eq!(previous(&wrap(edit::Edit::KustomizeImage(tag)), &own), None);
+        assert_eq!(previous(&wrap(edit::Edit::Marker(Marker {})), &own), None);
+    }
+
+    #[test]
+    fn a_change_that_waits_for_a_merge_waits_for_people() {
+        let waiting = |kind: waiting_on::Kind, message: &str| WaitingOn {
+            kind: kind.into(),
+            message: message.to_owned(),
+            ..WaitingOn::default()
+        };
+        let own = own();
+        let observed = |waiting_on| {
+            let change = Change {
+                status: Status::Pending.into(),
+                waiting_on,
+                ..Change::default()
+            };
+            match observation(change, &own) {
+                Ok(Observation::Pending(waiting)) => (waiting.kind, waiting.message),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            observed(Some(waiting(
+                waiting_on::Kind::Human,
+                "the pull request to be merged"
+            ))),
+            (WaitingKind::Human, "the pull request to be merged".to_owned())
+        );
+        assert_eq!(
+            observed(Some(waiting(waiting_on::Kind::Machine, "the push"))),
+            (WaitingKind::Machine, "the push".to_owned())
+        );
+        assert_eq!(
+            observed(None),
+            (WaitingKind::Machine, "waits to be pushed".to_owned())
+        );
+    }
+}

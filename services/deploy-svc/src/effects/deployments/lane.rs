@@ -1,0 +1,128 @@
+//! The turn in the target's lane of a deployment that belongs to no release: taken with the request, given back at
+//! the end.
+
+use deploy_domain::{
+    catalog::Target,
+    deployment::{
+        Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentStatus, fencing_epoch,
+    },
+    lane::{Lane, LaneCommand, LaneRefusal},
+};
+use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, Tx, executor::codes};
+use slipway_model::{Actor, Id, Reason};
+
+use super::Run;
+use crate::effects::drive::{self, DriveError};
+
+/// Why a turn was not taken or not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    #[error("{target} belongs to {holder} now: wait until it is through, or cancel it")]
+    Busy { target: String, holder: Id },
+    #[error("target {target:?} cannot name a lane: {source}")]
+    Name {
+        target: String,
+        source: slipway_model::Invalid,
+    },
+    #[error(transparent)]
+    Lane(#[from] ExecuteError<LaneRefusal>),
+    #[error(transparent)]
+    Deployment(#[from] ExecuteError<DeploymentRefusal>),
+    #[error(transparent)]
+    Release(#[from] DriveError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Requests a deployment of its own: it takes the target's lane, whose new turn gives the epoch.
+///
+/// # Errors
+/// [`LaneError::Busy`] while another holds the lane or waits for it: a deployment without a release does not wait in line.
+pub async fn request(
+    tx: &Tx,
+    id: &Id,
+    mut request: DeploymentRequest,
+) -> Result<Snapshot<Deployment>, LaneError> {
+    let target = request.target.clone();
+    let lane = lane_of(&target)?;
+    let before = tx
+        .get::<Lane>(&lane)
+        .await?
+        .map(|snapshot| snapshot.state)
+        .unwrap_or_default();
+    let mut others = before
+        .holder
+        .iter()
+        .map(|turn| &turn.holder)
+        .chain(before.waiting.iter().map(|one| &one.holder));
+    if let Some(holder) = others.find(|holder| *holder != id) {
+        return Err(LaneError::Busy {
+            target: target.key(),
+            holder: holder.clone(),
+        });
+    }
+    // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction
+    // holds only if the lane is still as it was read.
+    request.epoch = fencing_epoch(before.epoch + 1, false);
+    request.holds_lane = true;
+    let snapshot = tx
+        .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
+        .await?;
+    // It is asked for now, whatever another replica's clock said of those before.
+    let through = before.through.map(|through| through.started);
+    let started = snapshot.state.requested_at.max(through);
+    tx.decide::<Lane>(
+        &lane,
+        LaneCommand::Enter {
+            holder: id.clone(),
+            yields: false,
+            started,
+        },
+    )
+    .await?;
+    // From here on a newer release waits instead of taking its place.
+    tx.decide::<Lane>(&lane, LaneCommand::Change { holder: id.clone() })
+        .await?;
+    Ok(snapshot)
+}
+
+/// Gives the turn back, and tells the release that has waited for it, all in one transaction.
+pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
+    let state = &run.snapshot.state;
+    let Some(target) = state.request.as_ref().map(|request| request.target.clone()) else {
+        return Ok(None);
+    };
+    if state.status == DeploymentStatus::RollbackFailed {
+        let reason = state.reason.as_ref().map(|reason| reason.message.as_str());
+        tracing::error!(deployment = %run.id, target = %target, reason, "the rollback failed: a person must look");
+    }
+    let meta = Meta::new(Actor::system("deploy"), run.traceparent);
+    let left = run
+        .ledger
+        .transact(&meta, |tx| give_back(tx, run.id.clone(), target.clone()))
+        .await;
+    match left {
+        Ok(()) => Ok(None),
+        Err(error) => {
+            let message = format!("the lane of {target} was not given back: {error}");
+            Err(Reason::new(codes::LEDGER, message))
+        }
+    }
+}
+
+async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneError> {
+    let lane = lane_of(&target)?;
+    let left = tx
+        .decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
+        .await?;
+    let through = left.state.status == DeploymentStatus::Succeeded;
+    drive::leave(&tx, &lane, &deployment, through).await?;
+    Ok(())
+}
+
+fn lane_of(target: &Target) -> Result<Id, LaneError> {
+    target.key().parse().map_err(|source| LaneError::Name {
+        target: target.key(),
+        source,
+    })
+}

@@ -14,7 +14,7 @@ use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
 use slipway_model::{Actor, ContentHash, Id, Name};
 use slipway_proto::approval::v1::{self as proto, approval_service_server::ApprovalService};
 use slipway_server::{
-    Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert as fields,
+    Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert as wire,
     stream_events_to,
 };
 use tonic::{Request, Response, Status};
@@ -48,7 +48,7 @@ impl Api {
             trace,
             message: request,
         } = call;
-        let (subject, contents) = subject::read(&fields::message("subject", request.subject)?)?;
+        let (subject, contents) = subject::read(&wire::message("subject", request.subject)?)?;
         let (service, environment) = (subject.scope.service.as_str(), subject.scope.environment());
         caller.require(Action::Start, service, environment)?;
         let by = caller.actor(&request.on_behalf_of, service, environment)?;
@@ -61,9 +61,9 @@ impl Api {
             return Err(ApiError::invalid("authors", message));
         }
         let authors = self.people.resolve(request.authors.iter().map(String::as_str));
-        let correlation = fields::key("correlation_id", &request.correlation_id)?;
-        let labels = fields::labels(request.labels)?;
-        let request_id = fields::key("request_id", &request.request_id)?;
+        let correlation = wire::key("correlation_id", &request.correlation_id)?;
+        let labels = wire::labels(request.labels)?;
+        let request_id = wire::key("request_id", &request.request_id)?;
         // What the caller sent, and not what the configuration makes of it: that may have changed when the caller repeats
         // the request.
         let sent = (
@@ -140,9 +140,9 @@ impl Api {
                 ));
             }
         };
-        let binding: ContentHash = fields::field("binding", &request.binding)?;
-        let comment = fields::text("comment", &request.comment)?;
-        let request_id = fields::key("request_id", &request.request_id)?;
+        let binding: ContentHash = wire::field("binding", &request.binding)?;
+        let comment = wire::text("comment", &request.comment)?;
+        let request_id = wire::key("request_id", &request.request_id)?;
         let snapshot = self.approvals.find(&caller, Action::Approve, &request.id).await?;
         let by = self.decider(&caller, &request.on_behalf_of, &snapshot)?;
 
@@ -192,7 +192,7 @@ impl Api {
         &self,
         call: Call<proto::CancelApprovalRequest>,
     ) -> Result<proto::Approval, ApiError> {
-        let comment = fields::text("reason", &call.message.reason)?;
+        let comment = wire::text("reason", &call.message.reason)?;
         let found = self
             .approvals
             .find(&call.caller, Action::Cancel, &call.message.id)
@@ -266,7 +266,7 @@ impl ApprovalService for Api {
     ) -> Answer<Self::WatchApprovalsStream> {
         let Call { caller, message, .. } = Call::of(request)?;
         let (id, etag) = (message.id.clone(), message.etag.clone());
-        fields::optional::<u64>("etag", &etag)?;
+        wire::optional::<u64>("etag", &etag)?;
         let query = ListQuery::from(message);
         query.filter::<Approvals>()?;
         let approvals = match id.as_str() {

@@ -6,7 +6,7 @@ use approval_domain::{
 };
 use slipway_ledger::Snapshot;
 use slipway_proto::{approval::v1 as proto, common::v1::waiting_on::Kind};
-use slipway_server::convert as fields;
+use slipway_server::convert as wire;
 
 use super::subject;
 
@@ -18,7 +18,7 @@ pub(super) fn policy(policy: &Policy) -> proto::Policy {
         approvers: policy.approvers.iter().map(ToString::to_string).collect(),
         exclude_requester: policy.exclude_requester,
         exclude_authors: policy.exclude_authors,
-        expire_after: Some(fields::duration(policy.expire_after())),
+        expire_after: Some(wire::duration(policy.expire_after())),
         hash: policy.hash(),
     }
 }
@@ -29,11 +29,11 @@ pub(super) fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
     let mut message = proto::Approval {
         id: snapshot.id.to_string(),
         etag: snapshot.etag(),
-        create_time: Some(fields::timestamp(snapshot.created_at)),
-        end_time: state.ended_at.map(fields::timestamp),
-        reason: state.reason.as_ref().map(fields::reason),
+        create_time: Some(wire::timestamp(snapshot.created_at)),
+        end_time: state.ended_at.map(wire::timestamp),
+        reason: state.reason.as_ref().map(wire::reason),
         decisions: state.decisions.iter().map(decision).collect(),
-        retry: snapshot.retrying().as_ref().map(fields::retry),
+        retry: snapshot.retrying().as_ref().map(wire::retry),
         ..proto::Approval::default()
     };
     message.set_status(match state.status {
@@ -52,13 +52,13 @@ pub(super) fn approval(snapshot: &Snapshot<Approval>) -> proto::Approval {
     message.correlation_id = request.correlation.clone();
     message.binding = request.binding.clone();
     message.policy = Some(policy(&request.policy));
-    message.requested_by = Some(fields::actor(&request.requested_by));
+    message.requested_by = Some(wire::actor(&request.requested_by));
     message.authors = request.authors.iter().map(ToString::to_string).collect();
     message.unmapped_authors = request.unmapped_authors.iter().cloned().collect();
     message.required = request.required;
-    message.expire_time = Some(fields::timestamp(request.expires_at));
+    message.expire_time = Some(wire::timestamp(request.expires_at));
     message.waiting_on = state.waits_for().map(|waits_for| {
-        fields::waiting_on(
+        wire::waiting_on(
             Kind::Human,
             snapshot.id.as_str(),
             state.requested_at.unwrap_or(snapshot.created_at),
@@ -75,8 +75,8 @@ fn decision(decision: &approval::Decision) -> proto::Decision {
     };
     proto::Decision {
         verdict: verdict.into(),
-        by: Some(fields::actor(&decision.by)),
+        by: Some(wire::actor(&decision.by)),
         comment: decision.comment.clone(),
-        time: Some(fields::timestamp(decision.at)),
+        time: Some(wire::timestamp(decision.at)),
     }
 }

@@ -4,7 +4,7 @@ use approval_domain::subject::{Body, CommitRange, Image, Kind, Link, Scope, Sect
 use slipway_ledger::Ledger;
 use slipway_model::{ContentHash, Name};
 use slipway_proto::{approval::v1 as proto, common::v1 as common};
-use slipway_server::{ApiError, convert as fields};
+use slipway_server::{ApiError, convert as wire};
 
 const MAX_SECTIONS: usize = 16;
 /// Of a title, a source and the name of a column.
@@ -32,7 +32,7 @@ pub(super) fn read(subject: &proto::Subject) -> Result<(Subject, Vec<String>), A
             ));
         }
     };
-    let scope = scope(kind, fields::message("subject.scope", subject.scope.as_ref())?)?;
+    let scope = scope(kind, wire::message("subject.scope", subject.scope.as_ref())?)?;
     let images = images(kind, &scope.service, &subject.images)?;
     let commits = subject.commits.as_ref().map(commits).transpose()?;
     let (sections, contents) = sections(&subject.sections)?;
@@ -41,15 +41,15 @@ pub(super) fn read(subject: &proto::Subject) -> Result<(Subject, Vec<String>), A
         scope,
         images,
         commits,
-        plan_hash: fields::key("subject.plan_hash", &subject.plan_hash)?,
-        summary: fields::text("subject.summary", &subject.summary)?,
+        plan_hash: wire::key("subject.plan_hash", &subject.plan_hash)?,
+        summary: wire::text("subject.summary", &subject.summary)?,
         sections,
     };
     Ok((subject, contents))
 }
 
 fn scope(kind: Kind, scope: &proto::Scope) -> Result<Scope, ApiError> {
-    let environment = fields::optional("subject.scope.environment", &scope.environment)?;
+    let environment = wire::optional("subject.scope.environment", &scope.environment)?;
     if kind == Kind::Release && environment.is_none() {
         return Err(ApiError::invalid(
             "subject.scope.environment",
@@ -57,9 +57,9 @@ fn scope(kind: Kind, scope: &proto::Scope) -> Result<Scope, ApiError> {
         ));
     }
     Ok(Scope {
-        service: fields::field("subject.scope.service", &scope.service)?,
+        service: wire::field("subject.scope.service", &scope.service)?,
         environment,
-        target: fields::text("subject.scope.target", &scope.target)?,
+        target: wire::text("subject.scope.target", &scope.target)?,
     })
 }
 
@@ -71,7 +71,7 @@ fn images(kind: Kind, service: &Name, images: &[common::Image]) -> Result<Vec<Im
         ApiError::Invalid { field, message } => ApiError::invalid(format!("subject.{field}"), message),
         error => error,
     };
-    let images = fields::from_images(service, images, fields::field).map_err(within)?;
+    let images = wire::from_images(service, images, wire::field).map_err(within)?;
     let image = |image: &slipway_model::Image| Image {
         name: image.name.clone(),
         repository: Some(image.repository.clone()),
@@ -91,9 +91,9 @@ fn commits(commits: &proto::CommitRange) -> Result<CommitRange, ApiError> {
     }
     Ok(CommitRange {
         repository_url: url.clone(),
-        branch: fields::optional("subject.commits.branch", &commits.branch)?,
-        base: fields::optional("subject.commits.base", &commits.base)?,
-        head: fields::field("subject.commits.head", &commits.head)?,
+        branch: wire::optional("subject.commits.branch", &commits.branch)?,
+        base: wire::optional("subject.commits.base", &commits.base)?,
+        head: wire::field("subject.commits.head", &commits.head)?,
     })
 }
 
@@ -137,7 +137,7 @@ fn read_section(place: &str, section: &proto::Section) -> Result<Section, ApiErr
     if size > MAX_BODY {
         return Err(too_long(&of(form), size, MAX_BODY));
     }
-    let sent: Option<ContentHash> = fields::optional(&of("sha256"), &section.sha256)?;
+    let sent: Option<ContentHash> = wire::optional(&of("sha256"), &section.sha256)?;
     if sent.is_some_and(|sent| sent != read.sha256) {
         let message = format!(
             "is not the hash of the body, which is {}; hash the bytes that the proto file names, or leave it out",
@@ -306,7 +306,7 @@ fn body(body: Body) -> proto::section::Body {
         }),
         Body::Diff(text) => proto::section::Body::Diff(proto::Diff { text }),
         Body::Text(text) => proto::section::Body::Text(text),
-        Body::Link(link) => proto::section::Body::Link(fields::link(link.rel, link.href)),
+        Body::Link(link) => proto::section::Body::Link(wire::link(link.rel, link.href)),
     }
 }
 

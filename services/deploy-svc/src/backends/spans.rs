@@ -100,7 +100,7 @@ fn ended_step<'a>(state: &'a ReleaseState, advance: &Advance) -> Option<(&'a Ste
 }
 
 /// The spans of what ended with this event.
-fn spans_of(id: &Id, state: &ReleaseState, advance: &Advance) -> Vec<SpanRecord> {
+fn spans_of(release: &Id, state: &ReleaseState, advance: &Advance) -> Vec<SpanRecord> {
     let step = ended_step(state, advance).and_then(|(step, _)| step_span(release, state, step));
     let root = matches!(advance.then, Then::End { .. })
         .then(|| root_span(release, state))

@@ -15,10 +15,10 @@ use slipway_telemetry::{KeyValue, Metrics, RunResult, SpanKind, SpanRecord, Stat
 const NOTHING_LOST: &str = "0-0";
 
 /// Exports spans from the feed of this service's events, with a cursor of its own: at least once, same ids.
-pub struct SpanSink {
-    pub ledger: Ledger,
-    pub spans: StepSpans,
-    pub metrics: Metrics,
+pub(crate) struct SpanSink {
+    pub(crate) ledger: Ledger,
+    pub(crate) spans: StepSpans,
+    pub(crate) metrics: Metrics,
 }
 
 impl std::fmt::Debug for SpanSink {
@@ -100,7 +100,7 @@ fn ended_step<'a>(state: &'a ReleaseState, advance: &Advance) -> Option<(&'a Ste
 }
 
 /// The spans of what ended with this event.
-fn spans_of(id: &Id, state: &ReleaseState, advance: &Advance) -> Vec<SpanRecord> {
+fn spans_of(release: &Id, state: &ReleaseState, advance: &Advance) -> Vec<SpanRecord> {
     let step = ended_step(state, advance).and_then(|(step, _)| step_span(release, state, step));
     let root = matches!(advance.then, Then::End { .. })
         .then(|| root_span(release, state))

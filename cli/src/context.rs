@@ -48,6 +48,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The context of a new folder of `slipway dev`.
+    #[cfg(feature = "dev")]
     pub(crate) fn new(
         urls: [String; 4],
         user: &str,

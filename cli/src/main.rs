@@ -23,8 +23,8 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    #[cfg(feature = "dev")]
     // The cluster of `slipway dev` starts this program again as the guard of each pod.
+    #[cfg(feature = "dev")]
     local_cluster::shim::run_if_requested();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

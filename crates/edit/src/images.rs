@@ -5,7 +5,7 @@ use crate::{
     bases::{self, Used},
     difference::Exact,
     entry::{Entry, FIELDS},
-    kustomization::{Edit, EntryChange, entry, find, images, is_ours_alone, name_of, root},
+    kustomization::{Edited, EntryChange, entry, find, images, is_ours_alone, name_of, root},
     layout::{Field, Splice, Text, prove, refuse, written},
     yaml::{self, Kind, Node, Stream},
 };
@@ -16,7 +16,7 @@ const KEY: &str = "images";
 ///
 /// # Errors
 /// Another entry sets the image already, or nothing can be added without touching something else.
-pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used) -> Result<Edit, Refusal> {
+pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used) -> Result<Edited, Refusal> {
     let Some(at) = root(&text.stream)? else {
         return Err(refuse(1, "the kustomization is empty"));
     };
@@ -98,7 +98,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
     if !as_meant || !same_without(&text.stream, after) {
         return Err(refuse(at.line, "the edit would have changed something else"));
     }
-    Ok(Edit {
+    Ok(Edited {
         exact: Some(Box::new(Exact::between(text.text, &edited, lead_from..end, lead))),
         text: edited,
         before: Entry::named(name),
@@ -112,10 +112,10 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
 ///
 /// # Errors
 /// It cannot be taken out by itself.
-pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Result<Edit, Refusal> {
+pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
     let before = entry(text.text, node, name)?;
-    let done = |edited: String| Edit {
+    let done = |edited: String| Edited {
         text: edited,
         before: before.clone(),
         after: Entry::named(name),

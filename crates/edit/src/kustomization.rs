@@ -9,9 +9,6 @@ use crate::{
     yaml::{Kind, Node, Stream},
 };
 
-/// The names that kustomize looks for in a folder; more than one of them is an error.
-pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-
 /// What is to become of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryChange {
@@ -74,10 +71,7 @@ pub(crate) struct Edited {
     pub(crate) exact: Option<Box<Exact>>,
 }
 
-/// An [`Edited`] whose text has no byte order mark yet.
-pub(crate) type Edit = Edited;
-
-impl Edit {
+impl Edited {
     pub(crate) fn unchanged(text: &Text<'_>, entry: &Entry) -> Self {
         Self {
             text: text.text.to_owned(),

@@ -8,7 +8,7 @@ use crate::{
     entry::{Entry, FIELDS},
     image::NewImage,
     images,
-    kustomization::{self, Edit, Edited, EntryChange, entries, entry, find, root},
+    kustomization::{self, Edited, EntryChange, entries, entry, find, root},
     layout::{Field, Text, refuse},
     path::Folder,
     splice::Plan,
@@ -113,7 +113,7 @@ impl RestoreImage {
             wanted.keep_absent(now);
         }
         let done = match now {
-            None if self.remove => Edit::unchanged(&text, &Entry::named(name)),
+            None if self.remove => Edited::unchanged(&text, &Entry::named(name)),
             None if self.add => images::add(&text, name, &wanted, &bases::Used::default())?,
             Some(_) if self.remove => images::remove(&text, name, self.exact.as_deref())?,
             now => {
@@ -122,7 +122,7 @@ impl RestoreImage {
                     Some(done) => done,
                     // A field without a value may stay where it is.
                     None if now.is_some_and(|(_, now)| now == self.entry) => {
-                        Edit::unchanged(&text, &self.entry)
+                        Edited::unchanged(&text, &self.entry)
                     }
                     None => set_image(&text, name, &wanted)?,
                 }
@@ -136,12 +136,12 @@ impl RestoreImage {
 ///
 /// # Errors
 /// The image is not there, or the edit could not be done without touching something else.
-fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edit, Refusal> {
+fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
     let before = entry(text.text, node, name)?;
     let mut plan = Plan::new(text, node, wanted)?;
     if plan.splices.is_empty() {
-        return Ok(Edit::unchanged(text, &before));
+        return Ok(Edited::unchanged(text, &before));
     }
     let edited = text.splice(&mut plan.splices);
     let after = verify(&text.stream, &edited, index, &before, wanted, node.line)?;
@@ -157,7 +157,7 @@ fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edit, 
     } else {
         None
     };
-    Ok(Edit {
+    Ok(Edited {
         text: edited,
         before,
         after,
@@ -174,14 +174,14 @@ fn entry_start(text: &str, name: &str) -> Option<usize> {
 }
 
 /// Puts the very bytes of an entry back, where those that an edit of ours wrote still stand.
-fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exact) -> Option<Edit> {
+fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exact) -> Option<Edited> {
     let (index, node) = find(&text.stream, &entry.name).ok()?;
     let before = self::entry(text.text, node, &entry.name).ok()?;
     let edited = exact.put_back(text, node.span.start)?;
     let after = verify(&text.stream, &edited, index, &before, wanted, node.line).ok()?;
     let start = node.span.start - exact.lead;
     let lead = entry_start(&edited, &entry.name)?.saturating_sub(start);
-    Some(Edit {
+    Some(Edited {
         text: edited,
         before,
         after,

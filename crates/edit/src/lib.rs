@@ -40,10 +40,9 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
-    kustomization::KUSTOMIZATION_NAMES,
     kustomize::KustomizeImage,
     manifest::ManifestImage,
-    path::{FilePath, Folder},
+    path::{FilePath, Folder, KUSTOMIZATION_NAMES},
     place::{Found, HelmPlace, ManifestPlace, Place, read},
 };
 

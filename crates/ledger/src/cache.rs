@@ -4,7 +4,7 @@ use std::{any::Any, fmt, sync::Arc};
 
 use slipway_model::{Reason, Retry, Timestamp, TraceContext};
 
-use crate::{Decider, Snapshot, chain::Hash, types::Key};
+use crate::{Decider, Snapshot, rows::Hash, types::Key};
 
 /// An aggregate at its `seq`, with its state as the decider's type.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ impl Cache {
         });
     }
 
-    /// Somebody else wrote it: forgets what is older.
+    /// Another process wrote it: forgets what is older.
     pub(crate) fn outdated(&self, key: &Key, seq: u64) {
         if self.0.get(key).is_some_and(|cached| cached.seq < seq) {
             self.0.invalidate(key);

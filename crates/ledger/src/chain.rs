@@ -5,10 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::EventRow;
-
-/// SHA-256.
-pub(crate) type Hash = [u8; 32];
+use crate::rows::{EventRow, Hash};
 
 /// What the chain begins with.
 pub(crate) const GENESIS: Hash = [0; 32];
@@ -32,7 +29,7 @@ pub(crate) fn hash(kind: &str, id: &str, event: &EventRow) -> Hash {
     hash.finalize().into()
 }
 
-/// Where a history is not what was once written.
+/// Where a history differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     #[error("event {expected} is missing: found {found} in its place")]
@@ -41,7 +38,7 @@ pub enum ChainError {
     Link { seq: u64 },
     #[error("event {seq} is not what was written")]
     Content { seq: u64 },
-    #[error("the history ends before or beside the recorded head")]
+    #[error("the history does not end at the recorded head")]
     Head,
 }
 
@@ -74,8 +71,8 @@ pub(crate) fn verify(kind: &str, id: &str, events: &[EventRow], head: &Hash) -> 
 mod tests {
     use slipway_model::Timestamp;
 
-    use super::{ChainError, GENESIS, Hash, hash, verify};
-    use crate::store::EventRow;
+    use super::{ChainError, GENESIS, hash, verify};
+    use crate::rows::{EventRow, Hash};
 
     fn history(count: u64) -> (Vec<EventRow>, Hash) {
         let mut last = GENESIS;

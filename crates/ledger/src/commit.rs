@@ -1,7 +1,7 @@
 //! Group commit: appends from many tasks share transactions.
 //!
 //! One dispatcher takes what has queued up while the last transaction was being written and hands it over as one
-//! group; no timer is involved, so a lone append waits for nobody and a crowd fills the groups by itself. Up to
+//! group; no timer is involved, so a single append does not wait, and many at once fill the groups by themselves. Up to
 //! [`IN_FLIGHT`] groups are written at the same time, so that one's rows are written while the other waits for the
 //! disk. No two groups in flight share an aggregate: a batch that touches a busy one waits for that group's end
 //! (and, having been decided on what was there before, mostly learns then that it lost).
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     LedgerError,
-    ledger::Shared,
+    shared::Shared,
     store::{Batch, Clash, Written},
     types::Key,
 };
@@ -33,7 +33,7 @@ pub(crate) const QUEUE: usize = 4096;
 /// How often a group is given to a database that fails for a passing reason, with growing pauses (about 3 s in all).
 const TRIES: u32 = 6;
 
-/// A batch on its way, and who waits for it.
+/// A batch to be written, and the channel to its caller.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) batch: Batch,
@@ -137,7 +137,7 @@ fn next_group(waiting: &mut VecDeque<Job>, busy: &HashSet<Key>, limit: usize) ->
 }
 
 async fn write(shared: &Shared, group: Vec<Job>) {
-    // Whoever lost already is told without asking the database.
+    // Callers that have already lost are answered without asking the database.
     let (lost, group): (Vec<Job>, Vec<Job>) = group.into_iter().partition(|job| {
         job.batch.appends.iter().any(|append| {
             shared
@@ -194,7 +194,7 @@ async fn write(shared: &Shared, group: Vec<Job>) {
     }
 }
 
-/// A group may be given again: what a lost answer hides is recognised by its hash.
+/// A group may be given again: what was written although the answer was lost is recognised by its hash.
 async fn persistently(
     shared: &Shared,
     group: &[Batch],
@@ -204,7 +204,7 @@ async fn persistently(
     for _ in 1..TRIES {
         match shared.store.commit(group, again).await {
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, batches = group.len(), "an append failed and is tried again");
+                tracing::warn!(%error, batches = group.len(), "an append failed; retrying");
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause *= 2;
                 again = true;

@@ -8,8 +8,9 @@ use slipway_model::Timestamp;
 use crate::{
     Decider, ExecuteError, LedgerError, Meta, Snapshot,
     cache::Cached,
-    chain::{self, GENESIS, Hash},
-    store::{Append, EventRow, Schedule, Wish},
+    chain::{self, GENESIS},
+    rows::{EventRow, Hash},
+    store::{Append, Schedule, Wish},
     types::Key,
 };
 

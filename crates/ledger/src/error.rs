@@ -37,7 +37,7 @@ pub enum LedgerError {
     #[error("{kind} {id} cannot be written as json: {why}")]
     Encode { kind: String, id: Id, why: String },
     /// The page token belongs to another list or another filter.
-    #[error("page_token does not belong to this list and filter: ask for the first page again")]
+    #[error("page_token does not belong to this list and filter: request the first page again")]
     PageToken,
     /// The feed cursor is not one that this ledger gave out.
     #[error("cursor {0:?} is not valid: use one that the feed returned, \"\" for the beginning or \"now\"")]
@@ -103,7 +103,7 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },
     /// Too many others wrote the same aggregate at the same time.
-    #[error("{kind} {id} is being changed by too many at once: try again")]
+    #[error("{kind} {id} is being changed by too many callers at once: try again")]
     Conflict { kind: String, id: Id },
     /// An event is larger than the ledger takes.
     #[error("an event of {kind} {id} has {size} bytes, at most {limit} are allowed: send less")]
@@ -117,7 +117,7 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     Ledger(#[from] LedgerError),
 }
 
-/// Why it cannot be told what an idempotency key stands for.
+/// Why what an idempotency key stands for is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The same request id came with another command before.
@@ -155,7 +155,7 @@ pub enum TransactError<E> {
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },
     /// Too many others wrote the same aggregates at the same time.
-    #[error("what this request changes is being changed by too many at once: try again")]
+    #[error("what this request changes is being changed by too many callers at once: try again")]
     Conflict,
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -1,4 +1,4 @@
-//! The executor: makes happen what states say must be going on.
+//! The executor: starts and stops effects so that what runs is what the states ask for.
 //!
 //! An aggregate with something to do carries a `due_at`. Every executor of the service claims due aggregates, each
 //! under a lease in database time that it renews; the holder of the lease runs one supervisor task for the
@@ -7,9 +7,9 @@
 //! leaves something to do takes the lease in the same append, so that the way from one step to the next costs no
 //! claim; an append that leaves nothing to do gives it back.
 //!
-//! Effects may run twice: a lease lapses when its holder stalls or dies, and the holder learns it late. Their far
-//! side must be fenced or idempotent. What fails [`ExecutorBuilder::max_claims`] times in a row without progress is
-//! *parked*, with what the last try came to, until somebody resumes it or a command changes its state.
+//! Effects may run twice: a lease lapses when its holder stalls or dies, and the holder learns it late. So what they do
+//! to a remote system must be fenced or idempotent. What fails [`ExecutorBuilder::max_claims`] times in a row without
+//! progress is *parked*, with the error of the last try, until a person resumes it or a command changes its state.
 
 use std::{
     collections::HashMap,
@@ -28,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Decider, EffectKey, ExecuteError, Ledger, Meta, Snapshot,
+    hook::Hook,
     store::{Claimant, Schedule, Wish, Written},
     types::Key,
 };
@@ -38,15 +39,15 @@ mod held;
 mod kind;
 mod supervisor;
 
-/// Pinned codes of what the executor tries again of its own accord, and at last parks.
+/// Pinned codes of what the executor retries by itself, and parks in the end.
 pub mod codes {
     /// The process ended each time before anything was recorded.
     pub const NO_PROGRESS: &str = "NO_PROGRESS";
-    /// The effect's code has a defect.
+    /// The effect panicked: its code has a defect.
     pub const PANICKED: &str = "PANICKED";
     /// The effect ended with nothing that changes the state, which still wants it.
     pub const NO_OUTCOME: &str = "NO_OUTCOME";
-    /// What came of the effect does not fit the state.
+    /// The outcome of the effect does not fit the state.
     pub const OUTCOME_REFUSED: &str = "OUTCOME_REFUSED";
     /// A due timer did not move.
     pub const TIMER_STUCK: &str = "TIMER_STUCK";
@@ -54,7 +55,7 @@ pub mod codes {
     pub const LEDGER: &str = "LEDGER";
 }
 
-/// Logs that something is tried again: the first times as warnings, a long outage ever more rarely.
+/// Logs a retry: as a warning at the 1st, 2nd, 4th, 8th … try, so that a long outage is logged ever more rarely.
 pub fn log_retry(kind: &str, id: &Id, retry: &Retry) {
     let Retry {
         error,
@@ -63,26 +64,26 @@ pub fn log_retry(kind: &str, id: &Id, retry: &Retry) {
     } = retry;
     let next_try = next_time.map(|time| time.to_string());
     if *attempt == 0 || attempt.is_power_of_two() {
-        tracing::warn!(kind, %id, code = error.code, %error, attempt, next_try, "will be tried again");
+        tracing::warn!(kind, %id, code = error.code, %error, attempt, next_try, "retrying");
     } else {
-        tracing::debug!(kind, %id, code = error.code, %error, attempt, next_try, "will be tried again");
+        tracing::debug!(kind, %id, code = error.code, %error, attempt, next_try, "retrying");
     }
 }
 
 pub(crate) use held::Held;
 use kind::{Kind, Runner};
 
-/// Does the effects of one kind of thing.
+/// Carries out the effects of one kind of aggregate.
 #[async_trait]
 pub trait Effects<D: Decider>: Send + Sync {
-    /// Does one effect, idempotently (it may run twice), and says what came of it as a command: failures are commands
-    /// too, and the decider says when to try again. `Ok(None)`: nothing to tell, which for an effect that is still
+    /// Carries out one effect, idempotently (it may run twice), and returns its outcome as a command: failures are
+    /// commands too, and the decider says when to try again. `Ok(None)` is no outcome, which for an effect that is still
     /// wanted and was not cancelled counts as a failure to make progress.
     ///
     /// Must end soon after [`EffectRun::cancelled`]; what it returns then is still decided.
     ///
     /// # Errors
-    /// Why what came of it could not be had. It is tried again, and shown as such ([`Snapshot::retry`]) without an event:
+    /// Why there is no outcome yet. It is retried, and shown as such ([`Snapshot::retry`]) without an event:
     /// an effect after a pause, up to [`ExecutorBuilder::max_claims`] times; a poll when its turn comes, for as long as
     /// the state wants it.
     async fn perform(&self, run: EffectRun<D>) -> Result<Option<D::Command>, Reason>;
@@ -106,11 +107,11 @@ pub struct EffectRun<D: Decider> {
 }
 
 impl<D: Decider> EffectRun<D> {
-    /// Decides what an effect has to say before it ends, in the name of `actor`.
+    /// Decides a command of a running effect, such as its progress, in the name of `actor`.
     ///
     /// # Errors
-    /// What the ledger has against it, logged where it is a refusal: an effect can go on without, since its outcome
-    /// tells.
+    /// Those of [`Ledger::execute`]; a refusal is logged as well. An effect can go on after an error, since its outcome
+    /// will be decided again.
     pub async fn tell(
         &self,
         command: D::Command,
@@ -127,11 +128,11 @@ impl<D: Decider> EffectRun<D> {
         told
     }
 
-    /// Makes known that the state takes no such command of this run: an error, unless the run is an older try. For
-    /// effects that decide their outcome themselves, in a transaction of their own.
+    /// Logs that the state refused a command of this run: as an error, unless the run is an older try. For effects that
+    /// decide their outcome themselves, in a transaction of their own.
     pub async fn refused(&self, command: &impl fmt::Debug, refusal: &impl fmt::Display) {
         let now = self.ledger.get::<D>(&self.id).await;
-        // Where that cannot be read, the refusal itself is all there is to know.
+        // If that cannot be read, the refusal itself is logged as an error.
         let stale = matches!(&now, Ok(Some(now)) if !D::wants(&self.id, &now.state, &self.key));
         refused(D::KIND, &self.id, &self.key, command, refusal, stale);
     }
@@ -140,7 +141,7 @@ impl<D: Decider> EffectRun<D> {
 /// The longest beginning of a command that is logged, in characters.
 const SHOWN: usize = 500;
 
-/// Logs a command that a state does not take: only of an older try that is nothing to look at.
+/// Logs a command that the state refuses. Of an older try that is expected.
 fn refused(
     kind: &str,
     id: &Id,
@@ -150,7 +151,7 @@ fn refused(
     stale: bool,
 ) {
     if stale {
-        tracing::debug!(kind, %id, %work, %refusal, "of an older try");
+        tracing::debug!(kind, %id, %work, %refusal, "refused an outcome of an older try");
         return;
     }
     let command: String = format!("{command:?}").chars().take(SHOWN).collect();
@@ -166,24 +167,6 @@ impl<D: Decider> fmt::Debug for EffectRun<D> {
             .field("effect", &self.effect)
             .finish_non_exhaustive()
     }
-}
-
-/// What the ledger tells the executor of its own process.
-pub(crate) trait Hook: fmt::Debug + Send + Sync {
-    /// What an append with this outcome does to the lease, and the room that it takes up here.
-    fn wish(&self, key: &Key, schedule: &Schedule) -> (Wish, Option<OwnedSemaphorePermit>);
-    /// This process appended.
-    fn committed(self: Arc<Self>, key: &Key, written: Written, permit: Option<OwnedSemaphorePermit>);
-    /// Another process appended.
-    fn remote(&self, key: &Key);
-    /// Something will be due at this time.
-    fn due(&self, at: Timestamp);
-    /// True when the aggregate is held here, and so was told.
-    fn hint(&self, key: &Key) -> bool;
-    /// Room for one more, if its kind is run here.
-    fn room(&self, key: &Key) -> Option<(Claimant, OwnedSemaphorePermit)>;
-    /// It was claimed with that room.
-    fn claimed(self: Arc<Self>, key: Key, attempts: u32, permit: OwnedSemaphorePermit);
 }
 
 /// Sets up the executor of a service. One per ledger.
@@ -373,7 +356,7 @@ impl Hook for Core {
         }
         match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => (Wish::Take(self.claimant.lease), Some(permit)),
-            // Whoever has room claims it.
+            // A replica with room claims it.
             Err(_) => (Wish::Leave, None),
         }
     }

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 
 use crate::{
     FeedFilter, FeedItem, Ledger, LedgerError, StoredEvent,
-    read::{actor, traceparent},
-    store::{FeedRow, Position, Result, Start},
+    load::{actor, traceparent},
+    rows::{FeedRow, Position, Start},
+    store::Result,
     types::Key,
 };
 
@@ -70,7 +71,7 @@ impl Ledger {
     /// the moment at which the stream is first polled. Never ends by itself but after an error.
     ///
     /// # Errors
-    /// [`LedgerError::Cursor`] when the cursor is none of this feed's.
+    /// [`LedgerError::Cursor`] when the cursor is not one of this feed's.
     pub fn feed(
         &self,
         cursor: &str,
@@ -140,7 +141,7 @@ impl Reading {
     }
 }
 
-/// A row as others are told of it.
+/// A row as it is published.
 pub(crate) fn stored(row: FeedRow) -> Result<StoredEvent> {
     let key = Key::new(&row.kind, &row.id);
     Ok(StoredEvent {
@@ -161,7 +162,7 @@ pub(crate) fn stored(row: FeedRow) -> Result<StoredEvent> {
 #[cfg(test)]
 mod tests {
     use super::{From, cursor, parse};
-    use crate::store::Position;
+    use crate::rows::Position;
 
     #[test]
     fn cursors_read_back() {

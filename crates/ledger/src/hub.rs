@@ -1,4 +1,4 @@
-//! Who wants to hear of which append within this process.
+//! Notifications of appends within this process.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ const BACKLOG: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Hub {
-    /// The highest seq heard of, for each aggregate that somebody watches.
+    /// The highest seq heard of, for each aggregate that is watched.
     interest: Mutex<HashMap<Key, watch::Sender<u64>>>,
     all: broadcast::Sender<Committed>,
     tick: watch::Sender<u64>,
@@ -40,7 +40,7 @@ impl Hub {
         }
         drop(interest);
         if self.all.receiver_count() > 0 {
-            // Nobody left to hear it is no error.
+            // Without a receiver left there is nothing to do.
             let _ = self.all.send(Committed {
                 kind: key.kind.clone(),
                 id: key.id.clone(),

@@ -19,37 +19,24 @@ use crate::{
     clock::Clock,
     commit::{self, Failure, Job},
     decision::Decision,
-    executor::Hook,
+    hook::Hook,
     hub::Hub,
+    load::Read,
     postgres::Postgres,
-    read::Read,
+    shared::Shared,
     sqlite::Sqlite,
     store::{Batch, Clash, Hinted, Remote, Result, Store},
     turns::Turns,
     types::Key,
 };
 
-/// How often a command is decided again because somebody else was faster.
+/// How often a command is decided again because another writer was faster.
 pub(crate) const TRIES: u32 = 40;
 /// The durable core of one service: one database, any number of replicas. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pub(crate) shared: Arc<Shared>,
     tasks: Arc<Tasks>,
-}
-
-/// What the handle and its background tasks have in common.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) cache: Cache,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) clock: Clock,
-    pub(crate) config: LedgerConfig,
-    /// SQLite: one transaction at a time.
-    pub(crate) single_writer: bool,
-    turns: Turns,
-    hook: RwLock<Option<Weak<dyn Hook>>>,
 }
 
 #[derive(Debug)]
@@ -67,23 +54,13 @@ impl Drop for Tasks {
     }
 }
 
-impl Shared {
-    pub(crate) fn hook(&self) -> Option<Arc<dyn Hook>> {
-        self.hook
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .and_then(Weak::upgrade)
-    }
-}
-
 impl Ledger {
     /// Connects, brings the tables up to date under a lock, and starts the committer and the listener.
     ///
     /// # Errors
     /// [`LedgerError::Config`] for an URL that is neither PostgreSQL nor SQLite, [`LedgerError::Database`] otherwise.
     pub async fn open(config: LedgerConfig) -> Result<Self> {
-        // The owner of leases is this very process: its successor under the same name is somebody else.
+        // Leases belong to this process alone: its successor under the same name is another owner.
         let owner = format!("{}/{}", config.replica, uuid::Uuid::now_v7());
         let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
         let (store, single_writer): (Arc<dyn Store>, bool) = match scheme {
@@ -161,7 +138,7 @@ impl Ledger {
         self.shared.clock.now()
     }
 
-    /// Loads (from memory where possible), decides, appends. When somebody else was faster, loads and decides again;
+    /// Loads (from memory where possible), decides, appends. When another writer was faster, loads and decides again;
     /// a refusal or an empty decision on a state from memory is taken again on the state in the database.
     ///
     /// # Errors
@@ -256,7 +233,7 @@ impl Ledger {
         let _turn = self.shared.turns.take(&key).await;
         let mut read = Read::Cached(0);
         for round in 0..TRIES {
-            let (loaded, cached) = self.load::<D>(&key, read).await?;
+            let (loaded, cached) = self.shared.load::<D>(&key, read).await?;
             read = Read::Fresh;
             let mut decision = Decision::<D>::on(key.clone(), loaded);
             match decision.decide(command_fn(), self.now(), meta, limit) {
@@ -355,7 +332,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives what is parked another chance: it is due now. Says why it was parked; `None` when it was not.
+    /// Resumes a parked aggregate: it is due now. Returns why it was parked; `None` when it was not.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -369,7 +346,7 @@ impl Ledger {
         Ok(resumed)
     }
 
-    /// Appends of this process and, as far as they are heard of, of other replicas: for hints, not for state.
+    /// Appends of this process and, as far as notifications arrive, of other replicas: for hints, not for state.
     pub fn subscribe_commits(&self) -> broadcast::Receiver<Committed> {
         self.shared.hub.subscribe()
     }
@@ -405,7 +382,7 @@ pub(crate) async fn breathe(round: u32) {
     }
 }
 
-/// Passes on what other replicas say.
+/// Passes on the notifications of other replicas.
 async fn listen(shared: Arc<Shared>, mut remote: mpsc::Receiver<Remote>) {
     while let Some(message) = remote.recv().await {
         match message {

@@ -5,7 +5,7 @@
 //! that are only ever appended. What it is now is a fold over them, and what may happen next is a pure function, the
 //! [`Decider`]: it turns a command into events or a refusal, and it derives from the state what must be going on
 //! (*effects*), what it waits to learn (*polls*) and when it wants to be woken (*timers*). The ledger does the rest: it
-//! makes events durable, runs what the states ask for, and tells everybody what happened. Because work is derived from
+//! makes events durable, runs what the states ask for, and publishes what happened. Because work is derived from
 //! state and never queued beside it, a crash at any point forgets nothing.
 //!
 //! ```
@@ -78,7 +78,7 @@
 //! faster, only that command fails the comparison, and is decided again on the newer state. [`Ledger::transact`] does
 //! the same for several aggregates at once.
 //!
-//! After the commit, everybody hears of it: watches and feeds of this process directly, other replicas by one NOTIFY
+//! After the commit, everyone is notified: watches and feeds of this process directly, other replicas by one NOTIFY
 //! for each transaction and, should that get lost, by looking every second. If the new state asks for work, the append
 //! itself took the lease, and the [`Executor`] starts the effects at once (module [`executor`]).
 //!
@@ -90,11 +90,13 @@
 //! | you want | read |
 //! |---|---|
 //! | the contract of a kind of thing | [`Decider`] |
+//! | how a command is carried out | `ledger`, `decision` |
+//! | how an aggregate is loaded | `load` |
 //! | how appends become durable and fast | `commit`, then `postgres/append`, `sqlite/append` |
 //! | how effects, polls, hints, timers and leases work | [`executor`], `executor/supervisor` |
 //! | why no event is skipped or published out of order | `feed`, [`relay`] |
 //! | how bodies too large for events are kept | `content` |
-//! | what differs between the databases | `store` |
+//! | what differs between the databases | `store`, with the rows in `rows` |
 //! | how tests kill a process at a chosen moment | `crates/faults` |
 
 mod cache;
@@ -106,14 +108,18 @@ mod decision;
 mod error;
 pub mod executor;
 mod feed;
+mod hook;
 mod hub;
 mod ledger;
 mod list;
+mod load;
 mod page;
 mod parked;
 mod postgres;
 mod read;
 pub mod relay;
+mod rows;
+mod shared;
 mod sqlite;
 mod store;
 mod turns;

@@ -2,8 +2,9 @@
 
 use crate::{
     Decider, Ledger, ListFilter, ListItem, ListPage, Page, Snapshot,
-    page::{self, After},
-    read::{Read, decode},
+    load::{Read, decode},
+    page,
+    rows::After,
     store::Result,
     types::Key,
 };
@@ -91,7 +92,7 @@ impl Ledger {
                     retry: item.retry,
                     traceparent: None,
                 });
-            } else if let (Some(loaded), _) = self.load::<D>(&key, Read::Cached(item.seq)).await? {
+            } else if let (Some(loaded), _) = self.shared.load::<D>(&key, Read::Cached(item.seq)).await? {
                 items.push(loaded.snapshot(&key));
             }
         }

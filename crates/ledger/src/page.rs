@@ -1,21 +1,17 @@
 //! Page tokens: where a list goes on, bound to the list it belongs to.
 //!
-//! A token is hex over 8 bytes of the filter's hash, the time by which the last item is sorted and its id, for what is
-//! parked with its kind before it. It is no secret and gives no right: a forged one shows a page that its caller could
-//! have asked for anyway.
+//! A token is hex over 8 bytes of the filter's hash, the time by which the last item is sorted, and its id; in lists of
+//! parked aggregates the kind comes before the id. It is not a secret and grants nothing: a forged one shows a page that its caller
+//! could have requested anyway.
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use slipway_model::{Id, Timestamp};
 
-use crate::{LedgerError, ListFilter, store::AfterParked};
-
-/// The last item of the page before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct After {
-    pub(crate) created_at: Timestamp,
-    pub(crate) id: Id,
-}
+use crate::{
+    LedgerError, ListFilter,
+    rows::{After, AfterParked},
+};
 
 fn binding(list: &impl Serialize) -> Result<[u8; 8], LedgerError> {
     let text = serde_json::to_vec(list).map_err(|_| LedgerError::PageToken)?;
@@ -89,8 +85,11 @@ pub(crate) fn decode_parked(kind: Option<&str>, token: &str) -> Result<Option<Af
 mod tests {
     use slipway_model::Timestamp;
 
-    use super::{After, decode, decode_parked, encode, encode_parked};
-    use crate::{ListFilter, store::AfterParked};
+    use super::{decode, decode_parked, encode, encode_parked};
+    use crate::{
+        ListFilter,
+        rows::{After, AfterParked},
+    };
 
     #[test]
     fn tokens_fit_their_list_only() {

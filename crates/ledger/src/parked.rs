@@ -3,11 +3,7 @@
 use slipway_model::Id;
 
 use crate::{
-    Inspected, Ledger, ListPage, Page,
-    list::size,
-    page,
-    store::{AfterParked, Result},
-    types::Key,
+    Inspected, Ledger, ListPage, Page, list::size, page, rows::AfterParked, store::Result, types::Key,
 };
 
 impl Ledger {

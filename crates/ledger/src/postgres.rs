@@ -20,10 +20,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     IdempotencyKey, Inspected, LedgerConfig, LedgerError, ListFilter, Parking,
-    page::After,
+    rows::{After, AfterParked, AggregateRow, EventRow, Failing, FeedRow, Position, RequestRow, Start},
     store::{
-        AfterParked, AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, Failed, Failing,
-        FeedRow, Hinted, Position, Remote, RequestRow, Result, Schedule, Settled, Start, Store, Written,
+        Append, Batch, Claimant, Claims, Clash, Failed, Hinted, Remote, Result, Schedule, Settled, Store,
+        Written,
     },
     types::Key,
 };
@@ -456,7 +456,7 @@ fn failing(row: &PgRow) -> sqlx::Result<Failing> {
     Ok(Failing {
         fault: row.try_get("fault")?,
         faults: row.try_get::<i32, _>("faults")?.cast_unsigned(),
-        set_aside: row.try_get("set_aside")?,
+        parked: row.try_get("set_aside")?,
         due_at: row.try_get::<Option<PgTime>, _>("due_at")?.map(|PgTime(at)| at),
     })
 }

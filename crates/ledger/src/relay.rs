@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Ledger, LedgerError, StoredEvent, feed,
-    store::{Position, Start},
+    rows::{Position, Start},
 };
 
 /// How long the last batch may take after the shutdown.
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub trait Sink: Send + Sync {
     /// Writes the batch in order, and returns the id of the last entry. After an error, the batch comes again.
     async fn publish(&self, batch: &[StoredEvent]) -> Result<String, SinkError>;
-    /// The id of the last entry that is there; `None` when there is none.
+    /// The id of the last entry in the stream; `None` when it is empty.
     async fn last_entry(&self) -> Result<Option<String>, SinkError>;
 }
 
@@ -133,7 +133,7 @@ impl Relaying {
                     Ok(None) => Duration::ZERO,
                     Err(error) => {
                         failures = failures.saturating_add(1);
-                        tracing::warn!(%error, failures, "the relay waits");
+                        tracing::warn!(%error, failures, "publishing failed; retrying");
                         self.at = None;
                         let most = Duration::from_millis(100 << failures.min(6));
                         tokio::time::sleep(most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

@@ -16,15 +16,16 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     IdempotencyKey, Inspected, LedgerConfig, LedgerError, ListFilter, Parking,
-    page::After,
+    rows::{After, AfterParked, AggregateRow, EventRow, Failing, FeedRow, Position, RequestRow, Start},
     store::{
-        AfterParked, AggregateRow, Append, Batch, Claimant, Claims, Clash, EventRow, Failed, Failing,
-        FeedRow, Hinted, Position, Remote, RequestRow, Result, Schedule, Settled, Start, Store, Written,
+        Append, Batch, Claimant, Claims, Clash, Failed, Hinted, Remote, Result, Schedule, Settled, Store,
+        Written,
     },
     types::Key,
 };
 
 mod append;
+mod file;
 mod work;
 
 /// How often we look whether another process wrote.
@@ -35,7 +36,8 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     writer: Mutex<Writer>,
     owner: String,
-    /// Shared by all processes that use the file: whoever gets it alone knows that every lease is a dead process's.
+    /// Shared by all processes that use the file: the one that gets it exclusively knows that every lease belongs to a
+    /// dead process.
     _lock: File,
 }
 
@@ -64,20 +66,13 @@ impl Writer {
 }
 
 impl Sqlite {
-    /// Whether the file, or where there is none its folder, can be written.
+    /// Whether the file, or its folder if the file does not exist, can be written.
     pub(crate) async fn check(config: &LedgerConfig) -> Result<()> {
         let options = SqliteConnectOptions::from_str(&config.url)
             .map_err(|error| LedgerError::Config(format!("the url cannot be used: {error}")))?;
         let file = options.get_filename().to_owned();
         tokio::task::spawn_blocking(move || {
-            let written = if file.exists() {
-                File::options().append(true).open(&file).map(drop)
-            } else {
-                let mut probe = file.clone().into_os_string();
-                probe.push(".check");
-                File::create(&probe).and_then(|_| std::fs::remove_file(&probe))
-            };
-            written.map_err(|error| {
+            file::check(&file).map_err(|error| {
                 LedgerError::Config(format!("{} cannot be written: {error}", file.display()))
             })
         })
@@ -94,7 +89,7 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10));
         let mut path = PathBuf::from(options.get_filename()).into_os_string();
         path.push(".lock");
-        let (lock, alone) = tokio::task::spawn_blocking(move || lock(&PathBuf::from(path)))
+        let (lock, alone) = tokio::task::spawn_blocking(move || file::lock(&PathBuf::from(path)))
             .await
             .map_err(|error| LedgerError::Config(error.to_string()))?
             .map_err(|error| {
@@ -148,24 +143,6 @@ impl Sqlite {
             owner,
             _lock: lock,
         })
-    }
-}
-
-/// Opens the lock file and takes it alone if that works at once, else waits until whoever opens is through.
-fn lock(path: &std::path::Path) -> std::io::Result<(File, bool)> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok((file, true)),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            file.lock_shared()?;
-            Ok((file, false))
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -497,7 +474,7 @@ fn failing(row: &SqliteRow) -> sqlx::Result<Failing> {
     Ok(Failing {
         fault: row.try_get("fault")?,
         faults: row.try_get("faults")?,
-        set_aside: row.try_get("set_aside")?,
+        parked: row.try_get("set_aside")?,
         due_at: row
             .try_get::<Option<i64>, _>("due_at")?
             .map(Timestamp::from_micros),

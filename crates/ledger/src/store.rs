@@ -1,134 +1,25 @@
-//! The calls that differ between databases, in plain rows: no decider, no cache, no retry behind this line.
+//! The calls that differ between databases. What implements them knows rows, and no decider, cache or retry.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use slipway_model::{ContentHash, Id, Reason, Retry, Timestamp};
+use slipway_model::{ContentHash, Id, Reason, Timestamp};
 
 use crate::{
-    IdempotencyKey, Index, Inspected, LedgerError, ListFilter, Parking, cache::Cached, chain::Hash,
-    page::After, types::Key,
+    IdempotencyKey, Index, Inspected, LedgerError, ListFilter, Parking,
+    cache::Cached,
+    rows::{After, AfterParked, AggregateRow, EventRow, FeedRow, Position, RequestRow, Start},
+    types::Key,
 };
 
 pub(crate) type Result<T, E = LedgerError> = std::result::Result<T, E>;
 
-/// A row of `events`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EventRow {
-    pub(crate) seq: u64,
-    pub(crate) event_type: String,
-    pub(crate) data: String,
-    /// JSON text.
-    pub(crate) actor: String,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) at: Timestamp,
-    pub(crate) prev_hash: Hash,
-    pub(crate) hash: Hash,
-}
-
-/// A row of `aggregates`, as far as readers need it.
-#[derive(Debug, Clone)]
-pub(crate) struct AggregateRow {
-    pub(crate) id: Id,
-    pub(crate) seq: u64,
-    pub(crate) state_version: u32,
-    pub(crate) created_at: Timestamp,
-    pub(crate) updated_at: Timestamp,
-    pub(crate) failing: Failing,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) head: Hash,
-    /// `None` when the reader said that it has this seq already.
-    pub(crate) state: Option<String>,
-}
-
-/// What the executor could not do with an aggregate since the last progress.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Failing {
-    /// JSON of a [`Reason`].
-    pub(crate) fault: Option<String>,
-    pub(crate) faults: u32,
-    /// In words, when it is parked.
-    pub(crate) set_aside: Option<String>,
-    pub(crate) due_at: Option<Timestamp>,
-}
-
-impl Failing {
-    fn reason(&self) -> Option<Reason> {
-        serde_json::from_str(self.fault.as_deref()?).ok()
-    }
-
-    pub(crate) fn parked(&self) -> Option<Reason> {
-        let words = self.set_aside.as_ref()?;
-        // Parked by a binary that did not know codes yet.
-        Some(self.reason().unwrap_or_else(|| Reason::new("PARKED", words)))
-    }
-
-    pub(crate) fn retry(&self) -> Option<Retry> {
-        if self.set_aside.is_some() {
-            return None;
-        }
-        Some(Retry {
-            error: self.reason()?,
-            attempt: self.faults,
-            next_time: self.due_at,
-        })
-    }
-}
-
-/// As the column `fault` has it.
-pub(crate) fn json(error: &Reason) -> String {
-    serde_json::to_string(error).unwrap_or_default()
-}
-
-/// What became of an aggregate that was given back after a failure.
+/// The result of giving an aggregate back after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) parked: bool,
     /// Tries without progress.
     pub(crate) attempts: u32,
-}
-
-/// Where a list of what is parked goes on: behind this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AfterParked {
-    pub(crate) since: Timestamp,
-    pub(crate) kind: String,
-    pub(crate) id: Id,
-}
-
-/// A row of `requests`.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestRow {
-    pub(crate) fingerprint: String,
-    pub(crate) kind: String,
-    pub(crate) id: Id,
-}
-
-/// A place in the feed. `tx` is 0 on SQLite, where positions alone are in commit order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Position {
-    pub(crate) tx: u64,
-    pub(crate) position: i64,
-}
-
-/// Where a reader of the feed begins.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Start {
-    Now,
-    /// Before the first event recorded at or after this time.
-    Since(Timestamp),
-}
-
-/// An event of the feed.
-#[derive(Debug, Clone)]
-pub(crate) struct FeedRow {
-    pub(crate) position: Position,
-    pub(crate) kind: String,
-    pub(crate) id: Id,
-    pub(crate) event: EventRow,
-    pub(crate) correlation: String,
-    pub(crate) service: String,
-    pub(crate) environment: String,
 }
 
 /// What the new state asks of the executor; the database turns it into `due_at` with its own clock.
@@ -215,7 +106,7 @@ pub(crate) struct Batch {
 /// Why a batch was not written, while others of its group were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clash {
-    /// Somebody else wrote one of its aggregates.
+    /// Another writer changed one of its aggregates.
     Seq,
     /// Its idempotency key is taken.
     Request,
@@ -258,11 +149,11 @@ pub(crate) struct Claims {
 pub(crate) struct Settled {
     /// When there is something to do again.
     pub(crate) due_at: Option<Timestamp>,
-    /// How often in a row its polls were not answered.
+    /// How often in a row its polls failed.
     pub(crate) faults: u32,
 }
 
-/// What a hint met.
+/// The result of a hint.
 #[derive(Debug, Clone)]
 pub(crate) enum Hinted {
     Unknown,
@@ -308,11 +199,11 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// Keeps a body under its hash, unless it is there.
     async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()>;
-    /// The body as it is stored: nobody has compared it with its hash.
+    /// The body as it is stored, not yet compared with its hash.
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>>;
 
-    /// Writes what it can of a group in one transaction. `Err` means that nothing, or nobody knows what, was
-    /// written: the same group may be given `again`, and what is there already then counts as written.
+    /// Writes what it can of a group in one transaction. `Err` means that what was written, if anything, is
+    /// not known: the same group may be given `again`, and what is already there then counts as written.
     async fn commit(
         &self,
         group: &[Batch],
@@ -328,7 +219,8 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims>;
     /// Prolongs the leases on `keys`; returns those that are still ours.
     async fn renew(&self, keys: &[Key], lease: Duration) -> Result<Vec<Key>>;
-    /// Records that everything that was due is done, or why polls could not be answered. `None` when the aggregate moved on from `seq` or is not ours.
+    /// Records that everything that was due is done, or why polls could not be answered. `None` when the aggregate moved
+    /// on from `seq` or is not ours.
     async fn settle(
         &self,
         key: &Key,
@@ -342,7 +234,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     async fn fail(&self, key: &Key, error: &Reason, backoff: Duration, limit: u32) -> Result<Option<Failed>>;
     /// Gives it back untouched, due as it was.
     async fn release(&self, keys: &[Key]) -> Result<()>;
-    /// Makes it due, and claims it when there is a claimant and nobody holds it.
+    /// Makes it due, and claims it when there is a claimant and it has no holder.
     async fn hint(&self, key: &Key, claimant: Option<&Claimant>) -> Result<Hinted>;
     /// What is parked, of one kind or of all, newest first.
     async fn parked(
@@ -352,7 +244,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<Inspected>>;
     async fn inspect(&self, key: &Key) -> Result<Option<Inspected>>;
-    /// Makes what is parked due now, and says why it was parked; `None` when it was not.
+    /// Makes a parked aggregate due now, and returns why it was parked; `None` when it was not.
     async fn resume(&self, key: &Key) -> Result<Option<Parking>>;
 
     /// Aggregates of an older state version, by id.

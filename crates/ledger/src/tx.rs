@@ -10,7 +10,7 @@ use crate::{
     commit::Failure,
     decision::{AnyDecision, Decision},
     ledger::{TRIES, breathe},
-    read::Read,
+    load::Read,
     store::{Append, Batch, Clash, Result},
     types::Key,
 };
@@ -80,7 +80,7 @@ impl Tx {
         let key = Key::of::<D>(id);
         let mut work = self.work.lock().await;
         if !work.decisions.contains_key(&key) {
-            let (loaded, cached) = self.ledger.load::<D>(&key, self.read).await?;
+            let (loaded, cached) = self.ledger.shared.load::<D>(&key, self.read).await?;
             work.cached |= cached;
             work.decisions
                 .insert(key.clone(), Box::new(Decision::<D>::on(key.clone(), loaded)));

@@ -115,7 +115,7 @@ pub struct Snapshot<D: Decider> {
     pub updated_at: Timestamp,
     /// Why the executor gave up on it, until someone resumes it.
     pub parked: Option<Reason>,
-    /// What the executor tries again of its own accord; nothing when it is parked. See [`Snapshot::retrying`].
+    /// What the executor retries by itself; nothing when it is parked. See [`Snapshot::retrying`].
     pub retry: Option<Retry>,
     /// The trace that the latest event with a trace belongs to.
     pub traceparent: Option<TraceContext>,
@@ -194,7 +194,7 @@ pub struct IdempotencyKey {
 
 impl IdempotencyKey {
     /// A key for `command`, which is hashed by its JSON form; use types that serialise the same every time
-    /// (no hash maps). A command that is no JSON hashes its error, and so is never taken for another one.
+    /// (no hash maps). A command that cannot be written as JSON hashes its error, and so never equals another one.
     pub fn new(
         principal: impl fmt::Display,
         method: impl Into<String>,
@@ -247,7 +247,7 @@ pub struct Recorded<E> {
     pub at: Timestamp,
 }
 
-/// An event as others are told of it: everything an event envelope needs.
+/// An event as it is published: everything an event envelope needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     pub kind: String,
@@ -321,7 +321,7 @@ pub struct ListItem {
     pub state: String,
 }
 
-/// An aggregate of any kind, for who keeps the service running.
+/// An aggregate of any kind, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
     pub kind: String,
@@ -330,16 +330,16 @@ pub struct Inspected {
     pub service: String,
     pub environment: String,
     pub correlation: String,
-    /// Nothing when the executor has not given up on it.
+    /// Nothing when it is not parked.
     pub parked: Option<Parking>,
     /// JSON text; empty in lists.
     pub state: String,
 }
 
-/// Why the executor does not try something again until somebody resumes it, or a command changes its state.
+/// Why the executor does not retry an aggregate until a person resumes it, or a command changes its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parking {
-    /// What the last try came to.
+    /// The outcome of the last try.
     pub error: Reason,
     /// Tries without progress.
     pub attempts: u32,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use slipway_model::Id;
 
-use crate::{Decider, Ledger, Snapshot, hub::Interest, read::Read, store::Result, types::Key};
+use crate::{Decider, Ledger, Snapshot, hub::Interest, load::Read, store::Result, types::Key};
 
 /// What notifications miss is noticed after this time.
 const POLL: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl Watching {
             return None;
         }
         loop {
-            match self.ledger.load::<D>(&self.key, self.read).await {
+            match self.ledger.shared.load::<D>(&self.key, self.read).await {
                 Ok((Some(loaded), _)) => {
                     self.ended = D::is_final(&loaded.state::<D>());
                     let fault = loaded.fault().map(|reason| &reason.code);

@@ -1,4 +1,4 @@
-//! Who calls: bearer tokens, known by their hashes, and the scoped roles of those who hold them.
+//! Who calls: bearer tokens, stored as hashes, and the scoped roles of their holders.
 
 use std::{
     future::Future,
@@ -13,9 +13,9 @@ use subtle::ConstantTimeEq;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use crate::{Action, ApiError, PrincipalConfig, RoleConfig, TokenHash, gate::Seen};
+use crate::{Action, ApiError, PrincipalConfig, RoleConfig, TokenHash, access_log::CallerSlot};
 
-/// Health is open: the kubelet has no token.
+/// The health service needs no token: the kubelet has none.
 pub(crate) const OPEN: &str = "/grpc.health.v1.Health/";
 
 /// Knows the principals. Cheap to clone.
@@ -63,7 +63,7 @@ impl Authenticator {
             .map(|(_, token)| token.trim())
             .ok_or_else(|| unauthenticated("authorization is not of the form Bearer <token>"))?;
         let given = TokenHash::of(token);
-        // Every entry is compared in full, so that the time tells nothing about which one came near.
+        // Every entry is compared in full, so that the time reveals nothing about which one is close.
         let mut found = None;
         for known in self.known.iter() {
             if bool::from(known.hash.0.ct_eq(&given.0)) {
@@ -79,7 +79,7 @@ impl Authenticator {
         })
     }
 
-    /// Whether a principal of the configuration may do it, by any of its tokens.
+    /// Whether a principal of the configuration may do this, with any of its tokens.
     pub fn may(&self, principal: &Principal, action: Action, service: &str, environment: &str) -> bool {
         self.known
             .iter()
@@ -172,7 +172,7 @@ impl Caller {
     /// The actor to record: the caller and, with the `delegate` role, whom it names (`issuer/subject`).
     ///
     /// # Errors
-    /// [`ApiError::Denied`] without the role; [`ApiError::Invalid`] for a text that is no principal.
+    /// [`ApiError::Denied`] without the role; [`ApiError::Invalid`] for a text that is not a principal.
     pub fn actor(&self, on_behalf_of: &str, service: &str, environment: &str) -> Result<Actor, ApiError> {
         let Some(person) = crate::convert::optional::<Principal>("on_behalf_of", on_behalf_of)? else {
             return Ok(self.direct());
@@ -263,8 +263,8 @@ where
         if !request.uri().path().starts_with(OPEN) {
             match self.authenticator.authenticate(request.headers()) {
                 Ok(caller) => {
-                    if let Some(seen) = request.extensions().get::<Seen>() {
-                        seen.principal(caller.principal());
+                    if let Some(slot) = request.extensions().get::<CallerSlot>() {
+                        slot.set(caller.principal());
                     }
                     request.extensions_mut().insert(caller);
                 }
@@ -274,7 +274,7 @@ where
                 }
             }
         }
-        // What comes after has no use for the token and could only leak it.
+        // Inner layers do not need the token and could only leak it.
         request.headers_mut().remove(http::header::AUTHORIZATION);
         Box::pin(self.inner.call(request))
     }
@@ -365,7 +365,7 @@ mod tests {
         let alone = Actor::direct("token/alice".parse().unwrap(), Authentication::StaticToken);
         assert_eq!(alice.direct(), alone);
         assert_eq!(alice.actor("", "s", "e").unwrap(), alone);
-        // Whoever names itself acts for nobody else.
+        // A caller that names itself acts for no one else.
         assert_eq!(alice.actor("token/alice", "s", "e").unwrap(), alone);
         assert!(matches!(
             alice.actor("token/bob", "s", "e"),

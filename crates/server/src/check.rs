@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::{Config, ConfigError, ServiceSettings, ledger};
 
 /// Whether a service could start here with this configuration, whose files were checked before. Connects to the
-/// database and changes nothing in it. The answers are notes: what may be in order.
+/// database and changes nothing in it. Returns notes: what may be intended.
 ///
 /// # Errors
 /// Names the key of what would keep the service from starting.
@@ -27,12 +27,12 @@ pub(crate) async fn surroundings<S: ServiceSettings>(config: &Config<S>) -> Resu
     Ok(notes)
 }
 
-/// A port in use is no mistake of the configuration: mostly the service that is being checked runs already.
+/// A port in use is not a mistake of the configuration: usually the service itself is already running.
 async fn port(key: &str, address: SocketAddr) -> Result<Option<String>, ConfigError> {
     match TcpListener::bind(address).await {
         Ok(_) => Ok(None),
         Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(Some(format!(
-            "{key}: {address} is in use; that is in order if this service is running"
+            "{key}: {address} is in use; that is fine if this service is already running"
         ))),
         Err(error) => Err(ConfigError::invalid(
             key,

@@ -100,7 +100,7 @@ impl ClientConfig {
         let wrong = |words: &str| Err(ConfigError::invalid(format!("{key}.url"), words));
         let uri: Uri = match self.url.parse() {
             Ok(uri) => uri,
-            Err(error) => return wrong(&format!("is no URL: {error}")),
+            Err(error) => return wrong(&format!("is not a URL: {error}")),
         };
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host == "localhost"
@@ -213,7 +213,7 @@ mod tests {
                 ClientConfig::new("ftp://127.0.0.1", "t"),
                 "build.url: must begin with",
             ),
-            (ClientConfig::new("::", "t"), "build.url: is no URL"),
+            (ClientConfig::new("::", "t"), "build.url: is not a URL"),
             (
                 ClientConfig::new("http://127.0.0.1:1", "a\nb"),
                 "build.token: holds characters",

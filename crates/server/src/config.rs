@@ -1,5 +1,5 @@
 //! How a configuration file is read: YAML, unknown keys refused, every error with file, line, column and key. The
-//! sections that every service has are in `sections` and `principals`, the whole file in `file`.
+//! sections that every service has are in `sections`, `principals` and `tls`, the whole file in `file`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,12 @@ use serde::de::DeserializeOwned;
 mod file;
 mod principals;
 mod sections;
+pub(crate) mod tls;
 
 pub use file::{Config, ServiceSettings};
 pub use principals::{Action, PrincipalConfig, RoleConfig, Subject, TokenHash};
-pub use sections::{BusConfig, DatabaseConfig, ServerConfig, Tls};
+pub use sections::{BusConfig, DatabaseConfig, ServerConfig};
+pub use tls::Tls;
 
 /// A configuration file is at most this long; a longer one is a mistake.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -118,7 +120,7 @@ pub mod duration {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     /// # Errors
-    /// Text that is no duration, and negative ones.
+    /// Text that is not a duration, and negative ones.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bad = || {

@@ -1,72 +1,19 @@
 //! From the command line to a running service.
 
-use std::{error::Error, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
 use slipway_events::{Bus, MemoryBus, RedisBus};
 use slipway_telemetry::{Service, TelemetryConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::{BusConfig, Config, ConfigError, Listeners, ServeError, ServiceSettings, check};
+use crate::{
+    BusConfig, Config, ConfigError, ServiceSettings, check,
+    wiring::{Listeners, RunError, Wiring},
+};
 
 /// How long the last spans may take to leave at the end.
 const FLUSH: Duration = Duration::from_secs(3);
-
-/// What a service's `run` is given besides its configuration: whatever a process with several services in it shares or
-/// makes for them.
-pub struct Wiring {
-    /// Already bound.
-    pub listeners: Listeners,
-    /// Where facts go and come from.
-    pub bus: Arc<dyn Bus>,
-    /// Where this service's spans and measurements go.
-    pub telemetry: Service,
-}
-
-impl Wiring {
-    /// With listeners that are bound already; a `TcpListener` alone is the one for gRPC.
-    pub fn new(listeners: impl Into<Listeners>, bus: Arc<dyn Bus>, telemetry: Service) -> Self {
-        Self {
-            listeners: listeners.into(),
-            bus,
-            telemetry,
-        }
-    }
-}
-
-impl std::fmt::Debug for Wiring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wiring")
-            .field("listeners", &self.listeners)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a service ended other than by its shutdown.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// Anything else, in the service's own words.
-    #[error("{what}: {source}")]
-    Other {
-        what: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
-
-impl RunError {
-    /// For `map_err`: says what was being done.
-    pub fn other<E: Into<Box<dyn Error + Send + Sync>>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
-        let what = what.into();
-        move |source| Self::Other {
-            what,
-            source: source.into(),
-        }
-    }
-}
 
 /// The whole of a service's `main`: reads the command line and the configuration, sets up the runtime, the signals
 /// (SIGTERM and SIGINT drain, a second one ends at once) and the bus, binds, runs, and says how it ended.
@@ -169,7 +116,7 @@ async fn serve<S: ServiceSettings>(
 /// The bus that a configuration asks for: Redis, or one within this process.
 ///
 /// # Errors
-/// A URL that is none. Redis need not be there.
+/// A text that is not a URL. Redis need not be reachable.
 pub fn bus(config: &BusConfig) -> Result<Arc<dyn Bus>, ConfigError> {
     match config.redis_url()? {
         Some(url) => {

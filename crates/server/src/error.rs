@@ -11,18 +11,18 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every `google.rpc.ErrorInfo` that Slipway sends.
 pub const DOMAIN: &str = "slipway.dev";
 
-/// Why a request was not done. The text of every variant is for the caller; what is not for the caller goes
+/// Why a request failed. The text of every variant is for the caller; what is not for the caller goes
 /// through [`ApiError::internal`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A field of the request is not well-formed: `INVALID_ARGUMENT` with the field's path.
     #[error("{field}: {message}")]
     Invalid { field: String, message: String },
-    /// There is no such thing: `NOT_FOUND`.
+    /// It does not exist: `NOT_FOUND`.
     #[error("{kind} {id:?} does not exist")]
     NotFound { kind: &'static str, id: String },
     /// There is one already, and it is another: `ALREADY_EXISTS`.
-    #[error("{kind} {id:?} exists already; read it before you ask again")]
+    #[error("{kind} {id:?} already exists; read it before you request it again")]
     Exists { kind: &'static str, id: String },
     /// The request id was used for another request: `ALREADY_EXISTS`, reason `REQUEST_ID_REUSED`.
     #[error("request_id {request_id:?} was used for another request; use a new one")]

@@ -1,19 +1,17 @@
-//! The outermost layer: counts what is being answered, refuses what comes during a drain, ends streams then, bounds how
-//! much goes on at once, and writes one access-log line per request.
+//! The outermost layer: counts open requests, refuses new ones during a drain and ends streams then, limits how many are
+//! open at once, and writes one access-log line per request.
 
 use std::{
     collections::HashSet,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
-use slipway_model::Principal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -22,7 +20,11 @@ use tokio_util::{
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use crate::{ApiError, ServerConfig, authentication::OPEN};
+use crate::{
+    ApiError, ServerConfig,
+    access_log::{CallerSlot, Record},
+    authentication::OPEN,
+};
 
 /// A stream that always has something ready (a long event tail) is cut after this many further messages of a drain.
 const LAST_MESSAGES: u8 = 16;
@@ -74,7 +76,7 @@ impl Gate {
             return Ok(None);
         }
         if self.0.draining.is_cancelled() {
-            return Err(ApiError::unavailable("the server is shutting down; ask again"));
+            return Err(ApiError::unavailable("the server is shutting down; try again"));
         }
         let (semaphore, what) = if self.0.streaming.contains(path) {
             (&self.0.streams, "streams")
@@ -85,19 +87,8 @@ impl Gate {
             .try_acquire_owned()
             .map(Some)
             .map_err(|_| ApiError::Exhausted {
-                message: format!("too many {what} at once; ask again later"),
+                message: format!("too many {what} at once; try again later"),
             })
-    }
-}
-
-/// Where inner layers leave word for the access log.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Seen(Arc<OnceLock<Principal>>);
-
-impl Seen {
-    pub(crate) fn principal(&self, principal: &Principal) {
-        // Set once; a second layer that knows the caller knows the same one.
-        let _ = self.0.set(principal.clone());
     }
 }
 
@@ -133,15 +124,10 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let shared = &self.gate.0;
-        let path = request.uri().path().to_owned();
-        let seen = Seen::default();
-        let mut record = Record {
-            path,
-            seen: seen.clone(),
-            begun: Instant::now(),
-            status: None,
-        };
-        let permit = match self.gate.admit(&record.path) {
+        let path = request.uri().path();
+        let caller = CallerSlot::default();
+        let mut record = Record::begin(path, path.starts_with(OPEN), caller.clone());
+        let permit = match self.gate.admit(path) {
             Ok(permit) => permit,
             Err(error) => {
                 record.status = Some(error.code());
@@ -151,9 +137,9 @@ where
         let token = shared.open.token();
         let draining = shared
             .streaming
-            .contains(&record.path)
+            .contains(path)
             .then(|| Box::pin(shared.draining.clone().cancelled_owned()));
-        request.extensions_mut().insert(seen);
+        request.extensions_mut().insert(caller);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -179,30 +165,6 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
     headers
         .get(Status::GRPC_STATUS)
         .map(|value| Code::from_bytes(value.as_bytes()))
-}
-
-/// What the access log says of a request; written when it is dropped, so that no way out is missed.
-struct Record {
-    path: String,
-    seen: Seen,
-    begun: Instant,
-    status: Option<Code>,
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        // Without a status the caller went away before the end.
-        let status = self
-            .status
-            .map_or_else(|| "Cancelled".to_owned(), |code| format!("{code:?}"));
-        let principal = self.seen.0.get().map(ToString::to_string).unwrap_or_default();
-        let millis = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX) as f64 / 1000.0;
-        if self.path.starts_with(OPEN) {
-            tracing::debug!(target: "slipway::access", method = self.path, status, millis, "request");
-        } else {
-            tracing::info!(target: "slipway::access", method = self.path, principal, status, millis, "request");
-        }
-    }
 }
 
 /// A response's body on its way out.

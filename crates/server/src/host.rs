@@ -1,4 +1,4 @@
-//! What the four `run` functions have in common: the replica's name, the ledger, the executor and the relay, the three
+//! What the `run` functions of all services have in common: the replica's name, the ledger, the executor and the relay, the three
 //! listeners, and the order in which all of that ends.
 
 use std::{
@@ -12,16 +12,15 @@ use axum::Router;
 use slipway_events::Bus;
 use slipway_ledger::{Executor, ExecutorBuilder, ExecutorHandle, Ledger, Relay, RelayConfig, Sink};
 use slipway_telemetry::Service;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, server::NamedService};
 
 use crate::{
-    Config, RunError, Server, ServerBuilder, ServerConfig, ServiceSettings,
-    entry::Wiring,
-    ledger,
+    Config, Server, ServerBuilder, ServerConfig, ServiceSettings, ledger,
     operations::Operations,
     web::{self, Readiness},
+    wiring::{Listeners, RunError, Wiring},
 };
 
 /// A service in the making: [`open`](Self::open) it, add what is the service's own, [`serve`](Self::serve) it.
@@ -48,43 +47,6 @@ pub struct ServiceHost {
     tasks: Vec<(&'static str, JoinHandle<()>)>,
 }
 
-/// The sockets that a service answers on, bound by whoever starts it.
-#[derive(Debug)]
-pub struct Listeners {
-    pub grpc: TcpListener,
-    pub http: Option<TcpListener>,
-    pub ops: Option<TcpListener>,
-}
-
-impl From<TcpListener> for Listeners {
-    /// gRPC alone.
-    fn from(grpc: TcpListener) -> Self {
-        Self {
-            grpc,
-            http: None,
-            ops: None,
-        }
-    }
-}
-
-impl Listeners {
-    /// Binds the addresses of the configuration.
-    ///
-    /// # Errors
-    /// Names the key of the address that cannot be listened on.
-    pub async fn bind(config: &ServerConfig) -> Result<Self, crate::ConfigError> {
-        let maybe = async |key: &str, address: Option<SocketAddr>| match address {
-            Some(address) => web::bind(key, address).await.map(Some),
-            None => Ok(None),
-        };
-        Ok(Self {
-            grpc: web::bind("server.listen", config.listen).await?,
-            http: maybe("server.http_listen", config.http_listen).await?,
-            ops: maybe("server.ops_listen", config.ops_listen).await?,
-        })
-    }
-}
-
 impl std::fmt::Debug for ServiceHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServiceHost")
@@ -95,9 +57,8 @@ impl std::fmt::Debug for ServiceHost {
 }
 
 impl ServiceHost {
-    /// Checks what the configuration says and opens the database; the files that it names are read by whoever needs them.
-    /// `name` is the service's, such as `build-svc`; without `-svc` it
-    /// is the source of its events.
+    /// Checks what the configuration says and opens the database; the files that it names are read by the parts that need them.
+    /// `name` is the service's, such as `build-svc`; without `-svc` it is the source of its events.
     ///
     /// # Errors
     /// A configuration that cannot be used, a database that cannot be opened or brought up to date.
@@ -158,7 +119,7 @@ impl ServiceHost {
         &self.telemetry
     }
 
-    /// For `max_decoding_message_size` of the gRPC services, which tonic wants to be told one by one.
+    /// For `max_decoding_message_size` of the gRPC services, which tonic takes for each of them.
     pub fn max_message_bytes(&self) -> usize {
         self.config.max_message_bytes
     }

@@ -1,11 +1,11 @@
-//! From the ledger's answers to those of an RPC, and from a service's configuration to its ledger.
+//! From the ledger's errors to those of the API, and from a service's configuration to its ledger.
 
 use secrecy::ExposeSecret;
 use slipway_ledger::{
     ExecuteError, Ledger, LedgerConfig, LedgerError, Page, Refusal, ReplayError, TransactError,
 };
 
-use crate::{ApiError, ConfigError, DatabaseConfig, RunError, page};
+use crate::{ApiError, ConfigError, DatabaseConfig, page, wiring::RunError};
 
 /// Opens a service's database. `origin` is the service's name in events, such as `build`; `replica` this process' name
 /// among its replicas.
@@ -57,18 +57,18 @@ impl From<LedgerError> for ApiError {
         match error {
             LedgerError::PageToken => ApiError::invalid(
                 "page_token",
-                "does not belong to this list and filter; ask for the first page again",
+                "does not belong to this list and filter; request the first page again",
             ),
             LedgerError::Cursor(_) => ApiError::invalid(
                 "cursor",
-                "is not one of this service's; use one that an event carried, empty for the beginning, or now",
+                "is not a cursor of this service; use one that an event carried, empty for the beginning, or now",
             ),
             error @ LedgerError::ContentTooLarge { .. } => ApiError::Exhausted {
                 message: error.to_string(),
             },
             error if error.is_transient() => {
                 tracing::warn!(%error, "a request failed on the database");
-                ApiError::unavailable("the database cannot be reached now; ask again")
+                ApiError::unavailable("the database cannot be reached; try again")
             }
             error => ApiError::internal(error),
         }

@@ -1,8 +1,9 @@
 //! The shell that every service runs in: configuration, authentication, health, reflection, limits, graceful drain,
 //! errors on the wire, and the client side of the same conventions.
 //!
-//! A service is `main.rs` ([`main`]) around `run(config, wiring, shutdown)`, which says what is its own to a [`ServiceHost`].
+//! A service is `main.rs` ([`main`]) around `run(config, wiring, shutdown)`, which adds its own parts to a [`ServiceHost`].
 
+mod access_log;
 pub mod authentication;
 mod call;
 mod check;
@@ -20,8 +21,8 @@ mod operations;
 pub mod page;
 mod resource;
 mod server;
-mod tls;
 mod web;
+mod wiring;
 
 pub use authentication::{Authenticator, Caller};
 pub use call::Call;
@@ -30,11 +31,12 @@ pub use config::{
     Action, BusConfig, Config, ConfigError, DatabaseConfig, PrincipalConfig, RoleConfig, ServerConfig,
     ServiceSettings, Tls, TokenHash,
 };
-pub use entry::{RunError, Wiring, bus, main};
+pub use entry::{bus, main};
 pub use error::{ApiError, DOMAIN, ErrorView};
 pub use events::{stream_events, stream_events_to};
-pub use host::{Listeners, ServiceHost};
+pub use host::ServiceHost;
 pub use resource::{ListQuery, Listed, Resource, Resources, Scope};
 pub use server::{ServeError, Server, ServerBuilder};
 pub use slipway_telemetry::TelemetryConfig;
 pub use web::{LIVE, READY};
+pub use wiring::{Listeners, RunError, Wiring};

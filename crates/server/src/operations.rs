@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{Action, ApiError, Call, Caller, Scope, convert, ledger::list_page};
 
-/// The reason of requests for something that goes on by itself.
+/// The reason of requests to resume what is not parked.
 const NOT_PARKED: &str = "NOT_PARKED";
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Operations {
             .await?;
         let kind = &before.kind;
         let Some(Parking { error, attempts, .. }) = self.ledger.resume(kind, &id).await? else {
-            // Somebody else was faster.
+            // Another caller was faster.
             return Err(not_parked(kind, &id));
         };
         tracing::info!(kind, %id, code = error.code, %error, attempt = attempts, by = %caller.principal(), "resumed");

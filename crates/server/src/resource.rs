@@ -1,5 +1,5 @@
-//! What all things that the API shows have in common: they are read by id, listed, watched and told what to do in the
-//! same way, whatever they are. A service says what is its own with [`Resource`]; [`Resources`] does the rest.
+//! What all kinds of resources have in common: they are read by id, listed, watched and commanded in the same way. A
+//! service says what is particular to a kind with [`Resource`]; [`Resources`] does the rest.
 
 use std::{fmt, marker::PhantomData};
 
@@ -16,7 +16,7 @@ mod watch;
 
 pub use query::ListQuery;
 
-/// How the API shows a kind of thing.
+/// How the API shows a kind of resource.
 #[async_trait]
 pub trait Resource: Send + Sync + 'static {
     type Decider: Decider;
@@ -136,8 +136,8 @@ impl<R: Resource> Resources<R> {
         }
     }
 
-    /// The thing of that id, if the caller may do `action` with it. Whoever may do it nowhere does not learn whether
-    /// there is one.
+    /// The resource with that id, if the caller may do `action` with it. A caller that may do it nowhere does not learn
+    /// whether there is one.
     ///
     /// # Errors
     /// A text that is not an id, an id that does not exist, a role that is missing.

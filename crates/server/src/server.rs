@@ -16,11 +16,11 @@ use tonic::{
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use crate::{
-    Authenticator, ConfigError, ServerConfig, authentication::AuthenticationLayer, gate::Gate,
+    Authenticator, ConfigError, ServerConfig, authentication::AuthenticationLayer, config::tls, gate::Gate,
     limits::LimitsLayer,
 };
 
-/// After the drain, how long connections may take to say goodbye.
+/// After the drain, how long connections may take to close.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -90,9 +90,9 @@ impl Server {
 
 fn tls(tls: &crate::Tls) -> Result<ServerTlsConfig, ConfigError> {
     // Whether they can be used, and together; tonic would only tell when it serves.
-    crate::tls::server(tls)?;
-    let certificate = crate::tls::read("server.tls.certificate", &tls.certificate)?;
-    let key = crate::tls::read("server.tls.key", &tls.key)?;
+    tls::server(tls)?;
+    let certificate = tls::read("server.tls.certificate", &tls.certificate)?;
+    let key = tls::read("server.tls.key", &tls.key)?;
     Ok(ServerTlsConfig::new()
         .identity(Identity::from_pem(certificate, key))
         .timeout(HANDSHAKE))
@@ -174,7 +174,7 @@ impl ServerBuilder {
             telemetry,
         } = self;
         let address = listener.local_addr().map_err(ServeError::Listener)?;
-        // The listener may have been bound by somebody else, to another address than the configuration names.
+        // The listener may have been bound elsewhere, to another address than the configuration names.
         ServerConfig {
             listen: address,
             ..config.clone()
@@ -248,7 +248,7 @@ impl ServerBuilder {
         close.cancel();
         match tokio::time::timeout(GOODBYE, serving).await {
             Ok(result) => Ok(result?),
-            // Some peer does not close its connection; that is no fault of ours.
+            // A peer does not close its connection; that is not our fault.
             Err(_) => Ok(()),
         }
     }

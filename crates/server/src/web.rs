@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::{ConfigError, ServerConfig};
+use crate::{ConfigError, ServerConfig, config::tls};
 
 /// The process is up.
 pub const LIVE: &str = "/livez";
@@ -87,7 +87,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), crate::ServeError> {
     let address = listener.local_addr().map_err(crate::ServeError::Listener)?;
-    // The listener may have been bound by somebody else, to another address than the configuration names.
+    // The listener may have been bound elsewhere, to another address than the configuration names.
     ServerConfig {
         http_listen: Some(address),
         ..config.clone()
@@ -96,7 +96,7 @@ pub(crate) async fn serve(
     let served = match &config.tls {
         None => serve_plain(listener, router, stop).await,
         Some(tls) => {
-            let acceptor = TlsAcceptor::from(crate::tls::server(tls)?);
+            let acceptor = TlsAcceptor::from(tls::server(tls)?);
             let listener = TlsListener::spawn(listener, address, acceptor);
             axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())

@@ -1,15 +1,20 @@
-//! The configuration: the sections of every service, and here alone the policies and who is who.
+//! The configuration: the sections of every service, and the policies and people, which no other service has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+use approval_domain::{
+    people::{MAX_AUTHOR, People, normalized},
+    policy::Policy,
+    subject::Scope,
+};
 use serde::Deserialize;
 use slipway_model::{Name, Principal};
-use slipway_server::{ConfigError, ServiceSettings, authentication::matches, config::duration};
-
-use crate::{policy::Policy, subject::Scope};
+use slipway_server::{
+    ConfigError, PrincipalConfig, ServiceSettings, authentication::matches, config::duration,
+};
 
 /// A request waits this long when its policy does not say: over a weekend.
 const EXPIRE_AFTER: Duration = Duration::from_secs(72 * 3600);
@@ -25,11 +30,12 @@ pub type Config = slipway_server::Config<Settings>;
 pub struct Settings {
     /// Policies by name. They are here and nowhere else, so that no caller can weaken them.
     pub policies: BTreeMap<Name, PolicyConfig>,
-    /// Which principal an e-mail address in a commit belongs to.
+    /// The principal that an e-mail address in a commit belongs to.
     #[serde(default)]
     pub people: BTreeMap<String, Principal>,
 }
 
+/// One policy.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
@@ -38,7 +44,7 @@ pub struct PolicyConfig {
     /// Who may decide, such as `token/alice`; empty leaves it to everyone with the approve role in scope.
     #[serde(default)]
     pub approvers: Vec<Principal>,
-    /// Whoever asked may not decide.
+    /// The requester may not decide.
     #[serde(default = "yes")]
     pub exclude_requester: bool,
     /// Authors of the commit may not decide.
@@ -47,10 +53,10 @@ pub struct PolicyConfig {
     /// How long a request waits for decisions.
     #[serde(default = "expire_after", with = "duration")]
     pub expire_after: Duration,
-    /// Services that may be asked for under this policy; patterns in which `*` stands for any text.
+    /// Services that may be requested under this policy; patterns in which `*` stands for any text.
     #[serde(default = "everything")]
     pub services: Vec<String>,
-    /// Environments that may be asked for under this policy, so that a caller cannot take the one for dev to prod.
+    /// Environments that may be requested under this policy, so that no caller can use the one for dev in prod.
     #[serde(default = "everything")]
     pub environments: Vec<String>,
 }
@@ -68,8 +74,8 @@ fn everything() -> Vec<String> {
 }
 
 impl PolicyConfig {
-    /// Whether a request for this may name the policy. Without an environment, only patterns that match everything do.
-    pub fn covers(&self, scope: &Scope) -> bool {
+    /// Whether a request for this scope may name the policy. Without an environment, only patterns that match everything do.
+    pub(crate) fn covers(&self, scope: &Scope) -> bool {
         self.services
             .iter()
             .any(|pattern| matches(pattern, scope.service.as_str()))
@@ -80,7 +86,7 @@ impl PolicyConfig {
     }
 
     /// The policy as an approval keeps it.
-    pub fn policy(&self, name: &Name) -> Policy {
+    pub(crate) fn policy(&self, name: &Name) -> Policy {
         Policy {
             name: name.clone(),
             required: self.required,
@@ -96,7 +102,7 @@ impl PolicyConfig {
         if distinct.len() < self.approvers.len() {
             return Err(ConfigError::invalid(
                 format!("{key}.approvers"),
-                "names somebody twice; name each once",
+                "names a principal twice; name each once",
             ));
         }
         if !distinct.is_empty()
@@ -129,6 +135,17 @@ impl PolicyConfig {
     }
 }
 
+/// Everyone whom the configuration names: holders of tokens, approvers, and owners of e-mail addresses.
+pub(crate) fn people(config: &Config) -> People {
+    let settings = &config.settings;
+    let holders = config.server.principals.iter().map(PrincipalConfig::principal);
+    let policies = settings.policies.values();
+    let approvers = policies.flat_map(|policy| policy.approvers.iter().cloned());
+    let emails = settings.people.iter();
+    let emails = emails.map(|(email, principal)| (email.clone(), principal.clone()));
+    People::new(emails, holders.chain(approvers))
+}
+
 impl ServiceSettings for Settings {
     fn check(&self) -> Result<(), ConfigError> {
         for (name, policy) in &self.policies {
@@ -136,13 +153,13 @@ impl ServiceSettings for Settings {
         }
         let mut seen = BTreeSet::new();
         for email in self.people.keys() {
-            if !email.contains('@') || email.len() > crate::people::MAX_AUTHOR {
+            if !email.contains('@') || email.len() > MAX_AUTHOR {
                 return Err(ConfigError::invalid(
                     format!("people.{email}"),
-                    "is no e-mail address",
+                    "is not an e-mail address",
                 ));
             }
-            if !seen.insert(crate::people::normal(email)) {
+            if !seen.insert(normalized(email)) {
                 return Err(ConfigError::invalid(
                     format!("people.{email}"),
                     "is listed twice (upper and lower case are the same); keep one",
@@ -163,7 +180,7 @@ mod tests {
         Ok(config)
     }
 
-    /// The example in the README is one that works.
+    /// The example in the README works.
     #[test]
     fn the_example_is_valid() {
         let config = parse(include_str!("../example.yaml")).unwrap();
@@ -183,7 +200,29 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_named() {
+    fn everyone_whom_it_names_is_known() {
+        let text = "\
+server: {principals: [{subject: dan, token_sha256: 9c220f200955d76c0a38d308225e0ef10c5f971acaf2f8d1d8f732affa5bd1dc}]}
+database: {url: 'sqlite:///x'}
+policies: {a: {required: 1, approvers: [oidc/eve@x.org]}}
+people: {Bob@X.org: token/bob}
+";
+        let people = people(&parse(text).unwrap());
+        for (author, principal) in [
+            ("token/dan", Some("token/dan")),
+            ("oidc/eve@x.org", Some("oidc/eve@x.org")),
+            ("bob@x.org", Some("token/bob")),
+            ("token/bob", Some("token/bob")),
+            ("token/zoe", None),
+        ] {
+            let principals = people.resolve([author]).principals;
+            let expected = principal.map(|text| text.parse::<Principal>().unwrap());
+            assert_eq!(principals, expected.into_iter().collect(), "{author}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
         let with = |policies: &str| format!("database: {{url: 'sqlite:///x'}}\n{policies}\n");
         for (text, says) in [
             (
@@ -198,7 +237,7 @@ mod tests {
             ),
             (
                 with("policies: {a: {required: 1, approvers: [token/b, token/b]}}"),
-                "policies.a.approvers: names somebody twice",
+                "policies.a.approvers: names a principal twice",
             ),
             (
                 with("policies: {a: {required: 1, approvers: [bob]}}"),
@@ -218,7 +257,7 @@ mod tests {
             ),
             (
                 with("policies: {}\npeople: {bob: token/bob}"),
-                "people.bob: is no e-mail",
+                "people.bob: is not an e-mail",
             ),
             (
                 with("policies: {}\npeople: {B@x: token/b, b@x: token/b}"),

@@ -1,14 +1,13 @@
-//! Approvals wait for people and for time. Time is the executor's to keep; there is nothing else to do for them.
+//! An approval waits for people and for time. The executor keeps its timer; nothing else has to be carried out.
 
+use approval_domain::approval::{Approval, Command};
 use async_trait::async_trait;
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, Reason};
 
-use crate::approval::{Approval, Command};
-
 /// Recorded as the author of expiries.
 #[derive(Debug)]
-pub struct Timers;
+pub(crate) struct Timers;
 
 #[async_trait]
 impl Effects<Approval> for Timers {

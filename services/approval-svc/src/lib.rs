@@ -1,21 +1,21 @@
-//! approval-svc: holds something until the right people said yes, and can say who did.
+//! approval-svc: holds a change back until the right people have approved it, and records who did.
+//!
+//! The crate `approval-domain` decides. [`run`] serves it: `api` is the gRPC interface, `effects` carries out what the
+//! decider asks for, `config` is the configuration file. There is no outside system, and so no `backends`.
 
-pub mod approval;
-pub mod config;
-pub mod effects;
-mod grpc;
-pub mod people;
-pub mod policy;
-pub mod subject;
+mod api;
+mod config;
+mod effects;
 
 use std::sync::Arc;
 
+use approval_domain::approval::Approval;
 use slipway_proto::approval::v1::approval_service_server::ApprovalServiceServer;
 use slipway_server::{RunError, ServiceHost, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
-use crate::{approval::Approval, effects::Timers, grpc::Api};
+use crate::{api::Api, effects::Timers};
 
 /// Runs the service until `shutdown`, then drains.
 ///

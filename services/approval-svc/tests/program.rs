@@ -247,7 +247,7 @@ fn serving(path: &std::path::Path, fault: Option<&str>) -> (Child, String) {
         .expect("it serves");
     let port = serving.split("127.0.0.1:").nth(1).unwrap();
     let address = format!("http://127.0.0.1:{}", port.split('"').next().unwrap());
-    // Whoever writes must be read.
+    // The program blocks unless what it writes is read.
     std::thread::spawn(move || lines.for_each(drop));
     (child, address)
 }

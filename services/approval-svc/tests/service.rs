@@ -99,7 +99,7 @@ async fn two_others_approve(database: Database) {
     assert_eq!(by, ["token/bob", "token/carol"]);
     assert_eq!(service.get("alice", &asked.id).await.unwrap(), twice);
 
-    // One no is enough, and a policy that asks nobody says so.
+    // One rejection is enough, and a policy that requires no approvals says so.
     let asked = service.ask("alice", request("prod", "prod")).await.unwrap();
     let no = service
         .decide("erin", decide(&asked, Verdict::Reject))
@@ -139,7 +139,7 @@ async fn everyone_is_who_their_token_says(database: Database) {
         assert_eq!(error.code(), Code::PermissionDenied, "{name}: {error}");
         assert!(error.message().contains("approve"), "{error}");
     }
-    // Only with the delegate role may one speak for somebody else.
+    // Only the delegate role allows a caller to speak for another principal.
     let for_carol = DecideRequest {
         on_behalf_of: "token/carol".to_owned(),
         ..decide(&asked, Verdict::Approve)
@@ -348,7 +348,7 @@ async fn bad_input_is_named(database: Database) {
         .await
         .unwrap_err();
     assert!(
-        error.message().contains("those for it are: open, prod, quick"),
+        error.message().contains("usable policies: open, prod, quick"),
         "{error}"
     );
     let error = service
@@ -356,7 +356,9 @@ async fn bad_input_is_named(database: Database) {
         .await
         .unwrap_err();
     assert!(
-        error.message().contains("automatic is not for shop in prod"),
+        error
+            .message()
+            .contains("automatic may not be used for shop in prod"),
         "{error}"
     );
 
@@ -444,7 +446,7 @@ async fn repeats_do_nothing_twice(database: Database) {
     };
     let first = service.ask("alice", keyed.clone()).await.unwrap();
     assert_eq!(service.ask("alice", keyed.clone()).await.unwrap(), first);
-    // Another request under the same id is refused; the same id of somebody else is another id.
+    // Another request under the same id is refused; the same id of another caller is another id.
     let other = RequestApprovalRequest {
         correlation_id: "rel-2".to_owned(),
         ..keyed.clone()
@@ -669,7 +671,7 @@ async fn watches_follow_what_they_ask_for(database: Database) {
             old.id.as_str()
         ]
     );
-    // Somebody who may read staging alone sees nothing of this.
+    // A caller that may read staging alone sees nothing of this.
     let staging = RequestApprovalRequest {
         policy: "open".to_owned(),
         ..request("open", "staging")
@@ -910,7 +912,7 @@ async fn events_come_in_order_and_resume(database: Database) {
     service.stop().await;
 }
 
-/// Asked by the id of somebody else's scope, there is nothing to see.
+/// Asked with the id of another scope, there is nothing to see.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_is_scoped() {
     let database = Database::sqlite().unwrap();

@@ -467,7 +467,7 @@ async fn other_kinds_have_less() {
     service.stop().await;
 }
 
-/// The same request with another section is another request, and a decision on the one is none on the other.
+/// The same request with another section is another request, and a decision on one is not a decision on the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_holds_for_the_sections_too() {
     let database = Database::sqlite().unwrap();
@@ -499,7 +499,7 @@ async fn a_decision_holds_for_the_sections_too() {
     service.stop().await;
 }
 
-/// Somebody changed it in the database: nobody is shown it, and the rest of the service goes on.
+/// A body that was changed in the database is not shown, and the rest of the service goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_was_changed_is_never_shown() {
     let database = Database::sqlite().unwrap();
@@ -509,7 +509,7 @@ async fn a_body_that_was_changed_is_never_shown() {
     let asked = service.ask("alice", with(vec![section])).await.unwrap();
     let other = service.ask("alice", with(sections())).await.unwrap();
     service.stop().await;
-    // The file itself, as somebody with a shell on the database's machine would: wherever the body stands in it.
+    // The file itself, as a person with a shell on the database's machine would: wherever the body stands in it.
     let file = database.file().unwrap();
     let mut bytes = std::fs::read(file).unwrap();
     let found: Vec<usize> = bytes

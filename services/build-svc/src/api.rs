@@ -124,23 +124,17 @@ impl BuildApi {
             return Err(ApiError::invalid("spec.repository_url", message));
         }
         if self.backends.registries.of(&recipe.image).is_none() {
-            let known: Vec<String> = self
-                .backends
-                .registries
-                .prefixes()
-                .iter()
-                .map(|prefix| {
-                    if prefix.is_empty() {
-                        "(no host)".to_owned()
-                    } else {
-                        (*prefix).to_owned()
-                    }
-                })
-                .collect();
-            let message = format!(
-                "matches no configured registry; begin it with one of {}",
-                known.join(", ")
-            );
+            let prefixes = self.backends.registries.prefixes();
+            let known = prefixes.iter().map(|prefix| match *prefix {
+                "" => "(no host)",
+                prefix => prefix,
+            });
+            let message = match known.collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => {
+                    "matches no registry: none is configured; add one to `registries`".to_owned()
+                }
+                known => format!("matches no configured registry; they begin with {known}"),
+            };
             return Err(ApiError::invalid("spec.image_name", message));
         }
         Ok(name)

@@ -172,7 +172,7 @@ users: [{ name: one, user: {} }]
                 "FOLDER/kubeconfig, context: two }",
                 "clusters.main: ",
             ),
-            ("http://127.0.0.1:2", "not a url", "gitops.url: is no URL"),
+            ("http://127.0.0.1:2", "not a url", "gitops.url: is not a URL"),
             (
                 "http://127.0.0.1:3",
                 "ftp://127.0.0.1",

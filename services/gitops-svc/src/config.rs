@@ -5,14 +5,13 @@ mod remote;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use gitops_domain::layout::Layout;
 use serde::Deserialize;
 use slipway_model::BranchName;
 use slipway_server::{ConfigError, ServiceSettings};
 
-use crate::layout::Layout;
-
-pub use pull_requests::PullRequestsConfig;
-pub use remote::{Credentials, GithubApp, SigningConfig};
+pub(crate) use pull_requests::PullRequestsConfig;
+pub(crate) use remote::{Credentials, SigningConfig, TOKEN_USER};
 
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;

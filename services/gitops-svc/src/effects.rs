@@ -1,22 +1,30 @@
 //! Carries out what branches and changes say must happen.
 
+mod pace;
+mod pull_request;
+mod round;
+mod single_flight;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use gitops_domain::{
+    branch::{self, Branch},
+    change::{self, Change, Outcome, branch_id},
+};
 use slipway_ledger::{EffectRun, Effects, ExecuteError, Ledger, Meta, executor::codes};
 use slipway_model::{Actor, BranchName, Id, Reason};
 use slipway_telemetry::Service;
 
-use crate::{
-    branch::{self, Branch},
-    change::{self, Change, Outcome, branch_id},
-    pace::{Paces, Together},
-    pull_request::{Flow, Forge},
-    repository::Repository,
+use self::{
+    pull_request::Flow,
     round::{Round, RoundError},
 };
+use crate::backends::repository::Repository;
 
-/// The principal in whose name changes end.
+pub(crate) use self::{pace::Paces, pull_request::Forge, single_flight::SingleFlight};
+
+/// The principal that ends changes.
 pub(crate) fn actor() -> Actor {
     Actor::system("gitops")
 }
@@ -29,9 +37,9 @@ pub(crate) struct Worker {
     pub(crate) forges: BTreeMap<String, Forge>,
     pub(crate) max_batch: usize,
     pub(crate) paces: Paces,
-    pub(crate) wakes: Arc<Together>,
+    pub(crate) wakes: Arc<SingleFlight>,
     pub(crate) telemetry: Service,
-    /// Takes the place of git, where one measures what is around it.
+    /// Takes the place of git, in measurements of what is around it.
     pub(crate) pusher: Option<Arc<dyn Pusher>>,
 }
 
@@ -42,9 +50,9 @@ pub trait Pusher: std::fmt::Debug + Send + Sync {
     async fn push(&self, changes: Vec<Id>) -> Vec<(Id, Outcome)>;
 }
 
-/// Wakes the owner of a branch, who sees for itself what waits. Call it when the change is recorded.
+/// Wakes a branch, whose holder then reads for itself what waits. Call it when the change is recorded.
 pub(crate) async fn nudge(
-    wakes: &Together,
+    wakes: &SingleFlight,
     ledger: &Ledger,
     repository: &str,
     branch: &BranchName,
@@ -77,7 +85,7 @@ impl Effects<Change> for Worker {
         nudge(&self.wakes, &run.ledger, repository, branch, &Meta::from(actor()))
             .await
             .map_err(|error| away(&error))?;
-        // What keeps the branch's owner from pushing keeps this change waiting.
+        // What keeps the branch's holder from pushing keeps this change waiting.
         let branch = run.ledger.get::<Branch>(&branch_id(repository, branch)).await;
         match branch
             .map_err(|error| away(&error))?
@@ -115,8 +123,10 @@ impl Effects<Branch> for Worker {
         // Boxed: the future of a whole round is large.
         match Box::pin(round.run()).await {
             Ok(()) => {}
-            // Whoever owns the branch now finds what was pushed by its trailers.
-            Err(RoundError::Stale) => tracing::info!(id = %run.id, "another owner of the branch has gone on"),
+            // The branch's holder now finds what was pushed by its trailers.
+            Err(RoundError::Stale) => {
+                tracing::info!(id = %run.id, "the round was superseded by another holder of the branch")
+            }
             Err(RoundError::Cancelled) => {}
             Err(RoundError::Ledger(error)) => {
                 let message = format!("the round could not be recorded: {error}");

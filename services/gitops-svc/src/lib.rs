@@ -1,46 +1,31 @@
-//! gitops-svc: writes the wanted images into GitOps repositories, one commit for each change, many changes in one push.
+//! gitops-svc: writes images into GitOps repositories, one commit for each change, many changes in one push.
 //!
-//! Where to look: the crate `slipway-edit` changes the text of a file; [`change`] and [`branch`] decide; `round` pushes; `repository` is
-//! the mirror and the remote; [`layout`] knows where images stand, and `history` what commits of others mean; `render` runs
-//! kustomize; `grpc` is the API.
+//! Where to look: the crate `slipway-edit` changes the text of a file; the crate `gitops-domain` decides, in `change` and `branch`;
+//! `effects` carries out what they ask for, and `effects/round` pushes; `backends` has the mirror and the remote (`repository`), GitHub,
+//! kustomize (`render`) and the keys; `api` is gRPC.
 
-pub mod branch;
-pub mod change;
-pub mod config;
-mod credentials;
+mod api;
+mod backends;
+mod config;
 mod effects;
-mod github;
-mod grpc;
-mod history;
-mod images;
-pub mod layout;
-mod message;
-mod pace;
-mod process;
-pub mod pull_request;
-mod reason;
-mod render;
-mod repository;
-mod round;
-mod signing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use gitops_domain::{branch::Branch, change::Change};
 use slipway_proto::gitops::v1::git_ops_service_server::GitOpsServiceServer;
 use slipway_server::{ConfigError, RunError, ServiceHost, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 use crate::{
-    branch::Branch,
-    change::Change,
-    effects::Worker,
-    grpc::GitOpsGrpc,
-    pace::{Paces, Together},
-    pull_request::Forge,
-    render::Renderer,
-    repository::Repository,
-    signing::{Committer, Key},
+    api::GitOpsGrpc,
+    backends::{
+        render::Renderer,
+        repository::Repository,
+        signing::{Committer, Key},
+    },
+    config::Settings,
+    effects::{Forge, Paces, Pusher, SingleFlight, Worker},
 };
 
 /// Runs the service until `shutdown`, then drains. A round that is under way is taken up again by another replica, or
@@ -52,7 +37,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     serve(config, wiring, shutdown, None).await
 }
 
-/// For measurements of what is around git.
+/// For tests, and for measurements of what is around git.
 #[doc(hidden)]
 pub mod testing {
     use super::{Arc, CancellationToken, Config, RunError, Wiring};
@@ -76,7 +61,7 @@ async fn serve(
     config: Config,
     wiring: Wiring,
     shutdown: CancellationToken,
-    pusher: Option<Arc<dyn effects::Pusher>>,
+    pusher: Option<Arc<dyn Pusher>>,
 ) -> Result<(), RunError> {
     let mut host = ServiceHost::open("gitops-svc", &config, wiring, shutdown).await?;
     let settings = config.settings;
@@ -88,7 +73,7 @@ async fn serve(
     let renderer = Renderer::new(settings.kustomize.clone(), &settings.data_dir);
     renderer.recover();
 
-    let wakes = Arc::new(Together::default());
+    let wakes = Arc::new(SingleFlight::default());
     let worker = Arc::new(Worker {
         repositories: repositories.clone(),
         forges: Forge::all(&repositories),
@@ -114,7 +99,7 @@ async fn serve(
     host.grpc(api).serve().await
 }
 
-fn repositories(settings: &config::Settings) -> Result<BTreeMap<String, Arc<Repository>>, ConfigError> {
+fn repositories(settings: &Settings) -> Result<BTreeMap<String, Arc<Repository>>, ConfigError> {
     let signing = settings.signing.as_ref();
     let key = signing.map(|signing| Key::read(signing, "signing")).transpose()?;
     let committer = Committer {

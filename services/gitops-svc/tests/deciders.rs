@@ -6,9 +6,11 @@ mod pull_request;
 
 use std::time::Duration;
 
-use gitops_svc::{
+use gitops_domain::{
     branch::{self, Branch},
-    change::{self, Change, Code, Image, Mode, Outcome, Reason, Status},
+    change::{self, Change, Image, Outcome, Status},
+    pull_request::Mode,
+    reason::Code,
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
@@ -16,7 +18,7 @@ use slipway_edit::{
     Difference, Edit, Entry, EntryDifference, KustomizeImage, NewImage, RestoreImage, Scalar,
 };
 use slipway_ledger::{Decider, EffectKey};
-use slipway_model::{Actor, Authentication, Id, Images, Principal, Timestamp};
+use slipway_model::{Actor, Authentication, Id, Images, Principal, Reason, Timestamp};
 use slipway_testbed::{Said, decider_laws, golden, recorded};
 
 const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";

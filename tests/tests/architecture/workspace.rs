@@ -12,7 +12,6 @@ use serde_json::Value;
 /// One crate of the workspace.
 #[derive(Debug)]
 pub(crate) struct Package {
-    pub(crate) name: String,
     /// From the root of the repository.
     pub(crate) folder: String,
     /// The packages that its code depends on, under their own names; without those of tests and build scripts.
@@ -77,7 +76,6 @@ fn package(package: &Value) -> Package {
             .collect()
     };
     Package {
-        name: package["name"].as_str().unwrap().to_owned(),
         folder: folder.to_string_lossy().into_owned(),
         dependencies: named(None),
         test_dependencies: named(Some("dev")),

@@ -50,7 +50,7 @@ async fn claim(core: &Arc<Core>) -> Duration {
         let Ok(mut permits) =
             Arc::clone(&core.room).try_acquire_many_owned(u32::try_from(room.max(1)).unwrap_or(1))
         else {
-            // Whoever ends says that there is room again.
+            // A supervisor that ends reports that there is room again.
             return GRID;
         };
         set_next(core, None);

@@ -5,10 +5,10 @@ use std::time::Instant;
 use slipway_model::{Reason, Retry};
 
 use super::{
-    Hook, codes, log_retry,
+    codes, log_retry,
     supervisor::{GRACE, Supervisor, Work},
 };
-use crate::{Decider, LedgerError, cache::Cached, decision, read::Read, store::Failed};
+use crate::{Decider, LedgerError, cache::Cached, decision, hook::Hook, load::Read, store::Failed};
 
 /// The longest message that is kept of a failure, in characters.
 const MESSAGE: usize = 2000;
@@ -57,9 +57,9 @@ impl<D: Decider> Supervisor<'_, D> {
                 if release {
                     self.held.undo_release(version);
                 }
-                // Somebody appended what we have not heard of yet; if not, the lease is not ours.
+                // There is an append that was not heard of yet; if not, the lease is not ours.
                 self.core.ledger.shared.cache.remove(self.key);
-                let (now, _) = self.core.ledger.load::<D>(self.key, Read::Fresh).await?;
+                let (now, _) = self.core.ledger.shared.load::<D>(self.key, Read::Fresh).await?;
                 if now.is_none_or(|now| now.seq == loaded.seq)
                     && let Some(version) = self.held.renewable()
                 {
@@ -100,7 +100,7 @@ impl<D: Decider> Supervisor<'_, D> {
                         parked: true,
                         attempts,
                     }) => {
-                        tracing::error!(%kind, %id, code = error.code, %error, attempt = attempts, "parked until somebody resumes it");
+                        tracing::error!(%kind, %id, code = error.code, %error, attempt = attempts, "parked; resume it when the cause is fixed");
                     }
                     failed => {
                         let next = self.core.ledger.now() + pause;

@@ -81,7 +81,7 @@ impl Held {
         });
     }
 
-    /// An append of ours gave the lease back, or found it with somebody else.
+    /// An append of ours gave the lease back, or found it with another holder.
     pub(super) fn given_back(&self) {
         self.tell(|state| {
             state.leased = false;
@@ -89,7 +89,7 @@ impl Held {
         });
     }
 
-    /// Somebody appended.
+    /// An append was made.
     pub(super) fn news(&self) {
         self.tell(|_| {});
     }
@@ -139,7 +139,7 @@ impl Held {
         }
     }
 
-    /// About to give the lease back: from now on, hints are stored instead of told. `None` when there is news first.
+    /// About to give the lease back: from now on, hints are stored instead of delivered. `None` when there is news first.
     pub(super) fn begin_release(&self) -> Option<u64> {
         let mut state = self.state();
         if state.news || !state.leased || state.lost {

@@ -49,14 +49,14 @@ impl<D: Decider> Kind for Runner<D> {
             if let Err(error) = supervisor.run().await {
                 supervisor.give_up(&error).await;
             }
-            // Under the lock, so that whoever brings news finds either this supervisor or none.
+            // Under the lock, so that news meets either this supervisor or none.
             let mut all = core.held();
             if held.may_end() || core.stop.is_cancelled() {
                 all.remove(key);
                 break;
             }
         }
-        // Stored for whoever holds it next.
+        // Stored for the next holder.
         if (supervisor.hinted || held.leftover_hint())
             && let Err(error) = core.ledger.hint(&key.kind, &key.id).await
         {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Core, EffectRun, Effects, Held, codes, log_retry, refused};
 use crate::{
     Decider, EffectKey, ExecuteError, LedgerError, Meta, Snapshot, cache::Cached, ledger::Outcome,
-    read::Read, types::Key,
+    load::Read, types::Key,
 };
 
 /// How long an effect may take to end after it was cancelled because of a lost lease or a shutdown.
@@ -137,7 +137,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             } else {
                 Read::Cached(0)
             };
-            let (Some(loaded), _) = self.core.ledger.load::<D>(self.key, read).await? else {
+            let (Some(loaded), _) = self.core.ledger.shared.load::<D>(self.key, read).await? else {
                 // Gone from the database.
                 if let Some(version) = self.held.renewable() {
                     self.held.lose(version);
@@ -338,12 +338,24 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                 None
             }
             Ok(Err(error)) => {
-                let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                let state = self
+                    .core
+                    .ledger
+                    .shared
+                    .load::<D>(self.key, Read::Cached(0))
+                    .await?
+                    .0;
                 let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
                 (wanted && !cancelled).then_some(error)
             }
             Ok(Ok(None)) => {
-                let state = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                let state = self
+                    .core
+                    .ledger
+                    .shared
+                    .load::<D>(self.key, Read::Cached(0))
+                    .await?
+                    .0;
                 let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
                 (wanted && !cancelled && !poll)
                     .then(|| Reason::new(codes::NO_OUTCOME, "said nothing and is still wanted"))
@@ -381,7 +393,13 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                     Ok(Outcome::RequestTaken) => None,
                     Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
                     Err(ExecuteError::Refused(refusal)) => {
-                        let now = self.core.ledger.load::<D>(self.key, Read::Cached(0)).await?.0;
+                        let now = self
+                            .core
+                            .ledger
+                            .shared
+                            .load::<D>(self.key, Read::Cached(0))
+                            .await?
+                            .0;
                         let stale = !now.is_some_and(|now| self.wants(&work, &now.state::<D>()));
                         refused(&self.key.kind, &self.key.id, &work, &command, &refusal, stale);
                         (!stale).then(|| {
@@ -451,7 +469,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             traceparent: None,
         };
         let reason = match self.decide(&command, &meta, None).await {
-            // Moved, by this or by somebody else.
+            // Moved, by this command or another.
             Ok(Outcome::Done { snapshot, .. }) if D::wake_at(&snapshot.state) != due => return Ok(()),
             Ok(_) => Reason::new(codes::TIMER_STUCK, "the timer fired and wake_at did not move"),
             Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),

@@ -1,7 +1,7 @@
 //! Writing a group of batches on PostgreSQL.
 //!
 //! First try: everybody is taken at their word, and one statement writes the whole group. The primary key of `events`
-//! and the comparison of `seq` say when somebody lost. Then, and when a batch also depends on aggregates that it only
+//! and the comparison of `seq` say when a writer lost. Then, and when a batch also depends on aggregates that it only
 //! read, the rows are locked in the order of their keys and compared first, and the winners are written.
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection, Postgres as Db, Row, Transaction};
 use super::{CHANNEL, PgTime, Postgres, id, unsigned};
 use crate::{
     IdempotencyKey,
-    chain::Hash,
+    rows::Hash,
     store::{Append, Batch, Clash, Written, micros},
     types::Key,
 };
@@ -74,7 +74,7 @@ async fn attempt(
             })
             .collect());
     }
-    // Whoever else creates the same things all the time goes first.
+    // Another writer that creates the same aggregates all the time goes first.
     Ok(group.iter().map(|_| Err(Clash::Seq)).collect())
 }
 
@@ -254,7 +254,7 @@ const WRITE: &str = concat!(
      FROM w, n"
 );
 
-/// `None` when somebody else was faster with one of the rows: nothing may be committed then.
+/// `None` when another writer was faster with one of the rows: nothing may be committed then.
 async fn write(
     store: &Postgres,
     tx: &mut Transaction<'_, Db>,

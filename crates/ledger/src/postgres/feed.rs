@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use super::{PgTime, Postgres, event, id};
-use crate::store::{FeedRow, Position, Start};
+use crate::rows::{FeedRow, Position, Start};
 
 /// The transaction id of events that came from another cluster: below every real one.
 const FOREIGN: u64 = 1;

@@ -8,7 +8,8 @@ use sqlx::{Row, postgres::PgRow};
 use super::{PgTime, Postgres, append::schedule, failing, id, time, unsigned};
 use crate::{
     Inspected, Parking,
-    store::{AfterParked, Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, json, micros},
+    rows::{AfterParked, json},
+    store::{Claim, Claimant, Claims, Failed, Hinted, Schedule, Settled, micros},
     types::Key,
 };
 

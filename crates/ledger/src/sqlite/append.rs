@@ -7,7 +7,8 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::Sqlite;
 use crate::{
-    store::{Append, Batch, Clash, EventRow, Written, micros},
+    rows::EventRow,
+    store::{Append, Batch, Clash, Written, micros},
     types::Key,
 };
 

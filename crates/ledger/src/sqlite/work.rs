@@ -9,10 +9,8 @@ use tokio::sync::mpsc;
 use super::{LOOK, Sqlite, append::due};
 use crate::{
     Inspected, Parking,
-    store::{
-        AfterParked, Claim, Claimant, Claims, Failed, Hinted, Position, Remote, Schedule, Settled, json,
-        micros,
-    },
+    rows::{AfterParked, Position, json},
+    store::{Claim, Claimant, Claims, Failed, Hinted, Remote, Schedule, Settled, micros},
     types::Key,
 };
 

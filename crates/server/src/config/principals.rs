@@ -85,7 +85,7 @@ impl TryFrom<String> for TokenHash {
     type Error = &'static str;
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let mut bytes = [0; 32];
-        // The text is not repeated: somebody may have put the token itself there.
+        // The text is not repeated: it may be the token itself.
         hex::decode_to_slice(text.trim(), &mut bytes).map_err(
             |_| "is not a SHA-256 of 64 hexadecimal digits; take what printf %s \"$TOKEN\" | sha256sum prints",
         )?;
@@ -154,7 +154,7 @@ pub enum Action {
     Approve,
     /// Get past a gate without the approvals that it asks for; loud.
     Override,
-    /// Name somebody else as the one who asks or decides.
+    /// Name another principal as the one who requests or decides.
     Delegate,
     /// Keep the service running: resume what it has parked.
     Operate,

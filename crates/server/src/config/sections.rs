@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{ConfigError, PrincipalConfig, duration, one_secret};
+use super::{
+    ConfigError, PrincipalConfig, duration, one_secret,
+    tls::{self, Tls},
+};
 
 /// What a shutdown may take after the requests, unless the configuration says otherwise.
 const AFTER_DRAIN: Duration = Duration::from_secs(10);
@@ -27,7 +30,7 @@ pub struct ServerConfig {
     pub tls: Option<Tls>,
     /// Listen without TLS on any address: for a mesh or a proxy that brings its own.
     pub allow_plaintext: bool,
-    /// Who may call, and what for. Nobody by default.
+    /// Who may call, and what for. No one by default.
     pub principals: Vec<PrincipalConfig>,
     /// Larger requests are refused. Services give it to tonic as well (`max_decoding_message_size`), whose own default
     /// is the same 4 MiB.
@@ -134,7 +137,7 @@ impl ServerConfig {
     /// # Errors
     /// A certificate or key that cannot be read, or that do not belong together.
     pub fn check_files(&self) -> Result<(), ConfigError> {
-        self.tls.as_ref().map(crate::tls::server).transpose().map(drop)
+        self.tls.as_ref().map(tls::server).transpose().map(drop)
     }
 }
 
@@ -172,14 +175,6 @@ impl TryFrom<String> for PublicUrl {
         }
         Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
     }
-}
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
 }
 
 /// The `database:` section. One of `url` and `url_file`.

@@ -58,7 +58,7 @@ struct Shown {
     open: bool,
 }
 
-/// The watcher went away, or was told of an error: nothing more to do.
+/// The watcher went away, or has received an error: nothing more to do.
 struct Ended;
 
 impl<R: Resource> Watching<R> {

@@ -10,15 +10,15 @@ use build_domain::{
 use slipway_ledger::Snapshot;
 use slipway_model::Image;
 use slipway_proto::{build::v1 as proto, common::v1::waiting_on::Kind};
-use slipway_server::{ApiError, convert};
+use slipway_server::{ApiError, convert as wire};
 
 /// Reads and checks what is to be built.
 pub(super) fn recipe(spec: proto::BuildSpec) -> Result<Recipe, ApiError> {
     let recipe = Recipe {
-        repository: convert::field::<RepositoryUrl>("spec.repository_url", &spec.repository_url)?,
-        commit: convert::field("spec.commit", &spec.commit)?,
-        branch: convert::optional("spec.branch", &spec.branch)?,
-        image: convert::field("spec.image_name", &spec.image_name)?,
+        repository: wire::field::<RepositoryUrl>("spec.repository_url", &spec.repository_url)?,
+        commit: wire::field("spec.commit", &spec.commit)?,
+        branch: wire::optional("spec.branch", &spec.branch)?,
+        image: wire::field("spec.image_name", &spec.image_name)?,
         context: spec.context,
         dockerfile: spec.dockerfile,
         arguments: spec.build_args.into_iter().collect(),
@@ -67,14 +67,14 @@ pub(super) fn build(build: &Snapshot<Build>) -> proto::Build {
         id: build.id.to_string(),
         etag: build.etag(),
         status: status.into(),
-        reason: state.reason.as_ref().map(convert::reason),
+        reason: state.reason.as_ref().map(wire::reason),
         phase: phase(state).into(),
         log_tail: state.log_tail.clone(),
-        create_time: Some(convert::timestamp(state.requested_at.unwrap_or(build.created_at))),
-        start_time: state.started_at.map(convert::timestamp),
-        end_time: state.ended_at.map(convert::timestamp),
+        create_time: Some(wire::timestamp(state.requested_at.unwrap_or(build.created_at))),
+        start_time: state.started_at.map(wire::timestamp),
+        end_time: state.ended_at.map(wire::timestamp),
         attempt: state.attempt,
-        retry: build.retrying().as_ref().map(convert::retry),
+        retry: build.retrying().as_ref().map(wire::retry),
         authors: state.authors.clone(),
         ..proto::Build::default()
     };
@@ -84,10 +84,10 @@ pub(super) fn build(build: &Snapshot<Build>) -> proto::Build {
     resource.labels = request.labels.clone().into_iter().collect();
     resource.correlation_id.clone_from(&request.correlation_id);
     resource.service = request.service.to_string();
-    resource.requested_by = Some(convert::actor(&request.requested_by));
+    resource.requested_by = Some(wire::actor(&request.requested_by));
     resource.spec = Some(spec(request));
     resource.image = state.digest.as_ref().map(|digest| {
-        convert::image(&Image {
+        wire::image(&Image {
             name: request.service.clone(),
             repository: request.recipe.image.clone(),
             digest: digest.clone(),
@@ -103,12 +103,7 @@ pub(super) fn build(build: &Snapshot<Build>) -> proto::Build {
             (Some(_), Some(_)) => (build.updated_at, "the next try".to_owned()),
             (Some(started), None) => (started, state.phase.as_str().to_owned()),
         };
-        resource.waiting_on = Some(convert::waiting_on(
-            Kind::Machine,
-            &request.builder,
-            since,
-            message,
-        ));
+        resource.waiting_on = Some(wire::waiting_on(Kind::Machine, &request.builder, since, message));
     }
     resource
 }
@@ -141,7 +136,7 @@ fn spec(request: &build::Request) -> proto::BuildSpec {
         version: recipe.version.clone(),
         tag_latest: recipe.latest,
         builder: request.builder.clone(),
-        timeout: Some(convert::duration(Duration::from_secs(request.limits.timeout_s))),
+        timeout: Some(wire::duration(Duration::from_secs(request.limits.timeout_s))),
         target: recipe.target.clone(),
     }
 }

@@ -1,1 +1,15 @@
 //! What gitops-svc decides: pure functions from state to decision, without clock or I/O.
+//!
+//! [`change`] is the life of a change and [`branch`] who pushes to a branch: the two deciders. [`pull_request`] is how a change goes by
+//! one; [`message`] the commit's message; [`layout`] where images stand, and [`images`] the edits that write them there; [`history`] what
+//! commits of others mean; [`remote`] what git's and a forge's answers mean; [`reason`] the codes of it all.
+
+pub mod branch;
+pub mod change;
+pub mod history;
+pub mod images;
+pub mod layout;
+pub mod message;
+pub mod pull_request;
+pub mod reason;
+pub mod remote;

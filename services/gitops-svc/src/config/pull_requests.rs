@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use gitops_domain::pull_request::{Method, Policy};
 use serde::Deserialize;
+use slipway_github::Address;
 use slipway_model::Name;
 use slipway_server::ConfigError;
 
 use super::{Credentials, RepositoryConfig, remote::is_loopback};
-use crate::{credentials::GithubRepository, pull_request::Method};
 
 /// Where GitHub has its API.
 const API_URL: &str = "https://api.github.com";
@@ -66,25 +67,34 @@ fn deadline() -> Duration {
 }
 
 impl PullRequestsConfig {
-    /// Owner and name of the repository at GitHub.
-    pub(crate) fn repository(&self, url: &str) -> Option<(String, String)> {
-        match &self.github {
-            Some(text) => {
-                let (owner, name) = text.split_once('/')?;
-                (is_word(owner) && is_word(name)).then(|| (owner.to_owned(), name.to_owned()))
-            }
-            None => GithubRepository::of(url).map(|found| (found.owner, found.name)),
+    /// Which changes go by pull request, and how long they may take.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            environments: self.environments.clone(),
+            deadline: self.deadline,
         }
     }
 
-    /// The address of the API, without a slash at its end.
-    pub(crate) fn api_url(&self, url: &str) -> String {
-        let known = self.api_url.clone().or_else(|| match &self.github {
-            Some(_) => None,
-            None => GithubRepository::of(url).map(|found| found.api_url),
-        });
-        let text = known.unwrap_or_else(|| API_URL.to_owned());
-        text.trim_end_matches('/').to_owned()
+    /// Where the repository is at GitHub; nothing where neither `github` nor the repository's url says it.
+    pub(crate) fn address(&self, url: &str) -> Option<Address> {
+        let mut address = match &self.github {
+            Some(text) => {
+                let (owner, name) = text.split_once('/')?;
+                (is_word(owner) && is_word(name)).then(|| Address {
+                    owner: owner.to_owned(),
+                    name: name.to_owned(),
+                    api_url: API_URL.to_owned(),
+                })?
+            }
+            None => Address::of(url)?,
+        };
+        if let Some(api_url) = &self.api_url {
+            address.api_url.clone_from(api_url);
+        }
+        address
+            .api_url
+            .truncate(address.api_url.trim_end_matches('/').len());
+        Some(address)
     }
 
     pub(super) fn check(&self, name: &str, repository: &RepositoryConfig) -> Result<(), ConfigError> {
@@ -94,14 +104,13 @@ impl PullRequestsConfig {
             Err(ConfigError::invalid(key, message))
         };
         let url = repository.url.as_str();
-        if self.repository(url).is_none() {
+        let Some(address) = self.address(url) else {
             return bad(
                 "github",
                 "write OWNER/REPOSITORY, or give the repository a url of the form https://HOST/OWNER/REPOSITORY",
             );
-        }
-        let api_url = self.api_url(url);
-        let here = url::Url::parse(&api_url).ok().filter(|url| {
+        };
+        let here = url::Url::parse(&address.api_url).ok().filter(|url| {
             url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.has_host()
         });
         match here {

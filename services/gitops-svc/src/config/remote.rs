@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use slipway_github::Address;
 
 use super::RepositoryConfig;
-use crate::credentials::{self, GithubRepository};
+
+/// What GitHub documents as the user of an App's token, and other hosts take as well.
+pub(crate) const TOKEN_USER: &str = "x-access-token";
 
 /// How the remote knows us.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -73,7 +76,7 @@ impl TryFrom<CredentialsConfig> for Credentials {
                 known_hosts_file: None,
                 github_app: None,
             } => Ok(Self::Token {
-                username: username.unwrap_or_else(|| credentials::TOKEN_USER.to_owned()),
+                username: username.unwrap_or_else(|| TOKEN_USER.to_owned()),
                 token_file,
             }),
             CredentialsConfig {
@@ -148,7 +151,7 @@ pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
 
 /// The field at fault, below `github_app`, and what is wrong with it.
 fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'static str)> {
-    if GithubRepository::of(url).is_none() {
+    if Address::of(url).is_none() {
         return Err(("", "goes with a url of the form https://HOST/OWNER/REPOSITORY"));
     }
     if app.app_id == 0 {

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use gitops_svc::{
-    change::{
-        Change, Code, Command, Effect, Event, Method, Mode, News, Outcome, PullState, Reason, Stage, State,
-        Status,
-    },
-    config::PullRequestsConfig,
-    pull_request::{self, ModeRefusal},
+use gitops_domain::{
+    change::{Change, Command, Effect, Event, News, Outcome, State, Status},
+    pull_request::{self, Method, Mode, ModeRefusal, Policy, PullState, Stage},
+    reason::Code,
 };
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::Decider;
-use slipway_model::{CommitSha, Timestamp};
+use slipway_model::{CommitSha, Reason, Timestamp};
 use slipway_testbed::Said;
 
 use super::{SHA, act, at, difference, id, request};
@@ -256,12 +253,14 @@ fn the_deadline_closes_it() {
 
 #[test]
 fn the_configuration_asks_for_pull_requests_and_callers_may_ask_for_more() {
-    let config = |environments: &str| -> PullRequestsConfig {
-        slipway_server::config::parse("x.yaml", &format!("environments: [{environments}]")).unwrap()
-    };
     let (dev, prod): (slipway_model::Name, slipway_model::Name) =
         ("dev".parse().unwrap(), "prod".parse().unwrap());
-    let (all, some) = (config(""), config("prod"));
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let policy = |environments: Vec<slipway_model::Name>| Policy {
+        environments,
+        deadline: week,
+    };
+    let (all, some) = (policy(Vec::new()), policy(vec![prod.clone()]));
     let (push, pull) = (Mode::Push, Mode::PullRequest);
     for (config, environment, asked, wanted) in [
         (None, &dev, None, Ok(push)),
@@ -298,7 +297,7 @@ fn the_configuration_asks_for_pull_requests_and_callers_may_ask_for_more() {
 pub(super) fn events() -> Vec<(&'static str, Event)> {
     let mut request = request();
     request.mode = Mode::PullRequest;
-    request.promoted_from = Some(gitops_svc::change::Promotion {
+    request.promoted_from = Some(gitops_domain::change::Promotion {
         environment: "staging".parse().unwrap(),
         commit: sha(OTHER),
     });

@@ -5,7 +5,8 @@ use std::{process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
 use build_domain::build::{Build, Command};
-use gitops_svc::{change::Outcome, testing::Pusher};
+use gitops_domain::change::Outcome;
+use gitops_svc::testing::Pusher;
 use sha2::{Digest as _, Sha256};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, Id, Reason, TraceId};

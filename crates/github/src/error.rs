@@ -1,0 +1,108 @@
+//! What went wrong, and what that means.
+
+use slipway_model::{Fault, Reason};
+
+/// GitHub's own text is cut at this length.
+const MAX_TEXT: usize = 2000;
+
+/// Why GitHub did not do what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: ErrorKind,
+    /// The answer's HTTP status; 0 where none came.
+    pub status: u16,
+    pub message: String,
+}
+
+/// What an error means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no token or key to ask with; with the code of what was to give it.
+    NoCredentials(String),
+    /// The token or the App's key is not accepted.
+    Unauthorized,
+    /// The token is accepted, and does not allow this.
+    Forbidden,
+    /// There is no such thing, or it is not shown to this token.
+    NotFound,
+    /// The App's installation does not cover the repository.
+    NotCovered,
+    /// What was asked for does not fit.
+    Rejected,
+    /// GitHub asks for nothing more until some time.
+    RateLimited,
+    /// No answer came, or none that can be read.
+    Unreachable,
+}
+
+impl Error {
+    /// The token is not good, until it is replaced.
+    pub const UNAUTHORIZED: u16 = 401;
+    /// The pull request cannot be merged now.
+    pub const NOT_MERGEABLE: u16 = 405;
+    /// The pull request's head is another commit.
+    pub const HEAD_MOVED: u16 = 409;
+    /// What was asked for does not fit.
+    pub const UNPROCESSABLE: u16 = 422;
+
+    /// No answer came, or none that can be read: worth another try.
+    pub(crate) fn unreachable(message: impl Into<String>) -> Fault<Self> {
+        Fault::transient(Self {
+            kind: ErrorKind::Unreachable,
+            status: 0,
+            message: message.into(),
+        })
+    }
+
+    /// There is nothing to ask with.
+    pub(crate) fn no_credentials(Reason { code, message }: Reason) -> Self {
+        Self {
+            kind: ErrorKind::NoCredentials(code),
+            status: 0,
+            message,
+        }
+    }
+
+    /// What octocrab says when no answer came: the deepest cause, without the place in the code that its errors come
+    /// with.
+    pub(crate) fn of(error: &octocrab::Error) -> Fault<Self> {
+        let mut text = String::new();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text = error.to_string();
+            cause = error.source();
+        }
+        Self::unreachable(format!("GitHub's API cannot be reached: {}", paragraph(&text)))
+    }
+}
+
+/// GitHub's own text, fit for an error: one paragraph, printable, its end kept where it is too long.
+pub(crate) fn paragraph(text: &str) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.trim().chars().filter(|c| !c.is_control()).collect())
+        .filter(|line: &String| !line.is_empty())
+        .collect();
+    let text = lines.join("; ");
+    match text.chars().count().checked_sub(MAX_TEXT) {
+        _ if text.is_empty() => "it gave no reason".to_owned(),
+        None | Some(0) => text,
+        Some(beyond) => format!("…{}", text.chars().skip(beyond).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_TEXT, paragraph};
+
+    #[test]
+    fn a_text_becomes_one_paragraph_that_keeps_its_end() {
+        assert_eq!(paragraph(" one\r\n\n\ttwo\u{7} "), "one; two");
+        assert_eq!(paragraph("\n"), "it gave no reason");
+        let long = format!("{}the cause", "x".repeat(3 * MAX_TEXT));
+        let cut = paragraph(&long);
+        assert!(cut.starts_with('…') && cut.ends_with("the cause"));
+        assert_eq!(cut.chars().count(), MAX_TEXT + 1);
+    }
+}

@@ -1,0 +1,317 @@
+//! Edits and places, between the wire and the domain.
+
+use gitops_domain::history::ImageChange;
+use slipway_edit::{
+    Difference, Edit, Entry, FilePath, Folder, Found, HelmImage, HelmPlace, InvalidEdit, KustomizeImage,
+    ManifestImage, ManifestPlace, NewImage, Place, Reference, ValueDifference,
+};
+use slipway_proto::gitops::v1::{self as proto, edit::Edit as Wire};
+use slipway_server::ApiError;
+
+/// Edits of one change at most: all overlays of a large service.
+const MAX_EDITS: usize = 100;
+
+/// # Errors
+/// Names the field of the edit.
+pub(super) fn edits(edits: Vec<proto::Edit>) -> Result<Vec<Edit>, ApiError> {
+    if edits.len() > MAX_EDITS {
+        return Err(ApiError::invalid("edits", format!("give up to {MAX_EDITS}")));
+    }
+    edits
+        .into_iter()
+        .enumerate()
+        .map(|(index, edit)| {
+            let Some(edit) = edit.edit else {
+                return Err(ApiError::invalid(format!("edits[{index}].edit"), "is required"));
+            };
+            let (kind, read) = one(edit);
+            read.map_err(|error| {
+                let field = format!("edits[{index}].{kind}.{}", error.field);
+                ApiError::invalid(field, error)
+            })
+        })
+        .collect()
+}
+
+/// The name of the edit's kind, and the edit: where it is, then what it writes.
+fn one(edit: Wire) -> (&'static str, Result<Edit, InvalidEdit>) {
+    let unset = NewImage::default;
+    match edit {
+        Wire::KustomizeImage(edit) => (
+            "kustomize_image",
+            KustomizeImage::new(&edit.path, &edit.name, unset()).and_then(|at| {
+                let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
+                Ok(Edit::KustomizeImage(KustomizeImage { to, ..at }))
+            }),
+        ),
+        Wire::HelmImage(edit) => (
+            "helm_image",
+            HelmImage::new(&edit.file, &edit.path, &edit.document, unset()).and_then(|at| {
+                let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
+                Ok(Edit::HelmImage(HelmImage { to, ..at }))
+            }),
+        ),
+        Wire::ManifestImage(edit) => (
+            "manifest_image",
+            ManifestImage::new(
+                &edit.file,
+                &edit.object,
+                &edit.container,
+                &edit.image,
+                &edit.field,
+                unset(),
+            )
+            .and_then(|at| {
+                let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
+                Ok(Edit::ManifestImage(ManifestImage { to, ..at }))
+            }),
+        ),
+        Wire::Marker(_) => ("marker", Ok(Edit::Marker)),
+    }
+}
+
+/// # Errors
+/// Names the field, below `field`.
+pub(super) fn place(field: &str, place: proto::Place) -> Result<Place, ApiError> {
+    use proto::place::Place as Wire;
+    let invalid = |kind: &str, error: &InvalidEdit| {
+        // A folder's only field is the place itself.
+        let field = match kind {
+            "kustomization" => format!("{field}.{kind}"),
+            _ => format!("{field}.{kind}.{}", error.field),
+        };
+        ApiError::invalid(field, error)
+    };
+    match place.place {
+        None => Err(ApiError::invalid(field, "say kustomization, helm or manifest")),
+        Some(Wire::Kustomization(folder)) => folder
+            .parse()
+            .map(Place::Kustomization)
+            .map_err(|error| invalid("kustomization", &error)),
+        Some(Wire::Helm(helm)) => {
+            // Checked as an edit of that place is.
+            let at = HelmImage::new(&helm.file, &helm.path, &helm.document, NewImage::default())
+                .map_err(|error| invalid("helm", &error))?;
+            Ok(Place::Helm(HelmPlace {
+                file: at.file,
+                path: at.path,
+                document: at.document,
+            }))
+        }
+        Some(Wire::Manifest(at)) => ManifestPlace::new(&at.file, &at.object, &at.container, &at.field)
+            .map(Place::Manifest)
+            .map_err(|error| invalid("manifest", &error)),
+    }
+}
+
+/// The file or folder that an edit changes; none for a marker.
+pub(super) fn path_of(edit: &Edit) -> Option<&str> {
+    match edit {
+        Edit::KustomizeImage(edit) => Some(edit.path.as_str()),
+        Edit::RestoreImage(edit) => Some(edit.path.as_str()),
+        Edit::HelmImage(edit) => Some(edit.file.as_str()),
+        Edit::ManifestImage(edit) => Some(edit.file.as_str()),
+        Edit::RestoreValues(edit) => Some(edit.file.as_str()),
+        Edit::Marker => None,
+    }
+}
+
+/// The parts of an image, as the wire has them.
+fn parts(to: &NewImage) -> Reference {
+    fn text(value: Option<&impl ToString>) -> String {
+        value.map(ToString::to_string).unwrap_or_default()
+    }
+    Reference {
+        name: text(to.new_name.as_ref()),
+        tag: text(to.new_tag.as_ref()),
+        digest: text(to.digest.as_ref()),
+    }
+}
+
+fn kustomize(folder: &Folder, name: &str, image: Reference) -> Wire {
+    Wire::KustomizeImage(proto::KustomizeImage {
+        path: folder.as_str().to_owned(),
+        name: name.to_owned(),
+        new_name: image.name,
+        new_tag: image.tag,
+        digest: image.digest,
+    })
+}
+
+fn helm(file: &FilePath, path: &str, document: &str, image: Reference) -> Wire {
+    Wire::HelmImage(proto::HelmImage {
+        file: file.to_string(),
+        path: path.to_owned(),
+        document: document.to_owned(),
+        new_name: image.name,
+        new_tag: image.tag,
+        digest: image.digest,
+    })
+}
+
+/// What of a manifest is meant, but for the file.
+#[derive(Default)]
+struct In<'a> {
+    object: &'a str,
+    container: &'a str,
+    image: &'a str,
+    field: &'a str,
+}
+
+fn manifest(file: &FilePath, at: &In<'_>, image: Reference) -> Wire {
+    Wire::ManifestImage(proto::ManifestImage {
+        file: file.to_string(),
+        object: at.object.to_owned(),
+        container: at.container.to_owned(),
+        image: at.image.to_owned(),
+        field: at.field.to_owned(),
+        new_name: image.name,
+        new_tag: image.tag,
+        digest: image.digest,
+    })
+}
+
+fn wire(edit: Wire) -> proto::Edit {
+    proto::Edit { edit: Some(edit) }
+}
+
+fn entry(folder: &Folder, entry: &Entry) -> Wire {
+    let value = |scalar: &Option<slipway_edit::Scalar>| {
+        scalar
+            .as_ref()
+            .map(|scalar| scalar.value.clone())
+            .unwrap_or_default()
+    };
+    let image = Reference {
+        name: value(&entry.new_name),
+        tag: value(&entry.new_tag),
+        digest: value(&entry.digest),
+    };
+    kustomize(folder, &entry.name, image)
+}
+
+/// Values that are put back: a container is known by its path, and everything else is a path of values.
+fn values(file: &FilePath, values: &[ValueDifference], image: &Reference) -> Wire {
+    let Some(first) = values.first() else {
+        return helm(file, "", "", image.clone());
+    };
+    match container(&first.at) {
+        Some(container) => {
+            let at = In {
+                object: &first.document,
+                container,
+                ..In::default()
+            };
+            manifest(file, &at, image.clone())
+        }
+        None => helm(file, &first.at, &first.document, image.clone()),
+    }
+}
+
+/// The name in `spec.template.spec.containers[name=web].image`.
+fn container(path: &str) -> Option<&str> {
+    let (before, rest) = path.rsplit_once("ontainers[name=")?;
+    let (name, rest) = rest.split_once(']')?;
+    let list = before.rsplit('.').next().unwrap_or_default();
+    (rest == ".image" && matches!(list, "c" | "initC" | "ephemeralC")).then(|| name.trim_matches(['"', '\'']))
+}
+
+/// An edit, as it was asked for.
+pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
+    wire(match edit {
+        Edit::KustomizeImage(edit) => kustomize(&edit.path, &edit.name, parts(&edit.to)),
+        Edit::HelmImage(edit) => helm(&edit.file, &edit.path, &edit.document, parts(&edit.to)),
+        Edit::ManifestImage(edit) => {
+            let at = In {
+                object: &edit.object,
+                container: &edit.container,
+                image: &edit.image,
+                field: &edit.field,
+            };
+            manifest(&edit.file, &at, parts(&edit.to))
+        }
+        Edit::RestoreImage(edit) => entry(&edit.path, &edit.entry),
+        Edit::RestoreValues(edit) => values(&edit.file, &edit.values, &edit.image),
+        Edit::Marker => Wire::Marker(proto::Marker {}),
+    })
+}
+
+/// The edit that would put back what `edit` did, in its own kind.
+pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
+    wire(match (difference, edit) {
+        (Difference::Entry(difference), _) => entry(&difference.path, &difference.before),
+        (Difference::Values(difference), Edit::HelmImage(edit)) => {
+            helm(&edit.file, &edit.path, &edit.document, difference.before.clone())
+        }
+        (Difference::Values(difference), Edit::ManifestImage(edit)) => {
+            let at = In {
+                object: &edit.object,
+                container: &edit.container,
+                // By the name that it has now.
+                image: if edit.image.is_empty() {
+                    ""
+                } else {
+                    &difference.after.name
+                },
+                field: &edit.field,
+            };
+            manifest(&edit.file, &at, difference.before.clone())
+        }
+        (Difference::Values(difference), _) => {
+            values(&difference.file, &difference.values, &difference.before)
+        }
+        (Difference::Marker { .. }, _) => Wire::Marker(proto::Marker {}),
+    })
+}
+
+/// What a commit did to an image, as the edit that does it; `None` for the image that stood there before where it is
+/// gone now, or came new.
+pub(super) fn change_to_proto(change: &ImageChange, image: Option<&Reference>) -> proto::Edit {
+    let image = image.cloned().unwrap_or_default();
+    wire(match &change.place {
+        Place::Kustomization(folder) => kustomize(folder, &change.name, image),
+        Place::Helm(place) => helm(&place.file, &place.path, &place.document, image),
+        Place::Manifest(place) => {
+            let at = In {
+                object: &place.object,
+                container: &place.container,
+                image: if place.container.is_empty() && place.field.is_empty() {
+                    &change.name
+                } else {
+                    ""
+                },
+                field: &place.field,
+            };
+            manifest(&place.file, &at, image)
+        }
+    })
+}
+
+pub(super) fn found_to_proto(found: &Found) -> proto::DesiredImage {
+    proto::DesiredImage {
+        name: found.name.clone(),
+        image: found.image.name.clone(),
+        tag: found.image.tag.clone(),
+        digest: found.image.digest.clone(),
+        file: found.file.clone(),
+        line: u32::try_from(found.line).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::container;
+
+    #[test]
+    fn containers_are_known_by_their_path() {
+        for (path, wanted) in [
+            ("spec.template.spec.containers[name=web].image", Some("web")),
+            ("spec.template.spec.initContainers[name=init].image", Some("init")),
+            ("spec.containers[name=web].env[name=x].value", None),
+            ("spec.values.image", None),
+            ("workers[name=mail].image", None),
+        ] {
+            assert_eq!(container(path), wanted, "{path}");
+        }
+    }
+}

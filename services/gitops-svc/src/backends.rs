@@ -1,0 +1,9 @@
+//! Everything that talks to an outside system, one room for each: git's remotes and mirrors, GitHub, kustomize, and the files that
+//! hold secrets.
+
+pub(crate) mod credentials;
+pub(crate) mod github;
+mod process;
+pub(crate) mod render;
+pub(crate) mod repository;
+pub(crate) mod signing;

@@ -1,0 +1,293 @@
+//! The `git` program: the only way to the remote.
+//!
+//! Credentials reach it through its environment, which only this user and root can read; they are in no URL, no
+//! argument, no file of the mirror, and no error.
+
+use std::{ffi::OsStr, path::Path, time::Duration};
+
+use gitops_domain::{
+    reason::Code,
+    remote::{self, Moved},
+};
+use slipway_model::{BranchName, CommitSha, Fault, Reason};
+
+use crate::{
+    backends::{
+        credentials::Access,
+        process::{Output, ProcessError, Program},
+    },
+    config::RepositoryConfig,
+};
+
+/// One exchange with the remote takes no longer, or is tried again.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Packing a mirror of some gigabytes.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// One thread and a bounded window: the machine is there for pushes. A pack of more than 64 MB is left as it is.
+const TIDY: &[&str] = &[
+    "-c",
+    "gc.autoDetach=false",
+    "-c",
+    "gc.auto=2000",
+    "-c",
+    "gc.autoPackLimit=20",
+    "-c",
+    "gc.bigPackThreshold=64m",
+    "-c",
+    "pack.threads=1",
+    "-c",
+    // Of no use to a mirror, and a partial one has no pack with all that a bitmap tells of.
+    "repack.writeBitmaps=false",
+    "-c",
+    "pack.windowMemory=32m",
+    "gc",
+    "--auto",
+    "--quiet",
+    "--cruft",
+    "--prune=2.weeks.ago",
+];
+
+/// What may come from our own environment: how to reach the network, and which certificates to trust.
+const INHERITED: [&str; 10] = [
+    "PATH",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+];
+
+/// Runs git on one mirror.
+#[derive(Debug)]
+pub(super) struct Git<'a> {
+    pub(super) mirror: &'a Path,
+    pub(super) config: &'a RepositoryConfig,
+    pub(super) access: &'a Access,
+}
+
+/// How much of a branch's history is brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// What came since the last time.
+    New,
+    /// The latest commit alone, for a branch that was not here before.
+    Latest,
+    /// So many commits more behind what is here.
+    Further(u32),
+    /// All that the remote has.
+    Whole,
+}
+
+/// Files are brought when they are read, not with the commits.
+const NO_FILES: &str = "--filter=blob:none";
+
+/// A fetch that leaves the mirror's order to [`Git::tidy`], and writes nothing but objects and the refs it is given.
+const FETCH: [&str; 9] = [
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+    "fetch",
+    "--quiet",
+    "--no-tags",
+    "--no-write-fetch-head",
+    "--no-recurse-submodules",
+];
+
+impl Git<'_> {
+    /// Makes the mirror.
+    pub(super) async fn init(&self) -> Result<(), Fault<Reason>> {
+        let init = base(self.mirror).args(["init", "--quiet", "--bare"]);
+        checked(init.run().await)?;
+        // A gc that outlives its caller would be left without a parent.
+        for (key, value) in [("gc.autoDetach", "false"), ("maintenance.autoDetach", "false")] {
+            checked(base(self.mirror).args(["config", key, value]).run().await)?;
+        }
+        Ok(())
+    }
+
+    /// Brings branches, by their refs below `refs/heads/` or a pattern, and forgets those that are no longer there.
+    pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<Moved, Fault<Reason>> {
+        let depth = match history {
+            History::New => None,
+            History::Latest => Some("--depth=1".to_owned()),
+            History::Further(commits) => Some(format!("--deepen={commits}")),
+            // git's own word for all of it; `--unshallow` fails where nothing is missing.
+            History::Whole => Some("--depth=2147483647".to_owned()),
+        };
+        let refspecs = branches
+            .iter()
+            .map(|branch| format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"));
+        let mut fetch: Vec<String> = FETCH.map(str::to_owned).to_vec();
+        fetch.push("--prune".to_owned());
+        fetch.extend(depth);
+        if history == History::Latest {
+            fetch.push(NO_FILES.to_owned());
+        }
+        fetch.push("origin".to_owned());
+        fetch.extend(refspecs);
+        let output = self.ask(&fetch).await?;
+        if history == History::Latest && output.stderr.contains("filtering not recognized") {
+            self.keep_files().await?;
+        }
+        remote::fetch_answer(output.success, &output.stderr)
+    }
+
+    /// From now on files come with their commits: the remote does not hand them out one by one.
+    pub(super) async fn keep_files(&self) -> Result<(), Fault<Reason>> {
+        for key in ["remote.origin.promisor", "remote.origin.partialclonefilter"] {
+            let unset = base(self.mirror).args(["config", "--unset-all", key]);
+            // Absent is as well.
+            unset.run().await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Brings files that were left out, all in one exchange. As git does it for itself, one by one.
+    pub(super) async fn fetch_objects(&self, objects: &[gix::ObjectId]) -> Result<(), Fault<Reason>> {
+        let mut fetch = vec!["-c", "fetch.negotiationAlgorithm=noop"];
+        fetch.extend(FETCH);
+        fetch.extend([NO_FILES, "--stdin", "origin"]);
+        let ids: String = objects.iter().map(|id| format!("{id}\n")).collect();
+        finished(self.ask_with(&fetch, ids.as_bytes()).await?).map(|_| ())
+    }
+
+    /// Whether the remote has the commit at all, on a branch or not. Brings it, alone.
+    pub(super) async fn probe(&self, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
+        let mut fetch = FETCH.to_vec();
+        fetch.extend(["--depth=1", NO_FILES, "origin", commit.as_str()]);
+        let output = self.ask(&fetch).await?;
+        Ok(output.success || !remote::has_no_such_object(&output.stderr))
+    }
+
+    /// The remote's branches.
+    pub(super) async fn branches(&self) -> Result<Vec<String>, Fault<Reason>> {
+        let output = finished(self.ask(&["ls-remote", "--heads", "origin"]).await?)?;
+        let names = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| Some(line.split_once("\trefs/heads/")?.1.to_owned()))
+            .collect();
+        Ok(names)
+    }
+
+    /// Moves the remote's branch from `old` to `new`, its descendant; when it is not at `old` any more, nothing happens.
+    pub(super) async fn push(
+        &self,
+        branch: &BranchName,
+        old: &CommitSha,
+        new: &CommitSha,
+    ) -> Result<Moved, Fault<Reason>> {
+        let push = [
+            // The mirror then knows where the branch is, without a fetch.
+            "-c",
+            "remote.origin.fetch=+refs/heads/*:refs/remotes/origin/*",
+            "push",
+            "--porcelain",
+            "--no-verify",
+            "--no-recurse-submodules",
+            // A compare-and-set, not a force: without it a branch that was reset to an ancestor of `old` would take
+            // back what its owner took out. `new` always descends from `old`.
+            &format!("--force-with-lease=refs/heads/{branch}:{old}"),
+            "origin",
+            &format!("{new}:refs/heads/{branch}"),
+        ];
+        let output = self.ask(&push).await?;
+        remote::push_answer(
+            output.success,
+            &String::from_utf8_lossy(&output.stdout),
+            &output.stderr,
+        )
+    }
+
+    async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Fault<Reason>> {
+        self.ask_with(arguments, &[]).await
+    }
+
+    /// Runs git against the remote; a second time when the credentials were refused and there are newer ones.
+    async fn ask_with<A: AsRef<OsStr>>(
+        &self,
+        arguments: &[A],
+        input: &[u8],
+    ) -> Result<Output, Fault<Reason>> {
+        let run = async || {
+            let program = self.remote().await?.args(arguments).input(input);
+            program.run().await.map_err(|error| failed(&error))
+        };
+        let output = run().await?;
+        if !output.success && remote::rejects_credentials(&output.stderr) && self.access.refused().await {
+            return run().await;
+        }
+        Ok(output)
+    }
+
+    /// git with the remote's address and credentials.
+    async fn remote(&self) -> Result<Program, Fault<Reason>> {
+        let url = self.config.url.as_str();
+        let mut settings = vec![("remote.origin.url".to_owned(), url.to_owned())];
+        let credentials = self.access.environment().await?;
+        settings.extend(credentials.settings);
+        let mut program = base(self.mirror);
+        for (key, value) in credentials.variables {
+            program = program.env(key, value);
+        }
+        program = program.env("GIT_CONFIG_COUNT", settings.len().to_string());
+        for (index, (key, value)) in settings.iter().enumerate() {
+            program = program
+                .env(format!("GIT_CONFIG_KEY_{index}"), key)
+                .env(format!("GIT_CONFIG_VALUE_{index}"), value);
+        }
+        Ok(program)
+    }
+}
+
+/// git without this machine's and this user's settings.
+fn base(mirror: &Path) -> Program {
+    let mut program = Program::new("git")
+        .args(["--git-dir".as_ref(), mirror.as_os_str()])
+        .inherit(&INHERITED)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        // What is missing is brought by us, together, and never by a git that happens to look at it.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_ALLOW_PROTOCOL", "file:https:http:ssh")
+        .env("HOME", mirror)
+        .env("LC_ALL", "C");
+    program.timeout = TIMEOUT;
+    program
+}
+
+fn checked(result: Result<Output, ProcessError>) -> Result<Output, Fault<Reason>> {
+    finished(result.map_err(|error| failed(&error))?)
+}
+
+fn finished(output: Output) -> Result<Output, Fault<Reason>> {
+    if output.success {
+        Ok(output)
+    } else {
+        Err(remote::fault(&output.stderr))
+    }
+}
+
+/// Packs what many pushes and fetches have left lying about, when git finds it is much; and only then does much.
+/// Nothing that a push under way may need is removed: what is not referred to stays for two weeks.
+pub(super) async fn tidy(mirror: &Path) -> Result<(), Fault<Reason>> {
+    let mut gc = base(mirror).args(TIDY);
+    // Others wait for none of it.
+    gc.timeout = TIDY_TIMEOUT;
+    checked(gc.run().await).map(|_| ())
+}
+
+fn failed(error: &ProcessError) -> Fault<Reason> {
+    let code = match error {
+        ProcessError::Timeout { .. } => Code::RemoteUnreachable,
+        _ => Code::Internal,
+    };
+    Fault::unavailable(code, error.to_string())
+}

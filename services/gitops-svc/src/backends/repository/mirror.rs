@@ -1,0 +1,263 @@
+//! What the mirror has of the remote, and how it gets more.
+//!
+//! The first fetch of a branch brings its latest commit without files; later ones what came since. A round needs no
+//! more than the files that its edits read, which come in one exchange for all of them. More history is brought only
+//! for those who look for it: for the trailers of pushes that were not recorded, for old commits, for listings. Where
+//! the remote can leave nothing out, the mirror is whole; mirrors that are whole stay so.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use gitops_domain::{
+    reason::Code,
+    remote::{self, Moved},
+};
+use gix::ObjectId;
+use slipway_model::{BranchName, CommitSha, Fault, Reason};
+
+use super::{
+    Repository,
+    error::{MirrorError, unwritten},
+    git::History,
+    internal, mirror_problem, objects,
+    reach::{self, Reach},
+    work_on,
+};
+use crate::backends::signing::Committer;
+
+/// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
+const LOCK_TRIES: u32 = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+/// How much more history is brought each time that what is looked for is not in it.
+pub(super) const STEPS: [History; 4] = [
+    History::Further(50),
+    History::Further(500),
+    History::Further(5000),
+    History::Whole,
+];
+
+/// How often a piece of work finds other objects missing: an edit that follows one file to the next reads on once
+/// it has the first.
+const MAX_EXCHANGES: usize = 64;
+
+/// What came of a wish for more history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lengthened {
+    /// There is more here than before.
+    pub(super) changed: bool,
+    /// There may be more at the remote.
+    pub(super) more: bool,
+}
+
+impl Repository {
+    /// Brings a branch, or all of them.
+    pub(super) async fn bring(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Fault<Reason>> {
+        let _turn = self.turn.lock().await;
+        if !self.is_there() {
+            std::fs::create_dir_all(&self.mirror)
+                .map_err(unwritten)
+                .map_err(|error| mirror_problem(&error))?;
+            self.git().init().await?;
+        }
+        let here = self.objects(|objects, _| objects::branches(objects)).await?;
+        // A mirror that is whole takes other branches as they are: they connect to what is here.
+        let partly = here.is_empty() || self.is_shallow();
+        let wanted = match branch {
+            Some(branch) => vec![branch.to_string()],
+            None if partly => self.git().branches().await?,
+            None => Vec::new(),
+        };
+        let known: HashSet<&String> = here.iter().map(|(name, _)| name).collect();
+        let new: Vec<String> = wanted.into_iter().filter(|name| !known.contains(name)).collect();
+        if partly && !new.is_empty() {
+            self.bring_latest(&new).await?;
+            if branch.is_some() {
+                return Ok(());
+            }
+        }
+        let all = branch.map_or_else(|| "*".to_owned(), ToString::to_string);
+        self.take(&[all], History::New).await
+    }
+
+    /// Branches that were not here before: their latest commits, or all of them where the remote cannot cut.
+    async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Fault<Reason>> {
+        match self.take(branches, History::Latest).await {
+            Err(fault) if remote::wants_it_whole(fault.error()) => {
+                tracing::info!(repository = self.name, error = %fault, "the remote hands out whole histories only");
+                self.git().keep_files().await?;
+                self.take(branches, History::New).await
+            }
+            result => result,
+        }
+    }
+
+    async fn take(&self, branches: &[String], history: History) -> Result<(), Fault<Reason>> {
+        let mut tries = 0;
+        loop {
+            match self.git().fetch(branches, history).await {
+                // Our own push records where the remote's branch is at the same time.
+                Ok(Moved::LostRace) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(LOCK_WAIT).await;
+                }
+                Ok(Moved::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
+                result => {
+                    self.tidy.wrote(&self.mirror);
+                    return result.map(|_| ());
+                }
+            }
+        }
+    }
+
+    /// Brings more of the history of the branches that are here, `by` commits. Says whether there is still more at
+    /// the remote.
+    ///
+    /// # Errors
+    /// When the remote cannot be reached.
+    pub(crate) async fn deepen(self: &Arc<Self>, by: u32) -> Result<bool, Fault<Reason>> {
+        let lengthened = self.lengthen(History::Further(by.max(1))).await?;
+        Ok(lengthened.changed && lengthened.more)
+    }
+
+    pub(super) async fn lengthen(self: &Arc<Self>, history: History) -> Result<Lengthened, Fault<Reason>> {
+        let nothing = Lengthened {
+            changed: false,
+            more: false,
+        };
+        let before = self.boundary().await?;
+        if before.is_empty() {
+            return Ok(nothing);
+        }
+        let _turn = self.turn.lock().await;
+        let now = self.boundary().await?;
+        if now != before {
+            // Another task waited for the same.
+            return Ok(Lengthened {
+                changed: true,
+                more: !now.is_empty(),
+            });
+        }
+        let here = self.objects(|objects, _| objects::branches(objects)).await?;
+        let names: Vec<String> = here.into_iter().map(|(name, _)| name).collect();
+        match self.take(&names, history).await {
+            // One of them is gone: only what is still there counts.
+            Err(Fault::Permanent(reason)) if reason.code == Code::BranchNotFound => {
+                let there: HashSet<String> = self.git().branches().await?.into_iter().collect();
+                let names: Vec<String> = names.into_iter().filter(|name| there.contains(name)).collect();
+                if names.is_empty() {
+                    return Ok(nothing);
+                }
+                self.take(&names, history).await?;
+            }
+            result => result?,
+        }
+        let after = self.boundary().await?;
+        Ok(Lengthened {
+            // A remote that is itself shallow has no more than it has.
+            changed: after != before,
+            more: !after.is_empty(),
+        })
+    }
+
+    async fn boundary(self: &Arc<Self>) -> Result<HashSet<ObjectId>, Fault<Reason>> {
+        if !self.is_there() {
+            return Ok(HashSet::new());
+        }
+        self.objects(|objects, _| reach::boundary(objects)).await
+    }
+
+    /// Makes sure that the commit is on a branch of the remote, and here.
+    ///
+    /// # Errors
+    /// `Ok(false)` when the remote does not have it.
+    pub(crate) async fn ensure(self: &Arc<Self>, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
+        if self.is_there() && self.reach(commit).await? == Reach::OnBranch {
+            return Ok(true);
+        }
+        self.bring(None).await?;
+        let mut steps = STEPS.iter();
+        loop {
+            match self.reach(commit).await? {
+                Reach::OnBranch => return Ok(true),
+                Reach::Outside => return Ok(false),
+                Reach::Unknown => {}
+            }
+            // A commit that the remote does not have at all is not worth its whole history.
+            if steps.len() == STEPS.len() && !self.has_commit(commit).await? {
+                let _turn = self.turn.lock().await;
+                if !self.git().probe(commit).await? {
+                    return Ok(false);
+                }
+            }
+            match steps.next() {
+                Some(step) if self.lengthen(*step).await?.changed => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    async fn reach(self: &Arc<Self>, commit: &CommitSha) -> Result<Reach, Fault<Reason>> {
+        let commit = commit.clone();
+        self.objects(move |objects, _| reach::reach(objects, &commit))
+            .await
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.mirror.join("HEAD").is_file()
+    }
+
+    fn is_shallow(&self) -> bool {
+        std::fs::metadata(self.mirror.join("shallow")).is_ok_and(|file| file.len() > 0)
+    }
+
+    /// Removes the locks that git leaves behind when it is killed. Called before anything uses the mirror.
+    pub(crate) fn recover(&self) {
+        let mut folders = vec![self.mirror.clone()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                if path.is_dir() && path.file_name().is_some_and(|name| name != "objects") {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "lock") {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+    }
+
+    /// Works on the mirror's objects, away from the runtime's threads. What the mirror lacks is brought, and the work
+    /// begun again; so it does nothing that it may not do twice.
+    pub(super) async fn objects<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Fn(&gix::Repository, &Committer) -> Result<T, MirrorError> + Send + Sync + 'static,
+    ) -> Result<T, Fault<Reason>> {
+        let work = Arc::new(work);
+        let mut brought: HashSet<ObjectId> = HashSet::new();
+        for _ in 0..MAX_EXCHANGES {
+            let (this, once) = (Arc::clone(self), Arc::clone(&work));
+            let done =
+                tokio::task::spawn_blocking(move || work_on(&this, |objects| once(objects, &this.committer)));
+            match done.await.map_err(|error| internal(error.to_string()))? {
+                Ok(value) => return Ok(value),
+                // What came and is missing all the same is not to be had.
+                Err(MirrorError::Missing(ids)) if ids.iter().all(|id| brought.insert(*id)) => {
+                    self.git().fetch_objects(&ids).await?;
+                    self.tidy.wrote(&self.mirror);
+                }
+                Err(MirrorError::Beyond(id)) if brought.insert(id) => {
+                    // Boxed: this function brings history by way of itself.
+                    if !Box::pin(self.lengthen(STEPS[0])).await?.changed {
+                        return Err(mirror_problem(&MirrorError::Beyond(id)));
+                    }
+                }
+                Err(error) => return Err(mirror_problem(&error)),
+            }
+        }
+        Err(internal(format!(
+            "mirror: objects were missing {MAX_EXCHANGES} times in a row"
+        )))
+    }
+}

@@ -1,0 +1,243 @@
+//! Trees of the mirror as edits need them: read once, looked up by path, and written with other files in place.
+//!
+//! A tree is a list of names, each followed by the id of what it names. To put another text into a file is to write
+//! over one id in each tree on the way to it; nothing is parsed into entries and put together again, which for
+//! folders with thousands of entries takes most of the time of a change.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+use gix::{
+    ObjectId, Repository,
+    objs::{Kind, TreeRefIter, tree::EntryMode},
+};
+use slipway_edit::{MAX_FILE_BYTES, Read, Source};
+
+use super::{
+    error::{MirrorError, broken},
+    pack::Pack,
+};
+
+/// Trees that are kept in memory at most, in bytes: some of a repository with tens of thousands of files.
+const MAX_CACHED: usize = 16 * 1024 * 1024;
+
+/// The other files of a folder with no more entries than this are brought together with the one that is read: an edit
+/// may follow one to the next.
+const SMALL_FOLDER: usize = 32;
+
+/// The trees of one piece of work.
+pub(super) struct Trees<'repo> {
+    repository: &'repo Repository,
+    /// What was made, and is not in the mirror yet.
+    made: RefCell<Pack>,
+    cache: RefCell<HashMap<ObjectId, Rc<Vec<u8>>>>,
+    cached: Cell<usize>,
+}
+
+/// A name in a tree: what it is, and where in the tree's bytes its id stands.
+struct Entry {
+    mode: EntryMode,
+    id: ObjectId,
+    offset: usize,
+}
+
+/// An entry, and the tree that it stands in.
+struct Located {
+    entry: Entry,
+    folder: Rc<Vec<u8>>,
+}
+
+impl<'repo> Trees<'repo> {
+    pub(super) fn new(repository: &'repo Repository) -> Self {
+        Self {
+            repository,
+            made: RefCell::default(),
+            cache: RefCell::default(),
+            cached: Cell::new(0),
+        }
+    }
+
+    fn tree(&self, id: ObjectId) -> Result<Rc<Vec<u8>>, MirrorError> {
+        if let Some(data) = self.cache.borrow().get(&id) {
+            return Ok(Rc::clone(data));
+        }
+        if let Some(data) = self.made.borrow().get(&id) {
+            return Ok(Rc::clone(data));
+        }
+        let object = self.repository.try_find_object(id).map_err(broken)?;
+        let tree = object.ok_or_else(|| MirrorError::Missing(vec![id]))?;
+        let data = tree.try_into_tree().map_err(broken)?.detach().data;
+        Ok(self.keep(id, data))
+    }
+
+    /// Makes an object; `like` is one that it resembles.
+    pub(super) fn make(
+        &self,
+        kind: Kind,
+        data: Vec<u8>,
+        like: Option<ObjectId>,
+    ) -> Result<ObjectId, MirrorError> {
+        let hash = self.repository.object_hash();
+        self.made.borrow_mut().add(hash, kind, Rc::new(data), like)
+    }
+
+    /// Brings what was made into the mirror.
+    pub(super) fn flush(&self) -> Result<(), MirrorError> {
+        let folder = self.repository.objects.store_ref().path().join("pack");
+        self.made.borrow().write(self.repository.object_hash(), &folder)
+    }
+
+    fn keep(&self, id: ObjectId, data: Vec<u8>) -> Rc<Vec<u8>> {
+        let mut cache = self.cache.borrow_mut();
+        let mut cached = self.cached.get() + data.len();
+        if cached > MAX_CACHED {
+            cache.clear();
+            cached = data.len();
+        }
+        self.cached.set(cached);
+        let data = Rc::new(data);
+        cache.insert(id, Rc::clone(&data));
+        data
+    }
+
+    fn entry(&self, tree: &[u8], name: &str) -> Result<Option<Entry>, MirrorError> {
+        let mut entries = TreeRefIter::from_bytes(tree, self.repository.object_hash());
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(broken)?;
+            if entry.filename == name {
+                // The id is the last thing of an entry.
+                let offset = entries.offset_to_next_entry(tree) - entry.oid.as_bytes().len();
+                return Ok(Some(Entry {
+                    mode: entry.mode,
+                    id: entry.oid.to_owned(),
+                    offset,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands at a path, and the tree that it stands in.
+    fn look_up(&self, root: ObjectId, path: &str) -> Result<Option<Located>, MirrorError> {
+        let mut tree = self.tree(root)?;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let Some(entry) = self.entry(&tree, name)? else {
+                return Ok(None);
+            };
+            if names.peek().is_none() {
+                return Ok(Some(Located { entry, folder: tree }));
+            }
+            if !entry.mode.is_tree() {
+                return Ok(None);
+            }
+            tree = self.tree(entry.id)?;
+        }
+        Ok(None)
+    }
+
+    /// A missing file, and those beside it that are missing too.
+    fn missing(&self, id: ObjectId, folder: &[u8]) -> Result<MirrorError, MirrorError> {
+        let hash = self.repository.object_hash();
+        let mut ids = vec![id];
+        // One look for packs that came since is enough.
+        let mut quick = self.repository.clone();
+        quick.objects.refresh_never();
+        if TreeRefIter::from_bytes(folder, hash).count() <= SMALL_FOLDER {
+            for entry in TreeRefIter::from_bytes(folder, hash) {
+                let entry = entry.map_err(broken)?;
+                if entry.mode.is_blob() && !quick.has_object(entry.oid) {
+                    ids.push(entry.oid.to_owned());
+                }
+            }
+        }
+        Ok(MirrorError::Missing(ids))
+    }
+
+    /// The tree with other texts in some files; each stays the kind of file it was.
+    pub(super) fn write(
+        &self,
+        root: ObjectId,
+        files: &BTreeMap<String, String>,
+    ) -> Result<ObjectId, MirrorError> {
+        let mut blobs = Vec::with_capacity(files.len());
+        for (path, text) in files {
+            let old = self.look_up(root, path)?.map(|found| found.entry.id);
+            let blob = self.make(Kind::Blob, text.clone().into_bytes(), old)?;
+            blobs.push((path.as_str(), blob));
+        }
+        self.replace(root, &blobs)
+    }
+
+    /// `blobs` are by path from this tree, and sorted.
+    fn replace(&self, id: ObjectId, blobs: &[(&str, ObjectId)]) -> Result<ObjectId, MirrorError> {
+        let mut within: BTreeMap<&str, Vec<(&str, ObjectId)>> = BTreeMap::new();
+        let mut replaced: Vec<(&str, ObjectId)> = Vec::new();
+        for (path, blob) in blobs {
+            match path.split_once('/') {
+                Some((name, rest)) => within.entry(name).or_default().push((rest, *blob)),
+                None => replaced.push((path, *blob)),
+            }
+        }
+        let old = self.tree(id)?;
+        let mut data = Vec::clone(&old);
+        let place = |name: &str| {
+            self.entry(&old, name)?
+                .ok_or_else(|| MirrorError::Broken(format!("{name}: an edited file is in no tree")))
+        };
+        for (name, blobs) in within {
+            let entry = place(name)?;
+            let tree = self.replace(entry.id, &blobs)?;
+            data[entry.offset..entry.offset + tree.as_bytes().len()].copy_from_slice(tree.as_bytes());
+        }
+        for (name, blob) in replaced {
+            let entry = place(name)?;
+            data[entry.offset..entry.offset + blob.as_bytes().len()].copy_from_slice(blob.as_bytes());
+        }
+        self.make(Kind::Tree, data, Some(id))
+    }
+}
+
+/// The files of a tree, for edits.
+pub(super) struct TreeSource<'a, 'repo> {
+    pub(super) trees: &'a Trees<'repo>,
+    pub(super) tree: ObjectId,
+}
+
+impl Source for TreeSource<'_, '_> {
+    type Error = MirrorError;
+
+    fn read(&self, path: &str) -> Result<Read, MirrorError> {
+        let Some(Located { entry, folder }) = self.trees.look_up(self.tree, path)? else {
+            return Ok(Read::Absent);
+        };
+        if entry.mode.is_tree() {
+            return Ok(Read::Folder);
+        }
+        if entry.mode.is_link() {
+            return Ok(Read::Unfit("is a symbolic link".to_owned()));
+        }
+        if !entry.mode.is_blob() {
+            return Ok(Read::Unfit("is a submodule".to_owned()));
+        }
+        let text = |data| match String::from_utf8(data) {
+            Ok(text) => Read::Text(text),
+            Err(_) => Read::Unfit("is not UTF-8".to_owned()),
+        };
+        if let Some(data) = self.trees.made.borrow().get(&entry.id) {
+            return Ok(text(data.to_vec()));
+        }
+        let repository = self.trees.repository;
+        let Some(header) = repository.try_find_header(entry.id).map_err(broken)? else {
+            return Err(self.trees.missing(entry.id, &folder)?);
+        };
+        if header.size() > MAX_FILE_BYTES as u64 {
+            return Ok(Read::Unfit(format!("is larger than {MAX_FILE_BYTES} bytes")));
+        }
+        let data = repository.find_object(entry.id).map_err(broken)?.detach().data;
+        Ok(text(data))
+    }
+}

@@ -1,0 +1,212 @@
+//! Looks at an open pull request, and moves it on.
+
+use gitops_domain::{
+    change::{News, Outcome},
+    pull_request::{Base, Method, Pull, PullRequest, PullState, Step, follow, text},
+    reason::Code,
+    remote::Moved,
+};
+use slipway_edit::Difference;
+use slipway_github::{Error, ErrorKind};
+use slipway_model::{CommitSha, Fault, Reason};
+
+use super::{Halt, Progress, Work};
+use crate::backends::{github::reason, repository::Applied};
+
+/// How often one run looks: GitHub works out after a push whether it can be merged, and a merge may lose a race.
+const LOOKS: u32 = 4;
+
+impl Work<'_> {
+    /// Looks, and does what [`follow`] says.
+    pub(super) async fn follow(&self) -> Progress {
+        let Some(recorded) = &self.state.pull_request else {
+            return Ok(None);
+        };
+        let mut last = None;
+        for look in 0..LOOKS {
+            if look > 0 {
+                self.pause().await?;
+            }
+            self.check()?;
+            let pull = self.forge.github.pull(recorded.number).await?;
+            if pull.state == PullState::Merged {
+                return self.merged(recorded, &pull).await;
+            }
+            let ours = pull.head == recorded.commit;
+            if !ours
+                && pull.state == PullState::Open
+                && let Some((base, differences)) = self.ours(&pull.head).await?
+            {
+                // Pushed by a run that was killed before it could say so.
+                let commit = pull.head;
+                return Ok(Some(News::Revised {
+                    commit,
+                    base,
+                    differences,
+                }));
+            }
+            let head = self.forge.head(&self.request.branch).await?;
+            let (base, applied) = self.base(recorded, &head).await?;
+            match follow(&pull, ours, &base, self.forge.config.auto_merge.is_some()) {
+                Step::Merged => return self.merged(recorded, &pull).await,
+                Step::Closed => {
+                    let by = self.forge.github.closed_by(pull.number).await?;
+                    self.tidy(ours).await?;
+                    let message = match by.as_str() {
+                        "" => format!("pull request #{} was closed without being merged", pull.number),
+                        by => format!(
+                            "pull request #{} was closed by {by} without being merged",
+                            pull.number
+                        ),
+                    };
+                    let outcome = Outcome::Failed(Reason::new(Code::PullRequestClosed, message));
+                    return Ok(Some(News::Closed { by, outcome }));
+                }
+                Step::Needless => {
+                    let differences = match applied {
+                        Some(Applied::Unchanged { differences, .. }) => differences,
+                        _ => self.state.differences.clone(),
+                    };
+                    let outcome = Outcome::Unchanged {
+                        commit: head,
+                        differences,
+                    };
+                    return self.close(recorded, &text::needless(), ours, outcome).await;
+                }
+                Step::Impossible(reason) => {
+                    let comment = text::impossible(&reason);
+                    return self
+                        .close(recorded, &comment, ours, Outcome::Failed(reason))
+                        .await;
+                }
+                Step::Revise => match applied {
+                    Some(Applied::Commit { commit, differences }) => {
+                        return self.revise(recorded, head, commit, differences).await;
+                    }
+                    _ => return Ok(None),
+                },
+                Step::Merge => last = self.merge(&pull).await?,
+                Step::LookAgain => {}
+                Step::Wait(None) => return Ok(None),
+                Step::Wait(Some(message)) => return Ok(Some(News::Noted(message.to_owned()))),
+            }
+        }
+        Ok(last.map(News::Noted))
+    }
+
+    /// What our edits come to on the present head of the branch that it goes to.
+    async fn base(&self, recorded: &PullRequest, head: &CommitSha) -> Result<(Base, Option<Applied>), Halt> {
+        if recorded.base.as_ref() == Some(head) {
+            return Ok((Base::Unmoved, None));
+        }
+        let applied = self.apply(head).await?;
+        let base = match &applied {
+            Applied::Refused(reason) => Base::Refuses(reason.clone()),
+            Applied::Unchanged { .. } => Base::Has,
+            Applied::Commit { differences, .. } if *differences == self.state.differences => Base::Same,
+            Applied::Commit { .. } => Base::Differs,
+        };
+        Ok((base, Some(applied)))
+    }
+
+    /// Asks GitHub to merge our commit; what it waits for when GitHub does not.
+    async fn merge(&self, pull: &Pull) -> Result<Option<String>, Halt> {
+        let Some(method) = self.forge.config.auto_merge else {
+            return Ok(None);
+        };
+        self.check()?;
+        // A squash is a commit of its own, and is to be found by the same trailers.
+        let message = (method == Method::Squash).then(|| text::split(&self.message));
+        slipway_faults::point("gitops.merge.before");
+        let merged = self
+            .forge
+            .github
+            .merge(pull.number, &pull.head, method, message)
+            .await;
+        match merged {
+            Ok(()) => {
+                slipway_faults::point("gitops.merge.after");
+                Ok(None)
+            }
+            Err(Fault::Permanent(error)) => match error.status {
+                // Another push was faster, at the base or at the branch: looked at again.
+                Error::NOT_MERGEABLE | Error::HEAD_MOVED => Ok(Some(error.message)),
+                Error::UNPROCESSABLE => Ok(Some(format!("a person to merge it: {error}"))),
+                // Another account may be allowed to, or may allow it.
+                _ if error.kind == ErrorKind::Forbidden => Ok(Some(format!(
+                    "a person to merge it, since this service may not: {error}"
+                ))),
+                _ => Err(Fault::Permanent(error).into()),
+            },
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Makes the edits again on a newer head. Only our own commit is replaced.
+    async fn revise(
+        &self,
+        recorded: &PullRequest,
+        base: CommitSha,
+        commit: CommitSha,
+        differences: Vec<Difference>,
+    ) -> Progress {
+        self.check()?;
+        slipway_faults::point("gitops.revise.push.before");
+        match self
+            .forge
+            .repository
+            .push(&self.branch, &recorded.commit, &commit)
+            .await
+        {
+            Ok(Moved::Yes) => slipway_faults::point("gitops.revise.push.after"),
+            // Others pushed, or it is merged and its branch deleted: the next look tells.
+            Ok(Moved::LostRace) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        }
+        let body = text::body(&self.message, &differences);
+        if let Err(fault) = self.forge.github.describe(recorded.number, &body).await {
+            let Reason { code, message } = reason(fault.error());
+            tracing::warn!(id = %self.run.id, code, error = message, "the description of a pull request could not be updated");
+        }
+        Ok(Some(News::Revised {
+            commit,
+            base,
+            differences,
+        }))
+    }
+
+    /// It is merged: as which commit, and how.
+    pub(super) async fn merged(&self, recorded: &PullRequest, pull: &Pull) -> Progress {
+        let Some(commit) = &pull.merge_commit else {
+            return Ok(None);
+        };
+        let info = self.forge.github.commit(commit).await?;
+        let auto_merge = self.forge.config.auto_merge;
+        let method = match info.parents.len() {
+            2.. => Method::Merge,
+            // Both leave our message as it is; when we merge, a squash too.
+            _ if info.message.trim_end() != self.message.trim_end() => Method::Squash,
+            _ if auto_merge == Some(Method::Squash) => Method::Squash,
+            _ => Method::Rebase,
+        };
+        self.forge.fresh_head(&self.request.branch).await?;
+        let repository = &self.forge.repository;
+        let mut differences = if repository.ensure(commit).await? {
+            repository.differences(commit, self.request.edits.clone()).await?
+        } else {
+            Vec::new()
+        };
+        if differences.is_empty() {
+            differences.clone_from(&self.state.differences);
+        }
+        if self.forge.config.delete_branch {
+            self.delete_branch(recorded.number).await?;
+        }
+        Ok(Some(News::Merged {
+            commit: commit.clone(),
+            differences,
+            by: pull.merged_by.clone(),
+            method,
+        }))
+    }
+}

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use tonic::{Response, Status};
 
 pub use deployments::DeployApi;
-pub use releases::ReleaseApi;
+pub use releases::{ReleaseApi, Releases};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = BoxStream<'static, Result<T, Status>>;

@@ -48,7 +48,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
 pub mod testing {
     use super::{Arc, CancellationToken, Config, Deployment, Effects, RunError, Wiring};
     pub use crate::{
-        api::{DeployApi, ReleaseApi},
+        api::{DeployApi, ReleaseApi, Releases},
         backends::{
             catalog::CatalogStore,
             gitops::{Manifests, NoReverts, RevertOrder, RevertTarget, Revertible, Reverting, Reverts},

@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use deploy_domain::release::{Facts, Observation, Release, StepStatus, Waiting, WaitingKind};
-use deploy_svc::testing::{Order, ReleaseEffects, StepBackend, Taken};
+use deploy_svc::testing::{Order, ReleaseEffects, Releases, StepBackend, Taken};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use release::{World, images};
@@ -84,7 +84,7 @@ async fn until(
                 tokio::time::timeout(Duration::from_millis(200), states.next()).await
             {
                 let snapshot = snapshot.unwrap();
-                let step = Release::message(&snapshot).steps.remove(0);
+                let step = Releases::message(&snapshot).steps.remove(0);
                 if holds(&step) {
                     return (snapshot, step);
                 }

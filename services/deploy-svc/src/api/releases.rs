@@ -28,7 +28,7 @@ use crate::{
 
 /// How the API shows releases.
 #[derive(Debug)]
-pub(super) struct Releases;
+pub struct Releases;
 
 #[derive(Debug, Clone)]
 pub struct ReleaseApi {

@@ -40,7 +40,7 @@ impl Handler for Hints {
 }
 
 /// Listens until `shutdown`.
-pub async fn listen(ledger: Ledger, bus: Arc<dyn Bus>, replica: String, shutdown: CancellationToken) {
+pub(crate) async fn listen(ledger: Ledger, bus: Arc<dyn Bus>, replica: String, shutdown: CancellationToken) {
     let handler = Arc::new(Hints { ledger });
     bus.consume(&ORIGINS, GROUP, &replica, handler, shutdown).await;
 }

@@ -15,10 +15,10 @@ use slipway_telemetry::{KeyValue, Metrics, RunResult, SpanKind, SpanRecord, Stat
 const NOTHING_LOST: &str = "0-0";
 
 /// Exports spans from the feed of this service's events, with a cursor of its own: at least once, same ids.
-pub struct SpanSink {
-    pub ledger: Ledger,
-    pub spans: StepSpans,
-    pub metrics: Metrics,
+pub(crate) struct SpanSink {
+    pub(crate) ledger: Ledger,
+    pub(crate) spans: StepSpans,
+    pub(crate) metrics: Metrics,
 }
 
 impl std::fmt::Debug for SpanSink {

@@ -96,7 +96,7 @@ impl Reverts for Changes {
         let request = calls::request(request, order.trace);
         let mut client = self.client.clone();
         let call = client.revert_change(request);
-        standing(SERVICE.resource("change", call, |answer| answer.change).await?)
+        standing(&SERVICE.resource("change", call, |answer| answer.change).await?)
     }
 
     async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, Fault<Reason>> {
@@ -106,7 +106,7 @@ impl Reverts for Changes {
         let request = calls::request(request, trace);
         let mut client = self.client.clone();
         let call = client.get_change(request);
-        standing(SERVICE.resource("change", call, |answer| answer.change).await?)
+        standing(&SERVICE.resource("change", call, |answer| answer.change).await?)
     }
 }
 
@@ -153,7 +153,7 @@ fn is_marker(edit: &Edit) -> bool {
 }
 
 /// How a change stands that puts another back.
-fn standing(change: Change) -> Result<Reverting, Fault<Reason>> {
+fn standing(change: &Change) -> Result<Reverting, Fault<Reason>> {
     let refused = |code| Err(Fault::Permanent(calls::reason(change.reason.clone(), code)));
     let id = || SERVICE.parse::<Id>(&change.id);
     match change.status() {

@@ -328,9 +328,9 @@ mod tests {
         let server = "https://kubernetes.default.svc";
         let application = json!({"metadata": {"name": "shop-web"}, "spec": {
             "destination": {"namespace": "shop", "server": server}}});
-        let deny = |more: Value| {
+        let deny = |mut more: Value| {
             let mut window = json!({"kind": "deny", "schedule": "0 9 * * *", "duration": "1h"});
-            object::as_map(&mut window).extend(object::as_map(&mut more.clone()).clone());
+            object::as_map(&mut window).extend(std::mem::take(object::as_map(&mut more)));
             json!({"metadata": {"name": "default"}, "spec": {"syncWindows": [window]}})
         };
         // (the project, whether it blocks an automated sync, and one by hand)

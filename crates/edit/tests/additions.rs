@@ -1,5 +1,6 @@
 //! Entries of `images` that are added where the base uses the image, and taken out again.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use pretty_assertions::assert_eq;
 use slipway_edit::{Difference, Edit, KustomizeImage, NewImage, Refusal};

@@ -1,6 +1,7 @@
 //! The proof on real files: every image of every file of the corpus, set in every way. Only what had to change does,
 //! and putting it back gives the first bytes again; the rest is refused. Renderings are in `rendering.rs`.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 mod proof;
 

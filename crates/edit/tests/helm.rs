@@ -1,5 +1,6 @@
 //! Edits of values: what changes, what stays, what is refused, and that putting back gives the first bytes.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use pretty_assertions::assert_eq;
 use slipway_edit::{Difference, Edit, HelmImage, HelmPlace, NewImage, Place, Reference, Refusal, read};

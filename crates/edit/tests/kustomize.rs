@@ -1,5 +1,6 @@
 //! Edits of kustomizations: what changes, what stays, what is refused; on tables and on generated files.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use pretty_assertions::assert_eq;
 use proptest::{prelude::*, test_runner::RngSeed};

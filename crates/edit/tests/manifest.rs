@@ -1,5 +1,6 @@
 //! Edits of plain manifests: which containers are meant, what changes, what stays, what is refused.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use pretty_assertions::assert_eq;
 use slipway_edit::{Difference, Edit, ManifestImage, ManifestPlace, NewImage, Place, Refusal, read};

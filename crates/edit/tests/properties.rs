@@ -1,6 +1,7 @@
 //! Properties of edits over generated YAML: whatever the text looks like, an edit changes the value that was meant and
 //! nothing else, or it is refused.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 mod proof;
 

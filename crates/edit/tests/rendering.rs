@@ -1,6 +1,7 @@
 //! The proof by kustomize 5: what can be rendered before an edit is rendered after it, and differs in the image that
 //! was meant, and in nothing else.
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 mod proof;
 

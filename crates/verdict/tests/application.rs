@@ -1,5 +1,6 @@
 //! The decision about one Application of Argo CD: each rule from a small object.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use std::{sync::Arc, time::Duration};
 

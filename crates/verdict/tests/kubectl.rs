@@ -1,5 +1,6 @@
 //! kubectl's words and decisions, branch by branch of its `rollout_status.go`.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use pretty_assertions::assert_eq;

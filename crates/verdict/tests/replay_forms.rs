@@ -1,6 +1,7 @@
 //! Replays of small recordings written by hand: the forms that kubectl's arguments and a recorder's lines can take,
 //! and that what does not agree is found.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use serde_json::{Value, json};
 use slipway_verdict::{

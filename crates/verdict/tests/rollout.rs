@@ -1,5 +1,6 @@
 //! The verdict on a Rollout of Argo Rollouts, phase by phase, and when a promotion is due.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 mod scene;
 

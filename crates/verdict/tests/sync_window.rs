@@ -1,5 +1,6 @@
 //! Argo CD's sync windows, rule by rule.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};

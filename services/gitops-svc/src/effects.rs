@@ -125,7 +125,7 @@ impl Effects<Branch> for Worker {
             Ok(()) => {}
             // The branch's holder now finds what was pushed by its trailers.
             Err(RoundError::Stale) => {
-                tracing::info!(id = %run.id, "the round was superseded by another holder of the branch")
+                tracing::info!(id = %run.id, "the round was superseded by another holder of the branch");
             }
             Err(RoundError::Cancelled) => {}
             Err(RoundError::Ledger(error)) => {

@@ -1,4 +1,5 @@
 //! The decider of approvals: tables here, the JSON of its events in `events`, what holds whatever is tried in `laws`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 // A failure of what a test builds on is the test's failure.
 #![allow(clippy::unwrap_used)]
 

@@ -219,7 +219,7 @@ async fn a_version_is_good_or_bad_by_what_is_measured() {
         "metric errors: 0.5 is above max 0.05; bad in 2 of 3 measurements, failure_limit is 1"
     );
 
-    // The metric goes away: inconclusive once that is no longer borne.
+    // The metric goes away: inconclusive once that is no longer allowed.
     world.page.set("something_else 1\n");
     let silent = world.until(&watched, |found| found[0].value.is_none()).await;
     assert_eq!(silent[0].message, "prometheus main: no data");

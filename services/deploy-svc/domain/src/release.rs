@@ -10,6 +10,7 @@
 
 mod decide;
 mod ended;
+mod evolve;
 mod explain;
 mod limit;
 mod next;
@@ -256,7 +257,7 @@ impl Decider for Release {
     }
 
     fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timestamp) {
-        state::evolve(state, event, at);
+        evolve::evolve(state, event, at);
     }
 
     fn effects(_: &Id, state: &ReleaseState) -> Vec<(EffectKey, ReleaseEffect)> {

@@ -85,7 +85,7 @@ pub(crate) fn pod() -> PodEvidence {
     }
 }
 
-/// Why the far side cannot be asked.
+/// Why the remote system cannot be asked.
 pub(crate) fn away(words: &str) -> Reason {
     Reason::new("CLUSTER_UNAVAILABLE", words)
 }

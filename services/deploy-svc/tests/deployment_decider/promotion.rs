@@ -1,4 +1,4 @@
-//! What somebody asks of a rollout that pauses.
+//! What a person asks of a rollout that pauses.
 
 use deploy_domain::{
     catalog::{Target, WorkloadKind},

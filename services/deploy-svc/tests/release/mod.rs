@@ -166,7 +166,7 @@ pub(crate) struct Answers {
 impl Answers {
     fn observation(&self, order: Order<'_>) -> Observation {
         if self.held.as_ref().is_some_and(|held| *held.borrow()) {
-            return Observation::Pending(Waiting::new(WaitingKind::Human, "for somebody"));
+            return Observation::Pending(Waiting::new(WaitingKind::Human, "for a person"));
         }
         let facts = match order.step.kind {
             StepKind::Build => Facts::Built {

@@ -7,7 +7,7 @@ use slipway_model::{Id, Timestamp};
 
 use super::{
     Advance, Facts, GRACE, Observation, Reason, ReleaseCommand, ReleaseEvent, ReleaseRefusal, ReleaseState,
-    Step, StepKind, StepStatus, Stop, ended::Ended, next, state,
+    Step, StepKind, StepStatus, Stop, ended::Ended, evolve, next,
 };
 
 /// The first wait before a call that failed is made again; it doubles each time.
@@ -46,7 +46,7 @@ pub(super) fn decide(
                 reference,
             };
             let mut after = state.clone();
-            state::evolve(&mut after, &started, now);
+            evolve::evolve(&mut after, &started, now);
             let mut events = vec![started];
             if let Some(step) = after.active_step() {
                 events.extend(observed(&after, step, observation, &key, now));
@@ -169,7 +169,7 @@ fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -
 /// A gate that asks nobody is passed at the moment at which it is reached.
 fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) -> Vec<ReleaseEvent> {
     let mut after = state.clone();
-    state::evolve(&mut after, &ended, now);
+    evolve::evolve(&mut after, &ended, now);
     let mut events = vec![ended];
     if let Some(gate) = after.active_step().filter(|next| next.kind == StepKind::Gate)
         && after
@@ -195,7 +195,7 @@ fn stop(state: &ReleaseState, step: &Step, stop: Stop, now: Timestamp) -> Vec<Re
     }
     let requested = ReleaseEvent::StopRequested(stop);
     let mut after = state.clone();
-    state::evolve(&mut after, &requested, now);
+    evolve::evolve(&mut after, &requested, now);
     let mut events = vec![requested];
     if step.kind == StepKind::Lane
         && let Some((_, reason)) = after.stop_ending()

@@ -112,7 +112,7 @@ fn waiting_for_a_promotion_is_a_persons_time() {
     }
     let spent = run.state.time_spent(run.now);
     begin(&mut run, "dev/deploy");
-    let waits = |kind| Observation::Pending(Waiting::new(kind, "for somebody"));
+    let waits = |kind| Observation::Pending(Waiting::new(kind, "for a person"));
     observe(&mut run, waits(WaitingKind::Human));
     run.now = run.now + Duration::from_secs(3600);
     let during = run.state.time_spent(run.now);

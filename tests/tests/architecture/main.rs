@@ -3,6 +3,7 @@
 
 mod circles;
 mod code;
+mod documents;
 mod workspace;
 
 use std::{collections::BTreeSet, fs};

@@ -91,7 +91,10 @@ async fn start<S: ServiceSettings>(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(service = name, error = error.to_string(), "service failed");
-            ExitCode::FAILURE
+            match error {
+                RunError::Config(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     };
     telemetry.shutdown(FLUSH).await;

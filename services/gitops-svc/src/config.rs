@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use gitops_domain::layout::Layout;
 use serde::Deserialize;
 use slipway_model::BranchName;
-use slipway_server::{ConfigError, ServiceSettings};
+use slipway_server::ConfigError;
 
 pub(crate) use pull_requests::PullRequestsConfig;
 pub(crate) use remote::{Credentials, SigningConfig, TOKEN_USER};
@@ -125,8 +125,12 @@ fn main_branch() -> BranchName {
     "main".parse().unwrap()
 }
 
-impl ServiceSettings for Settings {
-    fn check(&self) -> Result<(), ConfigError> {
+impl Settings {
+    /// What the single values do not show.
+    ///
+    /// # Errors
+    /// Names the key and the remedy.
+    pub(crate) fn check_values(&self) -> Result<(), ConfigError> {
         if !self.data_dir.is_absolute() {
             return Err(ConfigError::invalid("data_dir", "must be an absolute path"));
         }
@@ -199,6 +203,31 @@ mod tests {
         let config: Config = parse("x.yaml", &text).map_err(|error| error.to_string())?;
         config.check().map_err(|error| error.to_string())?;
         Ok(config)
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_named() {
+        for (repository, key) in [
+            (
+                "{url: 'https://git.example/a/b.git', ca_file: /nowhere/ca.pem, credentials: {token_file: /nowhere/token}}",
+                "repositories.shop.ca_file",
+            ),
+            (
+                "{url: 'git@git.example:a/b.git', credentials: {ssh_key_file: /nowhere/key}}",
+                "repositories.shop.credentials.ssh_key_file",
+            ),
+            (
+                "{url: 'https://github.com/a/b', credentials: {github_app: {app_id: 7, private_key_file: /nowhere/key}}}",
+                "repositories.shop.credentials.github_app.private_key_file",
+            ),
+            (
+                "{url: /srv/shop.git, signing: {ssh_key_file: /nowhere/key}}",
+                "repositories.shop.signing.ssh_key_file",
+            ),
+        ] {
+            let error = read(repository).unwrap().check_files().unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("/nowhere/"), "{error}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use gitops_domain::{branch::Branch, change::Change};
 use slipway_proto::gitops::v1::git_ops_service_server::GitOpsServiceServer;
-use slipway_server::{ConfigError, RunError, ServiceHost, Wiring};
+use slipway_server::{ConfigError, RunError, ServiceHost, ServiceSettings, Wiring};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
@@ -54,6 +54,17 @@ pub mod testing {
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
         super::serve(config, wiring, shutdown, Some(pusher)).await
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn check(&self) -> Result<(), ConfigError> {
+        self.check_values()
+    }
+
+    /// Keys to sign with, certificates, keys of Apps and of ssh. Tokens are read when they are used.
+    fn check_files(&self) -> Result<(), ConfigError> {
+        repositories(self).map(drop)
     }
 }
 

@@ -5,8 +5,9 @@ use crate::{
     workspace::{packages, read, root},
 };
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "ARCHITECTURE.md",
+    "CONFIGURATION.md",
     "README.md",
     "deploy/README.md",
     "local-cluster/README.md",

@@ -45,9 +45,9 @@ impl ReleaseEffects {
     fn backend(&self, kind: StepKind) -> &dyn StepBackend {
         match kind {
             StepKind::Build => &*self.builds,
-            // Lanes have no effects.
             StepKind::Gate => &*self.approvals,
             StepKind::Change | StepKind::Revert => &*self.changes,
+            // A step of a lane is never called: it has no effects.
             StepKind::Lane | StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy => &*self.deployments,
         }
     }

@@ -393,7 +393,34 @@ fn locked(text: &str) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::{read_token, ssh_command};
+    use gitops_domain::reason::Code;
+    use slipway_github::{Error, ErrorKind};
+
+    use super::{of_app, read_token, ssh_command};
+
+    #[test]
+    fn refusals_of_an_app_have_their_codes() {
+        for (kind, code) in [
+            (ErrorKind::Unauthorized, Code::CredentialsRefused),
+            (ErrorKind::Forbidden, Code::CredentialsRefused),
+            (ErrorKind::NotFound, Code::CredentialsRefused),
+            (ErrorKind::NotCovered, Code::RepositoryNotFound),
+            (ErrorKind::RateLimited, Code::RemoteUnreachable),
+            (ErrorKind::Unreachable, Code::RemoteUnreachable),
+            (
+                ErrorKind::NoCredentials(Code::CredentialsRefused.as_str().to_owned()),
+                Code::CredentialsRefused,
+            ),
+        ] {
+            let error = Error {
+                kind,
+                status: 0,
+                message: "no".to_owned(),
+            };
+            let reason = of_app(&error);
+            assert_eq!(reason.code, code.as_str(), "{error:?}");
+        }
+    }
 
     #[test]
     fn a_token_is_one_word() {

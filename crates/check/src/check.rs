@@ -7,7 +7,8 @@ use slipway_model::{Name, duration};
 
 use crate::{Fault, Faults, Remote, check_path, is_hop_by_hop, is_reserved_header, json};
 
-/// Attempts × (timeout + interval) of one check stays below this, so that a check cannot outlive its deployment unseen.
+/// Attempts × (timeout + interval) of one check stays below this, so that a check cannot outlive its deployment
+/// unnoticed.
 const LONGEST: Duration = Duration::from_secs(3600);
 const MAX_ENTRIES: usize = 20;
 
@@ -29,7 +30,7 @@ pub enum CheckKind {
 }
 
 /// A GET, through the API server's service proxy (`service` and `port`) or to a URL. Redirects are not followed: they
-/// are answers.
+/// count as answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
@@ -42,7 +43,7 @@ pub struct HttpCheck {
     /// The Service's namespace; left out, the target's (an Application's destination).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Name>,
-    /// In place of a Service: `http://` or `https://`, host and optional port; `path` is appended.
+    /// Instead of a Service: `http://` or `https://`, host and optional port; `path` is appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     #[serde(default = "slash")]
@@ -52,17 +53,17 @@ pub struct HttpCheck {
     pub headers: BTreeMap<String, String>,
     #[serde(default = "ok")]
     pub expect_status: u16,
-    /// Response headers that must be there with exactly these values.
+    /// Response headers that must be present with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expect_headers: BTreeMap<String, String>,
-    /// A text that the first 64 KiB of the body must hold.
+    /// A text that the first 64 KiB of the body must contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_contains: Option<String>,
     /// JSON paths (RFC 9535) of the body and what each must select, as JSON: the value, or the list of all values where
     /// the path can select several (`*`, `..`, slices, filters).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expect_json: BTreeMap<String, serde_json::Value>,
-    /// For `https` URLs: a PEM file of authorities to trust beside the system's.
+    /// For `https` URLs: a PEM file of authorities to trust in addition to the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
     #[serde(flatten)]
@@ -75,7 +76,7 @@ pub struct HttpCheck {
 pub struct GrpcCheck {
     /// `host:port`.
     pub address: String,
-    /// The service that is asked for; empty is the server as a whole.
+    /// The service to ask about; empty means the server as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -99,7 +100,7 @@ pub struct TcpCheck {
 /// How often a check asks, and how long it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
-    /// How often it is asked before the answer is no.
+    /// How often it asks before the check has failed.
     #[serde(default = "ten")]
     pub attempts: u32,
     /// For one attempt.
@@ -128,7 +129,7 @@ impl fmt::Display for Port {
 }
 
 impl Check {
-    /// What is wrong with it, by paths below the check, such as `http.path`.
+    /// What is wrong with it, with paths relative to the check, such as `http.path`.
     pub fn check(&self) -> Vec<Fault> {
         let (kind, faults) = match &self.kind {
             CheckKind::Http(check) => ("http", check.check()),

@@ -8,7 +8,7 @@ use slipway_model::duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct Fault {
-    /// Such as `services.shop.environments[1].policy`, or below the thing that is checked, such as `http.path`.
+    /// Such as `services.shop.environments[1].policy`, or relative to the thing that is checked, such as `http.path`.
     pub path: String,
     pub message: String,
 }
@@ -39,7 +39,7 @@ impl Faults {
         }
     }
 
-    /// Adds a fault unless a time is more than nothing and at most `max`.
+    /// Adds a fault unless a duration is positive and at most `max`.
     pub fn period(&mut self, path: String, value: Duration, max: Duration) {
         if value.is_zero() || value > max {
             self.add(

@@ -15,7 +15,7 @@ const SHOWN: usize = 120;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 500;
 
-/// Whether a path can be used.
+/// Whether a path is valid.
 ///
 /// # Errors
 /// In words.
@@ -37,8 +37,8 @@ fn parse(path: &str) -> Result<JpQuery, String> {
     })
 }
 
-/// Compares what `path` selects. A path that can select one value at most (names and indexes alone) is compared by
-/// that; any other by the list of all that it selects.
+/// Compares what `path` selects. For a path that can select at most one value (only names and indexes) that value is
+/// compared; for any other, the list of all that it selects.
 ///
 /// # Errors
 /// What it selects instead, in words.
@@ -85,7 +85,7 @@ fn singular(query: &JpQuery) -> bool {
         .all(|segment| matches!(segment, Segment::Selector(Selector::Name(_) | Selector::Index(_))))
 }
 
-/// Equal as RFC 9535 compares: numbers by value, so that 1 is 1.0.
+/// Equal by RFC 9535's rules: numbers by value, so that 1 equals 1.0.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(a), Value::Number(b)) => {

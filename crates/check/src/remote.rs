@@ -1,4 +1,4 @@
-//! Hosts and ports, and the URLs that hold them.
+//! Hosts and ports, and the URLs that contain them.
 
 use url::{Host, Url};
 
@@ -65,7 +65,7 @@ impl std::fmt::Display for Remote {
 /// # Errors
 /// In words.
 pub fn web_url(text: &str) -> Result<(Url, bool), String> {
-    // The parser forgives tabs, line ends and backslashes; people are better told.
+    // The parser forgives tabs, line ends and backslashes; it is better to tell people.
     let plain = text.len() <= 2000 && text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let url = Url::parse(text).ok().filter(|_| plain);
     let url = url.ok_or("write an http:// or https:// URL")?;
@@ -91,7 +91,7 @@ mod tests {
             ("Shop.Example:443", "shop.example:443"),
             ("10.0.0.1:65535", "10.0.0.1:65535"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80"),
-            // Other ways to write an address are read before it is vetted.
+            // Other spellings of an address are normalised before it is vetted.
             ("2130706433:80", "127.0.0.1:80"),
             ("0x7f.1:80", "127.0.0.1:80"),
         ] {

@@ -1,7 +1,7 @@
-//! What a GET may hold that goes through the API server's service proxy, or directly to a service.
+//! What a GET that goes through the API server's service proxy, or directly to a service, may contain.
 
-/// Headers that mean something to the API server itself: they are not for the service, and some would make the request
-/// another user's (impersonation, the names of the front proxy).
+/// Headers that mean something to the API server itself: they are not for the service, and some would turn the request
+/// into another user's (impersonation, the names of the front proxy).
 pub fn is_reserved_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("impersonate-")
@@ -13,7 +13,7 @@ pub fn is_reserved_header(name: &str) -> bool {
         || is_hop_by_hop(&name)
 }
 
-/// Headers of the connection and not of the request (RFC 9110, section 7.6.1), in lower case.
+/// Headers of the connection rather than of the request (RFC 9110, section 7.6.1), in lower case.
 pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -28,8 +28,9 @@ pub fn is_hop_by_hop(name: &str) -> bool {
     ) || name.starts_with("proxy-")
 }
 
-/// Whether a path stays where it is put: absolute, percent-encoded, no `.` or `..` in any spelling, no fragment. The
-/// proxy's path is the API server's path; one that climbs would be another request in our name.
+/// Whether a path cannot escape the prefix it is appended to: absolute, percent-encoded, no `.` or `..` in any
+/// spelling, no fragment. The proxy's path is the API server's path; one that climbs out of it would be a different
+/// request in our name.
 ///
 /// # Errors
 /// In words.

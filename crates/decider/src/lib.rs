@@ -1,42 +1,43 @@
-//! The contract between a kind of thing and the ledger: pure functions from state to decision.
+//! The contract between a kind of aggregate and the ledger: pure functions from state to decision.
 //!
-//! What decides depends on this crate and not on the ledger, so that the compiler keeps it from doing anything else.
+//! Domain crates depend on this crate and not on the ledger, so that the compiler keeps them from doing anything but
+//! deciding.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use slipway_model::{Id, Retry, Timestamp};
 
-/// One kind of thing whose life is a sequence of events: a build, a change, a lane, an approval, a release.
+/// One kind of aggregate, whose life is a sequence of events: a build, a change, a lane, an approval, a release.
 ///
 /// Everything here is pure: no clock, no I/O, no await. The ledger calls [`decide`](Self::decide) with the time,
-/// appends the events, and asks the new state what must be going on now ([`effects`](Self::effects)), what it waits
-/// to learn ([`polls`](Self::polls)) and when it wants to be woken ([`wake_at`](Self::wake_at)). All three are
-/// derived from the state, so a crash at any point forgets nothing.
+/// appends the events, and asks the new state what must be running now ([`effects`](Self::effects)), what it waits to
+/// learn ([`polls`](Self::polls)) and when it wants to be woken ([`wake_at`](Self::wake_at)). All three are derived
+/// from the state, so nothing is lost in a crash at any point.
 pub trait Decider: Send + Sync + Sized + 'static {
     /// The name of this kind in the database and in event types. Never changes.
     const KIND: &'static str;
-    /// Raised whenever `State` or `evolve` changes its meaning: older states are folded again from their events.
+    /// Raised whenever `State` or `evolve` changes its meaning: older states are rebuilt from their events.
     const STATE_VERSION: u32;
 
     type State: Default + Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// Cloned when it is decided again because somebody else wrote first.
+    /// Cloned when the command is decided again because another writer came first.
     type Command: Clone + fmt::Debug + Send + Sync + 'static;
-    /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten. An event whose JSON
-    /// changes is a new variant with the tag `NAME.v2`, and the old one stays, so that what was recorded still applies;
-    /// or its tag becomes an alias, where the types within it read both forms.
+    /// Internally tagged by serde with `type` in snake_case; stored as JSON text and never rewritten. An event whose
+    /// JSON changes is a new variant with the tag `NAME.v2`, and the old one stays, so that what was recorded still
+    /// applies; or its tag becomes an alias, if the types within it read both forms.
     type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Effect: Clone + fmt::Debug + Send + 'static;
     type Refusal: Refusal;
 
-    /// What happens when `command` meets `state`. No events means: nothing to do, which is success.
+    /// What happens when `command` meets `state`. No events means that there is nothing to do, which is success.
     ///
-    /// An effect's or poll's word that comes too late, by the key of another try or after the end, comes to no events.
-    /// One whose key is wanted and that does not fit the state is [`Impossible`]: the executor logs it as an error, and
-    /// the effect has failed.
+    /// An outcome of an effect or poll that comes too late (with the key of another try, or after the end) results in
+    /// no events. One whose key is expected but which does not fit the state is [`Impossible`]: the executor logs it as
+    /// an error, and the effect has failed.
     ///
     /// # Errors
-    /// The refusal, in words for whoever gave the command.
+    /// The refusal, worded for the caller.
     fn decide(
         id: &Id,
         state: &Self::State,
@@ -44,21 +45,21 @@ pub trait Decider: Send + Sync + Sized + 'static {
         now: Timestamp,
     ) -> Result<Vec<Self::Event>, Self::Refusal>;
 
-    /// Applies an event that was recorded at `at`. Total: an event that was appended once always applies.
+    /// Applies an event that was recorded at `at`. Total: an event that was ever appended always applies.
     fn evolve(state: &mut Self::State, event: &Self::Event, at: Timestamp);
 
-    /// What must be going on now. An effect that is missing is started, one that is no longer here is aborted.
+    /// What must be running now. An effect that is missing is started; one that is no longer listed is aborted.
     fn effects(_id: &Id, _state: &Self::State) -> Vec<(EffectKey, Self::Effect)> {
         Vec::new()
     }
 
-    /// Reads of somebody else's truth that this state waits for: run when a hint arrives and every
-    /// [`poll_every`](Self::poll_every), jittered. A poll whose command decides to no events leaves no record.
+    /// Reads of another system's state that this state waits for: run when a hint arrives and every
+    /// [`poll_every`](Self::poll_every), jittered. A poll whose command results in no events leaves no record.
     fn polls(_id: &Id, _state: &Self::State) -> Vec<(EffectKey, Self::Effect)> {
         Vec::new()
     }
 
-    /// Whether this effect or poll is to be going on.
+    /// Whether this effect or poll should be running.
     fn wants(id: &Id, state: &Self::State, key: &EffectKey) -> bool {
         let effects = Self::effects(id, state).into_iter();
         effects
@@ -81,8 +82,7 @@ pub trait Decider: Send + Sync + Sized + 'static {
         None
     }
 
-    /// What is being tried again after a fault that the state knows of. What the executor tries again of its own accord
-    /// is no part of the state.
+    /// What is being retried after a fault that is part of the state. The executor's own retries are not part of it.
     fn retry(_state: &Self::State) -> Option<Retry> {
         None
     }
@@ -90,26 +90,26 @@ pub trait Decider: Send + Sync + Sized + 'static {
     /// The columns by which lists are filtered.
     fn index(state: &Self::State) -> Index;
 
-    /// Ends the watches of this thing: no more events unless someone asks for a retry.
+    /// Ends the watches of this aggregate: no more events unless a retry is requested.
     fn is_final(state: &Self::State) -> bool;
 }
 
-/// Why a command was refused. Its text is for whoever gave the command.
+/// Why a command was refused. Its text is for the caller.
 pub trait Refusal: std::error::Error + Send + Sync + 'static {
-    /// What an API answers with.
+    /// The error that an API answers with.
     fn kind(&self) -> RefusalKind;
 }
 
 /// The kinds of refusals, as every API tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// There is no such thing.
+    /// It does not exist.
     NotFound { kind: &'static str, id: Id },
-    /// There is one already, and it is another.
+    /// It exists already, with different content.
     AlreadyExists { kind: &'static str, id: Id },
     /// The state forbids it; with the reason that callers may rely on, such as `EXPIRED`.
     FailedPrecondition(&'static str),
-    /// A defect of whoever gave the command: see [`Impossible`].
+    /// A bug in the caller: see [`Impossible`].
     Defect,
 }
 
@@ -119,13 +119,13 @@ impl Refusal for std::convert::Infallible {
     }
 }
 
-/// A command that nobody who is right can give in this state: a defect of whoever gave it. A refusal of every decider
-/// whose effects have outcomes.
+/// A command that no correct caller can give in this state: a bug in the caller. Every decider whose effects have
+/// outcomes can refuse with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{id} cannot be told this as it stands ({standing}): a defect, please report it")]
 pub struct Impossible {
     pub id: Id,
-    /// How the thing stands, in words.
+    /// The state of the aggregate, in words.
     pub standing: String,
 }
 
@@ -138,7 +138,7 @@ impl Impossible {
     }
 }
 
-/// Names one try of one step; the result of an older try changes nothing.
+/// Names one try of one step; the result of an older try is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EffectKey {
     pub step: String,
@@ -160,14 +160,14 @@ impl fmt::Display for EffectKey {
     }
 }
 
-/// What lists are filtered by. Empty texts where a thing has no such property.
+/// What lists are filtered by. Empty for a property that the aggregate does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     /// In lower case, as the API's filter takes it.
     pub status: String,
     pub service: String,
     pub environment: String,
-    /// The opaque correlation id of the caller (a release's id), by which hints find their aggregate.
+    /// The opaque correlation id of the caller (a release's id), by which hints are matched to their aggregate.
     pub correlation: String,
     pub labels: std::collections::BTreeMap<String, String>,
 }

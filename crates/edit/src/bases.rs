@@ -1,7 +1,8 @@
-//! Which images a kustomization's `images` sees: those of what it builds on, renamed by the kustomizations below it.
+//! Which images a kustomization's `images` applies to: those of what it builds on, as renamed by the kustomizations
+//! below it.
 //!
-//! As kustomize 5 does it: resources first, then components and patches, then `images`; an image is the `image` of an
-//! item of any `containers` or `initContainers`, whatever the kind but CustomResourceDefinition.
+//! Follows kustomize 5: resources first, then components and patches, then `images`; an image is the `image` of an item
+//! of any `containers` or `initContainers`, whatever the kind but CustomResourceDefinition.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +14,11 @@ use crate::{
     yaml::{self, Kind, Node},
 };
 
-/// Files read for one kustomization: far more than any has, few enough for a second.
+/// Files read for one kustomization: far more than any real one has, few enough to take under a second.
 const MAX_FILES: usize = 2_000;
-/// Their bytes in all.
+/// Their total size in bytes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
-/// Kustomizations that build on one another.
+/// How deeply kustomizations may be nested.
 const MAX_DEPTH: usize = 32;
 
 /// What is used.
@@ -25,12 +26,12 @@ const MAX_DEPTH: usize = 32;
 pub(crate) struct Used {
     /// References in full, as `images` finds them.
     pub(crate) names: BTreeSet<String>,
-    /// What could not be looked into, and why.
+    /// What could not be examined, and why.
     unknown: BTreeSet<String>,
 }
 
 impl Used {
-    /// Says that `name` is not among them, and what is.
+    /// An error saying that `name` is not among them, and what is.
     pub(crate) fn without(&self, name: &str) -> String {
         let names: BTreeSet<String> = self
             .names
@@ -53,7 +54,7 @@ impl Used {
     }
 }
 
-/// The images that the kustomization in a folder works on. `root` is its text's mapping.
+/// The images that the kustomization in a folder applies to. `root` is its text's mapping.
 pub(crate) fn used<S: Source>(folder: &Folder, root: &Node, source: &S) -> Result<Used, S::Error> {
     let mut walk = Walk {
         source,
@@ -73,13 +74,13 @@ struct Walk<'a, S> {
     source: &'a S,
     files: usize,
     bytes: usize,
-    /// The kustomizations that are being looked into, outermost first.
+    /// The kustomizations being examined, outermost first.
     open: Vec<String>,
     unknown: BTreeSet<String>,
 }
 
 impl<S: Source> Walk<'_, S> {
-    /// What a kustomization's own `images` works on.
+    /// What a kustomization's own `images` applies to.
     fn below(&mut self, folder: &str, root: &Node) -> Result<BTreeSet<String>, S::Error> {
         let mut images = BTreeSet::new();
         for key in ["resources", "bases"] {
@@ -88,7 +89,7 @@ impl<S: Source> Walk<'_, S> {
             }
         }
         for path in texts(root, "components") {
-            // A component works on everything that was gathered so far.
+            // A component applies to everything that was gathered so far.
             images = self.resource(folder, path, images)?;
         }
         for patch in texts(root, "patchesStrategicMerge") {
@@ -148,7 +149,7 @@ impl<S: Source> Walk<'_, S> {
         }
     }
 
-    /// What a nested kustomization makes of its own and, as a component, of what was there.
+    /// What a nested kustomization makes of its own images and, as a component, of those gathered before it.
     fn kustomization(
         &mut self,
         folder: &str,
@@ -246,7 +247,7 @@ impl<S: Source> Walk<'_, S> {
         }
     }
 
-    /// What stands there, within bounds.
+    /// What is at that path, within bounds.
     fn read(&mut self, path: &str) -> Result<Read, S::Error> {
         if self.files >= MAX_FILES || self.bytes >= MAX_BYTES {
             return Ok(Read::Unfit("is one file too many to look into".to_owned()));
@@ -286,7 +287,7 @@ fn texts<'a>(root: &'a Node, key: &'a str) -> impl Iterator<Item = &'a str> {
     items(root, key).iter().filter_map(Node::scalar)
 }
 
-/// The path from the root of what a kustomization in `folder` names; none when that is outside.
+/// The path from the root of what a kustomization in `folder` names; `None` when that is outside.
 fn join(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
@@ -308,13 +309,13 @@ fn is_url(path: &str) -> bool {
     path.contains("://") || path.contains("git@") || path.contains("?ref=")
 }
 
-/// Something that is not here and looks like a host's name: `github.com/org/repo//path`.
+/// Something that does not exist here and looks like a host name: `github.com/org/repo//path`.
 fn is_remote(path: &str) -> bool {
     let (host, rest) = path.split_once('/').unwrap_or((path, ""));
     path.contains("//") || (!rest.is_empty() && !host.starts_with('.') && host.contains('.'))
 }
 
-/// The image after an entry of `images`, as kustomize writes it.
+/// The image after an entry of `images` is applied, as kustomize writes it.
 fn renamed<'a>(image: &str, field: &impl Fn(&'static str) -> Option<&'a str>) -> String {
     let mut reference = Reference::split(image);
     let given = |key| field(key).filter(|value| !value.is_empty()).map(str::to_owned);
@@ -386,8 +387,8 @@ fn json_patch(root: &Node, images: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether an entry's `name` fits an image, as kustomize's `IsImageMatched` decides: a pattern for all of it, with a tag
-/// and a digest allowed behind.
+/// Whether an entry's `name` fits an image, as kustomize's `IsImageMatched` decides: a pattern for the whole name,
+/// optionally followed by a tag and a digest.
 pub(crate) fn matches(name: &str, image: &str) -> bool {
     if !name.contains(['*', '+', '?', '(', '[', '{', '|', '^', '$', '\\']) {
         return fits_dotted(name, image);
@@ -403,7 +404,7 @@ pub(crate) fn matches(name: &str, image: &str) -> bool {
     }
 }
 
-/// The same for names whose only sign of a pattern is the dot: nearly all, so they need no pattern built.
+/// The same for names whose only special character is the dot: nearly all, so no pattern needs to be built for them.
 fn fits_dotted(name: &str, image: &str) -> bool {
     let (Some(head), Some(rest)) = (image.get(..name.len()), image.get(name.len()..)) else {
         return false;

@@ -1,4 +1,4 @@
-//! What an edit did, and the edits that put it back.
+//! What an edit did, and the edits that undo it.
 
 use std::ops::Range;
 
@@ -28,33 +28,33 @@ pub enum Difference {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryDifference {
     pub path: Folder,
-    /// With `added`, only its name.
+    /// With `added`, only its name is set.
     pub before: Entry,
     pub after: Entry,
     /// There was no entry of that name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub added: bool,
-    /// The entry was taken out; `after` is only its name.
+    /// The entry was removed; `after` has only its name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
-    /// Absent where the values alone say how the entry stood.
+    /// Absent where the values alone say what the entry was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<Box<Exact>>,
 }
 
-/// The bytes that an edit put in place of others, where keys came or went: how they lay among comments and blank lines
-/// cannot be told from their values.
+/// The bytes that an edit replaced and those it wrote, where keys were added or removed: how they were laid out among
+/// comments and blank lines cannot be told from their values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exact {
     pub before: String,
     pub after: String,
-    /// How many bytes of `after` stand before the entry's first key.
+    /// How many bytes of `after` come before the entry's first key.
     #[serde(default)]
     pub lead: usize,
 }
 
 impl Exact {
-    /// What stands in a range of the text before, and what came in its place.
+    /// What was in a range of the text before, and what replaced it.
     pub(crate) fn between(before: &str, after: &str, range: Range<usize>, lead: usize) -> Self {
         let rest = before.len() - range.end;
         Self {
@@ -64,12 +64,12 @@ impl Exact {
         }
     }
 
-    /// The text with the bytes put back; none when others stand there now. `entry` is where the entry's first key
-    /// stands.
+    /// The text with the bytes put back; `None` when they have been changed since. `entry` is where the entry's first
+    /// key is.
     pub(crate) fn put_back(&self, text: &Text<'_>, entry: usize) -> Option<String> {
         let start = entry.checked_sub(self.lead)?;
         let rest = text.text.get(start..)?.strip_prefix(self.after.as_str())?;
-        // Where something was written behind them since, they are not the same.
+        // Where something was written after them since, they are not the same.
         if !rest.is_empty() && !rest.starts_with(['\n', '\r', ',', ']', '}']) {
             return None;
         }
@@ -91,9 +91,9 @@ impl Exact {
 pub struct ValuesDifference {
     pub file: FilePath,
     pub values: Vec<ValueDifference>,
-    /// The image that they said.
+    /// The image that they named.
     pub before: Reference,
-    /// The image that they say.
+    /// The image that they name now.
     pub after: Reference,
 }
 
@@ -102,7 +102,7 @@ pub struct ValuesDifference {
 pub struct ValueDifference {
     /// The document: `Deployment/web` for an object of Kubernetes, else its number, counted from 1.
     pub document: String,
-    /// The path in the document: `spec.template.spec.containers[name=web].image`.
+    /// The path within the document: `spec.template.spec.containers[name=web].image`.
     pub at: String,
     /// Absent where there was no such key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,20 +111,20 @@ pub struct ValueDifference {
     pub after: Option<Scalar>,
 }
 
-/// Puts an entry back as it stood before a change of ours.
+/// Restores an entry to what it was before one of our changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreImage {
     pub path: Folder,
-    /// How it is to stand.
+    /// What it is restored to.
     pub entry: Entry,
-    /// What our change had written. Where something else stands now, somebody changed it since and the edit is
-    /// refused; absent, it is put back whatever stands there.
+    /// What our change wrote. If the entry has been changed since, the edit is refused; if absent, it is restored
+    /// whatever is there now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Entry>,
-    /// The entry was not there before, so it is taken out.
+    /// The entry was not there before, so it is removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remove: bool,
-    /// The entry was taken out before, so it is added again.
+    /// The entry was removed, so it is added again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub add: bool,
     /// As in [`EntryDifference::exact`].
@@ -132,21 +132,21 @@ pub struct RestoreImage {
     pub exact: Option<Box<Exact>>,
 }
 
-/// Puts values back as they stood before a change of ours.
+/// Restores values to what they were before one of our changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreValues {
     pub file: FilePath,
     /// As the change found and left them.
     pub values: Vec<ValueDifference>,
-    /// The image that they will say again.
+    /// The image that they will name again.
     pub image: Reference,
-    /// Also when somebody changed them since.
+    /// Restore them even when they have been changed since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
 
 impl Difference {
-    /// The image that stood there; none for a marker, or where the file said nothing of it.
+    /// The previous image; `None` for a marker, or where the file did not name one.
     pub fn before(&self) -> Option<Reference> {
         match self {
             Self::Entry(entry) if entry.added => None,
@@ -174,8 +174,8 @@ impl Difference {
 }
 
 impl Edit {
-    /// The edit that puts a difference back; none where there is nothing to put back. Without `force` it is refused
-    /// when somebody changed the same image since. Several differences are undone from the last to the first.
+    /// The edit that undoes a difference; `None` where there is nothing to undo. Without `force` it is refused when the
+    /// same image has been changed since. Several differences are undone from last to first.
     pub fn undoing(difference: &Difference, force: bool) -> Option<Self> {
         match difference {
             Difference::Entry(entry) => Some(Self::RestoreImage(Box::new(RestoreImage {

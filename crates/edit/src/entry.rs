@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The fields that we set, in the order in which kustomize writes them after `name`.
 pub(crate) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
 
-/// A value as it means and as it is written.
+/// A value, as its meaning and as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scalar {
     pub value: String,

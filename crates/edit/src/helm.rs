@@ -19,17 +19,18 @@ const MAX_OBJECT: usize = 320;
 
 /// Sets the image at a path of a values file.
 ///
-/// What stands at the path decides what is written:
-/// - A mapping with `repository`, `tag`, `digest`, `registry` has each part in its key. A missing `tag` is added. A
-///   digest that has to go is emptied and keeps its key, since a key that is gone would leave the chart's default; one
-///   that comes without a `digest` key goes behind the tag, as `TAG@DIGEST`. A digest alone keeps the tag.
-/// - A path whose last key is such a part (`image.tag`, `imageTag`, `IMAGE_TAG`) means the image that it belongs to.
+/// What is at the path decides what is written:
+/// - A mapping with `repository`, `tag`, `digest`, `registry` gets each part in its own key. A missing `tag` is added.
+///   A digest that has to go is emptied but keeps its key, since removing the key would leave the chart's default; a
+///   new digest without a `digest` key is appended to the tag, as `TAG@DIGEST`. A digest given alone keeps the tag.
+/// - A path whose last key is such a part (`image.tag`, `imageTag`, `IMAGE_TAG`) refers to the image that it belongs
+///   to.
 /// - Any other value is a whole reference; it keeps its name unless a new one is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelmImage {
     pub file: FilePath,
-    /// `image`, `image.tag`, `frontend.image`, `workers[name=mail].image`, `spec.values.image`. Keys with dots between,
-    /// list items by `[0]` or `[KEY=VALUE]`; a key that holds a dot or bracket is written in double quotes.
+    /// `image`, `image.tag`, `frontend.image`, `workers[name=mail].image`, `spec.values.image`. Keys are separated by
+    /// dots, list items given by `[0]` or `[KEY=VALUE]`; a key that holds a dot or bracket is written in double quotes.
     pub path: String,
     /// Which document of several, as in [`crate::ValueDifference::document`]; empty where the path is in one only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -100,7 +101,7 @@ pub(crate) fn find<'a>(text: &'a Text<'_>, path: &str, document: &str) -> Result
     })
 }
 
-/// That a text can be a document's number or `Kind/name`.
+/// Whether a text can be a document's number or `Kind/name`.
 pub(crate) fn check_object(field: &'static str, text: &str) -> Result<(), InvalidEdit> {
     let parts = text.split_once('/');
     let named = parts.is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());

@@ -1,4 +1,4 @@
-//! Image references as files write them, and what an edit wants of one.
+//! Image references as files write them, and what an edit asks for.
 
 use std::{fmt, str::FromStr};
 
@@ -9,9 +9,9 @@ use crate::InvalidEdit;
 
 /// The image that an edit writes; at least one part is given.
 ///
-/// Tag and digest say together which image is meant: giving one of them alone removes the other, as
-/// `kustomize edit set image` does. A digest that stayed would win over the new tag, and a tag that stayed would tell
-/// people a version that does not run. The name changes only when it is given.
+/// Tag and digest together identify an image: giving one of them alone removes the other, as `kustomize edit set image`
+/// does. A digest that stayed would override the new tag, and a tag that stayed would show people a version that is not
+/// running. The name changes only when it is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ impl NewImage {
     }
 }
 
-/// An image as a file says it, in whatever form; nothing about it is checked.
+/// An image as a file names it, in any form; nothing about it is checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     /// With its registry; empty where the file gives none.
@@ -67,7 +67,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Takes `name[:tag][@digest]` apart; a colon before a slash is a port.
+    /// Splits `name[:tag][@digest]`; a colon before a slash is a port.
     pub fn split(text: &str) -> Self {
         let (rest, digest) = text.split_once('@').unwrap_or((text, ""));
         let (name, tag) = match rest.rsplit_once(':') {

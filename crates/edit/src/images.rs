@@ -1,4 +1,4 @@
-//! Entries of a kustomization's `images` that come and go.
+//! Adding and removing entries of a kustomization's `images`.
 
 use crate::{
     Refusal,
@@ -12,7 +12,7 @@ use crate::{
 
 const KEY: &str = "images";
 
-/// Adds an entry at the end of `images`, in the style of the file; the key too where it is missing.
+/// Adds an entry at the end of `images`, in the style of the file; adds the key too where it is missing.
 ///
 /// # Errors
 /// Another entry sets the image already, or nothing can be added without touching something else.
@@ -82,7 +82,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
             ),
         )
     })?;
-    // What stands there now, with the new entry taken away, must be what stood there before.
+    // What is there now, without the new entry, must be what was there before.
     let new = root(&after)?.map_or(Ok(&[][..]), images)?;
     let Some((added, _)) = new.split_last().filter(|(_, rest)| rest.len() == items.len()) else {
         return Err(refuse(at.line, "the entry could not be added"));
@@ -108,10 +108,10 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
     })
 }
 
-/// Takes an entry out; where its bytes are as `exact` says, with everything that came with it.
+/// Removes an entry; if its bytes are as `exact` says, along with everything that was added with it.
 ///
 /// # Errors
-/// It cannot be taken out by itself.
+/// It cannot be removed by itself.
 pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
     let before = entry(text.text, node, name)?;
@@ -152,7 +152,7 @@ pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Resu
             (None, None) => node.span.clone(),
         }
     } else {
-        // The list's key goes with its last entry: what is left of it would be no list.
+        // The list's key goes with its last entry: what is left would not be a list.
         let start = match items.len() {
             1 => key.span.start,
             _ => dash(text, node).ok_or_else(cannot)?,
@@ -183,7 +183,7 @@ pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Resu
 }
 
 impl Text<'_> {
-    /// Puts something in place of an empty value, or of one that says so.
+    /// Replaces an empty value, or one written as explicitly empty.
     fn replace_empty(&self, key: &Node, value: &Node, with: &str) -> Result<Splice, Refusal> {
         if value.anchor != 0 || value.tag.is_some() {
             return Err(refuse(
@@ -210,7 +210,7 @@ fn is_flow(node: &Node) -> bool {
     )
 }
 
-/// Where the dash of an item of a block list stands, when it begins its line.
+/// Where the dash of an item of a block list is, when it begins its line.
 fn dash(text: &Text<'_>, item: &Node) -> Option<usize> {
     let before = text.text[..item.span.start].trim_end_matches([' ', '\n', '\r']);
     let at = before.strip_suffix('-')?.len();
@@ -242,7 +242,7 @@ fn behind_block(text: &Text<'_>, items: &[Node], fields: &[(&str, String)]) -> R
         ));
     };
     let between = &text.text[dash + 1..last.span.start];
-    // A first key on a line of its own does not tell how far it stands behind the dash.
+    // A first key on a line of its own does not show how far it is from the dash.
     let gap = if between.bytes().all(|b| b == b' ') {
         between
     } else {
@@ -277,7 +277,7 @@ fn behind_flow(text: &Text<'_>, list: &Node, items: &[Node], entry: &str) -> Res
     Ok((end..end, format!("{separator}{entry}")))
 }
 
-/// The indent that the file's lists have below their keys, after the first that it has.
+/// The indent of the file's lists below their keys, taken from the first one.
 fn list_indent(text: &Text<'_>, root: &Node) -> usize {
     let Kind::Mapping { entries, .. } = &root.kind else {
         return 0;
@@ -294,7 +294,7 @@ fn list_indent(text: &Text<'_>, root: &Node) -> usize {
         .unwrap_or_default()
 }
 
-/// Below a key `images` that is there and empty.
+/// Below an existing `images` key that is empty.
 fn below_key(
     text: &Text<'_>,
     root: &Node,
@@ -312,7 +312,7 @@ fn below_key(
     Ok(splices)
 }
 
-/// A key `images` behind all others.
+/// Adds the key `images` after all others.
 fn at_end(text: &Text<'_>, root: &Node, fields: &[(&str, String)], flow: &str) -> Result<Splice, Refusal> {
     let Kind::Mapping { entries, .. } = &root.kind else {
         return Err(refuse(root.line, "a kustomization is a mapping"));
@@ -325,7 +325,7 @@ fn at_end(text: &Text<'_>, root: &Node, fields: &[(&str, String)], flow: &str) -
     if is_flow(root) {
         return Ok((end..end, format!(", {KEY}: [{flow}]")));
     }
-    // Behind the comments that belong to what is there, but before a marker that ends the document.
+    // After the comments that belong to what is there, but before a marker that ends the document.
     let (mut at, _) = text.line_end(end);
     for line in text.text[at..].split_inclusive('\n') {
         let bare = line.trim_end();
@@ -352,7 +352,7 @@ fn at_end(text: &Text<'_>, root: &Node, fields: &[(&str, String)], flow: &str) -
     ))
 }
 
-/// The entries of the root mapping, and the place of `images` among them.
+/// The entries of the root mapping, and the position of `images` among them.
 fn root_entries(stream: &mut Stream) -> Option<(&mut Vec<(Node, Node)>, usize)> {
     let root = stream.documents.iter_mut().find_map(|(_, root)| root.as_mut())?;
     let Kind::Mapping { entries, .. } = &mut root.kind else {
@@ -373,7 +373,8 @@ fn take_out(stream: &mut Stream, index: usize, key_too: bool) {
     }
 }
 
-/// Whether `after` is `before` but for an entry at the end of `images`, and for `images` itself when that had none.
+/// Whether `after` equals `before` except for an entry at the end of `images`, and for `images` itself when it had
+/// none.
 fn same_without(before: &Stream, mut after: Stream) -> bool {
     let had = before
         .documents
@@ -397,7 +398,7 @@ fn same_without(before: &Stream, mut after: Stream) -> bool {
     after == *before
 }
 
-/// Whether `after` is `before` without the entry; with the last one, `images` may have gone or become empty.
+/// Whether `after` equals `before` without the entry; with the last entry, `images` may have gone or become empty.
 fn same_after_removal(before: &Stream, mut after: Stream, index: usize) -> bool {
     let mut expected = before.clone();
     let Some((entries, at)) = root_entries(&mut expected) else {

@@ -1,4 +1,5 @@
-//! The `images` of a kustomization as its text has them: the entries, what is to become of one, and what an edit did.
+//! The `images` of a kustomization as written in its text: the entries, the intended change to one, and what an edit
+//! did.
 
 use crate::{
     Refusal, bases,
@@ -9,7 +10,7 @@ use crate::{
     yaml::{Kind, Node, Stream},
 };
 
-/// What is to become of an entry.
+/// The intended change to an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryChange {
     pub(crate) new_name: Field,
@@ -36,7 +37,7 @@ impl EntryChange {
         }
     }
 
-    /// What is to go and says nothing now stays: it may stand there as null.
+    /// A field to be removed that has no value now stays: it may be written as null.
     pub(crate) fn keep_absent(&mut self, now: &Entry) {
         for (field, now) in [
             (&mut self.new_name, &now.new_name),
@@ -59,10 +60,10 @@ impl EntryChange {
     }
 }
 
-/// An edit that was done, and what it was done to.
+/// An edit that was done, and where it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Edited {
-    /// The whole text. Equal to the one before when nothing had to be changed.
+    /// The whole text. Equal to the old text when nothing had to be changed.
     pub(crate) text: String,
     pub(crate) before: Entry,
     pub(crate) after: Entry,
@@ -104,7 +105,7 @@ impl Edited {
     }
 }
 
-/// The entries of `images` and their nodes, in order. None where there is no such key.
+/// The entries of `images` and their nodes, in order. `None` where there is no such key.
 ///
 /// # Errors
 /// What is wrong with the file.
@@ -156,7 +157,7 @@ pub(crate) fn images(root: &Node) -> Result<&[Node], Refusal> {
     }
 }
 
-/// Names what there is instead.
+/// The error naming what is there instead.
 fn image_not_found(name: &str, present: &[String]) -> String {
     if present.is_empty() {
         return format!("no image {name:?} in `images`, which has no entries");
@@ -171,7 +172,7 @@ pub(crate) fn name_of(node: &Node) -> Option<&str> {
     node.fields("name").next().and_then(|(_, value)| value.scalar())
 }
 
-/// The entry that manifests' name `name` means, and its place in the list.
+/// The entry that `name` in the manifests refers to, and its position in the list.
 pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Node), Refusal> {
     let none = |present: Vec<String>| Refusal::ImageNotFound(image_not_found(name, &present));
     let Some(root) = root(stream)? else {
@@ -210,7 +211,7 @@ pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Nod
     Ok((index, node))
 }
 
-/// That no alias elsewhere would change its meaning along with ours.
+/// Checks that no alias elsewhere would change along with ours.
 pub(crate) fn is_ours_alone(stream: &Stream, root: &Node, entry: Option<&Node>) -> Result<(), Refusal> {
     let images = root.fields("images").next().map(|(_, value)| value);
     for shared in [Some(root), images, entry].into_iter().flatten() {
@@ -224,7 +225,7 @@ pub(crate) fn is_ours_alone(stream: &Stream, root: &Node, entry: Option<&Node>) 
     Ok(())
 }
 
-/// The field's key and value, when the entry has it once.
+/// The field's key and value, when the entry has it exactly once.
 fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node)>, Refusal> {
     let mut found = node.fields(key);
     let first = found.next();

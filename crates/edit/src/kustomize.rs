@@ -1,4 +1,4 @@
-//! The edits of a kustomization's `images`: set as a splice of the text, and proven.
+//! The edits of a kustomization's `images`: done as a splice of the text, and proven.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +15,11 @@ use crate::{
     yaml::{self, Kind, Node, Stream},
 };
 
-/// Sets an entry of `images`; where there is none and what the kustomization builds on uses the image, adds it.
+/// Sets an entry of `images`; if there is none and what the kustomization builds on uses the image, adds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KustomizeImage {
     pub path: Folder,
-    /// The entry's `name`: what the manifests say.
+    /// The entry's `name`: the image name in the manifests.
     pub name: String,
     #[serde(flatten)]
     pub to: NewImage,
@@ -60,7 +60,7 @@ impl KustomizeImage {
         }
     }
 
-    /// Sets the entry of the kustomization of this text, or adds it when what the kustomization builds on uses the
+    /// Sets the entry in a kustomization with this text, or adds it when what the kustomization builds on uses the
     /// image.
     pub(crate) fn apply<S: Source>(
         &self,
@@ -100,7 +100,7 @@ impl RestoreImage {
             now,
             written: written.to_string(),
         };
-        // That the entry is gone is what taking it out wants, and adding it again finds.
+        // An entry that is already gone is what removing it wants, and what adding it again expects.
         let meant = |entry: &Entry| entry.means(&self.entry) && !self.remove;
         match (&now, &self.written) {
             (Some((_, now)), Some(written)) if (self.add || !now.means(written)) && !meant(now) => {
@@ -135,7 +135,7 @@ impl RestoreImage {
 /// Sets the fields of the entry `name` of `images`, and touches nothing else.
 ///
 /// # Errors
-/// The image is not there, or the edit could not be done without touching something else.
+/// The image is not there, or the edit cannot be done without touching something else.
 fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
     let before = entry(text.text, node, name)?;
@@ -167,13 +167,13 @@ fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edited
     })
 }
 
-/// Where the first key of an entry stands.
+/// Where the first key of an entry is.
 fn entry_start(text: &str, name: &str) -> Option<usize> {
     let stream = Text::read(text).ok()?.stream;
     find(&stream, name).ok().map(|(_, node)| node.span.start)
 }
 
-/// Puts the very bytes of an entry back, where those that an edit of ours wrote still stand.
+/// Puts the original bytes of an entry back, if those that one of our edits wrote are still there.
 fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exact) -> Option<Edited> {
     let (index, node) = find(&text.stream, &entry.name).ok()?;
     let before = self::entry(text.text, node, &entry.name).ok()?;
@@ -194,7 +194,7 @@ fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exa
     })
 }
 
-/// Reads the edited text and compares: only the fields that were meant may differ, and as they were meant.
+/// Reads the edited text and compares: only the intended fields may differ, and only as intended.
 fn verify(
     before: &Stream,
     edited: &str,
@@ -231,7 +231,7 @@ fn verify(
     Ok(stands)
 }
 
-/// Whether the streams are the same but for our fields of entry `index` of `images`.
+/// Whether the streams are the same except for our fields of entry `index` of `images`.
 fn same_but(
     before: &[(bool, Option<Node>)],
     after: &[(bool, Option<Node>)],
@@ -269,7 +269,7 @@ fn same_but(
         })
 }
 
-/// Whether the roots are the same but for `images`' items, which are compared apart.
+/// Whether the roots are the same except for the items of `images`, which are compared separately.
 fn same_root(old: &Node, new: &Node) -> bool {
     let (
         Kind::Mapping {

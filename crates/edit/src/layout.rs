@@ -1,4 +1,4 @@
-//! Which bytes of a text an edit of one node puts in place of which, in the style that stands there.
+//! Which bytes of a text an edit of one node replaces, and with what, in the existing style.
 
 use std::ops::Range;
 
@@ -10,21 +10,21 @@ use crate::{
 
 const BOM: &str = "\u{feff}";
 
-/// Bytes, and what comes in their place.
+/// A range of bytes, and its replacement.
 pub(crate) type Splice = (Range<usize>, String);
 
-/// What is to become of one value.
+/// The intended change to one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Field {
     Keep,
     Remove,
-    /// Written in the style that stands there, quoted where the text alone would not be a string.
+    /// Written in the existing style, quoted where the plain text would not be a string.
     Set(String),
-    /// Written to the letter.
+    /// Written exactly as given.
     Restore(Scalar),
 }
 
-/// A text and what YAML makes of it.
+/// A text and what YAML parses it into.
 #[derive(Debug)]
 pub(crate) struct Text<'a> {
     /// The byte order mark, or nothing.
@@ -58,7 +58,7 @@ impl<'a> Text<'a> {
         Ok(Self { bom, text, stream })
     }
 
-    /// The text with splices done, which must not overlap. Those at the same place keep their order.
+    /// The text with the splices applied, which must not overlap. Those at the same position keep their order.
     pub(crate) fn splice(&self, splices: &mut [Splice]) -> String {
         splices.sort_by_key(|(range, _)| (range.start, range.end));
         let more: usize = splices.iter().map(|(_, with)| with.len()).sum();
@@ -73,7 +73,7 @@ impl<'a> Text<'a> {
         edited
     }
 
-    /// The whole text that this one stands for.
+    /// The whole text, including the byte order mark.
     pub(crate) fn whole(&self, edited: &str) -> String {
         format!("{}{edited}", self.bom)
     }
@@ -93,7 +93,7 @@ impl<'a> Text<'a> {
         match self.text[at..].find('\n').map(|newline| at + newline) {
             Some(end) if self.text[..end].ends_with('\r') => (end - 1, "\r\n"),
             Some(end) => (end, "\n"),
-            // The last line has none: the one before it tells.
+            // The last line has none, so the one before it decides.
             None => (self.text.len(), self.line_break()),
         }
     }
@@ -102,17 +102,17 @@ impl<'a> Text<'a> {
         if self.text.contains("\r\n") { "\r\n" } else { "\n" }
     }
 
-    /// How far a place is from the start of its line, in characters.
+    /// How far a position is from the start of its line, in characters.
     pub(crate) fn column(&self, at: usize) -> usize {
         self.text[self.line_start(at)..at].chars().count()
     }
 
-    /// Whether nothing but spaces stands before it on its line.
+    /// Whether there are only spaces before it on its line.
     pub(crate) fn begins_line(&self, at: usize) -> bool {
         self.text[self.line_start(at)..at].bytes().all(|b| b == b' ')
     }
 
-    /// Behind the colon of a key.
+    /// The position after the colon of a key.
     pub(crate) fn colon(&self, key: &Node) -> Result<usize, Refusal> {
         let rest = &self.text[key.span.end..];
         let spaces = rest.len() - rest.trim_start_matches(' ').len();
@@ -123,7 +123,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Behind the last byte of an entry of a mapping.
+    /// The position after the last byte of a mapping entry.
     pub(crate) fn end_of_entry(&self, key: &Node, value: &Node) -> Result<usize, Refusal> {
         match &value.kind {
             Kind::Scalar { .. } if value.span.is_empty() => {
@@ -136,7 +136,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Behind the last byte of a node.
+    /// The position after the last byte of a node.
     pub(crate) fn end_of(&self, node: &Node) -> Result<usize, Refusal> {
         match &node.kind {
             Kind::Scalar {
@@ -167,8 +167,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Puts another value where one stands; nothing where it stands there already. `key` is the value's own, none for
-    /// an item of a list.
+    /// Replaces a value with another; does nothing where it is there already. `key` is the value's own, `None` for an
+    /// item of a list.
     ///
     /// # Errors
     /// More than this value would change.
@@ -233,7 +233,7 @@ impl<'a> Text<'a> {
         let with = match wanted {
             Field::Set(wanted) => {
                 let means_it = wanted == now && !(*style == Style::Plain && needs_quotes(now));
-                // Of an absent value, the emptied one says the same.
+                // If the value is absent, an emptied one means the same.
                 if means_it || (wanted.is_empty() && value.is_null()) {
                     return Ok(None);
                 }
@@ -248,7 +248,7 @@ impl<'a> Text<'a> {
         };
         if !value.span.is_empty() {
             let mut range = value.span.clone();
-            // The space came with the value, so it goes with it.
+            // The space was added with the value, so it is removed with it.
             if with.is_empty() && self.text[..range.start].ends_with(": ") {
                 range.start -= 1;
             }
@@ -264,10 +264,10 @@ impl<'a> Text<'a> {
         Ok(Some((colon..colon, format!(" {with}"))))
     }
 
-    /// Adds a key to a mapping, behind the entry of that number.
+    /// Adds a key to a mapping, after the entry at that index.
     ///
     /// # Errors
-    /// There is no place to put it without touching something else.
+    /// It cannot be added without touching something else.
     pub(crate) fn insert(
         &self,
         mapping: &Node,
@@ -303,10 +303,10 @@ impl<'a> Text<'a> {
         Ok(Some((end..end, format!("{eol}{indent}{with}"))))
     }
 
-    /// Takes an entry out of a mapping, and leaves a comment that stands behind it.
+    /// Removes an entry from a mapping, and leaves a comment after it.
     ///
     /// # Errors
-    /// It cannot be taken out by itself.
+    /// It cannot be removed by itself.
     pub(crate) fn delete(&self, mapping: &Node, index: usize) -> Result<Splice, Refusal> {
         let Kind::Mapping { flow, entries } = &mapping.kind else {
             return Err(refuse(mapping.line, "only a mapping has keys"));
@@ -332,7 +332,7 @@ impl<'a> Text<'a> {
             match self.comment_between(value_end, end) {
                 Some(comment) => key.start..comment,
                 None => {
-                    // With the line break before it, so that a last line without one stays without one.
+                    // Together with the line break before it, so that a last line without one stays without one.
                     let before = &self.text[..start - 1];
                     before.strip_suffix('\r').unwrap_or(before).len()..end
                 }
@@ -351,13 +351,13 @@ impl<'a> Text<'a> {
         Ok((range, String::new()))
     }
 
-    /// Whether a comment stands between the two places.
+    /// Whether there is a comment between the two positions.
     pub(crate) fn has_comment(&self, range: &Range<usize>) -> bool {
         self.comment_between(range.start, range.end).is_some()
     }
 }
 
-/// Reads the edited text and compares: it must be what was meant, and nothing else.
+/// Reads the edited text and compares: it must be what was intended, and nothing else.
 ///
 /// # Errors
 /// Something else would have changed.
@@ -385,7 +385,7 @@ fn double_quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// A value where none stood.
+/// A value where there was none.
 pub(crate) fn written(value: &str) -> String {
     if needs_quotes(value) {
         double_quoted(value)

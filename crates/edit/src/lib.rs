@@ -1,12 +1,12 @@
 //! What can be changed in a file of a GitOps repository, and the proof that nothing else was. Pure.
 //!
-//! An edit is recomputed on whatever the branch holds, never merged, so it cannot conflict. It is a splice of the
-//! text; before it counts, the text is read again, and must differ only where it was meant to.
+//! An edit is recomputed on the branch's current content, never merged, so it cannot conflict. It is a splice of the
+//! text; before it is accepted, the text is parsed again, and must differ only where intended.
 //!
-//! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and
-//! [`Difference`] is what it did, from which [`Edit::undoing`] makes the edit that puts it back. Inside, `layout` makes
-//! the splices and the proof; `kustomization`, `images` and `bases` are kustomize's, `slots` finds the image that values
-//! make together.
+//! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and [`Difference`]
+//! is what it did, from which [`Edit::undoing`] makes the edit that puts it back. Inside, `layout` makes the splices
+//! and the proof; `kustomization`, `images` and `bases` are kustomize's, `slots` finds the image that several values
+//! form together.
 
 mod bases;
 mod difference;
@@ -50,7 +50,7 @@ pub use crate::{
 /// megabytes.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 
-/// An edit that makes no sense whatever the file holds.
+/// An edit that makes no sense whatever the file contains.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidEdit {
@@ -74,13 +74,13 @@ impl InvalidEdit {
 pub enum Edit {
     /// Sets an entry of `images` in a kustomization.
     KustomizeImage(KustomizeImage),
-    /// Puts an entry of `images` back as it stood, to the letter.
+    /// Restores an entry of `images` to exactly what it was.
     RestoreImage(Box<RestoreImage>),
     /// Sets the image at a path of a values file.
     HelmImage(HelmImage),
     /// Sets the image of containers, or of a field of a custom resource.
     ManifestImage(ManifestImage),
-    /// Puts values of a file back as they stood, to the letter.
+    /// Restores values of a file to exactly what they were.
     RestoreValues(Box<RestoreValues>),
     /// Changes no file: a commit that tells those who watch the branch.
     Marker,
@@ -91,24 +91,24 @@ pub trait Source {
     /// What keeps the files from being read at all.
     type Error;
 
-    /// What stands at a path from the root, written with `/`.
+    /// What is at a path from the root, written with `/`.
     ///
     /// # Errors
-    /// The source itself is at fault; a path that holds nothing is no error.
+    /// The source itself failed; a path that does not exist is not an error.
     fn read(&self, path: &str) -> Result<Read, Self::Error>;
 }
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Read {
     Text(String),
     Absent,
     Folder,
-    /// Something that is not edited; why, as it follows the path: `is a symbolic link`.
+    /// Something that cannot be edited; the reason is worded to follow the path: `is a symbolic link`.
     Unfit(String),
 }
 
-/// Files in memory, by path. A folder is what some path goes through.
+/// Files in memory, by path. A folder exists if some path goes through it.
 impl Source for BTreeMap<String, String> {
     type Error = std::convert::Infallible;
 
@@ -117,7 +117,7 @@ impl Source for BTreeMap<String, String> {
             return Ok(Read::Text(text.clone()));
         }
         let within = |next: &String| next.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-        // `a-b` sorts before `a/b`, so the first one behind `a` tells nothing; the first behind `a/` does.
+        // `a-b` sorts before `a/b`, so the first path after `a` proves nothing; the first after `a/` does.
         let next = self.range(format!("{path}/")..).next();
         Ok(match next {
             Some((next, _)) if within(next) => Read::Folder,
@@ -126,7 +126,7 @@ impl Source for BTreeMap<String, String> {
     }
 }
 
-/// What a list of edits comes to.
+/// The result of a list of edits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edited {
     /// The files that differ, by path, with their whole new text. Empty when nothing had to be changed.
@@ -141,12 +141,12 @@ pub enum Refusal {
     /// No such file or folder, or no kustomization in it.
     #[error("{0}")]
     FileNotFound(String),
-    /// Something else than a file of text.
+    /// Not a text file.
     #[error("{0}")]
     NotAFile(String),
     #[error("line {line}: not YAML: {message}")]
     NotYaml { line: usize, message: String },
-    /// The file has no such image, container or path. Names what there is instead, and the remedy.
+    /// The file has no such image, container or path. Names what is there instead, and the remedy.
     #[error("{0}")]
     ImageNotFound(String),
     #[error("line {line}: {reason}")]
@@ -161,7 +161,7 @@ pub enum Refusal {
     },
 }
 
-/// A refusal and where it comes from.
+/// A refusal and where it occurred.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {refusal}")]
 pub struct Refused {
@@ -170,7 +170,7 @@ pub struct Refused {
     pub refusal: Refusal,
 }
 
-/// Files as edits left them so far, before those of a source.
+/// Files as the edits so far left them, layered over those of a source.
 struct Overlay<'a, S> {
     /// As each was read, and as it is now.
     files: BTreeMap<String, (String, String)>,
@@ -188,10 +188,10 @@ impl<S: Source> Source for Overlay<'_, S> {
     }
 }
 
-/// Applies edits in order, each to what those before it made of the files. All of them, or none.
+/// Applies edits in order, each to the result of those before it. All of them, or none.
 ///
 /// # Errors
-/// The outer one is the source's own; the inner one says what keeps an edit from being done, and where.
+/// The outer one is the source's own; the inner one says why an edit cannot be done, and where.
 pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Refused>, S::Error> {
     let mut overlay = Overlay {
         files: BTreeMap::new(),

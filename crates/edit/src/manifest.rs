@@ -18,16 +18,16 @@ use crate::{
     yaml::{Kind, Node},
 };
 
-/// Containers stand under these keys, wherever a kind has its pod template.
+/// Containers are found under these keys, wherever a kind has its pod template.
 const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
-/// Sets the image of containers, or of a field of a custom resource. At least one of `container`, `image` and
-/// `field` is given; those that are given must all fit.
+/// Sets the image of containers, or of a field of a custom resource. At least one of `container`, `image` and `field`
+/// is given; those that are given must all match.
 ///
 /// Containers are the items of any `containers`, `initContainers` and `ephemeralContainers` of any kind but
-/// CustomResourceDefinition: pods, workloads, jobs, Rollouts, and items of lists of objects. Several that fit are all
-/// edited, unless they stand in several objects, have different names, and only the container's name or the field tells
-/// them: then the edit is refused, naming the objects.
+/// CustomResourceDefinition: pods, workloads, jobs, Rollouts, and items of lists of objects. Several matches are all
+/// edited, unless they are in several objects, have different names, and were selected only by the container's name or
+/// the field: then the edit is refused, naming the objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestImage {
     pub file: FilePath,
@@ -37,10 +37,10 @@ pub struct ManifestImage {
     /// The name of a container or init container.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
-    /// The image's name as the file has it, without tag and digest.
+    /// The image's name as written in the file, without tag and digest.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
-    /// A path in the object where an image stands: `spec.image`. For kinds without a pod template.
+    /// A path to an image within the object: `spec.image`. For kinds without a pod template.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
     #[serde(flatten)]
@@ -92,7 +92,7 @@ impl ManifestImage {
         let text = Text::read(whole)?;
         let find = |image: &str| find(&text, &self.object, &self.container, image, &self.field);
         let found = match (find(&self.image), &self.to.new_name) {
-            // Renamed already, as by the same edit before.
+            // Already renamed, for example by an earlier run of the same edit.
             (Err(Refusal::ImageNotFound(there)), Some(name)) if !self.image.is_empty() => {
                 find(name.as_str()).map_err(|_| Refusal::ImageNotFound(there))?
             }
@@ -131,7 +131,7 @@ impl ManifestImage {
     }
 }
 
-/// Which containers, or which field, of a file's objects are meant; nothing means all containers.
+/// Which containers, or which field, of a file's objects are meant; empty means all containers.
 pub(crate) fn check_place(object: &str, container: &str, field: &str) -> Result<(), InvalidEdit> {
     check_object("object", object)?;
     check_word("container", container, 253)?;
@@ -159,7 +159,7 @@ fn check_word(name: &'static str, text: &str, longest: usize) -> Result<(), Inva
     Ok(())
 }
 
-/// The images that fit all that is given, at least one; empty texts fit all.
+/// The images that match everything that is given, at least one; an empty text matches all.
 pub(crate) fn find<'a>(
     text: &'a Text<'_>,
     object: &str,
@@ -223,7 +223,7 @@ pub(crate) fn find<'a>(
     }))
 }
 
-/// The line of an anchor above an object that an alias uses.
+/// The line of an anchor above an object that is used by an alias.
 fn shared(text: &Text<'_>, object: &Object<'_>) -> Result<Option<usize>, Refusal> {
     let above = (1..object.at.len()).filter_map(|depth| text.stream.at(&object.at[..depth]));
     Ok(above
@@ -242,7 +242,7 @@ struct Walk<'w, 'a, 't> {
 }
 
 impl<'a> Walk<'_, 'a, '_> {
-    /// Looks for containers in a node. `shared` is the line of an anchor above it that an alias elsewhere uses.
+    /// Looks for containers in a node. `shared` is the line of an anchor above it that is used by an alias elsewhere.
     fn node(&mut self, node: &'a Node, below: &mut Vec<usize>, shared: Option<usize>) -> Result<(), Refusal> {
         let shared = shared.or_else(|| self.text.stream.points_to(node.anchor).then_some(node.line));
         match &node.kind {
@@ -279,7 +279,7 @@ impl<'a> Walk<'_, 'a, '_> {
         Ok(())
     }
 
-    /// Takes a container that fits.
+    /// Records a container that matches.
     fn item(&mut self, item: &'a Node, below: &mut Vec<usize>, shared: Option<usize>) -> Result<(), Refusal> {
         let name = text_at(item, "name").unwrap_or_default();
         let by_name = !self.container.is_empty() && self.container == name;
@@ -349,7 +349,7 @@ impl<'a> Walk<'_, 'a, '_> {
             ));
         }
         below.push(index);
-        // The way to it is the only one of its words: no key on it stands there twice.
+        // The path to it is unambiguous: no key on it occurs twice.
         follow(self.text, self.object, &self.object.steps_to(below))?;
         self.found.extend(ImageAt::whole(self.text, self.object, below));
         below.pop();

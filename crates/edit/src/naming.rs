@@ -1,4 +1,4 @@
-//! What the keys of an image's parts are called, and the image that parts make.
+//! What the keys of an image's parts are called, and the image that parts form.
 
 use crate::{
     difference::ValueDifference,
@@ -7,7 +7,7 @@ use crate::{
     steps::{Step, Steps},
 };
 
-/// A part of an image that can stand in a value of its own.
+/// A part of an image that can have a value of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Registry,
@@ -26,7 +26,7 @@ const WORDS: [(&str, Part); 6] = [
     ("digest", Part::Digest),
 ];
 
-/// How a key for a part is made of a prefix and a word.
+/// How the key of a part is formed from a prefix and a word.
 #[derive(Debug, Clone)]
 pub(crate) struct Naming {
     pub(crate) prefix: String,
@@ -44,7 +44,7 @@ impl Naming {
         }
     }
 
-    /// The part that a key means, and how its siblings are named.
+    /// The part that a key stands for, and how its siblings are named.
     pub(crate) fn of(key: &str) -> Option<(&'static str, Part, Self)> {
         WORDS.into_iter().find_map(|(word, part)| {
             let at = key.len().checked_sub(word.len())?;
@@ -76,13 +76,13 @@ impl Naming {
         format!("{}{word}", self.prefix)
     }
 
-    /// What stands before the word: `image` of `imageTag`.
+    /// What comes before the word: `image` of `imageTag`.
     pub(crate) fn stem(&self) -> &str {
         self.prefix.trim_end_matches(['_', '-'])
     }
 }
 
-/// One reference of its parts; a tag may have a digest behind it.
+/// One reference from its parts; a tag may be followed by a digest.
 pub(crate) fn assemble(registry: &str, name: &str, tag: &str, digest: &str) -> Reference {
     let (tag, behind) = tag.split_once('@').unwrap_or((tag, ""));
     let name = match registry {
@@ -96,7 +96,7 @@ pub(crate) fn assemble(registry: &str, name: &str, tag: &str, digest: &str) -> R
     }
 }
 
-/// The image that recorded values make together; `else_` when they tell nothing.
+/// The image that recorded values form together; `else_` when they do not form one.
 pub(crate) fn reference_of(
     values: &[ValueDifference],
     now: &[Option<Scalar>],

@@ -12,21 +12,21 @@ use crate::{
 /// A document, or an item of a Kubernetes list, and where it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Object<'a> {
-    /// `Kind/name` where that is one object of the file alone, which finds it wherever it is moved to. Else the
+    /// `Kind/name` if only one object of the file has it, so that it is found wherever it is moved to. Otherwise the
     /// document's number, from 1.
     pub(crate) label: String,
-    /// `Kind/name`, whether or not others are called so too.
+    /// `Kind/name`, whether or not others have the same one.
     pub(crate) name: Option<String>,
     /// The node's path in the stream.
     pub(crate) at: Vec<usize>,
-    /// Steps from the node that the label means.
+    /// Steps from the node that the label refers to.
     prefix: Steps,
     pub(crate) node: &'a Node,
     /// Its items are objects of their own.
     pub(crate) is_list: bool,
 }
 
-/// The objects of a stream: each document, and behind a list each of its items.
+/// The objects of a stream: each document, and after a list each of its items.
 pub(crate) fn objects(stream: &Stream) -> Vec<Object<'_>> {
     let mut objects = Vec::new();
     for (number, (_, root)) in stream.documents.iter().enumerate() {
@@ -82,7 +82,7 @@ pub(crate) fn text_at<'a>(node: &'a Node, key: &'a str) -> Option<&'a str> {
     node.fields(key).next().and_then(|(_, value)| value.scalar())
 }
 
-/// The place of a key in a mapping.
+/// The index of a key in a mapping.
 pub(crate) fn position(node: &Node, key: &str) -> Option<usize> {
     match &node.kind {
         Kind::Mapping { entries, .. } => entries.iter().position(|(name, _)| name.scalar() == Some(key)),
@@ -91,7 +91,8 @@ pub(crate) fn position(node: &Node, key: &str) -> Option<usize> {
 }
 
 impl Object<'_> {
-    /// The steps to a node below this object, from what the label means. Items are named where a name is theirs alone.
+    /// The steps to a node below this object, from what the label refers to. Items are given by name where the name is
+    /// unique.
     pub(crate) fn steps_to(&self, below: &[usize]) -> Steps {
         let mut steps = self.prefix.0.clone();
         let mut node = self.node;
@@ -128,7 +129,7 @@ impl Object<'_> {
         Steps(steps)
     }
 
-    /// The same steps from what the label means.
+    /// The same steps from what the label refers to.
     pub(crate) fn full(&self, steps: &Steps) -> Steps {
         Steps(self.prefix.0.iter().chain(&steps.0).cloned().collect())
     }

@@ -8,10 +8,10 @@ use crate::InvalidEdit;
 
 const MAX_PATH: usize = 1024;
 
-/// The names that kustomize looks for in a folder; more than one of them is an error.
+/// The file names that kustomize looks for in a folder; more than one of them is an error.
 pub const KUSTOMIZATION_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// Whether each part stays where it is.
+/// Whether no part leaves the folder it is in.
 fn is_confined(path: &str) -> bool {
     let bad = |part: &str| {
         matches!(part, "" | "." | "..")

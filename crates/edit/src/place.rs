@@ -1,4 +1,4 @@
-//! Where a service's images of one environment stand, to read them and to make edits of them.
+//! Where a service's images of one environment are, to read them and to make edits to them.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{
     path::{FilePath, Folder},
 };
 
-/// A place that holds images.
+/// A place that has images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -59,10 +59,10 @@ impl ManifestPlace {
 /// An image at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// By which edits know it: the entry's `name` in a kustomization, the path in values, and in manifests the image's
-    /// name as it stands there.
+    /// The name by which edits refer to it: the entry's `name` in a kustomization, the path in values, and in manifests
+    /// the image's name as written there.
     pub name: String,
-    /// What the file says.
+    /// The image that the file names.
     pub image: Reference,
     pub file: String,
     /// Counted from 1.
@@ -70,8 +70,8 @@ pub struct Found {
 }
 
 impl Place {
-    /// The edit that writes an image here. `name` as in [`Found::name`]; a values path knows one image only, and
-    /// takes no notice of it.
+    /// The edit that writes an image here. `name` is as in [`Found::name`]; for a values path, which has only one
+    /// image, it is ignored.
     ///
     /// # Errors
     /// Names the field.

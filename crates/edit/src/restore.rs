@@ -1,4 +1,4 @@
-//! Values put back as a change of ours found them.
+//! Restores values to what one of our changes found.
 
 use crate::{
     Refusal,
@@ -20,7 +20,7 @@ impl RestoreValues {
         let mut now = Vec::with_capacity(self.values.len());
         for value in &self.values {
             let Spot { object, led, steps } = match spot(&text, &objects, value) {
-                // Nothing to put back: that it is not this value's own does not matter.
+                // Nothing to restore, so it does not matter that the value is shared.
                 Err(Refusal::Unsafe { .. }) if value.before == value.after => {
                     now.push(value.before.clone());
                     values.push(value.clone());
@@ -120,7 +120,7 @@ fn spot<'a>(
         ));
     }
     let object = found.remove(0);
-    // What the change only saw beside its own may be shared with others.
+    // Values that were only recorded alongside the changed ones may be shared.
     let led = match value.before == value.after {
         true => look(text, &object, &steps)?,
         false => follow(text, &object, &steps)?,

@@ -1,4 +1,4 @@
-//! The image at a place of a document, in one value or in several beside one another: found, read, and written.
+//! The image at a place in a document, in one value or in several next to each other: found, read, and written.
 
 use crate::{
     Refusal,
@@ -13,7 +13,7 @@ use crate::{
     yaml::{Kind, Node, needs_quotes},
 };
 
-/// A value that is there.
+/// An existing value.
 #[derive(Debug, Clone)]
 struct Slot {
     steps: Steps,
@@ -33,14 +33,14 @@ struct Parts {
     name: Option<Slot>,
     tag: Option<Slot>,
     digest: Option<Slot>,
-    /// What a tag's key would be called.
+    /// The key that a tag would have.
     tag_key: String,
     line: usize,
 }
 
 #[derive(Debug)]
 enum Form {
-    /// One value holds the whole reference.
+    /// One value has the whole reference.
     Whole(Slot),
     Parts(Box<Parts>),
 }
@@ -53,10 +53,10 @@ pub(crate) struct ImageAt<'a> {
 }
 
 impl<'a> ImageAt<'a> {
-    /// The image at a path of an object; what there is instead, when there is none.
+    /// The image at a path of an object; if there is none, the error says what is there instead.
     ///
     /// # Errors
-    /// What stands there is not its own.
+    /// The value is shared.
     pub(crate) fn find(
         text: &'a Text<'_>,
         object: &Object<'a>,
@@ -109,7 +109,7 @@ impl<'a> ImageAt<'a> {
                 _ => Ok(Err(format!("`{steps}` is a list; {}", what_is_there(node)))),
             },
             Led::Missing { below, node, left } => {
-                // A tag or digest that is to come stands in an image that is there.
+                // A tag or digest to be added belongs to an existing image.
                 if left == 1
                     && let Some((_, Part::Tag | Part::Digest, naming)) = last_key.and_then(Naming::of)
                     && matches!(node.kind, Kind::Mapping { .. })
@@ -134,7 +134,7 @@ impl<'a> ImageAt<'a> {
     /// A container's image: always a whole reference.
     pub(crate) fn whole(text: &Text<'_>, object: &Object<'a>, below: &[usize]) -> Option<Self> {
         let node = at(object, below)?;
-        // The label's own prefix is put before the steps later.
+        // The label's own prefix is prepended to the steps later.
         let full = object.steps_to(below);
         let skip = full.0.len() - below.len();
         let steps = Steps(full.0[skip..].to_vec());
@@ -145,7 +145,7 @@ impl<'a> ImageAt<'a> {
         })
     }
 
-    /// What the file says.
+    /// The image that the file names.
     pub(crate) fn reference(&self) -> Reference {
         match &self.form {
             Form::Whole(slot) => Reference::split(&slot.stands.value),
@@ -153,7 +153,7 @@ impl<'a> ImageAt<'a> {
         }
     }
 
-    /// Where people look for it: the tag, when that stands by itself.
+    /// Where people look for it: the tag, if it has a value of its own.
     pub(crate) fn line(&self) -> usize {
         match &self.form {
             Form::Whole(slot) => slot.line,
@@ -165,10 +165,10 @@ impl<'a> ImageAt<'a> {
         }
     }
 
-    /// Writes an image here, and says which values were which.
+    /// Writes an image here, and returns the values it had before and has now.
     ///
     /// # Errors
-    /// There is no place for a part of it.
+    /// There is nowhere to put a part of it.
     pub(crate) fn write(
         &self,
         changes: &mut Changes<'_, '_>,
@@ -197,7 +197,7 @@ fn at<'a>(object: &Object<'a>, below: &[usize]) -> Option<&'a Node> {
         .try_fold(object.node, |node, index| node.child(*index))
 }
 
-/// Whether the path's last key speaks of an image, so that a `name` in it is the image's.
+/// Whether the path's last key is about an image, so that a `name` in it is the image's.
 fn is_image_key(steps: &Steps) -> bool {
     matches!(steps.0.last(), Some(Step::Key(key)) if key.to_ascii_lowercase().contains("image"))
 }
@@ -210,7 +210,7 @@ impl Slot {
         below: Vec<usize>,
         node: &Node,
     ) -> Option<Self> {
-        // A value that is absent is no slot's own text, but can be filled.
+        // An absent value is not a slot's own text, but can be filled in.
         let stands = scalar(text, node)?;
         Some(Self {
             steps: object.full(steps),
@@ -295,7 +295,7 @@ impl Parts {
         })
     }
 
-    /// The image to which a value of a mapping belongs as a part; none when it is a whole reference.
+    /// The image that a value of a mapping is a part of; `None` when it is a whole reference.
     fn around(
         text: &Text<'_>,
         object: &Object<'_>,
@@ -323,7 +323,7 @@ impl Parts {
             word == "name" || is_image_key(steps),
         )?;
         if word == "version" && parts.tag_key != key {
-            // Beside a tag, a version is something else; alone, and asked for, it is the tag.
+            // Next to a tag, a version is something else; alone, and asked for by path, it is the tag.
             if parts.tag.is_some() {
                 return Ok(None);
             }
@@ -346,7 +346,7 @@ impl Parts {
         Ok(Some(parts))
     }
 
-    /// Whether the mapping that was named holds an image.
+    /// Whether the named mapping contains an image.
     fn is_image(&self, node: &Node) -> bool {
         let named = self.name.is_some() && position(node, "image").is_none();
         named
@@ -401,7 +401,7 @@ impl Parts {
         };
         let (tag, digest) = match (&to.new_tag, &to.digest) {
             (None, None) => (None, None),
-            // An emptied digest, since a key that is gone would leave the chart's default.
+            // An emptied digest, since removing the key would leave the chart's default.
             (Some(tag), None) => (
                 Some(tag.to_string()),
                 self.digest
@@ -439,7 +439,7 @@ impl Parts {
     }
 }
 
-/// The reference that a whole one becomes.
+/// The new value of a whole reference.
 fn whole(slot: &Slot, to: &NewImage) -> Result<Reference, Refusal> {
     let mut reference = Reference::split(&slot.stands.value);
     let key = match slot.steps.0.last() {
@@ -483,7 +483,7 @@ struct Writer<'o, 'c, 't, 'a> {
 }
 
 impl Writer<'_, '_, '_, '_> {
-    /// Sets a part, or leaves it; either way it is on record. Gives what it is then.
+    /// Sets a part, or leaves it; either way it is recorded. Returns its new value.
     fn part(&mut self, slot: Option<&Slot>, to: Option<String>) -> Result<String, Refusal> {
         match slot {
             Some(slot) => self.set(slot, to),

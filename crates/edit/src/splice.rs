@@ -1,4 +1,4 @@
-//! Which fields of an entry of `images` an edit sets, adds and takes out, and where.
+//! Which fields of an entry of `images` an edit sets, adds and removes, and where.
 
 use crate::{
     Refusal,
@@ -8,13 +8,13 @@ use crate::{
     yaml::{Kind, Node, Style},
 };
 
-/// The splices that an edit comes to.
+/// The splices that an edit consists of.
 pub(crate) struct Plan<'a> {
     text: &'a Text<'a>,
     node: &'a Node,
     entries: &'a [(Node, Node)],
     pub(crate) splices: Vec<Splice>,
-    /// Whether fields came or went, and not only values.
+    /// Whether fields were added or removed, not only values changed.
     pub(crate) reshaped: bool,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Plan<'a> {
             }
         }
         plan.reshaped |= !remove.is_empty() || !add.is_empty();
-        // A tag that gives way to a digest, or the other way round, keeps its line and the comment on it.
+        // A tag that is replaced by a digest, or the other way round, keeps its line and the comment on it.
         if let (Some(at), Some(with)) = (
             remove.iter().position(|(number, _)| *number > 0),
             add.iter().position(|(number, _)| *number > 0),
@@ -58,7 +58,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// The number of the field among the entry's.
+    /// The index of the field in the entry.
     fn place(&self, key: &str) -> Option<usize> {
         self.entries
             .iter()
@@ -68,7 +68,7 @@ impl<'a> Plan<'a> {
     fn replace(&mut self, place: usize, wanted: &Field) -> Result<(), Refusal> {
         let (key, value) = &self.entries[place];
         if let Some(splice) = self.text.replace(Some(key), value, wanted)? {
-            // Entries do not tell a field without a value from none.
+            // Entries do not distinguish a field without a value from a missing one.
             self.reshaped |= value.is_null();
             self.splices.push(splice);
         }
@@ -91,7 +91,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Adds a field behind the last one that comes before it and stays.
+    /// Adds a field after the last field that precedes it and stays.
     fn insert(&mut self, number: usize, wanted: &Field, removed: &[(usize, usize)]) -> Result<(), Refusal> {
         let before = FIELDS[..number]
             .iter()

@@ -11,7 +11,7 @@ const MAX_STEPS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Key(String),
-    /// An item by its place, from 0.
+    /// An item by its index, from 0.
     Index(usize),
     /// The item that has this value at this key.
     Item {
@@ -25,7 +25,7 @@ pub(crate) enum Step {
 pub(crate) struct Steps(pub(crate) Vec<Step>);
 
 impl Steps {
-    /// Reads what a person wrote: keys with dots between, `[INDEX]`, `[KEY=VALUE]`, and in double quotes what holds a
+    /// Reads what a person wrote: keys separated by dots, `[INDEX]`, `[KEY=VALUE]`, and in double quotes any key with a
     /// dot or a bracket.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Steps {
         Ok(steps)
     }
 
-    /// Reads what an edit wrote down: the same, but as long, as deep and as odd as the file's own keys.
+    /// Reads what an edit recorded: the same, but as long, as deep and as odd as the file's own keys.
     ///
     /// # Errors
     /// No edit wrote that.
@@ -72,7 +72,7 @@ impl Steps {
         Ok(Self(steps))
     }
 
-    /// With another key behind.
+    /// With one more key appended.
     pub(crate) fn with(&self, key: &str) -> Self {
         let mut steps = self.0.clone();
         steps.push(Step::Key(key.to_owned()));
@@ -145,7 +145,7 @@ fn item<'a>(text: &'a str, steps: &mut Vec<Step>) -> Result<&'a str, &'static st
     rest.strip_prefix(']').ok_or(CLOSED)
 }
 
-/// The text up to the closing quote, and what follows that.
+/// The text up to the closing quote, and what follows it.
 fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
     let mut out = String::new();
     let mut chars = text.char_indices();
@@ -162,7 +162,7 @@ fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
     Err("has a quote that is not closed")
 }
 
-/// A path that is read back as the same steps.
+/// A path that parses back into the same steps.
 impl fmt::Display for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));

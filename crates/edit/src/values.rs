@@ -17,9 +17,9 @@ use crate::{
 /// Where steps lead.
 #[derive(Debug)]
 pub(crate) enum Led<'a> {
-    /// To this node. `below` is its path from the object.
+    /// Reached this node. `below` is its path from the object.
     Node { below: Vec<usize>, node: &'a Node },
-    /// As far as here, where there is no such key or item; `left` steps are not done.
+    /// Reached this far, where there is no such key or item; `left` is the number of steps not taken.
     Missing {
         below: Vec<usize>,
         node: &'a Node,
@@ -30,7 +30,7 @@ pub(crate) enum Led<'a> {
 /// Follows steps from an object. What an alias or `<<` supplies is refused: an edit of it would change other places.
 ///
 /// # Errors
-/// The way is not this value's alone.
+/// The path leads through something shared.
 pub(crate) fn follow<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps) -> Result<Led<'a>, Refusal> {
     if let Some(root) = object.at.first().and_then(|number| text.stream.at(&[*number])) {
         unshared(text, root)?;
@@ -38,10 +38,10 @@ pub(crate) fn follow<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps)
     walk(text, object, steps, &|node| unshared(text, node))
 }
 
-/// Follows steps to a value that is only looked at: others may share it.
+/// Follows steps to a value that is only read: it may be shared.
 ///
 /// # Errors
-/// Something on the way is not written out here.
+/// Something on the path is not written out here.
 pub(crate) fn look<'a>(text: &'a Text<'_>, object: &Object<'a>, steps: &Steps) -> Result<Led<'a>, Refusal> {
     walk(text, object, steps, &not_alias)
 }
@@ -98,7 +98,7 @@ fn unshared(text: &Text<'_>, node: &Node) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The place of the child that a step leads to.
+/// The index of the child that a step leads to.
 fn child(text: &Text<'_>, node: &Node, step: &Step) -> Result<Option<usize>, Refusal> {
     match (&node.kind, step) {
         (Kind::Mapping { .. }, Step::Key(key)) => {
@@ -135,7 +135,7 @@ fn child(text: &Text<'_>, node: &Node, step: &Step) -> Result<Option<usize>, Ref
     }
 }
 
-/// That no `<<` of the mapping supplies the key.
+/// Checks that no `<<` of the mapping supplies the key.
 pub(crate) fn not_merged(text: &Text<'_>, mapping: &Node, key: &str) -> Result<(), Refusal> {
     for (merge, from) in mapping.fields("<<") {
         if supplies(text, from, key, 0) {
@@ -151,7 +151,7 @@ pub(crate) fn not_merged(text: &Text<'_>, mapping: &Node, key: &str) -> Result<(
 }
 
 fn supplies(text: &Text<'_>, from: &Node, key: &str, depth: usize) -> bool {
-    // What cannot be told is taken for a yes.
+    // When it cannot be determined, assume that it does.
     if depth > 16 {
         return true;
     }
@@ -171,7 +171,7 @@ fn supplies(text: &Text<'_>, from: &Node, key: &str, depth: usize) -> bool {
     }
 }
 
-/// Names what a node has instead of what was asked for.
+/// The error naming what a node has instead of what was asked for.
 pub(crate) fn what_is_there(node: &Node) -> String {
     match &node.kind {
         Kind::Mapping { entries, .. } => {
@@ -192,7 +192,7 @@ pub(crate) fn what_is_there(node: &Node) -> String {
     }
 }
 
-/// A value as it is written; none where nothing is.
+/// A value as it is written; `None` where there is none.
 pub(crate) fn scalar(text: &Text<'_>, node: &Node) -> Option<Scalar> {
     let value = match node.is_null() {
         true => "",
@@ -204,17 +204,17 @@ pub(crate) fn scalar(text: &Text<'_>, node: &Node) -> Option<Scalar> {
     })
 }
 
-/// A key that comes with its value, or an entry that goes.
+/// A key that is added with its value, or an entry that is removed.
 type Moved = Option<(String, Scalar)>;
 
-/// Edits of values of one text, gathered and then done and proven together.
+/// Edits of values in one text, collected and then done and proven together.
 #[derive(Debug)]
 pub(crate) struct Changes<'t, 'a> {
     text: &'t Text<'a>,
     splices: Vec<Splice>,
-    /// What is to stand where, by paths of the text before.
+    /// The new values, by paths in the old text.
     set: Vec<(Vec<usize>, Scalar)>,
-    /// Entries that go (none) or come, by mapping and the place that they have or are put behind. Last first.
+    /// Entries to remove (`None`) or to add, by mapping and their index or the index they are added after. Last first.
     moved: BTreeMap<(Vec<usize>, usize), Moved>,
     line: usize,
 }
@@ -230,7 +230,7 @@ impl<'t, 'a> Changes<'t, 'a> {
         }
     }
 
-    /// Sets the value at a path, and gives it as it is written then.
+    /// Sets the value at a path, and returns it as it is then written.
     pub(crate) fn set(&mut self, at: &[usize], wanted: &Field) -> Result<Option<Scalar>, Refusal> {
         let none = || refuse(self.line, "the value is gone");
         let value = self.text.stream.at(at).ok_or_else(none)?;
@@ -249,7 +249,7 @@ impl<'t, 'a> Changes<'t, 'a> {
         Ok(Some(after))
     }
 
-    /// Adds a key to the mapping at a path, behind the entry of that number.
+    /// Adds a key to the mapping at a path, after the entry at that index.
     pub(crate) fn insert(
         &mut self,
         at: &[usize],
@@ -282,7 +282,7 @@ impl<'t, 'a> Changes<'t, 'a> {
         Ok(Some(after))
     }
 
-    /// Takes a key out of the mapping at a path.
+    /// Removes a key from the mapping at a path.
     pub(crate) fn remove(&mut self, at: &[usize], index: usize) -> Result<(), Refusal> {
         let Some(mapping) = self.text.stream.at(at) else {
             return Err(refuse(self.line, "the mapping is gone"));
@@ -350,7 +350,7 @@ fn written_as(wanted: &Field, with: &str) -> Scalar {
     }
 }
 
-/// What the parser makes of a written scalar.
+/// What the parser reads a written scalar as.
 fn kind(scalar: &Scalar) -> Kind {
     let style = match scalar.written.as_bytes().first() {
         Some(b'\'') => Style::Single,
@@ -358,7 +358,7 @@ fn kind(scalar: &Scalar) -> Kind {
         _ => Style::Plain,
     };
     let value = match (style, scalar.written.as_str()) {
-        // The parser's word for nothing.
+        // The parser's representation of null.
         (Style::Plain, "") => "~".to_owned(),
         (Style::Plain, written) => written.to_owned(),
         _ => scalar.value.clone(),
@@ -366,7 +366,7 @@ fn kind(scalar: &Scalar) -> Kind {
     Kind::Scalar { value, style }
 }
 
-/// The new text and the difference that an edit of values made.
+/// The new text and the difference made by an edit of values.
 pub(crate) fn done(
     text: String,
     file: &FilePath,
@@ -374,7 +374,7 @@ pub(crate) fn done(
     before: Reference,
     after: Reference,
 ) -> (String, Difference) {
-    // What changed comes first; what only belongs to the same image follows, so that undoing sees it changed.
+    // What changed comes first; what only belongs to the same image follows, so that undoing notices a change to it.
     values.sort_by_key(|value| value.before == value.after);
     (
         text,
@@ -387,7 +387,7 @@ pub(crate) fn done(
     )
 }
 
-/// The entry of an image's mapping behind which a key is put: the last of those that come before it.
+/// The entry of an image's mapping after which a key is put: the last of those that precede it.
 pub(crate) fn behind(mapping: &Node, key: &str) -> usize {
     let order: &[&str] = match key {
         "digest" => &["tag", "repository", "name", "registry"],

@@ -1,14 +1,14 @@
-//! YAML as a tree that knows where each node stands in the text, so that an edit can be a splice.
+//! YAML as a tree that knows where each node is in the text, so that an edit can be a splice.
 //!
 //! The parser is granit-parser, the one below serde-saphyr: it gives byte spans for every node and comment. Of the
-//! crates that edit YAML, yamlpatch prints replaced values anew (an existing quoting style is lost) and cannot add
-//! to a multi-line flow mapping; yaml-edit changes its tree in place, where what else changed cannot be compared.
+//! crates that edit YAML, yamlpatch reprints replaced values (the existing quoting style is lost) and cannot add to a
+//! multi-line flow mapping; yaml-edit changes its tree in place, so that there is no old one to compare with.
 
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
-/// The collections that may stand in one another: deeper than any manifest, shallow enough for the stack.
+/// How deeply collections may be nested: deeper than any manifest, shallow enough for the stack.
 const MAX_DEPTH: usize = 100;
 
 /// How a scalar is written.
@@ -35,26 +35,26 @@ pub(crate) enum Kind {
         flow: bool,
         entries: Vec<(Node, Node)>,
     },
-    /// The number of the anchor that is pointed to.
+    /// The number of the anchor that it refers to.
     Alias(usize),
 }
 
-/// One node and its place.
+/// One node and its position.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
-    /// Bytes in the text, without anchor and tag. A collection in block style is empty, and stands where its first key
-    /// or the first item's content does; one in flow style has its brackets.
+    /// Bytes in the text, without anchor and tag. The span of a collection in block style is empty, at its first key or
+    /// the content of its first item; that of one in flow style includes its brackets.
     pub(crate) span: Range<usize>,
     /// Counted from 1.
     pub(crate) line: usize,
     /// The number of this node's anchor; 0 for none.
     pub(crate) anchor: usize,
-    /// In a box: few nodes have one, and nodes are moved about a lot.
+    /// Boxed: few nodes have one, and nodes are moved around a lot.
     pub(crate) tag: Option<Box<Tag>>,
 }
 
-/// Equal in meaning and style, wherever it stands.
+/// Equal in meaning and style, wherever it is.
 impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         self.kind == other.kind && self.anchor == other.anchor && self.tag == other.tag
@@ -83,7 +83,7 @@ impl Node {
         matches!(&self.kind, Kind::Scalar { value, style: Style::Plain } if matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// The child at a place, as paths of nodes count: an item, or the value of an entry.
+    /// The child at an index, as paths of nodes count: an item, or the value of an entry.
     pub(crate) fn child(&self, index: usize) -> Option<&Self> {
         match &self.kind {
             Kind::Sequence { items, .. } => items.get(index),
@@ -100,7 +100,7 @@ impl Node {
         }
     }
 
-    /// The node of that anchor, here or below.
+    /// The node with that anchor, here or below.
     pub(crate) fn anchored(&self, anchor: usize) -> Option<&Self> {
         if self.anchor == anchor {
             return Some(self);
@@ -121,7 +121,7 @@ impl Node {
             || self.scalar().is_some_and(|value| value.contains("{{"))
     }
 
-    /// Whether this node or one below points to the anchor.
+    /// Whether this node or one below refers to the anchor.
     pub(crate) fn points_to(&self, anchor: usize) -> bool {
         match &self.kind {
             Kind::Scalar { .. } => false,
@@ -137,7 +137,7 @@ impl Node {
 /// Everything in a text that an edit must account for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Stream {
-    /// Whether `---` stands before it, and the document unless it is empty.
+    /// Whether there is a `---` before it, and the document unless it is empty.
     pub(crate) documents: Vec<(bool, Option<Node>)>,
     /// The comments' texts, in order.
     pub(crate) comments: Vec<String>,
@@ -146,7 +146,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The node at a path: the document's number, from 0, then that of each child.
+    /// The node at a path: the document's index, from 0, then that of each child.
     pub(crate) fn at(&self, path: &[usize]) -> Option<&Node> {
         let (document, rest) = path.split_first()?;
         let root = self.documents.get(*document)?.1.as_ref()?;
@@ -159,7 +159,7 @@ impl Stream {
         rest.iter().try_fold(root, |node, index| node.child_mut(*index))
     }
 
-    /// Whether an alias points to the anchor.
+    /// Whether an alias refers to the anchor.
     pub(crate) fn points_to(&self, anchor: usize) -> bool {
         anchor != 0
             && self
@@ -178,7 +178,7 @@ impl Stream {
     }
 }
 
-/// Positions are no part of what two texts have in common.
+/// Positions are ignored when two texts are compared.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Positions(pub(crate) Vec<usize>);
 
@@ -188,14 +188,14 @@ impl PartialEq for Positions {
     }
 }
 
-/// Why a text is not YAML that we read.
+/// Why a text is not YAML that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unreadable {
     pub(crate) line: usize,
     pub(crate) message: String,
 }
 
-/// Reads a whole text. A byte order mark must have been taken off.
+/// Reads a whole text. A byte order mark must have been removed.
 pub(crate) fn parse(text: &str) -> Result<Stream, Unreadable> {
     let mut stream = Stream {
         documents: Vec::new(),
@@ -204,7 +204,7 @@ pub(crate) fn parse(text: &str) -> Result<Stream, Unreadable> {
     };
     let options = granit_parser::options! { max_buffered_comment_events: 100_000 };
     let mut reader = Reader {
-        // The parser ends a block scalar with a line break also where the text has none.
+        // The parser ends a block scalar with a line break even where the text has none.
         unended: (!text.ends_with(['\n', '\r'])).then_some(text.len()),
         parser: Parser::new_from_str_with_options(text, options),
         stream: &mut stream,
@@ -369,7 +369,7 @@ pub(crate) fn needs_quotes(text: &str) -> bool {
     word || is_number(&lower) || bare() || is_date(text) || !is_plain(text)
 }
 
-/// The characters that need no thought in a plain scalar, in block and in flow; `:` only inside a word.
+/// The characters that are always safe in a plain scalar, in block and in flow style; `:` only inside a word.
 fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes
@@ -389,7 +389,7 @@ fn is_number(lower: &str) -> bool {
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
         if let Some(rest) = digits.strip_prefix(prefix) {
-            // Underscores alone are one by YAML 1.1's letter, but no parser's.
+            // Underscores alone are one by the letter of YAML 1.1, but not for any parser.
             let digits = rest.chars().all(|c| c == '_' || c.is_digit(radix));
             return digits && rest.chars().any(|c| c != '_');
         }

@@ -1,4 +1,4 @@
-//! How a bus behaves in time and size.
+//! Timing and size limits of a bus.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
     /// Entries older than this are trimmed when new ones are written. Readers that were away for longer miss events,
-    /// which costs them their timers' delay.
+    /// which delays them until their timers fire.
     pub retention: Duration,
     /// How often an entry is delivered before it is dead-lettered.
     pub max_deliveries: u32,
@@ -14,15 +14,15 @@ pub struct BusConfig {
     pub retry_delay: Duration,
     /// The longest delay between deliveries.
     pub max_retry_delay: Duration,
-    /// Entries that their consumer has not touched for this long are claimed by others.
+    /// Entries that their consumer has not touched for this long can be claimed by others.
     pub claim_idle: Duration,
     /// Consumers that have not read for this long and have nothing pending are deleted.
     pub consumer_idle: Duration,
     /// Handlers that run at once, per call of `consume`.
     pub concurrency: usize,
-    /// Entries that are held in memory, running or waiting, per call of `consume`.
+    /// Entries held in memory, running or waiting, per call of `consume`.
     pub buffer: usize,
-    /// A handler that takes longer has failed.
+    /// A handler that takes longer counts as failed.
     pub handler_timeout: Duration,
     /// Dead letters that are kept.
     pub dead_letters: usize,

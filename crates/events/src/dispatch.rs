@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 
 use crate::{BusConfig, Envelope, Handler};
 
-/// An event to handle, and how its bus knows it.
+/// An event to handle, with the key by which its bus knows it.
 pub(crate) struct Delivery<R> {
     pub(crate) reference: R,
     pub(crate) envelope: Arc<Envelope>,
 }
 
-/// What came of it.
+/// The outcome.
 pub(crate) struct Outcome<R> {
     pub(crate) reference: R,
     pub(crate) envelope: Arc<Envelope>,
@@ -32,9 +32,10 @@ pub(crate) struct Dispatcher<R> {
     buffer: usize,
     timeout: Duration,
     running: JoinSet<(String, Outcome<R>)>,
-    /// By aggregate: what waits behind the one that runs or is ready. An aggregate is a key as long as it has either.
+    /// By aggregate: what waits behind the event that is running or ready. An aggregate is a key as long as it has
+    /// either.
     lanes: HashMap<String, VecDeque<Delivery<R>>>,
-    /// Aggregates of which none runs and at least one waits, in the order in which they became so.
+    /// Aggregates with nothing running and at least one event waiting, in the order in which they became so.
     ready: VecDeque<String>,
     waiting: usize,
 }
@@ -73,7 +74,7 @@ impl<R: Send + 'static> Dispatcher<R> {
     /// The next outcome; `None` when nothing runs. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Option<Outcome<R>> {
         loop {
-            // A task ends with an error only when it was aborted: panics are outcomes.
+            // A task ends with an error only when it was aborted: panics are turned into outcomes.
             let (lane, outcome) = match self.running.join_next().await? {
                 Ok(done) => done,
                 Err(_) => continue,
@@ -89,7 +90,7 @@ impl<R: Send + 'static> Dispatcher<R> {
         }
     }
 
-    /// Forgets what has not begun; what runs goes on.
+    /// Drops what has not started; what is running continues.
     pub(crate) fn stop_starting(&mut self) {
         self.ready.clear();
         self.lanes.clear();

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// The id of an entry, `<milliseconds since 1970>-<number>`; ordered as Redis orders them, which their text is not.
+/// The id of an entry, `<milliseconds since 1970>-<number>`; ordered as Redis orders them, unlike their text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EntryId {
     pub millis: u64,

@@ -12,7 +12,7 @@ use event_type::{check_event_type, event_type_of, is_word};
 /// The data of one event is JSON of at most this many bytes.
 pub const MAX_DATA_BYTES: usize = 256 * 1024;
 
-/// Correlation ids are at most this many bytes: they are ids, with a prefix perhaps.
+/// Correlation ids are at most this many bytes: they are ids, possibly with a prefix.
 const MAX_CORRELATION_BYTES: usize = 256;
 
 /// CloudEvents' `specversion`.
@@ -104,8 +104,8 @@ pub struct EnvelopeBuilder {
 }
 
 impl EnvelopeBuilder {
-    /// The event's own type: its name in snake case, such as `succeeded`, and from its second form on the form's
-    /// number, such as `succeeded.v2`.
+    /// The event's own type: its name in snake case, such as `succeeded`, and from the second version of its form on
+    /// the version number, such as `succeeded.v2`.
     pub fn event_type(mut self, event_type: impl Into<String>) -> Self {
         self.event_type = event_type.into();
         self
@@ -117,7 +117,7 @@ impl EnvelopeBuilder {
         self
     }
 
-    /// The span that it happened under.
+    /// The span in which it happened.
     pub fn traceparent(mut self, traceparent: Option<TraceContext>) -> Self {
         self.traceparent = traceparent;
         self
@@ -256,7 +256,7 @@ impl Envelope {
         self.seq
     }
 
-    /// The event's own type, such as `succeeded`, or `succeeded.v2` in its second form.
+    /// The event's own type, such as `succeeded`, or `succeeded.v2` in the second version of its form.
     pub fn event_type(&self) -> &str {
         &self.event_type
     }
@@ -266,7 +266,7 @@ impl Envelope {
         self.time
     }
 
-    /// The span that it happened under.
+    /// The span in which it happened.
     pub fn traceparent(&self) -> Option<TraceContext> {
         self.traceparent
     }
@@ -311,7 +311,7 @@ impl Envelope {
         format!("{}/{}", self.kind, self.id)
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Roughly how much memory it takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         std::mem::size_of::<Self>() + self.data.len() + self.correlation.len() + self.id.as_str().len() + 128
     }
@@ -468,7 +468,7 @@ impl Attributes {
             .strip_prefix(SOURCE_PREFIX)
             .ok_or_else(|| invalid("source", &source, "write /slipway/<origin>"))?;
         let subject = need("subject", self.subject)?;
-        // Kinds have no slash, ids may.
+        // Kinds do not contain a slash, ids may.
         let (kind, id) = subject
             .split_once('/')
             .ok_or_else(|| invalid("subject", &subject, "write <kind>/<id>"))?;

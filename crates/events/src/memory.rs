@@ -1,4 +1,4 @@
-//! The bus of one process: the semantics of the Redis bus without Redis, in bounded memory.
+//! The in-process bus: the semantics of the Redis bus without Redis, in bounded memory.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,7 +16,7 @@ use crate::{
     dispatch::{Delivery, Dispatcher, Outcome},
 };
 
-/// An in-process [`Bus`] for `slipway dev`. What it holds ends with the process; relays publish again after a start,
+/// An in-process [`Bus`] for `slipway dev`. Its contents end with the process; relays publish again after a start,
 /// since [`Bus::last_entry`] is then `None`.
 #[derive(Debug, Clone)]
 pub struct MemoryBus {
@@ -62,7 +62,7 @@ struct Pending {
     due: Instant,
 }
 
-/// How an entry is known while a handler has it.
+/// The key by which an entry is known while a handler has it.
 #[derive(Debug, Clone)]
 struct Reference {
     origin: String,
@@ -82,7 +82,7 @@ impl MemoryBus {
         }
     }
 
-    /// Forgets everything, as a Redis that was emptied.
+    /// Forgets everything, like a Redis that was emptied.
     pub fn clear(&self) {
         let mut state = self.shared.lock();
         state.streams.clear();
@@ -97,7 +97,7 @@ impl Default for MemoryBus {
 }
 
 impl Shared {
-    /// A poisoned lock is taken over: every change below leaves the state whole at each step.
+    /// A poisoned lock is taken over: every change below leaves the state consistent at each step.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,7 +137,7 @@ impl Shared {
                 if deliveries.len() >= room {
                     return true;
                 }
-                // As in Redis, what was trimmed is not delivered again.
+                // As in Redis, trimmed entries are not delivered again.
                 let Some(envelope) = find(id) else { return false };
                 pending.holder = Some(session);
                 pending.deliveries += 1;
@@ -333,7 +333,7 @@ impl Bus for MemoryBus {
                 }
             };
             tokio::select! {
-                // Nothing begins after shutdown.
+                // Nothing starts after shutdown.
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(outcome) = dispatcher.next() => shared.settle(group, outcome),

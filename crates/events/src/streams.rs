@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{Bus, BusConfig, BusError, DeadLetter, EntryId, Envelope, Handler, memory::common_origin};
 
-/// Every stream's key begins so.
+/// The prefix of every stream's key.
 const KEY_PREFIX: &str = "slipway:";
 /// The stream of what groups gave up on.
 const DEAD_KEY: &str = "slipway:dead";
@@ -40,7 +40,7 @@ pub struct RedisBus {
 struct Shared {
     client: Client,
     config: BusConfig,
-    /// Made when first needed, and again after it broke.
+    /// Created when first needed, and again after it broke.
     connection: Mutex<Option<MultiplexedConnection>>,
     /// Whether the last use of `connection` failed, so that an outage is logged once.
     away: AtomicBool,
@@ -56,8 +56,8 @@ impl std::fmt::Debug for RedisBus {
 }
 
 impl RedisBus {
-    /// A bus at `redis://…` or `rediss://…` with the default timing. Does not connect yet, so a service starts also
-    /// when Redis is away.
+    /// A bus at `redis://…` or `rediss://…` with the default timing. Does not connect yet, so a service starts even
+    /// when Redis is unreachable.
     pub fn connect(url: &str) -> Result<Self, BusError> {
         Self::with_config(url, BusConfig::default())
     }
@@ -75,7 +75,7 @@ impl RedisBus {
         })
     }
 
-    /// Asks Redis whether it answers: for readiness pages, never a condition for starting.
+    /// Asks Redis whether it responds: for readiness pages, never a condition for starting.
     pub async fn ping(&self) -> Result<(), BusError> {
         let mut connection = self.shared.connection().await?;
         let reply: Result<String, RedisError> = redis::cmd("PING").query_async(&mut connection).await;
@@ -148,7 +148,7 @@ impl Bus for RedisBus {
         let key = stream_key(origin);
         let retention = i64::try_from(self.shared.config.retention.as_micros()).unwrap_or(i64::MAX);
         let oldest = Timestamp::now().as_micros().saturating_sub(retention).max(0) / 1000;
-        // One transaction: a batch is there as a whole or, when the answer is lost, perhaps.
+        // One transaction: a batch is written as a whole or, when the reply is lost, possibly.
         let mut pipe = redis::pipe();
         pipe.atomic();
         for (index, envelope) in batch.iter().enumerate() {
@@ -182,7 +182,7 @@ impl Bus for RedisBus {
             Err(error) => Err(error),
         };
         let id = self.shared.checked(reply).await?;
-        // A stream that groups made has given out no id yet.
+        // A stream that was created by groups has not assigned an id yet.
         Ok(id.filter(|id| id != "0-0"))
     }
 

@@ -4,9 +4,9 @@
 //! - `SLIPWAY_FAULT_KILL_AFTER_APPEND=n`: right after the n-th append that this process committed.
 //! - `SLIPWAY_FAULT_KILL_AT=name:n`: when [`point`] is passed for the n-th time with that name.
 //!
-//! Both are read once, at first use.
+//! Both are read once, on first use.
 
-/// Marks a moment beside a call to a remote system, such as `gitops.push.before`.
+/// Marks a moment around a call to a remote system, such as `gitops.push.before`.
 pub fn point(name: &str) {
     #[cfg(any(debug_assertions, feature = "enabled"))]
     armed::point(name);
@@ -50,7 +50,7 @@ mod armed {
         })
     }
 
-    /// No destructor runs and no buffer is flushed.
+    /// Destructors do not run and buffers are not flushed.
     fn die(reason: &str) -> ! {
         eprintln!("fault: killing this process {reason}");
         std::process::abort()

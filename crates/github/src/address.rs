@@ -1,12 +1,12 @@
-//! Where a repository is at GitHub, by its URL. Pure.
+//! The location of a repository at GitHub, from its URL. Pure.
 
-/// Where a repository is at GitHub.
+/// The location of a repository at GitHub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub owner: String,
     /// Without `.git`.
     pub name: String,
-    /// Where its API is, unless the configuration says otherwise: without a slash at the end.
+    /// Its API, unless the configuration says otherwise: without a trailing slash.
     pub api_url: String,
 }
 
@@ -18,7 +18,7 @@ impl Address {
     pub fn of(url: &str) -> Option<Self> {
         let (host, port, path) = if url.contains("://") {
             let url = url::Url::parse(url).ok()?;
-            // The port of ssh says nothing of the API's.
+            // The ssh port does not say anything about the API's.
             let port = (url.scheme() == "https").then(|| url.port()).flatten();
             (url.host_str()?.to_owned(), port, url.path().to_owned())
         } else {

@@ -8,12 +8,12 @@ use slipway_model::{CommitSha, Fault, Timestamp};
 
 use crate::error::{Error, ErrorKind, paragraph};
 
-/// GitHub asks for at least a minute after a secondary limit that names no time.
+/// GitHub asks for at least a minute after a secondary limit that does not give a time.
 const SECONDARY_WAIT: Duration = Duration::from_secs(60);
-/// A wait beyond this is a clock that is wrong: limits are by the hour.
+/// A longer wait means that a clock is wrong: limits are hourly.
 const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
 
-/// A pull request, in a list or alone: the few fields that are used, as GitHub has them. A list leaves some of them out.
+/// A pull request, in a list or alone: the few fields that are used, as GitHub has them. Lists omit some of them.
 #[derive(Debug, Deserialize)]
 pub struct PullRequest {
     pub number: u64,
@@ -67,7 +67,7 @@ struct ErrorBody {
     errors: Vec<serde_json::Value>,
 }
 
-/// What an answer other than a success means.
+/// What a response other than success means.
 pub(crate) fn fault(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Fault<Error> {
     let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
     let details = body.errors.iter().filter_map(|error| {
@@ -174,7 +174,7 @@ mod tests {
                 r#"{"message": "API rate limit exceeded for installation ID 1."}"#,
                 Some(90),
             ),
-            // A reset in the past is a clock that differs, not a reason to go on at once.
+            // A reset in the past means that the clocks differ, not that we may go on at once.
             (
                 429,
                 vec![("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1")],

@@ -1,4 +1,4 @@
-//! Installation tokens of a GitHub App: asked for by octocrab, kept until shortly before they expire.
+//! Installation tokens of a GitHub App: requested through octocrab, kept until shortly before they expire.
 
 use std::{fmt, time::Duration};
 
@@ -12,10 +12,10 @@ use slipway_model::{Fault, Reason};
 
 use crate::{Address, Error, ErrorKind, error::paragraph};
 
-/// A token that expires sooner is not used any more: one exchange with the remote, which may take two minutes, must
-/// come to its end with it.
+/// A token that expires sooner is not used any more: an exchange with the remote, which may take two minutes, must be
+/// able to finish with it.
 const MIN_TOKEN_LIFE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
-/// GitHub's API answers within this time, or is asked again later.
+/// GitHub's API must answer within this time; otherwise it is asked again later.
 const API_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An App, and where its API is.
@@ -24,7 +24,7 @@ pub struct AppSettings {
     pub app_id: u64,
     /// The App's installation on the repository's owner; looked up where it is not given.
     pub installation_id: Option<u64>,
-    /// Where the API is when it is not where the repository's address has it.
+    /// Where the API is, if not where the repository's address implies.
     pub api_url: Option<String>,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Debug for AppKey {
 }
 
 impl AppKey {
-    /// Reads it from its PEM form; nothing where that is not an RSA private key, as GitHub gives it for an App.
+    /// Reads it from its PEM form; `None` if that is not an RSA private key, which is what GitHub issues for an App.
     pub fn from_pem(pem: &SecretString) -> Option<Self> {
         EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes())
             .ok()
@@ -50,8 +50,8 @@ impl AppKey {
 pub struct App {
     settings: AppSettings,
     repository: Address,
-    /// The client, and within it the token as long as it is good. Held while a token is asked for, so that many
-    /// waiting uses ask once.
+    /// The client, which keeps the token while it is valid. Locked while a token is requested, so that many waiting
+    /// uses ask once.
     installation: tokio::sync::Mutex<Option<Octocrab>>,
 }
 
@@ -73,15 +73,15 @@ impl App {
         }
     }
 
-    /// Forgets the token; says whether there was one.
+    /// Forgets the token; returns whether there was one.
     pub async fn forget(&self) -> bool {
         self.installation.lock().await.take().is_some()
     }
 
-    /// A token that is good for the repository alone, and for some minutes at least. `key` reads the App's key, where a
-    /// client has to be made.
+    /// A token that is valid for this repository only, and for at least some minutes. `key` reads the App's key, if a
+    /// client has to be created.
     ///
-    /// # Errors
+    /// Those of `key`, as [`ErrorKind::NoCredentials`]; GitHub's error when it does not issue a token.
     /// Those of `key`, as [`ErrorKind::NoCredentials`]; what GitHub says when it gives no token.
     pub async fn token(
         &self,
@@ -92,7 +92,7 @@ impl App {
             match within(installation.installation_token_with_buffer(MIN_TOKEN_LIFE)).await {
                 Ok(token) => return Ok(token),
                 Err(fault @ Fault::Transient { .. }) => return Err(fault),
-                // Another key or installation since; everything is looked up again.
+                // The key or installation has changed since; everything is looked up again.
                 Err(_) => *known = None,
             }
         }
@@ -104,7 +104,7 @@ impl App {
         Ok(token)
     }
 
-    /// A client whose tokens are good for this repository alone.
+    /// A client whose tokens are valid for this repository only.
     async fn connect(&self, AppKey(key): AppKey) -> Result<Octocrab, Fault<Error>> {
         let Address { owner, name, api_url } = &self.repository;
         let api_url = self.settings.api_url.as_deref().unwrap_or(api_url);
@@ -132,7 +132,8 @@ impl App {
     }
 }
 
-/// What is needed of GitHub's answer; octocrab's own type wants an account of a person or organisation.
+/// The parts of GitHub's response that are needed; octocrab's own type insists on the account of a person or
+/// organisation.
 #[derive(serde::Deserialize)]
 struct Installation {
     id: InstallationId,
@@ -148,7 +149,7 @@ async fn within<T>(asked: impl Future<Output = octocrab::Result<T>>) -> Result<T
     }
 }
 
-/// What GitHub's answer to an App means.
+/// What GitHub's response to an App means.
 fn meaning(error: &octocrab::Error) -> Fault<Error> {
     match error {
         octocrab::Error::GitHub { source, .. } => answered(source.status_code.as_u16(), &source.message),

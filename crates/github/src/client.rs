@@ -1,8 +1,8 @@
-//! One repository's pull requests, and what belongs to them.
+//! The pull requests of one repository, and what belongs to them.
 //!
-//! Answers are read into the few fields that are used, since GitHub adds and leaves out others as it likes. Requests are
-//! conditional, because an answer of "nothing new" does not count against the hourly limit; when GitHub asks to be left
-//! alone, nothing is sent until then.
+//! Responses are read into the few fields that are used, since GitHub adds and omits others freely. Requests are
+//! conditional, because a "not modified" response does not count against the hourly limit; when GitHub asks us to back
+//! off, nothing is sent until then.
 
 use std::{
     fmt,
@@ -25,23 +25,23 @@ use crate::{
     error::{Error, ErrorKind},
 };
 
-/// GitHub gives up on a request after ten seconds itself.
+/// GitHub itself gives up on a request after ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// No answer that is asked for here is larger.
+/// No response that is requested here is larger.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
-/// Answers that are kept to be asked for again conditionally: those of the open pull requests.
+/// Responses that are kept for conditional requests: those of the open pull requests.
 const MAX_KNOWN: u64 = 1_000;
 
 /// Gives a client its tokens.
 #[async_trait]
 pub trait TokenSource: Send + Sync {
-    /// The token as it is now; asked for before each request, since tokens are replaced.
+    /// The current token; asked for before each request, since tokens are replaced.
     ///
     /// # Errors
     /// Why there is none.
     async fn token(&self) -> Result<SecretString, Fault<Reason>>;
 
-    /// GitHub did not accept the token. Says whether there is a new one to try, once.
+    /// GitHub did not accept the token. Returns whether there is a new one to try, once.
     async fn rejected(&self) -> bool;
 }
 
@@ -51,11 +51,11 @@ pub struct Client {
     name: String,
     api_url: String,
     tokens: Arc<dyn TokenSource>,
-    /// octocrab's client for the present token.
+    /// octocrab's client for the current token.
     inner: Mutex<Option<(SecretString, Octocrab)>>,
-    /// The last answers, by path.
+    /// The last responses, by path.
     known: moka::sync::Cache<String, (HeaderValue, Arc<Vec<u8>>)>,
-    /// GitHub asks for nothing more until then.
+    /// GitHub must not be asked again until then.
     quiet: Mutex<Option<(Timestamp, String)>>,
 }
 
@@ -117,7 +117,7 @@ impl Client {
     /// The latest pull requests that come from a branch, open or not.
     ///
     /// # Errors
-    /// As all requests: a [`Fault`] of what GitHub said, or why it could not be asked.
+    /// As for all requests: a [`Fault`] with GitHub's error, or with the reason why it could not be asked.
     pub async fn pulls_from(&self, head: &BranchName) -> Result<Vec<PullRequest>, Fault<Error>> {
         let head = format!("{}:{head}", self.owner);
         let query = url::form_urlencoded::Serializer::new(String::new())
@@ -128,7 +128,7 @@ impl Client {
         self.get(&self.path(&format!("pulls?{query}"))).await
     }
 
-    /// A pull request as it is now.
+    /// A pull request in its current state.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -176,7 +176,7 @@ impl Client {
         self.post::<serde::de::IgnoredAny>(&path, body).await.map(drop)
     }
 
-    /// Writes a comment to it.
+    /// Comments on it.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -187,7 +187,7 @@ impl Client {
             .map(drop)
     }
 
-    /// Writes its description anew.
+    /// Replaces its description.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -197,7 +197,7 @@ impl Client {
         self.ask(&http::Method::PATCH, &path, body).await.map(drop)
     }
 
-    /// Closes it, and gives it as it is then: merged, if another was faster.
+    /// Closes it, and returns its state then: merged, if another client was faster.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -230,7 +230,7 @@ impl Client {
             .map(drop)
     }
 
-    /// Deletes a branch; one that is gone already is fine.
+    /// Deletes a branch; it is fine if it is gone already.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -244,7 +244,7 @@ impl Client {
         }
     }
 
-    /// Who closed a pull request; empty where GitHub does not say.
+    /// Who closed a pull request; empty if GitHub does not say.
     ///
     /// # Errors
     /// See [`pulls_from`](Self::pulls_from).
@@ -281,7 +281,7 @@ impl Client {
         read(&self.ask(&http::Method::POST, path, Body::Json(body)).await?)
     }
 
-    /// One request, and a second one where the token was taken back and there is a new one.
+    /// One request, and a second one if the token was revoked and there is a new one.
     async fn ask(&self, method: &http::Method, path: &str, body: Body) -> Result<Arc<Vec<u8>>, Fault<Error>> {
         if let Some((until, message)) = self.quiet() {
             return Err(Fault::Transient {
@@ -399,7 +399,7 @@ impl Client {
         }
     }
 
-    /// For the present token; tokens are replaced while we run.
+    /// For the current token; tokens are replaced while we run.
     async fn client(&self) -> Result<Octocrab, Fault<Error>> {
         let token = self
             .tokens
@@ -417,7 +417,7 @@ impl Client {
             .map_err(|error| Error::of(&error))?
             .set_connect_timeout(Some(TIMEOUT))
             .set_read_timeout(Some(TIMEOUT))
-            // What may be tried again, and when, is decided from its answers here.
+            // Whether and when to retry is decided from its responses here.
             .add_retry_config(RetryConfig::None)
             .personal_token(token.clone())
             .build()

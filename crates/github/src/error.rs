@@ -2,15 +2,15 @@
 
 use slipway_model::{Fault, Reason};
 
-/// GitHub's own text is cut at this length.
+/// GitHub's own text is truncated to this length.
 const MAX_TEXT: usize = 2000;
 
-/// Why GitHub did not do what was asked for.
+/// Why GitHub did not do what was requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     pub kind: ErrorKind,
-    /// The answer's HTTP status; 0 where none came.
+    /// The HTTP status of the response; 0 if there was none.
     pub status: u16,
     pub message: String,
 }
@@ -18,35 +18,35 @@ pub struct Error {
 /// What an error means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There is no token or key to ask with; with the code of what was to give it.
+    /// There is no token or key to ask with; carries the code of what should have supplied it.
     NoCredentials(String),
     /// The token or the App's key is not accepted.
     Unauthorized,
-    /// The token is accepted, and does not allow this.
+    /// The token is accepted, but does not permit this.
     Forbidden,
-    /// There is no such thing, or it is not shown to this token.
+    /// It does not exist, or this token may not see it.
     NotFound,
     /// The App's installation does not cover the repository.
     NotCovered,
-    /// What was asked for does not fit.
+    /// The request is not valid in this state.
     Rejected,
-    /// GitHub asks for nothing more until some time.
+    /// GitHub must not be asked again for some time.
     RateLimited,
-    /// No answer came, or none that can be read.
+    /// There was no response, or none that can be read.
     Unreachable,
 }
 
 impl Error {
-    /// The token is not good, until it is replaced.
+    /// The token is not valid until it is replaced.
     pub const UNAUTHORIZED: u16 = 401;
     /// The pull request cannot be merged now.
     pub const NOT_MERGEABLE: u16 = 405;
-    /// The pull request's head is another commit.
+    /// The pull request's head is a different commit.
     pub const HEAD_MOVED: u16 = 409;
-    /// What was asked for does not fit.
+    /// The request is not valid in this state.
     pub const UNPROCESSABLE: u16 = 422;
 
-    /// No answer came, or none that can be read: worth another try.
+    /// There was no response, or none that can be read: worth another try.
     pub(crate) fn unreachable(message: impl Into<String>) -> Fault<Self> {
         Fault::transient(Self {
             kind: ErrorKind::Unreachable,
@@ -64,8 +64,8 @@ impl Error {
         }
     }
 
-    /// What octocrab says when no answer came: the deepest cause, without the place in the code that its errors come
-    /// with.
+    /// What octocrab says when there was no response: the deepest cause, without the source location that its errors
+    /// include.
     pub(crate) fn of(error: &octocrab::Error) -> Fault<Self> {
         let mut text = String::new();
         let mut cause = std::error::Error::source(error);
@@ -77,7 +77,7 @@ impl Error {
     }
 }
 
-/// GitHub's own text, fit for an error: one paragraph, printable, its end kept where it is too long.
+/// GitHub's own text, made fit for an error: one paragraph, printable, its end kept if it is too long.
 pub(crate) fn paragraph(text: &str) -> String {
     let lines: Vec<String> = text
         .lines()

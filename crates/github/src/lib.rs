@@ -1,8 +1,9 @@
-//! A client of GitHub's REST API, by octocrab; the only crate that knows it.
+//! A client of GitHub's REST API, through octocrab; the only crate that depends on it.
 //!
-//! [`Client`] reads, opens, merges and closes the pull requests of one repository, with a token of its [`TokenSource`]. [`App`] gives the
-//! installation tokens of a GitHub App. [`Address`] is where a repository is at GitHub or at a GitHub Enterprise Server. What went
-//! wrong is a [`Fault`](slipway_model::Fault) of an [`Error`], which says whether and when it may be tried again.
+//! [`Client`] reads, opens, merges and closes the pull requests of one repository, with a token of its [`TokenSource`].
+//! [`App`] gives the installation tokens of a GitHub App. [`Address`] is the location of a repository at GitHub or at a
+//! GitHub Enterprise Server. Errors are reported as a [`Fault`](slipway_model::Fault) of an [`Error`], which says
+//! whether and when it may be tried again.
 
 mod address;
 mod answer;

@@ -1,9 +1,9 @@
-//! Makes the cluster take one commit's manifests: server-side apply, fenced by the lane's epoch.
+//! Applies one commit's manifests to the cluster: server-side apply, fenced by the lane's epoch.
 //!
-//! Every object carries the epoch, the target whose lane gave it, the deployment and the commit. Before a write the
-//! live object is read; one that carries a higher epoch of the same target is never overwritten, and the write
-//! holds only for the version that was read, so that a writer who was asleep in between reads again. The target
-//! itself is looked at first and written last: where its epoch stands, everything else is done.
+//! Every object carries the epoch, the target whose lane granted it, the deployment and the commit. Before a write the
+//! live object is read; one that carries a higher epoch of the same target is never overwritten, and the write holds
+//! only for the version that was read, so that a writer that stalled in between has to read again. The target itself is
+//! checked first and written last: once its epoch is written, everything else is done.
 
 pub mod manifests;
 
@@ -32,17 +32,18 @@ use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annota
 /// The field manager of everything that Slipway writes.
 pub const FIELD_MANAGER: &str = "slipway";
 
-/// What is written and in whose name.
+/// What is written, and on whose behalf.
 #[derive(Debug, Clone)]
 pub struct Write<'a> {
     pub deployment: &'a Id,
     pub target: &'a Target,
     pub epoch: u64,
-    /// Of the GitOps repository; empty where git knows nothing of the target.
+    /// Of the GitOps repository; empty if git does not know the target.
     pub commit: &'a str,
 }
 
-/// Where kinds live in a cluster, as discovery told. What the cluster has, it keeps; only finds are remembered.
+/// Where kinds are served in a cluster, from discovery. A cluster keeps what it has; only kinds that were found are
+/// remembered.
 #[derive(Debug, Clone, Default)]
 pub struct Kinds(Arc<Mutex<HashMap<GroupVersionKind, (ApiResource, Scope)>>>);
 
@@ -63,10 +64,10 @@ impl Kinds {
     }
 }
 
-/// Applies all of them, the target last, and says what became of the target.
+/// Applies all of them, the target last, and returns what became of the target.
 ///
 /// # Errors
-/// What was written before an error stays; the same call again goes on.
+/// What was written before an error stays; the same call again continues.
 pub async fn apply(
     cluster: &Kubernetes,
     manifests: Vec<Manifest>,
@@ -105,7 +106,7 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// Where the object goes.
+/// The namespace and API that the object belongs to.
 async fn resolve(
     cluster: &Kubernetes,
     manifest: &Manifest,
@@ -149,7 +150,7 @@ async fn discover(client: &Client, manifest: &Manifest) -> Result<(ApiResource, 
     }
 }
 
-/// Reads the live object and refuses where a later epoch wrote it.
+/// Reads the live object and refuses if a later epoch wrote it.
 async fn read(
     api: &Api<DynamicObject>,
     manifest: &Manifest,
@@ -162,14 +163,14 @@ async fn read(
     Ok(live)
 }
 
-/// Refuses where a later turn of the same lane wrote the object.
+/// Refuses if a later turn of the same lane wrote the object.
 ///
 /// # Errors
 /// With the code [`fault::SUPERSEDED`].
 pub(crate) fn fence(live: &DynamicObject, object: &str, write: &Write<'_>) -> Result<(), Fault<Reason>> {
     let meta = live.meta();
     let epoch = epoch_of(meta);
-    // Epochs of another target's lane say nothing about ours: shared objects belong to who writes last.
+    // Epochs of another target's lane say nothing about ours: shared objects belong to the last writer.
     let same_lane = annotation(meta, TARGET) == Some(write.target.key().as_str());
     if same_lane && epoch > write.epoch {
         let by = annotation(meta, DEPLOYMENT).unwrap_or("another deployment");
@@ -195,7 +196,7 @@ async fn put(
     let mut adopted = false;
     for _ in 0..race::TRIES {
         let outcome = match read(api, manifest, write).await? {
-            // Once only: who owns a field is worth a try, not the deployment.
+            // Only once: field ownership is worth a try, but not worth failing the deployment.
             Some(live) if !adopted && created_by_us(&live).is_some() => {
                 adopt(api, &manifest.name, &live, &what).await?;
                 adopted = true;
@@ -207,7 +208,7 @@ async fn put(
                 bounded(api.patch(&manifest.name, &parameters, &Patch::Apply(&body))).await
             }
             None => {
-                // An apply cannot say "only if it is not there"; a create can, and is turned into one by `adopt`.
+                // An apply cannot say "only if it does not exist"; a create can, and is turned into one by `adopt`.
                 let parameters = PostParams {
                     field_manager: Some(FIELD_MANAGER.to_owned()),
                     ..PostParams::default()
@@ -252,7 +253,7 @@ fn annotate(body: &mut Value, write: &Write<'_>) {
     }
 }
 
-/// The annotations that say in whose name something is written.
+/// The annotations that say on whose behalf something is written.
 pub(crate) fn marks(write: &Write<'_>) -> impl Iterator<Item = (&'static str, String)> {
     let commit = (!write.commit.is_empty()).then(|| (COMMIT, write.commit.to_owned()));
     [
@@ -264,8 +265,8 @@ pub(crate) fn marks(write: &Write<'_>) -> impl Iterator<Item = (&'static str, St
     .chain(commit)
 }
 
-/// Where a create by us stands among the managed fields as an update. Fields owned so would outlive their removal
-/// from the manifests.
+/// Where a create by us appears among the managed fields as an update. Fields owned that way would outlive their
+/// removal from the manifests.
 fn created_by_us(object: &DynamicObject) -> Option<usize> {
     object.metadata.managed_fields.iter().flatten().position(|entry| {
         entry.manager.as_deref() == Some(FIELD_MANAGER)
@@ -300,7 +301,7 @@ async fn adopt(
         .map_err(|error| refused(format!("{what}: {error}")))?;
     match bounded(api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await {
         Ok(Ok(_)) => Ok(()),
-        // Someone wrote in between: the next turn finds it again.
+        // Another writer came in between: the next turn finds it again.
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(()),
         Ok(Err(error)) => Err(fault_of(what, &error)),
         Err(words) => Err(unavailable(format!("{what}: {words}"))),

@@ -1,9 +1,9 @@
-//! Argo CD's Applications: a look at git asked for, a sync begun or ended, as Argo CD's own API server does it.
+//! Argo CD's Applications: requests a refresh, begins or ends a sync, in the same way as Argo CD's own API server.
 //!
-//! A sync is the top-level `operation` of the Application. It is written where none stands, together with the removal
-//! of the last one's outcome, and holds only for the version that was read (the CRD has no status subresource): who
-//! loses that race decides again. The epoch of the target's lane and the operation's id are written with it, so that
-//! a deployment that comes back after its death finds what it did, and one that was overtaken does nothing.
+//! A sync is the top-level `operation` of the Application. It is written only if there is none, together with the
+//! removal of the last one's outcome, and holds only for the version that was read (the CRD has no status subresource):
+//! a writer that loses that race decides again. The epoch of the target's lane and the operation's id are written with
+//! it, so that a deployment that resumes after a crash finds what it did, and one that was overtaken does nothing.
 
 use std::ops::ControlFlow;
 
@@ -32,24 +32,24 @@ use super::{
 /// Where Argo CD is usually installed.
 const HOME: &str = "argocd";
 
-/// What is to be synced, and in whose name.
+/// What is to be synced, and on whose behalf.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
     pub deployment: &'a Id,
     pub sync: &'a Sync,
     pub epoch: u64,
-    /// Objects that left git are deleted.
+    /// Objects that were removed from git are deleted.
     pub prune: bool,
-    /// Added to those of the application; one of the same name takes its place.
+    /// Added to those of the application; one with the same name is replaced.
     pub options: &'a [String],
 }
 
-/// What came of asking for a sync.
+/// The result of asking for a sync.
 #[derive(Debug)]
 pub enum Started {
     /// It was written.
     Written(Applied),
-    /// It was not: the live object says that something else is next.
+    /// It was not written: the live object says that something else is next.
     Otherwise {
         next: Next,
         live: Box<Application>,
@@ -60,10 +60,10 @@ pub enum Started {
     Gone,
 }
 
-/// Asks the controller to look at git; `hard`: past its cache of manifests.
+/// Asks the controller to refresh from git; `hard`: bypassing its cache of manifests.
 ///
 /// # Errors
-/// Refused too when there is no such Application.
+/// Also refused when there is no such Application.
 pub async fn refresh(cluster: &Kubernetes, target: &Target, hard: bool) -> Result<Applied, Fault<Reason>> {
     let _permit = cluster.write_permit().await?;
     let kind = if hard { "hard" } else { "normal" };
@@ -77,8 +77,8 @@ pub async fn refresh(cluster: &Kubernetes, target: &Target, hard: bool) -> Resul
     Ok(applied(&live))
 }
 
-/// Writes the sync if `decide` says so of the object as it is. Asking twice is asking once: an object that carries the
-/// operation's id is not written again unless `decide` says so.
+/// Writes the sync if `decide` says so for the object as it is. Asking twice has the effect of asking once: an object
+/// that carries the operation's id is not written again unless `decide` says so.
 ///
 /// # Errors
 /// When the API server cannot be asked, refuses, or every try lost against another writer.
@@ -108,8 +108,8 @@ pub async fn start(
     })
 }
 
-/// Ends a sync of ours that has not ended: one that runs is terminated as `argocd app terminate-op` does, one that has
-/// not begun is taken away. Says whether there was anything to end.
+/// Ends a sync of ours that has not ended: one that is running is terminated as `argocd app terminate-op` does, one
+/// that has not begun is removed. Returns whether there was anything to end.
 ///
 /// # Errors
 /// A [`Fault`], as the API server answered.
@@ -139,8 +139,8 @@ pub async fn terminate(
     ))
 }
 
-/// The sync windows of the application's project. None when the project may not be read, or is not where Argo CD
-/// says it lives: then the controller's own word tells.
+/// The sync windows of the application's project. `None` when the project may not be read, or is not where Argo CD says
+/// it is: then what the controller says has to do.
 ///
 /// # Errors
 /// A transient fault, when the API server cannot be asked.
@@ -150,7 +150,7 @@ pub async fn windows(
     live: &Application,
 ) -> Result<Option<Vec<SyncWindow>>, Fault<Reason>> {
     let homes = match live.status.controller_namespace.as_str() {
-        // Older versions do not tell.
+        // Older versions do not report it.
         "" => vec![target.namespace.as_str(), HOME],
         namespace => vec![namespace],
     };
@@ -184,7 +184,7 @@ enum Rewritten<T> {
     Gone,
 }
 
-/// Reads the object, and writes what `write` makes of it if nobody wrote in between; else reads again.
+/// Reads the object, and writes what `write` makes of it if there was no other write in between; otherwise reads again.
 async fn rewrite<T>(
     cluster: &Kubernetes,
     target: &Target,
@@ -192,7 +192,7 @@ async fn rewrite<T>(
     write: impl Fn(&DynamicObject, &Application) -> ControlFlow<T, Value> + Send,
 ) -> Result<Rewritten<T>, Fault<Reason>> {
     let api = api(cluster, target);
-    // A patch that does not hold any more and one that never will are answered alike; the version tells them apart.
+    // A patch that no longer applies and one that never will are answered alike; the version tells them apart.
     let mut last: Option<(String, Fault<Reason>)> = None;
     for _ in 0..race::TRIES {
         let Some(raw) = call(what, api.get_opt(&target.name)).await? else {
@@ -238,7 +238,7 @@ async fn rewrite<T>(
     Err(race::given_up(&what))
 }
 
-/// The changes that ask for the sync.
+/// The changes that request the sync.
 fn operation_patch(live: &DynamicObject, order: &Order<'_>) -> Value {
     let policy = &live.data["spec"]["syncPolicy"];
     let mut changes = vec![json!({
@@ -289,7 +289,7 @@ fn operation(order: &Order<'_>, options: &[String], retry: &Value) -> Value {
     }
     if retry.is_object() {
         operation["retry"] = retry.clone();
-        // A retry that goes to the branch's head would no more sync our commit.
+        // A retry that goes to the branch's head would no longer sync our commit.
         if let Some(retry) = operation["retry"].as_object_mut() {
             retry.remove("refresh");
         }
@@ -297,7 +297,7 @@ fn operation(order: &Order<'_>, options: &[String], retry: &Value) -> Value {
     operation
 }
 
-/// The application's own options, as its API server takes them over, and ours.
+/// The application's own options, in the way its API server takes them over, and ours.
 fn options(own: &Value, ours: &[String]) -> Vec<String> {
     let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
     let own = own.as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -1,4 +1,4 @@
-//! Makes clients from configuration.
+//! Creates clients from configuration.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use super::{ClusterConfig, ClusterConfigError, Kubernetes};
 
 /// For name resolution, connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests to one cluster that wait for an answer at once, so that one that does not answer cannot use up this
-/// process' sockets. An open watch has its answer and does not count.
+/// Requests to one cluster that wait for an answer at once, so that an unresponsive one cannot use up this process's
+/// sockets. An open watch already has its response and does not count.
 const REQUESTS: usize = 128;
 
-/// Whether the kubeconfig is there, and has the context that is to be used.
+/// Whether the kubeconfig exists, and has the context to use.
 pub(super) fn check_file(name: &Name, config: &ClusterConfig) -> Result<(), ClusterConfigError> {
     let Some(path) = &config.kubeconfig else {
         return Ok(());

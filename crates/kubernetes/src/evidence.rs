@@ -1,5 +1,5 @@
 //! What a person needs to see when a deployment failed: pods at fault, why their containers ended, the last lines of
-//! their present run and of the one before, and the cluster's events about them and about who makes them. Bounded in
+//! their current run and of the one before, and the cluster's events about them and about their controllers. Limited in
 //! size and redacted; what cannot be read is left out, not waited for.
 
 mod log;
@@ -99,7 +99,7 @@ async fn of_application(
         return Ok(own.into_iter().collect());
     };
     let mut evidence = Vec::from_iter(own);
-    // Where the application deploys into another cluster, its pods are not here to be looked at.
+    // If the application deploys into another cluster, its pods cannot be read here.
     let there = &application.spec.destination;
     let here = matches!(
         there.server.trim_end_matches('/'),
@@ -116,7 +116,7 @@ async fn of_application(
     let runs = |one: &&slipway_verdict::application::ResourceStatus| {
         one.kind == "Job" || runs_pods(&one.kind).is_some()
     };
-    // Those that ail; where all are well, a check failed, and logs of all of them may tell why.
+    // Those with a fault; if all are healthy, a check failed, and logs of all of them may tell why.
     let all = || application.status.resources.iter().filter(runs);
     let mut chosen: Vec<_> = all().filter(|one| !healthy(one)).collect();
     if chosen.is_empty() {
@@ -127,7 +127,7 @@ async fn of_application(
             "" => there.namespace.as_str(),
             given => given,
         };
-        // It goes into the path of a request.
+        // It becomes part of a request path.
         if namespace.parse::<Name>().is_err() {
             continue;
         }
@@ -206,7 +206,7 @@ async fn of_workload(
     Ok(of_pods(cluster, namespace, &makers, current.pods).await)
 }
 
-/// What Flagger says, and the pods of the workload that it advances. It scales that to nothing when it gives up.
+/// What Flagger says, and the pods of the workload that it rolls out. It scales that to zero when it gives up.
 async fn of_canary(
     cluster: &Kubernetes,
     namespace: &str,
@@ -247,14 +247,15 @@ async fn of_job(
     Ok(of_pods(cluster, namespace, &makers, found.iter().collect()).await)
 }
 
-/// The worst of the pods, and what the cluster says about those who make them.
+/// The worst of the pods, and what the cluster says about their controllers.
 async fn of_pods(
     cluster: &Kubernetes,
     namespace: &str,
     makers: &[(String, DynamicObject)],
     mut suspects: Vec<&Pod>,
 ) -> Vec<PodEvidence> {
-    // The worst first, then those not ready, then the others: a failed check has no pod at fault, and logs still help.
+    // The worst first, then those not ready, then the others: a failed check does not put a pod at fault, and logs
+    // still help.
     suspects.sort_by_key(|pod| {
         let weight = pods::ailing(pod).map_or(0, |(weight, _)| weight);
         let newest = pod
@@ -281,7 +282,7 @@ async fn of_pods(
         .collect()
 }
 
-/// Warnings about an object that makes pods, such as a quota that is used up; none where there are none.
+/// Warnings about a controller of pods, such as an exhausted quota; empty if there are none.
 async fn maker(
     cluster: &Kubernetes,
     namespace: &str,
@@ -356,7 +357,7 @@ async fn of_pod(cluster: &Kubernetes, namespace: &str, pod: &Pod) -> Vec<PodEvid
             events: Vec::new(),
         });
     }
-    // Events are the pod's, and told once.
+    // Events belong to the pod, and are listed once.
     if let Some(first) = evidence.first_mut() {
         let all = pod.spec.iter().flat_map(|spec| &spec.containers);
         let redactor = all.map(Redactor::of).next().unwrap_or_default();
@@ -371,7 +372,7 @@ fn specification<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
     init.chain(&spec.containers).find(|one| one.name == container)
 }
 
-/// The last lines of the present run, or of the last where none runs, and of the run before it.
+/// The last lines of the current run, or of the last run if none is running, and of the run before it.
 async fn logs(
     pods: &Api<Pod>,
     pod: &str,
@@ -397,7 +398,7 @@ async fn logs(
         return (read(false).await, Vec::new());
     }
     let (now, before) = futures::join!(read(false), read(true));
-    // While a container waits to be started again, the kubelet gives its last run in both cases.
+    // While a container waits to be restarted, the kubelet returns its last run in both cases.
     let waits = status.state.as_ref().is_some_and(|state| state.running.is_none());
     if waits && now == before {
         return (now, Vec::new());
@@ -420,7 +421,7 @@ async fn events(cluster: &Kubernetes, namespace: &str, kind: &str, about: &Objec
         }
         Err(_) => return Vec::new(),
     };
-    // An object of that name may have been there before, and its events live on.
+    // An earlier object may have had the same name, and its events remain.
     let same = |event: &Event| {
         let object = &event.involved_object;
         object.name.as_deref() == Some(name)

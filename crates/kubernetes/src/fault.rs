@@ -1,18 +1,18 @@
-//! What an API server said, as far as it matters for what happens next.
+//! What an API server answered, as far as it matters for what happens next.
 
 use slipway_model::{Fault, Reason};
 use slipway_verdict::cut;
 
 use crate::forbidden;
 
-/// The API server's answer is no.
+/// The API server refused.
 pub const REFUSED: &str = "CLUSTER_REFUSED";
 /// It could not be asked, or is busy.
 pub const UNAVAILABLE: &str = "CLUSTER_UNAVAILABLE";
 /// A later turn of the target's lane has written the object.
 pub const SUPERSEDED: &str = "SUPERSEDED_EPOCH";
 
-/// The answer is no, and asking again will not change it.
+/// Refused, and asking again will not change it.
 pub(crate) fn refused(words: impl Into<String>) -> Fault<Reason> {
     Fault::refused(REFUSED, words)
 }
@@ -22,10 +22,10 @@ pub fn unavailable(words: impl Into<String>) -> Fault<Reason> {
     Fault::unavailable(UNAVAILABLE, words)
 }
 
-/// Sorts a client's error. What the API server itself says in words is passed on.
+/// Classifies a client's error. The API server's own message is passed on.
 pub(crate) fn fault_of(what: &str, error: &kube::Error) -> Fault<Reason> {
     match error {
-        // 401 heals when a token is renewed; 404 is an answer only where the caller says so.
+        // A 401 passes when a token is renewed; a 404 is an answer only if the caller says so.
         kube::Error::Api(status) if !matches!(status.code, 401 | 408 | 409 | 429 | 500..) => {
             let help = forbidden::help(status.code, &status.message);
             refused(format!(
@@ -43,7 +43,7 @@ pub(crate) fn fault_of(what: &str, error: &kube::Error) -> Fault<Reason> {
     }
 }
 
-/// The error with what caused it: the client's own words alone say little.
+/// The error with what caused it: the client's own message alone says little.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

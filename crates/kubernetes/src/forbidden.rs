@@ -1,10 +1,10 @@
-//! What to do about an answer 403 that comes of missing rights.
+//! What to do about a 403 that is due to missing permissions.
 
 use std::fmt::Write as _;
 
-/// A sentence to add to the API server's own words, where they say that RBAC does not allow the call
-/// (`User "…" cannot patch resource "applications" in API group "argoproj.io" in the namespace "argocd"`). Quota and
-/// admission answer 403 too, and it is not rights that they lack.
+/// A sentence to add to the API server's own words, where they say that RBAC does not allow the call (`User "…" cannot
+/// patch resource "applications" in API group "argoproj.io" in the namespace "argocd"`). Quota and admission answer 403
+/// too, but that is not about permissions.
 pub(super) fn help(code: u16, message: &str) -> Option<String> {
     if code != 403 {
         return None;
@@ -51,7 +51,7 @@ fn to(user: Option<&str>) -> String {
     user.map(|user| format!("{user} ")).unwrap_or_default()
 }
 
-/// What stands between the quotes at the beginning.
+/// The quoted text at the beginning.
 fn quoted(text: &str) -> Option<&str> {
     text.strip_prefix('"')?.split_once('"').map(|(inside, _)| inside)
 }

@@ -1,7 +1,7 @@
 //! Runs a Job before or after a rollout: creates it once, reads what its last pod wrote, deletes it with its pods.
 //!
-//! A Job's name is derived from the deployment and the Job's name in the catalog, so that creating it twice is creating
-//! it once; what is found under that name is ours if it carries our deployment's id.
+//! A Job's name is derived from the deployment and the Job's name in the catalog, so that creating it twice has the
+//! effect of creating it once; a Job found under that name is ours if it carries our deployment's id.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,18 +31,18 @@ use super::{
 
 /// Label with the Job's name in the catalog, on the Job and its pods.
 pub const JOB: &str = "deploy.slipway.dev/job";
-/// A Job's name is a label of its pods, and those are bounded; so are pods' names, which append to it.
+/// A Job's name is a label of its pods, whose length is limited; so is the length of pods' names, which append to it.
 const LONGEST_NAME: usize = 57;
-/// Ended Jobs stay so long for people to look at. Longer than any deployment takes: while one may still ask for its
-/// Job, the Job must be there, or it would be run again.
+/// How long ended Jobs stay for people to look at. Longer than any deployment takes: while one may still ask for its
+/// Job, the Job must exist, or it would be run again.
 const KEPT: Duration = Duration::from_secs(48 * 60 * 60);
-/// The Job's own deadline comes so long after ours: ours reads the log first, Kubernetes' deletes the pods with it.
+/// How much later than ours the Job's own deadline is: ours reads the log first, Kubernetes' deletes the pods with it.
 const NET: Duration = Duration::from_secs(60);
 /// Lines of log that are kept.
 const LOG_LINES: usize = 50;
 /// Longest line kept, in characters.
 const LINE: usize = 500;
-/// Read at most so much of a log, in bytes.
+/// The maximum read of a log, in bytes.
 const READ: i64 = 64 * 1024;
 
 /// One Job to run.
@@ -56,7 +56,7 @@ pub struct Order<'a> {
     pub namespace: &'a Name,
     /// A PodSpec.
     pub pod: &'a Value,
-    /// For containers that name none.
+    /// For containers that do not name one.
     pub image: &'a ImageRef,
     /// `backoffLimit`.
     pub retries: u32,
@@ -64,7 +64,8 @@ pub struct Order<'a> {
     pub timeout: Duration,
 }
 
-/// The name of a deployment's Job in the cluster: the catalog's, cut, and what makes it this deployment's.
+/// The name of a deployment's Job in the cluster: the catalog's, truncated, and a suffix that makes it this
+/// deployment's.
 pub fn name(deployment: &Id, job: &Name) -> String {
     let digest = Sha256::digest(format!("{deployment}/{job}"));
     let suffix = &hex::encode(digest)[..12];
@@ -134,7 +135,7 @@ pub fn manifest(order: &Order<'_>) -> Result<Value, String> {
 /// Creates the Job, or finds the one that an earlier try created.
 ///
 /// # Errors
-/// Refused when the API server does not take it, or something else has its name.
+/// Refused when the API server does not accept it, or something else has its name.
 pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, Fault<Reason>> {
     let what = format!("create Job {}", order.name);
     let body = manifest(order).map_err(|words| refused(format!("{what}: {words}")))?;
@@ -183,7 +184,7 @@ pub async fn read(cluster: &Kubernetes, namespace: &Name, name: &str) -> Result<
     call("read the Job", api.get_opt(name)).await
 }
 
-/// Deletes the Job with its pods; one that is not there is no error.
+/// Deletes the Job with its pods; it is not an error if it does not exist.
 ///
 /// # Errors
 /// When the API server cannot be asked or refuses.
@@ -196,7 +197,7 @@ pub async fn delete(cluster: &Kubernetes, namespace: &Name, name: &str) -> Resul
     }
 }
 
-/// How many pods of the Job are there, ended ones not counted.
+/// How many pods of the Job exist, not counting ended ones.
 ///
 /// # Errors
 /// When the API server cannot be asked.
@@ -209,7 +210,7 @@ pub async fn running(cluster: &Kubernetes, namespace: &Name, name: &str) -> Resu
     Ok(pods.iter().filter(|pod| !ended(pod)).count())
 }
 
-/// What the Job's last pod came to.
+/// The outcome of the Job's last pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastPod {
     /// Such as `pod migrate-1f-x2x: exit code 3`; empty when there is nothing to say.
@@ -242,7 +243,7 @@ pub async fn last_pod(cluster: &Kubernetes, namespace: &Name, name: &str) -> Las
         return LastPod::default();
     };
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    // The container that failed, or else the last one that runs or ran.
+    // The container that failed, or else the last one that is running or ran.
     let status = containers(&pod)
         .find(|status| exit_code(status).is_some_and(|code| code != 0))
         .or_else(|| containers(&pod).last());

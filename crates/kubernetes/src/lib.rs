@@ -1,7 +1,7 @@
-//! The clusters: who they are, how one is made to take a change, and how its answer is read.
+//! The clusters: their configuration, how a change is applied to one, and how its state is read.
 //!
 //! [`apply`] writes, [`watch`] holds one shared view per cluster and kind, which `slipway-verdict` judges without I/O,
-//! and [`evidence`] collects what a person needs to see. This crate alone, local-cluster aside, knows kube.
+//! and [`evidence`] collects what a person needs to see. Apart from local-cluster, only this crate depends on kube.
 
 pub mod apply;
 pub mod argo_cd;
@@ -38,7 +38,7 @@ use crate::fault::{fault_of, unavailable};
 /// How long a call to an API server may take, watches excepted.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Objects that are written at once on one cluster. One that is slow takes these places and nobody else's.
+/// Objects written concurrently on one cluster. A slow cluster uses up only its own slots.
 const WRITES: usize = 32;
 
 /// `clusters:` of the service's configuration, by the names that the catalog's targets use.
@@ -57,13 +57,13 @@ pub struct ClusterConfig {
     /// Uses the service account of the pod that this service runs in, instead of a file.
     #[serde(default)]
     pub in_cluster: bool,
-    /// How wide its watches are.
+    /// The scope of its watches.
     #[serde(default)]
     pub watch: watch::Scope,
 }
 
 impl ClusterConfig {
-    /// Looks at the keys of all of them: no file is read.
+    /// Checks the keys of all of them: reads no file.
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
@@ -71,7 +71,7 @@ impl ClusterConfig {
         configs.iter().try_for_each(|(name, config)| config.check(name))
     }
 
-    /// Looks at the kubeconfigs too, without connecting to a cluster.
+    /// Checks the kubeconfigs too, without connecting to a cluster.
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
@@ -137,12 +137,12 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
-    /// Around a client that exists already; it watches the whole cluster.
+    /// Wraps an existing client; it watches the whole cluster.
     pub fn new(name: Name, client: kube::Client) -> Self {
         Self::scoped(name, client, watch::Scope::default())
     }
 
-    /// Around a client that exists already, with watches that are so wide.
+    /// Wraps an existing client, with watches of that scope.
     pub fn scoped(name: Name, client: kube::Client, watch: watch::Scope) -> Self {
         Self {
             watches: watch::Watches::new(name.clone(), client.clone(), watch),
@@ -163,7 +163,7 @@ impl Kubernetes {
         &self.client
     }
 
-    /// Follows one workload through the watches that everyone shares. Must be called within a tokio runtime.
+    /// Follows one workload through the shared watches. Must be called within a tokio runtime.
     pub fn follow(&self, target: &Target) -> watch::Subscription {
         self.watches.follow(target)
     }
@@ -173,8 +173,8 @@ impl Kubernetes {
         self.watches.follow_job(namespace, name)
     }
 
-    /// The workload as the API server has it now, past every watch and as slim as they show it; none when it is not
-    /// there. A watch that turns out to show an older version is taken up anew.
+    /// The workload as the API server has it now, bypassing every watch and as slim as they show it; `None` if it does
+    /// not exist. A watch that turns out to show an older version is restarted.
     ///
     /// # Errors
     /// When the API server cannot be asked or refuses.
@@ -200,10 +200,10 @@ impl Kubernetes {
         self.watches.open()
     }
 
-    /// Waits for one of the places for writes; the place is given back when the permit is dropped.
+    /// Waits for one of the slots for writes; the slot is freed when the permit is dropped.
     ///
     /// # Errors
-    /// A transient fault when none becomes free in time: the API server is slow, or away.
+    /// A transient fault when none becomes free in time: the API server is slow, or unreachable.
     pub async fn write_permit(&self) -> Result<OwnedSemaphorePermit, Fault<Reason>> {
         let busy = || {
             unavailable(format!(
@@ -220,7 +220,7 @@ impl Kubernetes {
 }
 
 impl Clusters {
-    /// Reads kubeconfigs and makes clients.
+    /// Reads kubeconfigs and creates clients.
     ///
     /// # Errors
     /// [`ClusterConfigError`], naming the cluster.
@@ -233,7 +233,7 @@ impl Clusters {
         Ok(Self(Arc::new(clusters)))
     }
 
-    /// Those given, for tests.
+    /// The given ones, for tests.
     pub fn of(clusters: impl IntoIterator<Item = (Name, Kubernetes)>) -> Self {
         Self(Arc::new(clusters.into_iter().collect()))
     }
@@ -241,7 +241,7 @@ impl Clusters {
     /// The cluster of that name.
     ///
     /// # Errors
-    /// [`UnknownCluster`], which lists those there are.
+    /// [`UnknownCluster`], which lists the configured ones.
     pub fn get(&self, name: &Name) -> Result<&Kubernetes, UnknownCluster> {
         self.0.get(name).ok_or_else(|| UnknownCluster {
             name: name.clone(),

@@ -21,21 +21,21 @@ use crate::{
     workload::resource,
 };
 
-/// What is to be done about the object that was read.
+/// What to do about the object that was read.
 pub(crate) enum Change {
-    /// Nothing: this deployment has written it before.
+    /// Nothing: this deployment has written it already.
     None(DynamicObject),
-    /// The whole object is put back, changed.
+    /// Replace the whole object with a changed one.
     Replace(DynamicObject),
     /// Server-side apply of these fields as that manager.
     Apply(Value, &'static str),
 }
 
-/// Reads the target, has `decide` say what to write, and writes that under optimistic lock, again and again while
-/// others write in between.
+/// Reads the target, has `decide` say what to write, and writes that with an optimistic lock, repeatedly while others
+/// write in between.
 ///
 /// # Errors
-/// : refused when the target is not there, superseded when a later epoch wrote it.
+/// : refused when the target does not exist, superseded when a later epoch wrote it.
 pub(crate) async fn change<F, T>(
     cluster: &Kubernetes,
     write: &Write<'_>,
@@ -97,14 +97,14 @@ where
     Err(race::given_up(&format_args!("change {object}")))
 }
 
-/// Whether this deployment has written the object already: then it is not done again.
+/// Whether this deployment has written the object already: then it is not written again.
 pub(crate) fn written_by(live: &DynamicObject, write: &Write<'_>) -> bool {
     annotation(live.meta(), DEPLOYMENT) == Some(write.deployment.as_str())
         && annotation(live.meta(), EPOCH).is_some()
         && epoch_of(live.meta()) == write.epoch
 }
 
-/// Says in the object's annotations in whose name it is written.
+/// Records in the object's annotations on whose behalf it is written.
 pub(crate) fn mark(object: &mut DynamicObject, write: &Write<'_>) {
     let annotations = object.metadata.annotations.get_or_insert_default();
     for (key, value) in marks(write) {
@@ -112,7 +112,7 @@ pub(crate) fn mark(object: &mut DynamicObject, write: &Write<'_>) {
     }
 }
 
-/// What the write left.
+/// The result of the write.
 pub(crate) fn applied(written: &DynamicObject, previous: Option<Previous>) -> Applied {
     Applied {
         uid: written.uid().unwrap_or_default(),
@@ -125,7 +125,7 @@ pub(crate) fn applied(written: &DynamicObject, previous: Option<Previous>) -> Ap
 /// A part of the object in its own type.
 ///
 /// # Errors
-/// Refused, when it is not of that shape.
+/// Refused if it does not have that shape.
 pub(crate) fn part<T: DeserializeOwned>(
     live: &DynamicObject,
     pointer: &str,
@@ -146,7 +146,7 @@ pub(crate) fn template(live: &DynamicObject) -> Result<PodTemplateSpec, Fault<Re
     part(live, "/spec/template")?.ok_or_else(|| refused(format!("{} has no pod template", live.name_any())))
 }
 
-/// Those objects of a kind that it owns, as they are.
+/// Those objects of a kind that it owns, in full.
 ///
 /// # Errors
 /// When they cannot be listed.

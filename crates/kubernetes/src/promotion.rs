@@ -1,16 +1,16 @@
-//! Promotes and aborts what is rolled out step by step, with the same writes as the tools' own commands.
+//! Promotes and aborts progressive rollouts, with the same writes as the tools' own commands.
 //!
 //! **Argo Rollouts** (`kubectl argo rollouts promote` and `abort`): a pause ends when `status.pauseConditions` is
 //! cleared and `spec.paused` is false, `status.promoteFull` skips all that is left, `status.abort` ends it. The plugin
-//! skips a running step where nothing is paused; here that is refused, since whoever asks twice would skip the next
-//! one unseen.
+//! skips a running step if nothing is paused; here that is refused, since asking twice would skip the next one
+//! unnoticed.
 //!
 //! **Flagger** has no commands. It asks webhooks (`confirm-rollout`, `confirm-promotion`), which approval-svc or
-//! another gate answers, so a promotion is refused with their names. A full promotion sets `spec.skipAnalysis`:
-//! Flagger promotes then at its next look, whatever its gates say; [`settle`] takes it back after the run. An abort
-//! sets `status.failedChecks` to the analysis' threshold, at which Flagger rolls back as it does after failed checks:
-//! traffic first, then the canary's pods, then the phase Failed. Its webhooks of type `rollback` do the same, but
-//! only those who wrote the Canary can add them.
+//! another gate answers, so a promotion is refused, naming them. A full promotion sets `spec.skipAnalysis`: Flagger
+//! then promotes at its next check, whatever its gates say; [`settle`] takes it back after the run. An abort sets
+//! `status.failedChecks` to the analysis' threshold, at which Flagger rolls back as it does after failed checks:
+//! traffic first, then the canary's pods, then the phase Failed. Its webhooks of type `rollback` do the same, but only
+//! the author of the Canary can add them.
 //!
 //! Every write holds for the version that was read, so that a pause or run that began in between is left alone.
 
@@ -33,18 +33,18 @@ use crate::{
     workload::{resource, typed},
 };
 
-/// The field manager of these writes. Its own: an apply of the manifests must not take them back.
+/// The field manager of these writes. A separate one: an apply of the manifests must not revert them.
 const FIELD_MANAGER: &str = "slipway-promotion";
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Done,
-    /// It is so already, or there is nothing that it could be done to. Why, for people.
+    /// It is in that state already, or there is nothing to do it to. The reason, for people.
     Nothing(String),
 }
 
-/// What is to be written, as JSON merge patches.
+/// What to write, as JSON merge patches.
 #[derive(Debug, Default)]
 struct Patches {
     /// Of the status, which is written first.
@@ -53,17 +53,17 @@ struct Patches {
     object: Option<Value>,
 }
 
-/// What a look at the object comes to.
+/// The decision on the object that was read.
 enum Plan {
     Write(Patches),
     Nothing(String),
     Refuse(String),
 }
 
-/// Lets a paused rollout go on to its next pause, or `full`y: past all steps, pauses and analyses.
+/// Lets a paused rollout continue to its next pause, or with `full` past all steps, pauses and analyses.
 ///
 /// # Errors
-/// A permanent fault where the kind has no steps, or it is not for us to promote; a transient fault otherwise.
+/// A permanent fault if the kind has no steps, or its promotion is not up to us; a transient fault otherwise.
 pub async fn promote(cluster: &Kubernetes, target: &Target, full: bool) -> Result<Outcome, Fault<Reason>> {
     write(cluster, target, "promote", |live| match live {
         Workload::Rollout(live) => promote_rollout(live, full),
@@ -73,7 +73,7 @@ pub async fn promote(cluster: &Kubernetes, target: &Target, full: bool) -> Resul
     .await
 }
 
-/// Ends a rollout: the version before serves everything again.
+/// Ends a rollout: the previous version serves everything again.
 ///
 /// # Errors
 /// As [`promote`].
@@ -86,7 +86,7 @@ pub async fn abort(cluster: &Kubernetes, target: &Target) -> Result<Outcome, Fau
     .await
 }
 
-/// Takes back what a full promotion set for one run. To be called when the run has ended; nothing where it was not set.
+/// Reverts what a full promotion set for one run. To be called when the run has ended; does nothing if it was not set.
 ///
 /// # Errors
 /// As [`promote`].
@@ -125,7 +125,7 @@ fn promote_rollout(live: &Rollout, full: bool) -> Plan {
         }
     } else if !live.pauses().is_empty() {
         let mut status = json!({"pauseConditions": null});
-        // After an analysis without a conclusion the step itself would ask again.
+        // After an inconclusive analysis the step itself would ask again.
         if live.status.controller_pause && is_inconclusive(live) && !live.steps().is_empty() {
             let steps = i64::try_from(live.steps().len()).unwrap_or(i64::MAX);
             let next = (i64::from(live.status.current_step_index.unwrap_or(0)) + 1).min(steps);
@@ -189,7 +189,7 @@ fn promote_canary(live: &Canary, full: bool) -> Plan {
         "Progressing" | "Waiting" | "WaitingPromotion" if live.spec.skip_analysis => {
             Plan::Nothing("its analysis is skipped already".to_owned())
         }
-        // Before confirm-rollout nothing of the new version runs, and Flagger asks that gate first all the same.
+        // Before confirm-rollout nothing of the new version is running, and Flagger asks that gate first anyway.
         "Waiting" => Plan::Refuse(format!(
             "Flagger asks its webhook {} before it tries the new version: approve there",
             live.gates().join(", ")
@@ -227,7 +227,7 @@ fn abort_canary(live: &Canary) -> Plan {
     }
 }
 
-/// Reads, decides and writes, again where somebody wrote in between.
+/// Reads, decides and writes, again if another writer came in between.
 async fn write(
     cluster: &Kubernetes,
     target: &Target,
@@ -246,7 +246,7 @@ async fn write(
         target.namespace.as_str(),
         &resource(target.kind),
     );
-    // The status may be written and the object not: what is left is decided anew, but it is done all the same.
+    // The status may have been written but not the object: what is left is decided again, but counts as done.
     let mut wrote = false;
     for _ in 0..race::TRIES {
         let Some(object) = call(&what, api.get_opt(&target.name)).await? else {
@@ -292,7 +292,7 @@ async fn put(
                 version = written.metadata.resource_version;
                 *wrote = true;
             }
-            // CRDs of old (Argo Rollouts before 0.10) have no status subresource: all goes into one write.
+            // Old CRDs (Argo Rollouts before 0.10) have no status subresource: everything goes into one write.
             Err(kube::Error::Api(answer)) if answer.code == 404 => {
                 let mut all = object.take().unwrap_or_else(|| json!({}));
                 all["status"] = status["status"].clone();
@@ -308,7 +308,7 @@ async fn put(
     Ok(())
 }
 
-/// A conflict must be told apart from other answers, which [`call`] would not do.
+/// A conflict must be told apart from other errors, which [`call`] would not do.
 async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match tokio::time::timeout(crate::CALL_TIMEOUT, call).await {
         Ok(answer) => answer,

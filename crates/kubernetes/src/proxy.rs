@@ -1,4 +1,4 @@
-//! Asks a Service through the API server's proxy: the way in that needs no route to the cluster's network.
+//! Calls a Service through the API server's proxy, which does not need a route to the cluster's network.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,14 +31,14 @@ pub struct Get<'a> {
     pub timeout: Duration,
 }
 
-/// What came back, whether from the service or from the proxy for want of one.
+/// The response, whether from the service or from the proxy if there was none.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     /// The first [`MAX_BODY`] bytes.
     pub body: String,
-    /// False where the body went on, or broke off.
+    /// False if the body was longer, or broke off.
     pub whole: bool,
 }
 
@@ -48,10 +48,10 @@ fn is_label(text: &str) -> bool {
 }
 
 impl Kubernetes {
-    /// Asks a Service through the API server's proxy.
+    /// Calls a Service through the API server's proxy.
     ///
     /// # Errors
-    /// Refused: the service did not answer, in words. Away: the API server did not, which says nothing about the
+    /// Refused: the service did not respond, in words. Transient: the API server did not, which says nothing about the
     /// service.
     pub async fn get_service(&self, get: &Get<'_>) -> Result<Answer, Fault<Reason>> {
         let what = format!("GET {}", get.path);
@@ -101,7 +101,7 @@ impl Kubernetes {
         match tokio::time::timeout(get.timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => {
-                // A service that hangs and an API server that hangs look the same from here: ask the latter.
+                // A service that hangs and an API server that hangs look the same from here, so ask the latter.
                 call("GET /version", self.client.apiserver_version()).await?;
                 let words = format!("{what}: no answer within {:?}", get.timeout);
                 Err(refused(words))
@@ -110,7 +110,7 @@ impl Kubernetes {
     }
 }
 
-/// What the API server says itself, in place of the service: a `Status` of its own.
+/// What the API server itself says, instead of the service: a `Status` of its own.
 fn own_words(answer: &Answer) -> Option<String> {
     if answer.status < 400 {
         return None;
@@ -120,7 +120,7 @@ fn own_words(answer: &Answer) -> Option<String> {
     own.then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Whether it says nothing about the service: the API server is busy, or in trouble. What it says of a service that
+/// Whether it says nothing about the service: the API server is busy, or in trouble. Its message about a service that
 /// cannot be reached has these words (k8s.io/kubernetes `pkg/registry/core/service`, k8s.io/apimachinery
 /// `pkg/util/proxy`).
 fn is_passing(status: u16, words: &str) -> bool {
@@ -134,7 +134,7 @@ fn is_passing(status: u16, words: &str) -> bool {
     matches!(status, 401 | 408 | 429 | 500..) && !of_service
 }
 
-/// The first [`MAX_BODY`] bytes, and whether that was all. One that breaks off is as long as it came.
+/// The first [`MAX_BODY`] bytes, and whether that was all. If it breaks off, what came until then.
 async fn beginning(mut body: Body) -> (String, bool) {
     let mut bytes = Vec::new();
     let whole = loop {

@@ -1,4 +1,4 @@
-//! `kubectl rollout restart`: all pods of a workload are made anew, from the same template but for an annotation.
+//! `kubectl rollout restart`: all pods of a workload are recreated, from the same template except for an annotation.
 
 use serde_json::{Value, json};
 use slipway_model::{Fault, Reason, Timestamp};
@@ -13,13 +13,13 @@ use crate::{
 
 /// Annotation of the template with the time of the last restart; kubectl's own, so that both agree.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-/// Its own manager: applying manifests must not take the annotation away again, which would be another restart.
+/// A separate manager: applying manifests must not remove the annotation, which would be another restart.
 const FIELD_MANAGER: &str = "slipway-restart";
 
-/// Restarts the target. The same again, for the same deployment, changes nothing.
+/// Restarts the target. Repeating it for the same deployment changes nothing.
 ///
 /// # Errors
-/// Refused for what is not there, is paused, or is of a kind that has no restart.
+/// Refused if it does not exist, is paused, or is of a kind that cannot be restarted.
 pub async fn restart(cluster: &Kubernetes, write: &Write<'_>) -> Result<Applied, Fault<Reason>> {
     let target = write.target;
     let object = format!("{} {}", target.kind, target.name);

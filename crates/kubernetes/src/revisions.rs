@@ -1,4 +1,4 @@
-//! The templates that a workload had before.
+//! Earlier templates of a workload.
 //!
 //! A Deployment's earlier templates are in its ReplicaSets, with the Deployment's annotations of that time; those of a
 //! StatefulSet or DaemonSet are in its ControllerRevisions.
@@ -16,8 +16,8 @@ use slipway_verdict::{TEMPLATE_HASH, WorkloadKind};
 
 use crate::{Kubernetes, fault::refused, live::owned};
 
-/// Annotation with what ran before our last write of the image, as JSON: a write that is done twice must not take
-/// its own result for that.
+/// Annotation with what ran before our last write of the image, as JSON: a repeated write must not mistake its own
+/// result for that.
 pub(crate) const PREVIOUS: &str = "deploy.slipway.dev/previous";
 /// Annotation of a Deployment and its ReplicaSets with the number of the template.
 pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -25,14 +25,14 @@ pub(crate) const REVISION: &str = "deployment.kubernetes.io/revision";
 const ROLLOUT_REVISION: &str = "rollout.argoproj.io/revision";
 const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
 
-/// A template that the workload had once, or has.
+/// A template that the workload had or has.
 #[derive(Debug, Clone)]
 pub(crate) struct Revision {
     pub(crate) number: i64,
-    /// As it is stored, so that nothing of it is lost that this program does not know.
+    /// As it is stored, so that fields that this program does not know are not lost.
     pub(crate) raw: Value,
     pub(crate) template: PodTemplateSpec,
-    /// The Deployment's of that time.
+    /// The Deployment's annotations of that time.
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -45,10 +45,10 @@ impl Revision {
     }
 }
 
-/// The templates that are kept, the present one included.
+/// The templates that are kept, including the current one.
 ///
 /// # Errors
-/// When they cannot be listed, or this kind keeps none.
+/// When they cannot be listed, or this kind does not keep any.
 pub(crate) async fn revisions(
     cluster: &Kubernetes,
     kind: WorkloadKind,
@@ -79,7 +79,7 @@ pub(crate) fn of_set(set: &DynamicObject, revision: &str, hash: &str) -> Option<
     let annotations = set.metadata.annotations.clone().unwrap_or_default();
     let number = annotations.get(revision)?.parse().ok()?;
     let mut raw = set.data.pointer("/spec/template")?.clone();
-    // It names the ReplicaSet, and is the controller's to add.
+    // It names the ReplicaSet, and it is up to the controller to add it.
     if let Some(labels) = raw.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(hash);
     }

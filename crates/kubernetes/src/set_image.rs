@@ -1,4 +1,4 @@
-//! `kubectl set image` for environments that git knows nothing of: server-side apply of the image alone, of the
+//! `kubectl set image` for environments that git does not manage: server-side apply of the image alone, for the
 //! containers that run another version of it.
 
 use kube::{ResourceExt, api::DynamicObject};
@@ -18,12 +18,12 @@ use crate::{
 /// would take the rest away.
 const IMAGE_MANAGER: &str = "slipway-image";
 
-/// Sets the image of the target's containers that run it already, in whatever version. The same again, for the same
-/// deployment, changes nothing. `previous` of what is returned is what ran before.
+/// Sets the image of the target's containers that run it already, in any version. Repeating it for the same deployment
+/// changes nothing. `previous` in the result is what ran before.
 ///
 /// # Errors
-/// Refused where no container runs an image of that name, away while the controller has not
-/// numbered the present version.
+/// Refused if no container runs an image of that name; transient while the controller has not numbered the current
+/// version.
 pub async fn set_image(
     cluster: &Kubernetes,
     write: &Write<'_>,
@@ -147,7 +147,7 @@ impl RunningImage {
     }
 }
 
-/// Whether we have applied more to it than images: fields that applying images alone would take away.
+/// Whether we have applied more than images to it: fields that applying images alone would remove.
 fn applied_more(live: &DynamicObject) -> bool {
     let entries = live.metadata.managed_fields.iter().flatten();
     let mut applied = entries.filter(|entry| {
@@ -161,7 +161,7 @@ fn applied_more(live: &DynamicObject) -> bool {
     })
 }
 
-/// Whether a set of fields holds nothing but annotations and containers' images. `at` is where it is.
+/// Whether a set of fields contains nothing but annotations and containers' images. `at` is the current path.
 fn only_images(fields: &Value, at: &[&str]) -> bool {
     let Some(fields) = fields.as_object() else {
         return true;
@@ -187,7 +187,7 @@ fn only_images(fields: &Value, at: &[&str]) -> bool {
     })
 }
 
-/// The number of the present template.
+/// The number of the current template.
 async fn revision(
     cluster: &Kubernetes,
     kind: WorkloadKind,
@@ -209,7 +209,7 @@ async fn revision(
     let present = live::template(live)?;
     let revisions = revisions(cluster, kind, live).await?;
     let own = revisions.iter().filter(|one| same(&one.template, &present));
-    // Where the API server's defaults differ from those of the controller's version, the newest it is.
+    // If the API server's defaults differ from those of the controller's version, take the newest one.
     let newest = || revisions.iter().map(|one| one.number).max();
     Ok(own.map(|one| one.number).max().or_else(newest).unwrap_or(0))
 }

@@ -1,5 +1,5 @@
-//! `kubectl rollout undo`, by kubectl's rules (kubectl 1.32, `rollback.go`): the template of an earlier revision is
-//! put back.
+//! `kubectl rollout undo`, by kubectl's rules (kubectl 1.32, `rollback.go`): restores the template of an earlier
+//! revision.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const FIELD_MANAGER: &str = "slipway-undo";
-/// Annotations that say something of the present object and not of the template, as kubectl lists them.
+/// Annotations that are about the current object and not the template, as listed by kubectl.
 const KEPT: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
@@ -27,10 +27,10 @@ const KEPT: [&str; 6] = [
     "deprecated.deployment.rollback.to",
 ];
 
-/// Puts the target back to an earlier revision. The same again, for the same deployment, changes nothing.
+/// Rolls the target back to an earlier revision. Repeating it for the same deployment changes nothing.
 ///
 /// # Errors
-/// Refused where that revision is not kept any more, or is the present one already.
+/// Refused if that revision is not kept any more, or is the current one already.
 pub async fn undo(cluster: &Kubernetes, write: &Write<'_>, to: &Previous) -> Result<Applied, Fault<Reason>> {
     let written = change(cluster, write, FIELD_MANAGER, |live| async move {
         if written_by(&live, write) {
@@ -57,7 +57,7 @@ fn decide(
         )));
     }
     let present = live::template(&live)?;
-    // A template that is used again gets a new number; the image tells it then.
+    // A template that is used again gets a new number; the image identifies it then.
     let found = revisions
         .iter()
         .find(|one| one.number == to.revision)

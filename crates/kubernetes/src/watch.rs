@@ -1,10 +1,10 @@
 //! One shared watch per cluster, namespace scope and kind, however many deployments are verified through it.
 //!
-//! Who follows a workload has the kinds watched that belong to it ([`kinds`]), in the whole cluster or in its
-//! namespace; the watches end a while after the last one who needs them has gone. What arrives goes into an index
-//! ([`store`]) and wakes only those whom it concerns, so that cost grows with what changes and not with what is
-//! watched. Expired versions, dropped connections, restarts and throttling are the business of [`feed`]: the view
-//! stays as it was until a new list replaces it, and [`View::fault`] says that it may be behind.
+//! Following a workload opens watches on the kinds that belong to it ([`kinds`]), in the whole cluster or in its
+//! namespace; the watches end a while after their last follower has gone. What arrives goes into an index ([`store`])
+//! and wakes only the followers that it concerns, so that cost grows with what changes and not with what is watched.
+//! Expired versions, dropped connections, restarts and throttling are handled by [`feed`]: the view stays as it was
+//! until a new list replaces it, and [`View::fault`] says that it may be behind.
 
 mod feed;
 mod kinds;
@@ -44,17 +44,17 @@ pub(crate) use kinds::slim_workload;
 use subscription::Following;
 pub use subscription::{Interruption, JobSubscription, JobView, Subscription, View};
 
-/// How long a kind stays watched after its last follower: releases come in rows, and a list is dear.
+/// How long a kind stays watched after its last follower: releases come in series, and a list is expensive.
 const LINGER: Duration = Duration::from_secs(60);
 /// How far a watch may be behind an answer of the API server before it counts as dead.
 const LAG: Duration = Duration::from_secs(2);
 
-/// How wide the watches on a cluster are.
+/// The scope of the watches on a cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// One watch of each kind for all namespaces. Needs `list` and `watch` in the whole cluster; where that is
-    /// forbidden, [`Scope::Namespace`] takes its place.
+    /// One watch of each kind for all namespaces. Needs `list` and `watch` in the whole cluster; if that is forbidden,
+    /// [`Scope::Namespace`] is used instead.
     #[default]
     Cluster,
     /// One watch of each kind and namespace: needs no more than the namespaces' own permissions.
@@ -88,27 +88,27 @@ struct State {
     rounds: u64,
 }
 
-/// What one watch is about.
+/// What a watch is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FeedKey {
     kind: Kind,
-    /// None: all of them.
+    /// `None`: all of them.
     namespace: Option<String>,
 }
 
 /// One watch, open or being opened.
 struct Feed {
-    /// Those who need it, counted by what they follow.
+    /// Its users, counted by what they follow.
     users: usize,
-    /// When the last of them went.
+    /// When the last of them left.
     unused: Instant,
     /// A list of it has been complete.
     listed: bool,
-    /// When anything arrived last.
+    /// When anything last arrived.
     heard: Instant,
     fault: Option<Interruption>,
     stop: CancellationToken,
-    /// Told when what it shows is known to be old.
+    /// Notified when what it shows is known to be stale.
     again: Arc<Notify>,
 }
 
@@ -135,7 +135,7 @@ impl Key {
     }
 }
 
-/// All who follow one thing share a counter that grows with each change.
+/// All followers of one thing share a counter that grows with each change.
 struct Follower {
     count: usize,
     changed: Sender<u64>,
@@ -148,7 +148,7 @@ impl Follower {
 }
 
 impl Watches {
-    /// Nothing is watched until someone follows.
+    /// Nothing is watched until there is a follower.
     pub fn new(cluster: Name, client: Client, scope: Scope) -> Self {
         Self(Arc::new(Shared {
             cluster,
@@ -179,8 +179,8 @@ impl Watches {
         self.0.state().feeds.len()
     }
 
-    /// Compares what the API server answered with what is watched: a watch that died silently shows an older
-    /// version, and goes on showing it. `asked` is when the question was put.
+    /// Compares what the API server answered with what is watched: a watch that died silently shows an older version,
+    /// and would go on showing it. `asked` is when the request was made.
     pub(crate) fn compare(&self, target: &Target, answer: Option<&Workload>, asked: Instant) {
         let key = Key {
             kind: target.kind.into(),
@@ -226,12 +226,12 @@ impl Watches {
 }
 
 impl Shared {
-    /// A panic while the lock was held is a defect of its own; the maps stay usable.
+    /// A panic while the lock was held is a separate bug; the maps stay usable.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a user of the watches that show this, and opens those that are not.
+    /// Counts a user of the watches that show this, and opens those that are not open.
     fn need(self: &Arc<Self>, state: &mut State, key: &Key) {
         for feed in key.feeds(state.scope) {
             let entry = state.feeds.entry(feed.clone());
@@ -296,7 +296,7 @@ impl Shared {
         }
     }
 
-    /// Ends a watch that nobody needs, unless someone came in the meantime.
+    /// Ends a watch that is not needed any more, unless a user came in the meantime.
     async fn linger(self: Arc<Self>, key: FeedKey) {
         tokio::time::sleep(LINGER).await;
         let mut state = self.state();
@@ -306,7 +306,7 @@ impl Shared {
         }
     }
 
-    /// Watches namespace by namespace from here on, for want of the permission to watch all of them.
+    /// Watches namespace by namespace from here on, because the permission to watch all of them is missing.
     fn fall_back(self: &Arc<Self>, kind: Kind, words: &str) {
         let mut state = self.state();
         if state.scope == Scope::Namespace {
@@ -332,7 +332,7 @@ impl Shared {
     /// Whether the watch shows less than the API server did when it was asked.
     fn behind(&self, key: &Key, answer: Option<&Workload>, asked: Instant) -> bool {
         let state = self.state();
-        // One that has been heard since is alive, and will come to it.
+        // One that has received something since is alive, and will get there.
         let alive = |feed: FeedKey| {
             let feed = state.feeds.get(&feed);
             feed.is_none_or(|feed| !feed.listed || feed.heard > asked)
@@ -354,7 +354,7 @@ impl Shared {
         }
     }
 
-    /// Has everything listed anew that shows this.
+    /// Lists everything again that shows this.
     fn again(&self, key: &Key) {
         let state = self.state();
         tracing::warn!(
@@ -391,7 +391,7 @@ impl State {
         }
     }
 
-    /// Wakes everyone whom this watch shows something.
+    /// Wakes all followers of what this watch shows.
     fn wake_all(&self, feed: &FeedKey) {
         for (key, follower) in &self.followers {
             let inside = feed

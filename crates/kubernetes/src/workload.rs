@@ -21,7 +21,7 @@ pub fn resource(kind: WorkloadKind) -> ApiResource {
 /// Gives an object its type.
 ///
 /// # Errors
-/// A permanent fault when it is not of that kind's shape.
+/// A permanent fault when it does not have that kind's shape.
 pub fn typed(kind: WorkloadKind, object: DynamicObject) -> Result<Workload, Fault<Reason>> {
     fn read<T: DeserializeOwned>(
         kind: WorkloadKind,

@@ -1,4 +1,4 @@
-//! The latest state of recently used aggregates. Optimistic: what is decided on it is checked at the append.
+//! The latest state of recently used aggregates. Optimistic: decisions based on it are checked at the append.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -16,7 +16,7 @@ pub(crate) struct Cached {
     pub(crate) parked: Option<Reason>,
     pub(crate) retry: Option<Retry>,
     pub(crate) traceparent: Option<TraceContext>,
-    /// The version in the database, when it is newer than this binary's: then it is for reading only.
+    /// The version in the database, if it is newer than this binary's: then it can only be read.
     pub(crate) newer: Option<u32>,
     pub(crate) state: Arc<dyn Any + Send + Sync>,
 }
@@ -30,7 +30,7 @@ impl fmt::Debug for Cached {
 }
 
 impl Cached {
-    /// The state. Kinds are named apart, so the default stands in only if two deciders share a `KIND`.
+    /// The state. Kinds have different names, so the default is used only if two deciders share a `KIND`.
     pub(crate) fn state<D: Decider>(&self) -> Arc<D::State> {
         Arc::clone(&self.state).downcast().unwrap_or_default()
     }
@@ -68,7 +68,7 @@ impl Cache {
         self.0.get(key)
     }
 
-    /// Puts it in, unless a later one is there: loads and appends race each other.
+    /// Inserts it, unless a later one is there: loads and appends race each other.
     pub(crate) fn put(&self, key: &Key, cached: &Arc<Cached>) {
         self.0.entry_by_ref(key).and_upsert_with(|old| match old {
             Some(old) if old.value().seq > cached.seq => old.into_value(),
@@ -76,7 +76,7 @@ impl Cache {
         });
     }
 
-    /// Another process wrote it: forgets what is older.
+    /// Another process wrote it: forgets anything older.
     pub(crate) fn outdated(&self, key: &Key, seq: u64) {
         if self.0.get(key).is_some_and(|cached| cached.seq < seq) {
             self.0.invalidate(key);

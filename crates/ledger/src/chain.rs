@@ -1,16 +1,16 @@
 //! The hash chain over one aggregate's events.
 //!
-//! Every event's hash covers the hash before it and every stored byte of the event, each field behind its
-//! length, so that no two histories have the same head. The first event's `prev_hash` is 32 zero bytes.
+//! Every event's hash covers the hash before it and every stored byte of the event, each field preceded by its length,
+//! so that no two histories have the same head. The first event's `prev_hash` is 32 zero bytes.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::rows::{EventRow, Hash};
 
-/// What the chain begins with.
+/// What the chain starts with.
 pub(crate) const GENESIS: Hash = [0; 32];
 
-/// The hash of an event; `event.hash` is not looked at.
+/// The hash of an event; `event.hash` is ignored.
 pub(crate) fn hash(kind: &str, id: &str, event: &EventRow) -> Hash {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {

@@ -1,8 +1,8 @@
-//! The database's time, known without asking for it each time.
+//! The database's time, known without asking for it every time.
 //!
-//! Leases and due times are the database's; commands are decided with the same clock, or a timer that the database
-//! calls due would find a decider that disagrees. An estimate is the last time the database told plus what has
-//! passed here since the answer came in: never ahead of the database, behind it by less than a round trip.
+//! Leases and due times are in the database's time; commands are decided with the same clock, since otherwise a decider
+//! could disagree that a timer is due. An estimate is the last time that the database returned plus what has passed
+//! here since: never ahead of the database, and behind it by less than a round trip.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -11,7 +11,7 @@ use std::{
 
 use slipway_model::Timestamp;
 
-/// A database clock that was set back by more than this is followed; less is waited out.
+/// If the database clock was set back by more than this it is followed; less is waited out.
 const STEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Clock {
         told + since.elapsed()
     }
 
-    /// The database just answered that it is `told`.
+    /// The database just returned the time `told`.
     pub(crate) fn told(&self, told: Timestamp) {
         let now = Instant::now();
         let mut anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
 //! Group commit: appends from many tasks share transactions.
 //!
-//! One dispatcher takes what has queued up while the last transaction was being written and hands it over as one
-//! group; no timer is involved, so a single append does not wait, and many at once fill the groups by themselves. Up to
+//! One dispatcher takes what has queued up while the last transaction was being written and hands it over as one group;
+//! there is no timer, so a single append does not wait, and many concurrent ones fill the groups by themselves. Up to
 //! [`IN_FLIGHT`] groups are written at the same time, so that one's rows are written while the other waits for the
-//! disk. No two groups in flight share an aggregate: a batch that touches a busy one waits for that group's end
-//! (and, having been decided on what was there before, mostly learns then that it lost).
+//! disk. Groups in flight never share an aggregate: a batch that touches a busy one waits for that group's end (and,
+//! having been decided on the state before it, usually finds then that it lost).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -24,20 +24,20 @@ use crate::{
     types::Key,
 };
 
-/// Transactions at the same time, where the database takes more than one writer.
+/// Concurrent transactions, if the database allows more than one writer.
 const IN_FLIGHT: usize = 2;
-/// How often other tasks get to run without anything coming in before a group is closed.
+/// How often other tasks get to run without new batches before a group is closed.
 const QUIET: u32 = 8;
-/// Batches that may queue up before callers wait to hand theirs over.
+/// Batches that may queue up before callers have to wait.
 pub(crate) const QUEUE: usize = 4096;
-/// How often a group is given to a database that fails for a passing reason, with growing pauses (about 3 s in all).
+/// How often a group is tried on a database with a transient fault, with growing pauses (about 3 s in all).
 const TRIES: u32 = 6;
 
 /// A batch to be written, and the channel to its caller.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) batch: Batch,
-    /// One for each append that is to be run here: room in the executor, taken beforehand.
+    /// One for each append that is to be run here: a slot in the executor, reserved beforehand.
     pub(crate) permits: Vec<Option<OwnedSemaphorePermit>>,
     pub(crate) reply: oneshot::Sender<Result<(), Failure>>,
 }
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, gro
                 }
             }
         }
-        // Those who were just answered get to hand in their next ones before the group is closed.
+        // Those who were just answered get to submit their next batches before the group is closed.
         let mut quiet = 0;
         while flights.len() < in_flight && waiting.len() < answered && quiet < QUIET {
             tokio::task::yield_now().await;
@@ -111,7 +111,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, gro
     }
 }
 
-/// The first batches that touch nothing busy and nothing that an earlier one still waits for.
+/// The first batches that touch nothing busy and nothing that an earlier batch still waits for.
 fn next_group(waiting: &mut VecDeque<Job>, busy: &HashSet<Key>, limit: usize) -> Vec<Job> {
     let mut group = Vec::new();
     let mut kept = VecDeque::new();
@@ -176,7 +176,7 @@ async fn write(shared: &Shared, group: Vec<Job>) {
                     }
                     Err(clash) => Err(Failure::Clash(clash)),
                 };
-                // A caller that went away still has its events.
+                // If a caller went away, its events are still written.
                 let _ = reply.send(answer);
             }
             shared.hub.tick();
@@ -194,7 +194,7 @@ async fn write(shared: &Shared, group: Vec<Job>) {
     }
 }
 
-/// A group may be given again: what was written although the answer was lost is recognised by its hash.
+/// A group may be retried: what was written although the answer was lost is recognised by its hash.
 async fn persistently(
     shared: &Shared,
     group: &[Batch],

@@ -1,11 +1,11 @@
-//! Contents: bodies that are too large for events, kept beside them and named by their SHA-256.
+//! Contents: bodies that are too large for events, kept separately and named by their SHA-256.
 //!
-//! A content is written before the event that names it. A crash between the two leaves a content that nothing names,
-//! which costs its room and nothing else; an event never names what is not there. This write does not wait for the disk
-//! by itself: both databases write one log in order, and the append of the event waits until that is on disk up to
-//! itself.
+//! A content is written before the event that names it. A crash between the two leaves an unreferenced content, which
+//! only costs space; an event never names a content that does not exist. This write does not wait for the disk by
+//! itself: both databases write one log in order, and the append of the event waits until the log is on disk up to that
+//! point.
 //!
-//! What is read is compared with its name, so that nobody is ever shown another body than the event names.
+//! What is read is compared with its name, so that a reader never gets another body than the one the event names.
 
 use slipway_model::ContentHash;
 
@@ -15,7 +15,7 @@ use crate::{Ledger, LedgerError, store::Result};
 pub const MAX_CONTENT_BYTES: usize = 1 << 20;
 
 impl Ledger {
-    /// Keeps a body, and says under which name. One that is there already is not written again.
+    /// Stores a body, and returns its name. One that is there already is not written again.
     ///
     /// # Errors
     /// [`LedgerError::ContentTooLarge`] above [`MAX_CONTENT_BYTES`], and when the database cannot be written.
@@ -35,7 +35,8 @@ impl Ledger {
     /// The body of this name; `None` when it is not kept here.
     ///
     /// # Errors
-    /// [`LedgerError::ContentChanged`] when what is stored is not what was kept, and when the database cannot be read.
+    /// [`LedgerError::ContentChanged`] when what is stored is not the original body, and when the database cannot be
+    /// read.
     pub async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>> {
         let body = self.shared.store.content(hash).await?;
         match body {

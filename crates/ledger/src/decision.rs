@@ -14,7 +14,7 @@ use crate::{
     types::Key,
 };
 
-/// One aggregate on its way from what was loaded to what will be appended.
+/// One aggregate between what was loaded and what will be appended.
 #[derive(Debug)]
 pub(crate) struct Decision<D: Decider> {
     key: Key,
@@ -58,7 +58,7 @@ impl<D: Decider> Decision<D> {
         }
     }
 
-    /// Decides, and applies what was decided. Returns the number of new events.
+    /// Decides, and applies the result. Returns the number of new events.
     pub(crate) fn decide(
         &mut self,
         command: D::Command,
@@ -112,7 +112,7 @@ impl<D: Decider> Decision<D> {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot<D> {
-        // An append is a new chance.
+        // An append gives the executor a fresh set of tries.
         let base = self.base.as_ref().filter(|_| self.events.is_empty());
         Snapshot {
             id: self.key.id.clone(),
@@ -138,7 +138,7 @@ impl<D: Decider> Decision<D> {
         }
     }
 
-    /// The rows to write. `polled`: when the poll began that this follows from.
+    /// The rows to write. `polled`: when the poll that this follows from began.
     pub(crate) fn append(self, polled: Option<Timestamp>) -> Result<Append, LedgerError> {
         let mut index = D::index(&self.state);
         let labels = std::mem::take(&mut index.labels);
@@ -195,7 +195,7 @@ impl<D: Decider> Decision<D> {
     }
 }
 
-/// A decision whose type only the caller of the transaction knows.
+/// A decision whose type is known only to the caller of the transaction.
 pub(crate) trait AnyDecision: Any + Send + Sync {
     fn append(self: Box<Self>) -> Result<Append, LedgerError>;
 }
@@ -216,7 +216,7 @@ pub(crate) fn schedule<D: Decider>(key: &Key, state: &D::State, polled: Option<T
     }
 }
 
-/// Within ten percent either way, so that what began together does not poll together for ever.
+/// Within ten percent either way, so that polls that began together do not stay together for ever.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

@@ -15,7 +15,7 @@ pub enum LedgerError {
         transient: bool,
         source: Source,
     },
-    /// The aggregate was written by a binary that knows more than this one: read it there, or upgrade.
+    /// The aggregate was written by a newer binary than this one: read it there, or upgrade.
     #[error(
         "{kind} {id} was written by a newer version (state version {found}, this binary knows {known}): upgrade this replica"
     )]
@@ -33,19 +33,19 @@ pub enum LedgerError {
         seq: u64,
         source: serde_json::Error,
     },
-    /// An event or a state could not be turned into JSON: an error in the decider's types.
+    /// An event or a state could not be turned into JSON: a bug in the decider's types.
     #[error("{kind} {id} cannot be written as json: {why}")]
     Encode { kind: String, id: Id, why: String },
     /// The page token belongs to another list or another filter.
     #[error("page_token does not belong to this list and filter: request the first page again")]
     PageToken,
-    /// The feed cursor is not one that this ledger gave out.
+    /// The feed cursor was not issued by this ledger.
     #[error("cursor {0:?} is not valid: use one that the feed returned, \"\" for the beginning or \"now\"")]
     Cursor(String),
-    /// A content is larger than the ledger takes.
+    /// A content is larger than the ledger accepts.
     #[error("a content has {size} bytes, at most {limit} are kept: send less")]
     ContentTooLarge { size: usize, limit: usize },
-    /// A stored content is not what was kept under its name.
+    /// A stored content is not the original body.
     #[error("the content {hash} was changed since it was kept: restore table contents from a backup")]
     ContentChanged { hash: ContentHash },
     /// The configuration cannot work.
@@ -57,7 +57,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database { transient: true, .. } | Self::Closed)
     }
@@ -96,16 +96,16 @@ fn is_transient(error: &sqlx::Error) -> bool {
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError<R: std::error::Error + 'static> {
-    /// The decider said no; nothing was written.
+    /// The decider refused; nothing was written.
     #[error(transparent)]
     Refused(R),
-    /// The same request id came with another command before.
+    /// The same request id was used with another command before.
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },
     /// Too many others wrote the same aggregate at the same time.
     #[error("{kind} {id} is being changed by too many callers at once: try again")]
     Conflict { kind: String, id: Id },
-    /// An event is larger than the ledger takes.
+    /// An event is larger than the ledger accepts.
     #[error("an event of {kind} {id} has {size} bytes, at most {limit} are allowed: send less")]
     TooLarge {
         kind: String,
@@ -117,10 +117,10 @@ pub enum ExecuteError<R: std::error::Error + 'static> {
     Ledger(#[from] LedgerError),
 }
 
-/// Why what an idempotency key stands for is not known.
+/// Why the result of an idempotency key is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The same request id came with another command before.
+    /// The same request id was used with another command before.
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },
     #[error(transparent)]
@@ -151,7 +151,7 @@ pub enum TransactError<E> {
     /// The closure returned this error; nothing was written.
     #[error("{0}")]
     Aborted(E),
-    /// The same request id came with another command before.
+    /// The same request id was used with another command before.
     #[error("request_id {request_id:?} was used for another request: use a new one")]
     RequestIdReused { request_id: String },
     /// Too many others wrote the same aggregates at the same time.

@@ -1,15 +1,16 @@
 //! The executor: starts and stops effects so that what runs is what the states ask for.
 //!
 //! An aggregate with something to do carries a `due_at`. Every executor of the service claims due aggregates, each
-//! under a lease in database time that it renews; the holder of the lease runs one supervisor task for the
-//! aggregate (see [`supervisor`]), which starts the effects that are missing, aborts those that vanished from the
-//! state, fires timers and runs polls, and writes their outcomes as commands. A process that appends an event which
-//! leaves something to do takes the lease in the same append, so that the way from one step to the next costs no
-//! claim; an append that leaves nothing to do gives it back.
+//! under a lease in database time that it renews; the holder of the lease runs one supervisor task for the aggregate
+//! (see [`supervisor`]), which starts the effects that are missing, aborts those that vanished from the state, fires
+//! timers and runs polls, and writes their outcomes as commands. A process whose append leaves something to do takes
+//! the lease in the same append, so that no claim is needed between one step and the next; an append that leaves
+//! nothing to do gives it back.
 //!
-//! Effects may run twice: a lease lapses when its holder stalls or dies, and the holder learns it late. So what they do
-//! to a remote system must be fenced or idempotent. What fails [`ExecutorBuilder::max_claims`] times in a row without
-//! progress is *parked*, with the error of the last try, until a person resumes it or a command changes its state.
+//! Effects may run twice: a lease lapses when its holder stalls or dies, and the holder notices late. So what they do
+//! to a remote system must be fenced or idempotent. An aggregate that fails [`ExecutorBuilder::max_claims`] times in a
+//! row without progress is *parked*, with the error of the last try, until a person resumes it or a command changes its
+//! state.
 
 use std::{
     collections::HashMap,
@@ -43,7 +44,7 @@ mod supervisor;
 pub mod codes {
     /// The process ended each time before anything was recorded.
     pub const NO_PROGRESS: &str = "NO_PROGRESS";
-    /// The effect panicked: its code has a defect.
+    /// The effect panicked: there is a bug in its code.
     pub const PANICKED: &str = "PANICKED";
     /// The effect ended with nothing that changes the state, which still wants it.
     pub const NO_OUTCOME: &str = "NO_OUTCOME";
@@ -55,7 +56,7 @@ pub mod codes {
     pub const LEDGER: &str = "LEDGER";
 }
 
-/// Logs a retry: as a warning at the 1st, 2nd, 4th, 8th … try, so that a long outage is logged ever more rarely.
+/// Logs a retry: as a warning at the 1st, 2nd, 4th, 8th … try, so that a long outage is logged less and less often.
 pub fn log_retry(kind: &str, id: &Id, retry: &Retry) {
     let Retry {
         error,
@@ -77,14 +78,14 @@ use kind::{Kind, Runner};
 #[async_trait]
 pub trait Effects<D: Decider>: Send + Sync {
     /// Carries out one effect, idempotently (it may run twice), and returns its outcome as a command: failures are
-    /// commands too, and the decider says when to try again. `Ok(None)` is no outcome, which for an effect that is still
-    /// wanted and was not cancelled counts as a failure to make progress.
+    /// commands too, and the decider says when to try again. `Ok(None)` means that there is no outcome, which for an
+    /// effect that is still wanted and was not cancelled counts as a failure to make progress.
     ///
     /// Must end soon after [`EffectRun::cancelled`]; what it returns then is still decided.
     ///
     /// # Errors
-    /// Why there is no outcome yet. It is retried, and shown as such ([`Snapshot::retry`]) without an event:
-    /// an effect after a pause, up to [`ExecutorBuilder::max_claims`] times; a poll when its turn comes, for as long as
+    /// Why there is no outcome yet. It is retried, and reported as such ([`Snapshot::retry`]) without an event: an
+    /// effect after a pause, up to [`ExecutorBuilder::max_claims`] times; a poll when its turn comes, for as long as
     /// the state wants it.
     async fn perform(&self, run: EffectRun<D>) -> Result<Option<D::Command>, Reason>;
 
@@ -107,7 +108,7 @@ pub struct EffectRun<D: Decider> {
 }
 
 impl<D: Decider> EffectRun<D> {
-    /// Decides a command of a running effect, such as its progress, in the name of `actor`.
+    /// Decides a command of a running effect, such as its progress, on behalf of `actor`.
     ///
     /// # Errors
     /// Those of [`Ledger::execute`]; a refusal is logged as well. An effect can go on after an error, since its outcome
@@ -141,7 +142,7 @@ impl<D: Decider> EffectRun<D> {
 /// The longest beginning of a command that is logged, in characters.
 const SHOWN: usize = 500;
 
-/// Logs a command that the state refuses. Of an older try that is expected.
+/// Logs a command that the state refuses. For an older try that is expected.
 fn refused(
     kind: &str,
     id: &Id,
@@ -206,7 +207,7 @@ impl ExecutorBuilder {
         self
     }
 
-    /// How long a dead holder keeps others waiting. Renewed at a third of it.
+    /// How long a dead holder keeps others waiting. The lease is renewed at a third of it.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -234,7 +235,7 @@ impl ExecutorBuilder {
         self
     }
 
-    /// Starts it; it stops, and gives its leases back, when `shutdown` is cancelled.
+    /// Starts the executor; it stops, and gives its leases back, when `shutdown` is cancelled.
     pub fn spawn(self, shutdown: CancellationToken) -> ExecutorHandle {
         let core = Arc::new(Core {
             room: Arc::new(Semaphore::new(self.concurrency)),
@@ -306,7 +307,7 @@ impl Core {
         self.held().get(key).cloned()
     }
 
-    /// Runs a supervisor for an aggregate whose lease is ours now, or tells the one that is still there.
+    /// Runs a supervisor for an aggregate whose lease is now ours, or notifies the existing one.
     fn hold(self: &Arc<Self>, key: Key, attempts: u32, claimed: bool, permit: Option<OwnedSemaphorePermit>) {
         let Some(kind) = self.kinds.get(&*key.kind).cloned() else {
             return;
@@ -330,7 +331,7 @@ impl Core {
         });
     }
 
-    /// The pause after so many claims without progress.
+    /// The pause after this many claims without progress.
     fn pause(&self, attempts: u32) -> Duration {
         let (first, most) = self.backoff;
         let doubled = first

@@ -1,14 +1,14 @@
 //! The feed: all events of the database in one order, for the relay and for event streams.
 //!
-//! The order must never show a reader an event and later slip another one in before it. Positions are drawn when a
-//! row is inserted, but rows become visible when their transaction commits, which may be in another order. So on
+//! A reader must never see an event and later find another one slipped in before it. Positions are drawn when a row is
+//! inserted, but rows become visible when their transaction commits, which may be in a different order. So on
 //! PostgreSQL every event keeps the id of its transaction, the feed is ordered by (transaction, position), and shows
-//! only transactions below the oldest one still running (`pg_snapshot_xmin`): a transaction that commits late is
-//! waited for, not skipped. On SQLite there is one writer, and positions alone are in commit order.
+//! only transactions below the oldest one still running (`pg_snapshot_xmin`): a transaction that commits late is waited
+//! for, not skipped. On SQLite there is one writer, and positions alone are in commit order.
 //!
-//! This takes the place of a `published_seq` on each aggregate: publishing costs no update per event, and any number
-//! of readers keep their own cursor. The price: one long-running writer anywhere in the same PostgreSQL cluster holds
-//! the feed back. It delays publication, it never loses any; and since facts are only hints, timers go on meanwhile.
+//! This replaces a `published_seq` on each aggregate: publishing does not need an update per event, and any number of
+//! readers keep their own cursor. The price: one long-running writer anywhere in the same PostgreSQL cluster holds the
+//! feed back. It delays publication but does not lose any; and since facts are only hints, timers go on meanwhile.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,9 +23,9 @@ use crate::{
     types::Key,
 };
 
-/// Events read at once.
+/// Events read at a time.
 const PAGE: u32 = 256;
-/// What notifications miss, and what a late transaction held back, is noticed after this time.
+/// Anything that notifications miss, or that a late transaction held back, is noticed after this time.
 const POLL: Duration = Duration::from_secs(1);
 
 /// The text form of a position: `<transaction>.<position>`.
@@ -67,11 +67,11 @@ struct Reading {
 }
 
 impl Ledger {
-    /// The events in commit order from `cursor` on, then each new one as it comes. `""` is the beginning, `"now"`
-    /// the moment at which the stream is first polled. Never ends by itself but after an error.
+    /// The events in commit order from `cursor` on, then each new one as it comes. `""` is the beginning, `"now"` the
+    /// moment at which the stream is first polled. Ends by itself only after an error.
     ///
     /// # Errors
-    /// [`LedgerError::Cursor`] when the cursor is not one of this feed's.
+    /// [`LedgerError::Cursor`] when the cursor does not belong to this feed.
     pub fn feed(
         &self,
         cursor: &str,
@@ -102,7 +102,7 @@ impl Reading {
             self.ticks.mark_unchanged();
             match self.read().await {
                 Ok(0) => {
-                    // Whether by a tick or by time, the next read tells.
+                    // Whether woken by a tick or by time, the next read shows.
                     let _ = tokio::time::timeout(POLL, self.ticks.changed()).await;
                 }
                 Ok(_) => {}

@@ -1,4 +1,4 @@
-//! How the ledger reaches the executor of its own process, which it does not know.
+//! How the ledger reaches the executor of its own process, which it does not depend on.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// What the ledger tells the executor of its own process, and asks it.
 pub(crate) trait Hook: fmt::Debug + Send + Sync {
-    /// What an append with this outcome does to the lease, and the room that it takes up here.
+    /// What an append with this outcome does to the lease, and the slot that it takes here.
     fn wish(&self, key: &Key, schedule: &Schedule) -> (Wish, Option<OwnedSemaphorePermit>);
     /// This process appended.
     fn committed(self: Arc<Self>, key: &Key, written: Written, permit: Option<OwnedSemaphorePermit>);
@@ -20,10 +20,10 @@ pub(crate) trait Hook: fmt::Debug + Send + Sync {
     fn remote(&self, key: &Key);
     /// Something will be due at this time.
     fn due(&self, at: Timestamp);
-    /// True when the aggregate is held here, and so was told.
+    /// True when the aggregate is held here, and so was notified.
     fn hint(&self, key: &Key) -> bool;
     /// Room for one more, if its kind is run here.
     fn room(&self, key: &Key) -> Option<(Claimant, OwnedSemaphorePermit)>;
-    /// It was claimed with that room.
+    /// It was claimed with that slot.
     fn claimed(self: Arc<Self>, key: Key, attempts: u32, permit: OwnedSemaphorePermit);
 }

@@ -14,7 +14,7 @@ const BACKLOG: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Hub {
-    /// The highest seq heard of, for each aggregate that is watched.
+    /// The highest seq known, for each aggregate that is watched.
     interest: Mutex<HashMap<Key, watch::Sender<u64>>>,
     all: broadcast::Sender<Committed>,
     tick: watch::Sender<u64>,
@@ -40,7 +40,7 @@ impl Hub {
         }
         drop(interest);
         if self.all.receiver_count() > 0 {
-            // Without a receiver left there is nothing to do.
+            // Without a receiver there is nothing to do.
             let _ = self.all.send(Committed {
                 kind: key.kind.clone(),
                 id: key.id.clone(),
@@ -85,7 +85,7 @@ pub(crate) struct Interest {
 }
 
 impl Interest {
-    /// Resolves when a seq was heard of that the last call did not know.
+    /// Resolves when a seq is known that the last call did not return.
     pub(crate) async fn changed(&mut self) {
         if let Some(receiver) = &mut self.receiver {
             // The sender lives as long as this subscription.
@@ -93,7 +93,7 @@ impl Interest {
         }
     }
 
-    /// The highest seq heard of; marks it as known.
+    /// The highest seq known; marks it as seen.
     pub(crate) fn latest(&mut self) -> u64 {
         self.receiver
             .as_mut()

@@ -55,12 +55,12 @@ impl Drop for Tasks {
 }
 
 impl Ledger {
-    /// Connects, brings the tables up to date under a lock, and starts the committer and the listener.
+    /// Connects, migrates the tables under a lock, and starts the committer and the listener.
     ///
     /// # Errors
-    /// [`LedgerError::Config`] for an URL that is neither PostgreSQL nor SQLite, [`LedgerError::Database`] otherwise.
+    /// [`LedgerError::Config`] for a URL that is neither PostgreSQL nor SQLite, [`LedgerError::Database`] otherwise.
     pub async fn open(config: LedgerConfig) -> Result<Self> {
-        // Leases belong to this process alone: its successor under the same name is another owner.
+        // Leases belong to this process only: its successor under the same name is a different holder.
         let owner = format!("{}/{}", config.replica, uuid::Uuid::now_v7());
         let scheme = config.url.split_once(':').map_or("", |(scheme, _)| scheme);
         let (store, single_writer): (Arc<dyn Store>, bool) = match scheme {
@@ -138,8 +138,8 @@ impl Ledger {
         self.shared.clock.now()
     }
 
-    /// Loads (from memory where possible), decides, appends. When another writer was faster, loads and decides again;
-    /// a refusal or an empty decision on a state from memory is taken again on the state in the database.
+    /// Loads (from memory if possible), decides, appends. If another writer was faster, loads and decides again; a
+    /// refusal or an empty decision on a state from memory is repeated on the state in the database.
     ///
     /// # Errors
     /// The decider's refusal, and those of [`ExecuteError`].
@@ -155,11 +155,13 @@ impl Ledger {
         }
     }
 
-    /// What the same request made or changed before, as it is now; `None` when it was not carried out yet, and for a key
-    /// that is not idempotent. Ask it first where deciding a request anew would look at what may have changed since.
+    /// What the same request created or changed before, as it is now; `None` if it was not carried out yet, and for a
+    /// key that is not idempotent. Ask this first if deciding a request again would depend on something that may have
+    /// changed since.
     ///
     /// # Errors
-    /// [`ReplayError::RequestIdReused`] when the request id came with another command or for another kind of thing.
+    /// [`ReplayError::RequestIdReused`] when the request id was used with another command or for another kind of
+    /// aggregate.
     pub async fn replayed<D: Decider>(
         &self,
         key: &IdempotencyKey,
@@ -178,7 +180,7 @@ impl Ledger {
         Ok(self.get::<D>(&known.id).await?)
     }
 
-    /// As [`execute`](Self::execute), at most once for each key. The same key with the same command gives the
+    /// As [`execute`](Self::execute), at most once for each key. The same key with the same command returns the
     /// aggregate as it is now, under the id of the first time; a command that was refused or did nothing is not
     /// remembered.
     ///
@@ -209,7 +211,7 @@ impl Ledger {
                         replayed: false,
                     });
                 }
-                // The same request came twice at the same time, and the other one was first.
+                // The same request came twice concurrently, and the other one was first.
                 Outcome::RequestTaken => {}
             }
         }
@@ -219,7 +221,7 @@ impl Ledger {
         })
     }
 
-    /// The one way in which a command on one aggregate is carried out.
+    /// The only way in which a command on one aggregate is carried out.
     pub(crate) async fn carry_out<D: Decider>(
         &self,
         id: &Id,
@@ -310,8 +312,8 @@ impl Ledger {
         answer.await.map_err(|_| closed())?
     }
 
-    /// Makes the aggregate due now, so that what it polls is asked at once. Not an event: nothing is recorded but the
-    /// time. Unknown ids are ignored.
+    /// Makes the aggregate due now, so that what it polls is asked at once. Not an event: only the time is recorded.
+    /// Unknown ids are ignored.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -364,7 +366,7 @@ fn unknown_scheme() -> LedgerError {
     LedgerError::Config("the url must begin with postgres:// or sqlite://".to_owned())
 }
 
-/// What became of a command.
+/// The result of a command.
 pub(crate) enum Outcome<D: Decider> {
     Done {
         snapshot: Snapshot<D>,
@@ -374,7 +376,7 @@ pub(crate) enum Outcome<D: Decider> {
     RequestTaken,
 }
 
-/// After a lost race against another replica: the more often, the longer, up to 20 ms.
+/// After a lost race against another replica: longer with each try, up to 20 ms.
 pub(crate) async fn breathe(round: u32) {
     if round > 0 {
         let most = Duration::from_millis(u64::from(round.min(20)));

@@ -5,8 +5,8 @@
 //! that are only ever appended. What it is now is a fold over them, and what may happen next is a pure function, the
 //! [`Decider`]: it turns a command into events or a refusal, and it derives from the state what must be going on
 //! (*effects*), what it waits to learn (*polls*) and when it wants to be woken (*timers*). The ledger does the rest: it
-//! makes events durable, runs what the states ask for, and publishes what happened. Because work is derived from
-//! state and never queued beside it, a crash at any point forgets nothing.
+//! makes events durable, runs what the states ask for, and publishes what happened. Because work is derived from state
+//! and never queued separately, nothing is lost in a crash at any point.
 //!
 //! ```
 //! # use serde::{Deserialize, Serialize};
@@ -74,22 +74,22 @@
 //!
 //! # The life of a command
 //! [`Ledger::execute`] takes the state from memory or the database, calls `decide`, and hands rows to the committer,
-//! which writes what many tasks hand in at the same time as one transaction (module `commit`). If another replica was
+//! which writes what many tasks submit at the same time as one transaction (module `commit`). If another replica was
 //! faster, only that command fails the comparison, and is decided again on the newer state. [`Ledger::transact`] does
 //! the same for several aggregates at once.
 //!
-//! After the commit, everyone is notified: watches and feeds of this process directly, other replicas by one NOTIFY
-//! for each transaction and, should that get lost, by looking every second. If the new state asks for work, the append
+//! After the commit, watches and feeds of this process are notified directly, and other replicas by one NOTIFY per
+//! transaction; if that gets lost, they notice by polling every second. If the new state asks for work, the append
 //! itself took the lease, and the [`Executor`] starts the effects at once (module [`executor`]).
 //!
 //! # Two clocks and one rule
-//! Due times and leases are the database's time, and commands are decided with an estimate of it, so that replicas
+//! Due times and leases are in the database's time, and commands are decided with an estimate of it, so that replicas
 //! with different clocks agree. Nothing in a decider may look at a clock itself.
 //!
 //! # Where to look
 //! | you want | read |
 //! |---|---|
-//! | the contract of a kind of thing | [`Decider`] |
+//! | the contract of a kind of aggregate | [`Decider`] |
 //! | how a command is carried out | `ledger`, `decision` |
 //! | how an aggregate is loaded | `load` |
 //! | how appends become durable and fast | `commit`, then `postgres/append`, `sqlite/append` |

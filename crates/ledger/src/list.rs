@@ -9,7 +9,7 @@ use crate::{
     types::Key,
 };
 
-/// Items on a page when the caller does not say, and at most.
+/// The default and the maximum number of items on a page.
 const SIZES: (u32, u32) = (50, 1000);
 
 /// How many items a page may hold.
@@ -22,7 +22,7 @@ pub(crate) fn size(page: &Page) -> u32 {
 }
 
 impl Ledger {
-    /// A page of the aggregates of a kind, newest first, in a form for which nobody needs to know the decider.
+    /// A page of the aggregates of a kind, newest first, in a form that does not require the decider.
     ///
     /// # Errors
     /// [`LedgerError::PageToken`](crate::LedgerError::PageToken) when the token is not from this list.
@@ -70,7 +70,7 @@ impl Ledger {
     /// As [`list`](Self::list), typed.
     ///
     /// # Errors
-    /// As `list`, and when a state cannot be read by this binary.
+    /// As for `list`, and when a state cannot be read by this binary.
     pub async fn list_of<D: Decider>(
         &self,
         filter: &ListFilter,

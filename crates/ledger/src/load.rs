@@ -9,7 +9,7 @@ use crate::{Decider, LedgerError, cache::Cached, rows::EventRow, shared::Shared,
 /// Events read at once when a history is read.
 const HISTORY_PAGE: u32 = 1000;
 
-/// Whether what is in memory may be used.
+/// Whether the state in memory may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
     /// When it is at least at this seq.
@@ -50,7 +50,7 @@ impl Shared {
                     .fold::<D>(key, row.seq)
                     .await
                     .map_err(|error| match (error, newer) {
-                        // Events that only a newer binary knows.
+                        // Events that only a newer binary can read.
                         (LedgerError::Decode { kind, id, .. }, Some(found)) => LedgerError::NewerVersion {
                             kind,
                             id,
@@ -77,7 +77,7 @@ impl Shared {
         Ok((Some(loaded), false))
     }
 
-    /// The state at `seq`, made from the events.
+    /// The state at `seq`, rebuilt from the events.
     async fn fold<D: Decider>(&self, key: &Key, seq: u64) -> Result<D::State> {
         let mut state = D::State::default();
         for row in self.rows(key, 0).await?.iter().take_while(|row| row.seq <= seq) {

@@ -1,8 +1,8 @@
-//! Page tokens: where a list goes on, bound to the list it belongs to.
+//! Page tokens: where a list continues, bound to the list it belongs to.
 //!
 //! A token is hex over 8 bytes of the filter's hash, the time by which the last item is sorted, and its id; in lists of
-//! parked aggregates the kind comes before the id. It is not a secret and grants nothing: a forged one shows a page that its caller
-//! could have requested anyway.
+//! parked aggregates the kind comes before the id. It is not a secret and does not grant anything: a forged one shows a
+//! page that its caller could have requested anyway.
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};

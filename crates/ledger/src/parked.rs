@@ -1,4 +1,4 @@
-//! What the executor gave up on: lists of it, and a look at one.
+//! What the executor has parked: listing it, and inspecting one aggregate.
 
 use slipway_model::Id;
 

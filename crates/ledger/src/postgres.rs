@@ -1,8 +1,8 @@
 //! The ledger on PostgreSQL 13 or later.
 //!
-//! Appends have two connections of their own, whose commits wait for the disk. Everything else is read, or may be lost
-//! in a crash of the database because it would only be done again (leases, hints, polls), and goes through a pool
-//! with `synchronous_commit=off`.
+//! Appends have two connections of their own, whose commits wait for the disk. Everything else is reads, or writes that
+//! may be lost in a crash of the database because they would simply be repeated (leases, hints, polls), and goes
+//! through a pool with `synchronous_commit=off`.
 
 use std::{
     str::FromStr,
@@ -48,7 +48,7 @@ pub(crate) struct Postgres {
     owner: String,
 }
 
-/// The connections that append. Not a pool: the committer knows how many groups are in flight, and one that fails
+/// The connections that append. Not a pool: the committer knows how many groups are in flight, and a failed group
 /// leaves its connection out.
 #[derive(Debug)]
 struct Committers {
@@ -65,7 +65,7 @@ impl Committers {
         let mut conn = tokio::time::timeout(CONNECT, PgConnection::connect_with(&self.options))
             .await
             .map_err(|_| sqlx::Error::PoolTimedOut)??;
-        // What was answered must survive a crash, whatever the server's default; stronger settings stay.
+        // What was confirmed must survive a crash, whatever the server's default; stronger settings stay.
         sqlx::query(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
         )
@@ -114,7 +114,7 @@ impl Postgres {
             .await
             .map_err(&opening)?;
         // Rows are always found by their keys: a plan made while a table was small must not scan it when it is large.
-        // And one plan fits every group, while making one takes longer than writing a small group.
+        // And one plan fits every group, while planning takes longer than writing a small group.
         let plans = [
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
@@ -126,7 +126,7 @@ impl Postgres {
             idle: Mutex::default(),
         };
         let mut migrator = sqlx::migrate!("migrations/postgres");
-        // A newer replica's tables are its own business: state versions decide what may be written.
+        // A newer replica's tables are its own concern: state versions decide what may be written.
         migrator.set_ignore_missing(true);
         let mut conn = pool.acquire().await.map_err(&opening)?;
         // Not `run`: the future of a generic `Acquire` cannot be spawned.
@@ -226,7 +226,7 @@ impl Store for Postgres {
         .bind(after.map(|after| PgTime(after.created_at)))
         .bind(after.map(|after| after.id.as_str()))
         .bind(i64::from(limit))
-        // Planned with its values each time: which index is right depends on which filters are set.
+        // Planned with its values each time: the right index depends on which filters are set.
         .persistent(false)
         .fetch_all(&self.pool)
         .await

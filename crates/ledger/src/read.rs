@@ -11,7 +11,7 @@ use crate::{
     types::Key,
 };
 
-/// Aggregates of an older state version that are looked up at once.
+/// Aggregates of an older state version that are fetched at a time.
 const REFOLD_PAGE: u32 = 1000;
 
 impl Ledger {
@@ -59,15 +59,15 @@ impl Ledger {
             return Ok(None);
         };
         let mut rows = self.shared.rows(&key, 0).await?;
-        // What was appended between the two reads is not part of the question.
+        // What was appended between the two reads does not matter here.
         rows.retain(|event| event.seq <= row.seq);
         Ok(Some(
             chain::verify(kind, id.as_str(), &rows, &row.head).map(|()| row.seq),
         ))
     }
 
-    /// Folds aggregates that were written with an older state version again, and writes their state. Done for every
-    /// registered kind when an executor starts; what is not reached yet is folded when it is loaded.
+    /// Rebuilds the state of aggregates that were written with an older state version, and writes it. Done for every
+    /// registered kind when an executor starts; what is not reached yet is rebuilt when it is loaded.
     ///
     /// # Errors
     /// When the database fails or an event cannot be read.

@@ -1,9 +1,9 @@
-//! The relay: tells a sink what is in the feed, in order, at least once.
+//! The relay: sends a sink what is in the feed, in order, at least once.
 //!
 //! One replica at a time does it, under a named lease. The cursor is saved after the sink took a batch, so a crash in
-//! between publishes that batch again. With it we keep the id of the last entry that the sink wrote: a sink whose own
-//! last entry is lower has lost what it had (a Redis that was emptied, or restored from an older snapshot), and gets
-//! the retention window again.
+//! between publishes that batch again. It is stored with the id of the last entry that the sink wrote: a sink whose own
+//! last entry is lower has lost data (a Redis that was emptied, or restored from an older snapshot), and gets the
+//! retention window again.
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ pub trait Sink: Send + Sync {
     async fn last_entry(&self) -> Result<Option<String>, SinkError>;
 }
 
-/// Why the sink did not take it.
+/// Why the sink did not accept it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct SinkError(Box<dyn std::error::Error + Send + Sync>);
@@ -44,13 +44,13 @@ impl SinkError {
 pub struct RelayConfig {
     /// Names the lease and the cursor: one for each sink.
     pub name: String,
-    /// How far back to publish again when the sink lost what it had.
+    /// How far back to publish again when the sink has lost data.
     pub retention: Duration,
     /// Events in one batch, at most.
     pub batch: u32,
     /// How long a dead relay keeps the others waiting.
     pub lease: Duration,
-    /// How often to look, when nothing happens, whether the sink still has what it had.
+    /// How often to check, when nothing happens, whether the sink still has its data.
     pub check_every: Duration,
 }
 
@@ -111,7 +111,7 @@ struct Relaying {
     ledger: Ledger,
     sink: Arc<dyn Sink>,
     config: RelayConfig,
-    /// Where we are, while the lease is ours: position and the last entry's id.
+    /// Our position, while the lease is ours: feed position and the last entry's id.
     at: Option<(Position, Option<String>)>,
 }
 
@@ -121,7 +121,7 @@ impl Relaying {
         let mut failures = 0_u32;
         while !shutdown.is_cancelled() {
             ticks.mark_unchanged();
-            // A batch that the sink took is also recorded as taken, unless that takes too long.
+            // A batch that the sink accepted is also recorded as such, unless that takes too long.
             let too_late = async {
                 shutdown.cancelled().await;
                 tokio::time::sleep(GRACE).await;
@@ -155,7 +155,7 @@ impl Relaying {
         }
     }
 
-    /// Publishes one batch. `Some`: nothing more to do for so long, unless something is appended.
+    /// Publishes one batch. `Some`: nothing more to do for that long, unless something is appended.
     async fn step(&mut self) -> Result<Option<Duration>, RelayError> {
         let store = Arc::clone(&self.ledger.shared.store);
         let config = &self.config;
@@ -170,7 +170,7 @@ impl Relaying {
                 (store.feed_resume(position).await?, last)
             }
         };
-        // Asked before every batch: what was lost is noticed before new entries hide it.
+        // Asked before every batch: lost data is noticed before new entries hide it.
         if let Some(known) = &last
             && self
                 .sink

@@ -1,4 +1,4 @@
-//! What databases hand out, in plain rows: no decider, no cache, no connection.
+//! What databases return, as plain rows: no decider, no cache, no connection.
 
 use slipway_model::{Id, Reason, Retry, Timestamp};
 
@@ -34,7 +34,7 @@ pub(crate) struct AggregateRow {
     pub(crate) state: Option<String>,
 }
 
-/// What the executor could not do with an aggregate since the last progress.
+/// What has failed since the aggregate last made progress.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Failing {
     /// JSON of a [`Reason`].
@@ -73,14 +73,14 @@ pub(crate) fn json(error: &Reason) -> String {
     serde_json::to_string(error).unwrap_or_default()
 }
 
-/// Where a list goes on: after the last item of the page before.
+/// Where a list continues: after the last item of the previous page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct After {
     pub(crate) created_at: Timestamp,
     pub(crate) id: Id,
 }
 
-/// Where a list of parked aggregates goes on: after this one.
+/// Where a list of parked aggregates continues: after this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AfterParked {
     pub(crate) since: Timestamp,
@@ -96,7 +96,7 @@ pub(crate) struct RequestRow {
     pub(crate) id: Id,
 }
 
-/// A place in the feed. `tx` is 0 on SQLite, where positions alone are in commit order.
+/// A position in the feed. `tx` is 0 on SQLite, where positions alone are in commit order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Position {
     pub(crate) tx: u64,

@@ -1,7 +1,7 @@
 //! The ledger on SQLite: one file, one writer connection, a pool of readers.
 //!
 //! Appends are durable when they return (`synchronous=FULL`); claims, hints and the like are written without waiting
-//! for the disk, since losing them in a power cut only means that they are made again. The machine's clock is the
+//! for the disk, since losing them in a power cut only means that they are repeated. The machine's clock is the
 //! database's clock.
 
 use std::{fs::File, path::PathBuf, str::FromStr, time::Duration};
@@ -36,8 +36,8 @@ pub(crate) struct Sqlite {
     readers: SqlitePool,
     writer: Mutex<Writer>,
     owner: String,
-    /// Shared by all processes that use the file: the one that gets it exclusively knows that every lease belongs to a
-    /// dead process.
+    /// Shared by all processes that use the file: a process that gets it exclusively knows that every lease belongs to
+    /// a dead process.
     _lock: File,
 }
 
@@ -99,7 +99,7 @@ impl Sqlite {
         let opening = LedgerError::database("opening the database");
         let mut writer = SqliteConnection::connect_with(&options).await.map_err(&opening)?;
         let mut migrator = sqlx::migrate!("migrations/sqlite");
-        // A newer replica's tables are its own business: state versions decide what may be written.
+        // A newer replica's tables are its own concern: state versions decide what may be written.
         migrator.set_ignore_missing(true);
         migrator
             // Not `run`: the future of a generic `Acquire` cannot be spawned.
@@ -443,7 +443,7 @@ impl Store for Sqlite {
 
     async fn close(&self) {
         self.readers.close().await;
-        // What is committed is safe; this only spares the next start a look at the log.
+        // What is committed is safe; this only spares the next start from reading the log.
         let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .execute(&mut self.writer.lock().await.conn)
             .await;

@@ -1,4 +1,4 @@
-//! The calls that differ between databases. What implements them knows rows, and no decider, cache or retry.
+//! The calls that differ between databases. Implementations know rows, but no decider, cache or retry.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -29,8 +29,8 @@ pub(crate) struct Schedule {
     pub(crate) wake_at: Option<Timestamp>,
     /// Jittered; `None` when nothing is polled.
     pub(crate) poll_every: Option<Duration>,
-    /// This follows from a poll that began then: the next one is a whole interval away, and hints that came
-    /// before it are served.
+    /// This follows from a poll that began then: the next one is a whole interval later, and hints that came before it
+    /// are served.
     pub(crate) polled: Option<Timestamp>,
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Append {
     pub(crate) state: String,
     pub(crate) schedule: Schedule,
     pub(crate) wish: Wish,
-    /// What the cache holds once this is committed: times, head, trace and the typed state.
+    /// What the cache stores once this is committed: times, head, trace and the typed state.
     pub(crate) next: Arc<Cached>,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Written {
     pub(crate) due_at: Option<Timestamp>,
 }
 
-/// The executor's identity towards the database, and what it can run.
+/// How the executor identifies itself to the database, and what it can run.
 #[derive(Debug, Clone)]
 pub(crate) struct Claimant {
     pub(crate) lease: Duration,
@@ -184,7 +184,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// The database's clock.
     async fn now(&self) -> Result<Timestamp>;
 
-    /// The aggregate; without its state when it is at seq `known`.
+    /// The aggregate; without its state if it is at seq `known`.
     async fn load(&self, key: &Key, known: u64) -> Result<Option<AggregateRow>>;
     /// Its events after `after`, in order, at most `limit`.
     async fn events(&self, key: &Key, after: u64, limit: u32) -> Result<Vec<EventRow>>;
@@ -197,13 +197,13 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     ) -> Result<Vec<AggregateRow>>;
     async fn request(&self, key: &IdempotencyKey) -> Result<Option<RequestRow>>;
 
-    /// Keeps a body under its hash, unless it is there.
+    /// Stores a body under its hash, unless it is there.
     async fn put_content(&self, hash: &ContentHash, body: &[u8]) -> Result<()>;
     /// The body as it is stored, not yet compared with its hash.
     async fn content(&self, hash: &ContentHash) -> Result<Option<Vec<u8>>>;
 
-    /// Writes what it can of a group in one transaction. `Err` means that what was written, if anything, is
-    /// not known: the same group may be given `again`, and what is already there then counts as written.
+    /// Writes what it can of a group in one transaction. `Err` means that it is not known what was written, if
+    /// anything: the same group may be passed `again`, and what is already there then counts as written.
     async fn commit(
         &self,
         group: &[Batch],
@@ -217,10 +217,10 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
 
     /// Takes up to `limit` due aggregates.
     async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims>;
-    /// Prolongs the leases on `keys`; returns those that are still ours.
+    /// Extends the leases on `keys`; returns those that are still ours.
     async fn renew(&self, keys: &[Key], lease: Duration) -> Result<Vec<Key>>;
-    /// Records that everything that was due is done, or why polls could not be answered. `None` when the aggregate moved
-    /// on from `seq` or is not ours.
+    /// Records that everything due is done, or why polls failed. `None` when the aggregate moved on from `seq` or is
+    /// not ours.
     async fn settle(
         &self,
         key: &Key,
@@ -229,7 +229,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
         fault: Option<&Reason>,
         release: bool,
     ) -> Result<Option<Settled>>;
-    /// Gives it back after a failure: due again after `backoff`, or parked after `limit` claims. `None` when it is not
+    /// Gives it back after a failure: due again after `backoff`, or parked after `limit` claims. `None` if it is not
     /// ours.
     async fn fail(&self, key: &Key, error: &Reason, backoff: Duration, limit: u32) -> Result<Option<Failed>>;
     /// Gives it back untouched, due as it was.
@@ -252,7 +252,7 @@ pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Replaces the state of an aggregate that is still at `append.expected` and of an older version.
     async fn rewrite(&self, append: &Append) -> Result<bool>;
 
-    /// Takes or prolongs a named lease.
+    /// Takes or extends a named lease.
     async fn lease(&self, name: &str, ttl: Duration) -> Result<bool>;
     async fn unlease(&self, name: &str) -> Result<()>;
     async fn relay(&self, name: &str) -> Result<Option<(Position, Option<String>)>>;

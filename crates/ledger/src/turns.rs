@@ -44,7 +44,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         self.guard = None;
-        // Clones are made only under this lock: one means that nobody waits.
+        // Clones are made only under this lock: a count of one means that no one is waiting.
         if slots
             .get(&self.key)
             .is_some_and(|slot| Arc::strong_count(slot) == 1)

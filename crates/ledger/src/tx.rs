@@ -15,8 +15,8 @@ use crate::{
     types::Key,
 };
 
-/// A transaction in the making. Everything that was read through it is checked when it is written: if one of the
-/// aggregates has moved on by then, the closure runs again on what is there now.
+/// A transaction under construction. Everything that was read through it is checked when it is written: if one of the
+/// aggregates has moved on by then, the closure runs again on the new state.
 #[derive(Clone)]
 pub struct Tx {
     ledger: Ledger,
@@ -30,7 +30,7 @@ struct Work {
     decisions: BTreeMap<Key, Box<dyn AnyDecision>>,
     /// What an idempotency key stands for: the first aggregate that was decided on.
     subject: Option<Key>,
-    /// Something came from memory, so a no may be out of date.
+    /// Something came from memory, so a refusal may be out of date.
     cached: bool,
 }
 
@@ -52,10 +52,10 @@ impl Tx {
             .await
     }
 
-    /// Decides `command`, and shows the state after it. Nothing is written before the closure returns `Ok`.
+    /// Decides `command`, and returns the state after it. Nothing is written before the closure returns `Ok`.
     ///
     /// # Errors
-    /// The decider's refusal: return it to write nothing, or go on without.
+    /// The decider's refusal: return it to write nothing, or continue without.
     pub async fn decide<D: Decider>(
         &self,
         id: &Id,
@@ -107,13 +107,14 @@ impl Ledger {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        // Without a key, none is taken.
+        // Without a key, none is recorded.
         let done = self.write_together(meta, None, f).await?;
         done.ok_or(TransactError::Conflict)
     }
 
-    /// As [`transact`](Self::transact), at most once for each key, which stands for the first aggregate that `f` decides
-    /// on: the one whose snapshot it returns. The same key with the same command gives that aggregate as it is now.
+    /// As [`transact`](Self::transact), at most once for each key, which stands for the first aggregate that `f`
+    /// decides on: the one whose snapshot it returns. The same key with the same command returns that aggregate as it
+    /// is now.
     ///
     /// # Errors
     /// [`TransactError::RequestIdReused`] for the same key with another command, and those of `transact`.
@@ -195,7 +196,7 @@ impl Ledger {
                 Ok(()) => return Ok(Some(value)),
                 Err(Failure::Clash(Clash::Request)) => return Ok(None),
                 Err(Failure::Clash(Clash::Seq)) => {
-                    // In order of the keys, as everybody does: nobody waits in a circle.
+                    // In order of the keys, as everywhere, so there are no deadlocks.
                     turns.clear();
                     for key in &keys {
                         self.shared.cache.remove(key);

@@ -31,14 +31,14 @@ impl Key {
     }
 }
 
-/// Where the ledger lives and how much it may use.
+/// Where the ledger is stored and how much it may use.
 #[derive(Clone)]
 pub struct LedgerConfig {
     /// `postgres://user:password@host/database` or `sqlite:///absolute/path.db`. Secret: never printed.
     pub url: String,
     /// Connections for reads, claims and hints; the committers have two more of their own.
     pub max_connections: u32,
-    /// This process among the replicas of its service; shown as the owner of leases.
+    /// This process's name among the replicas of its service; shown as the holder of leases.
     pub replica: String,
     /// The producing service, such as `build`: the source of its events.
     pub origin: String,
@@ -113,16 +113,16 @@ pub struct Snapshot<D: Decider> {
     pub state: D::State,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Why the executor gave up on it, until someone resumes it.
+    /// Why the executor has parked it, until a person resumes it.
     pub parked: Option<Reason>,
-    /// What the executor retries by itself; nothing when it is parked. See [`Snapshot::retrying`].
+    /// What the executor itself is retrying; `None` when it is parked. See [`Snapshot::retrying`].
     pub retry: Option<Retry>,
     /// The trace that the latest event with a trace belongs to.
     pub traceparent: Option<TraceContext>,
 }
 
 impl<D: Decider> Snapshot<D> {
-    /// What is being tried again: by the executor, or by what the state knows.
+    /// What is being retried: by the executor, or according to the state.
     pub fn retrying(&self) -> Option<Retry> {
         self.retry.clone().or_else(|| D::retry(&self.state))
     }
@@ -181,7 +181,7 @@ impl From<Actor> for Meta {
     }
 }
 
-/// The same key with the same command means the same deed.
+/// The same key with the same command means the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     pub principal: String,
@@ -211,7 +211,7 @@ impl IdempotencyKey {
     }
 }
 
-/// What became of an idempotent command.
+/// The result of an idempotent command.
 pub struct Executed<D: Decider> {
     /// The aggregate as it is now; on replay it may have another id than the one that was passed.
     pub snapshot: Snapshot<D>,
@@ -266,7 +266,7 @@ pub struct StoredEvent {
     pub at: Timestamp,
 }
 
-/// Something was appended: by this process, or by another replica that said so.
+/// Something was appended: by this process, or by another replica that notified us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     pub kind: Cow<'static, str>,
@@ -305,7 +305,7 @@ pub struct ListPage<T = ListItem> {
     pub next_page_token: String,
 }
 
-/// An aggregate whose type the caller does not know.
+/// An aggregate whose type is not known to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListItem {
     pub id: Id,
@@ -330,7 +330,7 @@ pub struct Inspected {
     pub service: String,
     pub environment: String,
     pub correlation: String,
-    /// Nothing when it is not parked.
+    /// `None` if it is not parked.
     pub parked: Option<Parking>,
     /// JSON text; empty in lists.
     pub state: String,
@@ -367,7 +367,7 @@ impl FeedFilter {
     }
 }
 
-/// An event of the feed, and where to go on after it.
+/// An event of the feed, and where to continue after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedItem {
     pub cursor: String,

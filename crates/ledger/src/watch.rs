@@ -7,7 +7,7 @@ use slipway_model::Id;
 
 use crate::{Decider, Ledger, Snapshot, hub::Interest, load::Read, store::Result, types::Key};
 
-/// What notifications miss is noticed after this time.
+/// Anything that notifications miss is noticed after this time.
 const POLL: Duration = Duration::from_secs(1);
 
 struct Watching {
@@ -16,7 +16,7 @@ struct Watching {
     interest: Interest,
     /// The last seq that was shown.
     shown: Option<u64>,
-    /// The code of what was said to be tried again, or parked.
+    /// The code of what was reported as being retried, or parked.
     told: Option<String>,
     read: Read,
     ended: bool,
@@ -24,11 +24,11 @@ struct Watching {
 
 impl Ledger {
     /// The state now, then each later one; states in between may be left out. The same state is shown again when the
-    /// executor begins to try something again, for another reason, or no more. Ends after a final state. With
+    /// executor starts to retry something, for another reason, or stops retrying. Ends after a final state. With
     /// `after_seq`, the first one is left out when it is not newer and all is well. An id that does not exist yet is
     /// waited for.
     ///
-    /// Ends with an error when this binary cannot read the aggregate; a database that is away is waited for.
+    /// Ends with an error when this binary cannot read the aggregate; a database that is unreachable is waited for.
     pub fn watch<D: Decider>(
         &self,
         id: &Id,

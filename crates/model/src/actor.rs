@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
-/// The issuer of Slipway's own parts.
+/// The issuer of Slipway's own components.
 const SYSTEM: &str = "slipway";
 
 /// Someone whose credential was verified: issuer and subject, printed `issuer/subject`.
 ///
-/// The issuer of static tokens is `token`; the issuer of Slipway's own doings is `slipway`.
+/// The issuer of static tokens is `token`; the issuer for Slipway itself is `slipway`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Principal {
@@ -27,7 +27,7 @@ impl Principal {
         }
     }
 
-    /// One of Slipway's own parts, such as the executor of a timer.
+    /// One of Slipway's own components, such as the executor of a timer.
     pub fn system(part: &str) -> Self {
         Self::new(SYSTEM, part)
     }
@@ -64,15 +64,15 @@ impl From<Principal> for String {
     }
 }
 
-/// How a principal is known to be the one that it claims to be.
+/// How a principal was identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Authentication {
     /// By a token whose hash the service's configuration has.
     StaticToken,
-    /// Not by itself: the link before it named it, and may (role `delegate`).
+    /// Not by itself: the link before it named it, and was allowed to (role `delegate`).
     Delegated,
-    /// It is a part of Slipway, such as a timer, that acts in the service's own process.
+    /// It is a component of Slipway, such as a timer, that acts in the service's own process.
     Internal,
 }
 
@@ -83,21 +83,22 @@ pub struct Link {
     pub authentication: Authentication,
 }
 
-/// Who did something: a chain of links, whoever called first. Each further link is somebody for whom the one before it
-/// acts. What was done counts for the last one; who is kept from something by a rule, is kept from it as any of them.
+/// Who did something: a chain of links, the caller first. Each further link is the principal on whose behalf the one
+/// before it acts. The action is attributed to the last one; a rule that forbids something to a principal applies to it
+/// at any position in the chain.
 ///
-/// As JSON `{"links": [{"principal": "token/bot", "authentication": "static_token"}, …]}`. The form of before there were
-/// chains, `{"principal": …, "on_behalf_of": …}`, is read too: ledgers are full of it, and are never rewritten.
+/// As JSON `{"links": [{"principal": "token/bot", "authentication": "static_token"}, …]}`. The form from before there
+/// were chains, `{"principal": …, "on_behalf_of": …}`, is read too: ledgers contain it, and are never rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Actor {
     caller: Link,
-    /// Behind the caller, in order.
+    /// After the caller, in order.
     others: Vec<Link>,
 }
 
 impl Actor {
-    /// Somebody who acts for nobody else.
+    /// A caller that acts on its own behalf.
     pub fn direct(principal: Principal, authentication: Authentication) -> Self {
         let caller = Link {
             principal,
@@ -109,12 +110,12 @@ impl Actor {
         }
     }
 
-    /// One of Slipway's own parts.
+    /// One of Slipway's own components.
     pub fn system(part: &str) -> Self {
         Self::direct(Principal::system(part), Authentication::Internal)
     }
 
-    /// The same, acting for a person that it names.
+    /// The same, acting on behalf of a person that it names.
     #[must_use]
     pub fn on_behalf_of(mut self, person: Principal) -> Self {
         self.others.push(Link {
@@ -129,12 +130,12 @@ impl Actor {
         &self.caller.principal
     }
 
-    /// The person or program that the deed counts for: the last link.
+    /// The person or program to whom the action is attributed: the last link.
     pub fn effective(&self) -> &Principal {
         &self.others.last().unwrap_or(&self.caller).principal
     }
 
-    /// Whether the caller acted for somebody else.
+    /// Whether the caller acted on behalf of another principal.
     pub fn is_delegated(&self) -> bool {
         !self.others.is_empty()
     }
@@ -144,13 +145,13 @@ impl Actor {
         std::iter::once(&self.caller).chain(&self.others)
     }
 
-    /// Everybody who stands behind the deed, the caller first.
+    /// Every principal in the chain, the caller first.
     pub fn principals(&self) -> impl Iterator<Item = &Principal> {
         self.links().map(|link| &link.principal)
     }
 }
 
-/// `token/alice`, or `token/alice (through token/bot)`; the caller first where there are more between.
+/// `token/alice`, or `token/alice (through token/bot)`; the caller first where there are more in between.
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.effective())?;
@@ -187,7 +188,7 @@ impl TryFrom<Stored> for Actor {
                 on_behalf_of,
                 links,
             } if links.is_empty() => {
-                // In those days tokens were all there was.
+                // When this form was written, tokens were the only authentication.
                 let authentication = if principal.issuer == SYSTEM {
                     Authentication::Internal
                 } else {

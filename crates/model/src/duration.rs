@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as
 /// Reads a duration that is not negative.
 ///
 /// # Errors
-/// In words for whoever wrote it.
+/// In words for the person who wrote it.
 pub fn parse(text: &str) -> Result<Duration, String> {
     text.parse::<SignedDuration>()
         .ok()

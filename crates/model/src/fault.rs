@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// Why something is as it is: a code for programs, and words for people.
+/// Why something is the way it is: a code for programs, and words for people.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Reason {
@@ -25,15 +25,15 @@ impl Reason {
     }
 }
 
-/// An error, sorted by what it means for whoever would try again.
+/// An error, classified by whether it makes sense to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault<E> {
-    /// The answer is no, and asking again will not change it.
+    /// Refused; asking again will not change it.
     Permanent(E),
-    /// It could not be asked, or not answered: trying again may help.
+    /// It could not be asked, or did not answer: trying again may help.
     Transient {
         error: E,
-        /// There is no sense in trying earlier, where the remote system said so.
+        /// Do not try earlier than this, if the remote system said so.
         not_before: Option<Timestamp>,
     },
 }
@@ -76,25 +76,25 @@ impl<E> Fault<E> {
 }
 
 impl Fault<Reason> {
-    /// A no with its reason.
+    /// A permanent fault with its reason.
     pub fn refused(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Permanent(Reason::new(code, message))
     }
 
-    /// Worth another try, with its reason.
+    /// A transient fault with its reason.
     pub fn unavailable(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::transient(Reason::new(code, message))
     }
 }
 
-/// What is being tried again.
+/// What is being retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// What the last try came to.
+    /// The result of the last try.
     pub error: Reason,
     /// Tries made so far; 0 where they are not counted.
     pub attempt: u32,
-    /// When the next one begins; absent while one is under way, and where that is not known.
+    /// When the next one begins; absent while one is running, and where that is not known.
     pub next_time: Option<Timestamp>,
 }
 

@@ -1,11 +1,11 @@
-//! Contents, named by what they hold.
+//! Content identified by its hash.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Invalid, text_type};
 
-/// SHA-256 of a content's bytes: 64 lower-case hexadecimal digits, as `sha256sum` prints it.
+/// SHA-256 of some content: 64 lower-case hexadecimal digits, as `sha256sum` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContentHash(String);

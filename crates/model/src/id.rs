@@ -1,4 +1,4 @@
-//! Ids of the things that Slipway keeps.
+//! Ids of the aggregates that Slipway keeps.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ impl Id {
         Self(format!("{prefix}-{}", uuid::Uuid::now_v7()))
     }
 
-    /// The id that the same parts always give (SHA-256 over them): for things that must not exist twice.
+    /// The id that the same parts always give (SHA-256 over them): for aggregates that must not exist twice.
     pub fn derived(prefix: &str, parts: &[&str]) -> Self {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();

@@ -65,7 +65,7 @@ impl Tag {
         }
     }
 
-    /// A tag made from any text, such as a branch: what a tag may not hold becomes `-`.
+    /// A tag made from any text, such as a branch: characters that are not allowed in a tag become `-`.
     pub fn sanitized(text: &str) -> Option<Tag> {
         let mapped: String = text
             .chars()
@@ -218,17 +218,17 @@ impl fmt::Display for ImageRef {
     }
 }
 
-/// Which images a service has: what one is called, and the repository that it is kept in.
+/// Which images a service has: the name of one, and the repository that it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceImage {
-    /// Unique among the service's images; the service's own name where it has one and nobody named it.
+    /// Unique among the service's images; if it has only one and no name was given, the service's own name.
     pub name: Name,
     pub repository: ImageName,
 }
 
-/// One of a service's images as it was built or is to run. `Image` is pinned by its digest; an `Image<Option<Digest>>` may
-/// be known by its tags alone.
+/// One of a service's images, as it was built or is to be run. `Image` is pinned by its digest; an
+/// `Image<Option<Digest>>` may be known by its tags alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(serialize = "D: Serialize, for<'a> &'a D: Into<Option<&'a Digest>>"))]
 pub struct Image<D = Digest> {
@@ -257,7 +257,7 @@ impl Image {
 }
 
 impl Image<Option<Digest>> {
-    /// The image that a text names, as that one of its service's.
+    /// The image that a text refers to, as the given one of the service's images.
     pub fn named(name: Name, reference: ImageRef) -> Self {
         Self {
             name,
@@ -268,8 +268,8 @@ impl Image<Option<Digest>> {
     }
 }
 
-/// The images of a service that go through a release, a deployment or a change together: a list wherever they are
-/// written. Exactly one is accepted until several are supported, and this is the one place that says so.
+/// The images of a service that go through a release, a deployment or a change together: always written as a list.
+/// Exactly one is accepted until several are supported, and this is the only place that enforces it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     try_from = "Vec<T>",
@@ -278,7 +278,7 @@ impl Image<Option<Digest>> {
 )]
 pub struct Images<T = Image>(T);
 
-/// A list of images that is not a list of one.
+/// A list of images that does not have exactly one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("give exactly one; several images are not supported yet")]
 pub struct NotOneImage;
@@ -321,7 +321,7 @@ mod tests {
 
     use super::{Digest, Image, ImageName, ImageRef, Images, Tag};
 
-    /// The form that events keep.
+    /// The form in which events are stored.
     #[test]
     fn images_are_a_list_of_exactly_one() {
         let digest = format!("sha256:{}", "ab".repeat(32));

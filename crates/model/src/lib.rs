@@ -1,7 +1,7 @@
 //! The words all parts of Slipway share: typed names and ids, commits, digests, image references, actors, time.
 //!
-//! Every type validates on construction, prints the way it is written in files and APIs, and (de)serialises
-//! as that string, so that a value which exists is a value that is well-formed.
+//! Every type validates on construction, prints the way it is written in files and APIs, and (de)serialises as that
+//! string, so that every value that exists is well-formed.
 
 mod actor;
 pub mod duration;
@@ -34,7 +34,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// The offending text is cut, so that an error never carries a whole upload.
+    /// The offending text is truncated, so that an error never carries a whole upload.
     pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         let text = text.chars().take(120).collect();
         Self { what, text, rule }

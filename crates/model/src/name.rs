@@ -6,8 +6,8 @@ use crate::{Invalid, text_type};
 
 /// A DNS label (RFC 1123): 1 to 63 of `a-z`, `0-9` and `-`, not beginning or ending with `-`.
 ///
-/// Services, environments, policies and clusters are named so, since their names end up in Kubernetes
-/// names, image tags and file paths.
+/// Services, environments, policies and clusters have such names, since they end up in Kubernetes names, image tags and
+/// file paths.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);

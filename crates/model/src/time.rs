@@ -13,7 +13,7 @@ use crate::Invalid;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The machine's clock. For edges only: deciders are told the time.
+    /// The system clock. For edges only: deciders are passed the time.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())
     }

@@ -25,7 +25,7 @@ pub struct TraceContext {
 }
 
 impl TraceId {
-    /// The trace of a thing: the same after every restart.
+    /// The trace id of an aggregate: the same after every restart.
     pub fn derived(parts: &[&str]) -> Self {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash(parts)[..16]);
@@ -34,7 +34,7 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// The span of a step: the same after every restart.
+    /// The span id of a step: the same after every restart.
     pub fn derived(parts: &[&str]) -> Self {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&hash(parts)[16..24]);
@@ -105,7 +105,7 @@ impl FromStr for TraceContext {
             )
         };
         let parts: Vec<&str> = text.split('-').collect();
-        // A later version may append fields; what comes first keeps its meaning.
+        // A later version may append fields; the ones defined here keep their meaning.
         let &[version, trace, span, flags, ..] = parts.as_slice() else {
             return Err(invalid());
         };

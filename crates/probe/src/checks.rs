@@ -1,5 +1,5 @@
-//! Asks the running service whether it works: HTTP through the API server's service proxy or to a URL, gRPC health,
-//! TCP. Where a check may connect to is bounded, see `dial/address.rs`.
+//! Checks whether the running service works: HTTP through the API server's service proxy or to a URL, gRPC health, TCP.
+//! Where a check may connect to is restricted, see `dial/address.rs`.
 
 mod grpc;
 mod http;
@@ -34,28 +34,29 @@ impl Default for Checker {
     }
 }
 
-/// What one try came to, in words.
+/// The result of one try, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Attempt {
     Passed(String),
     NotYet(String),
-    /// It will be no better the next time: refused by confinement, or not to be understood.
+    /// Another try would not be better: refused by confinement, or not understandable.
     Never(String),
 }
 
 impl Checker {
-    /// Bounded by this configuration.
+    /// Restricted by this configuration.
     pub fn new(config: &ChecksConfig) -> Self {
         Self {
             dialer: Dialer::Confined(config.allow.clone()),
         }
     }
 
-    /// Runs all checks at once, each to its end. Dropping the future stops them and closes their connections.
-    /// `namespace` is where Services are that name none of their own: the target's, or an Application's destination.
+    /// Runs all checks concurrently, each to its end. Dropping the future stops them and closes their connections.
+    /// `namespace` is the namespace of Services that are given without one: the target's, or an Application's
+    /// destination.
     ///
     /// # Errors
-    /// When the API server is away; that says nothing about the service, and the checks are run again.
+    /// When the API server is unreachable; that says nothing about the service, and the checks are run again.
     pub async fn run(
         &self,
         cluster: &Kubernetes,

@@ -1,6 +1,6 @@
-//! Connections to addresses that were vetted: a name is resolved once, each of its addresses is looked at, and exactly
-//! those are connected to, so that a name server that changes its mind in between gains nothing. TLS and `Host` go by
-//! the name.
+//! Connections to addresses that were vetted: a name is resolved once, each of its addresses is vetted, and only those
+//! are connected to, so that a name server that changes its answer in between gains nothing. TLS and `Host` go by the
+//! name.
 
 pub(crate) mod address;
 
@@ -23,7 +23,7 @@ use address::{Allow, vet};
 
 /// A file of certificate authorities is at most this long, in bytes.
 const MAX_CA_FILE: u64 = 1024 * 1024;
-/// A name with more addresses than this is cut short: each costs a share of the time.
+/// A name with more addresses than this is truncated: each takes a share of the time.
 const MAX_ADDRESSES: usize = 8;
 
 /// A connection, with or without TLS.
@@ -32,7 +32,7 @@ pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tls<'a> {
-    /// PEM authorities beside the system's.
+    /// PEM authorities in addition to the system's.
     pub(crate) ca_file: Option<&'a str>,
     /// Such as `h2`.
     pub(crate) alpn: &'static [&'static [u8]],
@@ -58,7 +58,7 @@ impl Dialer {
             let share = end.saturating_duration_since(Instant::now()) / left;
             last = match tokio::time::timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    // Questions are short, and wait for nothing.
+                    // Requests are short, and must not be delayed.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
@@ -112,7 +112,7 @@ impl Dialer {
         };
         addresses.dedup();
         if let Self::Confined(allow) = self {
-            // One address that may not be is enough: a name that mixes them is not to be trusted.
+            // One forbidden address is enough: a name that mixes them is not to be trusted.
             for address in &addresses {
                 vet(address.ip(), allow).map_err(|refused| {
                     Fault::Permanent(match &remote.host {
@@ -161,7 +161,7 @@ async fn client_config(tls: Tls<'_>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// The system's authorities, read once. Those that cannot be used are left out, as other programs do.
+/// The system's authorities, read once. Unusable ones are skipped, as other programs do.
 fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {

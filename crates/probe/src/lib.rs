@@ -1,7 +1,7 @@
-//! Asks a running service whether it works, and Prometheus how well it does.
+//! Asks a running service whether it works, and Prometheus how well it works.
 //!
-//! What a check asks and expects is said by `slipway-check`. Where checks may connect to is bounded: the addresses that a
-//! name resolves to are vetted, and exactly those are connected to.
+//! What a check asks and expects is defined by `slipway-check`. Where checks may connect to is restricted: the
+//! addresses that a name resolves to are vetted, and only those are connected to.
 
 mod checks;
 mod dial;

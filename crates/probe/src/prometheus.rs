@@ -18,7 +18,7 @@ use crate::{
     web::{Server, exchange},
 };
 
-/// An answer with one number has some hundred bytes; one that is longer than this is not read.
+/// A response with one number has a few hundred bytes; anything longer than this is not read.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// A token file is at most this long, in bytes.
 const MAX_TOKEN: u64 = 16 * 1024;
@@ -29,10 +29,10 @@ const MAX_TOKEN: u64 = 16 * 1024;
 pub struct PrometheusConfig {
     /// `https://host:port`, with a path where it is not served from `/`; `http://` too.
     pub url: String,
-    /// A file that holds a bearer token and nothing else; read for each query, since such tokens are renewed.
+    /// A file that contains a bearer token and nothing else; read for each query, since such tokens are renewed.
     #[serde(default)]
     pub bearer_token_file: Option<PathBuf>,
-    /// PEM authorities to trust beside the system's.
+    /// PEM authorities to trust in addition to the system's.
     #[serde(default)]
     pub ca_file: Option<String>,
     /// For one query.
@@ -107,7 +107,7 @@ impl Prometheuses {
         self.0.keys()
     }
 
-    /// Has the server of this name evaluate an expression now.
+    /// Lets the server of this name evaluate an expression now.
     ///
     /// # Errors
     /// Why there is no number, in words.
@@ -145,7 +145,7 @@ impl Prometheus {
             tls: self.tls,
             ca_file: self.config.ca_file.as_deref(),
         };
-        // Where it is, this service's own configuration says: nobody else can choose the address.
+        // Its address comes from this service's own configuration: nobody else can choose it.
         let answer = exchange(&Dialer::Free, server, request, MAX_ANSWER, self.config.timeout)
             .await
             .map_err(|error| away(error.into_error()))?;
@@ -206,7 +206,7 @@ fn read(status: u16, body: &[u8], whole: bool) -> Result<f64, String> {
     if answer.status != "success" {
         return Err(format!("{}: {} ({status})", answer.error_type, answer.error));
     }
-    // Before version 3, remarks that say nothing about the data came as warnings too.
+    // Before version 3, notes that say nothing about the data came as warnings too.
     if let Some(warning) = answer
         .warnings
         .iter()

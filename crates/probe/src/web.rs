@@ -18,7 +18,7 @@ use tokio_util::either::Either;
 
 use crate::dial::{Dialer, Stream, Tls};
 
-/// A head that is longer is refused, in bytes.
+/// A longer response head is refused, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// The server that is asked, and how.
@@ -27,7 +27,7 @@ pub(crate) struct Server<'a> {
     pub(crate) remote: &'a Remote,
     /// `https`.
     pub(crate) tls: bool,
-    /// PEM authorities beside the system's.
+    /// PEM authorities in addition to the system's.
     pub(crate) ca_file: Option<&'a str>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// False where the body went on, or broke off.
+    /// False if the body was longer, or broke off.
     pub(crate) whole: bool,
 }
 
@@ -85,12 +85,12 @@ async fn talk(stream: Stream, request: Request<Full<Bytes>>, most: usize) -> Res
     });
     match select(ask, std::pin::pin!(connection)).await {
         First::Left((answer, _)) => answer,
-        // Closed by the server; what it sent before may still be read.
+        // Closed by the server; what it sent before that may still be read.
         First::Right((_, ask)) => ask.await,
     }
 }
 
-/// At most so many bytes, and whether that was all. One that breaks off is as long as it came.
+/// At most that many bytes, and whether that was all. If it breaks off, what came until then.
 async fn beginning(mut body: Incoming, most: usize) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     loop {

@@ -14,7 +14,7 @@ pub(crate) struct CallerSlot(Arc<OnceLock<Principal>>);
 
 impl CallerSlot {
     pub(crate) fn set(&self, principal: &Principal) {
-        // Set once; a second layer that knows the caller knows the same one.
+        // Set once; a second layer would find the same caller.
         let _ = self.0.set(principal.clone());
     }
 }
@@ -43,7 +43,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        // Without a status the caller went away before the end.
+        // Without a status, the caller went away before the end.
         let status = self
             .status
             .map_or_else(|| "Cancelled".to_owned(), |code| format!("{code:?}"));

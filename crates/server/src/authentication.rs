@@ -44,7 +44,7 @@ impl Authenticator {
         Self { known }
     }
 
-    /// The caller that the `authorization` header proves.
+    /// The caller, as proven by the `authorization` header.
     ///
     /// # Errors
     /// [`ApiError::Unauthenticated`], which never repeats what was sent.
@@ -63,7 +63,7 @@ impl Authenticator {
             .map(|(_, token)| token.trim())
             .ok_or_else(|| unauthenticated("authorization is not of the form Bearer <token>"))?;
         let given = TokenHash::of(token);
-        // Every entry is compared in full, so that the time reveals nothing about which one is close.
+        // Every entry is compared in full, so that timing reveals nothing about which one is close.
         let mut found = None;
         for known in self.known.iter() {
             if bool::from(known.hash.0.ct_eq(&given.0)) {
@@ -164,12 +164,12 @@ impl Caller {
         }
     }
 
-    /// The caller, acting for nobody else, as an actor to record.
+    /// The caller, acting on its own behalf, as an actor to record.
     pub fn direct(&self) -> Actor {
         Actor::direct(self.principal.clone(), self.authentication)
     }
 
-    /// The actor to record: the caller and, with the `delegate` role, whom it names (`issuer/subject`).
+    /// The actor to record: the caller and, with the `delegate` role, the principal that it names (`issuer/subject`).
     ///
     /// # Errors
     /// [`ApiError::Denied`] without the role; [`ApiError::Invalid`] for a text that is not a principal.
@@ -201,11 +201,11 @@ fn allows(roles: &[RoleConfig], action: Action, service: &str, environment: &str
     })
 }
 
-/// Whether a scope's pattern covers a name: `*` stands for any text, also an empty one.
+/// Whether a scope's pattern matches a name: `*` stands for any text, including an empty one.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // Greedy, with one star to go back to: never exponential.
+    // Greedy, with one star to backtrack to: never exponential.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if p < pattern.len() && pattern[p] == b'*' {
@@ -365,7 +365,7 @@ mod tests {
         let alone = Actor::direct("token/alice".parse().unwrap(), Authentication::StaticToken);
         assert_eq!(alice.direct(), alone);
         assert_eq!(alice.actor("", "s", "e").unwrap(), alone);
-        // A caller that names itself acts for no one else.
+        // A caller that names itself acts on its own behalf.
         assert_eq!(alice.actor("token/alice", "s", "e").unwrap(), alone);
         assert!(matches!(
             alice.actor("token/bob", "s", "e"),

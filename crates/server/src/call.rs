@@ -1,4 +1,4 @@
-//! One request as a handler begins with it: who calls, within which trace, and what was sent.
+//! A request as a handler first sees it: the caller, the trace, and the message.
 
 use slipway_ledger::Meta;
 use slipway_model::{Actor, TraceContext};
@@ -6,7 +6,7 @@ use tonic::{Request, Status};
 
 use crate::{Caller, convert};
 
-/// A request, taken apart.
+/// A request, split into its parts.
 #[derive(Debug)]
 pub struct Call<T> {
     pub caller: Caller,

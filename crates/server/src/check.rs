@@ -1,4 +1,4 @@
-//! What `--check` looks at besides the configuration itself: the database and the ports of this machine.
+//! What `--check` examines besides the configuration itself: the database and the ports of this machine.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
@@ -7,10 +7,10 @@ use tokio::net::TcpListener;
 use crate::{Config, ConfigError, ServiceSettings, ledger};
 
 /// Whether a service could start here with this configuration, whose files were checked before. Connects to the
-/// database and changes nothing in it. Returns notes: what may be intended.
+/// database and changes nothing in it. Returns notes about what may be intended.
 ///
 /// # Errors
-/// Names the key of what would keep the service from starting.
+/// Names the key that would keep the service from starting.
 pub(crate) async fn surroundings<S: ServiceSettings>(config: &Config<S>) -> Result<Vec<String>, ConfigError> {
     ledger::check(&config.database).await?;
     let server = &config.server;
@@ -27,7 +27,7 @@ pub(crate) async fn surroundings<S: ServiceSettings>(config: &Config<S>) -> Resu
     Ok(notes)
 }
 
-/// A port in use is not a mistake of the configuration: usually the service itself is already running.
+/// A port in use is not a mistake in the configuration: usually the service itself is already running.
 async fn port(key: &str, address: SocketAddr) -> Result<Option<String>, ConfigError> {
     match TcpListener::bind(address).await {
         Ok(_) => Ok(None),

@@ -15,9 +15,9 @@ use tonic::{
 
 use crate::{ConfigError, config::one_secret};
 
-/// A connection attempt that takes longer has failed.
+/// A connection attempt that takes longer counts as failed.
 const CONNECT: Duration = Duration::from_secs(5);
-/// HTTP/2 pings find servers that are gone, and keep watches open through proxies.
+/// HTTP/2 pings detect servers that are gone, and keep watches open through proxies.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,19 +27,19 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ClientConfig {
     /// `https://host:port`, or `http://` on loopback.
     pub url: String,
-    /// The bearer token to show; or `token_file`. Neither: the server will refuse all but health.
+    /// The bearer token to present; or `token_file`. With neither, the server will refuse everything but health.
     #[serde(default)]
     pub token: Option<SecretString>,
-    /// A file that holds the token and nothing else.
+    /// A file that contains the token and nothing else.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
     /// PEM certificates to trust instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Send the token over `http://` to other than loopback addresses: for a mesh or a proxy that brings TLS.
+    /// Send the token over `http://` to addresses other than loopback: for a mesh or a proxy that adds TLS.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// How long to wait for an answer, for a stream its beginning.
+    /// How long to wait for an answer; for a stream, for its beginning.
     #[serde(default = "timeout", with = "crate::config::duration")]
     pub timeout: Duration,
 }
@@ -48,7 +48,7 @@ fn timeout() -> Duration {
     Duration::from_secs(30)
 }
 
-/// What the generated clients are made over: `BuildServiceClient::new(channel)`. Cheap to clone.
+/// What the generated clients are built on: `BuildServiceClient::new(channel)`. Cheap to clone.
 pub type Channel = InterceptedService<tonic::transport::Channel, Outgoing>;
 
 impl ClientConfig {
@@ -64,7 +64,7 @@ impl ClientConfig {
         }
     }
 
-    /// Looks at the URL alone: no file is read, nothing is connected to.
+    /// Checks only the URL: reads no file and does not connect.
     ///
     /// # Errors
     /// A URL that cannot be used; `key` as in [`connect`](Self::connect).
@@ -72,7 +72,7 @@ impl ClientConfig {
         self.uri(key).map(drop)
     }
 
-    /// Looks at all of it, files included, without connecting.
+    /// Checks everything, files included, without connecting.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -85,8 +85,8 @@ impl ClientConfig {
     /// a tokio runtime.
     ///
     /// # Errors
-    /// A URL, token or certificate that cannot be used; `key` is where this configuration stands, such as
-    /// `build` for errors that name `build.url`.
+    /// A URL, token or certificate that cannot be used; `key` is where this configuration is, such as `build` for
+    /// errors that name `build.url`.
     pub fn connect(&self, key: &str) -> Result<Channel, ConfigError> {
         let endpoint = self.endpoint(key)?;
         let authorization = self.authorization(key)?;
@@ -168,8 +168,8 @@ fn bearer(key: &str, token: &SecretString) -> Result<MetadataValue<Ascii>, Confi
     Ok(value)
 }
 
-/// Puts the token and the trace context on each request: the [`TraceContext`] among the request's extensions, else the
-/// current span's.
+/// Adds the token and the trace context to each request: the [`TraceContext`] among the request's extensions, otherwise
+/// the current span's.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     authorization: Option<MetadataValue<Ascii>>,
@@ -187,7 +187,7 @@ impl Interceptor for Outgoing {
             .get::<TraceContext>()
             .copied()
             .or_else(slipway_telemetry::current_trace_context);
-        // One that the caller wrote itself stays.
+        // One that the caller set itself stays.
         if let Some(context) = context
             && !request.metadata().contains_key("traceparent")
             && let Ok(value) = context.to_string().parse()

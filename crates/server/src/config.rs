@@ -26,7 +26,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: is larger than 4 MiB; is it the right file?", path.display())]
     TooLarge { path: PathBuf },
-    /// The text is not what it must be. `key` is the path to the value, such as `server.principals[0].subject`.
+    /// The text is not valid. `key` is the path to the value, such as `server.principals[0].subject`.
     #[error("{}:{line}:{column}: {key}: {message}", path.display())]
     Parse {
         path: PathBuf,
@@ -40,10 +40,10 @@ pub enum ConfigError {
     Invalid { key: String, message: String },
 }
 
-// Messages come as errors and as formatted texts; callers hand them over.
+// Messages are passed both as errors and as formatted texts, by value.
 #[allow(clippy::needless_pass_by_value)]
 impl ConfigError {
-    /// A value that parses and yet cannot be used; `message` says what to do.
+    /// A value that parses but cannot be used; `message` says what to do.
     pub fn invalid(key: impl Into<String>, message: impl ToString) -> Self {
         Self::Invalid {
             key: key.into(),
@@ -71,12 +71,12 @@ pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, ConfigErro
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
 }
 
-/// Reads YAML text; `path` is only for errors.
+/// Reads YAML text; `path` is used only in errors.
 ///
 /// # Errors
 /// As [`read`].
 pub fn parse<T: DeserializeOwned>(path: impl AsRef<Path>, text: &str) -> Result<T, ConfigError> {
-    // Snippets would show neighbouring lines, and one of them may hold a password.
+    // Snippets would show neighbouring lines, and one of them may contain a password.
     let options = serde_saphyr::options! { with_snippet: false };
     let mut key = String::new();
     let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
@@ -104,7 +104,7 @@ pub fn parse<T: DeserializeOwned>(path: impl AsRef<Path>, text: &str) -> Result<
     })
 }
 
-/// The library's message without the position, which our error has in front.
+/// The library's message without the position, which our error puts in front.
 fn plain_message(message: &str) -> String {
     let first = message.lines().next().unwrap_or(message);
     match first.rfind(" at line ") {
@@ -120,7 +120,7 @@ pub mod duration {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     /// # Errors
-    /// Text that is not a duration, and negative ones.
+    /// Text that is not a duration, and negative durations.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bad = || {
@@ -154,7 +154,7 @@ pub mod duration {
     }
 }
 
-/// A secret that is given in place or as the name of a file.
+/// A secret that is given inline or as the name of a file.
 pub(crate) fn one_secret(
     key: &str,
     value: Option<&SecretString>,
@@ -175,7 +175,7 @@ pub(crate) fn one_secret(
     }
 }
 
-/// The one line of a file that holds a secret.
+/// The only line of a file that contains a secret.
 pub(crate) fn secret_file(key: &str, path: &Path) -> Result<SecretString, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::invalid(key, format!("{}: cannot be read: {error}", path.display())))?;

@@ -1,4 +1,4 @@
-//! Between the wire's messages and the words of `slipway-model`.
+//! Conversion between wire messages and the types of `slipway-model`.
 
 use std::{str::FromStr, time::Duration};
 
@@ -10,9 +10,9 @@ use slipway_proto::common::v1 as proto;
 
 use crate::ApiError;
 
-/// A text field is at most this long unless its type says otherwise: enough for a sentence, too little for a file.
+/// The maximum length of a text field unless its type says otherwise: enough for a sentence, too little for a file.
 pub const MAX_TEXT: usize = 4096;
-/// An image that a request names has at most so many tags.
+/// The maximum number of tags of an image in a request.
 const MAX_TAGS: usize = 32;
 
 /// Parses a field into one of the model's types; empty counts as missing.
@@ -55,7 +55,7 @@ pub fn message<T>(name: &str, message: Option<T>) -> Result<T, ApiError> {
     message.ok_or_else(|| ApiError::invalid(name, "is required"))
 }
 
-/// Free text for people: bounded, without control characters other than tab and line break.
+/// Free text for people: of limited length, without control characters other than tab and line break.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] naming the field.
@@ -116,7 +116,7 @@ pub fn labels(
     Ok(labels)
 }
 
-/// A list's or watch's filter by name: empty means all.
+/// A name filter of a list or watch: empty means all.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] naming the field.
@@ -134,7 +134,7 @@ pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-/// A time from the wire, cut to microseconds; `None` for one that this type does not allow.
+/// A time from the wire, truncated to microseconds; `None` for one that this type does not allow.
 pub fn from_timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
     let nanos = (0..1_000_000_000)
         .contains(&time.nanos)
@@ -168,14 +168,15 @@ pub fn actor(actor: &Actor) -> proto::Actor {
     }
 }
 
-/// Whom it counts for, as `issuer/subject`: the last link's principal. Empty for an actor that another service left out.
+/// The principal that it is attributed to, as `issuer/subject`: the last link. Empty for an actor that another service
+/// omitted.
 pub fn effective(actor: Option<&proto::Actor>) -> &str {
     actor
         .and_then(|actor| actor.links.last())
         .map_or("", |link| &link.principal)
 }
 
-/// The whole chain for people, as [`Actor`] prints it. Empty for an actor that another service left out.
+/// The whole chain for people, as [`Actor`] prints it. Empty for an actor that another service omitted.
 pub fn chain(actor: Option<&proto::Actor>) -> String {
     let links = actor.map_or(&[][..], |actor| &actor.links);
     let Some((last, through)) = links.split_last() else {
@@ -196,7 +197,7 @@ pub fn reason(reason: &Reason) -> proto::Reason {
     }
 }
 
-/// What is being tried again.
+/// What is being retried.
 pub fn retry(retry: &Retry) -> proto::Retry {
     proto::Retry {
         error: Some(reason(&retry.error)),
@@ -205,7 +206,7 @@ pub fn retry(retry: &Retry) -> proto::Retry {
     }
 }
 
-/// What is waited for, and since when.
+/// What is being waited for, and since when.
 pub fn waiting_on(
     kind: proto::waiting_on::Kind,
     reference: impl Into<String>,
@@ -220,7 +221,7 @@ pub fn waiting_on(
     }
 }
 
-/// Where more is to be seen.
+/// Where to see more.
 pub fn link(rel: impl Into<String>, href: impl Into<String>) -> proto::Link {
     proto::Link {
         rel: rel.into(),
@@ -250,11 +251,12 @@ where
     images.as_slice().iter().map(image).collect()
 }
 
-/// The images that a request names in its field `images`: exactly one, until several are supported. One without a name is
-/// the service's `only` one. `digest` reads the digest: [`field`] where it must be given, [`optional`] where a tag is enough.
+/// The images in a request's field `images`: exactly one, until several are supported. One without a name is the
+/// service's `only` one. `digest` reads the digest: [`field`] where it must be given, [`optional`] where a tag is
+/// enough.
 ///
 /// # Errors
-/// [`ApiError::Invalid`] naming `images`, or the part of one of them that is not valid: `images[0].digest`.
+/// [`ApiError::Invalid`] naming `images`, or the part of one that is not valid: `images[0].digest`.
 pub fn from_images<D>(
     only: &Name,
     images: &[proto::Image],
@@ -276,7 +278,7 @@ pub fn from_images<D>(
                 .collect::<Result<_, _>>()?,
         })
     };
-    // Counted before they are read, so that a list without end is not.
+    // Counted before they are read, so that an endless list is not read.
     if images.len() != 1 {
         return Err(ApiError::invalid("images", NotOneImage));
     }

@@ -12,13 +12,13 @@ use crate::{
     wiring::{Listeners, RunError, Wiring},
 };
 
-/// How long the last spans may take to leave at the end.
+/// How long the last spans may take to be sent at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// The whole of a service's `main`: reads the command line and the configuration, sets up the runtime, the signals
-/// (SIGTERM and SIGINT drain, a second one ends at once) and the bus, binds, runs, and says how it ended.
+/// (SIGTERM and SIGINT drain, a second one ends at once) and the bus, binds, runs, and reports how it ended.
 ///
-/// The program takes `--config FILE` (or `SLIPWAY_CONFIG`), and `--check` to look at all that it needs and stop.
+/// The program takes `--config FILE` (or `SLIPWAY_CONFIG`), and `--check` to check everything that it needs and exit.
 pub fn main<S: ServiceSettings>(
     name: &'static str,
     about: &'static str,
@@ -26,7 +26,7 @@ pub fn main<S: ServiceSettings>(
 ) -> ExitCode {
     let arguments = command(name, about).get_matches();
     let Some(path) = arguments.get_one::<PathBuf>("config") else {
-        // clap has refused that already.
+        // clap has rejected that already.
         return ExitCode::from(2);
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

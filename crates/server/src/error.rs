@@ -1,4 +1,4 @@
-//! What an RPC can answer instead of a result: one small set of errors, mapped once to gRPC status codes and
+//! What an RPC can return instead of a result: one small set of errors, mapped once to gRPC status codes and
 //! `google.rpc` details (AIP-193).
 
 use std::borrow::Cow;
@@ -11,8 +11,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every `google.rpc.ErrorInfo` that Slipway sends.
 pub const DOMAIN: &str = "slipway.dev";
 
-/// Why a request failed. The text of every variant is for the caller; what is not for the caller goes
-/// through [`ApiError::internal`].
+/// Why a request failed. The text of every variant is for the caller; anything else goes through
+/// [`ApiError::internal`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// A field of the request is not well-formed: `INVALID_ARGUMENT` with the field's path.
@@ -21,13 +21,13 @@ pub enum ApiError {
     /// It does not exist: `NOT_FOUND`.
     #[error("{kind} {id:?} does not exist")]
     NotFound { kind: &'static str, id: String },
-    /// There is one already, and it is another: `ALREADY_EXISTS`.
+    /// It exists already, with different content: `ALREADY_EXISTS`.
     #[error("{kind} {id:?} already exists; read it before you request it again")]
     Exists { kind: &'static str, id: String },
-    /// The request id was used for another request: `ALREADY_EXISTS`, reason `REQUEST_ID_REUSED`.
+    /// The request id was used for a different request: `ALREADY_EXISTS`, reason `REQUEST_ID_REUSED`.
     #[error("request_id {request_id:?} was used for another request; use a new one")]
     AlreadyUsed { request_id: String },
-    /// The state of the thing forbids it: `FAILED_PRECONDITION` with a pinned reason in UPPER_SNAKE_CASE.
+    /// The state of the resource does not allow it: `FAILED_PRECONDITION` with a pinned reason in UPPER_SNAKE_CASE.
     #[error("{message}")]
     Precondition {
         reason: Cow<'static, str>,
@@ -42,24 +42,24 @@ pub enum ApiError {
     /// A limit was reached: `RESOURCE_EXHAUSTED`.
     #[error("{message}")]
     Exhausted { message: String },
-    /// Something that is needed cannot be reached now; trying again may help: `UNAVAILABLE`.
+    /// Something that is needed is unreachable now; trying again may help: `UNAVAILABLE`.
     #[error("{message}")]
     Unavailable { message: String },
-    /// Others changed the same thing too often meanwhile; trying again may help: `ABORTED`.
+    /// Others changed the same resource too often meanwhile; trying again may help: `ABORTED`.
     #[error("{message}")]
     Conflict { message: String },
     /// The deadline passed: `DEADLINE_EXCEEDED`.
     #[error("{message}")]
     Deadline { message: String },
-    /// A fault of ours: `INTERNAL`. The cause is in the log under this id and nowhere else.
+    /// An internal error: `INTERNAL`. The cause is in the log under this id and nowhere else.
     #[error("internal error; the log has it under {log_id}")]
     Internal { log_id: String },
 }
 
-// Messages come as errors and as formatted texts; callers hand them over.
+// Messages are passed both as errors and as formatted texts, by value.
 #[allow(clippy::needless_pass_by_value)]
 impl ApiError {
-    /// A field that is not as it must be; `field` is its path in the request, such as `subject.commit`.
+    /// A field that is not valid; `field` is its path in the request, such as `subject.commit`.
     pub fn invalid(field: impl Into<String>, message: impl ToString) -> Self {
         Self::Invalid {
             field: field.into(),
@@ -67,7 +67,7 @@ impl ApiError {
         }
     }
 
-    /// A thing that does not exist; `kind` in words, such as `build`.
+    /// Something that does not exist; `kind` in words, such as `build`.
     pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
         Self::NotFound {
             kind,
@@ -75,7 +75,7 @@ impl ApiError {
         }
     }
 
-    /// A thing that exists already, with another content; `kind` in words, such as `build`.
+    /// Something that exists already, with different content; `kind` in words, such as `build`.
     pub fn exists(kind: &'static str, id: impl ToString) -> Self {
         Self::Exists {
             kind,
@@ -83,7 +83,7 @@ impl ApiError {
         }
     }
 
-    /// A state that forbids the request; `reason` is pinned, `message` is for people.
+    /// A state that does not allow the request; `reason` is pinned, `message` is for people.
     pub fn precondition(reason: impl Into<Cow<'static, str>>, message: impl ToString) -> Self {
         Self::Precondition {
             reason: reason.into(),
@@ -91,7 +91,7 @@ impl ApiError {
         }
     }
 
-    /// What a decider refused.
+    /// A decider's refusal.
     pub fn refused(refusal: impl Refusal) -> Self {
         match refusal.kind() {
             RefusalKind::NotFound { kind, id } => Self::not_found(kind, id),
@@ -101,14 +101,14 @@ impl ApiError {
         }
     }
 
-    /// Something out of reach for now.
+    /// Something that is unreachable for now.
     pub fn unavailable(message: impl ToString) -> Self {
         Self::Unavailable {
             message: message.to_string(),
         }
     }
 
-    /// Logs `cause` and its sources, and answers with nothing but the id under which the log has it.
+    /// Logs `cause` and its sources, and returns nothing but the id under which they are logged.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let cause = cause.into();
         let log_id = slipway_model::Id::generate("err").to_string();
@@ -159,8 +159,8 @@ impl ApiError {
     }
 }
 
-/// A no is the state's, with its pinned reason; what may pass is to be asked again. `INTERNAL` is ours, and its words are
-/// for the log alone.
+/// A permanent fault is the state's, with its pinned reason; a transient one is to be retried. `INTERNAL` is ours, and
+/// its words are for the log alone.
 impl From<Fault<Reason>> for ApiError {
     fn from(fault: Fault<Reason>) -> Self {
         match fault {
@@ -207,22 +207,22 @@ impl From<ApiError> for Status {
     }
 }
 
-/// What a client reads from a `Status`: the other end of [`ApiError`].
+/// What a client reads from a `Status`: the counterpart of [`ApiError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorView {
     pub code: Code,
     pub message: String,
-    /// The pinned reason; empty when the status has no `ErrorInfo` of ours.
+    /// The pinned reason; empty when the status does not have an `ErrorInfo` of ours.
     pub reason: String,
-    /// The field at fault of an `INVALID_ARGUMENT`; else empty.
+    /// The offending field of an `INVALID_ARGUMENT`; otherwise empty.
     pub field: String,
-    /// The name of the thing at fault: what was not found, the request id, the id in the log; else empty.
+    /// The name of the affected thing: what was not found, the request id, the id in the log; otherwise empty.
     pub resource: String,
 }
 
 impl ErrorView {
-    /// Reads the code, the message and, where they are there, the details. Never fails: a status of somebody else
-    /// has empty details.
+    /// Reads the code, the message and, if present, the details. Never fails: a status that another program made has
+    /// empty details.
     pub fn of(status: &Status) -> Self {
         let details = status.get_error_details();
         let reason = details
@@ -323,7 +323,7 @@ mod tests {
         let all = all();
         for (error, view) in &all {
             let status = Status::from(error.clone());
-            // Through the wire's form: what the client's library sees are headers.
+            // Through the wire form: the client's library sees headers.
             let headers = status.into_http::<tonic::body::Body>().into_parts().0.headers;
             let status = Status::from_header_map(&headers).expect("a status");
             assert_eq!(&ErrorView::of(&status), view);

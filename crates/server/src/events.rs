@@ -1,4 +1,4 @@
-//! A service's events on their way out: to the bus, and to callers of `StreamEvents`.
+//! Publishes a service's events: to the bus, and to callers of `StreamEvents`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use tonic::Status;
 
 use crate::{Action, ApiError, Caller, convert};
 
-/// A stream without events says this often that it is alive.
+/// A stream without events sends a heartbeat this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Publishes the ledger's events to the bus; one replica at a time does it. The bus need not be there: what it misses
+/// Publishes the ledger's events to the bus, from one replica at a time. The bus may be unreachable: what it misses
 /// comes later.
 pub(crate) fn bus_sink(ledger: &Ledger, bus: Arc<dyn Bus>) -> Arc<dyn Sink> {
     Arc::new(BusSink {
@@ -35,7 +35,7 @@ impl Sink for BusSink {
         for event in batch {
             match envelope(&self.origin, event) {
                 Ok(envelope) => envelopes.push(envelope),
-                // It never will be one, and must not keep those behind it waiting.
+                // It will never become valid, and must not block those behind it.
                 Err(error) => {
                     let StoredEvent { kind, id, seq, .. } = event;
                     tracing::error!(%error, kind, %id, seq, "an event cannot be published");
@@ -88,8 +88,9 @@ pub fn event(origin: &str, item: &FeedItem) -> proto::Event {
     }
 }
 
-/// The events after `cursor`, then each new one; `None` is a heartbeat, every 5 s without an event. An empty correlation id
-/// and no kinds mean all. Shows everything: for callers that may read everything, else see [`stream_events_to`].
+/// The events after `cursor`, then each new one; `None` is a heartbeat, every 5 s without an event. An empty
+/// correlation id and an empty list of kinds mean all. Shows everything: only for callers that may read everything; for
+/// others see [`stream_events_to`].
 ///
 /// # Errors
 /// A cursor that is not one of this service's.

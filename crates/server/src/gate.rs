@@ -1,4 +1,4 @@
-//! The outermost layer: counts open requests, refuses new ones during a drain and ends streams then, limits how many are
+//! The outermost layer: counts open requests, refuses new ones during a drain and ends streams, limits how many are
 //! open at once, and writes one access-log line per request.
 
 use std::{
@@ -26,7 +26,8 @@ use crate::{
     authentication::OPEN,
 };
 
-/// A stream that always has something ready (a long event tail) is cut after this many further messages of a drain.
+/// A stream that always has something ready (a long event tail) is cut off after this many further messages during a
+/// drain.
 const LAST_MESSAGES: u8 = 16;
 
 /// State shared by all requests of one server.
@@ -59,7 +60,7 @@ impl Gate {
         }))
     }
 
-    /// Refuses new requests and ends streams from now on; returns when nothing is being answered any more.
+    /// Refuses new requests and ends streams from now on; returns when no request is open any more.
     pub(crate) async fn drain(&self) {
         self.0.draining.cancel();
         self.0.open.close();
@@ -143,7 +144,7 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            // An answer without a body has its status among the headers ("Trailers-Only").
+            // A response without a body has its status in the headers ("Trailers-Only").
             record.status = code_of(response.headers());
             Ok(response.map(|inner| {
                 Body::new(Observed {
@@ -167,7 +168,7 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
         .map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// A response's body on its way out.
+/// A response's body as it is sent.
 struct Observed {
     inner: Body,
     record: Record,
@@ -211,7 +212,7 @@ impl http_body::Body for Observed {
                         Some(Ok(frame)) => {
                             if let Some(trailers) = frame.trailers_ref() {
                                 self.record.status = code_of(trailers);
-                                // Given back before the caller can know that it is answered.
+                                // Given back before the caller can know that the response is complete.
                                 self.permit = None;
                             }
                         }

@@ -1,4 +1,4 @@
-//! From the ledger's errors to those of the API, and from a service's configuration to its ledger.
+//! Conversion of the ledger's errors to the API's, and of a service's configuration to its ledger.
 
 use secrecy::ExposeSecret;
 use slipway_ledger::{
@@ -7,14 +7,14 @@ use slipway_ledger::{
 
 use crate::{ApiError, ConfigError, DatabaseConfig, page, wiring::RunError};
 
-/// Opens a service's database. `origin` is the service's name in events, such as `build`; `replica` this process' name
-/// among its replicas.
+/// Opens a service's database. `origin` is the service's name in events, such as `build`; `replica` is this process's
+/// name among its replicas.
 ///
 /// # Errors
-/// A configuration without a URL, and a database that cannot be opened or brought up to date.
+/// A configuration without a URL, and a database that cannot be opened or migrated.
 pub async fn open(database: &DatabaseConfig, origin: &str, replica: &str) -> Result<Ledger, RunError> {
     let config = ledger_config(database)?.origin(origin).replica(replica);
-    // The compiler cannot see that a future is Send in which migrations run, and services are spawned. So this one is
+    // The compiler cannot prove that a future in which migrations run is Send, and services are spawned. So this one is
     // driven where it need not be.
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || runtime.block_on(Ledger::open(config)))
@@ -31,7 +31,7 @@ fn ledger_config(database: &DatabaseConfig) -> Result<LedgerConfig, ConfigError>
     })
 }
 
-/// Whether a service's database can be reached and written. Changes nothing in it.
+/// Checks that a service's database can be reached and written. Changes nothing in it.
 ///
 /// # Errors
 /// Names `database.url`.
@@ -41,10 +41,10 @@ pub(crate) async fn check(database: &DatabaseConfig) -> Result<(), ConfigError> 
         .map_err(|error| ConfigError::invalid("database.url", error))
 }
 
-/// The page that a list request asks for.
+/// The requested page of a list.
 ///
 /// # Errors
-/// A negative `page_size`. A token that does not fit is found by the ledger.
+/// A negative `page_size`. A token that does not fit is detected by the ledger.
 pub fn list_page(page_size: i32, page_token: &str) -> Result<Page, ApiError> {
     Ok(Page {
         size: page::size(page_size)?,

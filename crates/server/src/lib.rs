@@ -1,4 +1,4 @@
-//! The shell that every service runs in: configuration, authentication, health, reflection, limits, graceful drain,
+//! The shell in which every service runs: configuration, authentication, health, reflection, limits, graceful drain,
 //! errors on the wire, and the client side of the same conventions.
 //!
 //! A service is `main.rs` ([`main`]) around `run(config, wiring, shutdown)`, which adds its own parts to a [`ServiceHost`].

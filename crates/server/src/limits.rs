@@ -20,7 +20,7 @@ use crate::ApiError;
 /// The frame header of gRPC: compression flag and length.
 const FRAME_HEADER: usize = 5;
 
-/// tonic enforces `grpc-timeout` too, further out and with another status; ours has to be the first by more than the
+/// tonic enforces `grpc-timeout` too, further out and with another status; ours must come first by more than the
 /// timer's millisecond.
 const BEFORE_TONIC: Duration = Duration::from_millis(2);
 
@@ -28,7 +28,7 @@ const BEFORE_TONIC: Duration = Duration::from_millis(2);
 pub(crate) struct LimitsLayer {
     pub(crate) timeout: Duration,
     pub(crate) max_message_bytes: usize,
-    /// Paths of the methods that answer with a stream: they may take as long as they like.
+    /// Paths of the methods that answer with a stream: they have no time limit.
     pub(crate) streaming: Arc<HashSet<String>>,
 }
 
@@ -74,7 +74,7 @@ where
         };
         let answer = self.inner.call(request);
         let asked = asked.map(|asked| asked.saturating_sub(BEFORE_TONIC));
-        // A stream may take as long as it likes, unless its caller says otherwise.
+        // A stream has no time limit, unless its caller sets one.
         let timeout = match asked {
             None if streaming => return Box::pin(async move { Ok(in_our_words(answer.await?)) }),
             Some(asked) if streaming => asked,
@@ -92,8 +92,8 @@ where
     }
 }
 
-/// tonic refuses a message by its announced length, as `OUT_OF_RANGE`, which nothing of ours answers with. Here it is what
-/// any limit is.
+/// tonic refuses a message by its announced length with `OUT_OF_RANGE`, which nothing of ours returns. Here it becomes
+/// the same as any other limit.
 fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
     let out_of_range = Code::OutOfRange as i32;
     let status = response
@@ -126,7 +126,7 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// A request's body that fails when more than its share of bytes comes.
+/// A request's body that fails when it exceeds its limit in bytes.
 struct Bounded {
     inner: Body,
     left: usize,

@@ -1,4 +1,4 @@
-//! `slipway.operations.v1`, the same in every service: what the ledger has parked is listed, shown and resumed.
+//! `slipway.operations.v1`, the same in every service: lists, shows and resumes what the ledger has parked.
 
 use slipway_ledger::{Inspected, Ledger, Parking};
 use slipway_model::{Id, Name};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{Action, ApiError, Call, Caller, Scope, convert, ledger::list_page};
 
-/// The reason of requests to resume what is not parked.
+/// The reason when asked to resume something that is not parked.
 const NOT_PARKED: &str = "NOT_PARKED";
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Operations {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Operations {
-    /// As gRPC serves it.
+    /// The gRPC service.
     pub(crate) fn server(ledger: Ledger, max_message_bytes: usize) -> OperationsServiceServer<Self> {
         OperationsServiceServer::new(Self { ledger }).max_decoding_message_size(max_message_bytes)
     }
@@ -35,7 +35,7 @@ impl Operations {
         let kind = convert::optional::<Name>("kind", &request.kind)?;
         let page = list_page(request.page_size, &request.page_token)?;
         let found = self.ledger.parked(kind.as_ref().map(Name::as_str), &page).await?;
-        // A page may hold fewer than asked for: what the caller may not read is left out.
+        // A page may contain fewer than asked for: what the caller may not read is left out.
         let visible = found.items.into_iter().filter(|one| scope(one).shows(caller));
         Ok(proto::ListParkedResponse {
             parked: visible.filter_map(parked).collect(),
@@ -43,7 +43,7 @@ impl Operations {
         })
     }
 
-    /// What is parked under that name, if the caller may do `action` with it.
+    /// What is parked under that name, if the caller may do `action` on it.
     async fn find(
         &self,
         caller: &Caller,
@@ -120,7 +120,7 @@ fn scope(one: &Inspected) -> Scope<'_> {
     Scope::new(&one.service, [one.environment.as_str()])
 }
 
-/// As it is shown; nothing for what is not parked.
+/// How it is shown; `None` if it is not parked.
 fn parked(one: Inspected) -> Option<proto::Parked> {
     let Parking {
         error,

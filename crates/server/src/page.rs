@@ -2,9 +2,9 @@
 
 use crate::ApiError;
 
-/// When the caller asks for none.
+/// When the caller does not ask for a size.
 const DEFAULT: u32 = 50;
-/// More is cut to this, so that one answer stays far below the message limit.
+/// Larger sizes are reduced to this, so that one response stays far below the message limit.
 const MAX: u32 = 500;
 
 /// The number of entries of a page: 50 when not set, at most 500.

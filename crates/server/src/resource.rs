@@ -1,5 +1,5 @@
 //! What all kinds of resources have in common: they are read by id, listed, watched and commanded in the same way. A
-//! service says what is particular to a kind with [`Resource`]; [`Resources`] does the rest.
+//! service defines what is specific to a kind with [`Resource`]; [`Resources`] does the rest.
 
 use std::{fmt, marker::PhantomData};
 
@@ -26,15 +26,14 @@ pub trait Resource: Send + Sync + 'static {
     /// As it is shown.
     fn message(snapshot: &Snapshot<Self::Decider>) -> Self::Message;
 
-    /// The name of a value of the API's status enum, such as `STATUS_PENDING`; nothing for an unknown one. Without
-    /// `STATUS_` and in lower case it is what [`Decider::index`] has.
+    /// The name of a value of the API's status enum, such as `STATUS_PENDING`; `None` for an unknown one. Without
+    /// `STATUS_` and in lower case it is the value in [`Decider::index`].
     fn status_name(value: i32) -> Option<&'static str>;
 
     /// What a role must cover.
     fn scope(state: &<Self::Decider as Decider>::State) -> Scope<'_>;
 
-    /// Adds what is not in its own state, to one thing that is read or watched by its id; where many are shown, they are
-    /// shown without.
+    /// Adds what is not in its own state, to a resource that is read or watched by its id; lists are shown without it.
     ///
     /// # Errors
     /// When the ledger cannot be read.
@@ -49,8 +48,8 @@ pub trait Resource: Send + Sync + 'static {
 
 /// The service and the environments that a thing belongs to.
 ///
-/// To read it, a role must cover one of the environments; for everything else, all of them. Where there are none (a
-/// build, or what was never asked for), only a role for every environment covers it.
+/// To read it, a role must cover one of the environments; for anything else, all of them. If there are none (a build,
+/// or something that was never requested), only a role for every environment covers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope<'a> {
     service: &'a str,
@@ -69,7 +68,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Of a thing that was never asked for: only who may do everything may see it.
+    /// Of something that was never requested: only those who may do everything may see it.
     pub fn unknown() -> Self {
         Self::new("", [])
     }
@@ -105,7 +104,7 @@ pub struct Listed<M> {
     pub next_page_token: String,
 }
 
-/// Reads, lists, watches and commands one kind of thing. Cheap to clone.
+/// Reads, lists, watches and commands one kind of resource. Cheap to clone.
 pub struct Resources<R> {
     ledger: Ledger,
     of: PhantomData<fn() -> R>,
@@ -136,8 +135,8 @@ impl<R: Resource> Resources<R> {
         }
     }
 
-    /// The resource with that id, if the caller may do `action` with it. A caller that may do it nowhere does not learn
-    /// whether there is one.
+    /// The resource with that id, if the caller may do `action` on it. A caller that may not do it anywhere does not
+    /// learn whether it exists.
     ///
     /// # Errors
     /// A text that is not an id, an id that does not exist, a role that is missing.
@@ -155,7 +154,7 @@ impl<R: Resource> Resources<R> {
         Ok(snapshot)
     }
 
-    /// The thing as it is shown by itself.
+    /// The resource as it is shown by itself.
     ///
     /// # Errors
     /// As [`find`](Self::find).
@@ -193,8 +192,8 @@ impl<R: Resource> Resources<R> {
         })
     }
 
-    /// The thing as it is now, then each later state; ends with a final one. With an entity tag, what is not newer than
-    /// that is left out.
+    /// The resource as it is now, then each later state; ends with a final one. With an entity tag, states that are not
+    /// newer are left out.
     ///
     /// # Errors
     /// As [`find`](Self::find); an `etag` that is not one.
@@ -218,8 +217,8 @@ impl<R: Resource> Resources<R> {
         Ok(states.and_then(shown).map_err(Status::from).boxed())
     }
 
-    /// Each thing that matches and that the caller may see as it is now, then each change of one and each new one; one
-    /// that no longer matches is shown a last time. Never ends by itself.
+    /// Every resource that matches and that the caller may see as it is now, then each change of one and each new one;
+    /// one that no longer matches is shown a last time. Never ends by itself.
     ///
     /// # Errors
     /// A caller that may read nothing at all; a query that is not well-formed.
@@ -234,10 +233,10 @@ impl<R: Resource> Resources<R> {
         Ok(shown.map_err(Status::from).boxed())
     }
 
-    /// Gives a command to a thing that was [found](Self::find).
+    /// Gives a command to a resource that was [found](Self::find).
     ///
     /// # Errors
-    /// The refusal, and what keeps the ledger from writing.
+    /// The refusal, and errors of the ledger.
     pub async fn execute(
         &self,
         id: &Id,

@@ -1,5 +1,5 @@
-//! The two listeners beside gRPC: `http` for what other systems and browsers call, over TLS where it is configured, and
-//! `ops` for what the machine's own network asks, always plain and without authentication.
+//! The two listeners besides gRPC: `http` for what other systems and browsers call, over TLS if configured, and `ops`
+//! for what the machine's own network asks, always plain and without authentication.
 
 use std::{
     io,
@@ -23,14 +23,14 @@ use crate::{ConfigError, ServerConfig, config::tls};
 
 /// The process is up.
 pub const LIVE: &str = "/livez";
-/// The process takes requests: it has begun to serve, and does not drain.
+/// The process takes requests: it has started serving, and is not draining.
 pub const READY: &str = "/readyz";
 
-/// A TLS handshake that takes longer is given up.
+/// A TLS handshake that takes longer is aborted.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections whose handshake is done and that wait to be served.
+/// Connections whose handshake is done and which wait to be served.
 const ACCEPTED: usize = 64;
-/// After an accept that failed: mostly too many open files, which passes.
+/// The pause after a failed accept: mostly too many open files, which passes.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Whether the service takes requests. Shared between the server and the `ops` listener.
@@ -64,7 +64,7 @@ pub(crate) fn ops(readiness: Readiness) -> Router {
         .with_state(readiness)
 }
 
-/// Serves in plain HTTP until `stop`, then lets requests that are being answered finish.
+/// Serves in plain HTTP until `stop`, then lets open requests finish.
 pub(crate) async fn serve_plain(
     listener: TcpListener,
     router: Router,
@@ -75,8 +75,7 @@ pub(crate) async fn serve_plain(
         .await
 }
 
-/// Serves over TLS where the configuration has it, in plain HTTP otherwise, until `stop`; then lets requests that are
-/// being answered finish.
+/// Serves over TLS if configured, in plain HTTP otherwise, until `stop`; then lets open requests finish.
 ///
 /// # Errors
 /// A certificate that cannot be used, an address on which plain text is not allowed, and a listener that fails.
@@ -87,7 +86,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), crate::ServeError> {
     let address = listener.local_addr().map_err(crate::ServeError::Listener)?;
-    // The listener may have been bound elsewhere, to another address than the configuration names.
+    // The listener may have been bound elsewhere, to an address other than the configured one.
     ServerConfig {
         http_listen: Some(address),
         ..config.clone()
@@ -116,7 +115,7 @@ pub(crate) async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, 
         .map_err(|error| ConfigError::invalid(key, format!("cannot listen on {address}: {error}")))
 }
 
-/// Connections after their TLS handshakes, which go on beside each other: one peer that is slow holds up nobody.
+/// Connections after their TLS handshakes, which run concurrently: one slow peer does not hold up the others.
 struct TlsListener {
     accepted: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,

@@ -8,14 +8,14 @@ use tokio::net::TcpListener;
 
 use crate::{ConfigError, ServeError, ServerConfig, web};
 
-/// What a service's `run` is given besides its configuration: what the process makes for it, or shares among several
+/// What a service's `run` is given besides its configuration: what the process creates for it, or shares among several
 /// services.
 pub struct Wiring {
     /// Already bound.
     pub listeners: Listeners,
-    /// Where facts go and come from.
+    /// The event bus.
     pub bus: Arc<dyn Bus>,
-    /// Where this service's spans and measurements go.
+    /// Where this service's spans and measurements are sent.
     pub telemetry: Service,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Debug for Wiring {
     }
 }
 
-/// Why a service ended other than by its shutdown.
+/// Why a service ended other than by shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
@@ -64,7 +64,7 @@ impl RunError {
     }
 }
 
-/// The sockets that a service answers on, bound by the code that starts it.
+/// The sockets on which a service listens, bound by the code that starts it.
 #[derive(Debug)]
 pub struct Listeners {
     pub grpc: TcpListener,
@@ -84,7 +84,7 @@ impl From<TcpListener> for Listeners {
 }
 
 impl Listeners {
-    /// Binds the addresses of the configuration.
+    /// Binds the configured addresses.
     ///
     /// # Errors
     /// Names the key of the address that cannot be listened on.

@@ -1,4 +1,4 @@
-//! Between `slipway_model::TraceContext`, OpenTelemetry's contexts and `tracing` spans.
+//! Conversion between `slipway_model::TraceContext`, OpenTelemetry's contexts and `tracing` spans.
 
 use opentelemetry::{
     Context,
@@ -40,13 +40,13 @@ pub(crate) fn with_remote_parent(context: Context, parent: Option<TraceContext>)
     }
 }
 
-/// Gives a span that was not entered yet a parent outside of this process.
+/// Gives a span that was not entered yet a parent from another process.
 pub fn set_parent(span: &tracing::Span, parent: impl Into<ParentContext>) {
-    // Fails only without our subscriber, where there is nothing to set.
+    // Fails only without our subscriber, when there is nothing to set.
     let _ = span.set_parent(parent.into().0);
 }
 
-/// What [`set_parent`] takes: a [`TraceContext`].
+/// The argument of [`set_parent`]: a [`TraceContext`].
 #[derive(Debug)]
 pub struct ParentContext(Context);
 
@@ -77,8 +77,8 @@ pub trait WithTraceContext {
     #[must_use]
     fn with_trace_context(self, context: Option<TraceContext>) -> Self;
 
-    /// On a server: the caller's context, or when it sent none, that of the span that [`crate::TraceServerLayer`] began
-    /// for this request.
+    /// On a server: the caller's context or, if it did not send one, that of the span that [`crate::TraceServerLayer`]
+    /// began for this request.
     fn trace_context(&self) -> Option<TraceContext>;
 }
 

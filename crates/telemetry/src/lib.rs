@@ -1,17 +1,17 @@
 //! Logs, traces and metrics of Slipway's services: OpenTelemetry over OTLP/gRPC, JSON logs, trace context in gRPC.
 //!
 //! A process has **one** subscriber ([`init`]) and any number of [`Service`] handles, since `slipway dev` runs four
-//! services in one process. Each handle has its own OpenTelemetry resource (`service.name`), queue and meter; all
-//! share one connection to the collector. Which service a live span belongs to travels in the OpenTelemetry context:
-//! [`TraceServerLayer`] and [`Service::in_scope`] put it there, children inherit it, and spans without one belong to
-//! the process's own service. Nothing else here is global.
+//! services in one process. Each handle has its own OpenTelemetry resource (`service.name`), queue and meter; all share
+//! one connection to the collector. The OpenTelemetry context carries which service a live span belongs to:
+//! [`TraceServerLayer`] and [`Service::in_scope`] put it there, children inherit it, and spans without it belong to the
+//! process's own service. Nothing else here is global.
 //!
 //! Two kinds of span are exported:
 //! * **live** spans, made with the `tracing` macros, which are lost when the process dies before they end;
 //! * **step** spans with given ids and times ([`StepSpans`]), which deploy-svc derives from the ledger. Exporting one
 //!   twice sends the same ids, so collectors store it once.
 //!
-//! Without an endpoint nothing is exported, and spans cost next to nothing; trace context is passed on all the same.
+//! Without an endpoint nothing is exported, and spans cost next to nothing; trace context is still propagated.
 
 mod context;
 mod logs;
@@ -58,12 +58,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a process says about itself and where to.
+/// What a process says about itself, and where it sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// `service.name` of what is not in the scope of a [`Service`]: the service's own name, or the process's when it
-    /// runs several.
+    /// `service.name` of everything that is not in the scope of a [`Service`]: the service's own name, or the process's
+    /// when it runs several.
     pub service_name: String,
     /// Where the collector listens for OTLP over gRPC, such as `http://127.0.0.1:4317`; https uses the system's
     /// roots. Without it nothing is exported. Headers come from `OTEL_EXPORTER_OTLP_HEADERS`.
@@ -102,14 +102,14 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Sets up the process: call once, inside the runtime, and keep the handle for [`Telemetry::shutdown`].
+/// Sets up the process: call it once, inside the runtime, and keep the handle for [`Telemetry::shutdown`].
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let (telemetry, dispatch) = build(config)?;
     dispatch.try_init().map_err(|_| TelemetryError::Twice)?;
     Ok(telemetry)
 }
 
-/// As [`init`], without making the subscriber the process's: for tests, with `tracing::dispatcher::set_default`.
+/// As [`init`], without installing the subscriber for the process: for tests, with `tracing::dispatcher::set_default`.
 pub fn build(config: &TelemetryConfig) -> Result<(Telemetry, Dispatch), TelemetryError> {
     let exporting = match &config.otlp_endpoint {
         Some(endpoint) => Exporting::Otlp(channel(endpoint)?),
@@ -151,7 +151,7 @@ fn assemble(config: &TelemetryConfig, exporting: Exporting) -> Result<(Telemetry
             services: Mutex::default(),
         }),
     };
-    // So that what is in no scope has somewhere to go.
+    // So that spans outside every scope have somewhere to go.
     telemetry.service(&config.service_name)?;
 
     let spans = tracing_opentelemetry::layer()
@@ -190,7 +190,7 @@ fn channel(endpoint: &str) -> Result<Channel, TelemetryError> {
         endpoint: endpoint.to_owned(),
         reason,
     };
-    // The channel's tasks need one.
+    // The channel's tasks need a runtime.
     tokio::runtime::Handle::try_current().map_err(|_| TelemetryError::NoRuntime)?;
     let parsed = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| invalid(error.to_string()))?;
     let parsed = match parsed.uri().scheme_str() {
@@ -305,7 +305,7 @@ impl Telemetry {
         futures::future::try_join_all(flushes).await.map(drop)
     }
 
-    /// As [`Telemetry::flush`]: the last thing a process does. What cannot be sent is lost, and logged.
+    /// As [`Telemetry::flush`], as the last thing a process does. What cannot be sent is lost, and logged.
     pub async fn shutdown(&self, timeout: Duration) {
         if let Err(error) = self.flush(timeout).await {
             tracing::warn!(%error, "telemetry is lost at shutdown");
@@ -313,7 +313,7 @@ impl Telemetry {
     }
 }
 
-/// Which service a span belongs to, as it travels in the OpenTelemetry context.
+/// Which service a span belongs to, as carried in the OpenTelemetry context.
 #[derive(Debug, Clone)]
 struct ServiceScope(Arc<str>);
 

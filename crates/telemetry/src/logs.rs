@@ -62,7 +62,7 @@ where
     }
 }
 
-/// Writes JSON lines. tracing-subscriber's own knows nothing of trace ids.
+/// Writes JSON lines. tracing-subscriber's own formatter does not know trace ids.
 pub(crate) struct JsonLines {
     pub(crate) service: Arc<str>,
 }

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const RUN_BOUNDS: [f64; 15] = [
     0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
 ];
-/// Bounds of histograms of calls, in seconds: those the conventions advise.
+/// Bounds of histograms of calls, in seconds: those that the conventions advise.
 const CALL_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
@@ -70,7 +70,7 @@ impl WaitKind {
     }
 }
 
-/// One service's instruments. Cheap to clone; they do nothing where nothing is exported.
+/// One service's instruments. Cheap to clone; they do nothing if nothing is exported.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     provider: Option<SdkMeterProvider>,
@@ -89,7 +89,7 @@ impl Metrics {
         Self::new(&NoopMeterProvider::new(), None)
     }
 
-    /// Exports from a thread of its own, which needs the runtime that the exporter's connection was made in.
+    /// Exports from a thread of its own, which needs the runtime in which the exporter's connection was created.
     pub(crate) fn exporting(exporter: MetricExporter, resource: Resource) -> Self {
         let provider = SdkMeterProvider::builder()
             .with_reader(PeriodicReader::builder(exporter).with_interval(INTERVAL).build())
@@ -153,8 +153,8 @@ impl Metrics {
         }
     }
 
-    /// A run (a release) of the pipeline (the released service) has ended. `error_type` is the reason of one that is no
-    /// success, one of a small set.
+    /// A run (a release) of the pipeline (the released service) has ended. `error_type` is the reason of an
+    /// unsuccessful one, from a small set.
     pub fn run_ended(&self, pipeline: &str, result: RunResult, duration: Duration, error_type: Option<&str>) {
         let mut attributes = vec![
             KeyValue::new(names::CICD_PIPELINE_NAME, pipeline.to_owned()),
@@ -184,7 +184,7 @@ impl Metrics {
         self.step_duration.record(duration.as_secs_f64(), &attributes);
     }
 
-    /// How many steps of this kind wait now for that.
+    /// How many steps of this kind are waiting for that now.
     pub fn steps_waiting(&self, step: &str, wait: WaitKind, count: u64) {
         let attributes = [
             KeyValue::new(names::CICD_PIPELINE_TASK_NAME, step.to_owned()),
@@ -213,7 +213,7 @@ impl Metrics {
             .add(1, &[KeyValue::new("slipway.origin", origin.to_owned())]);
     }
 
-    /// A call was answered. The method of calls to what this server does not have must be given as `_OTHER`.
+    /// A call was answered. The method of calls to something that this server does not have must be given as `_OTHER`.
     pub(crate) fn call_ended(&self, method: &str, status: &'static str, duration: Duration) {
         if self.provider.is_none() {
             return;

@@ -1,5 +1,5 @@
 //! Attribute and metric names. Those of OpenTelemetry's semantic conventions 1.44 (CICD, VCS, deployment, OCI, RPC)
-//! come from their crate; what the conventions have no word for (approval, lane, rollout) is `slipway.*`.
+//! come from their crate; what the conventions do not name (approval, lane, rollout) is `slipway.*`.
 //!
 //! Ids of runs belong on spans, never on metrics: each would be a time series of its own.
 
@@ -17,7 +17,7 @@ pub use opentelemetry_semantic_conventions::metric::{
 
 /// The release's id; also `cicd.pipeline.run.id`.
 pub const RELEASE_ID: &str = "slipway.release.id";
-/// The service that is released; `service.name` is the one that speaks.
+/// The service that is released; `service.name` is the one that reports.
 pub const RELEASE_SERVICE: &str = "slipway.release.service";
 /// The step's key within its release, such as `staging/gate`.
 pub const STEP: &str = "slipway.step";
@@ -41,12 +41,12 @@ pub const LANE_EPOCH: &str = "slipway.lane.epoch";
 pub const CHANGE_ID: &str = "slipway.change.id";
 /// The build's id.
 pub const BUILD_ID: &str = "slipway.build.id";
-/// The machine-readable reason of an end that is no success.
+/// The machine-readable reason of an unsuccessful end.
 pub const REASON: &str = "slipway.reason";
 
 /// Histogram: how long steps took, in seconds, by step kind and result.
 pub const STEP_DURATION: &str = "slipway.step.duration";
-/// Gauge: steps that wait now, by step kind and what they wait for.
+/// Gauge: steps that are waiting now, by step kind and what they wait for.
 pub const STEPS_WAITING: &str = "slipway.steps.waiting";
 /// Counter: events that the relay published.
 pub const EVENTS_PUBLISHED: &str = "slipway.events.published";

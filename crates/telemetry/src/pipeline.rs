@@ -25,31 +25,32 @@ use tracing::{info, warn};
 
 use crate::ServiceScope;
 
-/// Spans that wait for the worker; more are dropped, and counted. With the next one, some MB of memory at most.
+/// Spans that wait for the worker; more are dropped, and counted. Together with the next limit, a few MB of memory at
+/// most.
 const QUEUE: usize = 2048;
-/// Spans that the worker holds while the collector is away.
+/// Spans that the worker holds while the collector is unreachable.
 const HELD: usize = 2048;
 /// Spans per request.
 const BATCH: usize = 512;
-/// A span waits at most this long for others to share its request.
+/// A span waits at most this long to share a request with others.
 const DELAY: Duration = Duration::from_secs(1);
-/// After so many failures in a row (about ten minutes) the oldest batch is given up: it may be that batch that the
+/// After this many failures in a row (about ten minutes) the oldest batch is dropped: it may be that batch that the
 /// collector refuses.
 const GIVE_UP: u32 = 25;
 
-/// Where `on_start` notes the service for `on_end`; taken off before export.
+/// Where `on_start` notes the service for `on_end`; removed before export.
 const SCOPE_KEY: &str = "slipway.scope";
 
 /// Why spans were not exported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
-    /// The collector is away or refused.
+    /// The collector is unreachable or refused.
     #[error("telemetry export: {0}")]
     Failed(String),
     /// The collector did not answer in time.
     #[error("telemetry export: no answer within {0:?}")]
     Timeout(Duration),
-    /// The runtime is going down.
+    /// The runtime is shutting down.
     #[error("telemetry export: the exporter has ended")]
     Ended,
 }
@@ -66,7 +67,7 @@ pub(crate) enum Sink {
 pub(crate) struct Otlp {
     jobs: mpsc::Sender<Job>,
     dropped: Arc<AtomicU64>,
-    /// For spans whose sender waits for the collector's answer. Exporters are not to be called concurrently.
+    /// For spans whose sender waits for the collector's response. Exporters must not be called concurrently.
     direct: tokio::sync::Mutex<SpanExporter>,
 }
 
@@ -121,7 +122,7 @@ impl Sink {
         }
     }
 
-    /// Sends spans now and waits for the collector's answer.
+    /// Sends spans now and waits for the collector's response.
     pub(crate) async fn deliver(&self, spans: Vec<SpanData>) -> Result<(), ExportError> {
         match self {
             Self::Off => Ok(()),
@@ -142,7 +143,7 @@ impl Sink {
         }
     }
 
-    /// Sends what is queued and waits for the collector's answer.
+    /// Sends what is queued and waits for the collector's response.
     pub(crate) async fn flush(&self, timeout: Duration) -> Result<(), ExportError> {
         let Self::Otlp(otlp) = self else { return Ok(()) };
         let flush = async {
@@ -197,12 +198,12 @@ impl Worker {
                         }
                     }
                     Some(Job::Flush(done)) => {
-                        // A caller that stopped waiting needs no answer.
+                        // A caller that stopped waiting does not need an answer.
                         let _ = done.send(self.export_all().await);
                         next = self.schedule();
                     }
                     None => {
-                        // All handles are gone: a last try.
+                        // All handles are gone: one last try.
                         let _ = self.export_all().await;
                         return;
                     }

@@ -1,4 +1,4 @@
-//! Spans with given ids and times: what the ledger says happened, rather than what this process lived through.
+//! Spans with given ids and times: what the ledger says happened, rather than what this process observed.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ pub struct SpanRecord {
     /// `Server` for a run, `Internal` for its tasks (OpenTelemetry's CICD conventions).
     pub kind: SpanKind,
     pub start: Timestamp,
-    /// Not before `start`; a clock that went back gives an empty span.
+    /// Not before `start`; if a clock went back, the span is empty.
     pub end: Timestamp,
     /// Named as in [`crate::names`].
     pub attributes: Vec<KeyValue>,
@@ -81,13 +81,13 @@ impl StepSpans {
         Self { sink }
     }
 
-    /// Whether spans go anywhere: to skip making them.
+    /// Whether spans are exported at all: to skip creating them.
     pub fn is_enabled(&self) -> bool {
         !self.sink.is_off()
     }
 
-    /// Queues a span and returns at once. It is sent again while the collector is away, and lost only with the process
-    /// or when the queue is full; a caller that must know uses [`StepSpans::export`].
+    /// Queues a span and returns at once. It is sent again while the collector is unreachable, and lost only with the
+    /// process or when the queue is full; a caller that must know uses [`StepSpans::export`].
     pub fn record(&self, span: SpanRecord) {
         if self.is_enabled() {
             self.sink.offer(span.into_data());

@@ -1,4 +1,4 @@
-//! Where the repository keeps what tests read.
+//! Where the repository keeps the files that tests read.
 
 use std::path::{Path, PathBuf};
 

@@ -8,15 +8,15 @@ use crate::{Result, TestDir};
 #[derive(Debug)]
 pub struct Database {
     url: String,
-    /// Holds the file of SQLite.
+    /// Keeps the SQLite file alive.
     _folder: Option<TestDir>,
 }
 
 impl Database {
-    /// A file of SQLite, removed when this is dropped.
+    /// A SQLite file, removed when this is dropped.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be created.
     pub fn sqlite() -> Result<Self> {
         let folder = TestDir::new("database")?;
         Ok(Self {
@@ -34,7 +34,7 @@ impl Database {
         Ok(Self { url, _folder: None })
     }
 
-    /// Where SQLite keeps it.
+    /// Where the SQLite file is.
     pub fn file(&self) -> Option<&Path> {
         self.url.strip_prefix("sqlite://").map(Path::new)
     }

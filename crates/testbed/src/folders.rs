@@ -1,7 +1,8 @@
-//! Folders of this test process, and the removal of those that dead processes left.
+//! Folders of this test process, and the removal of those left by dead processes.
 //!
-//! `$TMPDIR/slipway-testbed-<uid>/<run>` holds what one process writes; `<run>.lock` beside it is locked for as long as
-//! that process lives, so a lock that can be had marks a folder to remove. Process ids would be reused; locks are not.
+//! `$TMPDIR/slipway-testbed-<uid>/<run>` holds what one process writes; `<run>.lock` next to it is locked for as long
+//! as that process lives, so a lock that can be taken marks a folder to remove. Process ids would be reused; locks are
+//! not.
 
 use std::{
     env,
@@ -17,7 +18,7 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Others may pass through, since PostgreSQL runs as another user when the tests run as root; they cannot list.
+/// Others may traverse it, since PostgreSQL runs as another user when the tests run as root; they cannot list it.
 const PASSABLE: u32 = 0o711;
 
 /// A folder of its own, removed when dropped.
@@ -76,7 +77,7 @@ pub(crate) fn base() -> Result<PathBuf> {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    // In a folder that everybody may write, the name alone says nothing about who made it.
+    // In a world-writable folder, the name alone says nothing about who created it.
     let found = base
         .symlink_metadata()
         .map_err(Error::io(format!("cannot look at {}", base.display())))?;
@@ -93,7 +94,7 @@ fn begin(base: &Path) -> Result<Run> {
         let lock = File::create_new(&path).map_err(Error::io(format!("cannot create {}", path.display())))?;
         lock.lock()
             .map_err(Error::io(format!("cannot lock {}", path.display())))?;
-        // Another process may have scrubbed it between its creation and the lock.
+        // Another process may have removed it between its creation and the lock.
         if path.exists() {
             let folder = base.join(name);
             make(&folder, PASSABLE)?;
@@ -111,7 +112,7 @@ fn scrub(base: &Path) -> Result<()> {
         let Ok(lock) = File::open(&path) else { continue };
         match lock.try_lock() {
             Ok(()) => {
-                // A server of the dead run may still be writing its last; then the next run removes the rest.
+                // A server of the dead run may still be writing; then the next run removes the rest.
                 let folder = path.with_extension("");
                 if !folder.exists() || fs::remove_dir_all(&folder).is_ok() {
                     let _ = fs::remove_file(&path);

@@ -12,13 +12,13 @@ use crate::{
     tool,
 };
 
-/// A bare repository, as a remote is.
+/// A bare repository, like a remote.
 #[derive(Debug, Clone)]
 pub struct GitRepo {
     path: PathBuf,
 }
 
-/// A commit as `git log` tells it.
+/// A commit as shown by `git log`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// Full SHA.
@@ -30,10 +30,10 @@ pub struct Commit {
 }
 
 impl GitRepo {
-    /// Makes an empty bare repository with the branch `main` at a path that does not exist.
+    /// Creates an empty bare repository with the branch `main` at a path that does not exist.
     ///
     /// # Errors
-    /// When git is not there or cannot write the folder.
+    /// When git is missing or cannot write the folder.
     pub fn bare(path: impl Into<PathBuf>) -> Result<Self> {
         let repo = Self { path: path.into() };
         let mut init = git()?;
@@ -43,7 +43,7 @@ impl GitRepo {
         Ok(repo)
     }
 
-    /// Where it is; git takes the path as a URL.
+    /// Its path, which git accepts as a URL.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -53,11 +53,11 @@ impl GitRepo {
         format!("file://{}", self.path.display())
     }
 
-    /// Commits files on top of a branch, which is made when it is missing, and gives the new commit's SHA. Files of
-    /// before stay.
+    /// Commits files on top of a branch, which is created if it does not exist, and returns the new commit's SHA.
+    /// Existing files stay.
     ///
     /// # Errors
-    /// When git refuses, for example since somebody else moved the branch at the same time.
+    /// When git refuses, for example because the branch was moved concurrently.
     pub fn commit(&self, branch: &str, message: &str, files: &[(&str, &[u8])]) -> Result<String> {
         self.import(branch, message, files, &[], "100644")
     }
@@ -78,7 +78,7 @@ impl GitRepo {
         self.import(branch, message, &[], paths, "100644")
     }
 
-    /// The SHA that a branch, tag or other revision names.
+    /// The SHA that a branch, tag or other revision refers to.
     ///
     /// # Errors
     /// When there is none.
@@ -139,7 +139,7 @@ impl GitRepo {
             .collect())
     }
 
-    /// fast-import writes objects and moves the branch in one process, and never discards another's commits.
+    /// fast-import writes objects and moves the branch in one process, and never discards another writer's commits.
     fn import(
         &self,
         branch: &str,
@@ -177,7 +177,7 @@ impl GitRepo {
             .spawn()
             .map_err(failed())?;
         if let Some(mut input) = child.stdin.take() {
-            // When git hangs up its exit code and words say why.
+            // When git hangs up, its exit code and output say why.
             let _ = input.write_all(&stream);
         }
         check(

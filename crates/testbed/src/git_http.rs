@@ -1,4 +1,4 @@
-//! git over https: `git http-backend` behind TLS and a token, as git hosts serve it, which may have it misbehave.
+//! git over https: `git http-backend` behind TLS and a token, as git hosts serve it, with optional misbehaviour.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ use crate::{Error, Result, TestDir, process::run, tool};
 /// What the server answers instead of git's own answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpAnswer {
-    /// This status to everything, and a line of words.
+    /// This status for every request, and a line of text.
     Status(u16),
     /// 301 to the same path at another base, such as `https://127.0.0.1:1234`.
     Redirect(String),
@@ -36,7 +36,7 @@ pub enum HttpAnswer {
     ReadOnly,
 }
 
-/// One request that the server had.
+/// One request that the server received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// Its method.
@@ -49,8 +49,8 @@ pub struct HttpRequest {
     pub status: u16,
 }
 
-/// Serves the bare repositories of a folder on 127.0.0.1; ends when dropped. It has a thread of its own, so that tests
-/// may block.
+/// Serves the bare repositories of a folder on 127.0.0.1; ends when dropped. It has its own thread, so that tests may
+/// block.
 #[derive(Debug)]
 pub struct GitHttpServer {
     address: SocketAddr,
@@ -77,10 +77,10 @@ struct State {
 }
 
 impl GitHttpServer {
-    /// Serves what is below `root`, to everybody, until [`GitHttpServer::require_token`].
+    /// Serves what is below `root`, to everyone, until [`GitHttpServer::require_token`].
     ///
     /// # Errors
-    /// When git is not there, or no port.
+    /// When git is missing, or there is no free port.
     pub fn start(root: impl Into<PathBuf>) -> Result<Self> {
         let folder = TestDir::new("git-http")?;
         let ca_file = folder.path().join("ca.pem");
@@ -114,7 +114,7 @@ impl GitHttpServer {
                     _ = stopped => {}
                 }
             });
-            // With it go the connections, and with them their children.
+            // The connections end with it, and their child processes with them.
         });
         Ok(Self {
             address,
@@ -136,7 +136,7 @@ impl GitHttpServer {
         &self.ca_file
     }
 
-    /// From now on only this password is let in, with any user; others are answered 401.
+    /// From now on only this password is accepted, with any user; others get a 401.
     pub fn require_token(&self, token: impl Into<String>) {
         self.state(|state| state.token = Some(token.into()));
     }
@@ -146,7 +146,7 @@ impl GitHttpServer {
         self.state(|state| state.always = Some(answer));
     }
 
-    /// For the next requests, one answer each, before all else.
+    /// For the next requests, one answer each, before anything else.
     pub fn misbehave_next(&self, answers: impl IntoIterator<Item = HttpAnswer>) {
         self.state(|state| state.next.extend(answers));
     }
@@ -178,7 +178,7 @@ impl Drop for GitHttpServer {
     }
 }
 
-/// A certificate for 127.0.0.1, written for clients to trust.
+/// A certificate for 127.0.0.1, written to a file for clients to trust.
 fn certificate(ca_file: &Path) -> io::Result<TlsAcceptor> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
         .map_err(io::Error::other)?;
@@ -213,7 +213,7 @@ async fn serve(listener: std::net::TcpListener, acceptor: TlsAcceptor, shared: A
                 let shared = Arc::clone(&shared);
                 async move { Ok::<_, Infallible>(shared.answer(request).await) }
             });
-            // As does one that has its answer.
+            // So does one that has its response.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -321,17 +321,17 @@ impl Shared {
             .process_group(0)
             .kill_on_drop(true);
         if known {
-            // Without a user git takes no push.
+            // Without a user git does not accept a push.
             command.env("REMOTE_USER", "robot");
         }
         let mut child = command.spawn()?;
         let _group = Group(child.id());
         let input = child.stdin.take();
         let feed = async {
-            // Collected, since git's own CONTENT_LENGTH would be wanted of a stream without an end.
+            // Collected, since git would otherwise wait for the CONTENT_LENGTH of an endless stream.
             let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
             if let Some(mut input) = input {
-                // git may have heard enough.
+                // git may not want to read any more.
                 let _ = input.write_all(&body).await;
             }
             Ok::<_, io::Error>(())
@@ -342,7 +342,7 @@ impl Shared {
     }
 }
 
-/// What a CGI program wrote: headers, an empty line, the body.
+/// The output of a CGI program: headers, an empty line, the body.
 fn cgi(output: &[u8]) -> io::Result<Answer> {
     let end = output
         .windows(4)
@@ -383,7 +383,7 @@ fn plain(status: StatusCode, words: &str) -> Answer {
     answer
 }
 
-/// Hooks that still run when nobody waits for them any more.
+/// Hooks that are still running when no one waits for them any more.
 struct Group(Option<u32>);
 
 impl Drop for Group {

@@ -11,16 +11,16 @@ use serde_json::Value;
 use slipway_ledger::Decider;
 use slipway_model::Timestamp;
 
-/// Set, the files of the present forms are written instead of compared.
+/// If set, the files of the current forms are written instead of compared.
 const BLESS: &str = "SLIPWAY_BLESS";
 
-/// Holds the events of a decider to the files `tests/golden/<kind>/<name>.json` of the crate under test.
+/// Compares the events of a decider with the files `tests/golden/<kind>/<name>.json` of the crate under test.
 ///
 /// `present`: events as they are written now, by the names of their files; with `old`, at least one of each variant.
 /// Each must be written as its file says, and be read from it. `old`: files of forms that are not written any more,
-/// which must still be read, and apply; what they come to is for tests of their own to say, by [`recorded`]. There are no
-/// other files. With `SLIPWAY_BLESS=1` the files of `present` are written: for new events, or while a form may still
-/// change.
+/// which must still be readable, and apply; what they result in is checked by separate tests, with [`recorded`]. There
+/// must be no other files. With `SLIPWAY_BLESS=1` the files of `present` are written: for new events, or while a form
+/// may still change.
 ///
 /// # Panics
 /// When an event or a file is not as described: with what to do about it.
@@ -40,7 +40,7 @@ pub fn golden<D: Decider>(present: &[(&str, D::Event)], old: &[&str]) {
         assert!(files.insert(format!("{name}.json")), "two events named {name}");
         let (json, read) = recorded::<D>(name);
         types.insert(json["type"].as_str().unwrap_or_default().to_owned());
-        // Whatever state it meets, it applies.
+        // It applies to any state.
         D::evolve(&mut D::State::default(), &read, Timestamp::from_micros(0));
         let Some(event) = event else { continue };
         assert_eq!(
@@ -70,7 +70,7 @@ pub fn golden<D: Decider>(present: &[(&str, D::Event)], old: &[&str]) {
     assert_eq!(missing, [""; 0], "events of {} without a file", D::KIND);
 }
 
-/// What a golden file says, and the event that it is read as.
+/// The content of a golden file, and the event that it is read as.
 ///
 /// # Panics
 /// When there is no such file, or it cannot be read.
@@ -98,7 +98,7 @@ fn written(event: &impl serde::Serialize) -> Value {
     serde_json::to_value(event).expect("events are JSON")
 }
 
-/// The names of an event's variants, as its own reader lists them for a name that is none.
+/// The names of an event's variants, as its own deserializer lists them for an unknown name.
 fn variants<E: DeserializeOwned>() -> &'static [&'static str] {
     let none = std::iter::once(("type", "\u{0}"));
     match E::deserialize(MapDeserializer::<_, Expected>::new(none)) {

@@ -13,11 +13,11 @@ use tonic_health::pb::{
 
 use crate::eventually;
 
-/// A replica of a service: its `run` in this process, on a free port, with a bus of its own in memory and without a
-/// collector. Its database is the one that its configuration names.
+/// A replica of a service: its `run` in this process, on a free port, with its own in-memory bus and without a
+/// collector. Its database is the one in its configuration.
 ///
 /// It has a runtime of its own. [`stop`](Self::stop) drains it as SIGTERM does; when it is dropped, everything that it
-/// has spawned stops where it is, as far as one process can play a `kill -9`.
+/// has spawned stops where it is, which is as close to `kill -9` as one process can get.
 ///
 /// ```ignore
 /// let replica = InProcess::start("approval-svc", &text, approval_svc::run).await?;
@@ -35,10 +35,10 @@ pub struct InProcess<Config> {
 }
 
 impl<Config: DeserializeOwned> InProcess<Config> {
-    /// Reads a configuration as a file would hold it, and waits until the service serves.
+    /// Reads a configuration as if from a file, and waits until the service serves.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or what the service ended with.
+    /// What is wrong with the configuration, or the error that ended the service.
     pub async fn start<F>(
         name: &'static str,
         config: &str,
@@ -56,10 +56,10 @@ impl<Config> InProcess<Config> {
     /// The same with anything that serves gRPC and health.
     ///
     /// # Errors
-    /// What it ended with.
+    /// The error that ended it.
     ///
     /// # Panics
-    /// When it ends well before it serves, or does neither.
+    /// When it ends before it serves, or does neither in time.
     pub async fn with<F>(
         name: &'static str,
         config: Config,
@@ -74,7 +74,7 @@ impl<Config> InProcess<Config> {
             .enable_all()
             .build()
             .map_err(RunError::other("runtime"))?;
-        // What is bound or made belongs to the runtime in which that is done.
+        // What is bound or created belongs to the runtime in which that is done.
         let (listener, bus) = {
             let _inside = runtime.enter();
             let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(RunError::other("listener"))?;
@@ -135,7 +135,7 @@ impl<Config> InProcess<Config> {
         format!("http://{}", self.address)
     }
 
-    /// A connection in the name of whoever has the token, or of nobody.
+    /// A connection with the given token, or without one.
     pub fn channel(&self, token: Option<&str>) -> Channel {
         let config = ClientConfig {
             token: token.map(|token| token.to_owned().into()),
@@ -144,7 +144,7 @@ impl<Config> InProcess<Config> {
         config.connect("client").expect("a URL on loopback")
     }
 
-    /// Where its facts go.
+    /// Its event bus.
     pub fn bus(&self) -> &MemoryBus {
         &self.bus
     }
@@ -164,7 +164,7 @@ impl<Config> InProcess<Config> {
 
 impl<Config> Drop for InProcess<Config> {
     fn drop(&mut self) {
-        // Not by dropping it: that would wait, and must not be done in the test's own runtime.
+        // Not by dropping it: that would block, which must not be done in the test's own runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,4 +1,4 @@
-//! What every decider keeps to, whatever it is told and in whatever order.
+//! Laws that every decider must obey, for any commands in any order.
 
 use std::{
     collections::BTreeSet,
@@ -16,23 +16,23 @@ use serde_json::Value;
 use slipway_ledger::{Decider, EffectKey};
 use slipway_model::{Id, Timestamp};
 
-/// So many lives are lived, unless `PROPTEST_CASES` says otherwise.
+/// The number of lives that are tried, unless `PROPTEST_CASES` says otherwise.
 const LIVES: u32 = 400;
-/// So many commands make up a life at most.
+/// The maximum number of commands in a life.
 const COMMANDS: usize = 40;
 /// A step that no decider has.
 const NEVER: &str = "never-was";
 /// Events of other lives that every state must be able to apply.
 const MEMORIES: usize = 300;
 
-/// Who gives a command, as far as the laws are concerned. A key where the command names the try that it comes from.
+/// Who gives a command, as far as the laws are concerned. Has a key if the command names the try that it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// Somebody from outside, or another decider: nothing is expected of it.
+    /// An outside caller, or another decider: nothing is expected of it.
     Asked,
-    /// An effect that goes on, or a poll.
+    /// An effect in progress, or a poll.
     Report(Option<EffectKey>),
-    /// An effect, as its last word.
+    /// An effect, as its outcome.
     Outcome(Option<EffectKey>),
 }
 
@@ -45,20 +45,21 @@ impl Said {
     }
 }
 
-/// Lives a decider through random commands and holds it to these laws:
+/// Runs a decider through random commands and checks these laws:
 ///
-/// - `decide` and `evolve` never panic, `evolve` not on events of other lives either.
+/// - `decide` and `evolve` never panic, `evolve` not even on events of other lives.
 /// - The same report or outcome a second time changes nothing.
-/// - What is said of another try than the one that is wanted changes nothing, nor what is said of a step that never was.
-/// - The outcome of an effect that is wanted is never dropped without a word: it changes something or is refused.
-/// - Effects, polls, timers, the index and being final are functions of the state: the same after a trip through JSON.
+/// - A report about another try than the expected one changes nothing, nor does one about a step that never existed.
+/// - The outcome of an effect that is wanted is never dropped silently: it changes something or is refused.
+/// - Effects, polls, timers, the index and being final are functions of the state: the same after a round trip through
+///   JSON.
 /// - Effects have keys of their own.
-/// - A state folded from events that went through JSON is the state that was kept.
-/// - A due timer's command is taken, and moves the timer.
+/// - A state rebuilt from events that went through JSON equals the state that was kept.
+/// - A due timer's command is accepted, and moves the timer.
 /// - Final is final: no events, no effects, no polls, no timer.
 ///
-/// `commands` makes a strategy of what may be told to a state; keys are those of its effects and polls, of earlier
-/// ones, and some that never were. Timers fire by themselves.
+/// `commands` makes a strategy for the commands that may be given in a state; its keys are those of the state's effects
+/// and polls, of earlier ones, and some that never existed. Timers fire by themselves.
 ///
 /// # Panics
 /// When a law is broken: with the law and the shortest life that was found to break it.
@@ -142,7 +143,7 @@ struct Life<'a, D: Decider> {
     now: Timestamp,
     /// As the ledger keeps it in memory.
     state: D::State,
-    /// As the ledger folds it from what is stored.
+    /// As the ledger rebuilds it from what is stored.
     folded: D::State,
     events: Vec<D::Event>,
 }
@@ -164,7 +165,7 @@ impl<'a, D: Decider> Life<'a, D> {
         all.map(|(key, _)| key).collect()
     }
 
-    /// Decides a command as the ledger does, and looks whether the laws still hold.
+    /// Decides a command as the ledger does, and checks whether the laws still hold.
     fn tell(
         &mut self,
         said: &impl Fn(&D::Command) -> Said,
@@ -235,7 +236,7 @@ impl<'a, D: Decider> Life<'a, D> {
             .try_for_each(|event| self.evolve(&self.state, event).map(drop))
     }
 
-    /// What follows from the state alone.
+    /// Everything that depends only on the state.
     fn derived(&self) -> Result<(), String> {
         let text = json(&self.state)?.to_string();
         let read: D::State = serde_json::from_str(&text).map_err(|error| format!("{text}: {error}"))?;
@@ -325,7 +326,7 @@ fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// Leaves out what a life does not need to break a law, and tells the rest.
+/// Removes commands that a life does not need to break a law, and describes the rest.
 fn fails<D: Decider>(
     id: &Id,
     said: &impl Fn(&D::Command) -> Said,

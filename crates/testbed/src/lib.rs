@@ -3,7 +3,7 @@
 //! - Real servers: PostgreSQL, Redis, Prometheus, an image registry, and git over https and ssh, each with its own port
 //!   and data folder.
 //! - A service of ours in the test's own process ([`InProcess`]), on a [`Database`].
-//! - Deciders: [`golden`] pins the stored form of their events, [`decider_laws`] what all of them keep to.
+//! - Deciders: [`golden`] pins the stored form of their events, [`decider_laws`] checks what all of them must obey.
 //! - Waiting: [`eventually`] and [`within`], as long as [`patience`] lasts.
 //! - [`data`]: the test data of the repository.
 //!
@@ -59,7 +59,7 @@ pub use registry::{Access, Registry};
 pub use ssh::{SshServer, ssh_key};
 pub use tools::tool;
 
-/// Why a server or a tool is not there for a test.
+/// Why a server or a tool is not available for a test.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The machine lacks a program.
@@ -70,10 +70,10 @@ pub enum Error {
     Io {
         /// What was tried.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A program ended with another exit code than 0.
+    /// A program ended with an exit code other than 0.
     #[error("{program} ended with {status}: {output}")]
     Failed {
         /// The program and its arguments.
@@ -83,17 +83,17 @@ pub enum Error {
         /// What it wrote to standard error.
         output: String,
     },
-    /// A server ended, or said nothing of being ready in time.
+    /// A server ended, or did not report in time that it is ready.
     #[error("{server} does not serve ({why}); its last words:\n{log}")]
     NotServing {
         /// Which server.
         server: &'static str,
-        /// Whether it ended or was given up.
+        /// Whether it ended or was given up on.
         why: &'static str,
         /// The last lines it wrote.
         log: String,
     },
-    /// A folder of ours is not ours.
+    /// A folder that should be ours belongs to another user.
     #[error("{} belongs to another user: remove it or set TMPDIR", .0.display())]
     NotOurs(PathBuf),
 }
@@ -109,7 +109,7 @@ impl Error {
 /// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Runs what blocks away from the runtime's own threads.
+/// Runs blocking work away from the runtime's own threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

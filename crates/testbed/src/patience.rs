@@ -1,4 +1,4 @@
-//! Waiting in tests: as long as a busy machine may take, and no longer.
+//! Waiting in tests: as long as a busy machine may need, and no longer.
 
 use std::{
     fmt::Debug,
@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A factor: machines that are slower, or busier, than most are waited for longer.
+/// A factor for machines that are slower, or busier, than most.
 const FACTOR: &str = "SLIPWAY_TEST_PATIENCE";
-/// Longer than anything here takes on a busy machine. What is waited for ends the wait, so that only failures take long.
+/// Longer than anything here takes on a busy machine. Waiting ends as soon as the condition holds, so only failures
+/// take long.
 const PATIENCE: Duration = Duration::from_secs(150);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -16,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long a test waits for something before it has failed: 150 s, times `SLIPWAY_TEST_PATIENCE` where that is set.
 ///
 /// # Panics
-/// When `SLIPWAY_TEST_PATIENCE` is no positive number.
+/// When `SLIPWAY_TEST_PATIENCE` is not a positive number.
 pub fn patience() -> Duration {
     scaled(std::env::var(FACTOR).ok().as_deref())
 }
@@ -29,7 +30,7 @@ fn scaled(factor: Option<&str>) -> Duration {
     }
 }
 
-/// Asks again and again until the answer is `Ok`, and gives that.
+/// Asks repeatedly until the answer is `Ok`, and returns that.
 ///
 /// ```no_run
 /// # async fn example(path: &std::path::Path) {
@@ -47,21 +48,21 @@ pub fn eventually<T, S: Debug>(
     seen_within(patience(), Location::caller(), what, ask)
 }
 
-/// An answer for [`eventually`]: what was seen, and whether that is as wanted.
+/// An answer for [`eventually`]: what was seen, and whether that is the expected state.
 ///
 /// # Errors
-/// What was seen, where it is not.
+/// What was seen, if it is not.
 pub fn holds<T>(seen: T, wanted: impl FnOnce(&T) -> bool) -> Result<T, T> {
     if wanted(&seen) { Ok(seen) } else { Err(seen) }
 }
 
-/// Waits for what comes by itself.
+/// Waits for something that happens by itself.
 ///
 /// # Panics
 /// When that takes longer than [`patience`]: with `what` and the caller's place.
 #[track_caller]
 pub fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
-    // Boxed: the whole of a test may be waited for.
+    // Boxed: it may wait for a whole test.
     comes_within(patience(), Location::caller(), what, Box::pin(future))
 }
 
@@ -74,7 +75,7 @@ async fn seen_within<T, S: Debug>(
     let began = Instant::now();
     let (mut pause, mut seen) = (FIRST_PAUSE, None);
     loop {
-        // An answer that never comes is no answer either.
+        // A stream that never yields counts as a failure too.
         match tokio::time::timeout(patience.saturating_sub(began.elapsed()), ask()).await {
             Ok(Ok(found)) => return found,
             Ok(Err(instead)) => seen = Some(instead),

@@ -1,4 +1,4 @@
-//! Ports that nobody else takes between the choice and the server's start.
+//! Ports that no other program takes between the choice and the server's start.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
@@ -6,8 +6,8 @@ use crate::{Error, Result};
 
 /// A free TCP port on 127.0.0.1 for a server that has to be told its port.
 ///
-/// The port is left in TIME_WAIT: for the next minute the kernel hands it to nobody who asks for any port, while a
-/// server that names it (and sets `SO_REUSEADDR`, as servers do) gets it.
+/// The port is left in TIME_WAIT: for the next minute the kernel does not assign it to a program that asks for any
+/// port, while a server that names it (and sets `SO_REUSEADDR`, as servers do) gets it.
 ///
 /// # Errors
 /// When the machine is out of ports.

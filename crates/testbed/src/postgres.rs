@@ -23,10 +23,10 @@ use crate::{
 
 const ROLE: &str = "slipway";
 
-/// Enough for a process' tests at once, each with its pools.
+/// Enough for the concurrent tests of a process, each with its pools.
 const CONNECTIONS: u32 = 400;
 
-/// The server that all tests of this process share, without fsync. Make a database of your own in it.
+/// The server that all tests of this process share, without fsync. Create your own database in it.
 ///
 /// # Errors
 /// When PostgreSQL is not installed or does not start; the next call tries again.
@@ -44,17 +44,18 @@ pub struct Postgres {
 
 #[derive(Debug)]
 struct Shared {
-    /// Stopped before its folder goes: fields are dropped in their order.
+    /// Stopped before its folder is removed: fields are dropped in order.
     server: Mutex<Option<Server>>,
     folder: TestDir,
-    /// Loopback is open to every user of the machine, and a superuser of PostgreSQL can run programs as its owner.
+    /// Loopback is open to every user of the machine, and a superuser of PostgreSQL can run programs as the server's
+    /// user.
     password: String,
     fsync: bool,
     databases: AtomicU32,
 }
 
 impl Postgres {
-    /// Starts a server that forgets everything in a power cut, which tests do not have.
+    /// Starts a server that loses everything in a power cut, which does not matter to tests.
     ///
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
@@ -62,7 +63,7 @@ impl Postgres {
         Self::start_with(false).await
     }
 
-    /// Starts a server. With `fsync` its commits are durable, at the cost that production pays: for measurements.
+    /// Starts a server. With `fsync` its commits are durable, at the same cost as in production: for measurements.
     ///
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
@@ -86,7 +87,7 @@ impl Postgres {
         .await
     }
 
-    /// Makes an empty database with a name of its own, and gives its URL.
+    /// Creates an empty database with a unique name, and returns its URL.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -151,7 +152,7 @@ impl Postgres {
 }
 
 impl Shared {
-    /// Writes the empty cluster.
+    /// Initialises the empty cluster.
     fn initialise(&self) -> Result<()> {
         let user = unprivileged()?;
         let folder = self.folder.path();
@@ -193,7 +194,8 @@ impl Shared {
     }
 
     fn serve(&self, port: u16) -> Result<Server> {
-        // SIGQUIT is PostgreSQL's immediate shutdown: it takes its children and shared memory along, SIGKILL does not.
+        // SIGQUIT is PostgreSQL's immediate shutdown: it also ends its children and frees shared memory, which SIGKILL
+        // does not.
         let mut command = guarded(
             tool("postgres")?.as_os_str(),
             Signal::SIGQUIT,
@@ -239,7 +241,7 @@ impl Shared {
     }
 }
 
-/// PostgreSQL refuses root; its package brings a user for it.
+/// PostgreSQL refuses to run as root; its package creates a user for it.
 fn unprivileged() -> Result<Option<User>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);

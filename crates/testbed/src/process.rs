@@ -32,7 +32,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it says that it is ready: until `ready` makes something of a line it writes.
+    /// Starts a server and waits until it reports that it is ready: until `ready` returns something for a line it
+    /// writes.
     ///
     /// `end` is the signal that stops it, also when the test process dies.
     pub(crate) fn start<T: Send + 'static>(
@@ -41,7 +42,7 @@ impl Server {
         end: Signal,
         ready: impl Fn(&str) -> Option<T> + Send + 'static,
     ) -> Result<(Self, T)> {
-        // Both outputs into one pipe: which one a server logs to differs.
+        // Both outputs go into one pipe: servers differ in which one they log to.
         let (output, writer) = io::pipe().map_err(Error::io("cannot make a pipe"))?;
         let second = writer.try_clone().map_err(Error::io("cannot make a pipe"))?;
         command
@@ -71,7 +72,7 @@ impl Server {
         })
     }
 
-    /// Ends the server and waits for its end. A second call does nothing.
+    /// Ends the server and waits until it has ended. A second call does nothing.
     pub(crate) fn stop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             signal(&self.child, self.end);
@@ -92,7 +93,7 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// Reads to the end, so that a server never waits for a reader, and drops its sender there.
+/// Reads to the end, so that a server never blocks on its output, and drops its sender there.
 fn follow<T>(
     output: impl Read,
     log: &Mutex<VecDeque<String>>,
@@ -115,7 +116,7 @@ fn follow<T>(
     }
 }
 
-/// A command that the kernel ends with `end` when the test process dies, as `user` where one is given.
+/// A command that the kernel ends with `end` when the test process dies, run as `user` if one is given.
 ///
 /// `setpriv` becomes the program, so the child's process id is the program's.
 pub(crate) fn guarded(program: &OsStr, end: Signal, user: Option<&User>) -> Result<Command> {
@@ -133,8 +134,8 @@ pub(crate) fn guarded(program: &OsStr, end: Signal, user: Option<&User>) -> Resu
     Ok(command)
 }
 
-/// Spawns from one thread that lives as long as the process: the kernel counts the death of the *thread* that forked,
-/// and a test's own thread ends with its test.
+/// Spawns from one thread that lives as long as the process: what matters to the kernel is the death of the *thread*
+/// that forked, and a test's own thread ends with its test.
 fn spawn(command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
@@ -175,7 +176,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
     check(program, output)
 }
 
-/// The output of a program that ended well.
+/// The output of a program that succeeded.
 pub(crate) fn check(program: String, output: Output) -> Result<Output> {
     if output.status.success() {
         return Ok(output);
@@ -191,7 +192,7 @@ pub(crate) fn check(program: String, output: Output) -> Result<Output> {
     })
 }
 
-/// Starts a server that must be told its port, on another one when somebody took it first.
+/// Starts a server that must be told its port, on another one if another program took it first.
 pub(crate) fn on_free_port<T>(mut start: impl FnMut(u16) -> Result<T>) -> Result<(T, u16)> {
     let mut tries = 5;
     loop {

@@ -10,18 +10,18 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, folders, process::run, tool};
 
-/// Compiles one Rust source file into a static program, or gives the one compiled before from the same source, `cfgs`
+/// Compiles one Rust source file into a static program, or returns the one compiled before from the same source, `cfgs`
 /// (as for `rustc --cfg`, for example `release="1"`) and compiler.
 ///
 /// Blocks for about a second when it compiles.
 ///
 /// # Errors
-/// When there is no compiler, or it refuses; with its words.
+/// When there is no compiler, or it fails; with its output.
 pub fn static_binary(source: &str, cfgs: &[&str]) -> Result<PathBuf> {
     let rustc = env::var_os("RUSTC").map_or_else(|| tool("rustc"), |path| Ok(path.into()))?;
     let version = run(Command::new(&rustc).arg("-vV"))?.stdout;
     let mut hash = Sha256::new();
-    // Lengths keep "ab","c" and "a","bc" apart.
+    // Lengths distinguish "ab","c" from "a","bc".
     for part in [&version[..], source.as_bytes()]
         .into_iter()
         .chain(cfgs.iter().map(|cfg| cfg.as_bytes()))
@@ -36,7 +36,7 @@ pub fn static_binary(source: &str, cfgs: &[&str]) -> Result<PathBuf> {
         return Ok(program);
     }
 
-    // Built beside and renamed: other test processes may be at the same.
+    // Built under another name and renamed: other test processes may be doing the same.
     let building = folder.join(format!("{name}-{}-{:08x}", std::process::id(), fastrand::u32(..)));
     let source_file = building.with_extension("rs");
     fs::write(&source_file, source).map_err(Error::io("cannot write the program's source"))?;
@@ -64,7 +64,7 @@ pub fn static_binary(source: &str, cfgs: &[&str]) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// A folder in cargo's target directory, which this test was built in; without one, among the test folders.
+/// A folder in cargo's target directory, in which this test was built; without one, among the test folders.
 fn cache() -> Result<PathBuf> {
     let target = env::current_exe().ok().and_then(|exe| target_of(&exe));
     let folder = match target {
@@ -75,7 +75,7 @@ fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Cargo keeps what it knows of the compiler at the top of its target directory.
+/// Cargo keeps its cached compiler information at the top of its target directory.
 fn target_of(exe: &Path) -> Option<PathBuf> {
     exe.ancestors()
         .skip(1)

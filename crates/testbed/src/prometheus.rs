@@ -13,7 +13,7 @@ use crate::{
 /// A Prometheus server on 127.0.0.1 with a database of its own, killed when dropped.
 #[derive(Debug)]
 pub struct Prometheus {
-    // Before the folder, so that it is gone when the folder goes.
+    // Before the folder, so that it has ended when the folder is removed.
     _server: Server,
     _folder: TestDir,
     port: u16,
@@ -41,7 +41,7 @@ impl Prometheus {
                     .arg(format!("--config.file={}", file.display()))
                     .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
                     .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-                    // A series that is gone is gone at once, as far as tests wait.
+                    // A series that disappears is gone at once, on the time scale of tests.
                     .arg("--query.lookback-delta=5s")
                     .arg("--log.level=info");
                 let ready = |line: &str| line.contains("Server is ready to receive web requests").then_some(());

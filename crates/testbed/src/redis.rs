@@ -28,7 +28,7 @@ struct Shared {
 }
 
 impl Redis {
-    /// Starts a server of one's own.
+    /// Starts a new server.
     ///
     /// # Errors
     /// When Redis is not installed or does not start.
@@ -122,7 +122,7 @@ impl Shared {
     }
 }
 
-/// One inline command; its answer's first line.
+/// One inline command; returns the first line of the reply.
 fn command(port: u16, command: &str) -> Result<String> {
     use std::io::{BufRead, BufReader, Write};
     let ask = || {

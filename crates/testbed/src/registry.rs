@@ -1,4 +1,4 @@
-//! An image registry (the CNCF distribution) for one test, which may have it refuse.
+//! An image registry (the CNCF distribution) for one test, which can make it refuse.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 pub enum Access {
     /// Everything, without a password.
     Open,
-    /// Pulls; a push is answered 405.
+    /// Pulls; a push gets a 405.
     ReadOnly,
     /// Everything for [`Registry::USER`] with [`Registry::PASSWORD`]; 401 for all others.
     Password,

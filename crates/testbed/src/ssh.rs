@@ -18,10 +18,10 @@ use crate::{
     tool,
 };
 
-/// What sshd as root wants to be there; Debian's start script makes it.
+/// What sshd needs when it runs as root; Debian's start script creates it.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 
-/// sshd on 127.0.0.1 for this user, who may do nothing there but git; killed when dropped.
+/// sshd on 127.0.0.1 for this user, which allows nothing but git; killed when dropped.
 #[derive(Debug)]
 pub struct SshServer {
     _server: Server,
@@ -31,7 +31,7 @@ pub struct SshServer {
 }
 
 impl SshServer {
-    /// Starts it with a host key and a client's key of its own.
+    /// Starts it with its own host key and client key.
     ///
     /// # Errors
     /// When sshd is not installed or does not start.
@@ -81,7 +81,7 @@ impl SshServer {
         format!("ssh://{}@127.0.0.1:{}{}", self.user, self.port, path.display())
     }
 
-    /// The private key that is let in.
+    /// The private key that is accepted.
     pub fn key_file(&self) -> PathBuf {
         self.folder.path().join("key")
     }
@@ -92,7 +92,7 @@ impl SshServer {
     }
 }
 
-/// Makes a key pair at `path` and `path.pub`; `kind` is given to ssh-keygen, such as `["-t", "rsa", "-b", "3072"]`.
+/// Creates a key pair at `path` and `path.pub`; `kind` is passed to ssh-keygen, such as `["-t", "rsa", "-b", "3072"]`.
 ///
 /// # Errors
 /// When ssh-keygen is not installed or does not know the kind.
@@ -107,7 +107,7 @@ pub fn ssh_key(path: &Path, kind: &[&str], passphrase: &str) -> Result<()> {
 }
 
 fn serve(folder: &Path, user: &str, port: u16) -> Result<Server> {
-    // sshd starts itself anew for each connection, and wants to be called by its whole path for that.
+    // sshd re-executes itself for each connection, and must be called by its full path for that.
     let sshd = tool("sshd")?;
     let path = |name: &str| folder.join(name).display().to_string();
     let config = format!(
@@ -118,7 +118,7 @@ fn serve(folder: &Path, user: &str, port: u16) -> Result<Server> {
         path("authorized_keys"),
     );
     let file = folder.join("sshd_config");
-    // Since OpenSSH 9.8 a client that failed some times is not let in for a while.
+    // Since OpenSSH 9.8 a client that failed several times is locked out for a while.
     write(&file, &format!("{config}PerSourcePenalties no\n"))?;
     if run(Command::new(&sshd).arg("-t").arg("-f").arg(&file)).is_err() {
         write(&file, &config)?;

@@ -1,4 +1,4 @@
-//! Finds programs: on PATH, in the tools folder that `scripts/install-prerequisites` fills, and where Debian puts
+//! Finds programs: on PATH, in the tools folder that `scripts/install-prerequisites` fills, and where Debian installs
 //! PostgreSQL's.
 
 use std::{

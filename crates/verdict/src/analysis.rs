@@ -1,11 +1,12 @@
 //! Bake: what measurements of a metric say about a version.
 //!
 //! The counting is that of an AnalysisRun of Argo Rollouts (`docs/features/analysis.md`, `failureLimit` and
-//! `inconclusiveLimit`): a limit is how many measurements of a sort are allowed, one more decides at once, and a metric
-//! whose limits hold until the end has passed; failed outweighs inconclusive, and the worst metric is the verdict. Two
-//! things are stricter here, so that silence is never success. A measurement that could not be made (Argo's `Error`,
-//! allowed until `consecutiveErrorLimit` in a row) says as little as one without data and counts with those, in all and
-//! not in a row. And a metric without one good value at the end has not passed, however wide its limits are.
+//! `inconclusiveLimit`): a limit is how many measurements of one kind are allowed, one more decides at once, and a
+//! metric whose limits hold until the end has passed; failed outweighs inconclusive, and the worst metric is the
+//! verdict. Two things are stricter here, so that silence is never success. A measurement that could not be made
+//! (Argo's `Error`, allowed until `consecutiveErrorLimit` in a row) is as inconclusive as one without data and is
+//! counted with those, in total rather than in a row. And a metric without a single good value at the end has not
+//! passed, however wide its limits are.
 
 use std::fmt;
 
@@ -13,29 +14,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::cut;
 
-/// What is good, and how much of what is not is allowed.
+/// What counts as good, and how many other values are allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// The least value that is good.
+    /// The smallest good value.
     pub min: Option<f64>,
-    /// The greatest value that is good.
+    /// The greatest good value.
     pub max: Option<f64>,
     /// How many bad values are allowed; one more and the metric has failed.
     pub failure_limit: u32,
-    /// How many measurements that say nothing are allowed; one more and the metric is inconclusive.
+    /// How many measurements without a value are allowed; one more and the metric is inconclusive.
     pub inconclusive_limit: u32,
 }
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'a> {
-    /// None, or one that is not finite: the measurement says nothing.
+    /// `None`, or a value that is not finite: the measurement is inconclusive.
     pub value: Option<f64>,
     /// Why there is no value.
     pub message: &'a str,
 }
 
-/// What one measurement says.
+/// The result of one measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Good,
@@ -43,20 +44,20 @@ pub enum Phase {
     Inconclusive,
 }
 
-/// What the measurements say.
+/// The result of all measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing is decided yet; how it stands, in words.
+    /// Nothing is decided yet; the progress, in words.
     Measuring(String),
     Passed,
     /// More bad values than are allowed: which value, which threshold, how many.
     Failed(String),
-    /// Too little to go by, which is not success.
+    /// Too few values to decide, which is not success.
     Inconclusive(String),
 }
 
 impl Limits {
-    /// What one measurement says. Without any threshold no value is good.
+    /// The result of one measurement. Without any threshold no value is good.
     pub fn phase(&self, sample: &Sample<'_>) -> Phase {
         let Some(value) = sample.value.filter(|value| value.is_finite()) else {
             return Phase::Inconclusive;
@@ -78,7 +79,7 @@ impl Limits {
     }
 }
 
-/// The measurements of one metric so far, counted: as good as the list of them, at a fixed size.
+/// The measurements of one metric so far, counted: equivalent to the list of them, at a fixed size.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     pub good: u32,
@@ -134,7 +135,7 @@ impl Tally {
             .saturating_add(self.inconclusive)
     }
 
-    /// What they say; `ended` when no more will come.
+    /// Their result; `ended` when no more will come.
     pub fn judge(&self, name: &str, limits: &Limits, ended: bool) -> Verdict {
         let count = self.count();
         if self.bad > limits.failure_limit {
@@ -170,7 +171,7 @@ impl Tally {
         })
     }
 
-    /// How it stands, such as `error-rate 0.01, 3 of 4 good, 1 without a value (no data)`.
+    /// The progress, such as `error-rate 0.01, 3 of 4 good, 1 without a value (no data)`.
     fn words(&self, name: &str) -> String {
         if self.count() == 0 {
             return format!("{name} not measured yet");
@@ -203,8 +204,8 @@ pub fn judge<'a>(
     Tally::of(limits, samples).judge(name, limits, ended)
 }
 
-/// The worst of several metrics' verdicts: failed, inconclusive, measuring, passed. Words of equals are joined. None at
-/// all have passed: there was nothing to measure.
+/// The worst of several metrics' verdicts: failed, inconclusive, measuring, passed. The texts of equally bad ones are
+/// joined. An empty list has passed: there was nothing to measure.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
     fn join(one: &str, other: &str) -> String {
         format!("{one}; {other}")
@@ -224,7 +225,7 @@ pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
         })
 }
 
-/// A number as people read it: true to a millionth, and no digit more than that takes.
+/// A number as people read it: exact to a millionth, with no more digits than needed.
 struct Number(f64);
 
 impl fmt::Display for Number {
@@ -330,7 +331,7 @@ mod tests {
         for ended in [false, true] {
             assert_eq!(judge(name, &MAX, mute.clone(), ended), inconclusive(words));
         }
-        // What failed has failed, whatever else cannot be seen.
+        // What failed has failed, whatever else cannot be measured.
         mute.extend(values(&[1.0, 1.0]));
         assert!(matches!(judge(name, &MAX, mute, false), Verdict::Failed(_)));
     }
@@ -445,8 +446,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the measurements come: what was decided early stays decided by every longer list, failed never
-        /// turns into passed, only an end passes, and passing takes a good value with both limits held.
+        /// For any measurements: an early decision stays with every longer list, failed never turns into passed, only
+        /// an end passes, and passing requires a good value with both limits held.
         #[test]
         fn decisions_stand_and_silence_never_passes(
             values in proptest::collection::vec(sample(), 0..40),
@@ -473,7 +474,7 @@ mod tests {
             prop_assert!(!matches!(end, Verdict::Measuring(_)));
         }
 
-        /// A tally that is stored and read between measurements says what the list says.
+        /// A tally that is stored and read between measurements gives the same result as the list.
         #[test]
         fn a_tally_survives_storage(values in proptest::collection::vec(sample(), 0..20), ended: bool) {
             let samples: Vec<_> = values.iter().map(|value| Sample { value: *value, message: "" }).collect();

@@ -1,10 +1,8 @@
-//! The verdict on an Application of Argo CD, and what is to be done with it next. Only the fields that are looked at
-//! are read.
+//! The verdict on an Application of Argo CD, and what to do with it next. Only the fields that are used are read.
 //!
-//! [`next`] is the whole decision, for a sync that is to begin and for one that is followed alike; [`judge`] is what
-//! it comes to for somebody who only looks. A sync of ours carries its id in `operation.info`, and its outcome counts
-//! only where that id stands beside it. An application that syncs by itself is asked for nothing but a look at git:
-//! there the revision is what tells.
+//! [`next`] is the whole decision, both for a sync that is to begin and for one in progress; [`judge`] is its result
+//! for an observer. A sync of ours carries its id in `operation.info`, and its outcome counts only next to that id. An
+//! application that syncs by itself is only asked to refresh from git: for it, the revision decides.
 
 mod decide;
 mod moved_on;
@@ -24,31 +22,31 @@ use crate::{
 
 pub use decide::next;
 
-/// Annotation that makes Argo CD's controller look at git: `normal`, or `hard`, past its cache of manifests. It
-/// removes the annotation when it has looked.
+/// Annotation that makes Argo CD's controller refresh from git: `normal`, or `hard`, bypassing its cache of manifests.
+/// It removes the annotation when it has refreshed.
 pub const REFRESH: &str = "argocd.argoproj.io/refresh";
-/// Name of the entry in `operation.info` that carries the id of a sync of ours, and the annotation that says which
-/// one was asked for last.
+/// Name of the entry in `operation.info` that carries the id of a sync of ours, and the annotation that says which one
+/// was requested last.
 pub const OPERATION: &str = "deploy.slipway.dev/operation";
-/// Who syncs, in `operation.initiatedBy.username`.
+/// The initiator of syncs, in `operation.initiatedBy.username`.
 pub const USERNAME: &str = "slipway";
-/// A look at git is asked for at most so often: each costs Argo CD a fetch and a rendering.
+/// The shortest interval between refreshes from git: each costs Argo CD a fetch and a rendering.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(10);
 
 /// The sync that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
     /// Our id of it, carried in `operation.info`. The same for the same deployment and application, so that asking
-    /// twice is asking once.
+    /// twice has the effect of asking once.
     pub operation: String,
     /// Exactly this commit.
     pub revision: CommitSha,
-    /// The key of the target whose lane gave the epoch: epochs of other lanes say nothing.
+    /// The key of the target whose lane granted the epoch: epochs of other lanes are irrelevant.
     pub lane: String,
-    /// Commits that are known to contain `revision`: they may stand in its place.
+    /// Commits that are known to contain `revision`: they are accepted in its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descendants: Vec<CommitSha>,
-    /// While another's sync runs.
+    /// While another operation is running.
     #[serde(default)]
     pub when_busy: WhenBlocked,
     /// While a sync window is closed.
@@ -56,7 +54,7 @@ pub struct Sync {
     pub when_closed: WhenBlocked,
 }
 
-/// What becomes of a sync that cannot begin now.
+/// What to do about a sync that cannot begin now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenBlocked {
@@ -65,19 +63,19 @@ pub enum WhenBlocked {
     Refuse,
 }
 
-/// What is known beside the object itself.
+/// What is known in addition to the object itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Situation<'a> {
-    /// The windows of its project; none when they may not be read. Then the controller's own word tells.
+    /// The windows of its project; `None` when they may not be read. Then what the controller says has to do.
     pub windows: Option<&'a [SyncWindow]>,
-    /// When a look at git was asked for last.
+    /// When a refresh from git was last requested.
     pub asked: Option<Timestamp>,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Ask for a look at git.
+    /// Request a refresh from git.
     Refresh {
         hard: bool,
         /// Why, for people.
@@ -94,7 +92,7 @@ pub enum Next {
     Failed(Failure),
 }
 
-/// The failure where there is none of that name; `seen`: there was one before.
+/// The failure if there is no application of that name; `seen`: there was one before.
 pub fn not_there(target: &Target, seen: bool) -> Failure {
     let Target { namespace, name, .. } = target;
     if seen {
@@ -115,12 +113,12 @@ pub fn not_there(target: &Target, seen: bool) -> Failure {
     }
 }
 
-/// Judges one Application as it stands.
+/// Judges one Application as it is.
 pub fn judge(expected: &Expected, live: &Application, now: Timestamp) -> Verdict {
     verdict(next(expected, live, &Situation::default(), now))
 }
 
-/// What a decision comes to for somebody who does not act.
+/// The result of a decision for an observer, which does not act.
 pub fn verdict(next: Next) -> Verdict {
     match next {
         Next::Refresh { message, .. } => Verdict::Progressing {
@@ -174,7 +172,7 @@ pub fn combine(verdicts: &[(String, Verdict)]) -> Verdict {
 pub struct Application {
     pub metadata: ObjectMeta,
     pub spec: ApplicationSpec,
-    /// What the controller is asked to do, or does.
+    /// The operation that the controller has been asked to do, or is doing.
     pub operation: Option<Operation>,
     #[serde(deserialize_with = "or_default")]
     pub status: ApplicationStatus,
@@ -189,7 +187,7 @@ impl Application {
             .is_some_and(|automated| automated.enabled != Some(false))
     }
 
-    /// What sync windows ask of it.
+    /// What sync windows need to know about it.
     pub fn subject(&self) -> Subject<'_> {
         let destination = &self.spec.destination;
         Subject {
@@ -200,7 +198,7 @@ impl Application {
         }
     }
 
-    /// Whether that sync was asked for, whatever has become of it since.
+    /// Whether that sync was requested, whatever has become of it since.
     pub fn asked_for(&self, sync: &Sync) -> bool {
         let id = Some(sync.operation.as_str());
         let state = self.status.operation_state.as_ref();
@@ -209,7 +207,7 @@ impl Application {
         asked || state.and_then(|state| state.operation.id()) == id
     }
 
-    /// Whether what stands in `.operation` has run already, and was left there (argo-cd#29741).
+    /// Whether the operation in `.operation` has run already, and was left there (argo-cd#29741).
     pub fn leftover(&self) -> bool {
         let state = self.status.operation_state.as_ref();
         state.is_some_and(|state| state.phase.ended() && Some(&state.operation) == self.operation.as_ref())
@@ -254,14 +252,14 @@ pub struct SyncPolicy {
     pub automated: Option<Automated>,
 }
 
-/// That it syncs by itself, unless `enabled` is false.
+/// It syncs by itself, unless `enabled` is false.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Automated {
     pub enabled: Option<bool>,
 }
 
-/// An operation as it is asked for.
+/// An operation as requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Operation {
@@ -287,7 +285,7 @@ pub struct Info {
     pub value: String,
 }
 
-/// Who asked for an operation.
+/// Who requested an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Initiator {
@@ -305,16 +303,16 @@ pub struct SyncOperation {
     pub dry_run: bool,
 }
 
-/// What the controller says.
+/// The controller's report.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApplicationStatus {
-    /// Where Argo CD itself lives, and with it the projects.
+    /// Where Argo CD itself is installed, and with it the projects.
     pub controller_namespace: String,
     pub operation_state: Option<OperationState>,
     pub sync: SyncStatus,
     pub health: Health,
-    /// When git and cluster were compared last; cut to seconds.
+    /// When git and cluster were last compared; truncated to seconds.
     pub reconciled_at: Option<Time>,
     #[serde(deserialize_with = "or_default")]
     pub conditions: Vec<Condition>,
@@ -331,7 +329,7 @@ pub struct OperationState {
     pub phase: Phase,
     pub message: String,
     pub started_at: Option<Time>,
-    /// Beside `Running`: it failed, and will be tried again.
+    /// Together with `Running`: it failed, and will be retried.
     pub finished_at: Option<Time>,
     pub sync_result: Option<SyncResult>,
 }
@@ -351,7 +349,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Nothing more will become of it.
+    /// It is final.
     pub const fn ended(self) -> bool {
         matches!(self, Self::Failed | Self::Error | Self::Succeeded)
     }
@@ -368,7 +366,7 @@ pub struct SyncResult {
     pub resources: Vec<ResourceResult>,
 }
 
-/// What became of one object or hook.
+/// The result for one object or hook.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceResult {

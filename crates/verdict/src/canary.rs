@@ -1,9 +1,9 @@
-//! The verdict on a Canary of Flagger, and what is to be done with it next.
+//! The verdict on a Canary of Flagger, and what to do with it next.
 //!
-//! A Canary does not change when its target does: Flagger finds out by itself, some time after we wrote. Until then
-//! its phase is the end of the run before. What proves that a run is ours: the condition `Promoted` turned to the
-//! phase after our write, or the primary has our image. `status.lastTransitionTime` does not: while the phase is
-//! Failed, Flagger sets it anew with every look.
+//! A Canary does not change when its target does: Flagger notices by itself, some time after our write. Until then its
+//! phase is the end of the previous run. A run is proven to be ours if the condition `Promoted` changed to the phase
+//! after our write, or the primary has our image. `status.lastTransitionTime` is not a proof: while the phase is
+//! Failed, Flagger sets it again at every check.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use slipway_model::Timestamp;
@@ -13,7 +13,7 @@ use crate::{
     objects::canary::Canary, progressing, running, still_ours,
 };
 
-/// Annotation of a Canary whose analysis we skip for one run: taken off again, with `spec.skipAnalysis`, at its end.
+/// Annotation of a Canary whose analysis we skip for one run: removed at its end, together with `spec.skipAnalysis`.
 pub const SKIPPED: &str = "deploy.slipway.dev/skips-analysis";
 
 /// Judges one Canary.
@@ -61,7 +61,7 @@ fn succeeded(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -
     let first = live.phase() == "Initialized";
     match primary {
         Some(primary) if has_image(expected, primary) => serves(expected, primary),
-        // The run before, or a watch of the primary that lags.
+        // The previous run, or a watch of the primary that lags.
         Some(primary) => {
             let images = primary
                 .spec
@@ -70,7 +70,7 @@ fn succeeded(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -
             let images = images.unwrap_or_default();
             unnoticed(live, &format!("{} runs {images}", primary_name(live)))
         }
-        // A target without a primary Deployment (a DaemonSet, a Service): the time has to do.
+        // A target without a primary Deployment (a DaemonSet, a Service): the time has to suffice.
         None if live.spec.target_ref.kind == "Deployment" => {
             unnoticed(live, &format!("{} is not seen", primary_name(live)))
         }
@@ -80,7 +80,7 @@ fn succeeded(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -
     }
 }
 
-/// The primary has our image: whether it has come up with it.
+/// The primary has our image: whether it has become ready with it.
 fn serves(expected: &Expected, primary: &Deployment) -> Verdict {
     match kubectl::deployment(primary, 0) {
         Ok(status) if status.done => {
@@ -103,13 +103,15 @@ fn serves(expected: &Expected, primary: &Deployment) -> Verdict {
 
 fn failed(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -> Verdict {
     let status = &live.status;
-    // Back at what serves: Flagger tries nothing then, and leaves the phase of the run before as it is.
+    // Back to what already serves: Flagger does not try anything then, and leaves the phase of the previous run as it
+    // is.
     let nothing_to_try =
         status.last_applied_spec.is_some() && status.last_applied_spec == status.last_promoted_spec;
     if nothing_to_try && let Some(primary) = primary.filter(|primary| has_image(expected, primary)) {
         return serves(expected, primary);
     }
-    // Flagger looks every few seconds at most often, so a run that began after the change did not end in its second.
+    // Flagger checks every few seconds at most, so a run that began after the change did not end within the same
+    // second.
     if live.ended_at() <= Some(expected.since) {
         return unnoticed(live, "its last run was before this change");
     }
@@ -131,7 +133,7 @@ fn failed(expected: &Expected, live: &Canary, primary: Option<&Deployment>) -> V
     )
 }
 
-/// The end of the run before stands still.
+/// Still shows the end of the previous run.
 fn unnoticed(live: &Canary, why: &str) -> Verdict {
     let suspended = if live.spec.suspend {
         "; it is suspended: set its spec.suspend to false"
@@ -144,8 +146,8 @@ fn unnoticed(live: &Canary, why: &str) -> Verdict {
     ))
 }
 
-/// What is to be done with it next. Flagger is not told to promote: it asks its webhooks, and whoever answers them
-/// (approval-svc) lets it go on, so this only says whom it waits for.
+/// What to do with it next. Flagger is not told to promote: it asks its webhooks, and the service that answers them
+/// (approval-svc) lets it continue, so this only says which ones it waits for.
 pub fn next(expected: &Expected, live: &Canary) -> Next {
     if still_ours::check(expected, WorkloadKind::Canary, &live.metadata, None).is_some() {
         return Next::Wait;

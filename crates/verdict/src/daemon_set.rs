@@ -1,5 +1,5 @@
-//! The verdict on a DaemonSet: [`kubectl`](crate::kubectl)'s, with the additions of every workload, a deadline of our
-//! own since Kubernetes has none for this kind, and an answer where kubectl gives none (`OnDelete`).
+//! The verdict on a DaemonSet: [`kubectl`](crate::kubectl)'s, with the additions for every workload, a deadline of our
+//! own since Kubernetes has none for this kind, and a verdict where kubectl has none (`OnDelete`).
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, DaemonSetStatus},
@@ -15,7 +15,7 @@ use crate::{
     running, stalled, still_ours,
 };
 
-/// Annotation with the number of the present template.
+/// Annotation with the number of the current template.
 pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// Label of a pod with the number of its template.
 const POD_TEMPLATE_GENERATION: &str = "pod-template-generation";
@@ -29,7 +29,7 @@ pub fn judge(expected: &Expected, live: &DaemonSet, observed: &Observed, now: Ti
     let status = live.status.clone().unwrap_or_default();
     let current = current_pods(live, observed);
     let all = owned_pods(live, observed);
-    // Of use where the controller counts pods as updated though none has the template's number.
+    // Useful when the controller counts pods as updated although none has the template's number.
     let by_image = pods_by_image(live, observed);
     let message = match kubectl::daemon_set(live) {
         Ok(kubectl) if kubectl.done => {
@@ -56,7 +56,7 @@ pub fn judge(expected: &Expected, live: &DaemonSet, observed: &Observed, now: Ti
     stalled::verdict(message, fault, deadline, hint, now)
 }
 
-/// What is missing although kubectl is content, or the verdict.
+/// What is missing although kubectl is satisfied, or the verdict.
 fn complete(
     expected: &Expected,
     template: Option<&PodTemplateSpec>,
@@ -85,8 +85,8 @@ fn complete(
     }
 }
 
-/// kubectl does not judge other strategies than RollingUpdate. Under `OnDelete` nothing is rolled out by itself, but
-/// what is asked for may run all the same: at the first creation, or once somebody deleted the old pods.
+/// kubectl does not judge strategies other than RollingUpdate. Under `OnDelete` nothing is rolled out by itself, but
+/// what was requested may be running anyway: at the first creation, or once the old pods were deleted.
 fn on_delete(
     expected: &Expected,
     live: &DaemonSet,
@@ -128,11 +128,11 @@ fn on_delete(
     )
 }
 
-/// The pods of the present template, by the controller's own rule (`util.IsPodUpdated`): the label with the
-/// template's number, or the revision's hash, which is told by those that have the number.
+/// The pods of the current template, by the controller's own rule (`util.IsPodUpdated`): the label with the template's
+/// number, or the revision's hash, which is taken from those that have the number.
 pub fn current_pods<'a>(live: &DaemonSet, observed: &'a Observed) -> Current<'a> {
     let Some(generation) = annotation(&live.metadata, TEMPLATE_GENERATION) else {
-        // API servers set it; without it, what the template's images tell is the best there is.
+        // API servers set it; without it, the template's images are the best evidence there is.
         return pods_by_image(live, observed);
     };
     let all = owned_pods(live, observed);
@@ -147,8 +147,8 @@ pub fn current_pods<'a>(live: &DaemonSet, observed: &'a Observed) -> Current<'a>
     }
 }
 
-/// The pods of the newest revision that runs the template's images. After a step back to a template whose pods live
-/// on, none has the new number, and the controller knows them by a hash that is told nowhere else.
+/// The pods of the newest revision that runs the template's images. After a step back to a template whose pods live on,
+/// none has the new number, and the controller identifies them by a hash that is not visible anywhere else.
 fn pods_by_image<'a>(live: &DaemonSet, observed: &'a Observed) -> Current<'a> {
     let all = owned_pods(live, observed);
     let newest = live.spec.as_ref().and_then(|spec| {
@@ -206,7 +206,7 @@ fn words(waits_for: WaitsFor, status: &DaemonSetStatus, all: &[&Pod], current: &
     }
     let wanted = status.desired_number_scheduled;
     let without = wanted - status.current_number_scheduled;
-    // While one is on its way out, its successor cannot be there.
+    // While one is terminating, its successor cannot exist yet.
     if without > 0 && pods::living(all).count() == all.len() {
         return format!("{message}; {without} of {wanted} nodes have no pod");
     }

@@ -1,5 +1,5 @@
-//! The verdict on a Deployment: [`kubectl`](crate::kubectl)'s, and what kubectl does not look at: that the thing is
-//! still ours, that the running containers have our digest, and faults that do not heal by themselves.
+//! The verdict on a Deployment: [`kubectl`](crate::kubectl)'s, and what kubectl does not check: that the object is
+//! still ours, that the running containers have our digest, and faults that do not pass by themselves.
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
@@ -15,7 +15,7 @@ use crate::{
 
 pub use crate::{pods::Current, running::containers_with};
 
-/// What Kubernetes takes for "no deadline" in `progressDeadlineSeconds`.
+/// What Kubernetes treats as "no deadline" in `progressDeadlineSeconds`.
 const NO_DEADLINE: i32 = i32::MAX;
 
 /// Judges one Deployment.
@@ -51,7 +51,7 @@ pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: T
     {
         message = format!("{message}; {detail}");
     }
-    // Kubernetes keeps this kind's deadline, unless told not to; a paused one has none.
+    // Kubernetes enforces the deadline for this kind, unless told not to; a paused one does not have one.
     let ours = spec.progress_deadline_seconds == Some(NO_DEADLINE) && spec.paused != Some(true);
     let deadline = ours.then(|| stalled::deadline(expected, &current.pods)).flatten();
     let hopeless = if waits_for == WaitsFor::Observation {
@@ -85,7 +85,7 @@ fn complete(expected: &Expected, live: &Deployment, current: &Current<'_>) -> Ve
     }
 }
 
-/// What the controller says about pods that it may not create.
+/// The controller's message about pods that it may not create.
 fn not_created(live: &Deployment) -> Option<String> {
     let conditions = live.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions
@@ -94,7 +94,7 @@ fn not_created(live: &Deployment) -> Option<String> {
     Some(pods::not_created(condition.message.as_deref()))
 }
 
-/// Finds what belongs to the present template, as the Deployment controller does: equal but for the hash label.
+/// Finds what belongs to the current template, as the Deployment controller does: equal except for the hash label.
 pub fn current_pods<'a>(live: &Deployment, observed: &'a Observed) -> Current<'a> {
     let Some(template) = live.spec.as_ref().map(|spec| &spec.template) else {
         return Current::default();

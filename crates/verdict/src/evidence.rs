@@ -9,7 +9,7 @@ pub use redact::{REDACTED, Redactor, clean, redact};
 /// One container of a pod at fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodEvidence {
-    /// Or `Kind/name` of another object, for what concerns no pod.
+    /// Or `Kind/name` of another object, if it is not about a pod.
     pub pod: String,
     pub container: String,
     /// Such as `CrashLoopBackOff` or `Running, not ready`.
@@ -17,9 +17,9 @@ pub struct PodEvidence {
     /// Of the last run that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Of the present run, oldest line first.
+    /// Of the current run, oldest line first.
     pub log_tail: Vec<String>,
-    /// Of the run before it, oldest line first.
+    /// Of the previous run, oldest line first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous_log_tail: Vec<String>,
     /// Oldest first.
@@ -31,7 +31,7 @@ pub const MAX_LOGS: usize = 32 * 1024;
 /// All log lines of one pod together, in bytes.
 pub const MAX_POD_LOGS: usize = 16 * 1024;
 
-/// Drops the oldest lines of the longest logs until every pod's and all together fit, [`MAX_POD_LOGS`] and
+/// Drops the oldest lines of the longest logs until every pod's logs fit into [`MAX_POD_LOGS`] and all together into
 /// [`MAX_LOGS`].
 pub fn bound(evidence: &mut [PodEvidence]) {
     let pods: std::collections::BTreeSet<String> = evidence.iter().map(|one| one.pod.clone()).collect();

@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition};
 
 use crate::{FailureReason, Verdict, cut, fail, progressing};
 
-/// What there is to say of a Job that is gone before it ended: nobody can tell what it did.
+/// The message about a Job that disappeared before it ended: it cannot be known what it did.
 pub fn deleted() -> Verdict {
     fail(
         FailureReason::Deleted,
@@ -16,7 +16,7 @@ pub fn deleted() -> Verdict {
 
 /// Judges one Job.
 pub fn judge(live: &Job) -> Verdict {
-    // The terminal conditions are written once and stay; a Job that is going away may have ended all the same.
+    // The terminal conditions are written once and stay; a Job that is being deleted may have ended all the same.
     if let Some(failed) = condition(live, "Failed") {
         return fail(FailureReason::JobFailed, &why(live, failed));
     }
@@ -62,7 +62,7 @@ fn words(live: &Job) -> String {
     let mut message = if spec.and_then(|spec| spec.suspend) == Some(true) {
         "the Job is suspended: set its spec.suspend to false to let it run".to_owned()
     } else if let Some(criterion) = condition(live, "FailureTarget") {
-        // Since Kubernetes 1.31 the end is announced before the last pods have gone.
+        // Since Kubernetes 1.31 the end is announced before the last pods are gone.
         format!(
             "the Job is about to fail: {}",
             cut(criterion.message.as_deref().unwrap_or("no reason given"))

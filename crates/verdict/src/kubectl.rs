@@ -1,14 +1,14 @@
 //! `kubectl rollout status` (kubectl 1.32, `pkg/polymorphichelpers/rollout_status.go` and
 //! `pkg/cmd/rollout/rollout_status.go`), word for word: an object in, kubectl's line or error out.
 //!
-//! Absent numbers are zero, as in kubectl's own typed objects; what kubectl asks to be present (`spec.replicas`,
-//! `rollingUpdate`) makes a difference when it is absent.
+//! Absent numbers are zero, as in kubectl's own typed objects; for what kubectl requires to be present
+//! (`spec.replicas`, `rollingUpdate`), absence makes a difference.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 
 use crate::annotation;
 
-/// Annotation with the number of a Deployment's present template.
+/// Annotation with the number of a Deployment's current template.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 
 const ROLLING_UPDATE: &str = "RollingUpdate";
@@ -28,14 +28,14 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     Nothing,
-    /// The controller has not seen the present generation.
+    /// The controller has not seen the current generation.
     Observation,
-    /// Fewer pods than wanted are of the new template.
+    /// Fewer pods than wanted have the new template.
     Updated {
         updated: i32,
         wanted: i32,
     },
-    /// Pods of older templates are counted still.
+    /// Pods of older templates still exist.
     OldPods {
         old: i32,
     },
@@ -54,14 +54,14 @@ pub enum WaitsFor {
     },
 }
 
-/// What kubectl ends with, with exit code 1.
+/// The error with which kubectl ends, with exit code 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("deployment {0:?} exceeded its progress deadline")]
     ProgressDeadline(String),
     #[error("rollout status is only available for RollingUpdate strategy type")]
     Strategy,
-    /// Of a Deployment, when `--revision` asks for another.
+    /// For a Deployment, when `--revision` asks for another one.
     #[error("desired revision ({desired}) is different from the running revision ({running})")]
     Revision { desired: i64, running: i64 },
     #[error("cannot get the revision of deployment {name:?}: strconv.ParseInt: parsing {text:?}: {why}")]
@@ -74,7 +74,7 @@ pub enum Error {
     Deleted,
     #[error("timed out waiting for the condition")]
     TimedOut,
-    /// Said by the API server, of `deployments.apps` for one.
+    /// Reported by the API server, about `deployments.apps` for example.
     #[error("{resource} {name:?} not found")]
     NotFound { resource: String, name: String },
 }
@@ -105,7 +105,7 @@ fn done(line: String) -> Status {
     }
 }
 
-/// Of a Deployment. A `revision` above zero is the one that `--revision` asks for.
+/// For a Deployment. A `revision` above zero is the one that `--revision` asks for.
 ///
 /// # Errors
 /// [`Error::ProgressDeadline`], and with a revision [`Error::Revision`] and [`Error::RevisionUnreadable`].
@@ -190,7 +190,7 @@ fn running_revision(live: &Deployment) -> Result<i64, Error> {
     })
 }
 
-/// Of a StatefulSet; kubectl ignores a revision here.
+/// For a StatefulSet; kubectl ignores a revision here.
 ///
 /// # Errors
 /// [`Error::Strategy`].
@@ -220,7 +220,7 @@ pub fn stateful_set(live: &StatefulSet) -> Result<Status, Error> {
         ));
     }
     let updated = status.updated_replicas.unwrap_or(0);
-    // API servers fill it in, so this is the rule and what follows it the exception.
+    // API servers fill it in, so this is the rule and what follows the exception.
     if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_ref()) {
         if let (Some(replicas), Some(partition)) = (replicas, rolling.partition) {
             let wanted = replicas.saturating_sub(partition);
@@ -254,7 +254,7 @@ pub fn stateful_set(live: &StatefulSet) -> Result<Status, Error> {
     )))
 }
 
-/// Of a DaemonSet; kubectl ignores a revision here.
+/// For a DaemonSet; kubectl ignores a revision here.
 ///
 /// # Errors
 /// [`Error::Strategy`].

@@ -1,10 +1,10 @@
-//! What a rollout has come to, judged from observed objects alone: no clock, no I/O.
+//! The state of a rollout, judged from observed objects alone: no clock, no I/O.
 //!
-//! [`judge`] is the whole of it: what was asked for ([`Expected`]), what the cluster shows ([`Observed`]) and the time
-//! make a [`Verdict`]. One file a kind of workload. The base for Deployments, StatefulSets and DaemonSets is
-//! `kubectl rollout status`, which [`kubectl`] follows to the letter and recordings check; the additions look at what
-//! kubectl does not: that the object is still ours, that the running containers have our digest, faults that do not
-//! heal by themselves. With the additions a rollout may fail earlier or succeed later than kubectl says, never the
+//! [`judge`] is the whole of it: what was requested ([`Expected`]), what the cluster shows ([`Observed`]) and the time
+//! result in a [`Verdict`]. One file per kind of workload. The base for Deployments, StatefulSets and DaemonSets is
+//! `kubectl rollout status`, which [`kubectl`] follows to the letter, checked against recordings; the additions check
+//! what kubectl does not: that the object is still ours, that the running containers have our digest, faults that do
+//! not pass by themselves. With the additions a rollout may fail earlier or succeed later than kubectl says, never the
 //! opposite.
 
 pub mod analysis;
@@ -42,13 +42,13 @@ pub use verify::Verify;
 
 pub(crate) const UNSEEN: &str = "waiting to see the new version in the cluster";
 
-/// Label that the Deployment controller, and Argo Rollouts' in its own form, put on the pods of one template.
+/// Label that the Deployment controller, and in its own form that of Argo Rollouts, sets on the pods of one template.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// Label that the StatefulSet and DaemonSet controllers put on the pods of one revision.
+/// Label that the StatefulSet and DaemonSet controllers set on the pods of one revision.
 pub const REVISION_HASH: &str = "controller-revision-hash";
 
-/// What we wrote and want to see running.
+/// What we wrote and expect to be running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// The image that must run, with its digest.
@@ -57,11 +57,11 @@ pub struct Expected {
     /// What the API server answered to our write.
     pub applied: Applied,
     pub verify: Verify,
-    /// When the cluster had taken the change; deadlines of our own begin here.
+    /// When the cluster had accepted the change; deadlines of our own start here.
     pub since: Timestamp,
-    /// The sync that Argo CD was, or is to be, asked for; none for other kinds.
+    /// The sync that Argo CD was, or is to be, asked for; `None` for other kinds.
     pub sync: Option<application::Sync>,
-    /// Whether a rollout that pauses for somebody's word is to go on by itself (Argo Rollouts, Flagger).
+    /// Whether a rollout that pauses for an approval should continue by itself (Argo Rollouts, Flagger).
     pub promotes: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct Applied {
     pub generation: i64,
     /// `metadata.creationTimestamp`, cut to seconds by the API server.
     pub created_at: Option<Timestamp>,
-    /// What ran before, where that is not git's to know: what `rollout undo` goes back to.
+    /// What ran before, if git does not know it: the version that `rollout undo` goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
 }
@@ -94,7 +94,7 @@ pub enum Verdict {
     Progressing {
         /// What is missing, for people.
         message: String,
-        /// The judgement can change then without any change of the objects.
+        /// The verdict can change then without any change of the objects.
         look_again: Option<Timestamp>,
     },
     Complete,
@@ -105,7 +105,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub reason: FailureReason,
-    /// For people: what, where, and what to do where that is known.
+    /// For people: what, where, and, if known, what to do.
     pub message: String,
 }
 
@@ -116,46 +116,46 @@ pub enum FailureReason {
     ProgressDeadlineExceeded,
     /// Deleted while it was watched.
     Deleted,
-    /// The Application that is the target is not there, and was not before.
+    /// The Application that is the target does not exist, and did not before.
     ApplicationNotFound,
-    /// Deleted and made anew by someone else.
+    /// Deleted and recreated by another client.
     Replaced,
     /// A later turn of the lane wrote it.
     SupersededEpoch,
-    /// Someone else made it run another image, or synced another revision.
+    /// Another client changed it to another image, or synced another revision.
     Superseded,
-    /// It is told to run nothing.
+    /// It is scaled to zero.
     ScaledToZero,
-    /// Containers run that are not of our digest.
+    /// Containers are running that do not have our digest.
     WrongImage,
     ImageNotFound,
     InvalidImageName,
     CrashLoop,
     Unschedulable,
-    /// A container that cannot be created: a ConfigMap, Secret, volume or command is not there.
+    /// A container that cannot be created: a ConfigMap, Secret, volume or command does not exist.
     ContainerNotCreated,
     /// Quota or admission keeps pods from being created.
     PodsNotCreated,
-    /// The update strategy leaves pods to whoever deletes them (`OnDelete`): nothing is rolled out.
+    /// The update strategy leaves it to a person to delete the pods (`OnDelete`): nothing is rolled out.
     NotRolledOut,
     /// A Job ended without success.
     JobFailed,
     /// Argo CD's sync operation ended `Failed` or `Error`.
     SyncFailed,
-    /// Someone else's operation runs on the application, and the target does not wait for it.
+    /// Another client's operation is running on the application, and the target does not wait for it.
     SyncBusy,
     /// A sync window of the application's project is closed, and the target does not wait for it.
     SyncWindowClosed,
     /// Argo CD cannot compare the application with git, or its spec is not valid.
     ComparisonFailed,
-    /// The application's health is Degraded at our revision, or Argo Rollouts says so of the Rollout.
+    /// The application's health is Degraded at our revision, or Argo Rollouts reports that of the Rollout.
     Degraded,
     /// The canary or blue-green rollout was aborted, or Flagger rolled it back.
     Aborted,
 }
 
 impl FailureReason {
-    /// As it stands in `reason.code`.
+    /// As used in `reason.code`.
     pub const fn code(self) -> &'static str {
         match self {
             Self::ProgressDeadlineExceeded => "PROGRESS_DEADLINE_EXCEEDED",
@@ -184,20 +184,20 @@ impl FailureReason {
     }
 }
 
-/// What is to be done with a rollout that goes step by step (Argo Rollouts, Flagger).
+/// What to do with a progressive rollout (Argo Rollouts, Flagger).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: it goes on by itself, or has ended.
+    /// Nothing: it continues by itself, or has ended.
     Wait,
-    /// It waits for a word that is ours to give.
+    /// It waits for an approval that is ours to give.
     Promote,
-    /// It waits for somebody else's word. What for, for people.
+    /// It waits for an approval by others. What for, for people.
     Ask(String),
-    /// What was set for this run is to be taken back.
+    /// What was set for this run must be reverted.
     Settle,
 }
 
-/// What is to be done with the workload next.
+/// What to do with the workload next.
 pub fn next(expected: &Expected, workload: &Workload) -> Next {
     match workload {
         Workload::Rollout(live) => rollout::next(expected, live),
@@ -226,8 +226,8 @@ pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdic
     }
 }
 
-/// Finds what belongs to the present template of the workload, whatever its kind. Kinds that have no pods of their
-/// own have none here.
+/// Finds what belongs to the current template of the workload, whatever its kind. There are no pods for kinds without
+/// pods of their own.
 pub fn current<'a>(workload: &Workload, observed: &'a Observed) -> pods::Current<'a> {
     match workload {
         Workload::Deployment(live) => deployment::current_pods(live, observed),
@@ -252,7 +252,7 @@ pub(crate) fn fail(reason: FailureReason, message: &str) -> Verdict {
     })
 }
 
-/// Words of remote systems are bounded before they are stored or shown.
+/// Texts from remote systems are truncated before they are stored or shown.
 pub fn cut(text: &str) -> String {
     const LONGEST: usize = 600;
     let mut kept: String = text.chars().take(LONGEST).collect();

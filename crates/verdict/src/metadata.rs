@@ -14,7 +14,7 @@ pub const DEPLOYMENT: &str = "deploy.slipway.dev/deployment";
 /// Annotation with the commit of the GitOps repository.
 pub const COMMIT: &str = "deploy.slipway.dev/commit";
 
-/// Who wrote the object last, by its managed fields, Kubernetes' own parts excepted.
+/// Who wrote the object last, by its managed fields, ignoring Kubernetes' own components.
 pub fn last_manager(metadata: &ObjectMeta) -> Option<&str> {
     metadata
         .managed_fields
@@ -62,7 +62,7 @@ pub fn owned_by(metadata: &ObjectMeta, uid: Option<&str>) -> bool {
             .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
 
-/// A moment that lies `after` behind a time that the cluster wrote.
+/// The time `after` later than a time that the cluster wrote.
 pub fn later(time: &Time, after: Duration) -> Timestamp {
     Timestamp::from_micros(micros(time)) + after
 }

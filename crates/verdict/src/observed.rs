@@ -21,13 +21,13 @@ use crate::{
 pub struct Observed {
     /// Absent: the watch does not show it, or not yet.
     pub workload: Option<Workload>,
-    /// The API server itself said that it is not there.
+    /// The API server itself said that it does not exist.
     pub gone: bool,
-    /// Those that it owns: of a Deployment or Rollout.
+    /// Those that it owns: for a Deployment or Rollout.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// Those that it owns, or its ReplicaSets do.
+    /// Those that it owns, or that its ReplicaSets own.
     pub pods: Vec<Arc<Pod>>,
-    /// Of a Canary: the Deployment that serves, `<target>-primary`.
+    /// For a Canary: the Deployment that serves, `<target>-primary`.
     pub primary: Option<Arc<Deployment>>,
 }
 
@@ -67,7 +67,7 @@ impl Workload {
         }
     }
 
-    /// The template of its pods, where it has one of its own.
+    /// The template of its pods, if it has its own.
     pub fn template(&self) -> Option<&PodTemplateSpec> {
         match self {
             Self::Deployment(live) => live.spec.as_ref().map(|spec| &spec.template),

@@ -1,4 +1,5 @@
-//! Faults of the new version's pods: which do not heal by themselves, and how to say what is wrong with a pod.
+//! Faults of the new version's pods: which of them do not pass by themselves, and how to describe what is wrong with a
+//! pod.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use slipway_model::Timestamp;
 
 use crate::{Failure, FailureReason, Observed, Verdict, Verify, created, cut, fail, later, owned_by};
 
-/// What belongs to a workload's present template.
+/// What belongs to a workload's current template.
 #[derive(Debug, Default)]
 pub struct Current<'a> {
-    /// Of a Deployment or Rollout.
+    /// For a Deployment or Rollout.
     pub replica_set: Option<&'a ReplicaSet>,
     pub pods: Vec<&'a Pod>,
 }
@@ -43,7 +44,7 @@ pub(crate) fn old<'a>(all: &[&'a Pod], current: &Current<'_>) -> Vec<&'a Pod> {
         .collect()
 }
 
-/// The strategy leaves the pods to somebody who deletes them.
+/// The strategy leaves it to a person to delete the pods.
 pub(crate) fn not_rolled_out(old: usize) -> Verdict {
     let pods = match old {
         0 => "the pods".to_owned(),
@@ -61,13 +62,13 @@ pub(crate) fn not_rolled_out(old: usize) -> Verdict {
 
 pub(crate) enum Fault {
     None,
-    /// It will not heal.
+    /// It will not pass.
     Fatal(Failure),
-    /// It counts as such unless it is gone by then.
+    /// It counts as permanent unless it is gone by then.
     FatalAt(Timestamp),
 }
 
-/// Looks for what does not heal by itself, in the present template's pods only and when told to.
+/// Looks for faults that do not pass by themselves, only in the current template's pods and only if configured.
 pub(crate) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> Fault {
     if !verify.fail_early {
         return Fault::None;
@@ -94,14 +95,14 @@ pub(crate) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> F
     soonest.map_or(Fault::None, Fault::FatalAt)
 }
 
-/// What may heal, for a while.
+/// Faults that may pass, tolerated for a while.
 struct Wait {
     reason: FailureReason,
     since: Timestamp,
     words: String,
 }
 
-/// A pod that finds no node.
+/// A pod that cannot be scheduled.
 fn unscheduled(pod: &Pod) -> Option<Wait> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions.iter().find(|c| {
@@ -121,7 +122,7 @@ fn unscheduled(pod: &Pod) -> Option<Wait> {
     })
 }
 
-/// A container that cannot be created: a ConfigMap, Secret, volume or command that is not there may come yet.
+/// A container that cannot be created: a missing ConfigMap, Secret, volume or command may still appear.
 fn uncreated(pod: &Pod) -> Option<Wait> {
     containers(pod).find_map(|status| {
         let reason = status.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
@@ -131,7 +132,7 @@ fn uncreated(pod: &Pod) -> Option<Wait> {
         ) {
             return None;
         }
-        // The state has no time of its own: it began after the pod came to its node, and after the run before.
+        // The state does not have a time: it began after the pod was scheduled, and after the previous run.
         let started = pod
             .status
             .as_ref()
@@ -152,7 +153,7 @@ fn uncreated(pod: &Pod) -> Option<Wait> {
     })
 }
 
-/// A ReplicaSet whose pods are refused, by quota or admission.
+/// A ReplicaSet whose pods are rejected, by quota or admission.
 fn refused(set: &ReplicaSet) -> Option<Wait> {
     let conditions = set.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions
@@ -177,14 +178,14 @@ fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
     Some(one.map_or(other, |one| one.min(other)))
 }
 
-/// A container that cannot start, whatever the time.
+/// A container that cannot start, however long one waits.
 fn hopeless(pod: &Pod, status: &ContainerStatus, verify: &Verify) -> Option<Failure> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let words = waiting.message.as_deref().unwrap_or_default();
     let reason = match waiting.reason.as_deref()? {
         "InvalidImageName" => FailureReason::InvalidImageName,
         "ErrImageNeverPull" => FailureReason::ImageNotFound,
-        // The kubelet alternates between the two; which of them carries the registry's words depends on its version.
+        // The kubelet alternates between the two; which of them carries the registry's message depends on its version.
         "ErrImagePull" | "ImagePullBackOff" if says_not_found(words) => FailureReason::ImageNotFound,
         "CrashLoopBackOff" if restarts(status) >= verify.crash_loop_restarts => FailureReason::CrashLoop,
         _ => return None,
@@ -195,10 +196,10 @@ fn hopeless(pod: &Pod, status: &ContainerStatus, verify: &Verify) -> Option<Fail
     })
 }
 
-/// What registries and runtimes say of an image that is not there; a network that is down says something else.
+/// What registries and runtimes say about an image that does not exist; if the network is down they say something else.
 fn says_not_found(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
-    // A credential helper that the node lacks is not the image.
+    // A credential helper missing on the node is not about the image.
     if words.contains("executable file not found") {
         return false;
     }
@@ -215,16 +216,16 @@ fn says_not_found(words: &str) -> bool {
     .any(|phrase| words.contains(phrase))
 }
 
-/// The pod that a person should look at, in words; `None` when none has a fault.
+/// The pod that a person should look at, in words; `None` if none has a fault.
 pub fn worst(pods: &[&Pod]) -> Option<String> {
     living(pods)
         .filter_map(|pod| ailing(pod).map(|(weight, words)| (weight, name(pod), words)))
-        // By name among equals, so that the words do not jump from pod to pod.
+        // By name among equals, so that the message does not jump from pod to pod.
         .max_by(|one, other| one.0.cmp(&other.0).then_with(|| other.1.cmp(one.1)))
         .map(|(_, _, words)| words)
 }
 
-/// How bad it is and what it is: a waiting container with a cause, no node, or a container that ended.
+/// How bad it is and what it is: a waiting container with a cause, an unschedulable pod, or a container that ended.
 pub fn ailing(pod: &Pod) -> Option<(u32, String)> {
     let container = containers(pod).filter_map(|status| {
         let state = status.state.as_ref()?;
@@ -238,7 +239,7 @@ pub fn ailing(pod: &Pod) -> Option<(u32, String)> {
     });
     container.max_by_key(|(weight, _)| *weight).or_else(|| {
         let status = pod.status.as_ref()?;
-        // Evicted, or refused by its node; the controller makes another, which may go the same way.
+        // Evicted, or rejected by its node; the controller creates another, which may fail in the same way.
         if status.phase.as_deref() == Some("Failed") {
             let reason = status.reason.as_deref().unwrap_or("it failed");
             let why = status.message.as_deref().map(|words| format!(": {}", cut(words)));
@@ -258,7 +259,7 @@ fn describe(pod: &Pod, status: &ContainerStatus) -> String {
     if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
         let reason = waiting.reason.as_deref().unwrap_or("waiting");
         match waiting.message.as_deref() {
-            // kubelet's back-off message only counts seconds: it would change the words with every try.
+            // kubelet's back-off message only counts seconds: it would change the text with every try.
             Some(words) if !words.starts_with("back-off") => parts.push(format!("{reason}: {}", cut(words))),
             _ => parts.push(reason.to_owned()),
         }
@@ -290,7 +291,7 @@ fn restarts(status: &ContainerStatus) -> u32 {
     u32::try_from(status.restart_count).unwrap_or(0)
 }
 
-/// Init containers first, as they run.
+/// Init containers first, in the order in which they run.
 pub fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status

@@ -1,8 +1,8 @@
-//! Replays a recorded rollout: our verdicts on each state beside what `kubectl rollout status` printed of it.
+//! Replays a recorded rollout: our verdicts on each state next to what `kubectl rollout status` printed about it.
 //!
 //! With the additions off the two must agree at each of kubectl's lines and in its exit code; kubectl's own timeout
-//! is a rollout that still progresses, and a deadline. With the additions on a rollout may fail earlier or succeed
-//! later, never the opposite.
+//! corresponds to a rollout that is still progressing, and a deadline. With the additions on a rollout may fail earlier
+//! or succeed later, never the opposite.
 
 mod align;
 mod cluster;
@@ -25,16 +25,16 @@ pub struct Options {
     pub verify: Verify,
 }
 
-/// One `kubectl rollout status` and what we say of the same rollout.
+/// One `kubectl rollout status` and our verdicts on the same rollout.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// kubectl's arguments.
     pub command: String,
     /// In the order of time.
     pub rows: Vec<Row>,
-    /// kubectl's exit code; none when it did not end by itself within the recording.
+    /// kubectl's exit code; `None` if it did not end by itself within the recording.
     pub exit: Option<i64>,
-    /// Where we and kubectl differ in what may not differ. Each names time and both words.
+    /// Where we and kubectl differ but must not. Each entry has the time and both texts.
     pub disagreements: Vec<String>,
     /// What a reader should know.
     pub notes: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Run {
     pub additions: Option<(i64, Verdict)>,
 }
 
-/// What was said at one time. Empty where nothing new was.
+/// What was said at one time. Empty if there was nothing new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Milliseconds since the recording's start.
@@ -105,7 +105,7 @@ fn runs(recording: &Recording) -> Vec<Recorded> {
             runs.push((id.clone(), run));
             continue;
         }
-        // The last of that name that has not ended; what belongs to no run is not judged.
+        // The last one of that name that has not ended; what belongs to no run is not judged.
         let open = runs.iter_mut().rev().find(|(other, _)| other == id);
         let Some((_, run)) = open.filter(|(_, run)| run.exited.is_none()) else {
             continue;
@@ -135,7 +135,7 @@ fn clock(recording: &Recording) -> Timestamp {
     Timestamp::from_micros(created.max().unwrap_or_default())
 }
 
-/// A line on standard error that is no answer: log lines of the client library, warnings of the API server.
+/// A line on standard error that is not an answer: log lines of the client library, warnings of the API server.
 fn is_noise(line: &str) -> bool {
     let logged = line.len() > 5
         && line.starts_with(['I', 'W', 'E', 'F'])
@@ -143,7 +143,7 @@ fn is_noise(line: &str) -> bool {
     logged || line.starts_with("Warning: ") || line.starts_with("Flag --")
 }
 
-/// kubectl could not ask, or was not asked properly: it says nothing about the rollout.
+/// kubectl could not ask, or was used incorrectly: it says nothing about the rollout.
 fn is_own_failure(line: &str) -> bool {
     let server = line.starts_with("Error from server") && !line.starts_with("Error from server (NotFound)");
     server
@@ -171,7 +171,7 @@ fn title(run: &Recorded, command: &Command) -> String {
     title
 }
 
-/// Puts into one row what was said at about the same time.
+/// Merges what was said at about the same time into one row.
 fn beside(mut rows: Vec<Row>) -> Vec<Row> {
     const SAME_MS: i64 = 150;
     rows.sort_by_key(|row| row.t_ms);

@@ -1,8 +1,8 @@
 //! The verdict on a Rollout of Argo Rollouts (1.0 and later), and whether a promotion is due.
 //!
 //! The controller computes `status.phase`; like its own plugin (`utils/rollout`, `GetRolloutPhase`) we trust it only
-//! for the present generation, and not while an unpausing has yet to be noticed. A Rollout that went back to its
-//! stable version is Healthy too, so who is current and stable, and what the pods run, is looked at beside it.
+//! for the current generation, and not while an unpause has yet to be noticed. A Rollout that went back to its stable
+//! version is Healthy too, so the current and stable versions, and what the pods run, are checked as well.
 
 use slipway_model::Timestamp;
 
@@ -46,12 +46,12 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
     if let Some(pod) = pods::worst(&current.pods) {
         message = format!("{message}; {pod}");
     }
-    // The controller keeps progressDeadlineSeconds itself, and stops the clock while it is paused.
+    // The controller enforces progressDeadlineSeconds itself, and stops the clock while it is paused.
     let fault = pods::judge(&current, &expected.verify, now);
     stalled::verdict(message, fault, None, "", now)
 }
 
-/// What is missing although the controller is content, or the verdict.
+/// What is missing although the controller is satisfied, or the verdict.
 fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result<String, Verdict> {
     if !live.is_fully_promoted() {
         return Ok("the new version is not yet the stable one".to_owned());
@@ -136,7 +136,7 @@ fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
     fail(reason, &message)
 }
 
-/// What is to be done with it next.
+/// What to do with it next.
 pub fn next(expected: &Expected, live: &Rollout) -> Next {
     let other = still_ours::check(
         expected,
@@ -156,13 +156,13 @@ pub fn next(expected: &Expected, live: &Rollout) -> Next {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
-    /// It goes on by itself after a while.
+    /// It continues by itself after a while.
     Time,
-    /// A step asks for a word.
+    /// A step asks for an approval.
     Somebody,
-    /// An analysis came to no conclusion: nobody should go on without looking.
+    /// An analysis was inconclusive: it should not continue without a person looking.
     Judgement,
-    /// Somebody stopped it by `spec.paused`.
+    /// It was stopped with `spec.paused`.
     Stopped,
 }
 
@@ -190,10 +190,10 @@ fn pause(live: &Rollout) -> Option<Pause> {
             }
             _ => Pause::Time,
         },
-        // A reason that is not known is not to be promoted unseen.
+        // An unknown reason must not be promoted blindly.
         _ => Pause::Judgement,
     });
-    // The one that asks most.
+    // The one that asks for most.
     reasons.max_by_key(|pause| match pause {
         Pause::Time => 0,
         Pause::Somebody => 1,
@@ -228,7 +228,7 @@ fn words(live: &Rollout) -> String {
         message = format!("{available} of {wanted} pods ready");
     }
     match status.message.as_deref() {
-        // A pause's message is its reason, which is told in words.
+        // A pause's message is its reason, which is described in words.
         Some(said) if !said.is_empty() && live.pauses().is_empty() && !live.spec.paused => {
             format!("{message} ({})", cut(said))
         }
@@ -236,7 +236,7 @@ fn words(live: &Rollout) -> String {
     }
 }
 
-/// The ReplicaSet of the present template, and its pods.
+/// The ReplicaSet of the current template, and its pods.
 pub fn current_pods<'a>(live: &Rollout, observed: &'a Observed) -> Current<'a> {
     let Some(hash) = live
         .status

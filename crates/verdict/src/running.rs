@@ -5,8 +5,8 @@ use slipway_model::{Digest, ImageRef};
 
 use crate::{Expected, Failure, FailureReason, pods::name};
 
-/// The names of the template's containers that run exactly this image: with a digest whatever the tag, without one
-/// by tag. Init containers count where no other has it.
+/// The names of the template's containers that run exactly this image: by digest whatever the tag, without a digest by
+/// tag. Init containers count if no other container has it.
 pub fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageRef) -> Vec<&'a str> {
     let Some(spec) = template.and_then(|template| template.spec.as_ref()) else {
         return Vec::new();
@@ -42,7 +42,7 @@ pub(crate) fn images_of(template: &PodTemplateSpec) -> Vec<&str> {
         .collect()
 }
 
-/// How many of these pods are seen to run the deployed digest. Pods that are on their way out do not count.
+/// How many of these pods are seen to run the deployed digest. Terminating pods do not count.
 ///
 /// # Errors
 /// One of them runs something else.
@@ -66,7 +66,7 @@ pub(crate) fn prove(pods: &[&Pod], containers: &[&str], digest: &Digest) -> Resu
     Ok(proven)
 }
 
-/// What is to be proven beyond kubectl: nothing where the catalog does not ask for it, or there is no digest.
+/// What must be proven beyond kubectl: nothing if the catalog does not require it, or there is no digest.
 pub(crate) fn digest_to_prove(expected: &Expected) -> Option<&Digest> {
     expected.image.digest.as_ref().filter(|_| expected.verify.digest)
 }
@@ -104,8 +104,8 @@ fn pod_runs(pod: &Pod, containers: &[&str], digest: &Digest) -> Runs {
         match status.image_id.rsplit_once('@') {
             Some((_, id)) if id == digest.as_str() => seen += 1,
             Some((_, id)) => return Runs::Other(id.to_owned()),
-            // Runtimes that know no repository digest (images loaded into a node) report the configuration's id;
-            // there, that the pod asks for exactly this digest has to do.
+            // Runtimes that do not know a repository digest (images loaded into a node) report the configuration's id;
+            // then it has to suffice that the pod asks for exactly this digest.
             None if asks_for(pod, name, digest) => seen += 1,
             None if status.image_id.is_empty() => return Runs::NotYet,
             None => return Runs::Other(status.image_id.clone()),

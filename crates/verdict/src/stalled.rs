@@ -1,4 +1,4 @@
-//! Rollouts that do not get on: faults that do not heal, and a deadline of our own where Kubernetes has none.
+//! Rollouts without progress: faults that do not pass, and a deadline of our own where Kubernetes has none.
 
 use k8s_openapi::api::core::v1::Pod;
 use slipway_model::Timestamp;
@@ -8,7 +8,7 @@ use crate::{Expected, FailureReason, Verdict, created, fail, later, pods::Fault}
 /// While the controller has not seen what was written.
 pub(crate) const UNNOTICED: &str = "waiting for the cluster to notice the new version";
 
-/// When the rollout has failed unless a new pod is created or becomes ready before; none without
+/// When the rollout has failed unless a new pod is created or becomes ready before that; `None` without
 /// `verify.progress_deadline`.
 pub(crate) fn deadline(expected: &Expected, current: &[&Pod]) -> Option<(Timestamp, u64)> {
     let allowed = expected.verify.progress_deadline?;
@@ -16,7 +16,7 @@ pub(crate) fn deadline(expected: &Expected, current: &[&Pod]) -> Option<(Timesta
         .iter()
         .flat_map(|pod| created(&pod.metadata).into_iter().chain(became_ready(pod)))
         .max();
-    // What the cluster wrote is cut to seconds.
+    // The cluster truncates times to seconds.
     let last = progress.map_or(expected.since, |progress| progress.max(expected.since));
     Some((last + allowed, allowed.as_secs()))
 }
@@ -32,12 +32,11 @@ fn became_ready(pod: &Pod) -> Option<Timestamp> {
         .map(|time| later(time, std::time::Duration::ZERO))
 }
 
-/// Said when time is up and pods are missing: no condition of these kinds tells why.
+/// The message when time is up and pods are missing: for these kinds, no condition says why.
 pub(crate) const NOT_CREATED: &str =
     "; where a pod is missing, quota or admission may refuse it: the workload's events say why";
 
-/// The verdict on a rollout that is not done: `message` says what is missing, `hint` what more there is to say
-/// when time is up.
+/// The verdict on a rollout that is not done: `message` says what is missing, `hint` what else to say when time is up.
 pub(crate) fn verdict(
     message: String,
     fault: Fault,

@@ -1,5 +1,5 @@
-//! The verdict on a StatefulSet: [`kubectl`](crate::kubectl)'s, with the additions of every workload, a deadline of
-//! our own since Kubernetes has none for this kind, and an answer where kubectl gives none (`OnDelete`).
+//! The verdict on a StatefulSet: [`kubectl`](crate::kubectl)'s, with the additions for every workload, a deadline of
+//! our own since Kubernetes has none for this kind, and a verdict where kubectl has none (`OnDelete`).
 
 use k8s_openapi::api::{
     apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus},
@@ -47,7 +47,7 @@ pub fn judge(expected: &Expected, live: &StatefulSet, observed: &Observed, now: 
     stalled::verdict(message, fault, deadline, hint, now)
 }
 
-/// What is missing although kubectl is content, or the verdict.
+/// What is missing although kubectl is satisfied, or the verdict.
 fn complete(
     expected: &Expected,
     spec: &StatefulSetSpec,
@@ -87,7 +87,7 @@ fn scaled_to_zero() -> Verdict {
     )
 }
 
-/// What is missing of the proof, or the verdict.
+/// What is missing from the proof, or the verdict.
 fn prove(
     expected: &Expected,
     spec: &StatefulSetSpec,
@@ -105,8 +105,8 @@ fn prove(
     }
 }
 
-/// kubectl does not judge other strategies than RollingUpdate. Under `OnDelete` nothing is rolled out by itself, but
-/// what is asked for may run all the same: at the first creation, or once somebody deleted the old pods.
+/// kubectl does not judge strategies other than RollingUpdate. Under `OnDelete` nothing is rolled out by itself, but
+/// what was requested may be running anyway: at the first creation, or once the old pods were deleted.
 fn on_delete(
     expected: &Expected,
     live: &StatefulSet,
@@ -144,7 +144,7 @@ fn on_delete(
 pub fn current_pods<'a>(live: &StatefulSet, observed: &'a Observed) -> Current<'a> {
     let status = live.status.as_ref();
     let seen = status.and_then(|status| status.observed_generation).unwrap_or(0);
-    // An older generation's revision says nothing about this one's pods.
+    // The revision of an older generation says nothing about this one's pods.
     if seen < live.metadata.generation.unwrap_or(0) {
         return Current::default();
     }
@@ -209,13 +209,13 @@ fn words(
     if let Some(pod) = pods::worst(&current.pods) {
         return format!("{message}; {pod}");
     }
-    // An old pod that is broken is not this version's fault, yet it holds up the rollout: the controller goes pod by
-    // pod and waits for each.
+    // A broken old pod is not this version's fault, yet it holds up the rollout: the controller goes pod by pod and
+    // waits for each.
     if let Some(pod) = pods::worst(&pods::old(all, current)) {
         return format!("{message}; held up by the version before: {pod}");
     }
     let living = pods::living(all).count();
-    // While one is on its way out, its successor cannot be there.
+    // While one is terminating, its successor cannot exist yet.
     if all.len() == living && living < usize::try_from(replicas).unwrap_or(0) {
         return format!("{message}; {living} of {replicas} pods exist");
     }

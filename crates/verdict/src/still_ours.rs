@@ -7,7 +7,7 @@ use crate::{
     last_manager, progressing, running,
 };
 
-/// `None`: it is ours, as far as metadata and template tell. The template is given where the object has one.
+/// `None`: it is ours, as far as metadata and template show. The template is given if the object has one.
 pub(crate) fn check(
     expected: &Expected,
     kind: WorkloadKind,
@@ -17,8 +17,8 @@ pub(crate) fn check(
     let applied = &expected.applied;
     let stale = || Some(progressing(UNSEEN.to_owned()));
     if !applied.uid.is_empty() && metadata.uid.as_deref() != Some(applied.uid.as_str()) {
-        // A watch that lags shows the one from before ours; a younger one is somebody else's. Creation times are cut
-        // to seconds, so one made within the same second is told apart by the watch alone: later.
+        // A watch that lags shows the object from before ours; a younger one is another client's. Creation times are
+        // truncated to seconds, so one created within the same second is detected only by the watch, later.
         let younger = created(metadata) > applied.created_at;
         return if younger {
             let message = format!("someone deleted the {kind} and created another of its name: deploy again");
@@ -39,7 +39,7 @@ pub(crate) fn check(
         );
         return Some(fail(FailureReason::SupersededEpoch, &message));
     }
-    // kubectl looks at neither of what follows.
+    // kubectl does not check any of what follows.
     if expected.verify.beyond_kubectl() && metadata.deletion_timestamp.is_some() {
         let message = format!("the {kind} is being deleted");
         return Some(fail(FailureReason::Deleted, &message));

@@ -1,10 +1,10 @@
 //! Argo CD's sync windows: whether a project lets an application be synced now.
 //!
 //! The rules are those of Argo CD's `SyncWindows` (3.x): an active `deny` window closes, whatever else is open, unless
-//! it lets manual syncs through; else an active `allow` window opens; else an inactive `allow` window closes, unless
-//! all of them let manual syncs through. A window that cannot be read closes as well. A schedule is a five-field cron
-//! expression on the wall clock of the window's time zone, so that a window of 02:00 is open twice in the night that
-//! has that hour twice.
+//! it lets manual syncs through; otherwise an active `allow` window opens; otherwise an inactive `allow` window closes,
+//! unless all of them let manual syncs through. A window that cannot be read closes as well. A schedule is a five-field
+//! cron expression on the wall clock of the window's time zone, so that a window of 02:00 is open twice in the night
+//! that has that hour twice.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ use slipway_model::{Timestamp, duration::go};
 
 use crate::objects::or_default;
 
-/// How far ahead the end of a closed time is looked for.
+/// How far ahead we look for the end of a closed period.
 const HORIZON: Duration = Duration::from_secs(366 * 24 * 3600);
-/// How many beginnings and ends of windows are looked at for that.
+/// How many beginnings and ends of windows are examined for that.
 const MAX_CHANGES: usize = 1000;
 
-/// `argoproj.io/v1alpha1` AppProject. Only the fields that are looked at are read.
+/// `argoproj.io/v1alpha1` AppProject. Only the fields that are used are read.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct AppProject {
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct AppProject {
     pub spec: AppProjectSpec,
 }
 
-/// What a project says.
+/// A project's specification.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppProjectSpec {
@@ -54,7 +54,7 @@ pub struct SyncWindow {
     pub kind: String,
     /// When it begins: five cron fields, without `@` words.
     pub schedule: String,
-    /// How long it lasts, as Go writes durations: `1h30m`.
+    /// How long it lasts, in Go's notation: `1h30m`.
     pub duration: String,
     #[serde(deserialize_with = "or_default")]
     pub applications: Vec<String>,
@@ -62,16 +62,16 @@ pub struct SyncWindow {
     pub namespaces: Vec<String>,
     #[serde(deserialize_with = "or_default")]
     pub clusters: Vec<String>,
-    /// A sync that a person or a program asks for is let through.
+    /// A sync that a person or a program requests is let through.
     pub manual_sync: bool,
     /// IANA name; UTC when empty or unknown.
     pub time_zone: String,
-    /// The three lists must all match, where one is enough otherwise.
+    /// The three lists must all match; otherwise one is enough.
     pub and_operator: bool,
     pub description: String,
 }
 
-/// What windows ask of an application: empty where it does not say.
+/// What windows need to know about an application: empty if it does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The application's own name.
@@ -95,7 +95,7 @@ pub enum Answer {
     },
 }
 
-/// Whether the windows of its project let the application be synced; `manual` is a sync that is not the automated one.
+/// Whether the windows of its project let the application be synced; `manual` is a sync that is not automated.
 pub fn may_sync(windows: &[SyncWindow], subject: Subject<'_>, manual: bool, now: Timestamp) -> Answer {
     let matching: Vec<&SyncWindow> = windows
         .iter()
@@ -124,7 +124,7 @@ pub fn may_sync(windows: &[SyncWindow], subject: Subject<'_>, manual: bool, now:
 }
 
 impl SyncWindow {
-    /// Argo CD's `SyncWindows.Matches`, its order of questions included.
+    /// Argo CD's `SyncWindows.Matches`, including the order of its checks.
     fn applies_to(&self, subject: Subject<'_>) -> bool {
         let by_application = any(&self.applications, &[subject.name]);
         let by_cluster = any(&self.clusters, &[subject.cluster, subject.server]);
@@ -168,7 +168,7 @@ fn any(patterns: &[String], values: &[&str]) -> Option<bool> {
     (!patterns.is_empty()).then(|| patterns.iter().any(matches))
 }
 
-/// As gobwas/glob without separators. A pattern that cannot be read matches nothing.
+/// Like gobwas/glob without separators. A pattern that cannot be read matches nothing.
 fn glob(pattern: &str, value: &str) -> bool {
     pattern == "*"
         || GlobBuilder::new(pattern)
@@ -188,7 +188,7 @@ impl<'a> Parsed<'a> {
     fn of(window: &'a SyncWindow) -> Result<Self, String> {
         let fault = |what: &str, error: &dyn std::fmt::Display| format!("cannot parse {what}: {error}");
         strict(&window.schedule)?;
-        // `?` is every value, as `*`; `5/15` is from 5 on every 15.
+        // `?` means every value, like `*`; `5/15` means every 15 starting at 5.
         let schedule = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
@@ -224,7 +224,7 @@ impl<'a> Parsed<'a> {
         instant(time).to_zoned(self.zone.clone()).datetime()
     }
 
-    /// When the wall clock shows that; after the gap when it never does.
+    /// The instant at which the wall clock shows that; after the gap if it never does.
     fn moment(&self, wall: DateTime) -> Option<Timestamp> {
         let zoned = self.zone.to_ambiguous_zoned(wall).compatible().ok()?;
         Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
@@ -241,14 +241,14 @@ impl<'a> Parsed<'a> {
         self.schedule.find_next_occurrence(&from, false).ok()
     }
 
-    /// When it next may begin or end after that time. What is not active begins; what is active ends, or begins anew.
+    /// When it may next begin or end after that time. An inactive window begins; an active one ends, or begins again.
     fn change(&self, time: Timestamp) -> Option<Timestamp> {
         let wall = self.wall(time);
         let begin = self.schedule.find_next_occurrence(&wall, false).ok();
         let end = self
             .latest(wall)
             .and_then(|start| start.checked_add(self.duration).ok());
-        // Its beginning is not yet within the window, nor is its end any more.
+        // Its beginning is not within the period yet, nor is its end any more.
         let begin = begin
             .and_then(|wall| self.moment(wall))
             .map(|moment| moment + Duration::from_micros(1));
@@ -282,7 +282,7 @@ fn closing<'a, 'w>(windows: &'a [Parsed<'w>], manual: bool, at: Timestamp) -> Op
         .copied()
 }
 
-/// When it is open again.
+/// When it opens again.
 fn opening(windows: &[Parsed<'_>], manual: bool, now: Timestamp) -> Option<Timestamp> {
     let mut time = now;
     for _ in 0..MAX_CHANGES {
@@ -297,8 +297,8 @@ fn opening(windows: &[Parsed<'_>], manual: bool, now: Timestamp) -> Option<Times
     None
 }
 
-/// What Argo CD's parser takes and ours might take for more: exactly five fields of numbers, names, `*`, `?`, `,`, `-`
-/// and `/`, and Sunday as 0.
+/// What Argo CD's parser accepts and ours might interpret differently: exactly five fields of numbers, names, `*`, `?`,
+/// `,`, `-` and `/`, and Sunday as 0.
 fn strict(schedule: &str) -> Result<(), String> {
     let fields: Vec<&str> = schedule.split_whitespace().collect();
     if fields.len() != 5 {
@@ -328,7 +328,7 @@ fn zone(name: &str) -> TimeZone {
     if name.is_empty() {
         return TimeZone::UTC;
     }
-    // The program's own copy: what is judged does not depend on the machine.
+    // The program's own copy of the time zones, so that the verdict does not depend on the machine.
     TimeZoneDatabase::bundled().get(name).unwrap_or(TimeZone::UTC)
 }
 

@@ -135,7 +135,7 @@ impl PolicyConfig {
     }
 }
 
-/// Everyone whom the configuration names: holders of tokens, approvers, and owners of e-mail addresses.
+/// Everyone whom the configuration names: holders of tokens, approvers, and people with e-mail addresses.
 pub(crate) fn people(config: &Config) -> People {
     let settings = &config.settings;
     let holders = config.server.principals.iter().map(PrincipalConfig::principal);

@@ -1,4 +1,4 @@
-//! The gRPC API: checks requests, asks the ledger, converts. Only this room knows protobuf.
+//! The gRPC API: checks requests, asks the ledger, converts. The only module that uses protobuf.
 
 mod changes;
 mod convert;
@@ -202,7 +202,7 @@ impl Resource for Changes {
         }
     }
 
-    /// The holder of the branch knows how often a push was tried, and when it is again.
+    /// The holder of the branch knows how often a push was tried, and when it will be tried again.
     async fn complete(
         ledger: &Ledger,
         change: &Snapshot<Change>,

@@ -1,5 +1,5 @@
-//! Everything that talks to an outside system, one room for each: git's remotes and mirrors, GitHub, kustomize, and the files that
-//! hold secrets.
+//! Everything that talks to an outside system, one module for each: git's remotes and mirrors, GitHub, kustomize, and
+//! the files that contain secrets.
 
 pub(crate) mod credentials;
 pub(crate) mod github;

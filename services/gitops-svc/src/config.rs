@@ -16,11 +16,11 @@ pub(crate) use remote::{Credentials, SigningConfig, TOKEN_USER};
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;
 
-/// The keys that are this service's own.
+/// The keys that are specific to this service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Mirrors and scratch space of this replica. What is lost here is fetched again.
+    /// Mirrors and scratch space of this replica. Anything lost here is fetched again.
     pub data_dir: PathBuf,
     #[serde(default)]
     pub kustomize: KustomizeConfig,
@@ -33,7 +33,7 @@ pub struct Settings {
     /// A change that is not pushed after this time ends `ERRORED`.
     #[serde(default = "push_deadline", with = "slipway_server::config::duration")]
     pub push_deadline: Duration,
-    /// Changes that share one push at most.
+    /// The maximum number of changes that share one push.
     #[serde(default = "max_batch")]
     pub max_batch: usize,
     pub repositories: BTreeMap<String, RepositoryConfig>,
@@ -43,7 +43,7 @@ fn push_deadline() -> Duration {
     Duration::from_secs(600)
 }
 
-/// A batch is settled in one transaction; beyond this the wait for the first of them grows.
+/// A batch is settled in one transaction; with larger batches the first changes wait longer.
 fn max_batch() -> usize {
     100
 }
@@ -52,13 +52,13 @@ fn max_batch() -> usize {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KustomizeConfig {
-    /// kustomize 5, by its path or on PATH. Where there is none, `kubectl kustomize` of version 5 takes its place.
+    /// kustomize 5, by its path or on PATH. If there is none, `kubectl kustomize` of version 5 is used instead.
     pub path: PathBuf,
     #[serde(with = "slipway_server::config::duration")]
     pub timeout: Duration,
-    /// Manifests beyond this are refused.
+    /// Larger manifests are refused.
     pub max_output_bytes: usize,
-    /// A repository whose files are larger together is not rendered.
+    /// A repository whose files are larger in total is not rendered.
     pub max_tree_bytes: u64,
     /// A repository with more files is not rendered.
     pub max_tree_files: usize,
@@ -76,7 +76,7 @@ impl Default for KustomizeConfig {
     }
 }
 
-/// Who the commits are by.
+/// The author of the commits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Author {
@@ -99,12 +99,12 @@ impl Default for Author {
 pub struct RepositoryConfig {
     /// `https://…`, `ssh://…`, `user@host:path`, or the path of a local repository. Without credentials.
     pub url: String,
-    /// The branch that is meant when a request names none.
+    /// The branch that is used when a request does not name one.
     #[serde(default = "main_branch")]
     pub branch: BranchName,
     #[serde(default)]
     pub credentials: Credentials,
-    /// Whom an https remote's certificate must be from, in PEM form; instead of those that this machine trusts.
+    /// Authorities for an https remote's certificate, in PEM form; instead of those that this machine trusts.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     #[serde(default)]
@@ -112,10 +112,10 @@ pub struct RepositoryConfig {
     /// Signs the repository's commits, instead of the service's own `signing`.
     #[serde(default)]
     pub signing: Option<SigningConfig>,
-    /// Changes that go by pull request instead of by push.
+    /// Changes that are made by pull request instead of by push.
     #[serde(default)]
     pub pull_requests: Option<PullRequestsConfig>,
-    /// Where each environment's images of a service stand.
+    /// Where each environment's images of a service are.
     #[serde(default)]
     pub environments: Layout,
 }

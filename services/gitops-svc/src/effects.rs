@@ -1,4 +1,4 @@
-//! Carries out what branches and changes say must happen.
+//! Carries out what branches and changes require.
 
 mod pace;
 mod pull_request;
@@ -33,24 +33,24 @@ pub(crate) fn actor() -> Actor {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) repositories: BTreeMap<String, Arc<Repository>>,
-    /// Those of the repositories whose changes may go by pull request.
+    /// Those of the repositories whose changes may be made by pull request.
     pub(crate) forges: BTreeMap<String, Forge>,
     pub(crate) max_batch: usize,
     pub(crate) paces: Paces,
     pub(crate) wakes: Arc<SingleFlight>,
     pub(crate) telemetry: Service,
-    /// Takes the place of git, in measurements of what is around it.
+    /// Replaces git, for measurements of everything else.
     pub(crate) pusher: Option<Arc<dyn Pusher>>,
 }
 
-/// Takes the place of a branch's remote.
+/// Replaces a branch's remote.
 #[async_trait]
 pub trait Pusher: std::fmt::Debug + Send + Sync {
-    /// What became of each change.
+    /// The result of each change.
     async fn push(&self, changes: Vec<Id>) -> Vec<(Id, Outcome)>;
 }
 
-/// Wakes a branch, whose holder then reads for itself what waits. Call it when the change is recorded.
+/// Wakes a branch, whose holder then reads the waiting changes itself. Call it when the change is recorded.
 pub(crate) async fn nudge(
     wakes: &SingleFlight,
     ledger: &Ledger,
@@ -85,7 +85,7 @@ impl Effects<Change> for Worker {
         nudge(&self.wakes, &run.ledger, repository, branch, &Meta::from(actor()))
             .await
             .map_err(|error| away(&error))?;
-        // What keeps the branch's holder from pushing keeps this change waiting.
+        // Whatever keeps the branch's holder from pushing keeps this change waiting.
         let branch = run.ledger.get::<Branch>(&branch_id(repository, branch)).await;
         match branch
             .map_err(|error| away(&error))?
@@ -123,7 +123,7 @@ impl Effects<Branch> for Worker {
         // Boxed: the future of a whole round is large.
         match Box::pin(round.run()).await {
             Ok(()) => {}
-            // The branch's holder now finds what was pushed by its trailers.
+            // The branch's holder now finds by its trailers what was pushed.
             Err(RoundError::Stale) => {
                 tracing::info!(id = %run.id, "the round was superseded by another holder of the branch");
             }

@@ -28,8 +28,8 @@ use crate::{
     effects::{Forge, Paces, Pusher, SingleFlight, Worker},
 };
 
-/// Runs the service until `shutdown`, then drains. A round that is under way is taken up again by another replica, or
-/// at the next start.
+/// Runs the service until `shutdown`, then drains. A round in progress is resumed by another replica, or at the next
+/// start.
 ///
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
@@ -37,13 +37,13 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     serve(config, wiring, shutdown, None).await
 }
 
-/// For tests, and for measurements of what is around git.
+/// For tests, and for measurements of everything except git.
 #[doc(hidden)]
 pub mod testing {
     use super::{Arc, CancellationToken, Config, RunError, Wiring};
     pub use crate::effects::Pusher;
 
-    /// As [`run`](super::run), with this in place of every repository's remote.
+    /// As [`run`](super::run), with this instead of every repository's remote.
     ///
     /// # Errors
     /// As [`run`](super::run).

@@ -64,7 +64,8 @@ fn json_is_pinned_and_keeps_the_data_byte_for_byte() {
     assert_eq!(Envelope::from_json(&json).unwrap(), example());
 }
 
-/// The version of an event's form is part of its own type, but for the first: every event of before versions has that.
+/// The version of an event's form is part of its own type, except for the first: the first version of every event has
+/// no suffix.
 #[test]
 fn a_type_ends_with_the_version_of_its_form() {
     let built = |event_type: &str| {

@@ -1,4 +1,4 @@
-//! A consumer of a group: reads, hands to the dispatcher, settles, retries, claims, and outlives outages.
+//! A consumer of a group: reads, hands to the dispatcher, settles, retries, claims, and survives outages.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,21 +25,22 @@ use crate::{
     dispatch::{Delivery, Dispatcher, Outcome},
 };
 
-/// A read waits this long for something new before it asks again; bounds also how long a dead connection goes unseen.
+/// How long a read waits for something new before it asks again; also bounds how long a dead connection goes unnoticed.
 const BLOCK: Duration = Duration::from_secs(2);
-/// Acknowledgements wait this long for others to share a round trip …
+/// Acknowledgements wait this long to share a round trip with others …
 const SETTLE_DELAY: Duration = Duration::from_millis(5);
-/// … or until there are so many.
+/// … or until there are this many.
 const SETTLE_BATCH: usize = 64;
-/// Entries per claiming command.
+/// Entries per claim command.
 const CLAIM_BATCH: usize = 64;
-/// Connecting again begins with this delay …
+/// Reconnecting begins with this delay …
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 /// … and doubles, with jitter, up to this one.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Deletes a consumer only while nothing is pending on it: deleting one also drops what it had not acknowledged.
-/// `KEYS[1]` stream, `ARGV` group, consumer to delete or empty for all others, own name, least idle time in ms.
+/// `KEYS[1]` is the stream, `ARGV` the group, the consumer to delete (empty for all others), our own name, and the
+/// minimum idle time in ms.
 const DELETE_CONSUMERS: &str = r"
 local reply = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
 if reply['err'] then return 0 end
@@ -60,7 +61,7 @@ end
 return deleted
 ";
 
-/// How an entry is known here: the stream's index in [`Consumer::keys`], the id, and its deliveries so far.
+/// The key of an entry here: the stream's index in [`Consumer::keys`], the id, and its deliveries so far.
 #[derive(Debug, Clone)]
 struct Reference {
     stream: usize,
@@ -68,7 +69,7 @@ struct Reference {
     deliveries: u32,
 }
 
-/// What Redis must still be told.
+/// What has yet to be reported to Redis.
 enum Settled {
     Done,
     Dead(Box<DeadLetter>),
@@ -83,7 +84,8 @@ pub(super) struct Consumer<'a> {
     group: String,
     name: String,
     dispatcher: Dispatcher<Reference>,
-    /// All that this consumer holds and has not settled with Redis: waiting, running, to be retried, to be settled.
+    /// Everything that this consumer holds and has not settled with Redis: waiting, running, to be retried, to be
+    /// settled.
     held: BTreeSet<(usize, EntryId)>,
     retries: BTreeMap<(Instant, usize, EntryId), ()>,
     settled: HashMap<(usize, EntryId), Settled>,
@@ -156,7 +158,7 @@ impl<'a> Consumer<'a> {
         let opened = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             opened = async {
-                // Blocking commands have a connection of their own, so that they hold nothing up.
+                // Blocking commands have a connection of their own, so that they do not hold up anything else.
                 let reader = self.shared.open(BLOCK + COMMAND_TIMEOUT).await?;
                 Ok::<_, RedisError>((reader, self.shared.open(COMMAND_TIMEOUT).await?))
             } => opened,
@@ -186,7 +188,7 @@ impl<'a> Consumer<'a> {
             let settle = sleep_until(self.settle_at);
             let retry = sleep_until(self.next_retry());
             tokio::select! {
-                // In this order: nothing begins after shutdown, and what has its time is not starved by a busy stream.
+                // In this order: nothing starts after shutdown, and what is due is not starved by a busy stream.
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 () = settle => self.settle(commands).await?,
@@ -211,7 +213,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Waits for what runs, tells Redis, and deletes the consumer when nothing is pending on it.
+    /// Waits for what is running, reports it to Redis, and deletes the consumer when nothing is pending on it.
     async fn finish(mut self) {
         self.dispatcher.stop_starting();
         while let Some(outcome) = self.dispatcher.next().await {
@@ -247,7 +249,7 @@ impl<'a> Consumer<'a> {
         Ok(())
     }
 
-    /// A read of new entries that owns what it needs, so that it can be kept while other things happen.
+    /// A read of new entries that owns what it needs, so that it can be kept across other work.
     fn read(&self, reader: &MultiplexedConnection, room: usize) -> Read {
         let mut command = redis::cmd("XREADGROUP");
         command
@@ -268,7 +270,7 @@ impl<'a> Consumer<'a> {
     }
 
     /// Takes up what this consumer's name had pending: from before a restart, or read just before the connection broke.
-    /// By claiming, since reading one's history would count a delivery also for what is being handled right now.
+    /// It claims them, since reading its own history would also count a delivery for what is being handled right now.
     async fn recover_own(&mut self, commands: &mut MultiplexedConnection) -> Result<(), RedisError> {
         for stream in 0..self.keys.len() {
             let mut start = "-".to_owned();
@@ -290,7 +292,7 @@ impl<'a> Consumer<'a> {
                     .map(|pending| pending.id)
                     .filter(|id| id.parse().is_ok_and(|id| !self.held.contains(&(stream, id))))
                     .collect();
-                // Redis drops from its pending list what was trimmed meanwhile.
+                // Redis drops trimmed entries from its pending list.
                 let entries = self.claim_back(commands, stream, &left).await?;
                 self.take_over(commands, stream, entries).await?;
             }
@@ -309,7 +311,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Begins to handle an entry that Redis has given to this consumer.
+    /// Starts handling an entry that Redis has delivered to this consumer.
     fn hold(&mut self, stream: usize, entry: &StreamId, deliveries: u32) {
         let Ok(id) = entry.id.parse::<EntryId>() else {
             return;
@@ -350,7 +352,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// What an outcome means: acknowledge, try again later, or give up.
+    /// What to do about an outcome: acknowledge, try again later, or give up.
     fn judge(&mut self, outcome: Outcome<Reference>) {
         let Outcome {
             reference,
@@ -406,8 +408,8 @@ impl<'a> Consumer<'a> {
             .get_or_insert_with(|| Instant::now() + SETTLE_DELAY);
     }
 
-    /// Tells Redis what is done, in one transaction with the dead letters. What could not be told is told after the
-    /// next connect.
+    /// Reports to Redis what is done, in one transaction with the dead letters. What could not be reported is reported
+    /// after the next connect.
     async fn settle(&mut self, commands: &mut MultiplexedConnection) -> Result<(), RedisError> {
         self.settle_at = None;
         if self.settled.is_empty() {
@@ -446,8 +448,8 @@ impl<'a> Consumer<'a> {
         Ok(())
     }
 
-    /// How many new entries to read. None while very many wait for another delivery: then it is not the entries that
-    /// fail but what the handler needs, and reading on would only wear out their deliveries.
+    /// How many new entries to read. None while very many wait for another delivery: then the fault is not with the
+    /// entries but with what the handler needs, and reading on would only use up their deliveries.
     fn room(&self) -> usize {
         if self.retries.len() < self.shared.config.buffer * 4 {
             self.dispatcher.room()
@@ -499,17 +501,18 @@ impl<'a> Consumer<'a> {
             let entries = self.claim_back(commands, stream, &[entry.to_string()]).await?;
             self.retries.remove(&(due, stream, entry));
             self.held.remove(&(stream, entry));
-            // Nothing comes back when it was trimmed, or Redis was emptied: then there is nothing left to handle.
+            // Nothing is returned when it was trimmed, or Redis was emptied: then there is nothing left to handle.
             self.take_over(commands, stream, entries).await?;
         }
         Ok(())
     }
 
-    /// Keeps young what is held, claims what others left behind, and deletes consumers that are long gone.
+    /// Keeps the idle time of held entries low, claims what others left behind, and deletes consumers that are long
+    /// gone.
     async fn upkeep(&mut self, commands: &mut MultiplexedConnection) -> Result<(), RedisError> {
         let result = self.try_upkeep(commands).await;
         match result {
-            // The reader sees it too, and makes the groups again.
+            // The reader notices it too, and creates the groups again.
             Err(error) if wire::is_missing_group(&error) => self.ensure_groups(commands).await,
             result => result,
         }
@@ -569,7 +572,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Begins to handle entries that were pending before, with their true counts of deliveries.
+    /// Starts handling entries that were pending before, with their true delivery counts.
     async fn take_over(
         &mut self,
         commands: &mut MultiplexedConnection,
@@ -604,7 +607,8 @@ impl<'a> Consumer<'a> {
         Ok(())
     }
 
-    /// Deletes one consumer, or with an empty name all others, that have nothing pending and are idle for so long.
+    /// Deletes one consumer, or with an empty name all others, if they have nothing pending and have been idle for at
+    /// least that long.
     async fn delete_consumers(
         &self,
         commands: &mut MultiplexedConnection,

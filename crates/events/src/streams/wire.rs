@@ -5,7 +5,7 @@ use slipway_model::Timestamp;
 
 use crate::{DeadLetter, Envelope, EnvelopeError};
 
-/// What is added to the fields of an entry that goes to the dead letters.
+/// The fields that are added to an entry that goes to the dead letters.
 const DEAD_FIELDS: [&str; 6] = [
     "dead_origin",
     "dead_entry",
@@ -14,7 +14,7 @@ const DEAD_FIELDS: [&str; 6] = [
     "dead_deliveries",
     "dead_at",
 ];
-/// Of a field that is no text or too long, a dead letter keeps this many bytes.
+/// A dead letter keeps this many bytes of a field that is not text or is too long.
 const DEAD_VALUE_BYTES: usize = 512 * 1024;
 /// Of a reason, this many characters.
 const DEAD_REASON_CHARS: usize = 1000;
@@ -66,7 +66,7 @@ pub(super) fn dead_letter_fields(letter: &DeadLetter) -> Vec<(&str, String)> {
     fields
 }
 
-/// Reads a dead letter; what somebody else wrote there is shown as far as it goes.
+/// Reads a dead letter; if another program wrote it, it is shown as far as it can be read.
 pub(super) fn read_dead_letter(entry: &StreamId) -> DeadLetter {
     let mut fields = fields(entry);
     let mut take = |name: &str| {
@@ -85,7 +85,7 @@ pub(super) fn read_dead_letter(entry: &StreamId) -> DeadLetter {
     }
 }
 
-/// The group or its stream is gone: Redis was emptied. `UNBLOCKED` is what a reader gets that was blocked meanwhile.
+/// The group or its stream is gone: Redis was emptied. `UNBLOCKED` is what a reader gets that was blocked at the time.
 pub(super) fn is_missing_group(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
         || error

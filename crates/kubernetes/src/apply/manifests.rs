@@ -1,4 +1,4 @@
-//! The rendered YAML, taken apart: which objects, in which order, and whether they hold what is to be deployed.
+//! The rendered YAML, taken apart: which objects, in which order, and whether they contain what is to be deployed.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use slipway_model::ImageRef;
 
 use slipway_verdict::{Target, cut};
 
-/// The most objects of one rendering.
+/// The maximum number of objects in one rendering.
 const MAX_OBJECTS: usize = 500;
 
 /// One object to apply.
@@ -16,7 +16,7 @@ const MAX_OBJECTS: usize = 500;
 pub struct Manifest {
     pub kind: GroupVersionKind,
     pub name: String,
-    /// As written; absent ones go to the target's.
+    /// As written; if absent, the target's is used.
     pub namespace: Option<String>,
     pub object: Value,
 }
@@ -77,7 +77,7 @@ impl Manifest {
                 .is_none_or(|namespace| namespace == target.namespace.as_str())
     }
 
-    /// What others need comes first: the order that kustomize and Helm use, in short.
+    /// What others depend on comes first: in short, the order that kustomize and Helm use.
     pub fn rank(&self) -> u8 {
         match self.kind.kind.as_str() {
             "Namespace" => 0,
@@ -192,7 +192,7 @@ fn images(manifests: &[Manifest], workload: &Manifest) -> Vec<String> {
     own.flat_map(Manifest::images).collect()
 }
 
-/// Checks that the target is among them and is to run exactly this image.
+/// Checks that the target is among them and will run exactly this image.
 ///
 /// # Errors
 /// [`ManifestError`], naming what is there instead.

@@ -11,11 +11,11 @@ use crate::call;
 const LINES: usize = 50;
 /// Longest line kept, in characters.
 const LINE: usize = 500;
-/// Read at most so much of one log, in bytes.
+/// The maximum read of one log, in bytes.
 const READ: usize = 256 * 1024;
 
 /// The last lines of the run that `kubectl logs` shows, or of the one before it (`previous`): at most [`LINES`],
-/// redacted. Fewer where they are so long that the API server would cut off the last ones.
+/// redacted. Fewer if they are so long that the API server would cut off the last ones.
 pub(super) async fn tail(
     pods: &Api<Pod>,
     pod: &str,
@@ -33,7 +33,7 @@ pub(super) async fn tail(
             ..LogParams::default()
         };
         text = call("read the log", pods.logs(pod, &parameters)).await?;
-        // A log that fills the limit has lost its end to it, which matters most.
+        // A log that fills the limit has lost its end, which matters most.
         if text.len() < READ {
             break;
         }

@@ -1,4 +1,4 @@
-//! Pods, containers, objects and events in words.
+//! Describes pods, containers, objects and events in words.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub(super) fn ready(pod: &Pod) -> bool {
         .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-/// Not ready, and not one that did its work.
+/// Not ready, and not one that completed.
 pub(super) fn at_fault(status: &ContainerStatus) -> bool {
     let ended_well = status
         .state
@@ -47,7 +47,7 @@ pub(super) fn state(status: &ContainerStatus) -> String {
     } else {
         "Running, not ready".to_owned()
     };
-    // What ended it before is what matters where it waits to be started again.
+    // If it waits to be restarted, what ended the previous run is what matters.
     let before = status
         .last_state
         .as_ref()
@@ -64,7 +64,7 @@ pub(super) fn state(status: &ContainerStatus) -> String {
     }
 }
 
-/// Of a pod whose containers say nothing: no node, evicted, or not begun.
+/// For a pod whose containers say nothing: no node, evicted, or not begun.
 pub(super) fn pod_state(pod: &Pod) -> String {
     if let Some((_, words)) = pods::ailing(pod) {
         return words;
@@ -86,8 +86,7 @@ fn with(reason: String, message: Option<&str>) -> String {
     }
 }
 
-/// What an object that makes pods says is wrong with it: conditions that tell of failure, and Argo's and Flagger's own
-/// words.
+/// What a controller of pods reports as wrong: conditions that mean failure, and Argo's and Flagger's own messages.
 pub(super) fn complaint(live: &Value) -> Option<String> {
     let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
     let wrong = |condition: &&Value| {
@@ -126,7 +125,7 @@ pub(super) fn when(event: &Event) -> Option<i64> {
         .max(last)
 }
 
-/// Oldest first, as they come.
+/// Oldest first, in the order of arrival.
 pub(super) fn events(redactor: &Redactor, events: &[Event]) -> Vec<String> {
     events.iter().map(|event| line(redactor, &words(event))).collect()
 }

@@ -1,9 +1,9 @@
 //! One watch, kept open: kube-runtime's watcher, and what it leaves to its users.
 //!
 //! The watcher lists in pages, watches on from the list's version and lists again when that version has expired. Added
-//! here: a pause between tries that grows and heeds Retry-After; a limit on how long an answer may take; a new
-//! list where the watcher would go on with a version that the server does not know any more, or where a watch has
-//! died without a sound; and knowledge of when it runs again, since the watcher resumes silently.
+//! here: a growing pause between tries that heeds Retry-After; a limit on how long a response may take; a new list if
+//! the watcher would go on with a version that the server does not know any more, or if a watch has died silently; and
+//! knowledge of when it runs again, since the watcher resumes without saying so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,30 +26,31 @@ use super::{
 use crate::{CALL_TIMEOUT, fault::causes};
 use slipway_verdict::cut;
 
-/// Between tries to reach an API server that is away: quick at first, so that a restart costs little.
+/// Between tries to reach an API server that is unreachable: quick at first, so that a restart costs little.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Who is told to come back later without being told when does so after this.
+/// The pause when told to come back later without a time.
 const THROTTLED: Duration = Duration::from_secs(1);
-/// Permissions are given by people.
+/// The pause for missing permissions, which people have to grant.
 const FORBIDDEN: Duration = Duration::from_secs(15);
-/// How long the API server keeps a watch open, in seconds; 5 s later the watcher takes one for dead that has
-/// not ended by itself. Taking one up again is a request, and the only way to find out about a dead one.
+/// How long the API server keeps a watch open, in seconds; 5 s later the watcher considers one dead that has not ended
+/// by itself. Resuming one costs a request, and is the only way to find out about a dead one.
 const OPEN: u32 = 25;
-/// After so long without any event, everything is listed again: in a cluster in which nothing happens that costs
-/// little, and where things happen the watch is dead.
+/// After this long without any event, everything is listed again: in a cluster in which nothing happens that costs
+/// little, and if things do happen the watch is dead.
 const SILENCE: Duration = Duration::from_secs(300);
-/// A page of a list, and the first event after it, arrive within.
+/// The limit for a page of a list, and for the first event after it.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Objects of one page.
+/// Objects per page.
 const PAGE: u32 = 500;
-/// A watch that has not failed again for so long after it was taken up runs, provided the API server answers.
+/// A watch counts as running if it has not failed again this long after it was resumed, provided the API server
+/// answers.
 const STEADY: Duration = Duration::from_secs(1);
-/// After so many tries on the same version the next one begins with a list.
+/// After this many tries with the same version the next one begins with a list.
 const TRIES: u32 = 5;
-/// An interruption counts with those before it when they are no further apart.
+/// An interruption is counted together with those before it if they are no further apart.
 const ROW: Duration = Duration::from_secs(30);
 
-/// What a watch's task holds.
+/// The state of a watch's task.
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
     pub(super) stop: CancellationToken,
@@ -57,11 +58,11 @@ pub(super) struct Handle {
     pub(super) key: FeedKey,
 }
 
-/// Why the present stream of events is given up.
+/// Why the current stream of events is given up.
 enum End {
-    /// The watch is not needed any more, or another has taken its place.
+    /// The watch is not needed any more, or was replaced by another.
     Stopped,
-    /// Everything is listed anew.
+    /// Everything is listed again.
     List,
 }
 
@@ -72,7 +73,7 @@ pub(super) async fn run<K: Watched>(handle: Handle) {
     while let End::List = turn::<K>(&handle, &api, &mut pause).await {}
 }
 
-/// From a list on, as long as its version carries.
+/// From a list onwards, for as long as its version is valid.
 async fn turn<K: Watched>(handle: &Handle, api: &Api<K>, pause: &mut Pause) -> End {
     let config = watcher::Config::default().timeout(OPEN).page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
@@ -95,7 +96,7 @@ async fn turn<K: Watched>(handle: &Handle, api: &Api<K>, pause: &mut Pause) -> E
         let error = match next {
             Ok(Some(Ok(event))) => {
                 match event {
-                    // Emitted before the list is asked for: it says nothing about the API server.
+                    // Emitted before the list is requested: it says nothing about the API server.
                     Event::Init => {
                         listing = true;
                         round = handle.begin();
@@ -133,7 +134,7 @@ async fn turn<K: Watched>(handle: &Handle, api: &Api<K>, pause: &mut Pause) -> E
             return End::Stopped;
         }
         let row = pause.row();
-        // One that was dropped is taken up again at once, mostly with success: not worth a word.
+        // A dropped one is resumed at once, mostly with success: not worth logging.
         if row > 0 || listing || trouble.absent || trouble.forbidden {
             handle.fail(trouble.words, trouble.absent);
         }
@@ -160,7 +161,7 @@ async fn answers<K: Watched>(api: &Api<K>) {
 }
 
 impl Handle {
-    /// What the task may do only while the watch is its own.
+    /// What the task may do only while the watch is still its own.
     fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> Option<T> {
         let mut state = self.shared.state();
         (!self.stop.is_cancelled()).then(|| what(&mut state))
@@ -240,7 +241,7 @@ impl Handle {
                 at: Instant::now(),
                 absent,
             };
-            // The same again is no news.
+            // The same fault again is not news.
             let news = feed.fault.as_ref().is_none_or(|known| known.words != fault.words);
             feed.fault = Some(fault);
             if news {
@@ -340,15 +341,15 @@ impl Pause {
     }
 }
 
-/// What is wrong, as far as it matters for what is done next.
+/// What is wrong, as far as it matters for what to do next.
 struct Trouble {
     words: String,
     /// The API server does not know the kind.
     absent: bool,
     forbidden: bool,
-    /// The version that the watch stood at is of no more use.
+    /// The version that the watch had reached is of no use any more.
     expired: bool,
-    /// There is no sense in trying again earlier.
+    /// Do not try again earlier.
     after: Option<Duration>,
 }
 

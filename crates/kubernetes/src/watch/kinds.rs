@@ -1,4 +1,4 @@
-//! The kinds that are watched: where each lives, what is kept of it, and whom a change of it concerns.
+//! The kinds that are watched: where each is served, what is kept of it, and which followers a change of it concerns.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// What to say when the API server does not know it.
+    /// The message when the API server does not know it.
     pub(super) const fn absent(self) -> &'static str {
         match self {
             Self::Rollout => {
@@ -118,17 +118,17 @@ pub(super) trait Watched:
     /// In one namespace, or in all of them.
     fn api(client: Client, namespace: Option<&str>) -> Api<Self>;
     fn store(stores: &mut Stores) -> &mut Store<Self>;
-    /// Drops what nobody looks at.
+    /// Drops what is never read.
     fn slim(&mut self);
-    /// Whether it can concern anyone.
+    /// Whether it can concern any follower.
     fn matters(&self) -> bool {
         true
     }
-    /// Names those whom a change of it concerns.
+    /// Names the followers that a change of it concerns.
     fn concerns(&self, stores: &Stores, tell: &mut dyn FnMut(Kind, &str));
 }
 
-/// Who controls the object.
+/// The object's controller.
 pub(super) fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {
     let owners = object.meta().owner_references.as_ref()?;
     owners.iter().find(|owner| owner.controller == Some(true))
@@ -218,7 +218,7 @@ impl Watched for Pod {
     }
     fn concerns(&self, stores: &Stores, tell: &mut dyn FnMut(Kind, &str)) {
         match controller(self).map(|owner| (owner.kind.as_str(), owner.name.as_str())) {
-            // A pod may arrive before the ReplicaSet that explains whose it is; that one's arrival tells then.
+            // A pod may arrive before the ReplicaSet that explains whose it is; the ReplicaSet's arrival notifies then.
             Some(("ReplicaSet", set)) => {
                 if let Some(set) = stores.replica_sets.get(namespace(self), set) {
                     set.concerns(stores, tell);
@@ -294,7 +294,7 @@ pub(super) struct Custom<T> {
     target: Option<String>,
 }
 
-/// What there is to know of the type of a custom resource.
+/// What is known about the type of a custom resource.
 pub(super) trait CustomResource:
     Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static
 {
@@ -424,7 +424,7 @@ impl<T: CustomResource> Watched for Custom<T> {
     }
 }
 
-/// Slims an object that was read past the watches, so that both can be compared.
+/// Slims an object that was read without a watch, so that both can be compared.
 pub(crate) fn slim_workload(workload: &mut Workload) {
     match workload {
         Workload::Deployment(live) => Watched::slim(Arc::make_mut(live)),

@@ -1,4 +1,4 @@
-//! Keeps of each object what somebody looks at; the rest, which is most of it, is not stored.
+//! Keeps the fields of each object that are used; the rest, which is most of it, is not stored.
 
 use std::{
     hash::{DefaultHasher, Hasher},
@@ -13,12 +13,12 @@ use slipway_verdict::TEMPLATE_HASH;
 
 /// The same, of Argo Rollouts.
 const ROLLOUTS_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
-/// Where a slim template, in memory only, carries the hash of the whole one: two that differ in what was dropped
-/// must stay different, since a Deployment's ReplicaSet is the one with the equal template.
+/// Where a slim template, in memory only, carries the hash of the full one: two that differ in what was dropped must
+/// stay different, since a Deployment's ReplicaSet is the one with the equal template.
 const WHOLE: &str = "deploy.slipway.dev/whole-template";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Of the managed fields stays who wrote and when, not what.
+/// Of the managed fields, who wrote and when is kept, but not what.
 pub(super) fn metadata(metadata: &mut ObjectMeta) {
     for entry in metadata.managed_fields.iter_mut().flatten() {
         entry.fields_v1 = None;
@@ -28,7 +28,7 @@ pub(super) fn metadata(metadata: &mut ObjectMeta) {
     }
 }
 
-/// Names and images stay, and a hash of everything.
+/// Names and images are kept, and a hash of everything.
 pub(super) fn template(template: &mut PodTemplateSpec) {
     let metadata = template.metadata.get_or_insert_default();
     // The controllers add these to what they copy from the workload.
@@ -93,7 +93,7 @@ fn hash(template: &PodTemplateSpec) -> String {
     let mut into = Into(DefaultHasher::new());
     match serde_json::to_writer(&mut into, template) {
         Ok(()) => format!("{:016x}", into.0.finish()),
-        // Cannot happen; should it, nothing equals anything.
+        // Cannot happen; if it did, nothing would equal anything.
         Err(error) => error.to_string(),
     }
 }

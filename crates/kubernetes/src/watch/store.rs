@@ -96,7 +96,7 @@ impl Stores {
         }
     }
 
-    /// Forgets what is not watched any more: of one namespace, or of all.
+    /// Forgets what is not watched any more: in one namespace, or in all.
     pub(super) fn forget(&mut self, kind: Kind, namespace: Option<&str>) {
         match kind {
             Kind::Deployment => self.deployments.forget(namespace),
@@ -125,7 +125,7 @@ struct Namespace<K> {
 
 struct Held<K> {
     object: Arc<K>,
-    /// The list that showed it last, or after which it came.
+    /// The list that showed it last, or after which it arrived.
     round: u64,
 }
 
@@ -176,7 +176,7 @@ impl<K: Resource> Store<K> {
         names.filter_map(move |name| found?.objects.get(name).map(|held| Arc::clone(&held.object)))
     }
 
-    /// Takes an object in, and returns it unless it is what was held already.
+    /// Inserts an object, and returns it unless it is what was stored already.
     pub(super) fn insert(&mut self, object: K, from: From, round: u64) -> Option<Arc<K>> {
         let (space, name) = (namespace(&object), name(&object).to_owned());
         if !self.namespaces.contains_key(space) {
@@ -205,7 +205,7 @@ impl<K: Resource> Store<K> {
         Some(object)
     }
 
-    /// Takes an object out, unless another of its name has come since.
+    /// Removes an object, unless another of its name has come since.
     pub(super) fn delete(&mut self, object: &K) -> Option<Arc<K>> {
         let space = namespace(object);
         let found = self.namespaces.get_mut(space)?;
@@ -220,7 +220,7 @@ impl<K: Resource> Store<K> {
         gone
     }
 
-    /// Takes out what the list of that round did not show.
+    /// Removes what the list of that round did not show.
     pub(super) fn sweep(&mut self, only: Option<&str>, round: u64) -> Vec<Arc<K>> {
         let mut gone = Vec::new();
         let mut clear = |found: &mut Namespace<K>| {
@@ -267,13 +267,13 @@ impl<K: Resource> Namespace<K> {
     }
 }
 
-/// Versions of one resource grow; where they are no numbers nothing is known.
+/// Versions of one resource increase; if they are not numbers, nothing is known.
 pub(super) fn older<K: Resource>(one: &K, other: &K) -> bool {
     let version = |object: &K| object.meta().resource_version.as_ref()?.parse::<u64>().ok();
     matches!((version(one), version(other)), (Some(one), Some(other)) if one < other)
 }
 
-/// Takes an object in and names whom that concerns.
+/// Inserts an object and returns the followers that it concerns.
 pub(super) fn put<K: Watched>(
     stores: &mut Stores,
     object: K,
@@ -282,7 +282,7 @@ pub(super) fn put<K: Watched>(
     tell: &mut dyn FnMut(Kind, &str, &str),
 ) {
     if !object.matters() {
-        // It may have until now: an orphan, for example.
+        // It may have belonged until now: an orphan, for example.
         return take(stores, &object, tell);
     }
     if let Some(object) = K::store(stores).insert(object, from, round) {
@@ -290,14 +290,14 @@ pub(super) fn put<K: Watched>(
     }
 }
 
-/// Takes an object out and names whom that concerns.
+/// Removes an object and returns the followers that it concerns.
 pub(super) fn take<K: Watched>(stores: &mut Stores, object: &K, tell: &mut dyn FnMut(Kind, &str, &str)) {
     if let Some(gone) = K::store(stores).delete(object) {
         gone.concerns(stores, &mut |kind, name| tell(kind, namespace(&*gone), name));
     }
 }
 
-/// Ends a list: what it did not show is not there, and whom that concerns is named.
+/// Ends a list: what it did not show does not exist, and the followers concerned are returned.
 pub(super) fn sweep<K: Watched>(
     stores: &mut Stores,
     only: Option<&str>,

@@ -1,4 +1,4 @@
-//! What who follows something holds, and sees.
+//! What a follower holds, and sees.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -28,12 +28,12 @@ pub struct JobView {
     pub fault: Option<Interruption>,
 }
 
-/// A watch that is interrupted. It is gone from the view as soon as the watch is known to run again.
+/// A watch that is interrupted. It disappears from the view as soon as the watch is known to run again.
 #[derive(Debug, Clone)]
 pub struct Interruption {
     /// Without the cluster's name.
     pub words: String,
-    /// When it was tried last.
+    /// When it was last tried.
     pub at: Instant,
     /// The API server does not know the kind: its CRD is not installed.
     pub absent: bool,
@@ -120,7 +120,7 @@ impl Following {
 
     async fn changed(&mut self) {
         if self.changed.changed().await.is_err() {
-            // The sender lives as long as its followers; should it be gone, there is nothing to wait for.
+            // The sender lives as long as its followers; if it is gone, there is nothing to wait for.
             std::future::pending::<()>().await;
         }
     }

@@ -9,7 +9,7 @@ use slipway_model::Timestamp;
 
 use super::Core;
 
-/// What notifications miss is noticed after this time.
+/// Anything that notifications miss is noticed after this time.
 const GRID: Duration = Duration::from_secs(1);
 /// Aggregates claimed at once.
 const BATCH: usize = 32;
@@ -43,7 +43,7 @@ pub(super) async fn run(core: Arc<Core>) {
     renewal.abort();
 }
 
-/// Claims while there is room and something due. Returns how long to wait before the next look.
+/// Claims while there is room and something is due. Returns how long to wait before the next look.
 async fn claim(core: &Arc<Core>) -> Duration {
     while !core.stop.is_cancelled() {
         let room = core.room.available_permits().min(BATCH);
@@ -95,8 +95,8 @@ fn set_next(core: &Core, found: Option<Timestamp>) -> Option<Timestamp> {
     *next
 }
 
-/// Renews all leases in one statement, three times in their life. What cannot be renewed is stopped: at once when the
-/// database says so, and when the database has not answered for a whole lease.
+/// Renews all leases in one statement, three times per lease duration. What cannot be renewed is stopped: at once if
+/// the database says so, or when the database has not answered for a whole lease.
 async fn renew(core: Arc<Core>) {
     let lease = core.claimant.lease;
     let mut renewed = Instant::now();

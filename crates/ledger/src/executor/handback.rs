@@ -1,4 +1,4 @@
-//! How a supervisor gives an aggregate back: done, failed, or with the ledger itself out of reach.
+//! How a supervisor gives an aggregate back: done, failed, or because the ledger itself is unreachable.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Decider, LedgerError, cache::Cached, decision, hook::Hook, load::Read, store::Failed};
 
-/// The longest message that is kept of a failure, in characters.
+/// The maximum length of a failure message that is kept, in characters.
 const MESSAGE: usize = 2000;
 
 impl<D: Decider> Supervisor<'_, D> {
@@ -57,7 +57,7 @@ impl<D: Decider> Supervisor<'_, D> {
                 if release {
                     self.held.undo_release(version);
                 }
-                // There is an append that was not heard of yet; if not, the lease is not ours.
+                // There is an append that we have not heard of yet; if not, the lease is not ours.
                 self.core.ledger.shared.cache.remove(self.key);
                 let (now, _) = self.core.ledger.shared.load::<D>(self.key, Read::Fresh).await?;
                 if now.is_none_or(|now| now.seq == loaded.seq)
@@ -76,7 +76,7 @@ impl<D: Decider> Supervisor<'_, D> {
         }
     }
 
-    /// Gives the aggregate back with what went wrong: it comes again after a pause, or is parked.
+    /// Gives the aggregate back with what went wrong: it becomes due again after a pause, or is parked.
     pub(super) async fn hand_back_failed(&mut self, attempts: u32) -> Result<(), LedgerError> {
         let error = self.error();
         let Some(version) = self.held.begin_release() else {
@@ -123,7 +123,7 @@ impl<D: Decider> Supervisor<'_, D> {
         }
     }
 
-    /// All that failed, with the code of the first.
+    /// All failures, with the code of the first.
     fn error(&self) -> Reason {
         let code = self.failed.values().next().map(|reason| reason.code.clone());
         let messages: Vec<String> = self
@@ -156,7 +156,7 @@ impl<D: Decider> Supervisor<'_, D> {
         if self.hand_back_failed(attempts).await.is_err()
             && let Some(version) = self.held.renewable()
         {
-            // It comes again when the lease has lapsed.
+            // It becomes due again when the lease has lapsed.
             self.held.lose(version);
         }
     }

@@ -1,4 +1,5 @@
-//! What the process knows of an aggregate that it holds, shared by its supervisor and everybody with news for it.
+//! What the process knows about an aggregate that it holds, shared by its supervisor and everything that has news for
+//! it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,13 +15,13 @@ pub(crate) struct Held {
 struct State {
     /// The lease is ours, as far as we know.
     leased: bool,
-    /// Counts what was said about the lease, so that nobody acts on what was said before.
+    /// Counts the reports about the lease, so that nothing acts on an outdated one.
     version: u64,
     /// The lease lapsed: stop.
     lost: bool,
     /// Something happened since the supervisor last looked.
     news: bool,
-    /// It was claimed because it was due, so what the cache knows may be old and its polls may be due.
+    /// It was claimed because it was due, so the cache may be stale and its polls may be due.
     claimed: bool,
     /// A hint came.
     hinted: bool,
@@ -104,7 +105,7 @@ impl Held {
         leased
     }
 
-    /// For a renewal: the version that it speaks of, when there is a lease to renew.
+    /// For a renewal: the version that it refers to, when there is a lease to renew.
     pub(super) fn renewable(&self) -> Option<u64> {
         let state = self.state();
         (state.leased && !state.lost).then_some(state.version)
@@ -139,7 +140,7 @@ impl Held {
         }
     }
 
-    /// About to give the lease back: from now on, hints are stored instead of delivered. `None` when there is news first.
+    /// About to give the lease back: from now on, hints are stored instead of delivered. `None` if there is news first.
     pub(super) fn begin_release(&self) -> Option<u64> {
         let mut state = self.state();
         if state.news || !state.leased || state.lost {
@@ -157,7 +158,7 @@ impl Held {
         }
     }
 
-    /// Whether the supervisor may end: nothing is held and nothing new was said. Call under the lock of the map.
+    /// Whether the supervisor may end: nothing is held and there is no news. Call under the lock of the map.
     pub(super) fn may_end(&self) -> bool {
         let state = self.state();
         state.lost || (!state.leased && !state.news)

@@ -1,4 +1,4 @@
-//! A registered kind: where the types of its decider meet an executor that knows none.
+//! A registered kind: where the types of its decider meet an executor that does not know them.
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! One task for each aggregate that is held: compares what is going on with what the state says must be going on.
+//! One task for each aggregate that is held: compares what is running with what the state says must be running.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// The pause between tries to write an outcome while the database is away.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Effects and polls are named apart.
+/// Effects and polls are keyed separately.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Work {
     Effect(EffectKey),
@@ -56,13 +56,13 @@ pub(super) struct Supervisor<'a, D: Decider> {
     handler: &'a Arc<dyn Effects<D>>,
     pub(super) tasks: JoinSet<Ended<D>>,
     pub(super) running: HashMap<Work, CancellationToken>,
-    /// What went wrong under this lease, and is not started again under it.
+    /// What went wrong under this lease, and is not restarted under it.
     pub(super) failed: BTreeMap<Work, Reason>,
-    /// Why the last polls could not be answered; not yet recorded.
+    /// Why the last polls failed; not recorded yet.
     pub(super) fault: Option<Reason>,
-    /// When the polls that run now began.
+    /// When the polls that are running now began.
     pub(super) round: Option<Timestamp>,
-    /// When the last polls began that are through but not yet recorded as such.
+    /// When the last polls began that are done but not yet recorded as such.
     pub(super) served: Option<Timestamp>,
     poll_next: Option<Instant>,
     /// It was claimed, so its polls may be due: poll without waiting.
@@ -98,7 +98,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         }
     }
 
-    /// Until there is nothing to hold, or the lease is lost, or the service stops.
+    /// Runs until there is nothing to hold, or the lease is lost, or the service stops.
     pub(super) async fn run(&mut self) -> Result<(), LedgerError> {
         loop {
             let news = self.held.take();
@@ -245,7 +245,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         }
     }
 
-    /// Tells the others how many polls run; the round is over when none does.
+    /// Reports how many polls are running; the round is over when there are none.
     fn count_polls(&mut self) {
         let polls = self
             .running
@@ -279,7 +279,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         tokio::select! {
             Some(ended) = self.tasks.join_next() => match ended {
                 Ok(ended) => self.ended(ended).await?,
-                // Only aborted tasks end so: panics are caught inside.
+                // Only aborted tasks end like this: panics are caught inside.
                 Err(error) => tracing::debug!(%error, "an effect was aborted"),
             },
             () = self.held.changed() => {}
@@ -289,8 +289,8 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         Ok(())
     }
 
-    /// Waits for something that was cancelled to end. Whatever it has to say is still heard; what does not listen is
-    /// dropped after a while, when `limited`.
+    /// Waits for something that was cancelled to end. Its outcome is still accepted; if it does not react it is dropped
+    /// after a while, when `limited`.
     async fn wait_for_the_cancelled(&mut self, limited: bool) {
         let since = *self.stopping.get_or_insert_with(Instant::now);
         let left = if limited {
@@ -315,7 +315,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         }
     }
 
-    /// Decides what an effect has to say.
+    /// Decides the outcome of an effect.
     async fn ended(&mut self, ended: Ended<D>) -> Result<(), LedgerError> {
         let Ended {
             work,
@@ -371,8 +371,8 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                         appended: true,
                         snapshot,
                     }) => {
-                        // The append recorded that the polls are served, unless others of the round still run or were
-                        // not answered.
+                        // The append recorded that the polls are served, unless others of the round are still running
+                        // or failed.
                         if poll && self.round.is_none() && self.fault.is_none() {
                             self.served = None;
                         }
@@ -430,7 +430,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
         }
     }
 
-    /// Carries out the command; while the database is away, for as long as the lease lasts.
+    /// Carries out the command; while the database is unreachable, retries for as long as the lease lasts.
     async fn decide(
         &self,
         command: &D::Command,

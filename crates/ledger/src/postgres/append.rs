@@ -1,8 +1,9 @@
 //! Writing a group of batches on PostgreSQL.
 //!
-//! First try: everybody is taken at their word, and one statement writes the whole group. The primary key of `events`
-//! and the comparison of `seq` say when a writer lost. Then, and when a batch also depends on aggregates that it only
-//! read, the rows are locked in the order of their keys and compared first, and the winners are written.
+//! First try: every batch is assumed to be current, and one statement writes the whole group. The primary key of
+//! `events` and the comparison of `seq` detect a writer that lost. In that case, and when a batch also depends on
+//! aggregates that it only read, the rows are locked in the order of their keys and compared first, and the winners are
+//! written.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +21,7 @@ type Outcome = Result<Vec<Written>, Clash>;
 
 /// Notifications have less than 8000 bytes.
 const PAYLOAD: usize = 7000;
-/// How often the rows may change between the comparison and the write (something was created at the same moment).
+/// How often the rows may change between the comparison and the write (something was created concurrently).
 const TRIES: u32 = 5;
 
 pub(super) async fn commit(store: &Postgres, group: &[Batch], again: bool) -> sqlx::Result<Vec<Outcome>> {
@@ -74,13 +75,13 @@ async fn attempt(
             })
             .collect());
     }
-    // Another writer that creates the same aggregates all the time goes first.
+    // Another writer that keeps creating the same aggregates goes first.
     Ok(group.iter().map(|_| Err(Clash::Seq)).collect())
 }
 
 enum Verdict {
     Write,
-    /// Written before, and the answer was lost.
+    /// Written before, but the answer was lost.
     Done,
     Lost(Clash),
 }
@@ -102,7 +103,7 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
     .bind(appends.iter().map(|append| append.next.seq.cast_signed()).collect::<Vec<_>>())
     .fetch_all(&mut **tx)
     .await?;
-    // The seq that is there, and the hash of the event that is where ours would be the last.
+    // The current seq, and the hash of the event where ours would be the last.
     let mut current: HashMap<Key, (u64, Option<Hash>)> = HashMap::new();
     for row in &rows {
         let key = Key::new(row.try_get("kind")?, &id(row, "id")?);
@@ -177,7 +178,7 @@ async fn judge(tx: &mut Transaction<'_, Db>, group: &[Batch], again: bool) -> sq
         .collect())
 }
 
-/// From the row as it is (`a`) and what the append says (`i`): when it is due, the next poll, and the open hint.
+/// From the current row (`a`) and the append (`i`): when it is due, the next poll, and the open hint.
 macro_rules! schedule {
     () => {
         "poll_at = CASE WHEN i.every IS NULL THEN NULL
@@ -254,7 +255,7 @@ const WRITE: &str = concat!(
      FROM w, n"
 );
 
-/// `None` when another writer was faster with one of the rows: nothing may be committed then.
+/// `None` when another writer was faster with one of the rows: then nothing may be committed.
 async fn write(
     store: &Postgres,
     tx: &mut Transaction<'_, Db>,
@@ -268,7 +269,7 @@ async fn write(
     if items.is_empty() {
         return Ok(Some(batches.iter().map(|batch| unwritten(batch)).collect()));
     }
-    // Everybody writes rows in this order, so nobody waits in a circle.
+    // All writers write rows in this order, so there are no deadlocks.
     items.sort_by(|a, b| a.key.cmp(&b.key));
     let events: Vec<_> = items
         .iter()
@@ -376,7 +377,7 @@ fn unwritten(batch: &Batch) -> Vec<Written> {
     ]
 }
 
-/// Lines of `kind id seq`, in as many notifications as they need.
+/// Lines of `kind id seq`, in as many notifications as needed.
 fn payloads(items: &[&Append]) -> Vec<String> {
     let mut payloads = vec![String::new()];
     for append in items {
@@ -389,7 +390,7 @@ fn payloads(items: &[&Append]) -> Vec<String> {
     payloads
 }
 
-/// Writes the state of an older version anew, as of the same seq.
+/// Rewrites the state of an older version, as of the same seq.
 pub(super) async fn rewrite(store: &Postgres, append: &Append) -> sqlx::Result<bool> {
     sqlx::query(concat!(
         "UPDATE aggregates a SET state_version = $1, status = $2, service = $3, environment = $4, correlation = $5,

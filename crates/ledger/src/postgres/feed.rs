@@ -7,7 +7,7 @@ use crate::rows::{FeedRow, Position, Start};
 
 /// The transaction id of events that came from another cluster: below every real one.
 const FOREIGN: u64 = 1;
-/// Taken while a restored database is put in order ("slipway feed" in ASCII, cut to 8 bytes).
+/// Taken while the order of a restored database is repaired ("slipway feed" in ASCII, cut to 8 bytes).
 const ADOPTION: i64 = 0x736c_6970_7761_7966;
 
 pub(super) async fn read(store: &Postgres, after: Position, limit: u32) -> sqlx::Result<Vec<FeedRow>> {
@@ -85,9 +85,10 @@ pub(super) async fn resume(store: &Postgres, position: Position) -> sqlx::Result
     })
 }
 
-/// Puts a database in order that was dumped from one cluster and restored into another: its events carry the other
-/// cluster's transaction ids, which would hide them until this cluster's have grown as far. They are all committed,
-/// so their positions are order enough; relays go on before the first event that they have not published.
+/// Repairs the order of a database that was dumped from one cluster and restored into another: its events carry the
+/// other cluster's transaction ids, which would hide them until this cluster's have grown as far. They are all
+/// committed, so their positions suffice for ordering; relays continue before the first event that they have not
+/// published.
 pub(super) async fn adopt(store: &Postgres) -> sqlx::Result<()> {
     let mut tx = store.pool.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")

@@ -1,4 +1,4 @@
-//! Hearing of what other replicas appended.
+//! Receives what other replicas appended.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) async fn listen(mut listener: PgListener, owner: String, sender: mpsc
         };
         let messages = match received {
             Ok(Some(notification)) => told(notification.payload(), &owner),
-            // The connection was lost and made again: nobody knows what was missed.
+            // The connection was lost and made again: it is not known what was missed.
             Ok(None) => vec![Remote::Resync],
             Err(error) => {
                 tracing::warn!(%error, "cannot listen to other replicas");
@@ -35,8 +35,8 @@ pub(super) async fn listen(mut listener: PgListener, owner: String, sender: mpsc
     }
 }
 
-/// Lines of a notification: who says it; the earliest due time, in microseconds, of what it left for anybody to claim;
-/// then `kind id seq` of each aggregate. What we said ourselves, and what we do not understand, says nothing.
+/// Lines of a notification: the sender; the earliest due time, in microseconds, of what it left for others to claim;
+/// then `kind id seq` of each aggregate. Our own notifications, and those that we do not understand, are ignored.
 fn told(payload: &str, owner: &str) -> Vec<Remote> {
     let mut lines = payload.lines();
     if lines.next().is_none_or(|from| from == owner) {

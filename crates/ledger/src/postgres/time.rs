@@ -38,7 +38,7 @@ impl Decode<'_, Postgres> for PgTime {
             PgValueFormat::Binary => Ok(Self(Timestamp::from_micros(
                 <i64 as Decode<Postgres>>::decode(value)?.saturating_add(EPOCH),
             ))),
-            // Only answers to statements without parameters, which we do not read times from.
+            // Only results of statements without parameters, from which we do not read times.
             PgValueFormat::Text => Err("a timestamp came as text".into()),
         }
     }

@@ -154,7 +154,7 @@ pub(super) async fn fail(
     .bind(micros(backoff))
     .bind(limit.cast_signed())
     .bind(json(error))
-    // PostgreSQL's texts hold no NUL; JSON writes it as an escape.
+    // PostgreSQL's texts cannot contain NUL; JSON writes it as an escape.
     .bind(error.message.replace('\0', ""))
     .bind(&*key.kind)
     .bind(key.id.as_str())

@@ -37,7 +37,7 @@ async fn one(
         && append.writes()
         && append.expected > 0
     {
-        // The common case needs no look beforehand: the update itself compares.
+        // The common case does not need a read beforehand: the update itself compares.
         let Some(written) = write(conn, append, now, me).await? else {
             return Ok(Err(Clash::Seq));
         };
@@ -51,7 +51,7 @@ async fn one(
         if seq == append.expected {
             continue;
         }
-        // Written before, and the answer was lost?
+        // Written before, but the answer was lost?
         if again && append.writes() && written_before(conn, append).await? {
             return Ok(Ok(vec![
                 Written {
@@ -235,7 +235,7 @@ async fn write(
     .transpose()
 }
 
-/// Writes the state of an older version anew, as of the same seq.
+/// Rewrites the state of an older version, as of the same seq.
 pub(super) async fn rewrite(store: &Sqlite, append: &Append) -> sqlx::Result<bool> {
     let mut writer = store.writer.lock().await;
     let schedule = &append.schedule;

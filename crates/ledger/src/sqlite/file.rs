@@ -1,4 +1,4 @@
-//! The database file: whether it can be written, and which process has it alone.
+//! The database file: whether it can be written, and which process has it exclusively.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -42,7 +42,7 @@ fn kinds_json(claimant: &Claimant) -> String {
 pub(super) async fn claim(store: &Sqlite, claimant: &Claimant, limit: u32) -> sqlx::Result<Claims> {
     let kinds = kinds_json(claimant);
     let now = Timestamp::now();
-    // Most of the time nothing is due, and looking takes no lock.
+    // Most of the time nothing is due, and checking does not take a lock.
     let due: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM aggregates
          WHERE due_at <= ?1 AND set_aside IS NULL AND (lease_until IS NULL OR lease_until <= ?1)
@@ -411,7 +411,7 @@ pub(super) async fn save_relay(
     .await
 }
 
-/// Looks now and then whether another connection wrote to the file: `data_version` changes only then.
+/// Checks now and then whether another connection wrote to the file: `data_version` changes only then.
 pub(super) async fn remote(store: &Sqlite) -> sqlx::Result<mpsc::Receiver<Remote>> {
     let options = store.readers.connect_options();
     let mut conn = SqliteConnection::connect_with(&options).await?;
@@ -460,7 +460,7 @@ async fn look(
     .bind(last)
     .fetch_all(conn)
     .await?;
-    // A full page may have more behind it: look again even if nobody writes.
+    // A full page may be followed by more: look again even if nothing is written.
     *seen = (rows.len() < 1000).then_some(version);
     rows.iter()
         .map(|row| {

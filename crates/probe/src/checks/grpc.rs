@@ -18,7 +18,7 @@ use crate::{
     web::causes,
 };
 
-/// A health answer has two bytes; nothing that is much longer is one.
+/// A health response has two bytes; anything much longer is not one.
 const MAX_ANSWER: usize = 4096;
 
 /// Asks once.
@@ -73,7 +73,7 @@ async fn call(stream: Stream, check: &GrpcCheck) -> Result<ServingStatus, Fault<
     Ok(ServingStatus::try_from(answer.into_inner().status).unwrap_or(ServingStatus::Unknown))
 }
 
-/// A channel over the connection that is there: what is asked is what was vetted.
+/// A channel over the existing connection: what is asked is what was vetted.
 async fn channel(stream: Stream, check: &GrpcCheck) -> Result<Channel, Fault<String>> {
     let failed = |error: tonic::transport::Error| Fault::transient(causes(&error));
     let origin = |scheme: &str| {
@@ -81,7 +81,7 @@ async fn channel(stream: Stream, check: &GrpcCheck) -> Result<Channel, Fault<Str
             .parse::<http::Uri>()
             .map_err(|error| Fault::Permanent(error.to_string()))
     };
-    // TLS is made already; only `:scheme` still speaks of it.
+    // TLS is set up already; only `:scheme` still refers to it.
     let endpoint = Endpoint::from(origin("http")?).origin(origin(if check.tls { "https" } else { "http" })?);
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: http::Uri| {

@@ -25,7 +25,7 @@ const SHOWN: usize = 200;
 /// Asks once.
 ///
 /// # Errors
-/// When the API server is away; that says nothing about the service.
+/// When the API server is unreachable; that says nothing about the service.
 pub(super) async fn ask(
     dialer: &Dialer,
     cluster: &Kubernetes,
@@ -149,13 +149,14 @@ fn judge(check: &HttpCheck, answer: &Answer) -> Attempt {
     }
 }
 
-/// What people are shown of a text: redacted as a whole and cut after that, since half a token looks like none.
+/// What people are shown of a text: redacted as a whole and truncated only after that, since half a token does not look
+/// like one.
 fn beginning(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(clean).collect();
     redact(&lines.join("\n")).trim().chars().take(SHOWN).collect()
 }
 
-/// The first expectation that does not hold.
+/// The first expectation that is not met.
 fn complaint(check: &HttpCheck, answer: &Answer) -> Option<String> {
     if answer.status != check.expect_status {
         return Some(format!("expected {}", check.expect_status));

@@ -1,6 +1,6 @@
-//! Which addresses a check may connect to. The catalog says where checks go, and this service stands inside the
-//! network: without bounds a check would read a cloud's metadata, which hands out credentials, or talk to whatever
-//! listens on this machine alone.
+//! Which addresses a check may connect to. The catalog says where checks go, and this service runs inside the network:
+//! without restrictions a check could read a cloud's metadata, which hands out credentials, or talk to anything that
+//! listens only on this machine.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// Ranges that are open although they would be refused: `checks.allow` of the configuration.
+/// Ranges that are allowed although they would be refused: `checks.allow` of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Allow(Vec<IpNet>);
 
@@ -59,7 +59,7 @@ impl fmt::Display for Refused {
 /// Whether a check may connect to `address`. Forms of IPv6 that carry an IPv4 address count as both.
 ///
 /// # Errors
-/// [`Refused`], unless a range of `allow` has the address in either form.
+/// [`Refused`], unless a range of `allow` contains the address in either form.
 pub(crate) fn vet(address: IpAddr, allow: &Allow) -> Result<(), Refused> {
     let inner = match address {
         IpAddr::V4(_) => None,
@@ -75,7 +75,7 @@ pub(crate) fn vet(address: IpAddr, allow: &Allow) -> Result<(), Refused> {
     }
 }
 
-/// Metadata services of the clouds, beside the link-local 169.254.169.254 that most of them have.
+/// Metadata services of the clouds, in addition to the link-local 169.254.169.254 that most of them have.
 const METADATA: [IpAddr; 6] = [
     // Amazon EC2, and credentials of pods on EKS.
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
@@ -116,7 +116,7 @@ fn special(address: IpAddr) -> Option<&'static str> {
 }
 
 /// The IPv4 address within an IPv6 one: mapped (`::ffff:0:0/96`), compatible (`::/96`), translated (`::ffff:0:0:0/96`),
-/// NAT64 (`64:ff9b::/96`, RFC 6052) and 6to4 (`2002::/16`). `::` and `::1` carry none.
+/// NAT64 (`64:ff9b::/96`, RFC 6052) and 6to4 (`2002::/16`). `::` and `::1` do not carry one.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
@@ -166,7 +166,7 @@ mod tests {
             ("ff02::1", "multicast"),
             ("255.255.255.255", "reserved"),
             ("240.0.0.1", "reserved"),
-            // The same in other clothes.
+            // The same in another notation.
             ("::ffff:169.254.169.254", "metadata"),
             ("::ffff:127.0.0.1", "loopback"),
             ("::ffff:0.0.0.0", "unspecified"),

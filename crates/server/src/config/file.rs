@@ -1,4 +1,4 @@
-//! A whole configuration file: the sections that all services have, and the keys that are one service's own.
+//! A whole configuration file: the sections that all services have, and the keys that are specific to one service.
 
 use std::{fmt, marker::PhantomData};
 
@@ -13,16 +13,16 @@ use slipway_telemetry::TelemetryConfig;
 
 use super::{BusConfig, ConfigError, DatabaseConfig, ServerConfig};
 
-/// What is one service's own in its configuration file, beside the sections of [`Config`].
+/// The part of a configuration file that is specific to one service, in addition to the sections of [`Config`].
 pub trait ServiceSettings: DeserializeOwned {
-    /// What the single values do not show. Reads no file and connects to nothing, so that a configuration can be
+    /// Checks what single values do not show. Reads no file and connects to nothing, so that a configuration can be
     /// checked on any machine.
     ///
     /// # Errors
     /// Names the key and the remedy.
     fn check(&self) -> Result<(), ConfigError>;
 
-    /// Looks at the files that the keys name: certificates, tokens, passwords, keys.
+    /// Checks the files that the keys name: certificates, tokens, passwords, keys.
     ///
     /// # Errors
     /// Names the key and the file.
@@ -31,7 +31,7 @@ pub trait ServiceSettings: DeserializeOwned {
     }
 }
 
-/// A service's configuration file. Only `database` and what `S` requires must be there.
+/// A service's configuration file. Only `database` and what `S` requires are mandatory.
 #[derive(Debug, Clone)]
 pub struct Config<S> {
     pub server: ServerConfig,
@@ -43,7 +43,7 @@ pub struct Config<S> {
 }
 
 impl<S: ServiceSettings> Config<S> {
-    /// What the values say, without looking anywhere else.
+    /// Checks the values, without looking anywhere else.
     ///
     /// # Errors
     /// Names the key and the remedy.
@@ -54,10 +54,10 @@ impl<S: ServiceSettings> Config<S> {
         self.settings.check()
     }
 
-    /// Looks at the files that it names too.
+    /// Checks the files that it names too.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and a file that is not there or not what it must be.
+    /// As for [`check`](Self::check), and a file that does not exist or is not valid.
     pub fn check_files(&self) -> Result<(), ConfigError> {
         self.check()?;
         self.server.check_files()?;
@@ -129,7 +129,7 @@ impl Section {
     }
 }
 
-/// The file's keys without the sections, which are put aside as they come by.
+/// The file's keys without the sections, which are collected on the way.
 struct OwnKeys<'a, A> {
     map: A,
     sections: &'a mut Sections,
@@ -181,8 +181,8 @@ enum AnyKey<K> {
     Own(K),
 }
 
-/// Reads one key. A key of the service's own is given to its seed within the file's deserializer, so that an unknown
-/// one is reported where it stands.
+/// Reads one key. A service-specific key is given to its seed within the file's deserializer, so that an unknown one is
+/// reported where it stands.
 struct Key<'a, K>(&'a mut Option<K>);
 
 impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Key<'_, K> {

@@ -1,4 +1,4 @@
-//! Who may call, and what for: tokens by their hashes, and roles.
+//! Who may call, and what they may do: tokens by their hashes, and roles.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use slipway_model::Principal;
 
 use super::ConfigError;
 
-/// Someone with a bearer token. Two entries with one subject are one person with two tokens, for rotation.
+/// A principal with a bearer token. Two entries with the same subject are one principal with two tokens, for rotation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrincipalConfig {
@@ -20,7 +20,7 @@ pub struct PrincipalConfig {
 }
 
 impl PrincipalConfig {
-    /// An entry for `subject`, who shows `token`.
+    /// An entry for `subject`, which presents `token`.
     ///
     /// # Errors
     /// A subject that is not well-formed.
@@ -142,9 +142,9 @@ fn everything() -> Vec<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// See resources, logs and events.
+    /// Read resources, logs and events.
     Read,
-    /// Start builds, changes, deployments, releases; ask for approvals.
+    /// Start builds, changes, deployments, releases; request approvals.
     Start,
     /// Cancel what was started.
     Cancel,
@@ -152,7 +152,7 @@ pub enum Action {
     Rollback,
     /// Decide on approvals.
     Approve,
-    /// Get past a gate without the approvals that it asks for; loud.
+    /// Pass a gate without the approvals that it requires; always conspicuous.
     Override,
     /// Name another principal as the one who requests or decides.
     Delegate,

@@ -10,7 +10,7 @@ use super::{
     tls::{self, Tls},
 };
 
-/// What a shutdown may take after the requests, unless the configuration says otherwise.
+/// What a shutdown may take after the requests are done, unless the configuration says otherwise.
 const AFTER_DRAIN: Duration = Duration::from_secs(10);
 
 /// The `server:` section.
@@ -19,35 +19,35 @@ const AFTER_DRAIN: Duration = Duration::from_secs(10);
 pub struct ServerConfig {
     /// Where to listen for gRPC.
     pub listen: SocketAddr,
-    /// Where to listen for HTTP: webhooks, callbacks, pages. Left out: nothing listens. TLS as for gRPC.
+    /// Where to listen for HTTP: webhooks, callbacks, pages. If omitted, nothing listens. TLS as for gRPC.
     pub http_listen: Option<SocketAddr>,
     /// Where to listen for `/livez` and `/readyz`, in plain HTTP and without authentication: for the kubelet and the
-    /// like. Left out: nothing listens; gRPC health is always there.
+    /// like. If omitted, nothing listens; gRPC health is always available.
     pub ops_listen: Option<SocketAddr>,
-    /// How others reach `http_listen`, such as `https://slipway.example`: links in chat and mail begin with it.
+    /// How others reach `http_listen`, such as `https://slipway.example`: links in chat and mail start with it.
     pub public_url: Option<PublicUrl>,
-    /// Without it the server speaks plain text, which it refuses on other than loopback addresses unless told so.
+    /// Without it the server uses plain text, which it refuses on non-loopback addresses unless told otherwise.
     pub tls: Option<Tls>,
-    /// Listen without TLS on any address: for a mesh or a proxy that brings its own.
+    /// Listen without TLS on any address: for a mesh or a proxy that adds its own.
     pub allow_plaintext: bool,
-    /// Who may call, and what for. No one by default.
+    /// Who may call, and what they may do. No one by default.
     pub principals: Vec<PrincipalConfig>,
-    /// Larger requests are refused. Services give it to tonic as well (`max_decoding_message_size`), whose own default
-    /// is the same 4 MiB.
+    /// Larger requests are refused. Services also pass it to tonic (`max_decoding_message_size`), whose own default is
+    /// the same 4 MiB.
     pub max_message_bytes: usize,
-    /// The longest that a unary request may take; a caller may ask for less with `grpc-timeout`. Streams are exempt.
+    /// The longest that a unary request may take; a caller may set less with `grpc-timeout`. Streams are exempt.
     #[serde(with = "duration")]
     pub request_timeout: Duration,
-    /// Unary requests at once over all connections; more are refused with `RESOURCE_EXHAUSTED`.
+    /// Concurrent unary requests over all connections; more are refused with `RESOURCE_EXHAUSTED`.
     pub max_concurrent_requests: usize,
-    /// Streams (watches, logs, event tails) at once over all connections.
+    /// Concurrent streams (watches, logs, event tails) over all connections.
     pub max_concurrent_streams: usize,
     /// How long a shutdown waits for requests that are being answered.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
-    /// How long a shutdown may take in all: requests first, then the work in the background, then the database. More
-    /// than `drain_timeout`, and no more than what runs the process grants (Kubernetes: 30 s by default). Left out:
-    /// `drain_timeout` and 10 s.
+    /// How long a shutdown may take in all: requests first, then background work, then the database. Must be more than
+    /// `drain_timeout`, and no more than the process is granted by its environment (Kubernetes: 30 s by default). If
+    /// omitted: `drain_timeout` plus 10 s.
     #[serde(with = "duration::optional")]
     pub grace_period: Option<Duration>,
 }
@@ -78,7 +78,7 @@ impl ServerConfig {
         self.grace_period.unwrap_or(self.drain_timeout + AFTER_DRAIN)
     }
 
-    /// What the single values do not show.
+    /// Checks what single values do not show.
     ///
     /// # Errors
     /// Plain text on an address that others can reach; limits of zero.
@@ -132,7 +132,7 @@ impl ServerConfig {
 }
 
 impl ServerConfig {
-    /// Looks at the files that it names.
+    /// Checks the files that it names.
     ///
     /// # Errors
     /// A certificate or key that cannot be read, or that do not belong together.
@@ -184,16 +184,16 @@ pub struct DatabaseConfig {
     /// `postgres://user:password@host/database` or `sqlite:///absolute/path.db`.
     #[serde(default)]
     pub url: Option<SecretString>,
-    /// A file that holds the URL and nothing else.
+    /// A file that contains the URL and nothing else.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
-    /// Connections to PostgreSQL at most.
+    /// The maximum number of connections to PostgreSQL.
     #[serde(default)]
     pub max_connections: Option<u32>,
 }
 
 impl DatabaseConfig {
-    /// What the values say: exactly one of the URL and its file is given.
+    /// Checks the values: exactly one of the URL and its file is given.
     ///
     /// # Errors
     /// Neither or both are given.
@@ -212,7 +212,7 @@ impl DatabaseConfig {
         }
     }
 
-    /// The URL, from wherever it is.
+    /// The URL, from whichever of the two is given.
     ///
     /// # Errors
     /// Neither or both are given, or the file cannot be read.
@@ -232,20 +232,20 @@ impl DatabaseConfig {
     }
 }
 
-/// The `bus:` section. Without either key, events stay in this process and in `StreamEvents`.
+/// The `bus:` section. With neither key, events stay in this process and in `StreamEvents`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BusConfig {
     /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS.
     #[serde(default)]
     pub redis_url: Option<SecretString>,
-    /// A file that holds the URL and nothing else.
+    /// A file that contains the URL and nothing else.
     #[serde(default)]
     pub redis_url_file: Option<PathBuf>,
 }
 
 impl BusConfig {
-    /// What the values say: not both of the URL and its file are given.
+    /// Checks the values: not both of the URL and its file are given.
     ///
     /// # Errors
     /// Both are given.

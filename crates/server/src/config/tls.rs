@@ -21,7 +21,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// The TLS configuration of an HTTP server, and proof that certificate and key belong together.
+/// The TLS configuration of an HTTP server, which proves that certificate and key belong together.
 ///
 /// # Errors
 /// Names the key and the file that cannot be read or used.

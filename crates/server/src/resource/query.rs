@@ -1,4 +1,4 @@
-//! What lists and watches are asked for, checked in one place.
+//! The parameters of lists and watches, checked in one place.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use slipway_proto::{approval, build, deploy, gitops, release};
 use super::Resource;
 use crate::{ApiError, convert, ledger::list_page};
 
-/// What a list or a watch is asked for, as the API's requests have it. Empty texts mean all.
+/// The parameters of a list or a watch, as in the API's requests. Empty texts mean all.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     pub page_size: i32,
@@ -46,7 +46,7 @@ impl ListQuery {
     }
 }
 
-/// The status as the ledger's index has it; nothing for 0.
+/// The status as in the ledger's index; `None` for 0.
 fn status_filter<R: Resource>(value: i32) -> Result<Option<String>, ApiError> {
     let name = R::status_name(value).ok_or_else(|| {
         let known: Vec<&str> = (1..).map_while(R::status_name).collect();
@@ -63,7 +63,7 @@ fn status_filter<R: Resource>(value: i32) -> Result<Option<String>, ApiError> {
     Ok(Some(status).filter(|_| value != 0))
 }
 
-/// Reads a query from a request message: all have the first five fields, and those that one lacks mean all.
+/// Reads a query from a request message: all have the first five fields; the others mean all if a message lacks them.
 macro_rules! query_from {
     ($($request:ty: $($field:ident)*;)*) => {$(
         #[allow(clippy::needless_update)] // some have every field

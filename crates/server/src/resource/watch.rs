@@ -1,7 +1,7 @@
-//! Watching everything that matches, which is what bots do.
+//! Watches everything that matches, which is what bots do.
 //!
-//! The feed says which things changed; what is shown is always their state as the ledger has it. The feed begins a
-//! moment after the first listing, and what falls in between (or is lost otherwise) is found by listing again.
+//! The feed says which resources changed; what is shown is always their state in the ledger. The feed starts a moment
+//! after the first listing, and what happens in between (or is lost otherwise) is found by listing again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::{ApiError, Caller};
 const FIRST_RECHECK: Duration = Duration::from_secs(2);
 /// How often to list again after that.
 const RECHECK: Duration = Duration::from_secs(30);
-/// Things listed at once.
+/// Page size of the listings.
 const PAGE: u32 = 500;
-/// Things on their way to a slow watcher.
+/// Resources buffered for a slow watcher.
 const BUFFER: usize = 16;
 
 /// Each matching thing that the caller may read, then each change of one, and each new one.
@@ -94,8 +94,8 @@ impl<R: Resource> Watching<R> {
         }
     }
 
-    /// Service, environment and correlation never change, so events can be chosen by them; status and labels are looked
-    /// at in the state.
+    /// Service, environment and correlation never change, so events can be filtered by them; status and labels are
+    /// checked on the state.
     fn feed(&self) -> FeedFilter {
         FeedFilter {
             kinds: vec![R::Decider::KIND.to_owned()],
@@ -115,7 +115,7 @@ impl<R: Resource> Watching<R> {
                 .all(|(key, value)| index.labels.get(key) == Some(value))
     }
 
-    /// Shows what the feed did not tell of: new ones are among the newest, changed ones among those shown as open.
+    /// Shows what the feed missed: new ones are among the newest, changed ones among those shown as open.
     async fn recheck(&mut self) -> Result<(), Ended> {
         self.list(false).await?;
         let open: Vec<Id> = self

@@ -9,7 +9,8 @@ use tower::{Layer, Service};
 use crate::{context::TRACEPARENT, current_trace_context};
 
 /// Sends the trace context with each request: the one that [`crate::WithTraceContext`] gave it, else one among its
-/// extensions, else that of the current span. Makes no span of its own: polls and watches would bury the trace.
+/// extensions, else that of the current span. Does not create a span of its own: polls and watches would bury the
+/// trace.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TraceClientLayer;
 
@@ -21,7 +22,7 @@ impl<S> Layer<S> for TraceClientLayer {
     }
 }
 
-/// What [`TraceClientLayer`] makes of a channel.
+/// A channel wrapped by [`TraceClientLayer`].
 #[derive(Debug, Clone)]
 pub struct TraceClient<S> {
     inner: S,

@@ -1,4 +1,4 @@
-//! The answering side: reads `traceparent`, and makes a SERVER span and a measurement of each call.
+//! The answering side: reads `traceparent`, and creates a SERVER span and a measurement for each call.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use crate::{
     context::{TRACEPARENT, from_span_context},
 };
 
-/// Asked every few seconds by machines: no spans, no measurements.
+/// Called every few seconds by machines: no spans, no measurements.
 const PROBES: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
 
 /// Begins a SERVER span for each call, named and attributed after the RPC conventions, as a child of the caller's
@@ -53,7 +53,7 @@ impl<S> Layer<S> for TraceServerLayer {
     }
 }
 
-/// What [`TraceServerLayer`] makes of a server.
+/// A server wrapped by [`TraceServerLayer`].
 #[derive(Debug, Clone)]
 pub struct TraceServer<S> {
     inner: S,
@@ -136,7 +136,7 @@ fn extension(context: TraceContext) -> http::Extensions {
     extensions
 }
 
-/// A call that is under way. Ends when dropped, as cancelled unless it was answered.
+/// A call in progress. Ends when dropped, as cancelled unless it was answered.
 #[derive(Debug)]
 struct Call {
     span: Span,
@@ -179,7 +179,7 @@ impl Drop for Call {
     }
 }
 
-/// What the conventions call an error on the server's side; the others are the caller's.
+/// The codes that the conventions count as errors on the server's side; the others are the caller's.
 fn is_server_error(code: Code) -> bool {
     matches!(
         code,
@@ -222,7 +222,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<Code> {
 }
 
 pin_project! {
-    /// A call whose answer is awaited.
+    /// A call whose response is awaited.
     #[derive(Debug)]
     pub struct TracedCall<F> {
         #[pin]
@@ -266,7 +266,7 @@ where
 }
 
 pin_project! {
-    /// An answer under way; the call ends with its trailers.
+    /// A response in progress; the call ends with its trailers.
     #[derive(Debug)]
     pub struct TracedBody<B> {
         #[pin]

@@ -1,4 +1,4 @@
-//! A decider that keeps to the laws, and one for each way of breaking them.
+//! A decider that obeys the laws, and one for each way of breaking them.
 
 use std::panic::catch_unwind;
 

@@ -1,4 +1,4 @@
-//! What is to be done next with one Application.
+//! Decides what to do next with one Application.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::{
     sync_window::{self, Answer},
 };
 
-/// How long an error of comparing with git may last before it counts as one that does not heal by itself.
+/// How long an error in comparing with git may last before it counts as one that will not pass by itself.
 const COMPARISON_PATIENCE: Duration = Duration::from_secs(60);
-/// How long after the sync the pods' images may still be shown as they were before it.
+/// How long after the sync the images of the pods may still be shown as they were before it.
 const IMAGES_PATIENCE: Duration = Duration::from_secs(30);
-/// What to do after somebody else's sync.
+/// What to do after another's sync.
 const DEPLOY_AGAIN: &str = "look at what runs, and deploy again if ours is right";
-/// What the controller says of a sync that a window holds back.
+/// The controller's message about a sync that a window holds back.
 const BLOCKED: &str = "blocked by sync window";
 
-/// Decides what is next for the application. The sync has been asked for if `expected.applied` says so or the object
-/// itself does; `expected.since` is when.
+/// Decides what is next for the application. The sync has been requested if `expected.applied` or the object itself
+/// says so; `expected.since` is when.
 pub fn next(expected: &Expected, live: &Application, situation: &Situation<'_>, now: Timestamp) -> Next {
     let decision = Decision {
         expected,
@@ -44,7 +44,7 @@ pub fn next(expected: &Expected, live: &Application, situation: &Situation<'_>, 
 
 struct Decision<'a> {
     expected: &'a Expected,
-    /// None: nothing is synced, and how it stands is all there is to tell.
+    /// `None`: nothing is synced, and the current state is all there is to report.
     sync: Option<&'a Sync>,
     live: &'a Application,
     situation: &'a Situation<'a>,
@@ -52,7 +52,7 @@ struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// Whether this is the object that was written, and nobody has taken the turn.
+    /// Whether this is the object that was written, and it has not been taken over.
     fn identity(&self) -> Option<Next> {
         let (metadata, applied) = (&self.live.metadata, &self.expected.applied);
         let uid = metadata.uid.as_deref().unwrap_or_default();
@@ -87,7 +87,7 @@ impl Decision<'_> {
         self.live.status.operation_state.as_ref()
     }
 
-    /// The operation that waits for the controller or is under way; one that was left standing is neither.
+    /// The operation that waits for the controller or is in progress; one that was left behind is neither.
     fn pending(&self) -> Option<&Operation> {
         let pending = self.live.operation.as_ref();
         pending.filter(|_| !self.live.leftover())
@@ -99,7 +99,7 @@ impl Decision<'_> {
         })
     }
 
-    /// What an operation is about: what it has come to, else what was asked for.
+    /// The target of an operation: its result if there is one, otherwise what was requested.
     fn is_about(&self, operation: &Operation, state: Option<&OperationState>) -> Revision<'_> {
         let result = state.and_then(|state| state.sync_result.as_ref());
         let found = result.map(|result| (result.revision.clone(), &result.revisions));
@@ -126,7 +126,7 @@ impl Decision<'_> {
         }
     }
 
-    /// An application that is synced when somebody asks for it.
+    /// An application that is synced on request.
     fn manual(&self, sync: &Sync) -> Next {
         let ours = |operation: &Operation| operation.id() == Some(&sync.operation);
         if let Some(state) = self.state()
@@ -144,10 +144,10 @@ impl Decision<'_> {
         }
     }
 
-    /// Nothing has been asked for yet.
+    /// Nothing has been requested yet.
     fn begin(&self, sync: &Sync) -> Next {
         if let Some(operation) = self.live.operation.as_ref() {
-            // One of our own that was left standing may be overwritten; another's is another's to clear away.
+            // One of our own that was left behind may be overwritten; another's must be removed by its author.
             let own = self.live.leftover() && operation.id().is_some();
             if !own {
                 return self.busy(sync, operation);
@@ -181,7 +181,7 @@ impl Decision<'_> {
         }
     }
 
-    /// What a closed window means for a sync that has not begun.
+    /// The meaning of a closed window for a sync that has not begun.
     fn closed(&self, sync: &Sync, manual: bool) -> Option<Next> {
         let windows = self.situation.windows?;
         let Answer::Closed { until, words } =
@@ -204,7 +204,7 @@ impl Decision<'_> {
         })
     }
 
-    /// The controller itself says that a window holds the sync back: it begins when that opens.
+    /// The controller itself says that a window holds the sync back: it begins when the window opens.
     fn held_back(&self, sync: &Sync, manual: bool) -> Next {
         match (self.closed(sync, manual), sync.when_closed) {
             (Some(known), _) => known,
@@ -218,12 +218,12 @@ impl Decision<'_> {
         }
     }
 
-    /// Our own operation runs or has ended.
+    /// Our own operation is running or has ended.
     fn ours(&self, sync: &Sync, state: &OperationState) -> Next {
         if !state.phase.ended() {
             return self.under_way(sync, state, true);
         }
-        // Written without clearing the state, as the API server would have: about to take our place.
+        // Written without clearing the state, as the API server would have done: about to replace ours.
         if let Some(other) = self.pending().filter(|other| **other != state.operation) {
             let by = words::initiator(other);
             return wait(&format!("another sync, by {by}, is about to begin"));
@@ -239,7 +239,7 @@ impl Decision<'_> {
         let message = cut(&state.message);
         match state.phase {
             Phase::Terminating => wait(&format!("the sync of {revision} is being terminated: {message}")),
-            // Not the end: a retry waits.
+            // Not final: it will be retried.
             _ if state.finished_at.is_some() => wait(&format!(
                 "the sync of {revision} failed and will be tried again: {message}"
             )),
@@ -249,7 +249,7 @@ impl Decision<'_> {
         }
     }
 
-    /// An operation that concerns us ended well; whether it synced what it should, and what came of it.
+    /// An operation that concerns us succeeded: whether it synced the right commit, and the result.
     fn succeeded(&self, state: &OperationState) -> Next {
         let Some(result) = &state.sync_result else {
             return self.refresh("the sync succeeded, but Argo CD does not say what it synced".to_owned());
@@ -265,7 +265,7 @@ impl Decision<'_> {
         self.settled(Some(state))
     }
 
-    /// Our sync was asked for, and it is not what the object shows any more.
+    /// Our sync was requested, and the object no longer shows it.
     fn displaced(&self) -> Next {
         let state = self.state();
         let (operation, state) = match (self.pending(), state) {
@@ -289,7 +289,7 @@ impl Decision<'_> {
             let result = state.and_then(|state| state.sync_result.as_ref());
             result.is_some_and(|result| result.revision == sync.revision.as_str())
         });
-        // It took the place of ours, and says nothing of ours: ours is asked for again, which changes nothing.
+        // It replaced ours, and says nothing about ours: ours is requested again, which changes nothing.
         if tried || exactly {
             return Next::StartSync;
         }
@@ -345,11 +345,11 @@ impl Decision<'_> {
                 ))
             });
         }
-        // The commit changes nothing of this application.
+        // The commit does not change anything in this application.
         self.settled(None)
     }
 
-    /// Argo CD looks at another commit than ours: not yet at ours, or no more, or never.
+    /// Argo CD compares with a commit other than ours: not yet ours, or not any more, or never.
     fn elsewhere(&self, sync: &Sync) -> Next {
         let status = &self.live.status;
         let seen = &status.sync.revision;
@@ -397,13 +397,13 @@ impl Decision<'_> {
         ))
     }
 
-    /// How it stands after the operation, or without one since `expected.since`.
+    /// The state after the operation, or without one since `expected.since`.
     fn settled(&self, state: Option<&OperationState>) -> Next {
         let status = &self.live.status;
         let floor = state
             .and_then(|state| at(state.finished_at.as_ref()))
             .unwrap_or_else(|| whole_second(self.expected.since));
-        // Health and comparison of before say nothing of now (argo-cd#4669).
+        // Earlier health and comparison say nothing about now (argo-cd#4669).
         let Some(compared) = at(status.reconciled_at.as_ref()).filter(|time| *time >= floor) else {
             return self.refresh("Argo CD has not looked at the application since its sync".to_owned());
         };
@@ -415,10 +415,10 @@ impl Decision<'_> {
         let revision = words::short(&sync.revision);
         match sync.status.as_str() {
             "Synced" if at_ours => {}
-            // What was synced is our commit, and nothing differs from the later one: they are the same to it.
+            // Our commit was synced, and nothing differs from the later one: for the application they are the same.
             "Synced" if compared > floor => {}
             "Synced" => return self.refresh(format!("Argo CD has compared with {revision} only")),
-            // Exactly ours was synced. That a commit which nobody asked for differs from it says nothing of it.
+            // Exactly ours was synced. A difference from a commit that was not requested says nothing about it.
             "OutOfSync" if !at_ours && compared > floor && moved_on::synced_whole(self.sync, state) => {
                 if moved_on::lacks_later_objects_alone(self.live, state) {
                     return self.images(floor).unwrap_or(Next::Complete);
@@ -437,7 +437,7 @@ impl Decision<'_> {
         self.health(Some((floor, compared)))
     }
 
-    /// How it does, as it was seen at some time not before the sync's end; without times, as it stands.
+    /// Its health, as seen at some time not before the sync's end; without times, as it is.
     fn health(&self, times: Option<(Timestamp, Timestamp)>) -> Next {
         match self.live.status.health.status.as_str() {
             "Healthy" => match times {
@@ -446,7 +446,7 @@ impl Decision<'_> {
             },
             "Degraded" => {
                 let message = format!("Degraded: {}", words::of_health(self.live, "Degraded"));
-                // Within the second in which the sync ended it may be the health of before.
+                // Within the second in which the sync ended it may be the earlier health.
                 if times.is_some_and(|(floor, compared)| compared <= floor) {
                     self.refresh(message)
                 } else if self.expected.verify.fail_early {
@@ -475,7 +475,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Its pods run another digest of our image. Images without a digest tell nothing.
+    /// Its pods run another digest of our image. Images without a digest prove nothing.
     fn images(&self, floor: Timestamp) -> Option<Next> {
         if !self.expected.verify.digest {
             return None;
@@ -520,7 +520,7 @@ impl Decision<'_> {
             };
             return Some(failed(reason, &message));
         }
-        // The renderer remembers its errors for a while; a hard look goes past that.
+        // The renderer caches its errors for a while; a hard refresh bypasses that.
         let hard = found.message.contains("(cached)");
         Some(match self.ask(hard, message) {
             Next::Wait { message, look_again } if self.expected.verify.fail_early => Next::Wait {
@@ -539,7 +539,7 @@ impl Decision<'_> {
         self.ask(false, message)
     }
 
-    /// Asks for a look at git, unless one is on its way or was asked for just now.
+    /// Requests a refresh from git, unless one is pending or was requested just now.
     fn ask(&self, hard: bool, message: String) -> Next {
         if self.looking() {
             return Next::Wait {
@@ -557,12 +557,12 @@ impl Decision<'_> {
     }
 }
 
-/// What an operation is about, against what was wanted.
+/// Compares an operation's target with the expected one.
 struct Revision<'a> {
     wanted: bool,
     /// For people.
     words: String,
-    /// It is a commit, and not a branch.
+    /// It is a commit, not a branch.
     full: bool,
     sync: Option<&'a Sync>,
 }

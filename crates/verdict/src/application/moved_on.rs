@@ -1,4 +1,4 @@
-//! What still tells of our commit when the branch has moved on, and Argo CD compares with a later one.
+//! What can still be said about our commit when the branch has moved on, and Argo CD compares with a later one.
 
 use super::{Application, OperationState, ResourceStatus, Sync, SyncResult};
 
@@ -6,7 +6,7 @@ fn result(state: Option<&OperationState>) -> Option<&SyncResult> {
     state?.sync_result.as_ref()
 }
 
-/// Whether the operation took exactly our commit, and left nothing that git does not have any more.
+/// Whether the operation synced exactly our commit, and left nothing behind that git does not have any more.
 pub(super) fn synced_whole(sync: Option<&Sync>, state: Option<&OperationState>) -> bool {
     result(state).zip(sync).is_some_and(|(result, sync)| {
         let ours = sync.revision.as_str();
@@ -15,8 +15,8 @@ pub(super) fn synced_whole(sync: Option<&Sync>, state: Option<&OperationState>) 
     })
 }
 
-/// Whether the application is `Missing` for objects alone that the operation did not know: a later commit brings
-/// them. Each of the others is looked at too, since the application's own health is that of the worst.
+/// Whether the application is `Missing` only because of objects that the operation did not know: a later commit adds
+/// them. Each of the others is checked too, since the application's own health is that of the worst.
 pub(super) fn lacks_later_objects_alone(live: &Application, state: Option<&OperationState>) -> bool {
     let Some(result) = result(state).filter(|result| !result.resources.is_empty()) else {
         return false;

@@ -1,9 +1,9 @@
-//! What an Application says of itself, put so that a person can act on it.
+//! What an Application reports, phrased so that a person can act on it.
 
 use super::{Application, ApplicationSource, Operation, OperationState, ResourceStatus};
 use crate::cut;
 
-/// Objects and hooks that are named; the operation's own message counts the rest.
+/// How many objects and hooks are named; the operation's own message counts the rest.
 const MAX_NAMED: usize = 5;
 
 /// Why a sync failed: the operation's message, and those of the objects and hooks that failed.
@@ -41,7 +41,7 @@ pub(super) fn sync_failed(state: &OperationState) -> String {
     words
 }
 
-/// Which objects are not as wanted, by what is said of each.
+/// Which objects are not as wanted, grouped by message.
 pub(super) fn resources(
     live: &Application,
     of: impl Fn(&ResourceStatus) -> Option<String>,
@@ -65,7 +65,7 @@ pub(super) fn resources(
     (!named.is_empty()).then(|| named.join("; "))
 }
 
-/// Objects whose health is that, with what they say.
+/// Objects with that health, and their messages.
 pub(super) fn of_health(live: &Application, status: &str) -> String {
     let one = |resource: &ResourceStatus| {
         let health = resource
@@ -98,7 +98,7 @@ pub(super) fn out_of_sync(live: &Application) -> String {
     resources(live, one).unwrap_or_else(|| "no object is named".to_owned())
 }
 
-/// Who asked for an operation.
+/// Who requested an operation.
 pub(super) fn initiator(operation: &Operation) -> &str {
     if operation.initiated_by.automated {
         "auto-sync"
@@ -109,7 +109,7 @@ pub(super) fn initiator(operation: &Operation) -> &str {
     }
 }
 
-/// The first digits of a commit; other revisions whole.
+/// The first digits of a commit; other revisions in full.
 pub(super) fn short(revision: &str) -> &str {
     let hex = revision.len() >= 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex { &revision[..7] } else { revision }

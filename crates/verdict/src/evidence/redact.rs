@@ -1,28 +1,29 @@
-//! Log lines and answers made fit to be stored and shown: without control characters, and with what looks like a
-//! secret replaced by [`REDACTED`].
+//! Makes log lines and answers fit to be stored and shown: without control characters, and with anything that looks
+//! like a secret replaced by [`REDACTED`].
 //!
-//! The rules go by form (tokens of known makers, JWTs, PEM keys, credentials in URLs, `Authorization`), by name
-//! (`password=…`, `"client_secret": "…"`, `--token …`) and by what the pod's own specification tells without any
+//! The rules match by form (tokens of known makers, JWTs, PEM keys, credentials in URLs, `Authorization`), by name
+//! (`password=…`, `"client_secret": "…"`, `--token …`) and by what the pod's own specification reveals without any
 //! Secret being read: the names of variables that come from Secrets, and the values of variables with telling names.
-//! They rather take a harmless word than leave a secret, and they are no proof: programs should not log secrets.
+//! They prefer redacting a harmless word to leaving a secret, and they do not guarantee anything: programs should not
+//! log secrets.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use k8s_openapi::api::core::v1::Container;
 use regex::{Captures, Regex};
 
-/// Stands where a secret stood.
+/// Replaces a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// A known value that is shorter is not looked for: it would stand in innocent words.
+/// A known value that is shorter is not searched for: it would occur in innocent words.
 const SHORTEST_VALUE: usize = 6;
-/// So many names and values of one container are looked for.
+/// The maximum number of names and values of one container that are searched for.
 const MAX_KNOWN: usize = 64;
 
-/// Names whose values are secrets, as part of a longer name too.
+/// Names whose values are secrets, also as part of a longer name.
 const NAMES: &str = r"passwords?|passwd|passphrase|pwd|secret|token|api[_.-]?key|access[_.-]?key|account[_.-]?key|private[_.-]?key|signing[_.-]?key|encryption[_.-]?key|credentials?|connection[_.-]?string|cookie|session[_.-]?id|jsessionid";
 
-/// What follows such a name in prose and is no secret.
+/// What follows such a name in prose and is not a secret.
 const PROSE: [&str; 52] = [
     "a",
     "an",
@@ -89,9 +90,9 @@ macro_rules! patterns {
 }
 
 patterns! {
-    /// Colours and the like, titles of windows.
+    /// Colours and the like, window titles.
     ESCAPES = r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[ -/]*[0-~]";
-    /// A private key in one piece of text, also with its line ends escaped as in JSON.
+    /// A private key in one text, also with its line ends escaped as in JSON.
     PEM = r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|$)";
     /// `Authorization: Bearer …`, in headers, JSON, and as Go prints a map.
     AUTHORIZATION = r#"(?i)\b((?:proxy-)?authorization\\?["']?\s*[:=]\s*\[?\\?["']?)([^"'\]\\\r\n]+)"#;
@@ -104,13 +105,13 @@ patterns! {
     );
     /// `--password value`, also as two members of a list.
     FLAG = format!(r#"(?i)(\s|^|["'])(--?[\w-]*(?:{NAMES})[\w-]*["']?,?\s+["']?)([^\s"'\[-][^\s"',\]]*)"#);
-    /// Signatures in URLs that were signed beforehand.
+    /// Signatures in pre-signed URLs.
     QUERY = r#"(?i)([?&](?:sig|signature|x-amz-signature|x-amz-credential|x-goog-signature|x-goog-credential|key|code|auth)=)[^&\s"'<>\[]+"#;
     USERINFO = r#"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#"'<>\[]+@"#;
-    /// As Go's MySQL driver has it: `user:password@tcp(host)`.
+    /// In the form of Go's MySQL driver: `user:password@tcp(host)`.
     DSN = r#"([\w.-]+:)[^\s"']+(@(?:tcp|unix)\()"#;
-    /// Tokens that tell their maker: AWS, JWT, GitHub, GitLab, Slack, Stripe, Google, OpenAI and its like, npm, SendGrid,
-    /// Vault, DigitalOcean, Docker, PyPI, age.
+    /// Tokens that can be recognised by their issuer's prefix: AWS, JWT, GitHub, GitLab, Slack, Stripe, Google, OpenAI
+    /// and the like, npm, SendGrid, Vault, DigitalOcean, Docker, PyPI, age.
     TOKENS = [
         r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA|ANVA|ABIA|ACCA)[A-Z0-9]{16}\b",
         r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)*",
@@ -148,7 +149,8 @@ pub fn redact(text: &str) -> String {
     Redactor::default().text(text)
 }
 
-/// Without terminal control: escape sequences, control characters but the tab, and marks that reorder or hide text.
+/// Without terminal control: escape sequences, control characters other than the tab, and marks that reorder or hide
+/// text.
 pub fn clean(line: &str) -> String {
     ESCAPES
         .replace_all(line, "")
@@ -162,17 +164,18 @@ fn hides(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Redacts what one container says, knowing its specification.
+/// Redacts the output of one container, using its specification.
 #[derive(Debug, Clone, Default)]
 pub struct Redactor {
     /// Variables that come from Secrets: `NAME=value` and `NAME: value`.
     names: Option<Regex>,
-    /// Values that the specification itself holds under telling names, longest first.
+    /// Values that the specification itself contains under telltale names, longest first.
     values: Vec<String>,
 }
 
 impl Redactor {
-    /// For a container's output. No Secret is read: names come from references, values from what is written openly.
+    /// For a container's output. No Secret is read: names come from references, values from what is written in the
+    /// clear.
     pub fn of(container: &Container) -> Self {
         let variables = || container.env.iter().flatten();
         let from_secret = variables()
@@ -186,8 +189,8 @@ impl Redactor {
         Self::new(from_secret, open)
     }
 
-    /// From the names of variables whose values are secret, and from variables with their values, of which those that
-    /// are secret by their names or hold a password in a URL are remembered.
+    /// From the names of variables whose values are secret, and from variables with their values, of which those are
+    /// remembered that are secret by name or contain a password in a URL.
     pub fn new<'a>(
         secret: impl IntoIterator<Item = &'a str>,
         open: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -228,7 +231,7 @@ impl Redactor {
     }
 
     /// Log lines, oldest first: cleaned, redacted and then cut to `longest` characters each. A private key that spans
-    /// lines goes as a whole, also one whose beginning was not read.
+    /// several lines is removed as a whole, also if its beginning was not read.
     pub fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>, longest: usize) -> Vec<String> {
         let lines: Vec<String> = lines.into_iter().map(clean).collect();
         let mut secret = vec![false; lines.len()];
@@ -304,7 +307,7 @@ fn apply(text: &mut Cow<'_, str>, pattern: &Regex, by: impl Fn(&Captures<'_>) ->
     }
 }
 
-/// The name, and the value without what it is, in the same quotes.
+/// The name, and the redacted value in the same quotes.
 fn kept(found: &Captures<'_>, name: &str, value: &str) -> String {
     if value.contains("[redacted") || value.starts_with("redacted") {
         return found[0].to_owned();

@@ -43,11 +43,11 @@ pub struct TargetRef {
     pub name: String,
 }
 
-/// How the new version is tried.
+/// How the new version is analysed.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Analysis {
-    /// Failed checks that end it; Flagger takes 1 for what is not above 0.
+    /// The number of failed checks that ends it; Flagger takes 1 for values not above 0.
     #[serde(default)]
     pub threshold: Option<i64>,
     #[serde(default)]
@@ -114,7 +114,7 @@ impl Canary {
         self.status.phase.as_deref().unwrap_or_default()
     }
 
-    /// Failed checks at which Flagger rolls back (`GetAnalysisThreshold`).
+    /// The number of failed checks at which Flagger rolls back (`GetAnalysisThreshold`).
     pub fn threshold(&self) -> i64 {
         let told = self
             .spec
@@ -124,12 +124,12 @@ impl Canary {
         told.filter(|told| *told > 0).unwrap_or(1)
     }
 
-    /// Whether a run is under way that can be rolled back.
+    /// Whether a run is in progress that can be rolled back.
     pub fn is_running(&self) -> bool {
         matches!(self.phase(), "Progressing" | "WaitingPromotion")
     }
 
-    /// Names of the webhooks that Flagger waits for in the present phase.
+    /// Names of the webhooks that Flagger waits for in the current phase.
     pub fn gates(&self) -> Vec<&str> {
         let kind = match self.phase() {
             "Waiting" => "confirm-rollout",
@@ -149,7 +149,7 @@ impl Canary {
             .collect()
     }
 
-    /// The condition that tells of the present phase.
+    /// The condition that reports the current phase.
     pub(crate) fn promoted(&self) -> Option<&Condition> {
         let conditions = self.status.conditions.as_deref().unwrap_or_default();
         conditions.iter().find(|condition| {
@@ -157,7 +157,7 @@ impl Canary {
         })
     }
 
-    /// When the present phase, one that ends a run, was reached. Cut to seconds.
+    /// When the current phase, one that ends a run, was reached. Truncated to seconds.
     pub(crate) fn ended_at(&self) -> Option<Timestamp> {
         let told = match self.promoted() {
             Some(condition) => condition

@@ -27,12 +27,12 @@ pub struct Rollout {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Absent where `workloadRef` names a Deployment that has it.
+    /// Absent if `workloadRef` names a Deployment that has it.
     #[serde(default)]
     pub template: Option<PodTemplateSpec>,
     #[serde(default)]
     pub replicas: Option<i32>,
-    /// Somebody stopped it; the controller's own pauses are in the status.
+    /// A person stopped it; the controller's own pauses are in the status.
     #[serde(default)]
     pub paused: bool,
     #[serde(default)]
@@ -57,7 +57,7 @@ pub struct CanaryStrategy {
     pub steps: Option<Vec<Step>>,
 }
 
-/// One step; of those that are no pause only that they are there matters.
+/// One step; for those that are not a pause, only their number matters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
@@ -65,7 +65,7 @@ pub struct Step {
     pub pause: Option<PauseStep>,
 }
 
-/// A step that waits, without a duration for somebody.
+/// A step that waits; without a duration, for a person.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PauseStep {
@@ -73,7 +73,7 @@ pub struct PauseStep {
     pub duration: Option<IntOrString>,
 }
 
-/// All at once, beside the old one.
+/// All at once, next to the old one.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlueGreenStrategy {
@@ -83,7 +83,7 @@ pub struct BlueGreenStrategy {
     pub auto_promotion_seconds: Option<i32>,
 }
 
-/// What the controller says.
+/// The controller's report.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
@@ -97,7 +97,7 @@ pub struct RolloutStatus {
     pub phase: Option<String>,
     #[serde(default)]
     pub message: Option<String>,
-    /// Somebody, or an analysis that failed, ended it: the stable version serves everything.
+    /// It was aborted by a person, or by a failed analysis: the stable version serves everything.
     #[serde(default)]
     pub abort: bool,
     #[serde(default)]
@@ -143,7 +143,7 @@ pub struct Condition {
     pub message: Option<String>,
 }
 
-/// Of a rollout by steps.
+/// Of a stepwise rollout.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryStatus {
@@ -160,7 +160,7 @@ pub struct AnalysisRun {
 }
 
 impl Rollout {
-    /// The steps of a rollout by steps.
+    /// The steps of a stepwise rollout.
     pub fn steps(&self) -> &[Step] {
         self.spec
             .strategy
@@ -170,7 +170,7 @@ impl Rollout {
             .unwrap_or_default()
     }
 
-    /// Whether the present version serves everything (`IsFullyPromoted`).
+    /// Whether the current version serves everything (`IsFullyPromoted`).
     pub fn is_fully_promoted(&self) -> bool {
         self.status.stable_rs == self.status.current_pod_hash
     }
@@ -180,7 +180,7 @@ impl Rollout {
         self.status.pause_conditions.as_deref().unwrap_or_default()
     }
 
-    /// Whether the status is about what is wanted now.
+    /// Whether the status is about the current specification.
     pub(crate) fn is_observed(&self) -> bool {
         let generation = self.metadata.generation.unwrap_or(0);
         let observed = self.status.observed_generation.as_deref();

@@ -1,13 +1,13 @@
-//! Finds for each line that kubectl printed the state of the object that it tells.
+//! Finds the state of the object that each line printed by kubectl reports.
 //!
-//! kubectl has a watch of its own: it prints one line for each state of its object, in their order, from some state
-//! near its start on. So lines and states are matched one by one in order; times only say what is too far apart. Left
-//! out or told twice may be what says the same as its neighbour, and what the recorder itself could not see.
+//! kubectl has its own watch: it prints one line for each state of its object, in order, starting from some state near
+//! its start. So lines and states are matched one by one in order; times only say what is too far apart. A state may be
+//! skipped or reported twice if it reads the same as its neighbour, or if the recorder itself could not see it.
 
 use std::collections::BTreeMap;
 
-/// How long a line may come after its state was over, or before the recorder saw it, in milliseconds. Streams are
-/// recorded by processes that wait for a processor; order does the matching.
+/// How long after the end of its state a line may come, or before the recorder saw it, in milliseconds. Streams are
+/// recorded by processes that wait for a CPU; the matching itself is by order.
 const LATE_MS: i64 = 3000;
 const EARLY_MS: i64 = 1500;
 
@@ -16,7 +16,7 @@ const EARLY_MS: i64 = 1500;
 pub(super) struct State {
     /// When it was seen.
     pub(super) t_ms: i64,
-    /// What kubectl says of it.
+    /// What kubectl says about it.
     pub(super) words: String,
     /// kubectl ends with it.
     pub(super) ends: bool,
@@ -29,11 +29,11 @@ pub(super) struct State {
 pub(super) struct Alignment {
     /// The state of each line.
     pub(super) states: Vec<Option<usize>>,
-    /// The numbers of lines that no state explains.
+    /// The indexes of lines that no state explains.
     pub(super) unexplained: Vec<usize>,
 }
 
-/// How a line came to its state.
+/// How a line was matched to its state.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     cost: u32,
@@ -41,7 +41,7 @@ struct Step {
     explained: bool,
 }
 
-/// The lines of one run, with their times, against the states of its object. `started`: when the run began.
+/// Matches the lines of one run, with their times, against the states of its object. `started`: when the run began.
 pub(super) fn align(lines: &[(i64, &str)], states: &[State], started: i64) -> Alignment {
     let near = |index: usize, t: i64| {
         let until = states.get(index + 1).map_or(i64::MAX, |next| next.t_ms);
@@ -53,7 +53,7 @@ pub(super) fn align(lines: &[(i64, &str)], states: &[State], started: i64) -> Al
         let mut next = BTreeMap::new();
         match reached.last() {
             None => {
-                // kubectl begins with a list, which an API server may answer from a cache that is a little behind.
+                // kubectl begins with a list, which an API server may answer from a cache that lags slightly.
                 for index in 0..states.len() {
                     let until = states.get(index + 1).map_or(i64::MAX, |next| next.t_ms);
                     if states[index].words == *line && near(index, *t) && until >= started - LATE_MS {
@@ -78,7 +78,7 @@ pub(super) fn align(lines: &[(i64, &str)], states: &[State], started: i64) -> Al
         }
         if next.is_empty() {
             unexplained.push(number);
-            // Go on as if it had told the next state, so that one bad line is one disagreement.
+            // Continue as if it had reported the next state, so that one bad line is one disagreement.
             match reached.last() {
                 Some(before) => {
                     for (&at, step) in before {
@@ -101,7 +101,7 @@ pub(super) fn align(lines: &[(i64, &str)], states: &[State], started: i64) -> Al
     }
 }
 
-/// Where a line can be when the one before it was at state `at`.
+/// Where a line can be if the previous one was at state `at`.
 fn follow(
     next: &mut BTreeMap<usize, Step>,
     states: &[State],
@@ -131,7 +131,7 @@ fn follow(
     }
 }
 
-/// The cheapest way to a state is kept; of equals the first.
+/// The cheapest path to a state is kept; among equals the first.
 fn offer(next: &mut BTreeMap<usize, Step>, index: usize, cost: u32, before: Option<usize>, explained: bool) {
     if next.get(&index).is_none_or(|known| cost < known.cost) {
         next.insert(

@@ -28,7 +28,7 @@ pub(super) struct Cluster {
     daemon_sets: BTreeMap<Key, Arc<DaemonSet>>,
     replica_sets: BTreeMap<Key, Arc<ReplicaSet>>,
     pods: BTreeMap<Key, Arc<Pod>>,
-    /// Versions of the objects, so that what is told again is told apart from what is new.
+    /// Versions of the objects, to distinguish repeated events from new ones.
     versions: BTreeMap<(String, Key), (String, String)>,
     /// Objects that were there and are not any more.
     deleted: BTreeSet<(String, Key)>,
@@ -37,7 +37,7 @@ pub(super) struct Cluster {
 /// What an event did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Told before, or not about an object.
+    /// Seen before, or not about an object.
     Nothing,
     Object(Key),
     /// The recorder lost sight of this resource for a while.
@@ -63,7 +63,7 @@ impl Cluster {
         let whose = (resource.to_owned(), key.clone());
         let version = (text("uid"), text("resourceVersion"));
         if let Some(known) = self.versions.get(&whose) {
-            // The same again, or an older one that was told late: within one resource versions only grow.
+            // The same again, or an older one that arrived late: within one resource versions only grow.
             let number = |version: &str| version.parse::<u64>().ok();
             let old = known.0 == version.0
                 && match (number(&known.1), number(&version.1)) {
@@ -83,7 +83,7 @@ impl Cluster {
             "daemonsets" => put(&mut self.daemon_sets, &key, object, gone),
             "replicasets" => put(&mut self.replica_sets, &key, object, gone),
             "pods" => put(&mut self.pods, &key, object, gone),
-            // Events, ControllerRevisions, Nodes: not looked at.
+            // Events, ControllerRevisions, Nodes: not used.
             _ => return Ok(Change::Nothing),
         }
         .map_err(|error| ReadError::Object {
@@ -101,7 +101,7 @@ impl Cluster {
         Ok(Change::Object(key))
     }
 
-    /// The names of a kind in a namespace, all namespaces without one.
+    /// The names of a kind in a namespace, or in all namespaces if none is given.
     pub(super) fn names(&self, kind: WorkloadKind, namespace: Option<&str>) -> Vec<Key> {
         fn keys<K>(map: &BTreeMap<Key, K>) -> Vec<Key> {
             map.keys().cloned().collect()

@@ -1,4 +1,4 @@
-//! What a `kubectl rollout status` was told on its command line.
+//! The command line of a `kubectl rollout status`.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::WorkloadKind;
 /// One `kubectl rollout status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// One after the other, as kubectl goes through them. Empty: not told by name (`-l`, `-f`, `-k`).
+    /// One after the other, in kubectl's order. Empty: not given by name (`-l`, `-f`, `-k`).
     pub targets: Vec<TargetArgument>,
     pub namespace: Option<String>,
     /// `--watch=false` asks once.
     pub watch: bool,
-    /// Zero: not asked for.
+    /// Zero: not given.
     pub revision: i64,
     pub timeout: Option<Duration>,
 }
@@ -125,7 +125,7 @@ pub fn read(args: &[String]) -> Option<Command> {
     Some(command)
 }
 
-/// A kind as kubectl takes it: singular, plural, short, with version and group behind it.
+/// A kind as kubectl accepts it: singular, plural, short, followed by version and group.
 fn kind(word: &str) -> Option<WorkloadKind> {
     let word = word.to_ascii_lowercase();
     let (word, group) = word.split_once('.').unwrap_or((&word, "apps"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct Recording {
     /// `scenario` of the header.
     pub scenario: String,
-    /// Where kubectl looks unless told otherwise.
+    /// The namespace that kubectl uses unless told otherwise.
     pub namespace: Option<String>,
     pub lines: Vec<Line>,
 }
@@ -23,7 +23,7 @@ pub struct Line {
     pub what: What,
 }
 
-/// What a line tells.
+/// The content of a line.
 #[derive(Debug, Clone)]
 pub enum What {
     /// Something was done to the cluster.
@@ -34,7 +34,7 @@ pub enum What {
         event: WatchEvent,
     },
     Kubectl {
-        /// Tells runs apart that overlap, where the recorder says which is which.
+        /// Distinguishes overlapping runs, if the recorder says which is which.
         run: String,
         event: KubectlEvent,
     },
@@ -114,7 +114,7 @@ pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Recording, R
         let what = what(kind, &value);
         let t_ms = match (&value["t_ms"], &what) {
             (Value::Number(number), _) => number.as_f64().map_or(0, whole),
-            // What is not looked at may lack a time.
+            // A line that is not used may lack a time.
             (_, What::Other) => 0,
             _ => {
                 return Err(ReadError::Time {
@@ -133,7 +133,7 @@ pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Recording, R
     }
 }
 
-/// Times are whole milliseconds; a recorder that writes fractions loses them.
+/// Times are whole milliseconds; fractions written by a recorder are dropped.
 #[allow(clippy::cast_possible_truncation)]
 fn whole(number: f64) -> i64 {
     number as i64

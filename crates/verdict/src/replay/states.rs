@@ -1,4 +1,4 @@
-//! The states of one object through a recording, and what kubectl makes of each.
+//! The states of one object through a recording, and what kubectl reports for each.
 
 use super::{
     cluster::{Change, Cluster, Key, resource},
@@ -9,7 +9,7 @@ use crate::{
     kubectl::{self, Status},
 };
 
-/// What kubectl makes of a state.
+/// What kubectl reports for a state.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// Never seen.
@@ -27,7 +27,7 @@ pub(super) struct Tick {
     pub(super) after_gap: bool,
 }
 
-/// All that happened in the object's namespace. Before the first event nothing was there.
+/// Everything that happened in the object's namespace. Before the first event nothing was there.
 pub(super) fn ticks(
     recording: &Recording,
     kind: WorkloadKind,

@@ -16,7 +16,7 @@ pub(super) fn targets(
     command: &Command,
 ) -> Result<Vec<(WorkloadKind, Key)>, ReadError> {
     let namespace = command.namespace.as_deref().or(recording.namespace.as_deref());
-    // Names as they were when it began, and as they were in the whole recording.
+    // Names as of its start, and names from the whole recording.
     let mut cluster = Cluster::default();
     let mut then: Option<Vec<(WorkloadKind, Key)>> = None;
     let mut ever: Vec<(WorkloadKind, Key)> = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn targets(
         match name {
             Some(name) => {
                 let seen = ever.iter().find(|(one, key)| one == kind && key.1 == *name);
-                // Never seen, it is still what kubectl asks for.
+                // Even if it was never seen, it is still what kubectl asks for.
                 let key = seen.map(|(_, key)| key.clone());
                 let key = key.unwrap_or_else(|| (namespace.unwrap_or_default().to_owned(), name.clone()));
                 found.push((*kind, key));
@@ -67,7 +67,7 @@ fn all(cluster: &Cluster, namespace: Option<&str>) -> Vec<(WorkloadKind, Key)> {
     .collect()
 }
 
-/// Told by selector or file: the lines name the object, or there is only one of its kind.
+/// Given by selector or file: the lines name the object, or there is only one of its kind.
 fn guess(recorded: &Recorded, known: &[(WorkloadKind, Key)]) -> Vec<(WorkloadKind, Key)> {
     let Some((_, first)) = recorded.lines.iter().find(|(_, text)| !is_noise(text)) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! One run of kubectl against our verdicts on the same states.
+//! Compares one run of kubectl with our verdicts on the same states.
 
 use slipway_model::{ImageRef, Timestamp};
 
@@ -113,7 +113,7 @@ struct One<'a> {
     kind: WorkloadKind,
     key: &'a Key,
     ticks: &'a [Tick],
-    /// When kubectl turned to this object.
+    /// When kubectl moved on to this object.
     began: i64,
     /// It is the last that kubectl looks at.
     last: bool,
@@ -126,7 +126,7 @@ impl One<'_> {
             .filter(|one| self.ticks[*one].state)
             .collect();
         let mut states: Vec<State> = index.iter().map(|one| self.state(&self.ticks[*one])).collect();
-        // Deleted before kubectl began, it is not found.
+        // If it was deleted before kubectl began, it is not found.
         let absent = self.not_found().printed();
         if lines.first().is_some_and(|(_, line)| *line == absent) {
             let deleted = kubectl::Error::Deleted.printed();
@@ -134,13 +134,13 @@ impl One<'_> {
                 state.words.clone_from(&absent);
             }
         }
-        // What ends the run without telling a state.
+        // What ends the run without reporting a state.
         let told = lines
             .iter()
             .position(|(_, line)| *line == timed_out())
             .unwrap_or(lines.len());
         let mut alignment = align(&lines[..told], &states, self.began);
-        // Behind the state that ends it come the lines about the next object.
+        // After the state that ends it come the lines about the next object.
         let mut used = told;
         if !self.last
             && let Some(end) = alignment
@@ -170,9 +170,9 @@ impl One<'_> {
             .map(|state| index[*state]);
         let end = self.recorded.exited.map_or(i64::MAX, |(t, _)| t);
         let until = match last {
-            // A state that ends the run is the last of it, whatever came before kubectl's process was gone.
+            // A state that ends the run is the last of it, even if others arrived before kubectl's process had ended.
             Some(last) if self.ends(&self.ticks[last].outcome) => last,
-            // Anything that came just before the end may not have reached kubectl.
+            // Anything that arrived just before the end may not have reached kubectl.
             _ => self.last_before(end - JITTER_MS).max(last.unwrap_or(0)),
         };
         let first = first.unwrap_or_else(|| self.last_before(self.began).min(until));
@@ -212,7 +212,7 @@ impl One<'_> {
     /// Whether kubectl ends with it.
     fn ends(&self, outcome: &Outcome) -> bool {
         match outcome {
-            // kubectl ends when it finds nothing at its start, which is the only time it could.
+            // kubectl ends if it finds nothing at its start, which is the only time it can.
             Outcome::Absent | Outcome::Judged(Err(_)) => true,
             Outcome::Judged(Ok(status)) => status.done || !self.command.watch,
         }
@@ -264,7 +264,7 @@ impl One<'_> {
         }
     }
 
-    /// Our verdict with the additions, until it stands.
+    /// Our verdict with the additions, until it is final.
     fn full(&self, first: usize, until: usize, run: &mut Run) {
         let expected = self.expected(first, self.options.verify);
         let mut shown = String::new();
@@ -316,8 +316,8 @@ impl One<'_> {
         }
     }
 
-    /// kubectl gives no judgement on other strategies than RollingUpdate, and ours may be good; a revision that was
-    /// asked for is nothing that we look at.
+    /// kubectl does not judge strategies other than RollingUpdate, and ours may be good; a revision given to kubectl is
+    /// not something that we check.
     fn may_complete(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Judged(Ok(status)) => status.done,
@@ -340,7 +340,7 @@ impl One<'_> {
         Expected {
             image: image.unwrap_or_else(nothing),
             epoch: u64::MAX,
-            // What kubectl saw first is what was asked for; kubectl itself does not care whose it is.
+            // What kubectl saw first is what was requested; kubectl itself does not care whose it is.
             applied: match metadata.filter(|_| extras) {
                 Some(metadata) => Applied {
                     uid: metadata.uid.clone().unwrap_or_default(),
@@ -369,7 +369,7 @@ impl One<'_> {
         Timestamp::from_micros(self.start.as_micros().saturating_add(t_ms.saturating_mul(1000)))
     }
 
-    /// kubectl's own timeout: we still wait, and our deadline has passed.
+    /// kubectl's own timeout: we are still waiting, and our deadline has passed.
     fn timeout(&self, t: i64, until: usize, run: &mut Run) {
         let Some(timeout) = self.command.timeout else {
             run.disagreements.push(format!(
@@ -384,7 +384,7 @@ impl One<'_> {
             ));
         }
         let tick = &self.ticks[until];
-        // A timeout that is over before kubectl has read anything says nothing.
+        // A timeout that expires before kubectl has read anything says nothing.
         if t - self.began > JITTER_MS
             && self.ends(&tick.outcome)
             && !matches!(tick.outcome, Outcome::Absent)
@@ -404,7 +404,7 @@ impl One<'_> {
         self.code(Some(1), run);
     }
 
-    /// The exit code that our verdict would give.
+    /// The exit code that corresponds to our verdict.
     fn exit(&self, lines: &[(i64, &str)], until: usize, run: &mut Run) {
         if self.recorded.exited.is_none() {
             run.notes
@@ -428,7 +428,7 @@ impl One<'_> {
             }
             return;
         };
-        // As a shell tells it: interrupted, killed, terminated.
+        // As a shell reports it: interrupted, killed, terminated.
         if code < 0 || matches!(code, 130 | 137 | 143) {
             run.notes.push(format!("kubectl was ended by a signal ({code})"));
         } else if ours != Some(code.min(1)) {
@@ -451,7 +451,7 @@ fn is_revision(error: &kubectl::Error) -> bool {
     )
 }
 
-/// Whether our verdict without the additions is kubectl's.
+/// Whether our verdict without the additions agrees with kubectl's.
 fn agrees(kubectl: &Outcome, ours: &Verdict) -> bool {
     let failed = |reason| matches!(ours, Verdict::Failed(failure) if failure.reason == reason);
     match kubectl {
@@ -465,12 +465,12 @@ fn agrees(kubectl: &Outcome, ours: &Verdict) -> bool {
         }
         Outcome::Judged(Err(kubectl::Error::Strategy)) => failed(FailureReason::NotRolledOut),
         Outcome::Judged(Err(kubectl::Error::Deleted)) => failed(FailureReason::Deleted),
-        // A revision that kubectl was asked for is nothing that a verdict looks at.
+        // A revision given to kubectl is not something that a verdict checks.
         Outcome::Judged(Err(_)) => true,
     }
 }
 
-/// Stands for an image that cannot be read, which is then not looked at.
+/// Stands for an unreadable image, which is then not checked.
 fn nothing() -> ImageRef {
     #[allow(clippy::expect_used)]
     "none".parse().expect("a name")

@@ -215,13 +215,13 @@ mod tests {
         }
     }
 
-    /// Each subject that differs from this JSON in one place: another text or number, another of the words that may stand
-    /// there, an entry of an object or list less, an entry of a list twice, two in another order.
+    /// Every subject that differs from this JSON in one place: another text or number, another of the allowed words, an
+    /// entry of an object or list removed, an entry of a list duplicated, two swapped.
     fn neighbours(json: &Value) -> Vec<Value> {
         let mut found = Vec::new();
         match json {
             Value::String(text) => {
-                // A hexadecimal digit stays one, so that hashes stay hashes.
+                // A hexadecimal digit is replaced by another, so that hashes stay hashes.
                 let last = if text.ends_with('0') { "1" } else { "0" };
                 let flipped = format!("{}{last}", text.get(..text.len() - 1).unwrap_or_default());
                 let longer = format!("{text}x");
@@ -279,7 +279,7 @@ mod tests {
         found
     }
 
-    /// Found by its JSON, so that a field that is added is looked at too.
+    /// Found by its JSON, so that an added field is covered too.
     #[test]
     fn every_part_of_a_subject_counts() {
         let json = serde_json::to_value(subject()).unwrap();
@@ -289,7 +289,7 @@ mod tests {
             let Ok(changed) = serde_json::from_value::<Subject>(neighbour) else {
                 continue;
             };
-            // The same again, where a field left out is one that is empty.
+            // The same again; an omitted field counts as an empty one.
             let written = serde_json::to_value(&changed).unwrap();
             let bound = binding(&changed, &policy());
             match seen.get(&bound) {
@@ -300,7 +300,7 @@ mod tests {
                 }
             }
         }
-        // Each of these was changed by itself, and made another binding.
+        // Each of these was changed by itself, and resulted in another binding.
         for place in [
             ".kind",
             ".scope.service",
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Where two JSON values differ: the deepest places that both have, lists of another length as a whole.
+    /// Where two JSON values differ: the deepest places that both have; lists of different length count as a whole.
     fn differing(place: &str, one: &Value, other: &Value) -> BTreeSet<String> {
         match (one, other) {
             (Value::Object(one), Value::Object(other)) => {

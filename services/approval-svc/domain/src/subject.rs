@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use slipway_model::{BranchName, CommitSha, ContentHash, Digest, ImageName, Name, Tag};
 
-/// A body of at most so many bytes is kept within the event.
+/// The maximum size of a body that is kept within the event.
 pub const MAX_INLINE: u64 = 4 * 1024;
 
 /// What an approval is for. A decision holds for exactly this.
@@ -232,7 +232,7 @@ impl Section {
         }
     }
 
-    /// What it shows; `content` are the bytes that were kept for it outside the event.
+    /// What it shows; `content` is the body's bytes if they were kept outside the event.
     ///
     /// # Errors
     /// When there are no bytes, or not those that were hashed.

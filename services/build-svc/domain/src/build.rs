@@ -136,7 +136,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The effect that gives this command; none for those of callers and timers.
+    /// The effect that gives this command; `None` for those of callers and timers.
     fn key(&self) -> Option<&EffectKey> {
         match self {
             Self::Begin { key }

@@ -258,7 +258,7 @@ fn authors(people: &str) -> Vec<String> {
             None => line,
         };
         let address = address.trim();
-        // It stays nobody's address, and can be named in a request.
+        // It stays an address that belongs to no one, and can be named in a request.
         let address = address.replace(char::is_control, "\u{fffd}");
         if !address.is_empty() && !addresses.contains(&address) {
             addresses.push(address);

@@ -237,7 +237,7 @@ async fn a_dockerfile_that_fails_says_why() {
     );
     let error = bed.build("NONSENSE\n", &never).await.unwrap_err();
     assert_eq!(error.kind(), Some((codes::BUILD_FAILED, false)), "{error:?}");
-    // Nobody listens there: the network's fault, not the Dockerfile's.
+    // No server listens there: a network fault, not the Dockerfile's.
     let error = bed.build("FROM 127.0.0.1:1/base:1\n", &never).await.unwrap_err();
     assert_eq!(
         error.kind(),

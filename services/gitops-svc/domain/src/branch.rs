@@ -1,11 +1,11 @@
 //! A branch of a repository: the decider that lets one replica at a time push to it.
 //!
-//! The waiting changes are not listed here, so that a change can be recorded without touching a row that all
-//! writers of the branch share. A branch is awake or not; awake, it has one effect, a *round*, which takes all
-//! changes that wait, writes one commit each, pushes them together and settles them. It sleeps when none is left.
+//! The waiting changes are not listed here, so that a change can be recorded without touching a row that all writers of
+//! the branch share. A branch is either awake or asleep; while awake, it has one effect, a *round*, which takes all
+//! waiting changes, writes one commit each, pushes them together and settles them. It goes to sleep when none is left.
 //!
-//! `head` is the remote's head when the last round was settled. Every commit of ours that may have been pushed
-//! without being recorded comes after it, so that is where a round looks for the trailers of its changes.
+//! `head` is the remote's head when the last round was settled. Every commit of ours that may have been pushed without
+//! being recorded comes after it, so a round searches for the trailers of its changes from there.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub enum Command {
     Wake { repository: String, branch: BranchName },
     /// The head before anything of ours can have been pushed.
     Base { round: u32, head: CommitSha },
-    /// The round's changes are settled. `rest`: none other waits.
+    /// The round's changes are settled. `rest`: others are waiting.
     Settle {
         round: u32,
         head: Option<CommitSha>,
@@ -89,7 +89,7 @@ pub enum Effect {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Another holder of the branch has gone on meanwhile; what this one pushed is found by its trailers.
+    /// Another holder of the branch has continued meanwhile; what this one pushed is found by its trailers.
     #[error("round {0} is over")]
     StaleRound(u32),
 }

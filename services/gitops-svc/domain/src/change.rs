@@ -1,8 +1,8 @@
 //! A change: one commit that is to be pushed, or was. The decider of its life.
 //!
-//! A change waits until a round of its branch ([`crate::branch`]) has pushed it; only the branch's holder says how it
-//! ended. So a cancellation is a wish until the holder has seen that the change is not on the remote already. A change
-//! that goes by a pull request is worked on by itself; see `by_pull_request`.
+//! A change waits until a round of its branch ([`crate::branch`]) has pushed it; only the branch's holder decides how
+//! it ended. So a cancellation is only a request until the holder has seen that the change is not on the remote
+//! already. A change that is made by pull request is worked on by itself; see `by_pull_request`.
 
 mod by_pull_request;
 mod request;
@@ -23,11 +23,11 @@ use crate::{
 pub use by_pull_request::News;
 pub use request::{Image, Promotion, Request};
 
-/// The label by which the waiting changes of a branch are listed. Callers cannot use it: it holds a space.
+/// The label by which the waiting changes of a branch are listed. Callers cannot use it: it contains a space.
 pub const BRANCH_LABEL: &str = "slipway branch";
 
-/// How often a waiting change looks whether its branch is awake: only a crash between the two records makes
-/// this necessary.
+/// How often a waiting change checks whether its branch is awake: only a crash between the two records makes this
+/// necessary.
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
 
 /// The id of the branch's own aggregate.
@@ -44,12 +44,12 @@ pub enum Outcome {
         differences: Vec<Difference>,
         attempts: u32,
     },
-    /// The branch's head had it already.
+    /// The branch's head already contained it.
     Unchanged {
         commit: CommitSha,
         differences: Vec<Difference>,
     },
-    /// It was rejected: trying again does not help.
+    /// It was rejected: trying again would not help.
     Failed(Reason),
     /// It had no result in time.
     Errored(Reason),
@@ -90,7 +90,7 @@ pub struct State {
     pub requested_at: Option<Timestamp>,
     /// After this time it ends errored.
     pub deadline: Option<Timestamp>,
-    /// It is to be taken back; why.
+    /// It is to be withdrawn, and why.
     pub cancel: Option<String>,
     pub commit: Option<CommitSha>,
     pub no_op: bool,
@@ -98,9 +98,9 @@ pub struct State {
     pub attempts: u32,
     pub reason: Option<Reason>,
     pub ended_at: Option<Timestamp>,
-    /// With [`Mode::PullRequest`], once it is opened.
+    /// With [`Mode::PullRequest`], once it is open.
     pub pull_request: Option<PullRequest>,
-    /// With [`Mode::PullRequest`]: how far it is. Means nothing for a change that is pushed.
+    /// With [`Mode::PullRequest`]: its stage. Meaningless for a change that is pushed.
     pub stage: Stage,
     /// With [`Mode::PullRequest`]: the number of the effect.
     pub tries: u32,
@@ -115,7 +115,7 @@ pub struct State {
 }
 
 impl State {
-    /// Whether it goes by a pull request.
+    /// Whether it is made by pull request.
     pub fn by_pull_request(&self) -> bool {
         self.request
             .as_ref()
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// The edits that put back what this change replaced; the last edit is undone first.
+    /// The edits that undo this change; the last edit is undone first.
     pub fn undo(&self, force: bool) -> Vec<Edit> {
         self.differences
             .iter()
@@ -171,13 +171,14 @@ pub enum Command {
         reason: String,
     },
     Settle(Outcome),
-    /// What came of work on the pull request.
+    /// The result of work on the pull request.
     PullRequest(News),
-    /// The time to try again, or the deadline, may have come.
+    /// It may be time to try again, or the deadline may have passed.
     Tick,
 }
 
-/// What has happened to a change. Their JSON form is pinned by golden files; what has a newer form is read in the old one.
+/// What has happened to a change. The JSON form is pinned by golden files; events that have a newer form are still read
+/// in the old one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
@@ -218,23 +219,23 @@ pub enum Event {
     PullRequestOpened {
         number: u64,
         url: String,
-        /// The branch that it comes from.
+        /// The pull request's own branch.
         branch: BranchName,
         commit: CommitSha,
-        /// The head of the branch it goes to, when its commit was made.
+        /// The head of the target branch when its commit was made.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base: Option<CommitSha>,
         differences: Vec<Difference>,
-        /// Milliseconds from look to look.
+        /// Milliseconds between checks.
         poll_ms: u64,
     },
-    /// The edits were made again on a newer head of the branch it goes to.
+    /// The edits were repeated on a newer head of the target branch.
     PullRequestRevised {
         commit: CommitSha,
         base: CommitSha,
         differences: Vec<Difference>,
     },
-    /// What it waits for is another thing now.
+    /// It is waiting for something else now.
     PullRequestNoted {
         message: String,
     },
@@ -246,7 +247,7 @@ pub enum Event {
     },
     /// Followed by how the change ended.
     PullRequestClosed {
-        /// Empty where it is not known, or where it was closed by us.
+        /// Empty if it is not known, or if we closed it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },
@@ -260,14 +261,14 @@ pub enum Event {
     Expired,
 }
 
-/// What is to be done for a change itself.
+/// The work to be done for a change itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Wakes the branch.
     Nudge { repository: String, branch: BranchName },
     /// Pushes the pull request's branch and opens it.
     Propose,
-    /// Looks at the pull request, and moves it on.
+    /// Checks the pull request, and moves it along.
     Follow,
     /// Closes the pull request, unless it is merged.
     Withdraw,
@@ -444,7 +445,7 @@ impl Decider for Change {
             return Index::default();
         };
         let mut labels = request.labels.clone();
-        // What goes by a pull request is not pushed by the branch.
+        // A change by pull request is not pushed by the branch.
         if request.mode == Mode::Push {
             labels.insert(
                 BRANCH_LABEL.to_owned(),

@@ -1,5 +1,4 @@
-//! What a commit of others means: which services and environments it changed, and what it did to their
-//! images. Pure.
+//! What a commit by others means: which services and environments it changed, and what it did to their images. Pure.
 
 use slipway_edit::{Found, Place, Reference};
 use slipway_model::{CommitSha, Id, Name, Timestamp};
@@ -10,7 +9,7 @@ use crate::message::Trailers;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub id: CommitSha,
-    /// The first parent, which the branch was at before.
+    /// The first parent, where the branch was before.
     pub parent: Option<CommitSha>,
     /// `Name <email>`, which is not verified.
     pub author: String,
@@ -23,12 +22,12 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// It and those that it brought, but for other merges.
+    /// It and those that it brought, except for other merges.
     fn told(&self) -> impl Iterator<Item = &Commit> {
         std::iter::once(self).chain(&self.merged)
     }
 
-    /// The changes of ours that it says to be, or to bring; none when it brings something else too.
+    /// The changes of ours that it claims to be, or to bring; empty when it also brings something else.
     pub fn claims(&self) -> Vec<(&Id, &CommitSha)> {
         let parts: Vec<&Commit> = if self.merged.is_empty() {
             vec![self]
@@ -85,7 +84,7 @@ pub struct ImageChange {
 /// What a commit did to one service in one environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Absent where neither trailers nor files tell.
+    /// Absent if neither trailers nor files say.
     pub service: Option<Name>,
     pub environment: Option<Name>,
     pub images: Vec<ImageChange>,
@@ -124,10 +123,10 @@ pub fn image_changes(place: &Place, before: &[Found], after: &[Found]) -> Vec<Im
         .collect()
 }
 
-/// Brings together what the files tell and what the trailers say.
+/// Combines what the files and the trailers say.
 ///
-/// Both count, so that a trailer hides nothing: a commit that says it is about one service and changes another is
-/// found under both.
+/// Both count, so that a trailer cannot hide anything: a commit that claims to be about one service and changes another
+/// is found under both.
 pub fn attribute(commit: &Commit, mut parts: Vec<Part>) -> Vec<Part> {
     // A file that several environments share belongs to those whose images it changed.
     if parts.iter().any(|part| !part.images.is_empty()) {
@@ -147,7 +146,7 @@ pub fn attribute(commit: &Commit, mut parts: Vec<Part>) -> Vec<Part> {
         {
             continue;
         }
-        // Files that are not configured for any service belong to those whom the trailers name.
+        // Files that are not configured for any service are attributed to those that the trailers name.
         match parts
             .iter_mut()
             .find(|part| part.service.is_none() && part.environment.is_none())
@@ -163,8 +162,8 @@ pub fn attribute(commit: &Commit, mut parts: Vec<Part>) -> Vec<Part> {
     parts
 }
 
-/// What of a commit is shown to a caller who asks for a service and environment (empty for all), and may see what
-/// `may` says. Nothing when that is nothing.
+/// The part of a commit that is shown to a caller who asks for a service and environment (empty for all), and may see
+/// what `may` says. `None` if that is nothing.
 pub fn narrow(
     parts: Vec<Part>,
     service: &str,
@@ -187,7 +186,7 @@ pub fn narrow(
     (!shown.is_empty()).then_some(shown)
 }
 
-/// The service and environment of what is shown, where there is just one; else empty.
+/// The service and environment of what is shown, if there is just one; otherwise empty.
 pub fn scope(parts: &[Part]) -> (&str, &str) {
     let only = |get: fn(&Part) -> &str| {
         let first = parts.first().map_or("", get);
@@ -264,7 +263,7 @@ mod tests {
             ("x", vec![part("shop", "dev", 1)], &["shop/dev:1"]),
             (trailers, vec![], &["shop/dev:0"]),
             (trailers, vec![part("shop", "dev", 1)], &["shop/dev:1"]),
-            // Nobody is configured for the file.
+            // The file is not configured for any service.
             (trailers, vec![part("", "", 1)], &["shop/dev:1"]),
             ("x", vec![part("", "", 1)], &["/:1"]),
             // A trailer hides nothing.
@@ -317,7 +316,7 @@ mod tests {
             let wanted = wanted.map(|wanted| wanted.into_iter().map(str::to_owned).collect());
             assert_eq!(shown, wanted, "{service}/{environment} {allowed}");
         }
-        // What is nobody's is for those who may see everything.
+        // What belongs to no service is for those who may see everything.
         assert_eq!(
             narrow(Vec::new(), "", "", |service, _| service.is_empty()),
             Some(Vec::new())

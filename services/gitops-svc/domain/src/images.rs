@@ -1,4 +1,4 @@
-//! Which edits write an image where its place stands, and which copy the images of one place to another. Pure.
+//! Which edits write an image at its place, and which copy the images of one place to another. Pure.
 
 use slipway_edit::{Edit, Found, InvalidEdit, NewImage, Place};
 use slipway_model::ImageRef;
@@ -8,10 +8,10 @@ use crate::change::Image;
 /// How many names an error lists.
 const SHOWN: usize = 20;
 
-/// Why no edits can be made of what stands there.
+/// Why no edits can be made there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// Nothing there fits, or more than one.
+    /// There is no match, or more than one.
     #[error("{0}")]
     NotFound(String),
     /// What is to be written is not an image.
@@ -25,8 +25,8 @@ impl From<InvalidEdit> for Mismatch {
     }
 }
 
-/// The edits that make a place say `image`: where the manifests' name or the name that it is replaced by is the
-/// image's, or else where there is only one image.
+/// The edits that set a place to `image`: where the manifests' name or its replacement is the image's name, or else if
+/// there is only one image.
 ///
 /// # Errors
 /// [`Mismatch`]
@@ -56,7 +56,7 @@ pub fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>,
             }
             only.name.as_str()
         }
-        // The edit adds it, where what the kustomization builds on uses it.
+        // The edit adds it, if what the kustomization builds on uses it.
         ([], []) if matches!(place, Place::Kustomization(_)) => wanted,
         ([], _) => return Err(not_found(place, wanted, &there)),
         (several, _) => {
@@ -70,8 +70,8 @@ pub fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>,
     Ok(vec![place.edit(name, to)?])
 }
 
-/// The edits that make a place say what another one says: tag and digest of each image, and its name where there is
-/// one. `only` names those that are meant; empty means all.
+/// The edits that make a place equal to another one: tag and digest of each image, and its name if there is one. `only`
+/// names the images that are meant; empty means all.
 ///
 /// # Errors
 /// [`Mismatch`]
@@ -97,7 +97,7 @@ pub fn copy(
         };
         let name = match (target, to.0) {
             (Some(target), _) => {
-                // What it says already need not be said again.
+                // What is already equal does not need an edit.
                 let same = image
                     .new_name
                     .as_ref()
@@ -125,7 +125,7 @@ pub fn chosen<'a>(
 ) -> Result<Vec<&'a Found>, Mismatch> {
     let all = distinct(found);
     if only.is_empty() {
-        // An entry that says nothing leaves the image to the base.
+        // An entry without values leaves the image to the base.
         let said: Vec<&Found> = all.iter().copied().filter(|found| says(found)).collect();
         return if said.is_empty() {
             Err(Mismatch::NotFound(format!(
@@ -169,7 +169,7 @@ fn parse(found: &Found) -> Result<NewImage, Mismatch> {
     })
 }
 
-/// Those with a name of their own: several containers may run one image.
+/// Those with a name of their own: several containers may run the same image.
 fn distinct(found: &[Found]) -> Vec<&Found> {
     let mut seen: Vec<&Found> = Vec::new();
     for found in found {
@@ -180,7 +180,7 @@ fn distinct(found: &[Found]) -> Vec<&Found> {
     seen
 }
 
-/// The name that the image has in the end; empty where values leave it to the chart.
+/// The name that the image has in the end; empty if values leave it to the chart.
 pub fn effective<'a>(place: &Place, found: &'a Found) -> &'a str {
     match place {
         _ if !found.image.name.is_empty() => &found.image.name,
@@ -236,7 +236,7 @@ pub fn copied(place: &Place, found: &Found) -> Option<ImageRef> {
     })
 }
 
-/// What copies are called in a subject: their tag where they share one, else their digest, else their number.
+/// What copies are called in a subject: their tag if they share one, else their digest, else their number.
 pub fn called(found: &[&Found]) -> String {
     let Some(first) = found.first() else {
         return "images".to_owned();

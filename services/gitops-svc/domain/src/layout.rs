@@ -1,7 +1,7 @@
-//! Where the images of a service stand in each environment, as a repository's configuration says it. Pure.
+//! Where the images of a service are in each environment, according to a repository's configuration. Pure.
 //!
-//! With it a change needs no edits but an image, environments can be compared and promoted by name, and commits of
-//! others are known by the files that they changed.
+//! With it a change needs no edits other than an image, environments can be compared and promoted by name, and commits
+//! by others are recognised by the files that they changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,7 +73,7 @@ fn others(environments: &[Name]) -> String {
     format!(" (there are {})", names.join(", "))
 }
 
-/// To whom a file belongs.
+/// The owner of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// Absent where the environment's pattern does not have it.
@@ -98,7 +98,7 @@ impl Layout {
     /// The environment, and what is wrong with its pattern.
     pub fn check(&self) -> Result<(), (&Name, InvalidEdit)> {
         for (environment, pattern) in &self.0 {
-            // The longest name there can be, and an edit, which is particular about paths in files.
+            // The longest possible name, and an edit, which is strict about paths in files.
             pattern
                 .place(&"s".repeat(63))
                 .and_then(|place| place.edit("app", NewImage::default()))
@@ -107,7 +107,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Where a service's images of an environment stand.
+    /// Where a service's images of an environment are.
     ///
     /// # Errors
     /// [`NoPlace`]
@@ -121,8 +121,8 @@ impl Layout {
         Ok(pattern.place(service.as_str())?)
     }
 
-    /// To whom a file belongs: several environments may share a file of values. What stands below a kustomization's
-    /// folder belongs to it, unless another one is nearer.
+    /// The owners of a file: several environments may share a file of values. Anything below a kustomization's folder
+    /// belongs to it, unless another one is nearer.
     pub fn owners(&self, file: &str) -> Vec<Owner> {
         let mut owners = Vec::new();
         let mut nearest = 0;
@@ -152,7 +152,7 @@ impl Layout {
         owners.into_iter().filter(near).map(|(_, owner)| owner).collect()
     }
 
-    /// To whom what an edit changes belongs. A place of several that share a file is its own environment's alone.
+    /// The owners of what an edit changes. One of several places that share a file belongs only to its own environment.
     pub fn owners_of(&self, edit: &Edit, service: &Name) -> Vec<Owner> {
         let file = match edit {
             Edit::KustomizeImage(edit) => edit.path.join(KUSTOMIZATION_NAMES[0]),
@@ -222,7 +222,7 @@ impl Pattern {
     }
 }
 
-/// The folders that a file is in, the nearest first; the root is the empty one.
+/// The folders that contain a file, the nearest first; the root is the empty one.
 fn folders(file: &str) -> impl Iterator<Item = &str> {
     fn parent(path: &str) -> Option<&str> {
         match path.rsplit_once('/') {
@@ -234,14 +234,14 @@ fn folders(file: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(parent(file), |folder| parent(folder))
 }
 
-/// The service of a path that a template fits; `Some(None)` where the template has no service.
+/// The service of a path that matches a template; `Some(None)` if the template does not contain the service.
 fn capture(template: &str, path: &str) -> Option<Option<Name>> {
     let count = template.matches(SERVICE).count();
     let template_start = template.find(SERVICE);
     let (Some(start), true) = (template_start, count > 0) else {
         return (template == path).then_some(None);
     };
-    // However often the name stands there, its length follows from the path's.
+    // However often the name occurs, its length follows from the path's.
     let fixed = template.len() - count * SERVICE.len();
     let length = path.len().checked_sub(fixed)? / count;
     let service: Name = path.get(start..start + length)?.parse().ok()?;

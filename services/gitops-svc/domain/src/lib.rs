@@ -1,8 +1,9 @@
 //! What gitops-svc decides: pure functions from state to decision, without clock or I/O.
 //!
-//! [`change`] is the life of a change and [`branch`] who pushes to a branch: the two deciders. [`pull_request`] is how a change goes by
-//! one; [`message`] the commit's message; [`layout`] where images stand, and [`images`] the edits that write them there; [`history`] what
-//! commits of others mean; [`remote`] what git's and a forge's answers mean; [`reason`] the codes of it all.
+//! [`change`] is the life of a change and [`branch`] who pushes to a branch: the two deciders. [`pull_request`] is how
+//! a change is made by one; [`message`] the commit's message; [`layout`] where images are, and [`images`] the edits
+//! that write them there; [`history`] what commits by others mean; [`remote`] what git's and a forge's answers mean;
+//! [`reason`] the codes of all reasons.
 
 pub mod branch;
 pub mod change;

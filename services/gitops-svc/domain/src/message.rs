@@ -8,12 +8,12 @@ use slipway_model::{CommitSha, Id, ImageRef, Images, Name, Principal};
 
 use crate::change::Request;
 
-/// The trailer that names our change; looked for after every fetch.
+/// The trailer that names our change; searched for after every fetch.
 pub const CHANGE_TRAILER: &str = "Slipway-Change";
 /// A subject longer than this is refused.
 pub const MAX_SUBJECT: usize = 200;
 
-/// The whole message, the same each time it is made for the same change.
+/// The whole message, identical each time it is made for the same change.
 pub fn compose(id: &Id, request: &Request) -> String {
     let mut text = format!("{}\n\n", subject(request));
     let why = line(&request.why);
@@ -98,7 +98,7 @@ fn written(edits: &[Edit]) -> Option<String> {
     }
 }
 
-/// One line, whatever was given: a line break in a value would make a trailer of its own.
+/// One line, whatever was given: a line break in a value would create an additional trailer.
 fn line(text: &str) -> String {
     let spaced: String = text
         .chars()
@@ -110,15 +110,15 @@ fn line(text: &str) -> String {
 
 /// The change that a commit message names in its trailers.
 pub fn change_of(message: &str) -> Option<String> {
-    // Most commits of a branch that others write to too name none.
+    // On a branch that others write to as well, most commits do not name one.
     if !message.contains(CHANGE_TRAILER) {
         return None;
     }
     Trailers::read(message).change.map(String::from)
 }
 
-/// What the trailers of a commit say, ours or those of a tool that writes the same ones. They may claim
-/// anything; what makes no sense is left out.
+/// What the trailers of a commit say, ours or those of a tool that writes the same ones. They may claim anything;
+/// malformed ones are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trailers {
     pub service: Option<Name>,
@@ -126,7 +126,7 @@ pub struct Trailers {
     /// `Image` and `Image-Tag`.
     pub image: Option<ImageRef>,
     pub source_commit: Option<CommitSha>,
-    /// For whom it was written.
+    /// On whose behalf it was written.
     pub triggered_by: Option<Principal>,
     pub change: Option<Id>,
     pub reverts: Option<Id>,
@@ -136,9 +136,9 @@ pub struct Trailers {
 }
 
 impl Trailers {
-    /// By git's own rules: the last paragraph, unless that is the subject; lines that begin with a space go on. A
-    /// paragraph that only says who had a part in the commit may stand behind it, as some hosts add one when they
-    /// squash.
+    /// By git's own rules: the last paragraph, unless that is the subject; lines that begin with a space continue the
+    /// previous one. It may be followed by a paragraph that only says who took part in the commit, as some hosts add
+    /// one when they squash.
     pub fn read(message: &str) -> Self {
         let mut text = message.trim_end();
         loop {
@@ -314,7 +314,7 @@ mod tests {
             ("x\n\nService: shop\n", Some("shop")),
             ("x\n\nwords\n\nservice: shop\nEnvironment: dev", Some("shop")),
             ("x\r\n\r\nService: shop\r\n", Some("shop")),
-            // A line that begins with a space goes on.
+            // A line that begins with a space continues the previous one.
             ("x\n\nImage: r.example/a\n :1\nService: shop\n", Some("shop")),
             ("x\n\nService: shop\n\nwords\n", None),
             ("x\n\nthe Service: shop\n", None),

@@ -1,5 +1,5 @@
-//! Pull requests: how a change may go by one, what is recorded of one, and what to do about an open one ([`follow`]).
-//! What such a change is doing is decided in [`change`](crate::change).
+//! Pull requests: how a change may be made by one, what is recorded about one, and what to do about an open one
+//! ([`follow`]). What such a change is doing is decided in [`change`](crate::change).
 
 mod follow;
 pub mod text;
@@ -11,7 +11,7 @@ use slipway_model::{BranchName, CommitSha, Id, Name};
 
 pub use follow::{Base, Pull, PullState, Readiness, Step, follow};
 
-/// How a change reaches its branch.
+/// How a change gets to its branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -28,13 +28,13 @@ impl Mode {
     }
 }
 
-/// Why a change cannot go the way that was asked for.
+/// Why a change cannot be made in the requested way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModeRefusal {
-    /// Something for `FAILED_PRECONDITION`, with [`ModeRefusal::REQUIRED`] as its reason.
+    /// Corresponds to `FAILED_PRECONDITION`, with [`ModeRefusal::REQUIRED`] as its reason.
     #[error("changes of {0} go by pull request here: ask for MODE_PULL_REQUEST, or leave the mode out")]
     Required(Name),
-    /// Something for `INVALID_ARGUMENT`, field `mode`.
+    /// Corresponds to `INVALID_ARGUMENT`, field `mode`.
     #[error(
         "pull requests are not configured for this repository: add `pull_requests`, or leave the mode out"
     )]
@@ -46,20 +46,20 @@ impl ModeRefusal {
     pub const REQUIRED: &'static str = "PULL_REQUEST_REQUIRED";
 }
 
-/// Which changes of a repository go by pull request, and how long those may take.
+/// Which changes of a repository are made by pull request, and how long those may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Changes of these go by pull request, all others only where it is asked for. Empty means all.
+    /// Changes of these are made by pull request, all others only on request. Empty means all.
     pub environments: Vec<Name>,
     /// A pull request that is not merged after this time is closed.
     pub deadline: Duration,
 }
 
-/// How a change of `environment` goes: as configured, or by pull request where more is asked for; never by less. There
-/// is no policy where pull requests are not configured.
+/// How a change of `environment` is made: as configured, or by pull request if that is requested; a request can only
+/// make it stricter. There is no policy if pull requests are not configured.
 ///
 /// # Errors
-/// When what was asked for is not allowed or not possible.
+/// When what was requested is not allowed or not possible.
 pub fn mode(policy: Option<&Policy>, environment: &Name, asked: Option<Mode>) -> Result<Mode, ModeRefusal> {
     let required = policy.is_some_and(|policy| {
         policy.environments.is_empty() || policy.environments.iter().any(|name| name == environment)
@@ -87,7 +87,7 @@ pub fn branch(change: &Id) -> BranchName {
     format!("slipway/{change}").parse().unwrap()
 }
 
-/// What a change that goes by a pull request is at.
+/// The stage of a change by pull request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -97,7 +97,7 @@ pub enum Stage {
     Withdraw,
 }
 
-/// How the commit came to the branch.
+/// How the commit got to the branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -112,17 +112,17 @@ pub struct PullRequest {
     pub number: u64,
     pub url: String,
     pub status: PullState,
-    /// The branch that it comes from.
+    /// Its own branch.
     pub branch: BranchName,
     /// Our commit, that branch's head unless others pushed to it.
     pub commit: CommitSha,
-    /// The head of the branch it goes to that our commit was made on.
+    /// The head of the target branch that our commit was made on.
     pub base: Option<CommitSha>,
-    /// How often the edits were made again on a newer head.
+    /// How often the edits were repeated on a newer head.
     pub revisions: u32,
-    /// What it waits for, as it was last seen; may be empty.
+    /// What it waits for, as last seen; may be empty.
     pub message: String,
-    /// Who merged or closed it; empty where it is not known.
+    /// Who merged or closed it; empty if it is not known.
     pub by: String,
     /// How it was merged.
     pub method: Option<Method>,

@@ -11,7 +11,7 @@ pub enum Code {
     FileInvalid,
     /// The edit could not be done without touching something else.
     EditUnsafe,
-    /// The same image was changed since.
+    /// The same image has been changed since.
     ChangedSince,
     BranchNotFound,
     RepositoryNotFound,
@@ -31,11 +31,11 @@ pub enum Code {
     RemoteUnreachable,
     DeadlineExceeded,
     Cancelled,
-    /// This service's configuration no longer has the repository.
+    /// This service's own configuration does not have the repository any more.
     RepositoryNotConfigured,
     /// The pull request was closed without being merged.
     PullRequestClosed,
-    /// The pull request's branch holds what is not ours.
+    /// The pull request's branch contains commits that are not ours.
     PullRequestConflict,
     /// GitHub rejects the pull request.
     PullRequestRefused,
@@ -47,16 +47,16 @@ pub enum Code {
     CommitNotFound,
     /// A base or file outside the repository.
     OutsideRepository,
-    /// kustomize does not render the folder.
+    /// kustomize cannot render the folder.
     RenderFailed,
     /// There is no kustomize 5 here.
     KustomizeMissing,
-    /// Something here went wrong: a full disk, a damaged mirror.
+    /// A local problem: a full disk, a damaged mirror.
     Internal,
 }
 
 impl Code {
-    /// As it stands in the API.
+    /// As used in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ImageNotFound => "IMAGE_NOT_FOUND",
@@ -97,7 +97,7 @@ impl From<Code> for String {
     }
 }
 
-/// For what matches a reason's code against those known here; an older event may have another.
+/// To compare a reason's code with the known ones; an older event may have another.
 impl PartialEq<Code> for String {
     fn eq(&self, code: &Code) -> bool {
         self == code.as_str()

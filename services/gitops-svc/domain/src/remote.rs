@@ -1,13 +1,13 @@
 //! What a remote's answer to a push or fetch means. Pure.
 //!
-//! Remotes say the same thing in many words; those here were seen at git itself, GitHub, GitLab, Bitbucket,
-//! Gitea and Azure DevOps.
+//! Remotes say the same thing in many ways; those here were observed from git itself, GitHub, GitLab, Bitbucket, Gitea
+//! and Azure DevOps.
 
 use slipway_model::{Fault, Reason};
 
 use crate::reason::Code;
 
-/// What came of moving a ref, at the remote or in the mirror.
+/// The result of moving a ref, at the remote or in the mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
     Yes,
@@ -15,7 +15,7 @@ pub enum Moved {
     LostRace,
 }
 
-/// A remote's own text is cut at this length.
+/// A remote's own text is truncated to this length.
 const MAX_TEXT: usize = 2000;
 
 /// Another push was faster, as git, GitLab and Azure DevOps say it.
@@ -35,8 +35,8 @@ const LOST_RACE: &[&str] = &[
     "already been updated by another client",
 ];
 
-/// A remote that writes nothing because the machine under it does not let it. Asked before a lost race, since it
-/// cannot lock or update a ref either.
+/// A remote that cannot write anything because its machine does not let it. Checked before a lost race, since it cannot
+/// lock or update a ref either.
 const DISK: &[(Code, &[&str])] = &[
     (
         Code::RemoteFull,
@@ -66,7 +66,7 @@ const DISK: &[(Code, &[&str])] = &[
             "repository is disabled",
             "mirror repository is read-only",
             "is marked as read-only",
-            // As git says it on a disk without room for a folder, too.
+            // git also says this when the disk has no space for a folder.
             "unable to create temporary object directory",
         ],
     ),
@@ -76,7 +76,7 @@ const DISK: &[(Code, &[&str])] = &[
     ),
 ];
 
-/// Who may push to the branch at all. The rules that judge a single commit are in [`COMMIT_RULES`].
+/// Who may push to the branch at all. The rules about a single commit are in [`COMMIT_RULES`].
 const PROTECTED: &[&str] = &[
     "protected branch",
     "protected ref",
@@ -94,7 +94,7 @@ const PROTECTED: &[&str] = &[
     "pushes to this branch are not permitted",
 ];
 
-/// Rules of forges that one commit breaks and another does not, whatever they are wrapped in.
+/// Rules of forges that one commit violates and another does not, whatever they are wrapped in.
 const COMMIT_RULES: &[&str] = &[
     "push cannot contain secrets",
     "contains secrets",
@@ -110,7 +110,7 @@ const COMMIT_RULES: &[&str] = &[
     "prohibited by the pattern",
 ];
 
-/// What a forge's own hook says of our account, rather than of the commits.
+/// What a forge's own hook says about our account, rather than the commits.
 const RIGHTS: &[&str] = &[
     "you are not allowed to push code",
     "does not have write access",
@@ -121,14 +121,14 @@ const RIGHTS: &[&str] = &[
     "marked as read only",
 ];
 
-/// Worth another try, though it sounds final.
+/// Worth another try, although it sounds final.
 const PASSES: &[&str] = &[
     "temporarily read-only",
     "please try again later",
     "try again in a",
 ];
 
-/// Final answers without a hook in them, the more telling first.
+/// Final answers without a hook's text, the more specific first.
 const FINAL: &[(Code, &[&str])] = &[
     (
         Code::PushRefused,
@@ -164,7 +164,7 @@ const FINAL: &[(Code, &[&str])] = &[
             "does not appear to be a git repository",
             "project you were looking for could not be found",
             "returned error: 404",
-            // Moved for good; no redirect is followed with credentials.
+            // Moved permanently; a redirect is never followed with credentials.
             "returned error: 301",
             "returned error: 308",
             "' not found",
@@ -188,7 +188,7 @@ const FINAL: &[(Code, &[&str])] = &[
     (Code::RepositoryNotFound, &["does not exist"]),
 ];
 
-/// Reads `git push --porcelain`'s answer for the one ref that was pushed.
+/// Reads the output of `git push --porcelain` for the one ref that was pushed.
 pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, Fault<Reason>> {
     // <flag> TAB <from>:<to> TAB <summary> (<reason>)
     let line = stdout
@@ -201,7 +201,7 @@ pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, F
         return not_moved(sorted(stderr));
     };
     match line.as_bytes().first() {
-        // The remote has taken it (or had it), and git complains of something else.
+        // The remote has accepted it (or had it), and git complains about something else.
         Some(b' ' | b'*' | b'=') => Ok(Moved::Yes),
         _ => {
             // The ref's own reason first: a hook may print anything.
@@ -211,7 +211,7 @@ pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, F
     }
 }
 
-/// Reads the answer of a fetch, which moves refs here.
+/// Reads the output of a fetch, which moves refs in the mirror.
 pub fn fetch_answer(success: bool, stderr: &str) -> Result<Moved, Fault<Reason>> {
     if success {
         Ok(Moved::Yes)
@@ -224,14 +224,14 @@ fn not_moved(why: Option<Fault<Reason>>) -> Result<Moved, Fault<Reason>> {
     why.map_or(Ok(Moved::LostRace), Err)
 }
 
-/// What a rejected ref means, by the reason that stands beside it and what the remote printed; `None`: a lost race.
+/// What a rejected ref means, from the reason next to it and what the remote printed; `None`: a lost race.
 fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
     let both = format!("{reason}\n{stderr}");
     let (short, long) = (reason.to_lowercase(), both.to_lowercase());
     if any(&long, PASSES) {
         return Some(passing(&both));
     }
-    // A hook's words, or the forge's rules: free text, in which only the forges' own sentences count.
+    // A hook's output, or the forge's rules: free text, in which only the forges' own sentences count.
     if any(&short, &["hook", "rule violations", "denied by"]) {
         let code = if any(&long, COMMIT_RULES) {
             Code::PushRefused
@@ -263,7 +263,7 @@ fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
     }
 }
 
-/// Reads what git printed when it failed before any ref was answered for; `None`: a lost race.
+/// Reads what git printed when it failed before reporting on any ref; `None`: a lost race.
 fn sorted(stderr: &str) -> Option<Fault<Reason>> {
     let lower = stderr.to_lowercase();
     if any(&lower, PASSES) {
@@ -281,7 +281,8 @@ fn sorted(stderr: &str) -> Option<Fault<Reason>> {
     })
 }
 
-/// As [`sorted`], for what writes here and only reads there: a full disk is ours, unless the remote says it of its own.
+/// As [`sorted`], for operations that write to the mirror and only read from the remote: a full disk is ours, unless
+/// the remote says it is its own.
 fn sorted_here(stderr: &str) -> Option<Fault<Reason>> {
     let ours: String = stderr
         .lines()
@@ -299,7 +300,7 @@ fn sorted_here(stderr: &str) -> Option<Fault<Reason>> {
     sorted(stderr)
 }
 
-/// Reads what git printed when it failed where no ref was to be moved.
+/// Reads what git printed when it failed in an operation that does not move a ref.
 pub fn fault(stderr: &str) -> Fault<Reason> {
     sorted_here(stderr).unwrap_or_else(|| {
         Fault::unavailable(
@@ -309,7 +310,7 @@ pub fn fault(stderr: &str) -> Fault<Reason> {
     })
 }
 
-/// Whether the remote rejected the credentials, in what git printed.
+/// Whether git printed that the remote rejected the credentials.
 pub fn rejects_credentials(stderr: &str) -> bool {
     matches!(sorted(stderr), Some(Fault::Permanent(reason)) if reason.code == Code::CredentialsRefused)
 }
@@ -318,7 +319,7 @@ fn passing(text: &str) -> Fault<Reason> {
     Fault::unavailable(Code::RemoteUnreachable, paragraph(text))
 }
 
-/// Whether the remote cannot leave history or files out; then all of it is fetched.
+/// Whether the remote does not support omitting history or files; then all of it is fetched.
 pub fn wants_it_whole(reason: &Reason) -> bool {
     let lower = reason.message.to_lowercase();
     any(
@@ -363,7 +364,7 @@ fn code_of(lower: &str) -> Option<Code> {
         .map(|(code, _)| *code)
 }
 
-/// A final answer: what it means, what to do about it, and the remote's own words.
+/// A final answer: what it means, what to do about it, and the remote's own text.
 fn no(code: Code, text: &str) -> Fault<Reason> {
     let said = paragraph(text);
     Fault::refused(
@@ -399,7 +400,7 @@ fn remedy(code: Code) -> &'static str {
     }
 }
 
-/// A remote's own text, fit for an error: one paragraph, printable, its end kept where it is too long.
+/// A remote's own text, made fit for an error: one paragraph, printable, its end kept if it is too long.
 pub fn paragraph(text: &str) -> String {
     let lines: Vec<String> = text
         .lines()

@@ -1,4 +1,4 @@
-//! What starts a change, and takes it back.
+//! Requests that start or withdraw a change.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl GitOpsGrpc {
             )
             .await
         {
-            // The change is recorded, and looks after its branch itself.
+            // The change is recorded, and will wake its branch by itself.
             tracing::warn!(id = %executed.snapshot.id, %error, "the branch could not be woken; the change looks after it itself");
         }
         Ok(executed.snapshot)
@@ -99,7 +99,7 @@ impl GitOpsGrpc {
             traceparent: None,
         };
         let key = IdempotencyKey::new(asked.requested_by.caller(), "ApplyChange", request_id, &asked);
-        // What is decided from here on depends on the remote, or on a configuration that may have changed since.
+        // From here on, decisions depend on the remote, or on a configuration that may have changed since.
         if (asked.edits.is_empty() || repository.pull_requests().is_some())
             && let Some(known) = self.ledger.replayed::<Change>(&key).await?
         {
@@ -116,7 +116,7 @@ impl GitOpsGrpc {
         self.start(&key, asked).await
     }
 
-    /// The edits that write the request's image where the configuration says that it stands.
+    /// The edits that write the request's image where the configuration says that it is.
     async fn edits_of(
         &self,
         repository: &Arc<Repository>,
@@ -191,7 +191,7 @@ impl GitOpsGrpc {
         let repository = self.repository(&original.repository)?;
         let mut asked = change::Request {
             edits,
-            // The image that runs again, not the one that is taken out.
+            // The image that is restored, not the one that is removed.
             images: restored(&change.state.differences).map(|image| one(&original.service, image)),
             source_commit: None,
             subject: String::new(),
@@ -324,8 +324,9 @@ impl GitOpsGrpc {
     }
 }
 
-/// How the change may reach its branch, if at all: where the configuration says to whom the edited files belong, the
-/// caller needs its role for them too, and their environments' pull requests, whatever the request calls itself.
+/// How the change may get to its branch, if at all: if the configuration assigns the edited files to other
+/// environments, the caller needs its role for them too, and their pull request settings apply, whatever environment
+/// the request names.
 fn admitted(
     caller: &Caller,
     action: Action,
@@ -349,7 +350,7 @@ fn admitted(
     Ok(admitted)
 }
 
-/// The image that stood where a change was made, when it was one.
+/// The image that was there before a change, if there was one.
 fn restored(differences: &[Difference]) -> Option<ImageRef> {
     let [difference] = differences else {
         return None;
@@ -367,7 +368,7 @@ fn one(service: &Name, image: ImageRef) -> Images<Image> {
     Images::one(Image::named(service.clone(), image))
 }
 
-/// Names that a promotion may be restricted to.
+/// Names to which a promotion may be restricted.
 const MAX_IMAGES: usize = 100;
 
 /// The images at a place of a commit.

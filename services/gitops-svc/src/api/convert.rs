@@ -1,4 +1,4 @@
-//! Between protobuf messages and the types of the domain.
+//! Conversion between protobuf messages and the types of the domain.
 
 use gitops_domain::{
     change::{self, Change, State},
@@ -53,7 +53,7 @@ pub(super) fn subject(text: &str) -> Result<String, ApiError> {
     Ok(text.trim().to_owned())
 }
 
-/// `None` where the configuration is to say it.
+/// `None` if it is left to the configuration.
 pub(super) fn mode(mode: i32) -> Result<Option<Mode>, ApiError> {
     match proto::Mode::try_from(mode) {
         Ok(proto::Mode::Unspecified) => Ok(None),
@@ -184,10 +184,10 @@ fn waiting_on(
     }
 }
 
-/// The end of a commit's id as a change.
+/// The part of a change's id that comes from a commit.
 pub(super) const COMMIT_PREFIX: &str = "commit-";
 
-/// A commit that others made, as the change that it is; of its parts, those that are shown.
+/// A commit by others, shown as a change with the parts that the caller may see.
 pub(super) fn commit_to_proto(
     repository: &str,
     branch: &BranchName,
@@ -261,7 +261,7 @@ pub(super) fn commit_to_proto(
     }
 }
 
-/// Who made a commit as it says itself, and for whom as a trailer says: neither is verified.
+/// Who made a commit according to the commit itself, and on whose behalf according to a trailer: neither is verified.
 fn claimed(author: &Principal, for_whom: Option<Principal>) -> Actor {
     let link = |principal: &Principal, authentication: actor::Authentication| actor::Link {
         principal: principal.to_string(),

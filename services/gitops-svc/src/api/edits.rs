@@ -8,7 +8,7 @@ use slipway_edit::{
 use slipway_proto::gitops::v1::{self as proto, edit::Edit as Wire};
 use slipway_server::ApiError;
 
-/// Edits of one change at most: all overlays of a large service.
+/// The maximum number of edits in one change: all overlays of a large service.
 const MAX_EDITS: usize = 100;
 
 /// # Errors
@@ -89,7 +89,7 @@ pub(super) fn place(field: &str, place: proto::Place) -> Result<Place, ApiError>
             .map(Place::Kustomization)
             .map_err(|error| invalid("kustomization", &error)),
         Some(Wire::Helm(helm)) => {
-            // Checked as an edit of that place is.
+            // Checked like an edit of that place.
             let at = HelmImage::new(&helm.file, &helm.path, &helm.document, NewImage::default())
                 .map_err(|error| invalid("helm", &error))?;
             Ok(Place::Helm(HelmPlace {
@@ -104,7 +104,7 @@ pub(super) fn place(field: &str, place: proto::Place) -> Result<Place, ApiError>
     }
 }
 
-/// The file or folder that an edit changes; none for a marker.
+/// The file or folder that an edit changes; `None` for a marker.
 pub(super) fn path_of(edit: &Edit) -> Option<&str> {
     match edit {
         Edit::KustomizeImage(edit) => Some(edit.path.as_str()),
@@ -149,7 +149,7 @@ fn helm(file: &FilePath, path: &str, document: &str, image: Reference) -> Wire {
     })
 }
 
-/// What of a manifest is meant, but for the file.
+/// The part of a manifest that is meant, apart from the file.
 #[derive(Default)]
 struct In<'a> {
     object: &'a str,
@@ -190,7 +190,7 @@ fn entry(folder: &Folder, entry: &Entry) -> Wire {
     kustomize(folder, &entry.name, image)
 }
 
-/// Values that are put back: a container is known by its path, and everything else is a path of values.
+/// Restored values: a container is known by its path, and everything else is a path of values.
 fn values(file: &FilePath, values: &[ValueDifference], image: &Reference) -> Wire {
     let Some(first) = values.first() else {
         return helm(file, "", "", image.clone());
@@ -216,7 +216,7 @@ fn container(path: &str) -> Option<&str> {
     (rest == ".image" && matches!(list, "c" | "initC" | "ephemeralC")).then(|| name.trim_matches(['"', '\'']))
 }
 
-/// An edit, as it was asked for.
+/// An edit, as requested.
 pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
     wire(match edit {
         Edit::KustomizeImage(edit) => kustomize(&edit.path, &edit.name, parts(&edit.to)),
@@ -236,7 +236,7 @@ pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
     })
 }
 
-/// The edit that would put back what `edit` did, in its own kind.
+/// The edit that would undo `edit`, in its own kind.
 pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
     wire(match (difference, edit) {
         (Difference::Entry(difference), _) => entry(&difference.path, &difference.before),
@@ -247,7 +247,7 @@ pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
             let at = In {
                 object: &edit.object,
                 container: &edit.container,
-                // By the name that it has now.
+                // By its current name.
                 image: if edit.image.is_empty() {
                     ""
                 } else {
@@ -264,8 +264,7 @@ pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
     })
 }
 
-/// What a commit did to an image, as the edit that does it; `None` for the image that stood there before where it is
-/// gone now, or came new.
+/// What a commit did to an image, as the edit that does it; `None` for an image that was removed or is new.
 pub(super) fn change_to_proto(change: &ImageChange, image: Option<&Reference>) -> proto::Edit {
     let image = image.cloned().unwrap_or_default();
     wire(match &change.place {

@@ -1,7 +1,7 @@
-//! Lists of changes: those of the ledger and, where they are asked for, what others did to the branch.
+//! Lists of changes: those of the ledger and, on request, commits by others.
 //!
-//! Both are newest first already, so they are laid together by time. A page's token holds how far each of them is; a
-//! page does a bounded amount of work, and so may be shorter than asked for.
+//! Both are newest first already, so they are merged by time. A page's token records the position in each; a page does
+//! a limited amount of work, and so may be shorter than asked for.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -26,9 +26,9 @@ use super::{
 };
 use crate::backends::repository::Repository;
 
-/// Changes and commits that are looked at for one page.
+/// The number of changes and commits that are examined for one page.
 const MAX_LOOKED: usize = 2000;
-/// Commits that are read at a time, and changes.
+/// The number of commits, or changes, that are read at a time.
 const AT_ONCE: usize = 64;
 
 /// What is listed.
@@ -45,7 +45,7 @@ struct ChangeQuery {
 }
 
 impl ChangeQuery {
-    /// Whether a change of ours belongs to the list.
+    /// Whether one of our changes belongs to the list.
     fn has(&self, state: &State) -> bool {
         let Some(request) = &state.request else {
             return false;
@@ -64,13 +64,13 @@ impl ChangeQuery {
     }
 }
 
-/// How far a list is.
+/// The position in a list.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Position {
     /// The list that the token is of.
     list: String,
     ledger: LedgerPosition,
-    /// The commit to go on at; absent where there is no more of the history.
+    /// The commit to continue at; absent if there is no more history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<CommitSha>,
 }
@@ -79,7 +79,7 @@ struct Position {
 struct LedgerPosition {
     /// The ledger's page.
     page: String,
-    /// In microseconds, and by id, the last change that was taken from it.
+    /// The time in microseconds, and the id, of the last change that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<(i64, Id)>,
     over: bool,
@@ -128,7 +128,7 @@ impl LedgerChanges<'_> {
                 token: self.at.page.clone(),
             };
             let found = self.ledger.list_of::<Change>(&self.filter, &page).await?;
-            // What was taken already, and what came since.
+            // Skip what was taken already, and what was added since.
             let taken = |change: &Snapshot<Change>| {
                 self.at
                     .last
@@ -147,7 +147,7 @@ impl LedgerChanges<'_> {
         Some(change)
     }
 
-    /// Whether nothing is left for certain.
+    /// Whether it is certain that nothing is left.
     fn is_over(&self) -> bool {
         self.at.over || (self.buffer.is_empty() && self.next.as_deref() == Some(""))
     }
@@ -176,7 +176,7 @@ impl Commits<'_> {
             && *left > 0
             && let Some(from) = &self.next
         {
-            // With a path most are not looked at closely.
+            // With a path, most are not examined closely.
             let look = if self.path.is_empty() {
                 AT_ONCE.min(*left)
             } else {
@@ -251,7 +251,7 @@ impl GitOpsGrpc {
             },
         };
         let history = history
-            // What others did is pushed, and has no labels.
+            // Commits by others are pushed, and do not have labels.
             && (filter.status.is_empty() || filter.status.iter().any(|status| status == Status::Pushed.as_str()))
             && filter.labels.is_empty();
         let page = query.page()?;
@@ -259,7 +259,7 @@ impl GitOpsGrpc {
             .await
     }
 
-    /// The changes of a repository, and what others did to its branch.
+    /// The changes of a repository, and commits by others on its branch.
     async fn list_together(
         &self,
         caller: &Caller,
@@ -288,7 +288,7 @@ impl GitOpsGrpc {
             && let Some(commit) = &position.commit
             && !repository.ensure(commit).await?
         {
-            // The branch was written anew since.
+            // The branch has been rewritten since.
             return Err(ApiError::invalid(
                 "page_token",
                 format!("goes on at commit {commit}, which is on no branch any more; begin without one"),
@@ -353,7 +353,7 @@ impl GitOpsGrpc {
         })
     }
 
-    /// A commit as a change, when it belongs to the list and is none of ours.
+    /// A commit as a change, if it belongs to the list and is not ours.
     async fn foreign(
         &self,
         caller: &Caller,
@@ -381,8 +381,8 @@ impl GitOpsGrpc {
         Ok(shown.map(|parts| commit_to_proto(repository.name(), branch, commit, &parts)))
     }
 
-    /// The changes of the ledger that a commit is, or brought. A trailer alone proves nothing, since commits are
-    /// copied; the ledger's change must be about this commit, or about to be.
+    /// The changes in the ledger that a commit is, or brought. A trailer alone proves nothing, since commits are
+    /// copied; the change in the ledger must be about this commit, or about to be.
     pub(super) async fn ours(
         &self,
         repository: &str,
@@ -410,7 +410,7 @@ impl GitOpsGrpc {
     }
 }
 
-/// Commits know the second only: at the same one, a change of ours comes first.
+/// Commits only have seconds: within the same second, a change of ours comes first.
 fn is_newer(change: Timestamp, commit: Timestamp) -> bool {
     change >= commit
 }

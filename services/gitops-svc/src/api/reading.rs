@@ -1,4 +1,4 @@
-//! What stands in a repository: images, manifests, and environments beside each other.
+//! Reads a repository: images, manifests, and comparisons of environments.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,9 +23,9 @@ use crate::backends::{render, repository::Repository};
 
 /// Services of one comparison at most.
 const MAX_SERVICES: usize = 2000;
-/// How many changes of a service and environment are looked through for the one that brought an image.
+/// How many changes of a service and environment are searched for the one that set an image.
 const RECENT: u32 = 20;
-/// How many commits are looked through for those that brought images which no change of ours did.
+/// How many commits are searched for those that set images which no change of ours did.
 const MAX_LOOKED: usize = 500;
 
 impl GitOpsGrpc {
@@ -206,14 +206,14 @@ impl GitOpsGrpc {
         };
         Ok(match repository.images(commit, &place).await? {
             Ok(found) => Ok((place, found)),
-            // The environment does not have the service.
+            // The environment does not contain the service.
             Err(reason) if reason.code == Code::FileNotFound => Ok((place, Vec::new())),
             Err(reason) => Err(convert::reason(&reason)),
         })
     }
 
-    /// What brought each image where it stands: the latest change of ours that wrote just that, or else the latest
-    /// commit that changed it.
+    /// What set each image: the latest change of ours that wrote exactly that, or else the latest commit that changed
+    /// it.
     async fn origins(
         &self,
         repository: &Arc<Repository>,
@@ -329,7 +329,7 @@ impl ImageAtPlace {
         key(&self.service, &self.environment, &self.found)
     }
 
-    /// Whether a change wrote just what stands there.
+    /// Whether a change wrote exactly what is there.
     fn is_by(&self, state: &change::State, repository: &str, branch: &BranchName) -> bool {
         let here = state
             .request
@@ -412,7 +412,7 @@ struct Side {
     reason: Option<slipway_proto::common::v1::Reason>,
 }
 
-/// The images of one service beside each other: by name, or where each environment has only one, that one.
+/// The images of one service in several environments: matched by name or, if each environment has only one, that one.
 fn compare(service: &Name, sides: &[(Name, Images)]) -> Vec<Row> {
     let mut names: Vec<&str> = Vec::new();
     let mut single = true;

@@ -1,8 +1,8 @@
-//! Credentials: everything secret that a git process or a forge's API is given, and nothing else sees.
+//! Credentials: all secrets that a git process or a forge's API is given. Nothing else sees them.
 //!
-//! A secret reaches git through the environment of that one process, which only this user and root can read. It is in
-//! no URL, no argument, no file of the mirror, no log, no error and no `Debug` output. Files are read again for each
-//! use: a token or key is rotated by replacing its file, and nothing is restarted.
+//! A secret reaches git through the environment of that one process, which only this user and root can read. It never
+//! appears in a URL, an argument, a file of the mirror, a log, an error or `Debug` output. Files are read again for
+//! each use: a token or key is rotated by replacing its file, without a restart.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use slipway_server::ConfigError;
 
 use crate::config::{Credentials, RepositoryConfig, TOKEN_USER};
 
-/// No token and no key is larger.
+/// Tokens and keys are not larger than this.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The access to one repository's remote.
@@ -97,7 +97,7 @@ impl Access {
                         private_key_file: app.private_key_file.clone(),
                     }
                 }
-                // The configuration is checked: it is not taken without one.
+                // The configuration has been checked: it is rejected without one.
                 None => Means::None,
             },
         };
@@ -108,8 +108,8 @@ impl Access {
         }
     }
 
-    /// What can be known to be wrong before the remote is asked: a key that is missing, readable by others, or locked.
-    /// Tokens are not looked at, since they may be put in place later.
+    /// Checks what can be found to be wrong before the remote is asked: a key that is missing, readable by others, or
+    /// locked. Tokens are not checked, since they may be put in place later.
     ///
     /// # Errors
     /// Names the key of the configuration, below `repositories.{name}`, and the remedy.
@@ -151,11 +151,11 @@ impl Access {
         Ok(())
     }
 
-    /// The token for https and the forge's API: what the token file holds now, or an App's installation token that is
-    /// good for some minutes at least.
+    /// The token for https and the forge's API: what the token file contains now, or an App's installation token that
+    /// is valid for some minutes at least.
     ///
     /// # Errors
-    /// [`Code::CredentialsRefused`] when there is none; what GitHub says when it gives none.
+    /// [`Code::CredentialsRefused`] when there is none; GitHub's error when it does not issue a token.
     pub(crate) async fn token(&self) -> Result<SecretString, Fault<Reason>> {
         match &self.means {
             Means::Token { token_file, .. } => read_token(token_file)
@@ -180,12 +180,12 @@ impl Access {
         }
     }
 
-    /// The remote rejected the credentials. Says whether there are new ones to try, once.
+    /// The remote rejected the credentials. Returns whether there are new ones to try, once.
     pub(crate) async fn refused(&self) -> bool {
         match &self.means {
-            // Taken back before its time, as when the App's permissions were changed.
+            // Revoked before its time, for example because the App's permissions were changed.
             Means::App { app, .. } => app.forget().await,
-            // A new file is read by the next try; the same one stays refused.
+            // The next try reads a new file; the same one stays rejected.
             Means::None | Means::Token { .. } | Means::SshKey { .. } => false,
         }
     }
@@ -193,7 +193,7 @@ impl Access {
     /// For one git process.
     ///
     /// # Errors
-    /// When a secret is not there or cannot be used; the message never has any of it.
+    /// When a secret is missing or cannot be used; the message never contains any of it.
     pub(crate) async fn environment(&self) -> Result<Environment, Fault<Reason>> {
         let mut environment = Environment {
             // A token must not follow a redirect; nor is a redirect an answer to a push.
@@ -201,7 +201,7 @@ impl Access {
             variables: Vec::new(),
         };
         if let Some(path) = &self.ca_file {
-            // The setting http.sslCAInfo would yield to this variable of ours.
+            // The setting http.sslCAInfo would be overridden by this variable of ours.
             environment
                 .variables
                 .push(("GIT_SSL_CAINFO", path.display().to_string()));
@@ -232,7 +232,7 @@ impl Access {
         Ok(environment)
     }
 
-    /// A header that goes to the configured URL and what is below it, and nowhere else.
+    /// A header that is sent to the configured URL and anything below it, and nowhere else.
     fn basic(&self, username: &str, token: &SecretString) -> (String, String) {
         let pair = format!("{username}:{}", token.expose_secret());
         let value = base64::engine::general_purpose::STANDARD.encode(pair);
@@ -254,7 +254,7 @@ impl TokenSource for Access {
     }
 }
 
-/// A token for a forge's API alone: what this file holds now.
+/// A token for a forge's API only: what this file contains now.
 pub(crate) struct TokenFile(pub(crate) PathBuf);
 
 #[async_trait]
@@ -264,18 +264,18 @@ impl TokenSource for TokenFile {
     }
 
     async fn rejected(&self) -> bool {
-        // A new file is read by the next try; the same one stays refused.
+        // The next try reads a new file; the same one stays rejected.
         false
     }
 }
 
-/// An App's key as its file holds it now. The error reads on from the file's name.
+/// An App's key as its file contains it now. The error continues the sentence after the file's name.
 fn app_key(path: &Path) -> Result<AppKey, String> {
     AppKey::from_pem(&read(path)?)
         .ok_or_else(|| "is not an RSA private key in PEM form, as GitHub gives it for an App".to_owned())
 }
 
-/// What it means that an App got no token: the cause, and then what to do about it.
+/// What it means that an App did not get a token: the cause, and then what to do about it.
 fn of_app(error: &Error) -> Reason {
     let (code, remedy) = match &error.kind {
         ErrorKind::NoCredentials(code) => return Reason::new(code.as_str(), error.message.as_str()),
@@ -302,9 +302,9 @@ fn of_app(error: &Error) -> Reason {
     Reason::new(code, format!("{error}: {remedy}"))
 }
 
-/// ssh with this key and these hosts, and with nothing that this user has set up besides.
+/// ssh with this key and these hosts, and without anything else that this user has configured.
 ///
-/// git gives this to a shell; the configuration allows only paths that a shell leaves alone.
+/// git passes this to a shell; the configuration allows only paths that need no quoting.
 fn ssh_command(key_file: &Path, known_hosts_file: Option<&Path>) -> String {
     let mut command = format!(
         "ssh -F none -i {} -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes \
@@ -313,7 +313,7 @@ fn ssh_command(key_file: &Path, known_hosts_file: Option<&Path>) -> String {
         key_file.display()
     );
     if let Some(known) = known_hosts_file {
-        // Only the hosts that were named; the machine's own list does not add to them.
+        // Only the named hosts; the machine's own list does not add to them.
         command.push_str(&format!(
             " -o UserKnownHostsFile={} -o GlobalKnownHostsFile=/dev/null",
             known.display()
@@ -322,12 +322,12 @@ fn ssh_command(key_file: &Path, known_hosts_file: Option<&Path>) -> String {
     command
 }
 
-/// Something here is missing, perhaps only while it is being replaced.
+/// Something is missing locally, perhaps only while it is being replaced.
 fn unusable(message: String) -> Fault<Reason> {
     Fault::unavailable(Code::CredentialsRefused, message)
 }
 
-/// A file with a secret. The error reads on from the file's name.
+/// A file with a secret. The error continues the sentence after the file's name.
 pub(crate) fn read(path: &Path) -> Result<SecretString, String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
     let file = std::fs::File::open(path).map_err(cannot)?;
@@ -347,7 +347,7 @@ pub(crate) fn read(path: &Path) -> Result<SecretString, String> {
     Ok(text)
 }
 
-/// A file with a token. The error reads on from the file's name.
+/// A file with a token. The error continues the sentence after the file's name.
 pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
     let text = read(path)?;
     let token = text.expose_secret().trim();
@@ -360,7 +360,7 @@ pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(token))
 }
 
-/// A private key that is ours alone. ssh's own rule: of our own files it refuses those that others may read.
+/// A private key that only we can read. This is ssh's own rule: it refuses our own files if others may read them.
 pub(crate) fn read_private_key(path: &Path) -> Result<SecretString, String> {
     let text = read(path)?;
     let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
@@ -381,7 +381,7 @@ fn usable_ssh_key(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the private key is encrypted. Forms that are not known here are left to ssh.
+/// Whether the private key is encrypted. Unknown formats are left to ssh.
 fn locked(text: &str) -> bool {
     match ssh_key::PrivateKey::from_openssh(text) {
         Ok(key) => key.is_encrypted(),

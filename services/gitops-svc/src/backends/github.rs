@@ -1,4 +1,5 @@
-//! GitHub: what is asked of it goes by the crate `slipway-github`; here its answers are put into the terms of the domain.
+//! GitHub: requests go through the crate `slipway-github`; here its answers are translated into the terms of the
+//! domain.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ impl Github {
         Ok((!pulls.is_empty()).then(|| pulls.swap_remove(open.unwrap_or(0))))
     }
 
-    /// A pull request as it is now.
+    /// A pull request in its current state.
     pub(crate) async fn pull(&self, number: u64) -> Result<Pull, Fault<Error>> {
         self.0.pull(number).await.map(pull)
     }
@@ -36,7 +37,7 @@ impl Github {
         self.0.open(proposal).await.map(pull)
     }
 
-    /// Closes it, and gives it as it is then: merged, if another was faster.
+    /// Closes it, and returns its state then: merged, if another client was faster.
     pub(crate) async fn close(&self, number: u64) -> Result<Pull, Fault<Error>> {
         self.0.close(number).await.map(pull)
     }
@@ -78,12 +79,12 @@ impl Github {
         self.0.describe(number, body).await
     }
 
-    /// Deletes a branch; one that is gone already is fine.
+    /// Deletes a branch; it is fine if it is gone already.
     pub(crate) async fn delete_branch(&self, branch: &BranchName) -> Result<(), Fault<Error>> {
         self.0.delete_branch(branch).await
     }
 
-    /// Who closed a pull request; empty where GitHub does not say.
+    /// Who closed a pull request; empty if GitHub does not say.
     pub(crate) async fn closed_by(&self, number: u64) -> Result<String, Fault<Error>> {
         self.0.closed_by(number).await
     }
@@ -132,7 +133,7 @@ fn pull(pull: PullRequest) -> Pull {
         head: pull.head.sha,
         mergeable: pull.mergeable,
         readiness,
-        // Of an open one it is a trial merge.
+        // For an open one it is a trial merge.
         merge_commit: pull.merge_commit_sha.filter(|_| merged),
         merged_by: pull.merged_by.map(|user| user.login).unwrap_or_default(),
         labels: pull.labels.into_iter().map(|label| label.name).collect(),

@@ -1,5 +1,5 @@
-//! Child processes: arguments never pass a shell, output and time are bounded, and the whole process group ends with
-//! the call, however it ends.
+//! Child processes: arguments never pass through a shell, output and time are limited, and the whole process group ends
+//! with the call, however it ends.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,7 +14,7 @@ use nix::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// A program and all that it is given; nothing is inherited but what is named here.
+/// A program and everything that it is given; nothing is inherited except what is named here.
 pub(crate) struct Program {
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -26,7 +26,7 @@ pub(crate) struct Program {
     pub(crate) timeout: Duration,
 }
 
-/// Without the environment, which may hold secrets.
+/// Without the environment, which may contain secrets.
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Program")
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// What a program that ended left behind.
+/// The result of a program that ended.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) success: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Output {
     pub(crate) stderr: String,
 }
 
-/// Why a program did not come to its own end.
+/// Why a program did not end by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
     #[error("cannot run {program}: {source}")]
@@ -85,7 +85,7 @@ impl Program {
         self
     }
 
-    /// Passes a variable of our own on, when it is set.
+    /// Passes on a variable of our own, if it is set.
     pub(crate) fn inherit(self, keys: &[&str]) -> Self {
         keys.iter()
             .fold(self, |program, key| match std::env::var_os(key) {
@@ -137,7 +137,7 @@ impl Program {
             program: program.clone(),
             source,
         })?;
-        // Dropped on every way out, also when the caller gives up.
+        // Dropped on every path, also when the caller gives up.
         let _group = Group(child.id());
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let limit = self.max_output;
@@ -168,7 +168,7 @@ impl Program {
     }
 }
 
-/// Writes all of it and closes the stream. A program that does not want to read on says why by its own exit.
+/// Writes all of it and closes the stream. A program that stops reading explains why by its own exit.
 async fn write(stream: Option<impl AsyncWrite + Unpin>, input: &[u8]) -> std::io::Result<()> {
     let Some(mut stream) = stream else {
         return Ok(());
@@ -179,7 +179,7 @@ async fn write(stream: Option<impl AsyncWrite + Unpin>, input: &[u8]) -> std::io
     }
 }
 
-/// Reads up to `limit` bytes; what is beyond is an error, or read and forgotten.
+/// Reads up to `limit` bytes; more than that is an error, or read and discarded.
 async fn read(
     stream: Option<impl AsyncRead + Unpin>,
     limit: usize,
@@ -203,13 +203,13 @@ async fn read(
     }
 }
 
-/// Kills a process group when it goes out of scope: what a program left running is of no use to anyone.
+/// Kills a process group when it goes out of scope: anything that a program left running is of no use to anyone.
 struct Group(Option<u32>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            // Gone already is the usual case.
+            // Usually it is gone already.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -253,7 +253,7 @@ mod tests {
         let output = Program::new("/bin/cat").input(input.clone()).run().await.unwrap();
         assert!(output.success && output.stdout == input);
 
-        // Who closes the door on us has their own reason.
+        // If the program closes its input, it has its own reason.
         let closed = Program::new("/bin/sh")
             .args(["-c", "exec <&-; exit 4"])
             .input(input);

@@ -1,9 +1,9 @@
 //! Renders a folder of a repository at one commit with the real kustomize.
 //!
-//! kustomize would fetch remote bases and files, and read any folder of this machine that a kustomization names. So
-//! the commit's files are written into a folder of their own; every kustomization that will be reached is read first,
-//! and one that leads out of that folder, or to the network, is refused; symbolic links that lead out are left out;
-//! and the program runs without `git` on its path, without plugins, and with a proxy that never answers.
+//! kustomize would fetch remote bases and files, and read any folder of this machine that a kustomization names. So the
+//! commit's files are written into a separate folder; every kustomization that will be reached is read first, and one
+//! that leads out of that folder, or to the network, is refused; symbolic links that lead out are omitted; and the
+//! program runs without `git` on its path, without plugins, and with a proxy that never answers.
 
 use std::{
     collections::BTreeSet,
@@ -27,9 +27,9 @@ use crate::{
     config::KustomizeConfig,
 };
 
-/// Manifests that are kept, in bytes: a commit's rendering never changes.
+/// The total size of manifests that are cached, in bytes: a commit's rendering never changes.
 const CACHED_BYTES: u64 = 32 << 20;
-/// kustomize is busy on one core.
+/// kustomize keeps one core busy.
 const AT_ONCE: usize = 4;
 
 /// A commit's folder of a repository.
@@ -45,7 +45,7 @@ pub(crate) struct Renderer {
     turns: Semaphore,
 }
 
-/// The program, and what stands before the folder.
+/// The program, and the arguments before the folder.
 #[derive(Debug, Clone)]
 struct Tool {
     program: PathBuf,
@@ -66,17 +66,17 @@ impl Renderer {
         }
     }
 
-    /// Removes what a process that died left behind.
+    /// Removes what a dead process left behind.
     pub(crate) fn recover(&self) {
-        // Nothing there is the usual case.
+        // Usually there is nothing there.
         let _ = std::fs::remove_dir_all(&self.scratch);
     }
 
     /// The manifests as kustomize prints them.
     ///
     /// # Errors
-    /// Permanent where the commit or folder is not there, leads out of the repository or does not render; transient where
-    /// that could not be found out.
+    /// Permanent if the commit or folder does not exist, leads out of the repository or cannot be rendered; transient
+    /// if that could not be determined.
     pub(crate) async fn render(
         &self,
         repository: &Arc<Repository>,
@@ -87,12 +87,12 @@ impl Renderer {
         if let Some(text) = self.cache.get(&key) {
             return Ok(text);
         }
-        // Nothing was asked of the remote but to read: whatever it said may be mended.
+        // The remote was only asked to read: anything it reported may be temporary.
         let unavailable = |fault: Fault<Reason>| Fault::transient(fault.into_error());
         if !repository.ensure(commit).await.map_err(unavailable)? {
             return Err(commit_not_found(commit));
         }
-        // Says in our words what kustomize would say in its own.
+        // Says in our own words what kustomize would report.
         repository
             .images(commit, &Place::Kustomization(folder.clone()))
             .await
@@ -151,7 +151,7 @@ impl Renderer {
             .env("HOME", home)
             .env("TMPDIR", home)
             .env("XDG_CONFIG_HOME", home)
-            // No git, so no remote base; and nothing listens at the discard port.
+            // Without git, remote bases cannot be fetched; and nothing listens at the discard port.
             .env("PATH", "/nonexistent")
             .env("HTTP_PROXY", "http://127.0.0.1:9")
             .env("HTTPS_PROXY", "http://127.0.0.1:9");
@@ -163,7 +163,7 @@ impl Renderer {
                 Err(_) => Err(failed("the manifests are not UTF-8")),
             },
             Ok(output) => {
-                // Paths of ours say nothing to the reader.
+                // Our own paths mean nothing to the reader.
                 let inside = folder.display().to_string();
                 let root = home.display().to_string();
                 let text = output.stderr.replace(&inside, ".").replace(&root, "");
@@ -177,10 +177,10 @@ impl Renderer {
     }
 }
 
-/// kustomize 5 where the configuration says, else kubectl with kustomize 5 in it.
+/// kustomize 5 as configured, otherwise a kubectl with kustomize 5 built in.
 async fn find_tool(path: &Path) -> Result<Tool, Fault<Reason>> {
     if let Some(program) = on_path(path) {
-        // Debian builds 5.6 with the version "(devel)", so a command that came with 5 is asked for.
+        // Debian builds 5.6 with the version "(devel)", so we test for a command that was new in 5.
         let help = Program::new(&program).args(["localize", "--help"]).run().await;
         if help.is_ok_and(|output| {
             output.success && String::from_utf8_lossy(&output.stdout).contains("localize")
@@ -216,12 +216,12 @@ async fn find_tool(path: &Path) -> Result<Tool, Fault<Reason>> {
     ))
 }
 
-/// kustomize does not render it.
+/// kustomize cannot render it.
 fn failed(words: &str) -> Fault<Reason> {
     Fault::refused(Code::RenderFailed, format!("kustomize: {words}"))
 }
 
-/// The remote has no such commit on a branch.
+/// The remote does not have such a commit on a branch.
 pub(crate) fn commit_not_found(commit: &CommitSha) -> Fault<Reason> {
     Fault::refused(
         Code::CommitNotFound,
@@ -241,8 +241,8 @@ fn on_path(program: &Path) -> Option<PathBuf> {
         })
 }
 
-/// Writes one file or link. The path comes from a git tree, whose names hold no slash; still nothing but plain names
-/// is followed, and nothing is written through a link.
+/// Writes one file or link. The path comes from a git tree, whose names do not contain a slash; still, only plain names
+/// are followed, and nothing is written through a link.
 fn write_leaf(
     root: &Path,
     path: &str,
@@ -266,7 +266,7 @@ fn write_leaf(
         }
         Leaf::Link(target) => {
             use std::os::unix::ffi::OsStringExt as _;
-            // Made when all files are there, so that no file goes through one.
+            // Created when all files exist, so that no file is written through one.
             let mut links = links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             links.push(file);
             links.push(PathBuf::from(std::ffi::OsString::from_vec(target)));
@@ -275,7 +275,7 @@ fn write_leaf(
     }
 }
 
-/// Makes the links, pairs of place and target, and leaves out those that lead out of the folder or nowhere.
+/// Creates the links, pairs of place and target, and omits those that lead out of the folder or nowhere.
 fn drop_outside_links(root: &Path, links: &[PathBuf]) {
     let mut made = Vec::new();
     for pair in links.chunks_exact(2) {
@@ -298,7 +298,7 @@ fn drop_outside_links(root: &Path, links: &[PathBuf]) {
     }
 }
 
-/// The fields of a kustomization whose texts are folders or files.
+/// The fields of a kustomization whose values are folders or files.
 const FOLDERS_AND_FILES: [&str; 8] = [
     "resources",
     "bases",
@@ -309,7 +309,7 @@ const FOLDERS_AND_FILES: [&str; 8] = [
     "transformers",
     "validators",
 ];
-/// Fields below which a text is content, not a place.
+/// Fields below which a value is content, not a path.
 const CONTENT: [&str; 9] = [
     "literals",
     "patch",
@@ -322,7 +322,7 @@ const CONTENT: [&str; 9] = [
     "buildMetadata",
 ];
 
-/// Follows a kustomization to all that it uses.
+/// Follows a kustomization to everything that it uses.
 fn confine(root: &Path, folder: &Path) -> Result<(), String> {
     let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     let mut pending = vec![folder.to_owned()];
@@ -387,11 +387,11 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses every text that could be taken for the address of a file or folder to fetch.
+/// Refuses every text that could be interpreted as the address of a file or folder to fetch.
 fn no_network(value: &Value, file: &str) -> Result<(), String> {
     match value {
         Value::String(text) => {
-            // A whole inline configuration is looked through line by line.
+            // A whole inline configuration is scanned line by line.
             let address = text.lines().any(|line| {
                 let line = line.to_ascii_lowercase();
                 ["http://", "https://", "git::", "ssh://", "file://", "git@"]
@@ -492,7 +492,7 @@ mod tests {
             pair("out", "../outside"),
             pair("abs", "/etc/passwd"),
             pair("dangling", "nothing"),
-            // Lexically inside, and outside once the first link is followed.
+            // Lexically inside, but outside once the first link is followed.
             pair("a/up", "../d1"),
             pair("sly", "a/up/../.."),
         ]

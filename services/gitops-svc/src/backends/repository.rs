@@ -41,14 +41,14 @@ pub(crate) struct Repository {
     mirror: PathBuf,
     /// Opened once; handles for each use are cheap.
     objects: Mutex<Option<gix::ThreadSafeRepository>>,
-    /// Fetches of one mirror take turns, since they lock the same refs.
+    /// Fetches of one mirror are serialised, since they lock the same refs.
     turn: tokio::sync::Mutex<()>,
     tidy: Tidy,
 }
 
 impl Repository {
     /// # Errors
-    /// When a key that it is configured with cannot be used.
+    /// When a configured key cannot be used.
     pub(crate) fn new(
         name: &str,
         config: RepositoryConfig,
@@ -74,7 +74,7 @@ impl Repository {
         &self.name
     }
 
-    /// The branch that is meant when none is given.
+    /// The branch that is used when none is given.
     pub(crate) fn branch(&self) -> &BranchName {
         &self.config.branch
     }
@@ -87,22 +87,22 @@ impl Repository {
         }
     }
 
-    /// How the remote, and the forge around it, know us.
+    /// How we authenticate to the remote, and to the forge around it.
     pub(crate) fn access(&self) -> &Arc<Access> {
         &self.access
     }
 
-    /// Where the remote is, without credentials.
+    /// The remote's address, without credentials.
     pub(crate) fn url(&self) -> &str {
         &self.config.url
     }
 
-    /// How changes go by pull request, if they may.
+    /// The settings for changes by pull request, if they are configured.
     pub(crate) fn pull_requests(&self) -> Option<&PullRequestsConfig> {
         self.config.pull_requests.as_ref()
     }
 
-    /// Brings the branch and gives its head.
+    /// Fetches the branch and returns its head.
     pub(crate) async fn fetch(self: &Arc<Self>, branch: &BranchName) -> Result<CommitSha, Fault<Reason>> {
         self.bring(Some(branch)).await?;
         self.tracked(branch).await?.ok_or_else(|| {
@@ -113,7 +113,7 @@ impl Repository {
         })
     }
 
-    /// Where the branch was when this process last heard of it; a push from there shows whether it still is.
+    /// Where the branch was when this process last learnt it; a push from there shows whether it still is.
     pub(crate) async fn tracked(
         self: &Arc<Self>,
         branch: &BranchName,
@@ -158,7 +158,7 @@ impl Repository {
         self.git().push(branch, old, new).await
     }
 
-    /// See [`reach::find_changes`]. Where the mirror's history ends before `base`, more of it is brought.
+    /// See [`reach::find_changes`]. If the mirror's history ends before `base`, more of it is fetched.
     pub(crate) async fn find_changes(
         self: &Arc<Self>,
         base: Option<&CommitSha>,
@@ -189,7 +189,7 @@ impl Repository {
             .await
     }
 
-    /// The images at a place of a commit that is here.
+    /// The images at a place in a commit that is in the mirror.
     pub(crate) async fn images(
         self: &Arc<Self>,
         commit: &CommitSha,
@@ -200,7 +200,7 @@ impl Repository {
             .await
     }
 
-    /// Hands every file of a commit that is here to `each`.
+    /// Passes every file of a commit that is in the mirror to `each`.
     pub(crate) async fn export(
         self: &Arc<Self>,
         commit: &CommitSha,
@@ -223,12 +223,12 @@ impl Repository {
     }
 }
 
-/// Something here is at fault, perhaps not for long.
+/// A local fault, perhaps only temporary.
 fn internal(message: String) -> Fault<Reason> {
     Fault::unavailable(Code::Internal, message)
 }
 
-/// What the mirror's own state means for those who wanted something of it.
+/// What the mirror's own state means for those who wanted something from it.
 fn mirror_problem(error: &MirrorError) -> Fault<Reason> {
     match error {
         MirrorError::Full(_) => Fault::refused(Code::StorageFull, error.to_string()),
@@ -236,7 +236,7 @@ fn mirror_problem(error: &MirrorError) -> Fault<Reason> {
     }
 }
 
-/// Works on the mirror's objects. Blocks.
+/// Works on the mirror's objects. Blocking.
 fn work_on<T>(
     this: &Repository,
     work: impl FnOnce(&gix::Repository) -> Result<T, MirrorError>,
@@ -250,7 +250,7 @@ fn work_on<T>(
     };
     let result = work(&shared.to_thread_local());
     if matches!(result, Err(MirrorError::Broken(_))) {
-        // Whatever this handle has got wrong of the files, the next one looks at them anew.
+        // If this handle has a wrong view of the files, the next one reads them afresh.
         *this.objects.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
     result

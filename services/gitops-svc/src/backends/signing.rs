@@ -1,8 +1,8 @@
 //! Signatures of commits in git's SSH format, which `git log --show-signature` and the forges verify.
 //!
-//! The signature covers the commit as it is without it, in the namespace `git`, hashed with SHA-512, and stands in the
-//! commit's header `gpgsig` (gitformat-signature(5), OpenSSH's PROTOCOL.sshsig). All three algorithms here sign the
-//! same bytes the same way each time, so that a commit made again after a crash is the same commit.
+//! The signature covers the commit without the signature itself, in the namespace `git`, hashed with SHA-512, and is
+//! placed in the commit's header `gpgsig` (gitformat-signature(5), OpenSSH's PROTOCOL.sshsig). All three algorithms
+//! here are deterministic, so that a commit made again after a crash is the same commit.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -18,14 +18,14 @@ use crate::{
     config::{Author, RepositoryConfig, SigningConfig},
 };
 
-/// What git signs commits and tags in, so that no other signature of the key passes for one.
+/// The namespace in which git signs commits and tags, so that no other signature of the key can be passed off as one.
 const NAMESPACE: &str = "git";
-/// The hash of the signed bytes, as git has ssh-keygen do it.
+/// The hash of the signed bytes, as git uses it with ssh-keygen.
 const HASH: HashAlg = HashAlg::Sha512;
-/// ssh refuses signatures of shorter keys.
+/// ssh rejects signatures of shorter keys.
 const MIN_RSA_BITS: usize = 2048;
 
-/// Who commits are by, and the key that proves it.
+/// The author of commits, and the key that proves it.
 #[derive(Debug, Clone)]
 pub(crate) struct Committer {
     pub(crate) author: Author,
@@ -33,7 +33,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// A repository's own, where it has them.
+    /// A repository's own, if it has them.
     ///
     /// # Errors
     /// As [`Key::read`].
@@ -65,7 +65,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The key does not sign.
+/// The key cannot sign.
 #[derive(Debug, thiserror::Error)]
 #[error("the commit cannot be signed: {0}")]
 pub(crate) struct SigningError(String);
@@ -77,10 +77,10 @@ impl From<ssh_key::Error> for SigningError {
 }
 
 impl Key {
-    /// Reads the key, and has it sign something, so that a wrong one is found before the first commit.
+    /// Reads the key, and signs something with it, so that a bad key is found before the first commit.
     ///
     /// # Errors
-    /// Names the key of the configuration, below `section`, and the remedy. Nothing of the files is in it.
+    /// Names the key of the configuration, below `section`, and the remedy. Contains nothing from the files.
     pub(crate) fn read(config: &SigningConfig, section: &str) -> Result<Self, ConfigError> {
         let wrong = |field: &str, path: &Path, problem: &str| {
             ConfigError::invalid(
@@ -140,7 +140,7 @@ impl Key {
     /// The value of the header `gpgsig` for a commit whose object, without that header, is `commit`.
     ///
     /// # Errors
-    /// When the key does not sign, which [`Key::read`] rules out.
+    /// When the key cannot sign, which [`Key::read`] rules out.
     pub(crate) fn sign(&self, commit: &[u8]) -> Result<String, SigningError> {
         Ok(self.signature(commit)?.to_pem(LineEnding::LF)?)
     }
@@ -159,7 +159,7 @@ impl Key {
     }
 }
 
-/// ssh-key 0.6 takes the first prime twice when it converts an RSA key itself, and so never signs with one.
+/// ssh-key 0.6 takes the first prime twice when it converts an RSA key itself, and so can never sign with one.
 fn rsa_key(pair: &RsaKeypair) -> Result<rsa::pkcs1v15::SigningKey<rsa::sha2::Sha512>, String> {
     use rsa::traits::PublicKeyParts as _;
 

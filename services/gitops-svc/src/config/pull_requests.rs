@@ -10,42 +10,42 @@ use slipway_server::ConfigError;
 
 use super::{Credentials, RepositoryConfig, remote::is_loopback};
 
-/// Where GitHub has its API.
+/// GitHub's default API.
 const API_URL: &str = "https://api.github.com";
-/// GitHub takes no longer label, login or team.
+/// GitHub does not accept longer labels, logins or teams.
 const MAX_NAME: usize = 100;
 
-/// Changes that go by pull requests at GitHub.
+/// Changes that are made by pull requests at GitHub.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PullRequestsConfig {
-    /// `OWNER/REPOSITORY`, where the repository's url does not say it.
+    /// `OWNER/REPOSITORY`, if the repository's url does not say it.
     #[serde(default)]
     pub github: Option<String>,
-    /// Where the API is when it is not where GitHub has it: `https://HOST/api/v3`, or http on this machine.
+    /// The API's address if it is not GitHub's default: `https://HOST/api/v3`, or http on this machine.
     #[serde(default)]
     pub api_url: Option<String>,
-    /// Holds a token for the API, where the repository's credentials have none: with ssh.
+    /// A file with a token for the API, if the repository's credentials have none: with ssh.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
-    /// Changes of these go by pull request, all others only where it is asked for. Empty means all.
+    /// Changes of these are made by pull request, all others only on request. Empty means all.
     #[serde(default)]
     pub environments: Vec<Name>,
     #[serde(default)]
     pub labels: Vec<String>,
-    /// Logins of those who are asked for a review.
+    /// Logins of people whose review is requested.
     #[serde(default)]
     pub reviewers: Vec<String>,
     /// Teams of the owner, by their short names.
     #[serde(default)]
     pub team_reviewers: Vec<String>,
-    /// Merged in this way as soon as the branch's rules allow; absent, people merge.
+    /// How to merge as soon as the branch's rules allow; if absent, people merge.
     #[serde(default)]
     pub auto_merge: Option<Method>,
-    /// Whether the pull request's branch goes when it is merged or closed.
+    /// Whether to delete the pull request's branch when it is merged or closed.
     #[serde(default = "yes")]
     pub delete_branch: bool,
-    /// From look to look.
+    /// The time between checks.
     #[serde(default = "poll", with = "slipway_server::config::duration")]
     pub poll: Duration,
     /// A pull request that is not merged after this time is closed, and its change ends `ERRORED`.
@@ -67,7 +67,7 @@ fn deadline() -> Duration {
 }
 
 impl PullRequestsConfig {
-    /// Which changes go by pull request, and how long they may take.
+    /// Which changes are made by pull request, and how long they may take.
     pub(crate) fn policy(&self) -> Policy {
         Policy {
             environments: self.environments.clone(),
@@ -75,7 +75,7 @@ impl PullRequestsConfig {
         }
     }
 
-    /// Where the repository is at GitHub; nothing where neither `github` nor the repository's url says it.
+    /// The repository's location at GitHub; `None` if neither `github` nor the repository's url says it.
     pub(crate) fn address(&self, url: &str) -> Option<Address> {
         let mut address = match &self.github {
             Some(text) => {

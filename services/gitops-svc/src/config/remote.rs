@@ -1,4 +1,4 @@
-//! How a repository's remote is reached, how it knows us, and how others know our commits.
+//! How a repository's remote is reached, how we authenticate to it, and how others recognise our commits.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +7,23 @@ use slipway_github::Address;
 
 use super::RepositoryConfig;
 
-/// What GitHub documents as the user of an App's token, and other hosts take as well.
+/// The user name that GitHub documents for an App's token; other hosts accept it as well.
 pub(crate) const TOKEN_USER: &str = "x-access-token";
 
-/// How the remote knows us.
+/// How we authenticate to the remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "CredentialsConfig")]
 pub enum Credentials {
     #[default]
     None,
-    /// For https: the file holds a token or password, and is read again for each use.
+    /// For https: the file contains a token or password, and is read again for each use.
     Token { username: String, token_file: PathBuf },
     /// For ssh.
     SshKey {
         key_file: PathBuf,
         known_hosts_file: Option<PathBuf>,
     },
-    /// For https: an installation of the App gives the tokens.
+    /// For https: an installation of the App supplies the tokens.
     GithubApp(GithubApp),
 }
 
@@ -32,12 +32,12 @@ pub enum Credentials {
 #[serde(deny_unknown_fields)]
 pub struct GithubApp {
     pub app_id: u64,
-    /// The App's installation on the repository's owner; looked up when it is not given.
+    /// The App's installation on the repository's owner; looked up if it is not given.
     #[serde(default)]
     pub installation_id: Option<u64>,
     /// The App's RSA key in PEM form.
     pub private_key_file: PathBuf,
-    /// Where the API is when it is not where GitHub has it: `https://…`, or http on this machine.
+    /// The API's address if it is not GitHub's default: `https://…`, or http on this machine.
     #[serde(default)]
     pub api_url: Option<String>,
 }
@@ -58,7 +58,7 @@ pub struct SigningConfig {
 #[serde(deny_unknown_fields)]
 struct CredentialsConfig {
     token_file: Option<PathBuf>,
-    /// Goes with the token; hosts that look only at the token take anything.
+    /// Sent with the token; hosts that only check the token accept anything.
     username: Option<String>,
     ssh_key_file: Option<PathBuf>,
     known_hosts_file: Option<PathBuf>,
@@ -104,7 +104,7 @@ impl TryFrom<CredentialsConfig> for Credentials {
 /// The field at fault, and what is wrong with it.
 type Wrong = (String, &'static str);
 
-/// Whether the URL, the credentials and what goes with them fit together.
+/// Whether the URL, the credentials and related settings fit together.
 pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
     let wrong = |field: &str, message: &'static str| Err((field.to_owned(), message));
     let transport = transport(url).map_err(|message| ("url".to_owned(), message))?;
@@ -192,7 +192,7 @@ enum Transport {
     Ssh,
 }
 
-/// How git reaches a URL. Helpers such as `ext::` run programs and are refused, as is a URL that holds a secret.
+/// How git reaches a URL. Helpers such as `ext::` run programs and are refused, as is a URL that contains a secret.
 fn transport(url: &str) -> Result<Transport, &'static str> {
     if url.is_empty()
         || url.starts_with('-')

@@ -1,5 +1,5 @@
-//! What a process remembers of the branches that it writes, to write them faster. Nothing here matters for what is
-//! written: another replica starts with nothing of it.
+//! What a process remembers about the branches that it writes, to write them faster. Nothing here affects what is
+//! written: another replica starts without it.
 
 use std::{
     collections::HashMap,
@@ -11,18 +11,18 @@ use slipway_model::Id;
 
 /// Writers that were answered longer ago than this are not waited for.
 const SOON: Duration = Duration::from_millis(100);
-/// A round waits for others no longer than this.
+/// The longest that a round waits for others.
 const LONGEST_LINGER: Duration = Duration::from_millis(25);
 
-/// How fast the branches go.
+/// The pace of the branches.
 #[derive(Debug, Default)]
 pub(crate) struct Paces(Mutex<HashMap<Id, Pace>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// Changes that go into one push.
+    /// The number of changes that go into one push.
     batch: usize,
-    /// Others write too: the head of before is not worth a try.
+    /// Others write too: a push to the old head is not worth a try.
     contended: bool,
     last: Option<Last>,
 }
@@ -48,8 +48,8 @@ impl Paces {
         }))
     }
 
-    /// How many changes are to share the next push. Fewer after lost races: what is made quicker is more likely there
-    /// first, and a crowd that loses every race gets nowhere.
+    /// How many changes should share the next push. Fewer after lost races: a smaller batch is ready sooner and more
+    /// likely to win, while one that loses every race gets nowhere.
     pub(crate) fn batch(&self, branch: &Id) -> usize {
         self.change(branch, |pace| pace.batch)
     }
@@ -64,12 +64,12 @@ impl Paces {
         self.change(branch, |pace| pace.contended = contended);
     }
 
-    /// A push of so many lost the race, although the head was fetched just before.
+    /// A push of this many lost the race, although the head was fetched just before.
     pub(crate) fn lost(&self, branch: &Id, pushed: usize) {
         self.change(branch, |pace| pace.batch = (pushed / 2).max(1));
     }
 
-    /// A push of so many was the first that was tried.
+    /// A push of this many was the first that was tried.
     pub(crate) fn won(&self, branch: &Id, pushed: usize) {
         self.change(branch, |pace| {
             if pushed >= pace.batch {
@@ -87,7 +87,7 @@ impl Paces {
     }
 
     /// How long a round may wait for writers that were answered a moment ago and are likely to come again, and for how
-    /// many: a push costs about the same for few as for many. A lone writer is never waited for.
+    /// many: a push costs about the same for few as for many. A single writer is never waited for.
     pub(crate) fn linger(&self, branch: &Id, now: Instant) -> Option<(usize, Duration)> {
         let last = self.all().get(branch)?.last?;
         let since = now.saturating_duration_since(last.ended);
@@ -115,7 +115,7 @@ mod tests {
             paces.won(&branch, next / 2);
             assert_eq!(paces.batch(&branch), next);
         }
-        // What was smaller anyway says nothing.
+        // A smaller batch says nothing.
         paces.won(&branch, 3);
         assert_eq!(paces.batch(&branch), 8);
     }

@@ -1,6 +1,6 @@
-//! Works on pull requests: asks git and GitHub, does what was decided, and says what came of it.
+//! Works on pull requests: asks git and GitHub, does what was decided, and reports the result.
 //!
-//! Each run may be a repetition of one that was killed anywhere. Before anything is made, it is looked for.
+//! Each run may repeat one that was killed at any point. Before anything is created, it is searched for.
 
 mod close;
 mod look;
@@ -32,21 +32,21 @@ use crate::{
     config::PullRequestsConfig,
 };
 
-/// The longest pause from look to look within a run.
+/// The longest pause between checks within a run.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A repository whose changes may go by pull request.
+/// A repository whose changes may be made by pull request.
 #[derive(Debug)]
 pub(crate) struct Forge {
     repository: Arc<Repository>,
     config: PullRequestsConfig,
     github: Github,
-    /// Heads of branches, and when they were fetched: many pull requests go to the same one.
+    /// Heads of branches, and when they were fetched: many pull requests have the same target.
     heads: Mutex<HashMap<BranchName, (Instant, CommitSha)>>,
 }
 
 impl Forge {
-    /// Those of all repositories that are configured so, by name.
+    /// All repositories that are configured for it, by name.
     pub(crate) fn all(repositories: &BTreeMap<String, Arc<Repository>>) -> BTreeMap<String, Self> {
         let forge = |repository: &Arc<Repository>| {
             let config = repository.pull_requests()?.clone();
@@ -69,7 +69,7 @@ impl Forge {
             .collect()
     }
 
-    /// The head of a branch, perhaps as others fetched it a moment ago.
+    /// The head of a branch, possibly as fetched by another run a moment ago.
     async fn head(&self, branch: &BranchName) -> Result<CommitSha, Fault<Reason>> {
         let known = {
             let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,10 +93,10 @@ impl Forge {
     }
 }
 
-/// Why a run has no news.
+/// Why a run has no result.
 enum Halt {
     Fault(Fault<Reason>),
-    /// The state has gone on.
+    /// The state has moved on.
     Cancelled,
 }
 
@@ -114,17 +114,17 @@ impl From<Fault<Error>> for Halt {
 
 type Progress = Result<Option<News>, Halt>;
 
-/// One run of an effect of a change that goes by a pull request.
+/// One run of an effect of a change by pull request.
 pub(crate) struct Flow<'a> {
     pub(crate) forges: &'a BTreeMap<String, Forge>,
     pub(crate) run: &'a EffectRun<Change>,
 }
 
 impl Flow<'_> {
-    /// What came of it; `None` where a look found nothing new.
+    /// The result; `None` if a check found nothing new.
     ///
     /// # Errors
-    /// A look that failed; the next one comes at the usual pace.
+    /// A failed check; the next one comes at the usual pace.
     pub(crate) async fn perform(&self) -> Result<Option<Command>, Reason> {
         let state = &self.run.snapshot.state;
         let Some(request) = &state.request else {
@@ -156,7 +156,7 @@ impl Flow<'_> {
         let fault = match progress {
             Ok(news) => return Ok(news.map(Command::PullRequest)),
             Err(Halt::Cancelled) => return Ok(None),
-            // The token is rejected, which a new one may change for what is open already.
+            // The token is rejected; a new one may change that for pull requests that are open already.
             Err(Halt::Fault(Fault::Permanent(reason)))
                 if reason.code == Code::CredentialsRefused && self.run.effect != Effect::Propose =>
             {
@@ -183,7 +183,7 @@ struct Work<'a> {
     run: &'a EffectRun<Change>,
     state: &'a State,
     request: &'a Request,
-    /// The branch that the pull request comes from.
+    /// The pull request's own branch.
     branch: BranchName,
     /// Our commit's.
     message: String,
@@ -208,7 +208,7 @@ impl Work<'_> {
         }
     }
 
-    /// Deletes the branch of a closed pull request, when only our work is on it.
+    /// Deletes the branch of a closed pull request, if it contains only our work.
     async fn tidy(&self, ours: bool) -> Result<(), Halt> {
         if ours && self.forge.config.delete_branch {
             let number = self.state.pull_request.as_ref().map_or(0, |pull| pull.number);
@@ -217,7 +217,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A branch that may not be deleted stays.
+    /// A branch that we may not delete stays.
     async fn delete_branch(&self, number: u64) -> Result<(), Halt> {
         match self.forge.github.delete_branch(&self.branch).await {
             Err(Fault::Permanent(error)) if error.status != Error::UNAUTHORIZED => {
@@ -244,7 +244,7 @@ impl Work<'_> {
         })
     }
 
-    /// Whether a commit is the very one that we make on its parent; then that parent, and the differences.
+    /// Whether a commit is the one that we make on its parent; then that parent, and the differences.
     async fn ours(&self, commit: &CommitSha) -> Result<Option<(CommitSha, Vec<Difference>)>, Halt> {
         let info = self.forge.github.commit(commit).await?;
         let [slipway_github::Head { sha: parent }] = info.parents.as_slice() else {

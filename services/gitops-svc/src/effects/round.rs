@@ -1,9 +1,8 @@
 //! A round of a branch, the heart of the service:
 //!
-//! take all waiting changes → make one commit each on the head as last heard of → push them together, on condition
-//! that the remote's branch is still there → settle them. Only when the condition fails is anything fetched. Whatever
-//! was decided on a head counts only once that head is proved to be the remote's: by a push that was accepted, or by
-//! a fetch.
+//! take all waiting changes → make one commit each on the last known head → push them together, on condition that the
+//! remote's branch is still there → settle them. Nothing is fetched unless the condition fails. What was decided on a
+//! head counts only once that head is proven to be the remote's: by a push that was accepted, or by a fetch.
 //!
 //! `waiting` reads which changes wait; `attempt` takes one group of them to the remote.
 
@@ -34,7 +33,7 @@ use self::{
 use super::{Worker, actor, nudge};
 use crate::backends::repository::Repository;
 
-/// How often a round reads what has come while it waits for a crowd.
+/// How often a round reads new changes while it waits for more.
 const LINGER_STEP: Duration = Duration::from_millis(5);
 
 /// Why a round has no outcome.
@@ -72,20 +71,20 @@ pub(crate) struct Round<'a> {
     pub(crate) cancelled: &'a CancellationToken,
 }
 
-/// What a round has come to.
+/// The progress of a round.
 #[derive(Debug, Default)]
 struct Settlement {
     outcomes: Vec<(Id, Outcome)>,
-    /// Where the remote's branch is now, where that was learnt.
+    /// Where the remote's branch is now, if that was learnt.
     head: Option<CommitSha>,
     /// Why the changes without an outcome are to be tried again later.
     postponed: Option<Reason>,
-    /// Whether others wait, where that was looked at while these were pushed.
+    /// Whether others are waiting, if that was checked while these were pushed.
     others: Option<bool>,
 }
 
 impl Settlement {
-    /// The same answer for all of them.
+    /// The same outcome for all of them.
     fn failed<'a>(changes: impl IntoIterator<Item = &'a Waiting>, reason: &Reason) -> Self {
         let outcome = |(id, _): &Waiting| (id.clone(), Outcome::Failed(reason.clone()));
         Self {
@@ -96,10 +95,10 @@ impl Settlement {
 }
 
 impl Round<'_> {
-    /// To its end: every change is settled, or the round postponed.
+    /// Runs to its end: every change is settled, or the round postponed.
     ///
     /// # Errors
-    /// When there is nothing to record, or no way to.
+    /// When there is nothing to record, or it cannot be recorded.
     pub(crate) async fn run(&self) -> Result<(), RoundError> {
         let most = self.worker.max_batch.min(self.worker.paces.batch(self.id));
         let changes = self.gather(most).await?;
@@ -127,7 +126,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The changes that wait, after a moment for writers that are likely to come again. Read once, then only what is new.
+    /// The waiting changes, after a moment for writers that are likely to come again. All are read once, then only new
+    /// ones.
     async fn gather(&self, most: usize) -> Result<Vec<Waiting>, RoundError> {
         let linger = self.worker.paces.linger(self.id, Instant::now());
         let waiting = self.waiting();
@@ -148,7 +148,7 @@ impl Round<'_> {
         Ok(changes)
     }
 
-    /// Pushes them together, or one by one where the remote refuses them together.
+    /// Pushes them together, or one by one if the remote rejects them together.
     async fn push(
         &self,
         repository: &Arc<Repository>,
@@ -180,7 +180,7 @@ impl Round<'_> {
                     so_far.head = Some(head);
                 }
                 Err(Stop::Round(error)) => return Err(error),
-                // A hook may reject one commit of many: each is tried alone.
+                // A hook may reject one commit of many, so each is tried alone.
                 Err(Stop::Fault(Fault::Permanent(reason)))
                     if reason.code == Code::PushRefused && group.len() > 1 =>
                 {
@@ -199,7 +199,8 @@ impl Round<'_> {
         Ok(so_far)
     }
 
-    /// The remote cannot be reached: what has no outcome yet is tried again later, unless it has waited long enough.
+    /// The remote is unreachable: changes without an outcome are tried again later, unless they have waited long
+    /// enough.
     fn postponed(
         &self,
         mut so_far: Settlement,
@@ -227,7 +228,7 @@ impl Round<'_> {
         }
     }
 
-    /// The head after which everything of ours comes that is not recorded. Fixed before the first push ever.
+    /// The head after which all unrecorded commits of ours come. Fixed before the first push ever.
     async fn base(
         &self,
         repository: &Arc<Repository>,
@@ -257,7 +258,7 @@ impl Round<'_> {
         }
     }
 
-    /// Records how the changes ended and where the branch stands, in one transaction.
+    /// Records how the changes ended and where the branch is, in one transaction.
     async fn settle(&self, settlement: Settlement) -> Result<(), RoundError> {
         let Settlement {
             outcomes,
@@ -266,7 +267,7 @@ impl Round<'_> {
             others,
         } = settlement;
         let meta = Meta::from(actor());
-        // Nothing is lost when a change has come since: see below.
+        // Nothing is lost if a change has come since: see below.
         let others = match others {
             Some(others) => others,
             None => {
@@ -281,7 +282,7 @@ impl Round<'_> {
             .ledger
             .transact(&meta, move |tx| async move {
                 for (id, outcome) in outcomes {
-                    // What is final already stays as it is, so whatever is refused is a defect.
+                    // What is final already stays as it is, so a refusal is a bug.
                     tx.decide::<Change>(id, change::Command::Settle(outcome.clone()))
                         .await
                         .map_err(|error| {
@@ -319,7 +320,7 @@ impl Round<'_> {
             Err(TransactError::Aborted(SettleError::Stale)) => return Err(RoundError::Stale),
             Err(error) => return Err(RoundError::Ledger(error.to_string())),
         }
-        // A change that came between the look and the record found its branch awake, and did not wake it.
+        // A change that came between the check and the record found its branch awake, and did not wake it.
         if rest && self.waiting().any_other_than(&HashSet::new()).await? {
             nudge(
                 &self.worker.wakes,

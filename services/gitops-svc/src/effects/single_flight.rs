@@ -1,4 +1,4 @@
-//! One run for many calls.
+//! Single flight: one run for many calls.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,8 @@ use std::{
 
 use slipway_model::Id;
 
-/// Calls that ask for the same thing at about the same time, of which once is enough: a run that began after a call was
-/// made counts for that call.
+/// Calls that ask for the same thing at about the same time, for which one run is enough: a run that began after a call
+/// was made counts for that call.
 #[derive(Debug, Default)]
 pub(crate) struct SingleFlight(Mutex<HashMap<Id, Arc<Calls>>>);
 
@@ -25,7 +25,7 @@ struct Calls {
 }
 
 impl SingleFlight {
-    /// Runs `act`, unless another call runs its own that begins after this one was made.
+    /// Runs `act`, unless another call starts its own run after this call was made.
     ///
     /// # Errors
     /// Those of `act`; other calls then run their own.
@@ -62,7 +62,7 @@ mod tests {
             Ok::<_, ()>(())
         };
         futures::future::join_all((0..64).map(|_| flights.once(&id, act))).await;
-        // Those who came while the first was under way share the second.
+        // Those that came while the first was running share the second.
         assert!(done.load(Ordering::SeqCst) <= 2, "{done:?}");
         flights.once(&id, act).await.unwrap();
         assert!(done.load(Ordering::SeqCst) >= 2);

@@ -111,7 +111,7 @@ fn an_event_that_a_list_overtook_changes_nothing_but_a_list_always_counts() {
         []
     );
     assert_eq!(version(&stores), "100");
-    // After a restore from a backup, what the API server has is older, and true.
+    // After a restore from a backup, what the API server has is older, and correct.
     assert_eq!(
         puts(
             &mut stores,

@@ -50,7 +50,7 @@ fn request() -> Box<Request> {
     })
 }
 
-/// A build as a list of commands with their times would leave it.
+/// A build after a list of commands with their times.
 fn after(commands: Vec<(i64, Command)>) -> State {
     let mut state = State::default();
     for (seconds, command) in commands {

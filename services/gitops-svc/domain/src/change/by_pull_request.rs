@@ -1,8 +1,8 @@
-//! Changes that go by a pull request: what such a change is doing.
+//! Changes by pull request: what such a change is doing.
 //!
 //! It is *proposed* (a branch of its own is pushed and a pull request opened), then *followed* until people or the
 //! configured auto-merge have merged it, or others closed it. When it is cancelled or too late it is *withdrawn*. Each
-//! stage can be repeated: the branch is found by its name, the pull request by its branch, and our commit is the same
+//! stage can be repeated: the branch is found by its name, the pull request by its branch, and our commit is identical
 //! each time it is made on the same head.
 
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::{
 /// The first wait after a failure of the remote or of GitHub; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How long it is tried to close a pull request whose time is up.
+/// How long to keep trying to close a pull request whose time is up.
 const WITHDRAWAL: Duration = Duration::from_secs(3600);
 
-/// What came of working on a pull request.
+/// The result of working on a pull request.
 #[derive(Debug, Clone)]
 pub enum News {
     /// It is open, or was found.
@@ -51,12 +51,12 @@ pub enum News {
     },
     /// It is closed, by others or by us, and how the change ends.
     Closed { by: String, outcome: Outcome },
-    /// What was to be withdrawn is closed, or never was.
+    /// What was to be withdrawn is closed, or never existed.
     Withdrawn,
-    /// It ends without a word about the pull request.
+    /// It ends without a result for the pull request.
     Ended(Outcome),
     /// To be tried again, after a growing wait; `jitter` from 0 to 1000 spreads it. Not before a time that GitHub gave.
-    /// It names its attempt, since a second telling would otherwise put off what follows.
+    /// It names its attempt, since a repeated report would otherwise postpone the next one.
     Postponed {
         attempt: u32,
         reason: Reason,
@@ -65,8 +65,8 @@ pub enum News {
     },
 }
 
-/// What follows from news of a change that has not ended. Most news do not name their attempt: those of an earlier stage
-/// are ignored, those of one that was not reached are impossible.
+/// The events that follow from a result for a change that has not ended. Most results do not name their attempt: those
+/// of an earlier stage are ignored, those of a stage that was not reached are impossible.
 pub(super) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Result<Vec<Event>, Impossible> {
     Ok(match news {
         News::Revised { .. } | News::Noted(_) | News::Closed { .. } | News::Merged { .. }
@@ -126,7 +126,7 @@ pub(super) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
                 attempts: 1 + state.pull_request.as_ref().map_or(0, |pull| pull.revisions),
             }),
         ],
-        // While it is withdrawn, it is closed by us.
+        // While it is being withdrawn, it is closed by us.
         News::Closed { .. } if state.stage != Stage::Follow => Vec::new(),
         News::Closed { by, outcome } => vec![Event::PullRequestClosed { by }, state.ending(outcome)],
         News::Withdrawn => {
@@ -195,7 +195,7 @@ fn too_late(state: &State) -> Reason {
     Reason::new(Code::DeadlineExceeded, message)
 }
 
-/// What follows when a time has come.
+/// The events that follow when a time has come.
 pub(super) fn tick(state: &State, now: Timestamp) -> Vec<Event> {
     if !state.by_pull_request() {
         return Vec::new();
@@ -208,14 +208,14 @@ pub(super) fn tick(state: &State, now: Timestamp) -> Vec<Event> {
         withdraw(&mut after);
         events.push(Event::Expired);
     }
-    // Both may be due at once, and the earlier of them must not stay so.
+    // Both may be due at once, and the earlier of them must not stay due.
     if after.retry_at.is_some_and(|at| at <= now) {
         events.push(Event::Resumed);
     }
     events
 }
 
-/// When the next [`tick`] means something.
+/// When the next [`tick`] has an effect.
 pub(super) fn wake_at(state: &State) -> Option<Timestamp> {
     if state.status != Status::Pending || !state.by_pull_request() {
         return None;
@@ -224,7 +224,7 @@ pub(super) fn wake_at(state: &State) -> Option<Timestamp> {
     [state.retry_at, deadline].into_iter().flatten().min()
 }
 
-/// What is being tried again; the executor knows of failed looks at a pull request.
+/// What is being retried; the executor knows about failed checks of a pull request.
 pub(super) fn retry(state: &State) -> Option<Retry> {
     let waits = state.status == Status::Pending && state.by_pull_request() && state.failures > 0;
     Some(Retry {
@@ -246,7 +246,7 @@ pub(super) fn effect(state: &State) -> Option<(EffectKey, Effect)> {
     }
 }
 
-/// Goes on to another stage.
+/// Moves on to another stage.
 fn enter(state: &mut State, stage: Stage) {
     state.stage = stage;
     state.tries += 1;
@@ -254,8 +254,8 @@ fn enter(state: &mut State, stage: Stage) {
     state.retry_at = None;
 }
 
-/// It was cancelled, or its time is up. A proposal that is under way is waited for, since it may be opening the pull
-/// request just now.
+/// It was cancelled, or its time is up. A proposal in progress is waited for, since it may be opening the pull request
+/// right now.
 pub(super) fn withdraw(state: &mut State) {
     let under_way = state.stage == Stage::Propose && state.retry_at.is_none();
     if state.by_pull_request() && state.stage != Stage::Withdraw && !under_way {
@@ -342,7 +342,7 @@ pub(super) fn evolve(state: &mut State, event: &Event) {
             state.expired = true;
             withdraw(state);
         }
-        // Those of every change are applied where it is decided.
+        // Those that every change has are applied where it is decided.
         Event::Requested { .. }
         | Event::RequestedV1 { .. }
         | Event::CancelRequested { .. }

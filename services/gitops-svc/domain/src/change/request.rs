@@ -1,4 +1,4 @@
-//! What a change was asked to do.
+//! What a change was requested to do.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ pub type Image = slipway_model::Image<Option<Digest>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promotion {
     pub environment: Name,
-    /// The commit that they were read at.
+    /// The commit at which they were read.
     pub commit: CommitSha,
 }
 
-/// What was asked for.
+/// What was requested.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Name in this service's configuration.
@@ -32,22 +32,22 @@ pub struct Request {
     pub source_commit: Option<CommitSha>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Images<Image>>,
-    /// The commit's subject; empty for the usual one.
+    /// The commit's subject; empty for the default one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
-    /// The change that this one puts back.
+    /// The change that this one reverts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts: Option<Id>,
     /// The environment whose images were copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted_from: Option<Promotion>,
-    /// How it reaches its branch; decided when it is requested.
+    /// How it gets to its branch; decided when it is requested.
     #[serde(default, skip_serializing_if = "Mode::is_push")]
     pub mode: Mode,
     /// Why, for the commit's body.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// The caller's own id for the whole that this belongs to.
+    /// The caller's own id for what this belongs to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub correlation_id: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -20,49 +20,49 @@ pub enum PullState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Readiness {
     Clean,
-    /// Mergeable, though a check that is not required fails or runs.
+    /// Mergeable, although a check that is not required fails or is running.
     Unstable,
-    /// Mergeable, with hooks that GitHub Enterprise runs before.
+    /// Mergeable, with hooks that GitHub Enterprise runs first.
     HasHooks,
     /// A required check or review is missing.
     Blocked,
-    /// The branch's rules want it to hold the base's head.
+    /// The branch's rules require it to contain the base's head.
     Behind,
     /// It conflicts.
     Dirty,
     Draft,
-    /// GitHub is still finding out.
+    /// GitHub is still determining it.
     Unknown,
 }
 
-/// A pull request, as GitHub tells it.
+/// A pull request, as reported by GitHub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
     pub number: u64,
     pub url: String,
     pub state: PullState,
-    /// The head of the branch it comes from.
+    /// The head of its own branch.
     pub head: CommitSha,
-    /// Absent while GitHub is still finding out.
+    /// Absent while GitHub is still determining it.
     pub mergeable: Option<bool>,
     pub readiness: Readiness,
     /// The commit on the base, once it is merged.
     pub merge_commit: Option<CommitSha>,
-    /// Who merged it; empty where GitHub does not say.
+    /// Who merged it; empty if GitHub does not say.
     pub merged_by: String,
     pub labels: Vec<String>,
-    /// Whether a review is asked for.
+    /// Whether a review is requested.
     pub reviewers: bool,
 }
 
-/// What our edits come to on the present head of the branch that the pull request goes to.
+/// What our edits result in on the current head of the target branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
-    /// It is where our commit was made on.
+    /// It is the head our commit was made on.
     Unmoved,
     /// Something else was changed.
     Same,
-    /// What they replace is another thing now.
+    /// The values that they replace have changed.
     Differs,
     /// Others have made the same change already.
     Has,
@@ -81,24 +81,24 @@ pub enum Step {
     Needless,
     /// Close it: the change is not possible any more.
     Impossible(Reason),
-    /// Make the edits again on the present head.
+    /// Repeat the edits on the current head.
     Revise,
     /// Merge it, if its head is still ours.
     Merge,
-    /// GitHub is about to know more.
+    /// GitHub will know more soon.
     LookAgain,
-    /// Nothing, and what it waits for; `None` where that is as unknown as before.
+    /// Nothing, and what it waits for; `None` if that is as unknown as before.
     Wait(Option<&'static str>),
 }
 
-/// Decides from what GitHub says, whether the pull request's head is our own commit, and what became of the branch it
-/// goes to.
+/// Decides from what GitHub says, whether the pull request's head is our own commit, and what became of its target
+/// branch.
 ///
-/// Commits of others on our branch are neither overwritten nor merged by us.
+/// Commits by others on our branch are neither overwritten nor merged by us.
 pub fn follow(pull: &Pull, ours: bool, base: &Base, auto_merge: bool) -> Step {
     match pull.state {
         PullState::Merged => return Step::Merged,
-        // By us, before it could be recorded, when there is a reason for that.
+        // Closed by us, before it could be recorded, if there is a reason for that.
         PullState::Closed => {
             return match base {
                 Base::Has => Step::Needless,
@@ -122,7 +122,7 @@ pub fn follow(pull: &Pull, ours: bool, base: &Base, auto_merge: bool) -> Step {
     match (pull.readiness, pull.mergeable) {
         (Readiness::Draft, _) => Step::Wait(Some("a person to mark it as ready for review")),
         (Readiness::Blocked, _) => Step::Wait(Some("required checks or reviews")),
-        // The base was read after GitHub was asked, and has not moved: GitHub has not caught up.
+        // The base was read after GitHub was asked, and has not moved: GitHub lags behind.
         (Readiness::Dirty | Readiness::Behind, _) => Step::Wait(None),
         (Readiness::Unknown, _) | (_, None) if auto_merge => Step::LookAgain,
         (Readiness::Unknown, _) | (_, None) => Step::Wait(None),
@@ -163,7 +163,7 @@ mod tests {
         ]
     }
 
-    /// Every combination there is, against the rules one by one.
+    /// Every combination, checked against the rules one by one.
     #[test]
     fn each_combination_has_its_step() {
         let mut steps = 0;
@@ -218,13 +218,13 @@ mod tests {
         // The work of others is not replaced, merged or closed.
         let acts = !matches!(step, Step::Wait(_) | Step::LookAgain);
         assert!(!(open && !ours && acts), "{case}");
-        // A push is made only where it changes something.
+        // A push is made only if it changes something.
         let revise = open && ours && (*base == Base::Differs || (*base == Base::Same && stale));
         assert_eq!(*step == Step::Revise, revise, "{case}");
-        // A merge only when it is asked for, possible, and still what the table in the description says.
+        // A merge only if it is configured, possible, and still what the table in the description says.
         let merge = open && ours && auto_merge && mergeable && matches!(base, Base::Unmoved | Base::Same);
         assert_eq!(*step == Step::Merge, merge, "{case}");
-        // What is moot is closed with its reason, and what is closed already ends with it.
+        // What is obsolete is closed with its reason, and what is closed already ends with it.
         let ends = pull.state == PullState::Closed || (open && ours);
         match base {
             Base::Has if ends => assert_eq!(*step, Step::Needless, "{case}"),
@@ -233,7 +233,7 @@ mod tests {
             }
             _ => {}
         }
-        // GitHub is asked again at once only for the sake of a merge.
+        // GitHub is asked again at once only if a merge is pending.
         assert!(*step != Step::LookAgain || auto_merge, "{case}");
     }
 }

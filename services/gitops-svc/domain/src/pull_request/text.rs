@@ -8,9 +8,9 @@ use slipway_model::Reason;
 
 use crate::remote::paragraph;
 
-/// GitHub takes 65,536 characters; the table is cut before the trailers are.
+/// GitHub accepts 65,536 characters; the table is truncated before the trailers are.
 const MAX_ROWS: usize = 100;
-/// A longer value is cut in the table.
+/// A longer value is truncated in the table.
 const MAX_VALUE: usize = 200;
 
 /// The subject of a commit message, and what follows it.
@@ -19,7 +19,7 @@ pub fn split(message: &str) -> (&str, &str) {
     (subject, rest.trim())
 }
 
-/// What changes, why, and at the end the trailers: where a squash takes the body for its message, the commit has them.
+/// What changes, why, and at the end the trailers: if a squash uses the body as its message, the commit has them.
 pub fn body(message: &str, differences: &[Difference]) -> String {
     let rows: Vec<[String; 4]> = differences.iter().filter_map(row).collect();
     let mut text = String::new();
@@ -72,7 +72,7 @@ fn image(entry: &Entry) -> String {
     text
 }
 
-/// A value that cannot end its cell, nor mention anybody.
+/// A value that cannot end its cell, or mention anyone.
 fn code(text: &str) -> String {
     let text: String = text
         .chars()
@@ -86,12 +86,12 @@ fn code(text: &str) -> String {
     }
 }
 
-/// Said when there is nothing left to change.
+/// The comment when there is nothing left to change.
 pub fn needless() -> String {
     "Closed: the branch it goes to has all of this already.".to_owned()
 }
 
-/// Said when the edits cannot be made any more.
+/// The comment when the edits cannot be made any more.
 pub fn impossible(reason: &Reason) -> String {
     format!(
         "Closed: the branch it goes to has moved on, and the change cannot be made on it any more.\n\n    {}",
@@ -99,7 +99,7 @@ pub fn impossible(reason: &Reason) -> String {
     )
 }
 
-/// Said when it is taken back.
+/// The comment when it is withdrawn.
 pub fn withdrawn(cancelled: Option<&str>) -> String {
     match cancelled {
         Some("") => "Closed: the change was cancelled.".to_owned(),

@@ -1,4 +1,4 @@
-//! The words of remotes, as they were seen.
+//! The messages of remotes, as they were observed.
 
 use slipway_model::{Fault, Reason};
 
@@ -12,7 +12,7 @@ fn code(result: &Result<Moved, Fault<Reason>>) -> Option<&str> {
     }
 }
 
-/// What git printed before any ref was answered for.
+/// What git printed before reporting on any ref.
 fn said(stderr: &str) -> Result<Moved, Fault<Reason>> {
     push_answer(false, "", stderr)
 }
@@ -153,7 +153,7 @@ fn what_was_taken_is_success() {
     );
 }
 
-/// What each kind of server says to a push, as `git push --porcelain` shows it.
+/// The answer of each kind of server to a push, as shown by `git push --porcelain`.
 #[test]
 fn servers_have_their_own_words() {
     for (server, reason, stderr, wanted) in [
@@ -294,7 +294,7 @@ fn servers_have_their_own_words() {
     assert_eq!(push_answer(false, stdout, ""), Ok(Moved::LostRace));
 }
 
-/// Answers before any ref is spoken of.
+/// Answers before reporting on any ref.
 #[test]
 fn servers_have_their_own_words_for_who_we_are() {
     for (stderr, wanted) in [

@@ -1,7 +1,7 @@
 //! The `git` program: the only way to the remote.
 //!
-//! Credentials reach it through its environment, which only this user and root can read; they are in no URL, no
-//! argument, no file of the mirror, and no error.
+//! Credentials are passed in its environment, which only this user and root can read; they never appear in a URL, an
+//! argument, a file of the mirror, or an error.
 
 use std::{ffi::OsStr, path::Path, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
     config::RepositoryConfig,
 };
 
-/// One exchange with the remote takes no longer, or is tried again.
+/// One exchange with the remote must not take longer; otherwise it is tried again.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Packing a mirror of some gigabytes.
+/// For packing a mirror of some gigabytes.
 const TIDY_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// One thread and a bounded window: the machine is there for pushes. A pack of more than 64 MB is left as it is.
+/// One thread and a limited window: the machine is there for pushes. A pack of more than 64 MB is left as it is.
 const TIDY: &[&str] = &[
     "-c",
     "gc.autoDetach=false",
@@ -38,7 +38,7 @@ const TIDY: &[&str] = &[
     "-c",
     "pack.threads=1",
     "-c",
-    // Of no use to a mirror, and a partial one has no pack with all that a bitmap tells of.
+    // Of no use to a mirror, and a partial one does not have a pack with everything that a bitmap covers.
     "repack.writeBitmaps=false",
     "-c",
     "pack.windowMemory=32m",
@@ -49,7 +49,7 @@ const TIDY: &[&str] = &[
     "--prune=2.weeks.ago",
 ];
 
-/// What may come from our own environment: how to reach the network, and which certificates to trust.
+/// What may be taken from our own environment: how to reach the network, and which certificates to trust.
 const INHERITED: [&str; 10] = [
     "PATH",
     "HTTPS_PROXY",
@@ -71,23 +71,23 @@ pub(super) struct Git<'a> {
     pub(super) access: &'a Access,
 }
 
-/// How much of a branch's history is brought.
+/// How much of a branch's history is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum History {
-    /// What came since the last time.
+    /// What was added since the last time.
     New,
-    /// The latest commit alone, for a branch that was not here before.
+    /// Only the latest commit, for a branch that was not in the mirror before.
     Latest,
-    /// So many commits more behind what is here.
+    /// This many more commits beyond what is in the mirror.
     Further(u32),
-    /// All that the remote has.
+    /// Everything that the remote has.
     Whole,
 }
 
-/// Files are brought when they are read, not with the commits.
+/// Files are fetched when they are read, not with the commits.
 const NO_FILES: &str = "--filter=blob:none";
 
-/// A fetch that leaves the mirror's order to [`Git::tidy`], and writes nothing but objects and the refs it is given.
+/// A fetch that leaves the mirror's maintenance to [`Git::tidy`], and writes nothing but objects and the given refs.
 const FETCH: [&str; 9] = [
     "-c",
     "gc.auto=0",
@@ -105,20 +105,20 @@ impl Git<'_> {
     pub(super) async fn init(&self) -> Result<(), Fault<Reason>> {
         let init = base(self.mirror).args(["init", "--quiet", "--bare"]);
         checked(init.run().await)?;
-        // A gc that outlives its caller would be left without a parent.
+        // A gc that outlives its caller would be orphaned.
         for (key, value) in [("gc.autoDetach", "false"), ("maintenance.autoDetach", "false")] {
             checked(base(self.mirror).args(["config", key, value]).run().await)?;
         }
         Ok(())
     }
 
-    /// Brings branches, by their refs below `refs/heads/` or a pattern, and forgets those that are no longer there.
+    /// Fetches branches, by their refs below `refs/heads/` or a pattern, and forgets those that no longer exist.
     pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<Moved, Fault<Reason>> {
         let depth = match history {
             History::New => None,
             History::Latest => Some("--depth=1".to_owned()),
             History::Further(commits) => Some(format!("--deepen={commits}")),
-            // git's own word for all of it; `--unshallow` fails where nothing is missing.
+            // git's own way to say everything; `--unshallow` fails if nothing is missing.
             History::Whole => Some("--depth=2147483647".to_owned()),
         };
         let refspecs = branches
@@ -139,17 +139,17 @@ impl Git<'_> {
         remote::fetch_answer(output.success, &output.stderr)
     }
 
-    /// From now on files come with their commits: the remote does not hand them out one by one.
+    /// From now on files are fetched with their commits: the remote does not serve them individually.
     pub(super) async fn keep_files(&self) -> Result<(), Fault<Reason>> {
         for key in ["remote.origin.promisor", "remote.origin.partialclonefilter"] {
             let unset = base(self.mirror).args(["config", "--unset-all", key]);
-            // Absent is as well.
+            // Absent is fine as well.
             unset.run().await.map_err(|error| failed(&error))?;
         }
         Ok(())
     }
 
-    /// Brings files that were left out, all in one exchange. As git does it for itself, one by one.
+    /// Fetches omitted files, all in one exchange. git itself would do it one by one.
     pub(super) async fn fetch_objects(&self, objects: &[gix::ObjectId]) -> Result<(), Fault<Reason>> {
         let mut fetch = vec!["-c", "fetch.negotiationAlgorithm=noop"];
         fetch.extend(FETCH);
@@ -158,7 +158,7 @@ impl Git<'_> {
         finished(self.ask_with(&fetch, ids.as_bytes()).await?).map(|_| ())
     }
 
-    /// Whether the remote has the commit at all, on a branch or not. Brings it, alone.
+    /// Whether the remote has the commit at all, on a branch or not. Fetches only that commit.
     pub(super) async fn probe(&self, commit: &CommitSha) -> Result<bool, Fault<Reason>> {
         let mut fetch = FETCH.to_vec();
         fetch.extend(["--depth=1", NO_FILES, "origin", commit.as_str()]);
@@ -176,7 +176,7 @@ impl Git<'_> {
         Ok(names)
     }
 
-    /// Moves the remote's branch from `old` to `new`, its descendant; when it is not at `old` any more, nothing happens.
+    /// Moves the remote's branch from `old` to `new`, its descendant; if it is not at `old` any more, nothing happens.
     pub(super) async fn push(
         &self,
         branch: &BranchName,
@@ -191,8 +191,8 @@ impl Git<'_> {
             "--porcelain",
             "--no-verify",
             "--no-recurse-submodules",
-            // A compare-and-set, not a force: without it a branch that was reset to an ancestor of `old` would take
-            // back what its owner took out. `new` always descends from `old`.
+            // A compare-and-set, not a force: without it a branch that was reset to an ancestor of `old` would get back
+            // the commits that were removed. `new` always descends from `old`.
             &format!("--force-with-lease=refs/heads/{branch}:{old}"),
             "origin",
             &format!("{new}:refs/heads/{branch}"),
@@ -209,7 +209,7 @@ impl Git<'_> {
         self.ask_with(arguments, &[]).await
     }
 
-    /// Runs git against the remote; a second time when the credentials were refused and there are newer ones.
+    /// Runs git against the remote; a second time if the credentials were rejected and there are newer ones.
     async fn ask_with<A: AsRef<OsStr>>(
         &self,
         arguments: &[A],
@@ -254,7 +254,7 @@ fn base(mirror: &Path) -> Program {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
-        // What is missing is brought by us, together, and never by a git that happens to look at it.
+        // Missing objects are fetched by us, together, and never by a git that happens to need them.
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_ALLOW_PROTOCOL", "file:https:http:ssh")
         .env("HOME", mirror)
@@ -275,11 +275,11 @@ fn finished(output: Output) -> Result<Output, Fault<Reason>> {
     }
 }
 
-/// Packs what many pushes and fetches have left lying about, when git finds it is much; and only then does much.
-/// Nothing that a push under way may need is removed: what is not referred to stays for two weeks.
+/// Packs what many pushes and fetches have left behind, if git finds that it is much, and only then takes long. Nothing
+/// that a push in progress may need is removed: unreferenced objects stay for two weeks.
 pub(super) async fn tidy(mirror: &Path) -> Result<(), Fault<Reason>> {
     let mut gc = base(mirror).args(TIDY);
-    // Others wait for none of it.
+    // Others do not wait for any of it.
     gc.timeout = TIDY_TIMEOUT;
     checked(gc.run().await).map(|_| ())
 }

@@ -21,34 +21,34 @@ use super::{
     objects,
 };
 
-/// By so many commits a shallow mirror grows when its history is read.
+/// The number of commits by which a shallow mirror is deepened when its history is read.
 const FURTHER: u32 = 200;
-/// Of what a merge brings, so many commits are read.
+/// The number of commits of a merge that are read.
 const MAX_MERGED: usize = 100;
-/// Of the files that a commit changed, so many are looked at. Imports of whole trees have more, and are no
+/// The number of changed files of a commit that are examined. Imports of whole trees have more, and are not
 /// deployments.
 const MAX_FILES: usize = 2000;
-/// Of the places that a commit changed, so many are read.
+/// The number of changed places of a commit that are read.
 const MAX_PLACES: usize = 200;
-/// The files of a tree that are looked through for services.
+/// The number of files of a tree that are searched for services.
 const MAX_TREE_FILES: usize = 200_000;
-/// What is kept of a name, address or subject that others wrote.
+/// The maximum length of a name, address or subject by others that is kept.
 const MAX_TEXT: usize = 300;
 
 /// Some commits of a branch, newest first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Walked {
     pub(crate) commits: Vec<Commit>,
-    /// How many were looked at, those that were left out included.
+    /// How many were examined, including those that were skipped.
     pub(crate) looked: usize,
-    /// Where it goes on; absent where the branch began.
+    /// Where to continue; absent if the branch's beginning was reached.
     pub(crate) next: Option<CommitSha>,
     /// Nothing was read, since the mirror does not have the first commit's parents.
     cut: bool,
 }
 
 impl Repository {
-    /// Where the configuration says that images stand.
+    /// Where images are, according to the configuration.
     pub(crate) fn layout(&self) -> &Layout {
         &self.config.environments
     }
@@ -71,7 +71,7 @@ impl Repository {
             if !walked.cut {
                 return Ok(walked);
             }
-            // A remote that is itself shallow has no more than it has.
+            // A remote that is itself shallow does not have more.
             if !more {
                 return Ok(Walked::default());
             }
@@ -79,7 +79,7 @@ impl Repository {
         }
     }
 
-    /// What a commit changed, by the configured places; kustomizations that belong to none are told without service
+    /// What a commit changed, by the configured places; kustomizations that belong to none are reported without service
     /// and environment.
     pub(crate) async fn changed(self: &Arc<Self>, commit: &CommitSha) -> Result<Vec<Part>, Fault<Reason>> {
         let (commit, this) = (commit.clone(), Arc::clone(self));
@@ -116,10 +116,10 @@ fn walk(
     };
     let mut walked = Walked::default();
     let mut at = Some(objects::object_id(from)?);
-    // At the path, of the commit that comes next.
+    // At that path, in the commit that comes next.
     let mut stood: Option<Option<ObjectId>> = None;
     while let Some(id) = at {
-        // What it changed cannot be told without its parent.
+        // What it changed cannot be determined without its parent.
         if is_shallow(&id) {
             walked.cut = walked.looked == 0;
             walked.next = Some(objects::sha(id)?);
@@ -158,7 +158,7 @@ fn walk(
     Ok(walked)
 }
 
-/// What stands at a path of a commit.
+/// What is at a path in a commit.
 fn entry_at(
     repository: &gix::Repository,
     commit: ObjectId,
@@ -175,7 +175,7 @@ fn read(repository: &gix::Repository, id: ObjectId) -> Result<Commit, MirrorErro
     let commit = repository.find_commit(id).map_err(broken)?;
     let message = commit.message_raw_sloppy().to_string();
     let author = commit.author().map_err(broken)?.trim();
-    // A time that is none is that of the epoch: shown, and not believed.
+    // An invalid time becomes the epoch: shown, but not relied on.
     let seconds = commit.time().map_or(0, |time| time.seconds);
     let parent = commit.parent_ids().next().map(gix::Id::detach);
     Ok(Commit {
@@ -194,7 +194,7 @@ fn text(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
-/// The commits that a merge brought, but for other merges.
+/// The commits that a merge brought, except for other merges.
 fn merged(
     repository: &gix::Repository,
     first: ObjectId,
@@ -273,7 +273,7 @@ fn changed_files(repository: &gix::Repository, commit: ObjectId) -> Result<Vec<S
         &repository.objects,
         &mut files,
     ) {
-        // Broken off when there were enough.
+        // Aborted when there were enough.
         Ok(()) | Err(gix::diff::tree::Error::Cancelled) => Ok(files.files),
         Err(error) => Err(broken(error)),
     }
@@ -293,7 +293,7 @@ fn changed(
         .map(|parent| objects::sha(parent.detach()))
         .transpose()?;
     let found = |commit: &CommitSha, place: &Place| -> Result<Vec<Found>, MirrorError> {
-        // A file that cannot be read as what it should be says no images.
+        // A file that cannot be read as what it should be has no images.
         Ok(objects::images(repository, commit, place)?.unwrap_or_default())
     };
     let mut parts: Vec<(Part, Option<Place>)> = Vec::new();
@@ -313,7 +313,7 @@ fn changed(
                 environment: Some(owner.environment.clone()),
                 images: Vec::new(),
             };
-            // Where the pattern has no service, any name gives the same place.
+            // If the pattern does not contain the service, any name gives the same place.
             let place = match &owner.service {
                 Some(service) => layout.place(service, &owner.environment).ok(),
                 None => layout.place(&owner.environment, &owner.environment).ok(),
@@ -327,7 +327,7 @@ fn changed(
         }
     }
     let mut told: Vec<Part> = Vec::new();
-    // What is not here is asked for together.
+    // What is not in the mirror is fetched together.
     let mut missing = Vec::new();
     let mut have = |result: Result<Vec<Found>, MirrorError>| match result {
         Err(MirrorError::Missing(ids)) => {
@@ -344,7 +344,7 @@ fn changed(
             };
             part.images = image_changes(place, &before, &have(found(commit, place))?);
         }
-        // A kustomization of nobody that changed no image tells nothing.
+        // A kustomization outside the configuration that changed no image is irrelevant.
         match told
             .iter_mut()
             .find(|other| other.service == part.service && other.environment == part.environment)
@@ -361,7 +361,7 @@ fn changed(
     }
 }
 
-/// The files of a tree; links and submodules are none.
+/// The files of a tree; links and submodules are not included.
 fn files(repository: &gix::Repository, tree: ObjectId) -> Result<Vec<String>, MirrorError> {
     let mut files = Vec::new();
     let mut pending = vec![(String::new(), tree)];

@@ -1,9 +1,9 @@
 //! What the mirror has of the remote, and how it gets more.
 //!
-//! The first fetch of a branch brings its latest commit without files; later ones what came since. A round needs no
-//! more than the files that its edits read, which come in one exchange for all of them. More history is brought only
-//! for those who look for it: for the trailers of pushes that were not recorded, for old commits, for listings. Where
-//! the remote can leave nothing out, the mirror is whole; mirrors that are whole stay so.
+//! The first fetch of a branch fetches its latest commit without files; later ones what was added since. A round needs
+//! only the files that its edits read, which are fetched in one exchange for all of them. More history is fetched only
+//! on demand: for the trailers of pushes that were not recorded, for old commits, for listings. If the remote does not
+//! support omitting anything, the mirror is complete; complete mirrors stay so.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -24,11 +24,11 @@ use super::{
 };
 use crate::backends::signing::Committer;
 
-/// How often, and how long apart, a fetch is tried when another git process holds a lock of the mirror.
+/// How often, and at what interval, a fetch is tried while another git process holds a lock of the mirror.
 const LOCK_TRIES: u32 = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 
-/// How much more history is brought each time that what is looked for is not in it.
+/// How much more history is fetched each time the target of a search is not in it.
 pub(super) const STEPS: [History; 4] = [
     History::Further(50),
     History::Further(500),
@@ -36,21 +36,21 @@ pub(super) const STEPS: [History; 4] = [
     History::Whole,
 ];
 
-/// How often a piece of work finds other objects missing: an edit that follows one file to the next reads on once
-/// it has the first.
+/// How often a piece of work finds other objects missing: an edit that goes from one file to the next continues once it
+/// has the first.
 const MAX_EXCHANGES: usize = 64;
 
-/// What came of a wish for more history.
+/// The result of asking for more history.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lengthened {
-    /// There is more here than before.
+    /// The mirror has more than before.
     pub(super) changed: bool,
     /// There may be more at the remote.
     pub(super) more: bool,
 }
 
 impl Repository {
-    /// Brings a branch, or all of them.
+    /// Fetches a branch, or all of them.
     pub(super) async fn bring(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Fault<Reason>> {
         let _turn = self.turn.lock().await;
         if !self.is_there() {
@@ -60,7 +60,7 @@ impl Repository {
             self.git().init().await?;
         }
         let here = self.objects(|objects, _| objects::branches(objects)).await?;
-        // A mirror that is whole takes other branches as they are: they connect to what is here.
+        // A complete mirror fetches other branches as they are: they connect to what it has.
         let partly = here.is_empty() || self.is_shallow();
         let wanted = match branch {
             Some(branch) => vec![branch.to_string()],
@@ -79,7 +79,8 @@ impl Repository {
         self.take(&[all], History::New).await
     }
 
-    /// Branches that were not here before: their latest commits, or all of them where the remote cannot cut.
+    /// Branches that were not in the mirror before: their latest commits, or all of them if the remote does not support
+    /// shallow fetches.
     async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Fault<Reason>> {
         match self.take(branches, History::Latest).await {
             Err(fault) if remote::wants_it_whole(fault.error()) => {
@@ -95,7 +96,7 @@ impl Repository {
         let mut tries = 0;
         loop {
             match self.git().fetch(branches, history).await {
-                // Our own push records where the remote's branch is at the same time.
+                // Our own push records the position of the remote's branch at the same time.
                 Ok(Moved::LostRace) if tries < LOCK_TRIES => {
                     tries += 1;
                     tokio::time::sleep(LOCK_WAIT).await;
@@ -109,7 +110,7 @@ impl Repository {
         }
     }
 
-    /// Brings more of the history of the branches that are here, `by` commits. Says whether there is still more at
+    /// Fetches more of the history of the branches in the mirror, `by` commits. Returns whether there is still more at
     /// the remote.
     ///
     /// # Errors
@@ -131,7 +132,7 @@ impl Repository {
         let _turn = self.turn.lock().await;
         let now = self.boundary().await?;
         if now != before {
-            // Another task waited for the same.
+            // Another task was waiting for the same.
             return Ok(Lengthened {
                 changed: true,
                 more: !now.is_empty(),
@@ -140,7 +141,7 @@ impl Repository {
         let here = self.objects(|objects, _| objects::branches(objects)).await?;
         let names: Vec<String> = here.into_iter().map(|(name, _)| name).collect();
         match self.take(&names, history).await {
-            // One of them is gone: only what is still there counts.
+            // One of them is gone: only what still exists counts.
             Err(Fault::Permanent(reason)) if reason.code == Code::BranchNotFound => {
                 let there: HashSet<String> = self.git().branches().await?.into_iter().collect();
                 let names: Vec<String> = names.into_iter().filter(|name| there.contains(name)).collect();
@@ -153,7 +154,7 @@ impl Repository {
         }
         let after = self.boundary().await?;
         Ok(Lengthened {
-            // A remote that is itself shallow has no more than it has.
+            // A remote that is itself shallow does not have more.
             changed: after != before,
             more: !after.is_empty(),
         })
@@ -166,7 +167,7 @@ impl Repository {
         self.objects(|objects, _| reach::boundary(objects)).await
     }
 
-    /// Makes sure that the commit is on a branch of the remote, and here.
+    /// Makes sure that the commit is on a branch of the remote, and in the mirror.
     ///
     /// # Errors
     /// `Ok(false)` when the remote does not have it.
@@ -182,7 +183,7 @@ impl Repository {
                 Reach::Outside => return Ok(false),
                 Reach::Unknown => {}
             }
-            // A commit that the remote does not have at all is not worth its whole history.
+            // A commit that the remote does not have at all is not worth fetching the whole history.
             if steps.len() == STEPS.len() && !self.has_commit(commit).await? {
                 let _turn = self.turn.lock().await;
                 if !self.git().probe(commit).await? {
@@ -228,8 +229,8 @@ impl Repository {
         }
     }
 
-    /// Works on the mirror's objects, away from the runtime's threads. What the mirror lacks is brought, and the work
-    /// begun again; so it does nothing that it may not do twice.
+    /// Works on the mirror's objects, away from the runtime's threads. Missing objects are fetched, and the work is
+    /// started again; so it must not do anything that may not be repeated.
     pub(super) async fn objects<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Fn(&gix::Repository, &Committer) -> Result<T, MirrorError> + Send + Sync + 'static,
@@ -242,13 +243,13 @@ impl Repository {
                 tokio::task::spawn_blocking(move || work_on(&this, |objects| once(objects, &this.committer)));
             match done.await.map_err(|error| internal(error.to_string()))? {
                 Ok(value) => return Ok(value),
-                // What came and is missing all the same is not to be had.
+                // What was fetched and is still missing is not available.
                 Err(MirrorError::Missing(ids)) if ids.iter().all(|id| brought.insert(*id)) => {
                     self.git().fetch_objects(&ids).await?;
                     self.tidy.wrote(&self.mirror);
                 }
                 Err(MirrorError::Beyond(id)) if brought.insert(id) => {
-                    // Boxed: this function brings history by way of itself.
+                    // Boxed: this function calls itself indirectly when it fetches history.
                     if !Box::pin(self.lengthen(STEPS[0])).await?.changed {
                         return Err(mirror_problem(&MirrorError::Beyond(id)));
                     }

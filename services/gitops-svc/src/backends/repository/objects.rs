@@ -1,4 +1,4 @@
-//! Objects of the mirror: files are read, and trees and commits built, without a checkout.
+//! Objects of the mirror: reads files, and builds trees and commits, without a checkout.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::backends::signing::Committer;
 /// Where the mirror keeps the remote's branches.
 const ORIGIN: &str = "refs/remotes/origin/";
 
-/// One commit to be.
+/// One commit to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) edits: Vec<Edit>,
@@ -28,14 +28,14 @@ pub(crate) struct Plan {
     pub(crate) time: Timestamp,
 }
 
-/// What became of a plan on one head.
+/// The result of a plan on one head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Applied {
     Commit {
         commit: CommitSha,
         differences: Vec<Difference>,
     },
-    /// The commit before it has everything already.
+    /// The commit before it contains everything already.
     Unchanged {
         commit: CommitSha,
         differences: Vec<Difference>,
@@ -43,10 +43,10 @@ pub(crate) enum Applied {
     Refused(Reason),
 }
 
-/// More packs than a mirror has at any time: each push and fetch makes one, and they are packed together now and then.
+/// More packs than a mirror ever has: each push and fetch creates one, and they are packed together now and then.
 const MAX_PACKS: u16 = 2000;
 
-/// Opens a mirror, or says that there is none.
+/// Opens a mirror, or reports that there is none.
 pub(super) fn open(path: &Path) -> Result<Repository, MirrorError> {
     let options =
         gix::open::Options::isolated().object_store_slots(gix::odb::store::init::Slots::Given(MAX_PACKS));
@@ -76,7 +76,7 @@ pub(super) fn tracked(repository: &Repository, branch: &str) -> Result<Option<Co
     sha(id).map(Some)
 }
 
-/// The names of the remote's branches that are here.
+/// The names of the remote's branches that are in the mirror.
 pub(super) fn branches(repository: &Repository) -> Result<Vec<(String, ObjectId)>, MirrorError> {
     let platform = repository.references().map_err(broken)?;
     let mut branches = Vec::new();
@@ -90,10 +90,10 @@ pub(super) fn branches(repository: &Repository) -> Result<Vec<(String, ObjectId)
     Ok(branches)
 }
 
-/// Makes one commit for each plan on top of `head`, in order. What cannot be applied is left out.
+/// Makes one commit for each plan on top of `head`, in order. Plans that cannot be applied are skipped.
 ///
 /// # Errors
-/// [`MirrorError::Missing`] names what all plans lack, so that it is brought together.
+/// [`MirrorError::Missing`] names what all plans lack, so that it is fetched together.
 pub(super) fn apply(
     repository: &Repository,
     head: &CommitSha,
@@ -135,7 +135,7 @@ pub(super) fn apply(
     Ok((sha(tip)?, results))
 }
 
-/// What several looks lack together.
+/// The objects that several lookups lack, together.
 fn together<T>(mut ids: Vec<ObjectId>, looks: impl Iterator<Item = Result<T, MirrorError>>) -> MirrorError {
     for look in looks {
         if let Err(MirrorError::Missing(more)) = look {
@@ -147,7 +147,7 @@ fn together<T>(mut ids: Vec<ObjectId>, looks: impl Iterator<Item = Result<T, Mir
     MirrorError::Missing(ids)
 }
 
-/// Whether a commit is wanted even where no file changes.
+/// Whether a commit is wanted even if no file changes.
 fn marks(edits: &[Edit]) -> bool {
     edits.contains(&Edit::Marker)
 }
@@ -207,7 +207,7 @@ fn write_commit(
     trees.make(Kind::Commit, text, None)
 }
 
-/// What a commit of ours changed: its edits are done again on its parent.
+/// What a commit of ours changed: its edits are repeated on its parent.
 pub(super) fn differences(
     repository: &Repository,
     commit: &CommitSha,
@@ -250,12 +250,12 @@ pub(super) fn images(
 #[derive(Debug)]
 pub(crate) enum Leaf {
     File(Vec<u8>),
-    /// Where a symbolic link points to.
+    /// The target of a symbolic link.
     Link(Vec<u8>),
 }
 
-/// Looks for all files of a commit, before any of them is handed out: those that are missing come in one exchange.
-/// More than `max_files` are not looked for; [`for_each_leaf`] refuses them.
+/// Looks up all files of a commit before passing on any of them: missing ones are fetched in one exchange. More than
+/// `max_files` are not looked up; [`for_each_leaf`] refuses them.
 pub(super) fn has_leaves(
     repository: &Repository,
     commit: &CommitSha,
@@ -274,7 +274,7 @@ pub(super) fn has_leaves(
                 seen += 1;
                 if !quick.has_object(entry.object_id()) {
                     missing.push(entry.object_id());
-                    // The first one that is missing has looked for new packs; a look for each takes long.
+                    // The first missing one has triggered a search for new packs; one for each would take long.
                     quick.objects.refresh_never();
                 }
             }
@@ -292,7 +292,7 @@ pub(super) fn has_leaves(
 /// Everything in a commit's tree, by path. Submodules are left out.
 ///
 /// # Errors
-/// `Err(reason)` when there is more than the limits allow.
+/// `Err(reason)` if there is more than the limits allow.
 pub(super) fn for_each_leaf(
     repository: &Repository,
     commit: &CommitSha,

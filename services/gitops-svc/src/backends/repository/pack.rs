@@ -1,7 +1,7 @@
-//! Objects that are made for one push, and how they come into the mirror: as one pack.
+//! Objects that are made for one push, and written to the mirror as one pack.
 //!
-//! Each change makes a blob, some trees and a commit. As files of their own they would cost more time than all else that
-//! is done for a change; in a pack, a tree that differs from the one before it by one id is a few bytes.
+//! Each change makes a blob, some trees and a commit. As separate files they would cost more time than everything else
+//! that is done for a change; in a pack, a tree that differs from the previous one by one id takes a few bytes.
 
 use std::{
     collections::HashMap,
@@ -20,12 +20,12 @@ use gix::{
 
 use super::error::{MirrorError, broken, unwritten};
 
-/// An object is written whole after so many that are each told by their difference from the one before, since whoever
-/// reads the last one reads all of them. git's own limit.
+/// The maximum length of a chain of differences before an object is stored in full, since a reader of the last one has
+/// to read all of them. git's own limit.
 const MAX_CHAIN: usize = 50;
-/// What one instruction of a difference copies at most: three bytes say how much.
+/// The maximum that one instruction of a difference copies: its length has three bytes.
 const MAX_COPY: usize = 0x00ff_ffff;
-/// What one instruction adds at most.
+/// The maximum that one instruction adds.
 const MAX_ADD: usize = 0x7f;
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Object {
     id: ObjectId,
     kind: Kind,
     data: Rc<Vec<u8>>,
-    /// The number of an object that it resembles.
+    /// The index of a similar object.
     base: Option<usize>,
     chain: usize,
 }
@@ -46,7 +46,7 @@ pub(super) struct Pack {
 }
 
 impl Pack {
-    /// Adds an object. `like` is one that it may be told by the difference from, if it is in this pack too.
+    /// Adds an object. `like` is one that it may be stored as a difference from, if that is in this pack too.
     pub(super) fn add(
         &mut self,
         hash: gix::hash::Kind,
@@ -110,7 +110,7 @@ impl Pack {
             options,
         )
         .map_err(|error| unwritten(io::Error::other(error)))?;
-        // Others keep what they fetch until it is referred to; our push refers to it at once.
+        // Other programs protect what they fetch until it is referenced; our push references it at once.
         if let Some(keep) = written.keep_path {
             std::fs::remove_file(keep).map_err(unwritten)?;
         }
@@ -139,8 +139,8 @@ impl Pack {
     }
 }
 
-/// The difference between two texts in git's form (gitformat-pack): what they have in common at the beginning and at
-/// the end is copied, what is between is added.
+/// The difference between two texts in git's form (gitformat-pack): the common beginning and end are copied, what is in
+/// between is added.
 fn difference(base: &[u8], text: &[u8]) -> Vec<u8> {
     let same = |pair: &(&u8, &u8)| pair.0 == pair.1;
     let first = base.iter().zip(text).take_while(same).count();
@@ -160,7 +160,7 @@ fn difference(base: &[u8], text: &[u8]) -> Vec<u8> {
     difference
 }
 
-/// Seven bits a byte, the lowest first; all but the last have the eighth.
+/// Seven bits per byte, the lowest first; all but the last byte have the eighth bit set.
 fn size(difference: &mut Vec<u8>, mut size: usize) {
     while size > 0x7f {
         difference.push(size as u8 | 0x80);
@@ -169,7 +169,7 @@ fn size(difference: &mut Vec<u8>, mut size: usize) {
     difference.push(size as u8);
 }
 
-/// Instructions whose first byte says which bytes of offset and length follow; zeros are left out.
+/// Instructions whose first byte says which bytes of offset and length follow; zeros are omitted.
 fn copy(difference: &mut Vec<u8>, mut from: usize, mut length: usize) {
     while length > 0 {
         let now = length.min(MAX_COPY);
@@ -198,7 +198,7 @@ mod tests {
 
     use super::{Pack, difference};
 
-    /// Reads a difference as gitformat-pack says.
+    /// Reads a difference as specified by gitformat-pack.
     fn apply(base: &[u8], difference: &[u8]) -> Vec<u8> {
         let mut bytes = difference.iter().copied();
         let mut next = || bytes.next().unwrap();

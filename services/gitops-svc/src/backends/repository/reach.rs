@@ -1,4 +1,4 @@
-//! Histories of the mirror, which may end before their beginning.
+//! Histories in the mirror, which may end before their beginning.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::{
     objects::{self, object_id, sha},
 };
 
-/// How many commits are looked through for our own at most.
+/// The maximum number of commits that are searched for our own.
 pub(super) const MAX_SEARCHED: usize = 10_000;
 
 /// Commits of ours.
@@ -22,7 +22,7 @@ pub(super) struct Search {
     pub(super) complete: bool,
 }
 
-/// The commits behind which the mirror has nothing, though there is more.
+/// The commits beyond which the mirror has nothing, although there is more.
 pub(super) fn boundary(repository: &Repository) -> Result<HashSet<ObjectId>, MirrorError> {
     let commits = repository.shallow_commits().map_err(broken)?;
     Ok(commits
@@ -30,8 +30,8 @@ pub(super) fn boundary(repository: &Repository) -> Result<HashSet<ObjectId>, Mir
         .unwrap_or_default())
 }
 
-/// Our commits between `base` (left out) and `head`, by the change that their trailer names. Without a base, or when
-/// it is unknown here, the latest commits are looked through.
+/// Our commits between `base` (exclusive) and `head`, by the change that their trailer names. Without a base, or if the
+/// mirror does not have it, the latest commits are searched.
 pub(super) fn find_changes(
     repository: &Repository,
     base: Option<&CommitSha>,
@@ -70,11 +70,11 @@ pub(super) enum Reach {
     OnBranch,
     /// On none, as far as the branches were fetched.
     Outside,
-    /// It may be behind the part of the history that is here.
+    /// It may be beyond the part of the history that the mirror has.
     Unknown,
 }
 
-/// Looks for a commit on the remote's branches as they were last fetched, from the newest on.
+/// Searches for a commit on the remote's branches as they were last fetched, from the newest on.
 pub(super) fn reach(repository: &Repository, commit: &CommitSha) -> Result<Reach, MirrorError> {
     let commit = object_id(commit)?;
     let tips: Vec<ObjectId> = objects::branches(repository)?

@@ -145,7 +145,7 @@ async fn the_files_of_a_round_come_in_one_exchange() {
             b"images:\n- name: app\n  newTag: v1\n"
         );
     }
-    // The push has said where the branch is: the next one needs no fetch, and no file is missing any more.
+    // The push has reported where the branch is: the next one does not need a fetch, and no file is missing any more.
     assert_eq!(repository.tracked(&main).await.unwrap(), Some(tip.clone()));
     round(&repository, &tip, "v2").await.unwrap();
     assert_eq!(bench.packs(), 4);
@@ -212,7 +212,7 @@ async fn history_is_brought_when_it_is_asked_for() {
     let head = repository.fetch(&"main".parse().unwrap()).await.unwrap();
     let count = || run(&bench.mirror(), &["rev-list", "--count", head.as_str()]);
 
-    // A commit that nobody has brings no history; nor does one that is on no branch.
+    // A commit that does not exist does not cause history to be fetched; nor does one that is not on a branch.
     let nowhere: CommitSha = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap();
     assert!(!repository.ensure(&nowhere).await.unwrap());
     assert_eq!(count(), "1");
@@ -221,7 +221,7 @@ async fn history_is_brought_when_it_is_asked_for() {
     assert_eq!(count(), "10");
     let near: CommitSha = bench.remote.head("main~20").unwrap().parse().unwrap();
     assert!(repository.ensure(&near).await.unwrap());
-    // Down to the commit, whose existence was asked for first, and one step behind it.
+    // Down to the commit, whose existence was checked first, and one step beyond it.
     assert_eq!(count(), (1 + 20 + 50).to_string());
     let first: CommitSha = bench.remote.head("main~85").unwrap().parse().unwrap();
     assert!(repository.ensure(&first).await.unwrap());

@@ -1,8 +1,8 @@
-//! Keeps a mirror in order, away from pushes.
+//! Keeps a mirror tidy, without delaying pushes.
 //!
-//! Each push and each fetch leaves a pack, and every look-up asks all of them. Once they are many, and the repository
-//! has been quiet for a moment, git makes one of them. It is killed with the service, and what it had not finished is done
-//! the next time; what is open meanwhile stays readable.
+//! Each push and each fetch leaves a pack, and every lookup searches all of them. When there are many, and the
+//! repository has been quiet for a moment, git merges them into one. git is killed with the service, and unfinished
+//! work is done the next time; open files stay readable meanwhile.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,14 +18,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::git;
 
-/// After so many packs git is asked. It looks for itself whether there is enough to do.
+/// After this many packs git is run. It checks by itself whether there is enough to do.
 const ENOUGH: usize = 40;
-/// Nothing was written for so long.
+/// How long there must have been no writes.
 const QUIET: Duration = Duration::from_secs(2);
-/// A repository that is never quiet is tidied all the same.
+/// After this time even a repository that is never quiet is tidied.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The order of one mirror.
+/// The maintenance of one mirror.
 #[derive(Debug, Default)]
 pub(super) struct Tidy {
     written: Arc<Written>,
@@ -41,7 +41,7 @@ struct Written {
 impl Default for Written {
     fn default() -> Self {
         Self {
-            // Who knows what those before us left.
+            // It is not known what earlier processes left.
             packs: AtomicUsize::new(ENOUGH),
             more: Notify::new(),
         }

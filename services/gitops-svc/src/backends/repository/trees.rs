@@ -1,8 +1,8 @@
-//! Trees of the mirror as edits need them: read once, looked up by path, and written with other files in place.
+//! Trees of the mirror as edits need them: read once, looked up by path, and written with replaced files.
 //!
-//! A tree is a list of names, each followed by the id of what it names. To put another text into a file is to write
-//! over one id in each tree on the way to it; nothing is parsed into entries and put together again, which for
-//! folders with thousands of entries takes most of the time of a change.
+//! A tree is a list of names, each followed by the id of what it names. Replacing a file's content means overwriting
+//! one id in each tree on its path; trees are not parsed into entries and reassembled, which for folders with thousands
+//! of entries would take most of the time of a change.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,11 +21,11 @@ use super::{
     pack::Pack,
 };
 
-/// Trees that are kept in memory at most, in bytes: some of a repository with tens of thousands of files.
+/// The maximum size of trees that are kept in memory, in bytes: a part of a repository with tens of thousands of files.
 const MAX_CACHED: usize = 16 * 1024 * 1024;
 
-/// The other files of a folder with no more entries than this are brought together with the one that is read: an edit
-/// may follow one to the next.
+/// The other files of a folder with no more entries than this are fetched together with the one that is read: an edit
+/// may go from one to the next.
 const SMALL_FOLDER: usize = 32;
 
 /// The trees of one piece of work.
@@ -37,14 +37,14 @@ pub(super) struct Trees<'repo> {
     cached: Cell<usize>,
 }
 
-/// A name in a tree: what it is, and where in the tree's bytes its id stands.
+/// A name in a tree: what it is, and where in the tree's bytes its id is.
 struct Entry {
     mode: EntryMode,
     id: ObjectId,
     offset: usize,
 }
 
-/// An entry, and the tree that it stands in.
+/// An entry, and the tree that contains it.
 struct Located {
     entry: Entry,
     folder: Rc<Vec<u8>>,
@@ -73,7 +73,7 @@ impl<'repo> Trees<'repo> {
         Ok(self.keep(id, data))
     }
 
-    /// Makes an object; `like` is one that it resembles.
+    /// Makes an object; `like` is a similar one.
     pub(super) fn make(
         &self,
         kind: Kind,
@@ -84,7 +84,7 @@ impl<'repo> Trees<'repo> {
         self.made.borrow_mut().add(hash, kind, Rc::new(data), like)
     }
 
-    /// Brings what was made into the mirror.
+    /// Writes what was made to the mirror.
     pub(super) fn flush(&self) -> Result<(), MirrorError> {
         let folder = self.repository.objects.store_ref().path().join("pack");
         self.made.borrow().write(self.repository.object_hash(), &folder)
@@ -108,7 +108,7 @@ impl<'repo> Trees<'repo> {
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(broken)?;
             if entry.filename == name {
-                // The id is the last thing of an entry.
+                // The id is the last part of an entry.
                 let offset = entries.offset_to_next_entry(tree) - entry.oid.as_bytes().len();
                 return Ok(Some(Entry {
                     mode: entry.mode,
@@ -120,7 +120,7 @@ impl<'repo> Trees<'repo> {
         Ok(None)
     }
 
-    /// What stands at a path, and the tree that it stands in.
+    /// What is at a path, and the tree that contains it.
     fn look_up(&self, root: ObjectId, path: &str) -> Result<Option<Located>, MirrorError> {
         let mut tree = self.tree(root)?;
         let mut names = path.split('/').peekable();
@@ -139,11 +139,11 @@ impl<'repo> Trees<'repo> {
         Ok(None)
     }
 
-    /// A missing file, and those beside it that are missing too.
+    /// A missing file, and missing ones next to it.
     fn missing(&self, id: ObjectId, folder: &[u8]) -> Result<MirrorError, MirrorError> {
         let hash = self.repository.object_hash();
         let mut ids = vec![id];
-        // One look for packs that came since is enough.
+        // One search for new packs is enough.
         let mut quick = self.repository.clone();
         quick.objects.refresh_never();
         if TreeRefIter::from_bytes(folder, hash).count() <= SMALL_FOLDER {
@@ -157,7 +157,7 @@ impl<'repo> Trees<'repo> {
         Ok(MirrorError::Missing(ids))
     }
 
-    /// The tree with other texts in some files; each stays the kind of file it was.
+    /// The tree with different contents in some files; each keeps its kind.
     pub(super) fn write(
         &self,
         root: ObjectId,

@@ -75,7 +75,7 @@ impl Work<'_> {
             _ => self.shut(pull.number, &comment).await?,
         };
         if let Some(merged) = merged {
-            // A list leaves out some of what is needed of a merged one.
+            // A list omits some of what is needed about a merged one.
             let merged = github.pull(merged.number).await?;
             let found = self.state.pull_request.clone().unwrap_or_else(|| PullRequest {
                 number: merged.number,

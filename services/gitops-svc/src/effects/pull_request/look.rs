@@ -1,4 +1,4 @@
-//! Looks at an open pull request, and moves it on.
+//! Checks an open pull request, and moves it along.
 
 use gitops_domain::{
     change::{News, Outcome},
@@ -13,11 +13,11 @@ use slipway_model::{CommitSha, Fault, Reason};
 use super::{Halt, Progress, Work};
 use crate::backends::{github::reason, repository::Applied};
 
-/// How often one run looks: GitHub works out after a push whether it can be merged, and a merge may lose a race.
+/// How often one run checks: after a push GitHub has to work out whether it can be merged, and a merge may lose a race.
 const LOOKS: u32 = 4;
 
 impl Work<'_> {
-    /// Looks, and does what [`follow`] says.
+    /// Checks, and does what [`follow`] says.
     pub(super) async fn follow(&self) -> Progress {
         let Some(recorded) = &self.state.pull_request else {
             return Ok(None);
@@ -37,7 +37,7 @@ impl Work<'_> {
                 && pull.state == PullState::Open
                 && let Some((base, differences)) = self.ours(&pull.head).await?
             {
-                // Pushed by a run that was killed before it could say so.
+                // Pushed by a run that was killed before it could record it.
                 let commit = pull.head;
                 return Ok(Some(News::Revised {
                     commit,
@@ -94,7 +94,7 @@ impl Work<'_> {
         Ok(last.map(News::Noted))
     }
 
-    /// What our edits come to on the present head of the branch that it goes to.
+    /// What our edits result in on the current head of the target branch.
     async fn base(&self, recorded: &PullRequest, head: &CommitSha) -> Result<(Base, Option<Applied>), Halt> {
         if recorded.base.as_ref() == Some(head) {
             return Ok((Base::Unmoved, None));
@@ -109,13 +109,13 @@ impl Work<'_> {
         Ok((base, Some(applied)))
     }
 
-    /// Asks GitHub to merge our commit; what it waits for when GitHub does not.
+    /// Asks GitHub to merge our commit; returns what it waits for if GitHub does not.
     async fn merge(&self, pull: &Pull) -> Result<Option<String>, Halt> {
         let Some(method) = self.forge.config.auto_merge else {
             return Ok(None);
         };
         self.check()?;
-        // A squash is a commit of its own, and is to be found by the same trailers.
+        // A squash creates a new commit, which must be found by the same trailers.
         let message = (method == Method::Squash).then(|| text::split(&self.message));
         slipway_faults::point("gitops.merge.before");
         let merged = self
@@ -129,10 +129,10 @@ impl Work<'_> {
                 Ok(None)
             }
             Err(Fault::Permanent(error)) => match error.status {
-                // Another push was faster, at the base or at the branch: looked at again.
+                // Another push was faster, at the base or at the branch: checked again.
                 Error::NOT_MERGEABLE | Error::HEAD_MOVED => Ok(Some(error.message)),
                 Error::UNPROCESSABLE => Ok(Some(format!("a person to merge it: {error}"))),
-                // Another account may be allowed to, or may allow it.
+                // Another account may be allowed to do it, or may allow it.
                 _ if error.kind == ErrorKind::Forbidden => Ok(Some(format!(
                     "a person to merge it, since this service may not: {error}"
                 ))),
@@ -142,7 +142,7 @@ impl Work<'_> {
         }
     }
 
-    /// Makes the edits again on a newer head. Only our own commit is replaced.
+    /// Repeats the edits on a newer head. Only our own commit is replaced.
     async fn revise(
         &self,
         recorded: &PullRequest,
@@ -159,7 +159,7 @@ impl Work<'_> {
             .await
         {
             Ok(Moved::Yes) => slipway_faults::point("gitops.revise.push.after"),
-            // Others pushed, or it is merged and its branch deleted: the next look tells.
+            // Others pushed, or it is merged and its branch deleted: the next check will show.
             Ok(Moved::LostRace) => return Ok(None),
             Err(fault) => return Err(fault.into()),
         }
@@ -184,7 +184,7 @@ impl Work<'_> {
         let auto_merge = self.forge.config.auto_merge;
         let method = match info.parents.len() {
             2.. => Method::Merge,
-            // Both leave our message as it is; when we merge, a squash too.
+            // Both leave our message as it is; so does a squash if we merge.
             _ if info.message.trim_end() != self.message.trim_end() => Method::Squash,
             _ if auto_merge == Some(Method::Squash) => Method::Squash,
             _ => Method::Rebase,

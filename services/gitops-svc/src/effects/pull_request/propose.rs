@@ -13,7 +13,7 @@ use slipway_model::{CommitSha, Fault, Reason};
 use super::{Halt, Progress, Work};
 use crate::backends::{github::reason, repository::Applied};
 
-/// How often a proposal starts over because the branch it goes to has moved.
+/// How often a proposal starts over because the target branch has moved.
 const PROPOSALS: u32 = 3;
 
 impl Work<'_> {
@@ -51,7 +51,7 @@ impl Work<'_> {
                     self.decorate(&pull).await?;
                     return Ok(Some(self.opened(pull, commit, Some(base), differences)));
                 }
-                // Opened by a run whose answer was lost, or the branch has all of it meanwhile: looked at again.
+                // Opened by a run whose answer was lost, or the branch contains everything meanwhile: checked again.
                 Err(Fault::Permanent(error)) if error.status == Error::UNPROCESSABLE => {
                     let message = &error.message;
                     if !message.contains("already exists") && !message.contains("No commits between") {
@@ -90,7 +90,7 @@ impl Work<'_> {
     /// A pull request that an earlier run opened before it was killed.
     async fn found(&self, pull: Pull) -> Result<News, Halt> {
         if pull.state != PullState::Open {
-            // How it ended is seen at the first look.
+            // How it ended is seen at the first check.
             let commit = pull.head.clone();
             return Ok(self.opened(pull, commit, None, Vec::new()));
         }
@@ -99,7 +99,7 @@ impl Work<'_> {
             let commit = pull.head.clone();
             return Ok(self.opened(pull, commit, Some(base), differences));
         }
-        // Others have pushed to it since. Our commit is known all the same.
+        // Others have pushed to it since. Our commit is known anyway.
         let base = self.forge.fresh_head(&self.request.branch).await?;
         match self.apply(&base).await? {
             Applied::Commit { commit, differences } => Ok(self.opened(pull, commit, Some(base), differences)),
@@ -110,7 +110,7 @@ impl Work<'_> {
         }
     }
 
-    /// Adds labels and asks for reviews. A label or reviewer that GitHub does not know does not stop the change.
+    /// Adds labels and requests reviews. A label or reviewer that GitHub does not know does not stop the change.
     async fn decorate(&self, pull: &Pull) -> Result<(), Halt> {
         let (github, config) = (&self.forge.github, &self.forge.config);
         let tolerate = |what: &str, result: Result<(), Fault<Error>>| match result {
@@ -179,7 +179,7 @@ impl Work<'_> {
     }
 }
 
-/// In place of a commit: the branch is not there.
+/// Instead of a commit: the branch does not exist.
 fn nothing(like: &CommitSha) -> CommitSha {
     #[allow(clippy::unwrap_used)] // zeros are hexadecimal digits
     "0".repeat(like.as_str().len()).parse().unwrap()

@@ -18,16 +18,16 @@ use slipway_model::{CommitSha, Fault, Id, Reason};
 use super::{Round, RoundError, too_late, waiting::Waiting};
 use crate::backends::repository::{Applied, Plan, Repository};
 
-/// The first wait after a lost race, doubled after each further one up to the longest; each is cut by up to all of it
-/// at random, since the winner may lose next time.
+/// The first wait after a lost race; it doubles after each further one up to the longest. Each is shortened by a random
+/// amount, up to all of it, since the winner may lose next time.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// A group, and how far it has come.
+/// A group, and its progress.
 pub(super) struct Attempt<'a> {
     round: &'a Round<'a>,
     repository: &'a Arc<Repository>,
-    /// Everything of ours that is not recorded comes after this commit.
+    /// All unrecorded commits of ours come after this commit.
     base: &'a CommitSha,
     /// Fewer after a lost race; the rest is left to the next round.
     changes: &'a [Waiting],
@@ -37,19 +37,19 @@ pub(super) struct Attempt<'a> {
     wait: Duration,
 }
 
-/// How far the changes of a group came: those without an outcome are left to the next round.
+/// The progress of a group's changes: those without an outcome are left to the next round.
 pub(super) struct Settled {
     pub(super) outcomes: Vec<(Id, Outcome)>,
     pub(super) head: CommitSha,
-    /// Whether others waited while these were pushed, where that was looked at.
+    /// Whether others waited while these were pushed, if that was checked.
     pub(super) others: Option<bool>,
 }
 
 /// Why a group has no outcomes.
 pub(super) enum Stop {
-    /// The remote refused the changes together, or could not be reached.
+    /// The remote rejected the changes together, or could not be reached.
     Fault(Fault<Reason>),
-    /// The round itself cannot go on.
+    /// The round itself cannot continue.
     Round(RoundError),
 }
 
@@ -65,14 +65,15 @@ impl From<RoundError> for Stop {
     }
 }
 
-/// The commit that a try is made on.
+/// The commit on which a try is made.
 struct Head {
     commit: CommitSha,
-    /// It was fetched for this try. Else it was known from before: good for a push, which tells whether it still holds.
+    /// It was fetched for this try. Otherwise it was known before: good enough for a push, which shows whether it is
+    /// still current.
     fresh: bool,
 }
 
-/// The changes of a group as they stand on one head.
+/// The changes of a group on one head.
 struct Sorted<'a> {
     /// Of those for which nothing needs to be pushed.
     outcomes: Vec<(Id, Outcome)>,
@@ -96,7 +97,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Makes the changes' commits on the head, and pushes them; when the race is lost, again on the new head.
+    /// Makes the changes' commits on the head, and pushes them; if the race is lost, again on the new head.
     ///
     /// # Errors
     /// [`Stop`]
@@ -128,7 +129,7 @@ impl<'a> Attempt<'a> {
                 }
                 others = seen;
             } else if !head.fresh {
-                // Nothing was pushed, so nothing shows that this is how the remote stands.
+                // Nothing was pushed, so nothing shows that this is the remote's state.
                 continue;
             }
             let pushes = self.pushes;
@@ -142,8 +143,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The head to begin with: as last heard of, or fetched where others were seen to write too. Nothing where the mirror
-    /// does not know enough.
+    /// The head to begin with: the last known one, or a fetched one if others were seen to write too. `None` if the
+    /// mirror does not know enough.
     async fn known_head(&self) -> Result<Option<Head>, Stop> {
         let round = self.round;
         let mut tracked = self.repository.tracked(round.branch).await?;
@@ -207,7 +208,7 @@ impl<'a> Attempt<'a> {
             .is_some_and(|deadline| deadline <= self.round.ledger.now())
     }
 
-    /// Pushes the commits, and looks meanwhile whether others wait.
+    /// Pushes the commits, and checks meanwhile whether others are waiting.
     async fn push(&mut self, head: &Head, tip: &CommitSha) -> Result<(Moved, Option<bool>), Stop> {
         self.pushes += 1;
         slipway_faults::point("gitops.push.before");

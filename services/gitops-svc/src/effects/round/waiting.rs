@@ -1,4 +1,4 @@
-//! Which changes of a branch wait for its next round.
+//! Which changes of a branch are waiting for its next round.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,9 @@ use gitops_domain::change::{self, BRANCH_LABEL, Change};
 use slipway_ledger::{Ledger, LedgerError, ListFilter, ListPage, Page, Snapshot};
 use slipway_model::Id;
 
-/// What one read brings at most.
+/// The maximum that one read returns.
 const PAGE: u32 = 1000;
-/// Newer changes are read in small pages: few come in a moment.
+/// Newer changes are read in small pages: few arrive within a moment.
 const NEWER_PAGE: u32 = 50;
 
 /// A waiting change.
@@ -23,14 +23,14 @@ pub(super) struct WaitingChanges<'a> {
 }
 
 impl WaitingChanges<'_> {
-    /// The oldest of them, at most so many, oldest first. Reads all pages, since lists are newest first.
+    /// The oldest of them, at most this many, oldest first. Reads all pages, since lists are newest first.
     pub(super) async fn oldest(self, most: usize) -> Result<Vec<Waiting>, LedgerError> {
         let mut oldest: Vec<Snapshot<Change>> = Vec::new();
         let mut token = String::new();
         loop {
             let found = self.page(PAGE, token).await?;
             oldest.extend(found.items);
-            // What is newer than these is not wanted.
+            // Anything newer than these is not wanted.
             oldest.drain(..oldest.len().saturating_sub(most));
             token = found.next_page_token;
             if token.is_empty() {
@@ -40,8 +40,8 @@ impl WaitingChanges<'_> {
         Ok(oldest_first(oldest))
     }
 
-    /// Those that came after all of `known`, oldest first. Reads no further back than to the first that is known; one
-    /// that was recorded late, and so stands behind it, waits for the next round.
+    /// Those that came after all of `known`, oldest first. Reads back only to the first known one; one that was
+    /// recorded late, and so comes after it, waits for the next round.
     pub(super) async fn newer_than(self, known: &[Waiting]) -> Result<Vec<Waiting>, LedgerError> {
         let known: HashSet<&Id> = known.iter().map(|(id, _)| id).collect();
         let mut newer: Vec<Snapshot<Change>> = Vec::new();
@@ -61,7 +61,7 @@ impl WaitingChanges<'_> {
         }
     }
 
-    /// Whether any waits that is not one of `these`. Reads no more than it takes to find one.
+    /// Whether any is waiting that is not one of `these`. Reads no more than needed to find one.
     pub(super) async fn any_other_than(self, these: &HashSet<&Id>) -> Result<bool, LedgerError> {
         // Of one more than these, at least one is another.
         let size = u32::try_from(these.len() + 1).unwrap_or(PAGE).min(PAGE);

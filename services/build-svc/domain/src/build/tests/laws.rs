@@ -96,7 +96,7 @@ proptest! {
             prop_assert!(state.attempt >= before.attempt && state.attempt <= 3);
             prop_assert!(before.digest.is_none() || state.digest == before.digest);
             if state.request.is_some() {
-                // Something is always under way: an effect, a timer, or nothing because it is over.
+                // Something is always in progress: an effect, a timer, or nothing because it is over.
                 let busy = !effects(&state).is_empty() || Build::wake_at(&state).is_some();
                 prop_assert_eq!(busy, !state.status.is_final());
                 prop_assert!(state.status != Status::Succeeded || state.digest.is_some());

@@ -30,7 +30,7 @@ fn blocks(text: &str) -> Vec<(&str, &str)> {
 fn source(path: &str) -> String {
     fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../services/gitops-svc/src")
+            .join("../services/gitops-svc")
             .join(path),
     )
     .unwrap()
@@ -45,7 +45,7 @@ fn the_configuration_is_one_that_the_service_takes() {
     let config: Config = parse("README.md", yaml).unwrap();
     config.check().unwrap();
     let mut keys = BTreeSet::new();
-    for file in ["config.rs", "config/pull_requests.rs"] {
+    for file in ["src/config.rs", "src/config/pull_requests.rs"] {
         let text = source(file);
         let code = text.split("#[cfg(test)]").next().unwrap();
         for line in code.lines() {
@@ -68,7 +68,7 @@ fn the_configuration_is_one_that_the_service_takes() {
 #[test]
 fn every_code_of_the_api_is_explained() {
     let text = section("How a change ends");
-    let source = source("reason.rs");
+    let source = source("domain/src/reason.rs");
     let codes: Vec<&str> = source
         .lines()
         .filter_map(|line| line.trim().split_once(" => \"")?.1.strip_suffix("\","))
@@ -84,7 +84,7 @@ fn every_code_of_the_api_is_explained() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     for code in rows {
-        assert!(codes.contains(&code), "{code} is no code of the API");
+        assert!(codes.contains(&code), "{code} is not a code of the API");
     }
 }
 

@@ -451,7 +451,7 @@ async fn other_kinds_have_less() {
         assert!(
             error
                 .message()
-                .contains("automatic is not for shop in no environment"),
+                .contains("automatic may not be used for shop in no environment"),
             "{error}"
         );
         service

@@ -310,7 +310,7 @@ async fn a_remote_that_cannot_write() {
     failed(
         &applied(&mut client, &on("v2")).await,
         "REMOTE_FULL",
-        &["free some there"],
+        &["free some space there"],
     );
     others_go_on(&running, "v2").await;
     disk.free();

@@ -308,7 +308,7 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
         (
             format!("{}\n{GIT}\npauses: promote", target("Canary")),
             "pauses",
-            "whoever answers Flagger's webhooks",
+            "the service that answers Flagger's webhooks",
         ),
         // times
         (

@@ -1,4 +1,4 @@
-//! The gRPC APIs, DeployService and ReleaseService: the only room that knows their messages.
+//! The gRPC APIs, DeployService and ReleaseService: the only module that uses their messages.
 
 mod convert;
 mod deployments;

@@ -14,7 +14,7 @@ use slipway_server::{ClientConfig, ConfigError, ServiceSettings};
 /// The whole file.
 pub type Config = slipway_server::Config<Settings>;
 
-/// The keys that are this service's own.
+/// The keys that are specific to this service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -28,12 +28,12 @@ pub struct Settings {
     /// The Prometheus servers that the catalog's metrics name.
     #[serde(default)]
     pub prometheus: BTreeMap<Name, PrometheusConfig>,
-    /// Where the other services are, and as whom this one calls them.
+    /// Where the other services are, and the credentials to call them with.
     pub build: ClientConfig,
     pub gitops: ClientConfig,
     pub approval: ClientConfig,
-    /// Releases and deployments that are worked on at once. A rollout holds its place as long as it is watched, which
-    /// costs next to nothing: what is written to a cluster at once is limited by cluster.
+    /// Releases and deployments that are worked on at once. A rollout keeps its slot as long as it is watched, which
+    /// costs next to nothing: concurrent writes to a cluster are limited per cluster.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
 }
@@ -54,7 +54,7 @@ impl Settings {
     /// The Prometheus servers.
     ///
     /// # Errors
-    /// Names the key of one that cannot be used.
+    /// Names the key that cannot be used.
     pub(crate) fn open_prometheus(&self) -> Result<Prometheuses, ConfigError> {
         Prometheuses::open(&self.prometheus).map_err(|error| ConfigError::invalid(error.key, error.message))
     }
@@ -209,7 +209,7 @@ users: [{ name: one, user: {} }]
             let error = config.check_files().unwrap_err().to_string();
             assert!(error.contains(words), "{to}: {error}");
         }
-        // Where it does not run, its files are not there: what the file itself says holds all the same.
+        // On a machine where it does not run, its files do not exist: what the file itself says can still be checked.
         let elsewhere = CONFIG.replace("FOLDER", "/absent");
         read(folder.path(), &elsewhere).check().unwrap();
     }

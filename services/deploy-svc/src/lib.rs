@@ -1,5 +1,5 @@
 //! deploy-svc: takes commits to verified rollouts. Releases go through their environments, lanes keep them apart,
-//! deployments make a cluster take a commit and find out whether it runs.
+//! deployments apply a commit to a cluster and find out whether it runs.
 
 mod api;
 mod backends;
@@ -31,11 +31,11 @@ use crate::{
     effects::{deployments::DeploymentEffects, releases::ReleaseEffects},
 };
 
-/// How long a replica that vanished keeps its releases and deployments from the others.
+/// How long a replica that vanished keeps others from its releases and deployments.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Runs the service until `shutdown`, then drains. What is under way when it ends is taken up again by another
-/// replica, or at the next start.
+/// Runs the service until `shutdown`, then drains. Work in progress is resumed by another replica, or at the next
+/// start.
 ///
 /// # Errors
 /// What keeps the service from starting, and what ends it other than `shutdown`.
@@ -43,7 +43,7 @@ pub async fn run(config: Config, wiring: Wiring, shutdown: CancellationToken) ->
     serve(config, wiring, shutdown, None).await
 }
 
-/// For this service's own tests, and for measurements of what is around the cluster.
+/// For this service's own tests, and for measurements of everything except the cluster.
 #[doc(hidden)]
 pub mod testing {
     use super::{Arc, CancellationToken, Config, Deployment, Effects, RunError, Wiring};
@@ -61,7 +61,7 @@ pub mod testing {
         },
     };
 
-    /// As [`run`](super::run), with these effects of deployments in place of those on clusters.
+    /// As [`run`](super::run), with these effects of deployments instead of those on clusters.
     ///
     /// # Errors
     /// As [`run`](super::run).

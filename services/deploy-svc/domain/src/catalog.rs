@@ -1,9 +1,9 @@
 //! What this installation deploys: one validated YAML of services, their environments, targets, gates and checks.
 //!
-//! The file is read in two steps. [`file`] holds its shape; serde rejects unknown keys and names line and key.
+//! The file is read in two steps. [`file`] defines its shape; serde rejects unknown keys and names line and key.
 //! [`validate`] then checks what a shape cannot say, and names the path, such as
 //! `services.shop.environments[1].policy`. What exists as a [`Catalog`] is consistent. What only the cluster knows,
-//! such as whether an Application really is synced by hand, is looked at when it is deployed.
+//! such as whether an Application really is synced by hand, is checked at deployment.
 
 mod bake;
 mod configured;
@@ -36,13 +36,13 @@ pub struct Catalog {
     services: Vec<Service>,
 }
 
-/// One service: where its source is, what images it becomes, and where it runs.
+/// One service: where its source is, what images it is built into, and where it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub name: Name,
     /// URL of the source repository, without credentials.
     pub repository: String,
-    /// What it is built into. The short form of the catalog gives its one image the service's name.
+    /// The images it is built into. The short form of the catalog gives its one image the service's name.
     pub images: Images<ServiceImage>,
     pub build: Build,
     /// Which branches release to which environments; the first pattern that matches counts.
@@ -55,19 +55,19 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Build {
-    /// Folder of the repository that is the build context; `.` is its root.
+    /// The folder in the repository that is the build context; `.` is its root.
     #[serde(default = "dot")]
     pub context: String,
     /// The Dockerfile's path within the context.
     #[serde(default = "dockerfile")]
     pub dockerfile: String,
-    /// Build arguments beside those that Slipway sets.
+    /// Build arguments in addition to those that Slipway sets.
     #[serde(default)]
     pub args: BTreeMap<String, String>,
-    /// Name of a builder in build-svc's configuration; left out, its default.
+    /// Name of a builder in build-svc's configuration; if omitted, its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builder: Option<Name>,
-    /// The stage of a multi-stage Dockerfile; left out, the last.
+    /// The stage of a multi-stage Dockerfile; if omitted, the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// How long a build may take.
@@ -134,10 +134,10 @@ pub struct Environment {
     pub tier: Option<Tier>,
     /// Environments of the service that come earlier and that a release to this one includes.
     pub requires: Vec<Name>,
-    /// Name of a policy of approval-svc; `none` asks nobody.
+    /// Name of a policy of approval-svc; `none` needs no approval.
     pub policy: Name,
     pub gate: Gate,
-    /// None: the image is set in the cluster, and git knows nothing of it.
+    /// `None`: the image is set in the cluster, and git does not manage it.
     pub gitops: Option<GitOps>,
     pub target: Target,
     pub action: Action,
@@ -168,10 +168,10 @@ pub enum Tier {
 pub struct GitOps {
     /// Name of the repository in gitops-svc's configuration.
     pub repository: Name,
-    /// Left out, the branch that gitops-svc has configured for the repository.
+    /// If omitted, the branch that gitops-svc has configured for the repository.
     pub branch: Option<BranchName>,
-    /// The folder of the kustomization that is rendered, from the repository's root. Where Argo CD renders, it only
-    /// says where the image is; of a marker it is empty.
+    /// The folder of the kustomization that is rendered, from the repository's root. If Argo CD renders, it only says
+    /// where the image is; for a marker it is empty.
     pub path: String,
     /// The image's name as the manifests write it, which is what kustomize matches.
     pub image: String,
@@ -210,7 +210,7 @@ impl Strategy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// As gitops-svc has it configured for the repository, which is a push unless it says otherwise.
+    /// As configured in gitops-svc for the repository, which is a push unless it says otherwise.
     #[default]
     Push,
     /// By a pull request that is followed until it is merged.
@@ -224,14 +224,14 @@ impl Mode {
     }
 }
 
-/// What a newer release does to an older one that waits for the same target.
+/// What a newer release does to an older one that is waiting for the same target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Supersede {
     /// Ends the older one if it has changed nothing yet.
     #[default]
     Newest,
-    /// Waits until the older one is through.
+    /// Waits until the older one is done.
     Wait,
 }
 
@@ -260,7 +260,7 @@ impl Default for Timeouts {
     }
 }
 
-/// A name that the catalog does not have, and those it has.
+/// A name that the catalog does not have, and those that it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no {what} {name:?}{within} in the catalog: {}", there_are(.known))]
 pub struct UnknownName {
@@ -278,7 +278,7 @@ fn there_are(known: &[String]) -> String {
     }
 }
 
-/// Why a text is not a catalog.
+/// Why a text is not a valid catalog.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
     #[error("larger than {MAX_BYTES} bytes")]
@@ -292,7 +292,7 @@ pub enum CatalogError {
         path: String,
         message: String,
     },
-    /// What is well-formed and yet makes no sense; every such place.
+    /// What is well-formed but inconsistent; every such place.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Meaning(Vec<Fault>),
 }
@@ -308,7 +308,7 @@ impl Catalog {
     /// Reads and checks a catalog of at most [`MAX_BYTES`].
     ///
     /// # Errors
-    /// [`CatalogError`], naming line and key, or each path that makes no sense.
+    /// [`CatalogError`], naming line and key, or each inconsistent path.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
         if text.len() > MAX_BYTES {
             return Err(CatalogError::TooLarge);
@@ -368,7 +368,7 @@ fn find<'a, T>(
         .find(|one| name_of(one).as_str() == name)
         .ok_or_else(|| UnknownName {
             what,
-            // A wrong name comes from outside: it is cut, so that an error never carries a whole upload.
+            // A wrong name comes from outside: it is truncated, so that an error never carries a whole upload.
             name: name.chars().take(120).collect(),
             within,
             known: all.iter().map(|one| name_of(one).to_string()).collect(),

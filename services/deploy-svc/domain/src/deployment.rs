@@ -1,10 +1,10 @@
-//! One deployment: a change taken by a cluster, and proof that the image runs. Pure.
+//! One deployment: a change applied to a cluster, and proof that the image is running. Pure.
 //!
 //! `revert → before → apply → rollout → checks → after → bake`, each a step with attempts, and only those that the
-//! request asks for. What the remote system rejects fails the deployment; what could not be asked is tried again until the
-//! deadline, and only then it ends *errored*: the outcome is not known. On failure the reason is recorded first and the
-//! pods' evidence is collected after it, in a step of its own. A deployment that puts another one back ends
-//! *rollback failed* instead of both: then it is not known what runs, and a person must look.
+//! request asks for. If the remote system rejects something the deployment fails; if it cannot be asked this is retried
+//! until the deadline, and only then the deployment ends *errored*: the outcome is not known. On failure the reason is
+//! recorded first and the pods' evidence is collected after it, in a separate step. A deployment that rolls another one
+//! back ends *rollback failed* in both cases: then it is not known what is running, and a person must look.
 
 mod bake;
 mod decide;
@@ -30,7 +30,7 @@ pub use request::{Action, DeploymentRequest, Revert, Source, fencing_epoch, put_
 pub use state::{Ask, DeploymentState, DeploymentStatus, Reason, Stray};
 pub use step::DeploymentStep;
 
-/// How often the change that puts back is looked at: it waits for a push, or for a pull request.
+/// How often the revert's change is checked: it waits for a push, or for a pull request.
 const OBSERVE: Duration = Duration::from_secs(3);
 
 /// The decider of deployments.
@@ -45,12 +45,12 @@ pub enum DeploymentCommand {
     Cancel {
         message: String,
     },
-    /// gitops-svc has taken the order to put the change back.
+    /// gitops-svc has accepted the order to revert the change.
     Reverting {
         key: EffectKey,
         change: Id,
     },
-    /// The commit that puts it back is on its branch.
+    /// The commit that reverts it is on its branch.
     Reverted {
         key: EffectKey,
         commit: CommitSha,
@@ -80,13 +80,13 @@ pub enum DeploymentCommand {
         key: EffectKey,
         evidence: Vec<PodEvidence>,
     },
-    /// What is being waited for; `human`: a person.
+    /// What is being waited for; `human`: it is a person.
     Progress {
         key: EffectKey,
         message: String,
         human: bool,
     },
-    /// The remote system cannot be asked, and is asked again and again.
+    /// The remote system cannot be asked, and is asked repeatedly.
     Away {
         key: EffectKey,
         reason: Reason,
@@ -101,7 +101,7 @@ pub enum DeploymentCommand {
         key: EffectKey,
         reason: Reason,
     },
-    /// Lets a rollout that pauses go on; `full`: past all further steps.
+    /// Lets a paused rollout continue; `full`: past all further steps.
     Promote {
         full: bool,
     },
@@ -109,12 +109,12 @@ pub enum DeploymentCommand {
     Abort {
         message: String,
     },
-    /// The rollout was told what was asked of it; or not, for this reason.
+    /// The rollout was told what was requested; or not, for this reason.
     Told {
         key: EffectKey,
         declined: Option<String>,
     },
-    /// What is not waited for any more has stopped, as far as that can be told.
+    /// What is not waited for any more has stopped, as far as that can be determined.
     Stopped {
         key: EffectKey,
     },
@@ -150,8 +150,8 @@ impl DeploymentCommand {
     }
 }
 
-/// What has happened to a deployment. Their JSON form is pinned by golden files; what has a newer form is read in the old
-/// one.
+/// What has happened to a deployment. The JSON form is pinned by golden files; events that have a newer form are still
+/// read in the old one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DeploymentEvent {
@@ -165,7 +165,7 @@ pub enum DeploymentEvent {
         request: Box<DeploymentRequest>,
         deadline: Timestamp,
     },
-    /// The change by which gitops-svc puts it back.
+    /// The change in gitops-svc that reverts it.
     Reverting {
         change: Id,
     },
@@ -187,7 +187,7 @@ pub enum DeploymentEvent {
         /// Why the workload was not complete meanwhile.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unwell: Option<String>,
-        /// When it is measured next; absent when that was the last time.
+        /// When it is measured next; absent if that was the last time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next_at: Option<Timestamp>,
     },
@@ -199,7 +199,7 @@ pub enum DeploymentEvent {
         /// Of the fault; empty in events from before faults had codes.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         code: String,
-        /// A person is waited for.
+        /// It is waiting for a person.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         human: bool,
     },
@@ -216,13 +216,13 @@ pub enum DeploymentEvent {
         step: DeploymentStep,
         attempt: u32,
     },
-    /// A person asked that a rollout which pauses go on, or be given up.
+    /// A person asked for a paused rollout to continue, or to be aborted.
     Asked {
         ask: Ask,
     },
     /// It goes on.
     Promoted {},
-    /// What was asked of the rollout cannot be done.
+    /// What was requested of the rollout cannot be done.
     Declined {
         message: String,
     },
@@ -239,7 +239,7 @@ pub enum DeploymentEvent {
     Errored {
         reason: Reason,
     },
-    /// What ran before was not put back, or that is not known.
+    /// What ran before was not restored, or that is not known.
     RollbackFailed {
         reason: Reason,
         #[serde(default)]
@@ -248,17 +248,17 @@ pub enum DeploymentEvent {
     Cancelled {
         reason: Reason,
     },
-    /// What was under way at the end, a Job or a sync, is stopped.
+    /// What was running at the end, a Job or a sync, is stopped.
     Stopped {},
     /// It gave the lane's turn back.
     LaneLeft {},
 }
 
-/// What must be going on; the details are in the state.
+/// What must be running; the details are in the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentEffect {
     Revert,
-    /// Looks at the change that puts back.
+    /// Checks the change that reverts.
     ObserveRevert,
     Before,
     Apply,
@@ -330,7 +330,7 @@ impl Decider for Deployment {
             effects.push((state::stop_key(), DeploymentEffect::Stop));
         }
         if !state.active() {
-            // The next holder of the lane must not meet what this one left.
+            // The next holder of the lane must not run into what this one left.
             if effects.is_empty() && state.status.is_final() && state.holds_lane() {
                 effects.push((EffectKey::new("leave-lane", 1), DeploymentEffect::LeaveLane));
             }

@@ -1,12 +1,12 @@
 //! The lane of one deploy target: at most one holder at a time, in the order in which they were started.
 //!
-//! A holder is a release, or a deployment that belongs to none. A lane grants a growing *epoch* with every turn; each
-//! write to the cluster carries it, so that a writer of an older turn that wakes up late cannot overwrite a newer one. A
+//! A holder is a release, or a deployment that belongs to none. A lane grants an increasing *epoch* with every turn;
+//! each write to the cluster carries it, so that a stalled writer of an older turn cannot overwrite a newer one. A
 //! newer release supersedes an older one that has changed nothing yet, also when that one already holds the lane and
-//! waits at its gate; a release that was told to wait stands in line instead. Newer means started later, not a later
-//! commit: a release whose build took long comes to the lane after one that was started after it, and must not take the
-//! target back. So it is superseded when such a one is there or went through before it, and where it is to wait, it
-//! stands before those that are newer.
+//! waits at its gate; a release that is configured to wait queues instead. Newer means started later, not a later
+//! commit: a release with a long build may reach the lane after one that was started later, and must not take the
+//! target back. So it is superseded if such a release is there or has gone through before it, and if it is to wait, it
+//! is queued before the newer ones.
 
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, Index, RefusalKind};
@@ -16,7 +16,7 @@ use slipway_model::{Id, Timestamp};
 #[derive(Debug)]
 pub enum Lane {}
 
-/// Who holds the lane and who waits for it.
+/// The current holder of the lane, and those waiting for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneState {
     /// The epoch of the last turn; 0 before the first.
@@ -26,7 +26,7 @@ pub struct LaneState {
     pub holder: Option<Turn>,
     /// In the order of their turns.
     pub waiting: Vec<Ticket>,
-    /// The newest holder that went through: the target runs what it brought, or something newer.
+    /// The newest holder that went through: the target runs its version, or something newer.
     #[serde(default)]
     pub through: Option<Through>,
 }
@@ -39,13 +39,13 @@ pub struct Through {
     pub started: Timestamp,
 }
 
-/// A place in the line.
+/// A place in the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     #[serde(rename = "release")]
     pub holder: Id,
     pub ticket: u64,
-    /// A newer one may take this one's place while it has changed nothing.
+    /// A newer one may supersede this one while it has changed nothing.
     pub yields: bool,
     /// When it was started; not known of older records.
     #[serde(default)]
@@ -66,10 +66,11 @@ pub struct Turn {
     pub started: Option<Timestamp>,
 }
 
-/// What releases and deployments ask of a lane. Each may be asked twice.
+/// What releases and deployments ask of a lane. Each request may be repeated.
 #[derive(Debug, Clone)]
 pub enum LaneCommand {
-    /// Take a ticket. `yields` is the catalog's `supersede: newest`; `started`: when the release or deployment was.
+    /// Take a ticket. `yields` is the catalog's `supersede: newest`; `started`: when the release or deployment was
+    /// started.
     Enter {
         holder: Id,
         yields: bool,
@@ -77,7 +78,7 @@ pub enum LaneCommand {
     },
     /// The holder is about to change the target.
     Change { holder: Id },
-    /// Give back the turn or the ticket. `through`: the target runs what the holder brought.
+    /// Give back the turn or the ticket. `through`: the target runs the holder's version.
     Leave { holder: Id, through: bool },
 }
 
@@ -92,7 +93,7 @@ pub enum LaneEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started: Option<Timestamp>,
     },
-    /// `by` took the place of `holder`, which had changed nothing.
+    /// `by` superseded `holder`, which had changed nothing.
     Superseded {
         #[serde(rename = "release")]
         holder: Id,
@@ -111,7 +112,7 @@ pub enum LaneEvent {
     Left {
         #[serde(rename = "release")]
         holder: Id,
-        /// The target runs what it brought.
+        /// The target runs its version.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         through: bool,
     },
@@ -136,7 +137,7 @@ impl LaneState {
         self.holds(holder) || self.waiting.iter().any(|ticket| ticket.holder == *holder)
     }
 
-    /// The newest one that was started after `started` and is here, or went through.
+    /// The newest one that was started after `started` and is in the lane, or has gone through.
     pub fn newer_than(&self, started: Option<Timestamp>) -> Option<&Id> {
         let started = started?;
         let holder = self.holder.iter().map(|turn| (turn.started, &turn.holder));
@@ -320,7 +321,7 @@ fn enter(
     events
 }
 
-/// The newer one because of which one that comes only now gets no turn any more.
+/// The newer one because of which a late arrival does not get a turn any more.
 fn too_late(state: &LaneState, yields: bool, started: Option<Timestamp>) -> Option<&Id> {
     let through = state
         .through
@@ -329,7 +330,7 @@ fn too_late(state: &LaneState, yields: bool, started: Option<Timestamp>) -> Opti
     match (started, through) {
         (None, _) => None,
         (Some(_), Some(through)) => Some(&through.holder),
-        // One that is to wait gets its turn unless the newer one does get through.
+        // One that is to wait gets its turn unless the newer one has gone through.
         (Some(_), None) => state.newer_than(started).filter(|_| yields),
     }
 }
@@ -352,7 +353,7 @@ fn leave(state: &LaneState, holder: Id, through: bool, now: Timestamp) -> Vec<La
     events
 }
 
-/// Gives a free lane to the first in line.
+/// Gives a free lane to the first in the queue.
 fn grant_next(state: &LaneState, events: &mut Vec<LaneEvent>, now: Timestamp) {
     let mut after = state.clone();
     for event in events.iter() {

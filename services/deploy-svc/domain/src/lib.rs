@@ -1,7 +1,7 @@
 //! What deploy-svc decides: pure functions from state to decision, without clock or I/O.
 //!
-//! Three kinds of things are decided: [releases](release), the [lanes](lane) that keep them apart, and
-//! [deployments](deployment). The [catalog] says what is released where; a [plan] is what one release makes of it.
+//! Three kinds of aggregates are decided: [releases](release), the [lanes](lane) that keep them apart, and
+//! [deployments](deployment). The [catalog] says what is released where; a [plan] is derived from it for one release.
 
 pub mod catalog;
 pub mod deployment;

@@ -9,7 +9,7 @@ use crate::catalog::{
     Supersede, Target, Tier, Timeouts, UnknownName, Verify,
 };
 
-/// The policy that asks nobody.
+/// The policy that needs no approval.
 pub const NO_POLICY: &str = "none";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,13 +33,13 @@ pub struct PlannedEnvironment {
     pub name: Name,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
-    /// Earlier environments of this plan that the catalog demands of a release to this one.
+    /// Earlier environments of this plan that the catalog requires for a release to this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<Name>,
     pub policy: Name,
     #[serde(default, skip_serializing_if = "is_default")]
     pub gate: Gate,
-    /// None: the image is set in the cluster, and git knows nothing of it.
+    /// `None`: the image is set in the cluster, and git does not manage it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gitops: Option<GitOps>,
     pub target: Target,
@@ -55,7 +55,7 @@ pub struct PlannedEnvironment {
     pub bake: Option<Bake>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_failure: OnFailure,
-    /// A newer release may take this one's place while it has changed nothing here.
+    /// A newer release may supersede this one while it has changed nothing here.
     pub yields: bool,
     pub timeout: Timeouts,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -89,9 +89,9 @@ pub enum PlanError {
     )]
     LeftOut {
         environment: Name,
-        /// What it requires and the release does not have.
+        /// What it requires and the release does not include.
         requires: Vec<Name>,
-        /// All that is to be added for the release to have what its environments require.
+        /// Everything to add so that the release includes what its environments require.
         add: Vec<Name>,
     },
 }
@@ -102,10 +102,10 @@ fn all(names: &[Name]) -> String {
 }
 
 impl Plan {
-    /// Plans `request` by `catalog`.
+    /// Plans `request` according to `catalog`.
     ///
     /// # Errors
-    /// A service or environment that the catalog does not have, a branch that releases nowhere, or environments
+    /// A service or environment that the catalog does not have, a branch that is not released anywhere, or environments
     /// without those that they require.
     pub fn make(catalog: &Catalog, request: &PlanRequest) -> Result<Self, PlanError> {
         let service = catalog.service(&request.service)?;
@@ -140,12 +140,12 @@ impl PlannedEnvironment {
     /// The id of the lane that guards this environment's target.
     ///
     /// # Errors
-    /// A target whose names are too long for an id, which the catalog does not let through.
+    /// A target whose names are too long for an id, which the catalog does not allow.
     pub fn lane(&self) -> Result<Id, slipway_model::Invalid> {
         self.target.key().parse()
     }
 
-    /// Whether nobody is asked.
+    /// Whether no approval is needed.
     pub fn asks_nobody(&self) -> bool {
         self.policy.as_str() == NO_POLICY
     }
@@ -173,7 +173,7 @@ fn chosen<'a>(service: &'a Service, request: &PlanRequest) -> Result<Vec<&'a Env
     Ok(service.environments.iter().filter(is_wanted).collect())
 }
 
-/// Rejects environments without those that they require, and names all that are to be added.
+/// Rejects environments without those that they require, and names all that have to be added.
 fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), PlanError> {
     let mut names: Vec<&Name> = chosen.iter().map(|environment| &environment.name).collect();
     let left_out = |environment: &Environment, names: &[&Name]| -> Vec<Name> {
@@ -187,7 +187,7 @@ fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), Plan
     else {
         return Ok(());
     };
-    // What is required comes earlier, so that one pass from the last to the first finds all.
+    // Required environments come earlier, so that one pass from the last to the first finds all.
     let mut add = Vec::new();
     for environment in service.environments.iter().rev() {
         if names.contains(&&environment.name) {
@@ -228,7 +228,7 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
     }
 }
 
-/// Additions to plans are not written where they say nothing, so that older plans keep their hash.
+/// Additions to plans are not serialised when they have no effect, so that older plans keep their hash.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -1,10 +1,10 @@
 //! PromQL with placeholders: `{{service}}`, `{{environment}}`, `{{namespace}}` and `{{target}}` within quotes, where
-//! they are escaped for the string they stand in (and for the regular expression, after `=~` and `!~`), and
-//! `{{window}}` anywhere.
+//! they are escaped for the string they are in (and for the regular expression, after `=~` and `!~`), and `{{window}}`
+//! anywhere.
 
 use std::{str::Chars, time::Duration};
 
-/// What is filled in.
+/// The values that are filled in.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
     pub service: &'a str,
@@ -20,7 +20,7 @@ pub struct Values<'a> {
 const MAX_QUERY: usize = 4000;
 const KNOWN: &str = "{{service}}, {{environment}}, {{namespace}}, {{target}} and {{window}}";
 
-/// Whether a query's placeholders can be filled. What else it says, Prometheus judges.
+/// Whether a query's placeholders can be filled in. The rest is for Prometheus to judge.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -44,7 +44,7 @@ pub fn check(query: &str) -> Result<(), String> {
 /// What is wrong, in words.
 pub fn fill(query: &str, values: &Values<'_>) -> Result<String, String> {
     let mut filled = String::with_capacity(query.len());
-    // The string that the present place is in: its quote, and whether it is a regular expression.
+    // The string at the current position: its quote, and whether it is a regular expression.
     let mut string: Option<(char, bool)> = None;
     let mut rest = query.chars();
     while let Some(c) = rest.next() {
@@ -79,7 +79,7 @@ pub fn fill(query: &str, values: &Values<'_>) -> Result<String, String> {
     Ok(filled)
 }
 
-/// To the end of the line, in which nothing means anything.
+/// A comment extends to the end of the line.
 fn comment(rest: &mut Chars<'_>, filled: &mut String) {
     for c in rest.by_ref() {
         filled.push(c);
@@ -115,12 +115,12 @@ fn value(name: &str, string: Option<(char, bool)>, values: &Values<'_>) -> Resul
         .ok_or_else(|| format!("{{{{{name}}}}} cannot stand within `: write \" instead"))
 }
 
-/// As PromQL writes durations; at least a second, since Prometheus rejects an empty window.
+/// In PromQL's notation; at least a second, since Prometheus rejects an empty window.
 fn window(time: Duration) -> String {
     format!("{}s", time.as_secs().max(1))
 }
 
-/// Takes the meaning from what means something in RE2.
+/// Escapes RE2's special characters.
 fn quote_expression(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for c in text.chars() {
@@ -132,7 +132,7 @@ fn quote_expression(text: &str) -> String {
     quoted
 }
 
-/// Escaped as Go has it; none where the string has no escapes and the text would end it.
+/// Escaped as in Go; `None` if the string does not support escapes and the text would end it.
 fn quote_string(text: &str, quote: char) -> Option<String> {
     if quote == '`' {
         return (!text.contains('`')).then(|| text.to_owned());
@@ -227,7 +227,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a value holds, it stays within its string.
+        /// Whatever a value contains, it stays within its string.
         #[test]
         fn no_value_ends_its_string(value in "\\PC{0,20}|[\"'\\\\\n]{0,10}") {
             let values = Values { target: &value, ..VALUES };

@@ -1,12 +1,12 @@
 //! The release: one commit of one service on its way through its environments. Pure: no clock, no I/O.
 //!
-//! At every moment exactly one step is under way, the last of [`ReleaseState::steps`]. A step is queued, started
-//! (its step backend took the order; its id is the step's `ref`), observed until its backend says that it is final,
-//! and ended by an event that also queues the next one ([`next::after`]), so that the steps' times sum to the
-//! release's. What a step backend says enters only as an [`Observation`]; hints carry nothing.
+//! At every moment exactly one step is active, the last of [`ReleaseState::steps`]. A step is queued, started (its step
+//! backend accepted the order; its id is the step's `ref`), observed until its backend reports that it is final, and
+//! ended by an event that also queues the next one ([`next::after`]), so that the steps' times sum to the release's. A
+//! step backend's reports enter only as an [`Observation`]; hints do not carry data.
 //!
-//! A command that can end a step is carried out in one transaction with what it means for lanes, since these are taken
-//! and given back with it.
+//! A command that can end a step is carried out in one transaction with its consequences for lanes, since these are
+//! taken and given back with it.
 
 mod decide;
 mod ended;
@@ -47,18 +47,18 @@ pub enum Release {}
 #[derive(Debug, Clone)]
 pub enum ReleaseCommand {
     Request(Box<Request>),
-    /// The step backend took the order under this id, and says how it stands.
+    /// The step backend accepted the order under this id, and reports its state.
     Started {
         key: EffectKey,
         reference: Id,
         observation: Observation,
     },
-    /// What the step backend says of it now.
+    /// What the step backend reports now.
     Observed {
         key: EffectKey,
         observation: Observation,
     },
-    /// A call could not be made or answered; it is made again.
+    /// A call failed or was not answered; it is repeated.
     Stumbled {
         key: EffectKey,
         reason: Reason,
@@ -68,7 +68,7 @@ pub enum ReleaseCommand {
         environment: usize,
         epoch: u64,
     },
-    /// A newer release took this one's place in a lane.
+    /// A newer release superseded this one in a lane.
     Supersede {
         by: Id,
     },
@@ -94,12 +94,12 @@ pub struct Request {
     /// Images that were built already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Images>,
-    /// The span that the caller was in; linked to the release's trace.
+    /// The span of the caller; linked to the release's trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<TraceContext>,
 }
 
-/// How a step stands, as its backend told it.
+/// The state of a step, as reported by its backend.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
     Pending(Waiting),
@@ -114,7 +114,7 @@ pub enum Observation {
     Cancelled(Reason),
 }
 
-/// What a successful step leaves to the ones behind it.
+/// What a successful step passes on to later ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Facts {
@@ -130,7 +130,8 @@ pub enum Facts {
     Changed(ChangeMade),
 }
 
-/// What has happened to a release. Their JSON form is pinned by golden files; what has a newer form is read in the old one.
+/// What has happened to a release. The JSON form is pinned by golden files; events that have a newer form are still
+/// read in the old one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ReleaseEvent {
@@ -162,7 +163,7 @@ pub enum ReleaseEvent {
     Stopping {
         step: String,
     },
-    /// The grace after the deadline is over and the step backend has not said how the step ended.
+    /// The grace period after the deadline is over and the step backend has not reported how the step ended.
     Overdue {
         step: String,
     },
@@ -198,16 +199,16 @@ pub struct Advance {
     pub then: Then,
 }
 
-/// What must be going on: calls to the backend of the active step.
+/// What must be running: calls to the backend of the active step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReleaseEffect {
-    /// Give the order; the step backend answers with the id it took it under.
+    /// Give the order; the step backend answers with the id under which it accepted it.
     Start,
-    /// Read how it stands.
+    /// Read its state.
     Observe { reference: Id },
     /// Ask the step backend to stop it.
     Stop { reference: Id },
-    /// End the step without an answer of its backend.
+    /// End the step without an answer from its backend.
     GiveUp,
 }
 

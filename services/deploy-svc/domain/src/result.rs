@@ -1,4 +1,4 @@
-//! What checks, Jobs and measurements came to: recorded with the deployment, shown by the API.
+//! Results of checks, Jobs and measurements: recorded with the deployment, shown by the API.
 
 use serde::{Deserialize, Serialize};
 pub use slipway_check::CheckResult;
@@ -26,7 +26,7 @@ pub struct Measurement {
     /// As the catalog names it.
     pub metric: Name,
     pub at: Timestamp,
-    /// Absent where there was no number.
+    /// Absent if there was no number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
     /// Why there was none.

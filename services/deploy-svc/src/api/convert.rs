@@ -1,4 +1,4 @@
-//! Between the domain and the messages of the API.
+//! Conversion between the domain and the messages of the API.
 
 mod deployment;
 mod release;
@@ -12,7 +12,7 @@ pub(super) use release::{plan_proto, release_proto};
 
 use crate::effects::drive::DriveError;
 
-/// Rejects images that the catalog does not have under this name in this repository.
+/// Rejects images that are not in the catalog under this name and in this repository.
 pub(super) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Result<(), ApiError> {
     let (image, known) = (images.only(), known.only());
     for (part, is, of_catalog) in [
@@ -28,7 +28,7 @@ pub(super) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Res
     Ok(())
 }
 
-/// Why nothing was planned, by the field of the request that is at fault.
+/// Why nothing was planned, by the offending field of the request.
 pub(super) fn plan_error(error: PlanError) -> ApiError {
     let field = match &error {
         PlanError::Unknown(unknown) if unknown.what == "service" => "service",

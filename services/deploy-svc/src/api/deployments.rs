@@ -210,7 +210,7 @@ impl Resource for Deployments {
     }
 }
 
-/// Who did it, and why if that was said.
+/// Who did it, and why if a reason was given.
 fn because(what: &str, by: &Actor, reason: &str) -> Result<String, ApiError> {
     Ok(match convert::text("reason", reason)? {
         reason if reason.is_empty() => format!("{what} by {by}"),

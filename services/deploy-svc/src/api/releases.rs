@@ -207,8 +207,8 @@ impl ReleaseApi {
         convert::key("request_id", &message.request_id)?;
         // As plans print it: SHA-256, written as a digest is.
         convert::optional::<Digest>("plan_hash", &message.plan_hash)?;
-        // A repeated request answers with the release that it started, whatever the catalog says by now: its
-        // fingerprint is what was asked for, and it is planned only when it is new.
+        // A repeated request returns the release that it started, whatever the catalog says by now: its fingerprint
+        // covers what was requested, and it is planned only when it is new.
         let fingerprint = (
             (
                 &message.service,
@@ -298,7 +298,7 @@ impl ReleaseApi {
     }
 }
 
-/// The images that a request brings, which must be the plan's; none means that they are built.
+/// The images in a request, which must be the plan's; an empty list means that they are built.
 fn built_images(
     plan: &Plan,
     images: &[slipway_proto::common::v1::Image],

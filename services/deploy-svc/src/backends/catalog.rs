@@ -1,4 +1,4 @@
-//! The catalog that is in force, read again when its file changes.
+//! The catalog in force, read again when its file changes.
 
 use std::{
     fs,
@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::catalog::{self, CatalogReadError};
 
-/// How often the file's time and size are looked at.
+/// How often the file's time and size are checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Gives everyone the catalog in force. Cheap to clone.
 ///
-/// What a release or deployment needs of it is copied into its first event, so a later catalog changes nothing that
-/// is under way.
+/// What a release or deployment needs from it is copied into its first event, so a later catalog does not change
+/// anything in progress.
 #[derive(Debug, Clone)]
 pub struct CatalogStore {
     current: Arc<RwLock<Arc<Catalog>>>,
     path: Arc<Path>,
-    /// What it may name; anything where that is not known.
+    /// What it may name; anything if that is not known.
     configured: Option<Arc<Configured>>,
 }
 
@@ -31,7 +31,7 @@ impl CatalogStore {
     /// Reads the file for the first time.
     ///
     /// # Errors
-    /// When there is no valid catalog to begin with.
+    /// When there is no valid catalog at the start.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, CatalogReadError> {
         let path = path.into();
         let catalog = catalog::read(&path)?;
@@ -42,7 +42,7 @@ impl CatalogStore {
         })
     }
 
-    /// Demands of this catalog, and of each that is read later, that it names only what the configuration has.
+    /// Requires that this catalog, and each that is read later, names only what is configured.
     ///
     /// # Errors
     /// Each place that names something else.
@@ -76,7 +76,7 @@ impl CatalogStore {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file again, and puts it in force when it is valid. Returns whether its content has changed.
+    /// Reads the file again, and puts it into force if it is valid. Returns whether its content has changed.
     ///
     /// # Errors
     /// When the file is not a valid catalog, or names what the configuration does not have; the one in force stays.
@@ -94,7 +94,7 @@ impl CatalogStore {
     /// Reloads whenever the file's time or size changes, until `shutdown`. A bad file is logged once and the old
     /// catalog stays in force.
     pub async fn follow(self, shutdown: CancellationToken) {
-        // What changed between opening and now is found by the first look.
+        // A change between opening and now is found by the first check.
         let mut seen = None;
         loop {
             tokio::select! {

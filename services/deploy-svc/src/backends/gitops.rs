@@ -1,4 +1,4 @@
-//! What deployments need of gitops-svc: rendered manifests, and changes put back.
+//! What deployments need from gitops-svc: rendered manifests, and reverted changes.
 
 use async_trait::async_trait;
 use deploy_domain::deployment::{Revert, Source};
@@ -10,7 +10,7 @@ pub trait Manifests: Send + Sync {
     /// The manifests of a folder at exactly one commit, as a stream of YAML documents.
     ///
     /// # Errors
-    /// Permanent when they do not exist or do not render; transient when that could not be asked.
+    /// Permanent when they do not exist or cannot be rendered; transient when that could not be determined.
     async fn render(
         &self,
         repository: &Name,
@@ -20,29 +20,29 @@ pub trait Manifests: Send + Sync {
     ) -> Result<String, Fault<Reason>>;
 }
 
-/// Puts changes of the GitOps repository back.
+/// Reverts changes of the GitOps repository.
 #[async_trait]
 pub trait Reverts: Send + Sync {
-    /// The change that brought what is to be put back, and what stood there before it.
+    /// The change that is to be reverted, and what was there before it.
     ///
     /// # Errors
-    /// Permanent when there is none, or nothing before it; transient when that could not be asked.
+    /// Permanent when there is none, or nothing before it; transient when that could not be determined.
     async fn find(&self, target: &RevertTarget<'_>) -> Result<Revertible, Fault<Reason>>;
 
-    /// Orders that a change be put back; the same order again is the same change.
+    /// Orders a change to be reverted; repeating the order does not create another change.
     ///
     /// # Errors
-    /// Permanent when it cannot be; transient when that could not be asked.
+    /// Permanent when it is not possible; transient when that could not be determined.
     async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>>;
 
     /// How that stands.
     ///
     /// # Errors
-    /// Permanent when it came to nothing; transient when it could not be asked.
+    /// Permanent when it failed; transient when that could not be determined.
     async fn observe(&self, change: &Id, trace: TraceContext) -> Result<Reverting, Fault<Reason>>;
 }
 
-/// What is to be put back, as a deployment names it.
+/// What is to be reverted, as a deployment names it.
 #[derive(Debug, Clone)]
 pub struct RevertTarget<'a> {
     pub service: &'a Name,
@@ -52,18 +52,18 @@ pub struct RevertTarget<'a> {
     pub trace: TraceContext,
 }
 
-/// The change behind it, which can be put back.
+/// The change behind it, which can be reverted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revertible {
     pub change: Id,
-    /// The image that stood there before.
+    /// The image that was there before.
     pub image: Image,
 }
 
-/// Which change is put back, and for whom.
+/// Which change is reverted, and for what.
 #[derive(Debug, Clone)]
 pub struct RevertOrder<'a> {
-    /// The idempotency key: the same order given again is the same change.
+    /// The idempotency key: repeating the order does not create another change.
     pub request_id: String,
     pub revert: &'a Revert,
     /// The correlation id of its events.
@@ -72,7 +72,7 @@ pub struct RevertOrder<'a> {
     pub trace: TraceContext,
 }
 
-/// How a revert stands.
+/// The state of a revert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reverting {
     /// It waits for a push, or for a pull request to be merged.
@@ -81,7 +81,7 @@ pub enum Reverting {
     Pushed { change: Id, commit: CommitSha },
 }
 
-/// Stands in where there is no gitops-svc.
+/// Used when there is no gitops-svc.
 #[derive(Debug, Clone, Copy)]
 pub struct NoReverts;
 

@@ -1,5 +1,6 @@
-//! Facts from the stream, taken as hints: each makes due the release or deployment that it correlates with, and nothing
-//! more. What that then knows, it has read from the service itself; so a fact that is lost, late, doubled or forged costs one read.
+//! Facts from the stream, treated as hints: each makes the release or deployment that it correlates with due, and
+//! nothing more. What that knows afterwards it has read from the service itself; so a fact that is lost, late,
+//! duplicated or forged costs one read.
 
 use std::sync::Arc;
 
@@ -22,11 +23,11 @@ struct Hints {
 #[async_trait]
 impl Handler for Hints {
     async fn handle(&self, event: &Envelope) -> Result<(), Fault<String>> {
-        // Facts of releases and lanes carry no correlation id, and those of others may carry anything.
+        // Facts about releases and lanes do not carry a correlation id, and those of others may carry anything.
         let Ok(id) = event.correlation().parse::<Id>() else {
             return Ok(());
         };
-        // What a deployment of its own orders (a revert) carries the deployment's id.
+        // What a standalone deployment orders (a revert) carries the deployment's id.
         let kind = if id.as_str().starts_with("dep-") {
             Deployment::KIND
         } else {

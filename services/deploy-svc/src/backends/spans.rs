@@ -1,5 +1,5 @@
 //! The trace of a release: one span for each step, exported when the step ends, under a root span exported when the
-//! release ends. All ids and times come from the ledger, so that the trace is whole after any restart and a span
+//! release ends. All ids and times come from the ledger, so that the trace is complete after any restart and a span
 //! exported twice is the same span.
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use slipway_ledger::{Decider, Ledger, Sink, SinkError, StoredEvent};
 use slipway_model::{Id, Timestamp};
 use slipway_telemetry::{KeyValue, Metrics, RunResult, SpanKind, SpanRecord, Status, StepSpans, names};
 
-/// A collector does not say what it still has, so this sink never asks for spans to be published again.
+/// A collector does not report what it still has, so this sink never asks for spans to be published again.
 const NOTHING_LOST: &str = "0-0";
 
 /// Exports spans from the feed of this service's events, with a cursor of its own: at least once, same ids.
@@ -58,7 +58,7 @@ impl Sink for SpanSink {
     }
 }
 
-/// The end of a step that an event tells.
+/// The end of a step that an event reports.
 fn advance_of(event: &StoredEvent) -> Option<Advance> {
     let service = event.service.parse().ok()?;
     let event: ReleaseEvent = serde_json::from_str(&event.data).ok()?;
@@ -66,7 +66,7 @@ fn advance_of(event: &StoredEvent) -> Option<Advance> {
 }
 
 impl SpanSink {
-    /// Counts what ended. Batches are seldom taken twice, and figures that people look at can be off by one.
+    /// Counts what ended. Batches are rarely delivered twice, and numbers that people look at may be off by one.
     fn measure(&self, state: &ReleaseState, advance: &Advance) {
         if let Some((step, ended_at)) = ended_step(state, advance) {
             let environment = state
@@ -269,7 +269,7 @@ services:
         target: { cluster: local, namespace: staging, kind: Deployment, name: shop }
 ";
 
-    /// A release with a clock that moves a second with every command.
+    /// A release with a clock that advances by a second with every command.
     struct Run {
         id: Id,
         state: ReleaseState,
@@ -359,7 +359,7 @@ services:
         }
     }
 
-    /// The spans that the events of a release give, as they are exported one after the other.
+    /// The spans that result from the events of a release, as they are exported one after the other.
     fn trace_of(run: &Run) -> Vec<SpanRecord> {
         let advances = run.events.iter().filter_map(|event| match event {
             ReleaseEvent::Advanced(advance) => Some(advance),

@@ -1,5 +1,5 @@
 //! The backends of a release's steps: build-svc, gitops-svc, approval-svc, and this service's own deployments. A step
-//! backend takes an order once, however often it is given, and answers how what it made of it stands.
+//! backend accepts an order once, however often it is given, and reports the state of what it started for it.
 
 mod approvals;
 mod builds;
@@ -30,7 +30,7 @@ pub struct Order<'a> {
     pub environment: Option<(usize, &'a PlannedEnvironment)>,
 }
 
-/// What a step backend answers when it takes an order.
+/// A step backend's answer when it accepts an order.
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// Its id for the build, approval, change or deployment.
@@ -38,20 +38,20 @@ pub struct Taken {
     pub observation: Observation,
 }
 
-/// Carries out steps of one or more kinds. A permanent fault is a refusal of the order, and fails the step; after a
-/// transient one the call is made again.
+/// Carries out steps of one or more kinds. A permanent fault refuses the order, and fails the step; after a transient
+/// one the call is repeated.
 #[async_trait]
 pub trait StepBackend: Send + Sync {
-    /// Gives the order; the same order given again is the same build, approval, change or deployment.
+    /// Gives the order; repeating the order does not start another build, approval, change or deployment.
     async fn start(&self, order: Order<'_>) -> Result<Taken, Fault<Reason>>;
     /// How it stands.
     async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
-    /// Asks for it to be stopped. It may end in another way all the same.
+    /// Asks for it to be stopped. It may still end in another way.
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
 }
 
 impl<'a> Order<'a> {
-    /// The order for the active step; none when the release has none.
+    /// The order for the active step; `None` if the release has none.
     pub fn of(release: &'a Id, state: &'a ReleaseState) -> Option<Self> {
         let plan = state.plan.as_ref()?;
         let step = state.active_step()?;
@@ -74,12 +74,12 @@ impl<'a> Order<'a> {
         format!("{}/{}/{}", self.release, step.name, step.attempt)
     }
 
-    /// The step's span, as the parent of whatever the step backend does.
+    /// The step's span, as the parent of everything that the step backend does.
     pub fn trace(&self) -> TraceContext {
         step_trace(self.release, &self.step.name, self.step.attempt)
     }
 
-    /// Who asked for the release, as the other services are told.
+    /// Who requested the release, as reported to the other services.
     fn requester(&self) -> String {
         self.state
             .requested_by

@@ -8,7 +8,7 @@ use std::{
 
 use deploy_domain::catalog::{Catalog, CatalogError, Configured, MAX_BYTES};
 
-/// Why a file gives no catalog.
+/// Why a file does not contain a catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogReadError {
     #[error("{}: cannot read it: {error}", path.display())]
@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<Catalog, CatalogReadError> {
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(io)?;
-    // One byte more than is accepted, so that a larger file is known to be one.
+    // One byte more than is accepted, so that a larger file is detected.
     file.take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(io)?;

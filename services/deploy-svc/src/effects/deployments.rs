@@ -1,5 +1,5 @@
-//! Carries out the effects of deployments: put a change back, run Jobs, make the cluster take the change, watch
-//! the rollout, ask the running service, measure, collect evidence, give the lane back. One file a step.
+//! Carries out the effects of deployments: revert a change, run Jobs, apply the change to the cluster, watch the
+//! rollout, check the running service, measure, collect evidence, give the lane back. One file per step.
 
 mod apply;
 mod argo_cd;
@@ -29,7 +29,7 @@ use crate::backends::gitops::{Manifests, NoReverts, Reverts};
 pub use bake::measure;
 pub(crate) use lane::{LaneError, request as request_alone};
 
-/// What deployments are carried out with: the clusters, what renders for them, and what puts changes back.
+/// What deployments are carried out with: the clusters, what renders for them, and what reverts changes.
 #[derive(Clone)]
 pub struct DeploymentEffects {
     pub clusters: Clusters,
@@ -40,7 +40,7 @@ pub struct DeploymentEffects {
 }
 
 impl DeploymentEffects {
-    /// With checks and metrics as they are without configuration, and without a way to put changes back.
+    /// With the default settings for checks and metrics, and without a way to revert changes.
     pub fn new(clusters: Clusters, manifests: Arc<dyn Manifests>) -> Self {
         Self {
             clusters,
@@ -51,7 +51,7 @@ impl DeploymentEffects {
         }
     }
 
-    /// With gitops-svc, or what stands in for it, to put changes back.
+    /// With gitops-svc, or a replacement, to revert changes.
     #[must_use]
     pub fn reverts(mut self, reverts: Arc<dyn Reverts>) -> Self {
         self.reverts = reverts;
@@ -65,7 +65,7 @@ impl DeploymentEffects {
         self
     }
 
-    /// With checks as they are configured.
+    /// With checks as configured.
     #[must_use]
     pub fn checker(mut self, checker: Checker) -> Self {
         self.checker = checker;
@@ -120,7 +120,7 @@ impl DeploymentEffects {
         let key = run.key.clone();
         match self.clusters.get(&request.target.cluster) {
             Ok(cluster) => self.on(cluster, run, request).await,
-            // A configuration can be fixed within the deadline, but it is better to know now.
+            // The configuration can be fixed within the deadline, but it is better to know now.
             Err(unknown) => {
                 let reason = Reason::new("UNKNOWN_CLUSTER", unknown.to_string());
                 Some(match run.effect {
@@ -193,7 +193,7 @@ impl DeploymentEffects {
         })
     }
 
-    /// Measures the bake's metrics once, and looks at the workload.
+    /// Measures the bake's metrics once, and checks the workload.
     async fn measure(
         &self,
         cluster: &Kubernetes,
@@ -234,7 +234,7 @@ fn of_step(cluster: &Kubernetes, code: &str, fault: Fault<Reason>) -> Fault<Reas
     }
 }
 
-/// Evidence of the Job that failed, as long as its pods are there; else of the target.
+/// Evidence of the Job that failed, as long as its pods exist; otherwise of the target.
 async fn evidence(
     cluster: &Kubernetes,
     run: &Run,

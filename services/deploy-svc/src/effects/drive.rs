@@ -1,9 +1,9 @@
-//! Runs the commands of releases, and what they mean for lanes, in one transaction.
+//! Runs the commands of releases, and their consequences for lanes, in one transaction.
 //!
-//! A release stands in at most one lane, that of the environment it is in ([`ReleaseState::lane`]). Whenever a
-//! command moves it from one lane to another, or out of the last, leaving, entering, the grant to the next
-//! one and the end of the superseded ones are appended together: there is no moment at which a target belongs to
-//! two releases, or to one that is over.
+//! A release is in at most one lane, that of its current environment ([`ReleaseState::lane`]). Whenever a command moves
+//! it from one lane to another, or out of the last, leaving, entering, the grant to the next one and the end of the
+//! superseded ones are appended together: there is no moment at which a target belongs to two releases, or to one that
+//! is over.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ pub enum DriveError {
     },
 }
 
-/// Decides `command` for a release in a transaction of its own.
+/// Decides `command` for a release in a separate transaction.
 ///
 /// # Errors
 /// See [`DriveError`]; a lost race is decided again.
@@ -45,7 +45,7 @@ pub async fn execute(
         .await
 }
 
-/// Decides `command` for a release, and moves it and the releases that this affects in and out of lanes.
+/// Decides `command` for a release, and moves it and the other releases affected in and out of lanes.
 ///
 /// # Errors
 /// See [`DriveError`]; nothing is written then.
@@ -55,7 +55,7 @@ pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snap
     tx.get::<Release>(&release).await?.ok_or_else(unknown)
 }
 
-/// Gives back the turn of a holder that is not a release, and tells the releases that waited for it.
+/// Gives back the turn of a holder that is not a release, and notifies the releases that waited for it.
 ///
 /// # Errors
 /// See [`DriveError`]; nothing is written then.
@@ -77,7 +77,7 @@ async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<
     Ok(())
 }
 
-/// Tells the lane that the holder is about to change the target; false when the turn was lost.
+/// Tells the lane that the holder is about to change the target; false if the turn was lost.
 ///
 /// # Errors
 /// When the ledger could not be asked.
@@ -154,7 +154,7 @@ async fn step(
     Ok(())
 }
 
-/// Decides a lane's command, and queues what it means for other releases.
+/// Decides a lane's command, and queues its consequences for other releases.
 async fn move_in(
     tx: &Tx,
     lane: &Id,
@@ -187,7 +187,8 @@ async fn move_in(
     Ok(())
 }
 
-/// Whether the target runs what the release brought: it went on, or was the last one and all is well.
+/// Whether the target runs the release's version: the release continued, or this was the last environment and it
+/// succeeded.
 fn went_through(before: &ReleaseState, after: &ReleaseState) -> bool {
     let on = after.lane().is_some() && after.lane() > before.lane();
     on || after.status == ReleaseStatus::Succeeded
@@ -222,7 +223,7 @@ fn superseded(before: &LaneState, after: &LaneState, command: &LaneCommand) -> V
     }
 }
 
-/// The environment with which a release stands in this lane.
+/// The environment for which a release is in this lane.
 async fn environment_at(tx: &Tx, release: &Id, lane: &Id) -> Result<Option<usize>, DriveError> {
     let Some(snapshot) = tx.get::<Release>(release).await? else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Carries out the effects of releases: has the step backends start, observe and stop what the steps stand for.
+//! Carries out the effects of releases: has the step backends start, observe and stop the steps.
 
 mod by_hand;
 
@@ -18,7 +18,7 @@ use crate::{
     effects::drive::{self, DriveError},
 };
 
-/// The principal in whose name releases move on.
+/// The principal on whose behalf releases progress.
 fn actor() -> Actor {
     Actor::system("deploy")
 }
@@ -31,7 +31,7 @@ pub struct ReleaseEffects {
     pub approvals: Arc<dyn StepBackend>,
     pub changes: Arc<dyn StepBackend>,
     pub deployments: Arc<dyn StepBackend>,
-    /// Read where a gate before the sync depends on the state of the cluster.
+    /// Read if a gate before the sync depends on the state of the cluster.
     pub clusters: Clusters,
 }
 
@@ -88,7 +88,7 @@ impl ReleaseEffects {
         }))
     }
 
-    /// Marks the lane before the first write of a turn; from then on no newer release takes it away.
+    /// Marks the lane before the first write of a turn; from then on no newer release can take it away.
     async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, Fault<Reason>> {
         let meta = Meta::new(actor(), run.traceparent);
         drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
@@ -127,7 +127,7 @@ impl Effects<Release> for ReleaseEffects {
                 key: run.key.clone(),
                 observation: Observation::Failed(reason),
             },
-            // A poll is made again by itself.
+            // A poll is repeated by itself.
             Err(Fault::Transient { error: reason, .. })
                 if matches!(run.effect, ReleaseEffect::Observe { .. }) =>
             {

@@ -8,30 +8,30 @@ use slipway_model::{Name, duration};
 
 use crate::promql;
 
-/// Shorter would be load without new values: Prometheus scrapes every few seconds at best.
+/// A shorter time would be load without new values: Prometheus scrapes every few seconds at best.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 /// The default, unless the bake is shorter.
 const INTERVAL: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const MAX_METRICS: usize = 20;
-/// Of all metrics together: each is recorded with the deployment.
+/// For all metrics together: each is recorded with the deployment.
 const MAX_MEASUREMENTS: u128 = 5000;
 
-/// How long a version is watched, and by what.
+/// How long a version is watched, and by which metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct Bake {
     /// From the last passed check to the end of the watch. The pods stay watched too.
     #[serde(rename = "for", with = "duration")]
     pub period: Duration,
-    /// Between measurements. Left out, 30 s, or the whole time of a shorter bake.
+    /// Between measurements. If omitted, 30 s, or the whole time of a shorter bake.
     #[serde(with = "duration")]
     pub interval: Duration,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
 }
 
-/// As it is written, which may leave out what depends on the rest.
+/// As written, which may leave out what depends on the rest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -63,29 +63,29 @@ impl From<Written> for Bake {
 #[serde(deny_unknown_fields)]
 pub struct Metric {
     pub name: Name,
-    /// Name of a Prometheus of this service's configuration; left out, the only one.
+    /// Name of a Prometheus in this service's configuration; if omitted, the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<Name>,
-    /// PromQL that gives one number; `{{service}}`, `{{environment}}`, `{{namespace}}`, `{{target}}` and `{{window}}`
-    /// (the time since the rollout, at most the bake's) are filled in.
+    /// PromQL with one number as its result; `{{service}}`, `{{environment}}`, `{{namespace}}`, `{{target}}` and
+    /// `{{window}}` (the time since the rollout, at most the bake's) are filled in.
     pub query: String,
-    /// The least value that is good.
+    /// The smallest good value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
-    /// The greatest value that is good.
+    /// The greatest good value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
     /// How many measurements may be bad before the metric has failed.
     #[serde(default)]
     pub failure_limit: u32,
-    /// How many may give no value (no data, not a number, no answer) before the metric is inconclusive. In all, not in
-    /// a row: over a long bake allow for a Prometheus that is away for a while.
+    /// How many may be without a value (no data, not a number, no answer) before the metric is inconclusive. In total,
+    /// not in a row: for a long bake allow for a Prometheus that is unreachable for a while.
     #[serde(default = "three")]
     pub inconclusive_limit: u32,
 }
 
 impl Bake {
-    /// What is wrong with it, by paths below `bake`, such as `metrics[0].query`.
+    /// What is wrong with it, with paths relative to `bake`, such as `metrics[0].query`.
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         faults.require(
@@ -93,7 +93,7 @@ impl Bake {
             "for",
             "must be at least 1s and at most 24h",
         );
-        // Where the time itself is wrong, the interval says nothing.
+        // If the time itself is wrong, the interval cannot be judged.
         faults.require(
             self.period < LEAST_INTERVAL || (LEAST_INTERVAL..=self.period).contains(&self.interval),
             "interval",
@@ -125,7 +125,7 @@ impl Bake {
 }
 
 impl Metric {
-    /// What is wrong with it, by paths below the metric.
+    /// What is wrong with it, with paths relative to the metric.
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         faults.accept("query", promql::check(&self.query));
@@ -141,10 +141,10 @@ impl Metric {
         faults.into_vec()
     }
 
-    /// The Prometheus server that is asked: the one it names or, without a name, the only one there is.
+    /// The Prometheus server to ask: the one that it names or, without a name, the only one there is.
     ///
     /// # Errors
-    /// A message with the names of the servers that are configured.
+    /// A message with the names of the configured servers.
     pub fn server<'a>(&self, configured: impl Iterator<Item = &'a Name>) -> Result<&'a Name, String> {
         let configured: Vec<&Name> = configured.collect();
         let there_are = || {

@@ -17,7 +17,7 @@ impl Configured {
     /// Whether the configuration has every cluster and every Prometheus that the catalog names.
     ///
     /// # Errors
-    /// [`CatalogError::Meaning`] with each place that names another, and the names that there are.
+    /// [`CatalogError::Meaning`] with each place that names another one, and the names that exist.
     pub fn check(&self, catalog: &Catalog) -> Result<(), CatalogError> {
         let mut faults = Faults::default();
         for service in catalog.services() {

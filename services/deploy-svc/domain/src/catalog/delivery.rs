@@ -1,12 +1,12 @@
-//! How a cluster takes a change: directly, through Argo CD, or step by step.
+//! How a change is applied to a cluster: directly, through Argo CD, or progressively.
 
 use serde::{Deserialize, Serialize};
 
-/// How the target is made to take a change.
+/// How a change is applied to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// The rendered manifests are applied server-side. With no GitOps repository, only the image is.
+    /// The rendered manifests are applied server-side. Without a GitOps repository, only the image is.
     #[default]
     Apply,
     /// `kubectl rollout restart`: for targets that follow a moving tag.
@@ -20,13 +20,13 @@ pub struct ArgoCd {
     /// Further Applications of the same namespace and environment, synced together with the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
-    /// While another's sync runs.
+    /// While another operation is running.
     #[serde(default)]
     pub when_busy: Blocked,
     /// While a sync window is closed.
     #[serde(default)]
     pub when_closed: Blocked,
-    /// Whether objects that left git are deleted.
+    /// Whether objects that were removed from git are deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prune: bool,
     /// Such as `ServerSideApply=true`.
@@ -34,7 +34,7 @@ pub struct ArgoCd {
     pub sync_options: Vec<String>,
 }
 
-/// What a deployment does that cannot begin now.
+/// What a deployment that cannot begin now does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blocked {
@@ -43,7 +43,7 @@ pub enum Blocked {
     Refuse,
 }
 
-/// What is done where Argo Rollouts or Flagger pause for a person.
+/// What to do when Argo Rollouts or Flagger pause for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pauses {
@@ -61,7 +61,7 @@ pub enum Gate {
     /// Before anything is written.
     #[default]
     BeforeCommit,
-    /// After the commit, before the cluster takes it: for targets that this service alone syncs.
+    /// After the commit, before it is applied: for targets that only this service syncs.
     BeforeSync,
 }
 
@@ -69,7 +69,7 @@ pub enum Gate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// What ran before is put back and verified.
+    /// What ran before is restored and verified.
     #[default]
     RollBack,
     /// It stays for people to look at.

@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Declared {
     }
 }
 
-/// A key that has a meaning and is not supported yet: whether it is there, with any value or none.
+/// A key that has a meaning but is not supported yet: whether it is present, with any value or none.
 #[derive(Debug, Default)]
 pub(super) struct Reserved(pub(super) bool);
 
@@ -108,14 +108,14 @@ pub(super) struct FileEnvironment {
     pub(super) ci: Reserved,
     #[serde(default)]
     pub(super) gate: Gate,
-    /// Left out, the image is set in the cluster, and git knows nothing of it.
+    /// If omitted, the image is set in the cluster, and git does not manage it.
     pub(super) gitops: Option<FileGitOps>,
     pub(super) target: FileTarget,
     #[serde(default)]
     pub(super) action: Action,
-    /// Of an Application. Present and empty is not the same as absent.
+    /// For an Application. Present and empty is not the same as absent.
     pub(super) argo_cd: Option<ArgoCd>,
-    /// Of a Rollout or Canary.
+    /// For a Rollout or Canary.
     pub(super) pauses: Option<Pauses>,
     /// Jobs before and after the rollout.
     #[serde(default)]
@@ -139,12 +139,12 @@ pub(super) struct FileEnvironment {
 pub(super) struct FileGitOps {
     pub(super) repository: Name,
     pub(super) branch: Option<BranchName>,
-    /// The folder that is rendered; needed where something is.
+    /// The folder that is rendered; required if anything is.
     pub(super) path: Option<String>,
     pub(super) image: Option<String>,
     #[serde(default)]
     pub(super) strategy: Strategy,
-    /// The file that names the image: of Helm values, or a plain manifest.
+    /// The file that names the image: Helm values, or a plain manifest.
     pub(super) file: Option<String>,
     /// The path of the image within Helm values.
     pub(super) value: Option<String>,
@@ -152,7 +152,7 @@ pub(super) struct FileGitOps {
     pub(super) mode: Mode,
 }
 
-/// What it needs besides its name is in keys of its own.
+/// Everything besides its name is in separate keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Strategy {

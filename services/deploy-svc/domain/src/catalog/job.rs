@@ -9,10 +9,10 @@ use slipway_model::{Name, duration};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jobs {
-    /// Before anything else is changed; one that fails stops the release there.
+    /// Before anything else is changed; if one fails, the release stops there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Job>,
-    /// After rollout and checks; one that fails fails the deployment.
+    /// After rollout and checks; if one fails, the deployment fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Job>,
 }
@@ -29,13 +29,13 @@ impl Jobs {
 #[serde(deny_unknown_fields)]
 pub struct Job {
     pub name: Name,
-    /// The namespace it runs in; left out, the target's (an Application's destination).
+    /// The namespace it runs in; if omitted, the target's (an Application's destination).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Name>,
-    /// A PodSpec as Kubernetes has it (`containers`, `serviceAccountName`, …). A container without `image` runs the
-    /// image that is released; `restartPolicy` is `Never` unless it says otherwise.
+    /// A PodSpec as in Kubernetes (`containers`, `serviceAccountName`, …). A container without `image` runs the
+    /// released image; `restartPolicy` is `Never` unless it says otherwise.
     pub pod: serde_json::Value,
-    /// How often Kubernetes tries again (`backoffLimit`).
+    /// How often Kubernetes retries (`backoffLimit`).
     #[serde(default)]
     pub retries: u32,
     /// From its creation to its end.
@@ -43,7 +43,7 @@ pub struct Job {
     pub timeout: Duration,
 }
 
-/// How long Jobs may take that run one after the other.
+/// How long Jobs that run one after the other may take.
 pub fn time_of(jobs: &[Job]) -> Duration {
     jobs.iter().map(|job| job.timeout).sum()
 }

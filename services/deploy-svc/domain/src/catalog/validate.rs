@@ -1,4 +1,5 @@
-//! What the shape of the catalog cannot say: references that must resolve, limits, and what does not go together.
+//! What the shape of the catalog cannot express: references that must resolve, limits, and combinations that are not
+//! allowed.
 
 mod environment;
 mod jobs;
@@ -16,7 +17,7 @@ use super::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The longest that build-svc lets a build run.
+/// The longest that build-svc allows a build to run.
 const MAX_BUILD: Duration = HOUR.saturating_mul(6);
 
 pub(super) fn check(file: File) -> Result<Vec<Service>, Vec<Fault>> {
@@ -45,11 +46,11 @@ pub(super) fn check(file: File) -> Result<Vec<Service>, Vec<Fault>> {
     }
 }
 
-/// Where each of the catalog's environments stands in the order of promotion, and what it is for.
+/// The position of each of the catalog's environments in the order of promotion, and its tier.
 struct Order(HashMap<Name, (usize, Option<Tier>)>);
 
 impl Order {
-    /// Of a name that is there twice, the first place counts.
+    /// If a name occurs twice, the first position counts.
     fn of(declared: &[Declared]) -> Self {
         let places = declared.iter().enumerate().rev();
         Self(
@@ -79,14 +80,14 @@ impl Order {
     }
 }
 
-/// An environment that was looked at, and where it stands.
+/// An environment that was checked, and its position.
 struct Seen {
     path: String,
     service: Name,
     environment: Environment,
 }
 
-/// A gate before the sync protects only where no other environment's sync takes the commit along.
+/// A gate before the sync only protects if no other environment's sync includes the commit.
 fn check_alone(seen: &[Seen], faults: &mut Faults) {
     let place = |environment: &Environment| {
         let gitops = environment.gitops.as_ref();
@@ -201,7 +202,7 @@ fn check_service(
     })
 }
 
-/// The short form, `image`, or the longer one; none where there is a fault.
+/// The short form, `image`, or the longer one; `None` if there is a fault.
 fn check_images(
     service: &Name,
     image: Option<ImageName>,
@@ -294,7 +295,7 @@ fn check_rule(
     order: &Order,
     faults: &mut Faults,
 ) -> BranchRule {
-    // What remains without its wildcards must be able to be a branch.
+    // What remains without its wildcards must be a possible branch name.
     let plain = rule.pattern.replace('*', "x");
     faults.require(
         plain.parse::<BranchName>().is_ok() && rule.pattern.matches('*').count() <= 4,

@@ -1,4 +1,4 @@
-//! The bake: metrics are measured every so often until its time is over, and the workload must stay as it is meanwhile.
+//! The bake: metrics are measured at intervals until its time is over, and the workload must stay healthy meanwhile.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{catalog::Metric, result::Measurement};
 
-/// After its end a bake may still take so long for a last measurement that answers late.
+/// How long after its end a bake may still wait for a last measurement that arrives late.
 const GRACE: Duration = Duration::from_secs(60);
-/// A pod may be moved to another node and be back at the next measurement; not be away at two of them.
+/// A pod may be moved to another node and be back at the next measurement, but must not be missing at two of them.
 const MAX_UNWELL: u32 = 2;
 
 /// A metric's thresholds.

@@ -1,4 +1,4 @@
-//! What a command means for a deployment as it stands.
+//! The effect of a command on a deployment in its current state.
 
 use slipway_decider::{Decider, Impossible};
 use slipway_model::{Id, Timestamp};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::result::{CheckResult, JobResult};
 
-/// How many progress messages are recorded of one deployment; later ones are not.
+/// How many progress messages are recorded for one deployment; later ones are not.
 const MAX_PROGRESS: u32 = 200;
 
 pub(super) fn decide(
@@ -111,7 +111,7 @@ pub(super) fn decide(
     })
 }
 
-/// The person who had it aborted is named also where the watch shows the abort before its answer is here.
+/// The person who requested the abort is named even if the watch shows the abort before the answer arrives.
 fn with_whom(state: &DeploymentState, reason: Reason) -> Reason {
     match &state.ask {
         Some(Ask::Abort { message }) if reason.code == ABORTED => {
@@ -123,7 +123,7 @@ fn with_whom(state: &DeploymentState, reason: Reason) -> Reason {
 
 fn refused(state: &DeploymentState, reason: Reason) -> Event {
     match state.step {
-        // Nothing was written, or not all of it: there is no rollout to collect evidence of.
+        // Nothing was written, or not everything: there is no rollout to collect evidence about.
         Step::Revert | Step::Before | Step::Apply => failed(state, reason, Vec::new()),
         Step::Rollout | Step::Checks | Step::After | Step::Bake => Event::Failing { reason },
         Step::Evidence => collected(state, Vec::new()),
@@ -187,8 +187,8 @@ fn cut(answer: &str) -> String {
     kept
 }
 
-// Whether the remote system can be asked decides how the deadline ends it, and a person who is waited for should know:
-// both are recorded without limit.
+// Whether the remote system can be asked determines how the deadline ends it, and a person who is waited for should
+// know: both are recorded without limit.
 fn progress(state: &DeploymentState, message: String, human: bool) -> Vec<Event> {
     let turns = state.fault.is_some() || human != state.human;
     let says = message != state.progress && state.progress_count < MAX_PROGRESS;

@@ -4,7 +4,7 @@ use slipway_verdict::{WorkloadKind, evidence::PodEvidence};
 
 use super::{Action, DeploymentEvent as Event, DeploymentRequest, DeploymentState, Reason};
 
-/// The event that ends a step, and the end of everything where that was the last.
+/// The event that ends a step, and also the end of the deployment if that step was the last.
 pub(super) fn and_on(state: &DeploymentState, event: Event) -> Vec<Event> {
     let more = state
         .request
@@ -18,7 +18,7 @@ pub(super) fn and_on(state: &DeploymentState, event: Event) -> Vec<Event> {
     }
 }
 
-/// The end of one whose evidence was collected.
+/// The end of a deployment whose evidence was collected.
 pub(super) fn collected(state: &DeploymentState, evidence: Vec<PodEvidence>) -> Event {
     let reason = state
         .failing
@@ -46,7 +46,7 @@ pub(super) fn errored(state: &DeploymentState, reason: Reason) -> Event {
     }
 }
 
-/// For one that puts another back: the reason with what to do now.
+/// For one that rolls another back: the reason with what to do now.
 fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
     let request = state.request.as_ref()?;
     let rolled_back = request.rolls_back.as_ref()?;
@@ -69,14 +69,14 @@ fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
     ))
 }
 
-/// What a person does about a rollback that did not succeed; `written`: the cluster took what was to be put back. An undo
-/// is only advised with its revision: without one it goes back to the template before the present one, and that may be
-/// the one that failed.
+/// What a person can do about a rollback that did not succeed; `written`: the cluster accepted what was to be restored.
+/// An undo is only advised with its revision: without one it goes back to the template before the current one, and that
+/// may be the one that failed.
 fn by_hand(request: &DeploymentRequest, written: bool) -> String {
     let target = &request.target;
     let (namespace, name) = (&target.namespace, &target.name);
     let undo = match (&request.action, target.kind) {
-        // What was put back has a new number since, so the old one would not be found.
+        // What was restored has a new number since, so the old one would not be found.
         (Action::Undo { .. }, _) if written => None,
         (Action::Undo { to }, WorkloadKind::Rollout) => Some(format!(
             "kubectl argo rollouts undo {name} -n {namespace} --to-revision={}",

@@ -1,4 +1,4 @@
-//! What an event makes of a deployment's state. Total: events of older versions apply as they did.
+//! What an event does to a deployment's state. Total: events of older versions apply as they did.
 
 use slipway_model::Timestamp;
 
@@ -124,7 +124,7 @@ fn faulty(code: &str, message: &str) -> Reason {
     Reason::new(code, message)
 }
 
-/// Begins the step after this one, or the first. After the last one comes the end, which is an event of its own.
+/// Begins the step after this one, or the first. After the last one comes the end, which is a separate event.
 fn go_on(state: &mut DeploymentState, done: Option<Step>, at: Timestamp) {
     let Some(next) = state.request.as_ref().and_then(|request| request.next(done)) else {
         return;

@@ -1,4 +1,4 @@
-//! What a deployment was asked for, fixed when it is requested.
+//! What was requested of a deployment; fixed from then on.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use slipway_verdict::{Previous, Target, Verify, WorkloadKind};
 use super::step::DeploymentStep;
 use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses};
 
-/// The steps of a deployment in their order; each is taken only where the request asks for it.
+/// The steps of a deployment in their order; each is taken only if the request asks for it.
 const ORDER: [DeploymentStep; 7] = [
     DeploymentStep::Revert,
     DeploymentStep::Before,
@@ -28,7 +28,7 @@ pub struct DeploymentRequest {
     pub target: Target,
     /// The images that must run.
     pub images: Images,
-    /// Where the manifests are; none where git knows nothing of the target.
+    /// Where the manifests are; `None` if git does not manage the target.
     #[serde(flatten)]
     pub source: Option<Source>,
     /// Fencing token of the target's lane.
@@ -47,10 +47,10 @@ pub struct DeploymentRequest {
     /// From the request to the last passed check; the bake has its own time after that.
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// The deployment that this one puts back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
+    /// The deployment that this one rolls back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolls_back: Option<Id>,
-    /// Taken out of git first; the commit that does it is then the source's.
+    /// Reverted in git first; the commit that does it then becomes the source's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts: Option<Revert>,
     /// The caller's id for what this belongs to; may be empty.
@@ -59,7 +59,8 @@ pub struct DeploymentRequest {
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     pub requested_by: Actor,
-    /// This deployment holds the lane's turn itself, and gives it back when it is final. A release's does not.
+    /// This deployment holds the lane's turn itself, and gives it back when it is final. A release's deployment does
+    /// not.
     #[serde(default)]
     pub holds_lane: bool,
 }
@@ -72,7 +73,7 @@ pub struct Source {
     pub commit: CommitSha,
 }
 
-/// A change of gitops-svc that is to be put back.
+/// A change in gitops-svc that is to be reverted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revert {
     pub change: Id,
@@ -81,7 +82,7 @@ pub struct Revert {
     pub reason: String,
 }
 
-/// How the cluster is made to take it.
+/// How the change is applied to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Action {
@@ -101,7 +102,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// How the catalog's settings of an environment have the cluster take a change; `git`: it has a GitOps repository.
+    /// How a change is applied to the cluster according to the catalog's settings of an environment; `git`: it has a
+    /// GitOps repository.
     pub fn of(kind: WorkloadKind, wanted: catalog::Action, git: bool, argo_cd: &ArgoCd) -> Self {
         match (kind, wanted) {
             (WorkloadKind::Application, _) => Self::Sync {
@@ -124,12 +126,12 @@ pub(super) fn waits(pauses: &Pauses) -> bool {
 }
 
 impl DeploymentRequest {
-    /// The image as it is looked for in manifests and pods.
+    /// The image as it is searched for in manifests and pods.
     pub fn image_ref(&self) -> ImageRef {
         self.images.only().reference()
     }
 
-    /// The Jobs of a step; none for steps without.
+    /// The Jobs of a step; empty for steps without.
     pub(super) fn jobs_of(&self, step: DeploymentStep) -> &[Job] {
         match step {
             DeploymentStep::Before => &self.jobs.before,
@@ -150,7 +152,7 @@ impl DeploymentRequest {
         }
     }
 
-    /// The step after this one, or the first; none when everything asked for is done.
+    /// The step after this one, or the first; `None` when everything requested is done.
     pub(super) fn next(&self, step: Option<DeploymentStep>) -> Option<DeploymentStep> {
         let done = step.and_then(|step| ORDER.iter().position(|one| *one == step));
         let rest = &ORDER[done.map_or(0, |index| index + 1)..];
@@ -158,14 +160,14 @@ impl DeploymentRequest {
     }
 }
 
-/// The fencing token of a deployment: what is put back stands above what it replaces, under the same turn of the lane,
-/// so that an apply of the failed deployment that wakes up late cannot overwrite it.
+/// The fencing token of a deployment: a rollback's is higher than that of what it replaces, under the same turn of the
+/// lane, so that a stalled apply of the failed deployment cannot overwrite it.
 pub fn fencing_epoch(turn: u64, redeploy: bool) -> u64 {
     2 * turn + u64::from(redeploy)
 }
 
-/// The image that `rollout undo` brings back in place of `image`; with the digest of `image` where that of the previous
-/// one is not known.
+/// The image that `rollout undo` restores instead of `image`; with the digest of `image` if that of the previous one is
+/// not known.
 pub fn put_back(to: &Previous, image: &Image) -> Image {
     Image {
         name: image.name.clone(),

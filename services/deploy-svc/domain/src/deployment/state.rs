@@ -1,4 +1,4 @@
-//! A deployment as it stands: how far it is with what was asked for.
+//! The state of a deployment: its progress with what was requested.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     result::{CheckResult, JobResult},
 };
 
-/// The code of rollouts that a person ended; the same as [`slipway_verdict::FailureReason::Aborted`]'s.
+/// The code of rollouts that a person aborted; the same as [`slipway_verdict::FailureReason::Aborted`]'s.
 pub(super) const ABORTED: &str = "ABORTED";
 
 /// As the API shows it.
@@ -32,7 +32,7 @@ pub enum DeploymentStatus {
     Failed,
     Errored,
     Cancelled,
-    /// It was to put back what ran before, and did not: a person must look.
+    /// It was to restore what ran before, and did not: a person must look.
     RollbackFailed,
 }
 
@@ -60,10 +60,10 @@ impl DeploymentStatus {
     }
 }
 
-/// A deployment as it stands.
+/// The state of a deployment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeploymentState {
-    /// None before it is requested.
+    /// `None` before it is requested.
     pub request: Option<DeploymentRequest>,
     pub status: DeploymentStatus,
     pub step: DeploymentStep,
@@ -74,9 +74,9 @@ pub struct DeploymentState {
     /// How often in a row the remote system could not be asked.
     #[serde(default)]
     pub(super) stumbles: u32,
-    /// Why the remote system could not be asked when it was last tried.
+    /// Why the remote system could not be asked at the last try.
     pub fault: Option<Reason>,
-    /// What the API server answered; none before it took all manifests.
+    /// What the API server answered; `None` before it has accepted all manifests.
     pub applied: Option<Applied>,
     /// What is being waited for, in words.
     pub progress: String,
@@ -86,7 +86,7 @@ pub struct DeploymentState {
     /// Why it failed, errored or was cancelled.
     pub reason: Option<Reason>,
     pub checks: Vec<CheckResult>,
-    /// Jobs that came to their end, in the order of their ends.
+    /// Jobs that have ended, in the order in which they ended.
     #[serde(default)]
     pub jobs: Vec<JobResult>,
     /// What a bake has measured so far, by metric.
@@ -101,18 +101,18 @@ pub struct DeploymentState {
     /// The change that gitops-svc makes for the revert.
     #[serde(default)]
     pub reverting: Option<Id>,
-    /// What a person asked of a rollout that pauses, until it is carried out.
+    /// What a person requested of a paused rollout, until it is carried out.
     #[serde(default)]
     pub ask: Option<Ask>,
     #[serde(default)]
     pub(super) asks: u32,
-    /// Why the last of that was not done, until the next is asked for.
+    /// Why the last request was not carried out, until the next one.
     #[serde(default)]
     pub declined: Option<String>,
-    /// A person is waited for: the rollout goes on when it is promoted.
+    /// It is waiting for a person: the rollout continues when it is promoted.
     #[serde(default)]
     pub human: bool,
-    /// What nothing waits for any more and what may still run.
+    /// What is not waited for any more but may still be running.
     #[serde(default)]
     pub stray: Option<Stray>,
     pub evidence: Vec<PodEvidence>,
@@ -120,7 +120,7 @@ pub struct DeploymentState {
     pub applied_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub deadline: Option<Timestamp>,
-    /// Since when the present step, or the present wait, lasts.
+    /// Since when the current step, or the current wait, lasts.
     pub since: Option<Timestamp>,
     pub lane_left: bool,
 }
@@ -135,33 +135,33 @@ pub enum Stray {
     Sync,
 }
 
-/// What a person asks of a canary or blue-green rollout.
+/// What a person requests of a canary or blue-green rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Ask {
-    /// It is to go on; `full`: past all further steps.
+    /// It should continue; `full`: past all further steps.
     Promote { full: bool },
-    /// The stable version is to serve everything again.
+    /// The stable version should serve everything again.
     Abort { message: String },
 }
 
-/// The key of putting away what is left behind.
+/// The key of cleaning up what is left behind.
 pub(super) fn stop_key() -> EffectKey {
     EffectKey::new("stop", 1)
 }
 
 impl DeploymentState {
-    /// The key of the step's present attempt.
+    /// The key of the step's current attempt.
     pub fn key(&self) -> EffectKey {
         EffectKey::new(self.step.to_string(), self.attempt)
     }
 
-    /// The key by which the revert's change is looked at.
+    /// The key under which the revert's change is checked.
     pub fn observe_key(&self) -> EffectKey {
         EffectKey::new(format!("{}:observe", self.step), self.attempt)
     }
 
-    /// The key of what was asked of the rollout.
+    /// The key of the request to the rollout.
     pub fn ask_key(&self) -> EffectKey {
         let word = match self.ask {
             Some(Ask::Abort { .. }) => "abort",
@@ -170,7 +170,7 @@ impl DeploymentState {
         EffectKey::new(word, self.asks)
     }
 
-    /// The Job that is to run now.
+    /// The Job that should run now.
     pub fn job(&self) -> Option<&Job> {
         let request = self.request.as_ref()?;
         let jobs = request.jobs_of(self.step);
@@ -193,7 +193,7 @@ impl DeploymentState {
         })
     }
 
-    /// How it stands, for those who came at the wrong time.
+    /// The current state in words, for commands that come at the wrong time.
     pub(super) fn words(&self) -> String {
         if self.status.is_final() {
             self.status.as_str().to_owned()
@@ -214,7 +214,7 @@ impl DeploymentState {
         self.active() && self.retry_at.is_none() && *key == self.key()
     }
 
-    /// From the Revert, while its change is followed.
+    /// From the revert, while its change is followed.
     pub(super) fn observes(&self, key: &EffectKey) -> bool {
         self.active() && self.reverting.is_some() && *key == self.observe_key()
     }
@@ -236,7 +236,7 @@ impl DeploymentState {
         self.since = Some(at);
     }
 
-    /// What was asked of a rollout that is over: done, where it ended as was asked before the answer was here.
+    /// A request to a rollout that is over: done, if it ended as requested before the answer arrived.
     fn close_ask(&mut self, well: bool, failing: Option<&str>) {
         let (done, words) = match self.ask.take() {
             Some(Ask::Promote { .. }) => (well, "the rollout was over before it could be promoted"),
@@ -251,7 +251,7 @@ impl DeploymentState {
         }
     }
 
-    /// Notes what would run on although it is not waited for any more.
+    /// Notes what would continue although it is not waited for any more.
     fn let_go(&mut self) {
         let request = self.request.as_ref();
         let syncs = request.is_some_and(|request| matches!(request.action, Action::Sync { .. }));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentStep {
-    /// The change that failed is taken out of git.
+    /// The change that failed is reverted in git.
     Revert,
     /// Jobs before the change.
     Before,

@@ -9,9 +9,9 @@ use super::{
     ending::{collected, errored, failed},
 };
 
-/// Collecting evidence may take so long before the deployment ends without.
+/// How long collecting evidence may take before the deployment ends without it.
 const EVIDENCE_TIME: Duration = Duration::from_secs(45);
-/// The pause after a fault that passes, doubled with each further one.
+/// The pause after a transient fault, doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -27,7 +27,7 @@ pub(super) fn wake_at(state: &DeploymentState) -> Option<Timestamp> {
     [state.retry_at, end].into_iter().flatten().min()
 }
 
-/// What a due timer means: the end of the time, of the evidence's time, or of a pause.
+/// The meaning of a due timer: the end of the deployment's time, of the evidence's time, or of a pause.
 pub(super) fn wake(state: &DeploymentState, now: Timestamp) -> Vec<Event> {
     let due = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
     match state.step {
@@ -46,7 +46,7 @@ pub(super) fn wake(state: &DeploymentState, now: Timestamp) -> Vec<Event> {
     Vec::new()
 }
 
-/// The end of the time: what is known to be missing is a no, what could not be asked is an error.
+/// The end of the deployment's time: what is known to be missing is a failure, what could not be asked is an error.
 fn overdue(state: &DeploymentState) -> Event {
     let request = state.request.as_ref();
     let timeout = request.map(|request| request.timeout).unwrap_or_default();
@@ -57,7 +57,7 @@ fn overdue(state: &DeploymentState) -> Event {
     if let Some(fault) = &state.fault {
         return errored(state, because(fault));
     }
-    // Argo CD is asked only when it may sync; what it waits for is known.
+    // Argo CD is asked only when it may sync; the reason for waiting is known.
     let waits = request.is_some_and(|request| matches!(request.action, Action::Sync { .. }));
     match state.step {
         Step::Apply if !waits => errored(state, because(&"the manifests were not applied in time")),
@@ -73,7 +73,7 @@ fn evidence_until(state: &DeploymentState) -> Option<Timestamp> {
     state.since.map(|since| since + EVIDENCE_TIME)
 }
 
-/// Exponential, with a spread of a fifth that is the same for the same attempt.
+/// Exponential, with a jitter of a fifth that is the same for the same attempt.
 pub(super) fn pause(id: &Id, attempt: u32) -> Duration {
     let doubled = FIRST_PAUSE
         .saturating_mul(1 << attempt.saturating_sub(1).min(10))

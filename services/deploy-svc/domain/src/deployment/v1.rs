@@ -1,5 +1,5 @@
-//! Events of deployments as they were recorded before images had names and came in lists: read, and never written. What
-//! they say of the image, they say of the service's only one, which is called as the service is.
+//! Events of deployments as they were recorded before images had names and came in lists: still read, but never
+//! written. What they say about the image applies to the service's only one, which has the service's name.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Turns and their order, as tables and over random comings and goings.
+//! Turns and their order, as tables and over random sequences.
 
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn run(state: &mut LaneState, command: LaneCommand) -> Vec<LaneEvent> {
     events
 }
 
-/// Enters without saying when it was started, as before that was asked.
+/// Enters without saying when it was started, as before that was recorded.
 fn enter(state: &mut LaneState, holder: &str, yields: bool) -> Vec<LaneEvent> {
     run(
         state,
@@ -252,7 +252,7 @@ fn any_command() -> impl Strategy<Value = LaneCommand> {
 }
 
 proptest! {
-    /// One holder, growing epochs, nobody lost: whoever entered holds, waits, was superseded or left.
+    /// One holder, growing epochs, none lost: every one that entered holds, waits, was superseded or left.
     #[test]
     fn one_at_a_time_and_nobody_forgotten(
         commands in proptest::collection::vec(any_command(), 0..80)

@@ -1,4 +1,4 @@
-//! What a command means for a release as it stands.
+//! The effect of a command on a release in its current state.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     Step, StepKind, StepStatus, Stop, ended::Ended, evolve, next,
 };
 
-/// The first wait before a call that failed is made again; it doubles each time.
+/// The first wait before a failed call is repeated; it doubles each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait between two calls.
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ pub(super) fn decide(
         }
         ReleaseCommand::Supersede { by } => stop(state, step, Stop::Superseded { by }, now),
         ReleaseCommand::Cancel { by, reason } => stop(state, step, Stop::Cancelled { by, reason }, now),
-        // The lane's turn came to this release in the same transaction, so it cannot stand elsewhere.
+        // The lane's turn was granted to this release in the same transaction, so it cannot be elsewhere.
         ReleaseCommand::LaneGranted { .. } => return Err(Impossible::new(id, standing(step)).into()),
         ReleaseCommand::GiveUp { key } if is_try_of(&key, step) && step.overdue => {
             let reason = Reason::new(
@@ -91,12 +91,12 @@ pub(super) fn decide(
             )]
         }
         ReleaseCommand::Wake => woken(step, now),
-        // Of an older step or try: it changes nothing.
+        // From an older step or try: it changes nothing.
         _ => Vec::new(),
     })
 }
 
-/// Whether an effect key belongs to the present try of this step.
+/// Whether an effect key belongs to the current try of this step.
 fn is_try_of(key: &EffectKey, step: &Step) -> bool {
     let name = key.step.split_once(':').map(|(name, _)| name);
     name == Some(step.name.as_str()) && key.attempt == step.tries
@@ -166,7 +166,7 @@ fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -
     past_empty_gate(state, granted, now)
 }
 
-/// A gate that asks nobody is passed at the moment at which it is reached.
+/// A gate that needs no approval is passed as soon as it is reached.
 fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) -> Vec<ReleaseEvent> {
     let mut after = state.clone();
     evolve::evolve(&mut after, &ended, now);
@@ -227,7 +227,7 @@ fn woken(step: &Step, now: Timestamp) -> Vec<ReleaseEvent> {
         if step.kind == StepKind::Lane {
             events.push(ReleaseEvent::Overdue { step: name });
         } else if retries {
-            // Both are due at once, and the earlier must not stay so.
+            // Both are due at once, and the earlier must not stay due.
             events.push(ReleaseEvent::Retried { step: name });
         }
         return events;

@@ -1,4 +1,4 @@
-//! The end of a step, as what follows is derived from it.
+//! The end of a step, from which the next one is derived.
 
 use super::{Facts, Reason, StepKind, StepStatus};
 
@@ -10,6 +10,6 @@ pub(super) struct Ended<'a> {
     pub status: StepStatus,
     pub reason: Option<&'a Reason>,
     pub facts: &'a Facts,
-    /// Its step backend took the order.
+    /// Its step backend accepted the order.
     pub ordered: bool,
 }

@@ -1,4 +1,4 @@
-//! What an event makes of a release's state. Total: events of older versions apply as they did.
+//! What an event does to a release's state. Total: events of older versions apply as they did.
 
 use slipway_model::Timestamp;
 
@@ -52,7 +52,7 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
             {
                 step.past_deadline = true;
             }
-            // The first cause stands, but a deadline must still stop what a cancel leaves alone.
+            // The first cause stays, but a deadline must still stop what a cancel leaves alone.
             if state.stop.is_none() || matches!(stop, Stop::Deadline { .. }) {
                 state.stop = Some(stop.clone());
             }
@@ -77,7 +77,7 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
     }
 }
 
-/// Why things are put back: what the step's backend said, or that its time was up.
+/// Why the release rolls back: what the step's backend reported, or that its time was up.
 fn failure_of(state: &ReleaseState, advance: &Advance) -> Option<Failure> {
     let (status, reason) = match &state.stop {
         Some(Stop::Deadline { .. }) => (StepStatus::Errored, state.stop_ending()?.1),

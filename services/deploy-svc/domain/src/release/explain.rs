@@ -1,4 +1,4 @@
-//! What a release that did not go well tells people: in what state it leaves things, and what they can do.
+//! What an unsuccessful release tells people: the state that it leaves, and what they can do.
 
 use super::{EnvironmentProgress, Reason, ReleaseState, StepKind, ended::Ended};
 use crate::{catalog::OnFailure, plan::PlannedEnvironment};
@@ -40,7 +40,7 @@ const fn name_of(on_failure: OnFailure) -> &'static str {
     }
 }
 
-/// A restart took what the tag names; nothing in git says what it named before.
+/// A restart used what the tag points to; nothing in git says what it pointed to before.
 pub(super) fn restarted(planned: &PlannedEnvironment) -> String {
     format!(
         "{} follows a moving tag, so what ran before cannot be put back from here: move the tag to a good image and restart it, or release a good commit",
@@ -48,7 +48,7 @@ pub(super) fn restarted(planned: &PlannedEnvironment) -> String {
     )
 }
 
-/// What was put back, and what was not, when nothing was deployed after it.
+/// What was reverted, and what was not, when nothing was deployed after it.
 pub(super) fn not_redeployed(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
     if ended.kind == StepKind::Redeploy {
         return ended.reason.map(|reason| reason.message.clone());
@@ -64,7 +64,7 @@ pub(super) fn not_redeployed(state: &ReleaseState, ended: Ended<'_>) -> Option<S
     })
 }
 
-/// The end that needs a person most: what failed first, what failed then, in what state that leaves things, and what to do.
+/// The end that needs a person most: the first failure, the second one, the state that this leaves, and what to do.
 pub(super) fn rollback_failed(state: &ReleaseState, ended: Ended<'_>) -> Reason {
     let failure = state.failure.as_ref();
     let first = failure.map_or("it was stopped", |failure| &failure.reason.message);
@@ -112,8 +112,8 @@ fn remedy(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
             "{target} may still run the new image: {}, make git and the cluster good by hand, or release a good commit",
             look(state, index),
         ),
-        // Set in the cluster. The undo may have been written and not have become ready, so that the revision before is
-        // the failed one: a bare `rollout undo` would bring that again.
+        // Set in the cluster. The undo may have been written without becoming ready, so that the previous revision is
+        // the failed one: a bare `rollout undo` would restore that again.
         _ => {
             let object = format!("{}/{}", target.kind.as_str().to_lowercase(), target.name);
             let namespace = &target.namespace;
@@ -125,7 +125,7 @@ fn remedy(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
     })
 }
 
-/// Where what was found is to be seen.
+/// Where the evidence can be seen.
 fn look(state: &ReleaseState, environment: usize) -> String {
     latest(state, Some(environment), &[StepKind::Redeploy, StepKind::Deploy]).map_or_else(
         || "look at it".to_owned(),
@@ -145,7 +145,7 @@ fn deployment(state: &ReleaseState, environment: Option<usize>) -> Option<&slipw
     latest(state, environment, &[StepKind::Deploy])
 }
 
-/// What the last step of one of these kinds is about, where it had come to something.
+/// The subject of the last step of one of these kinds, if it got as far as having one.
 fn latest<'a>(
     state: &'a ReleaseState,
     environment: Option<usize>,

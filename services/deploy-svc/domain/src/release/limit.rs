@@ -10,9 +10,9 @@ use crate::{
 
 /// A release that waits longer than this for its deploy target gives up.
 const LANE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// What a step may take beyond the time that its step backend was given, for queueing and transport.
+/// What a step may take in addition to the time that its step backend was given, for queueing and transport.
 const MARGIN: Duration = Duration::from_secs(120);
-/// Builds may stand in line behind others before their own time begins.
+/// Builds may be queued behind others before their own time begins.
 const BUILD_QUEUE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// How long a step of this plan may take from the moment it is queued.

@@ -23,7 +23,7 @@ pub enum Then {
     },
 }
 
-/// The steps of one environment, in their order. What puts things back has its place in [`after`].
+/// The steps of one environment, in their order. The place of reverts and redeployments is in [`after`].
 pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKind> {
     use StepKind::{Change, Deploy, Gate as People, Lane, Prepare};
     let (prepares, commits) = (!planned.jobs.before.is_empty(), planned.gitops.is_some());
@@ -61,7 +61,7 @@ fn same(ended: Ended<'_>, kind: StepKind) -> Then {
     Then::Step { kind, environment }
 }
 
-/// The next step of the environment, the next environment, or the good end.
+/// The next step of the environment, the next environment, or the successful end.
 fn onward(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let Some((planned, index)) = state.planned(ended.environment).zip(ended.environment) else {
         let (kind, environment) = (StepKind::Lane, Some(0));
@@ -81,7 +81,7 @@ fn onward(state: &ReleaseState, ended: Ended<'_>) -> Then {
     }
 }
 
-/// The release goes no further. What it changed in this environment is put back, and then it ends.
+/// The release stops here. What it changed in this environment is reverted, and then it ends.
 fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
     let change = match ended.facts {
@@ -97,12 +97,12 @@ fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
         return over(state, ended, Some(explain::stays(state, planned)));
     }
     match &planned.gitops {
-        // Git only noted when the tag was looked at, and the tag is not this service's to move back.
+        // Git only recorded when the tag was deployed, and moving the tag back is not up to this service.
         Some(gitops) if gitops.strategy == Strategy::Marker => {
             over(state, ended, deploying.then(|| explain::restarted(planned)))
         }
         Some(_) if change.is_some_and(|change| !change.no_op) => same(ended, StepKind::Revert),
-        // Whether the cluster was changed at all, the deployment knows.
+        // The deployment knows whether the cluster was changed at all.
         None if deploying && (ended.ordered || ended.status == StepStatus::Errored) => {
             same(ended, StepKind::Redeploy)
         }
@@ -110,7 +110,7 @@ fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
     }
 }
 
-/// Whether what ran before is to be deployed again after git was put back, and is known.
+/// Whether what ran before should be deployed again after the revert in git, and is known.
 fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
     progress.is_some_and(|progress| {
@@ -129,9 +129,9 @@ fn over(state: &ReleaseState, ended: Ended<'_>, add: Option<String>) -> Then {
     Then::End { status, reason }
 }
 
-/// The change is out of git again; `redeployed`: and the environment serves what it served before.
+/// The change is reverted in git; `redeployed`: and the environment serves what it served before.
 fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
-    // A step whose time was up has failed; that is not a wish to stop.
+    // A step whose time was up has failed; that is not a request to stop.
     let wish = state
         .stop_ending()
         .filter(|_| !matches!(state.stop, Some(Stop::Deadline { .. })));

@@ -1,4 +1,4 @@
-//! What a release is, folded from its events.
+//! The state of a release, rebuilt from its events.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,18 +16,18 @@ pub struct ReleaseState {
     pub requested_by: Option<Actor>,
     pub labels: BTreeMap<String, String>,
     pub caller: Option<TraceContext>,
-    /// What it takes through its environments, once it is built.
+    /// What it takes through its environments, once built.
     pub images: Option<Images>,
-    /// Authors of the commit as the build found them; absent when the images were not built by this release.
+    /// Authors of the commit as reported by the build; absent if the images were not built by this release.
     pub authors: Option<Vec<String>>,
     pub status: ReleaseStatus,
     pub reason: Option<Reason>,
-    /// In the order in which they were queued. The last one is under way unless the release is final.
+    /// In the order in which they were queued. The last one is active unless the release is final.
     pub steps: Vec<Step>,
     /// One for each environment of the plan.
     pub environments: Vec<EnvironmentProgress>,
     pub stop: Option<Stop>,
-    /// Why the release is putting back what it changed.
+    /// Why the release is reverting what it changed.
     pub failure: Option<Failure>,
     pub requested_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
@@ -71,21 +71,21 @@ impl ReleaseStatus {
 pub struct ChangeMade {
     pub change: Id,
     pub commit: CommitSha,
-    /// The images stood there already.
+    /// The images were there already.
     pub no_op: bool,
-    /// The images that stood there before, where they were named by digest.
+    /// The images that were there before, if they were named by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Images>,
 }
 
-/// How far a release has come in one environment.
+/// The progress of a release in one environment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EnvironmentProgress {
     /// The lane's epoch, once it was granted.
     pub epoch: Option<u64>,
     pub change: Option<ChangeMade>,
     pub revert: Option<ChangeMade>,
-    /// The cluster was told to take the change.
+    /// The change was being applied to the cluster.
     pub deployed: bool,
 }
 
@@ -144,12 +144,12 @@ pub enum WaitingKind {
     Lane,
 }
 
-/// What a running step waits for, in the words of its backend.
+/// What a running step waits for, in its backend's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     pub kind: WaitingKind,
     pub message: String,
-    /// What its backend tries again.
+    /// What its backend is retrying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Reason>,
 }
@@ -163,13 +163,13 @@ impl Waiting {
         }
     }
 
-    /// With what the step backend tries again.
+    /// Including what the step backend is retrying.
     #[must_use]
     pub fn retrying(self, retry: Option<Reason>) -> Self {
         Self { retry, ..self }
     }
 
-    /// Whether this says the same; each try may fail in slightly other words.
+    /// Whether this is the same; each try may fail with slightly different words.
     pub(super) fn says_as(&self, other: &Self) -> bool {
         let code = |waiting: &Self| waiting.retry.as_ref().map(|retry| retry.code.clone());
         self.kind == other.kind && self.message == other.message && code(self) == code(other)
@@ -183,7 +183,7 @@ pub struct Step {
     pub kind: StepKind,
     /// Index into the plan's environments.
     pub environment: Option<usize>,
-    /// Grows when someone asks for the step again.
+    /// Grows when the step is requested again.
     pub attempt: u32,
     pub status: StepStatus,
     /// The step backend's id of the build, approval, change or deployment.
@@ -200,21 +200,21 @@ pub struct Step {
     pub past_deadline: bool,
     pub overdue: bool,
     pub stop_sent: bool,
-    /// Calls begun for this step: the attempt of its effect keys.
+    /// Calls made for this step: the attempt of its effect keys.
     pub tries: u32,
-    /// When a call that failed is made again.
+    /// When a failed call is repeated.
     pub retry_at: Option<Timestamp>,
-    /// Why the last call to its backend failed, until one does not.
+    /// Why the last call to its backend failed, until one succeeds.
     pub fault: Option<Reason>,
-    /// The calls in a row that failed so.
+    /// The number of calls in a row that failed like that.
     pub faults: u32,
-    /// How long it has waited for a person so far, in spells that are over.
+    /// How long it has waited for a person so far, in periods that are over.
     #[serde(default, with = "duration")]
     pub human: Duration,
 }
 
 impl Step {
-    /// What is being tried again for it: by this service or, as far as that told, by its backend.
+    /// What is being retried for it: by this service or, as far as reported, by its backend.
     pub fn retry(&self) -> Option<Retry> {
         let of_backend = || {
             let error = self.waiting.as_ref()?.retry.clone()?;
@@ -264,7 +264,7 @@ pub struct Failure {
 }
 
 impl ReleaseState {
-    /// The step under way; none when the release is over or was never requested.
+    /// The active step; `None` when the release is over or was never requested.
     pub fn active_step(&self) -> Option<&Step> {
         self.steps
             .last()
@@ -276,7 +276,7 @@ impl ReleaseState {
         self.plan.as_ref()?.environments.get(environment?)
     }
 
-    /// Where an environment stands in the plan.
+    /// The position of an environment in the plan.
     pub(super) fn index_of(&self, planned: &PlannedEnvironment) -> Option<usize> {
         let environments = &self.plan.as_ref()?.environments;
         environments.iter().position(|other| other.name == planned.name)
@@ -288,16 +288,16 @@ impl ReleaseState {
         Some((index, self.plan.as_ref()?.environments.get(index)?))
     }
 
-    /// The environment whose lane this release stands in or holds.
+    /// The environment whose lane this release is waiting for or holds.
     pub fn lane(&self) -> Option<usize> {
         match self.stop {
-            // Superseding took the place away in the same transaction.
+            // Superseding removed it from the lane in the same transaction.
             Some(Stop::Superseded { .. }) => None,
             _ => self.active_step()?.environment,
         }
     }
 
-    /// Whether the thing of this step is to be stopped. What puts things back is stopped only by its deadline.
+    /// Whether this step should be stopped. Steps that revert or redeploy are stopped only by their deadline.
     pub fn stops(&self, step: &Step) -> bool {
         match &self.stop {
             Some(Stop::Deadline { step: name }) => *name == step.name,

@@ -410,7 +410,7 @@ fn requested_twice_is_refused_and_unknown_is_unknown() {
 }
 
 proptest! {
-    /// Whatever the step backends answer and whoever interferes: one active step, ends are final, times sum up.
+    /// Whatever the step backends answer, in whatever order: one active step, ends are final, times sum up.
     #[test]
     fn every_release_ends(answers in proptest::collection::vec((0..7u8, any::<bool>()), 0..40)) {
         let mut run = Run::requested();

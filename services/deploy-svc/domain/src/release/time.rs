@@ -6,7 +6,7 @@ use slipway_model::Timestamp;
 
 use super::{ReleaseState, Step, StepKind, WaitingKind};
 
-/// Whom a step's time is spent on.
+/// What a step's time is spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     Machine,
@@ -44,7 +44,7 @@ impl Step {
     }
 }
 
-/// The parts sum to the whole, since each step is queued at the moment when the one before it ended.
+/// The parts sum to the whole, since each step is queued at the moment when the previous one ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TimeSpent {
     pub total: Duration,
@@ -61,7 +61,7 @@ impl ReleaseState {
             let duration = step.ended_at.unwrap_or(now).since(step.queued_at);
             spent.total += duration;
             match step.party() {
-                // Machines wait for people too: in the middle of a rollout, or until a pull request is merged.
+                // Machine steps wait for people too: in the middle of a rollout, or until a pull request is merged.
                 Party::Machine => {
                     let human = step.human_time(now).min(duration);
                     spent.human += human;

@@ -1,5 +1,5 @@
-//! Events of releases as they were recorded before images had names and came in lists: read, and never written. What they
-//! say of the image, they say of the service's only one, which is called as the service is.
+//! Events of releases as they were recorded before images had names and came in lists: still read, but never written.
+//! What they say about the image applies to the service's only one, which has the service's name.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct Plan {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// Where it is kept.
+    /// The repository that it is in.
     pub name: ImageName,
     pub digest: Digest,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -130,7 +130,7 @@ impl From<Plan> for crate::plan::Plan {
 }
 
 impl Advance {
-    /// The same in the present form, of a release of this service.
+    /// The same in the current form, for a release of this service.
     pub fn of(self, service: &Name) -> super::Advance {
         super::Advance {
             step: self.step,

@@ -50,7 +50,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
     let reason = state.reason.as_ref().or(state.failing.as_ref());
     let waiting_on = (!state.status.is_final()).then(|| {
         let target = text(|request| request.target.key());
-        // The person has answered: the cluster is told.
+        // The person has answered: the cluster is being told.
         let human = state.human && state.ask.is_none();
         convert::waiting_on(
             if human { Kind::Human } else { Kind::Machine },
@@ -127,7 +127,7 @@ const fn step_proto(step: DeploymentStep) -> proto::deployment::Step {
     }
 }
 
-/// The Jobs that came to their end, as the API shows them.
+/// The Jobs that have ended, as the API shows them.
 fn job_proto(result: &JobResult) -> proto::JobResult {
     proto::JobResult {
         name: result.name.to_string(),
@@ -138,7 +138,7 @@ fn job_proto(result: &JobResult) -> proto::JobResult {
     }
 }
 
-/// The metrics of a bake that has begun, with what they came to so far.
+/// The metrics of a bake that has begun, with their results so far.
 fn metrics_proto(state: &DeploymentState) -> Vec<proto::MetricResult> {
     if state.bake_until.is_none() {
         return Vec::new();

@@ -137,7 +137,7 @@ fn state(judged: &Judged<'_>, view: &View, now: Timestamp) -> proto::LiveState {
     }
 }
 
-/// What a deployment would expect that had written the object as it is.
+/// What a deployment that had written the object as it is would expect.
 fn as_it_is(judged: &Judged<'_>, live: &Workload, images: &[String]) -> Expected {
     let metadata = live.metadata();
     let mut parsed = images.iter().filter_map(|image| image.parse::<ImageRef>().ok());
@@ -169,7 +169,7 @@ fn as_it_is(judged: &Judged<'_>, live: &Workload, images: &[String]) -> Expected
     }
 }
 
-/// Of the template's containers, or those that Argo CD found; of a Canary what serves, its primary.
+/// Of the template's containers, or those that Argo CD found; for a Canary what serves, its primary.
 fn images(live: &Workload, primary: Option<&Primary>) -> Vec<String> {
     let template = match live {
         Workload::Application(live) => return live.status.summary.images.clone(),

@@ -1,4 +1,4 @@
-//! Rolling a deployment back: what stood there before is deployed and verified like anything else.
+//! Rolling a deployment back: what was there before is deployed and verified like anything else.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
 use super::{DeployApi, Deployments, start::StartError};
 use crate::{backends::gitops::RevertTarget, effects::deployments::request_alone};
 
-/// The last deployments of an environment that are looked through for what is to be put back.
+/// How many of an environment's last deployments are searched for the version to restore.
 const LOOKED_AT: u32 = 50;
-/// The code of refusals where there is no version before.
+/// The code of refusals if there is no earlier version.
 const NOTHING: &str = "NOTHING_TO_ROLL_BACK_TO";
 
 impl DeployApi {
-    /// Starts the deployment that puts another one back, or finds the one that the same request started.
+    /// Starts the deployment that rolls another one back, or finds the one that the same request started.
     pub(super) async fn roll_back(
         &self,
         call: Call<proto::RollbackRequest>,
@@ -64,7 +64,7 @@ impl DeployApi {
         self.deployments.show(&started.snapshot).await
     }
 
-    /// What putting back takes.
+    /// What a rollback needs.
     async fn putting_back(
         &self,
         caller: &Caller,
@@ -88,7 +88,7 @@ impl DeployApi {
         self.nothing_since(&lost, &request).await?;
         let timeout = request.timeout + self.time_to_revert(&request);
         let back = DeploymentRequest {
-            // What ran before had its Jobs and its bake when it came.
+            // What ran before had its Jobs and its bake when it was first deployed.
             jobs: Jobs::default(),
             bake: None,
             rolls_back: Some(lost.id.clone()),
@@ -128,8 +128,8 @@ impl DeployApi {
         }
     }
 
-    /// What putting back needs besides the deployment's own time: a revert may wait for a pull request, as a release's
-    /// change may. The deployment's own holds it already where it reverts something itself.
+    /// What a rollback needs in addition to the deployment's own time: a revert may wait for a pull request, as a
+    /// release's change may. The deployment's own time includes it already if it reverts something itself.
     fn time_to_revert(&self, lost: &DeploymentRequest) -> Duration {
         if lost.source.is_none() || lost.reverts.is_some() {
             return Duration::ZERO;
@@ -142,7 +142,7 @@ impl DeployApi {
         environment.map_or_else(|| Timeouts::default().change, |one| one.timeout.change)
     }
 
-    /// The deployment that is to be put back.
+    /// The deployment that is to be rolled back.
     async fn lost(
         &self,
         caller: &Caller,
@@ -196,7 +196,7 @@ impl DeployApi {
                     newest.id
                 ),
             )),
-            // It did not succeed, so what it was to put back may still be there.
+            // It did not succeed, so what it was to roll back may still be there.
             Some(back) => {
                 let found = self.ledger.get::<Deployment>(&back).await?;
                 found.ok_or_else(|| ApiError::not_found("deployment", back))
@@ -204,8 +204,8 @@ impl DeployApi {
         }
     }
 
-    /// Refuses where something else was deployed to the target after it: going back then undoes that too, which was
-    /// not asked for.
+    /// Refuses if something else was deployed to the target afterwards: a rollback would undo that too, which was not
+    /// requested.
     async fn nothing_since(
         &self,
         lost: &Snapshot<Deployment>,
@@ -216,7 +216,7 @@ impl DeployApi {
             .await?;
         let same_target = |one: &&Snapshot<Deployment>| {
             one.state.request.as_ref().is_some_and(|other| {
-                // Attempts to put it back do not count.
+                // Attempts to roll it back do not count.
                 let tries = other.rolls_back.as_ref() == Some(&lost.id)
                     && one.state.status != DeploymentStatus::Succeeded;
                 other.target == request.target && !tries
@@ -255,7 +255,7 @@ fn changes(state: &DeploymentState) -> bool {
     request.is_some_and(|request| request.action != DeployAction::Nothing)
 }
 
-/// `rollout undo`, to what the cluster said that ran before.
+/// `rollout undo`, to the version that ran before according to the cluster.
 fn without_git(
     id: &Id,
     state: &DeploymentState,
@@ -287,7 +287,7 @@ fn without_git(
         ));
     };
     let mut verify = back.verify;
-    // Named by tag alone: what digest it should be is not known, so it is not looked for.
+    // Named by tag only: the expected digest is not known, so it is not checked.
     verify.digest &= to.image.digest.is_some();
     Ok(DeploymentRequest {
         images: Images::one(put_back(&to, back.images.only())),

@@ -1,4 +1,4 @@
-//! Starting a deployment: what the catalog makes of a request, in the target's lane.
+//! Starting a deployment: what a request becomes according to the catalog, in the target's lane.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl DeployApi {
         let Call { caller, message, .. } = call;
         convert::key("request_id", &message.request_id)?;
         caller.require(Action::Start, &message.service, &message.environment)?;
-        // Of what was asked for, not of what the catalog makes of it by now: a repetition is recognized all the same.
+        // Of the request, not of what the catalog makes of it by now: a repetition is recognized anyway.
         let fingerprint = (
             (
                 &message.service,
@@ -59,7 +59,7 @@ impl DeployApi {
         self.deployments.show(&started.snapshot).await
     }
 
-    /// What the catalog makes of a request; the epoch is the lane's.
+    /// What a request becomes according to the catalog; the epoch is the lane's.
     fn request(
         &self,
         caller: &Caller,

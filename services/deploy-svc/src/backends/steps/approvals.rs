@@ -48,7 +48,7 @@ impl StepBackend for Approvals {
             commits: Some(CommitRange {
                 repository_url: plan.repository_url.clone(),
                 branch: plan.branch.as_ref().map(ToString::to_string).unwrap_or_default(),
-                // What runs now is not known here.
+                // What is running now is not known here.
                 base: String::new(),
                 head: plan.commit.to_string(),
             }),
@@ -151,8 +151,8 @@ fn observation(approval: &Approval) -> Observation {
     }
 }
 
-/// The section that each approval of a release has: what the release writes, and where. The same for the same plan, so that
-/// asking twice is asking once.
+/// The section that each approval of a release has: what the release writes, and where. The same for the same plan, so
+/// that asking twice has the effect of asking once.
 fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
     let columns = ["environment", "target", "image", "written to"];
     let cells = vec![

@@ -93,7 +93,7 @@ impl StepBackend for Builds {
     }
 }
 
-/// How a build stands that makes this image of the service.
+/// The state of a build that makes this image of the service.
 fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault<Reason>> {
     let retry = calls::retry(build.retry.clone());
     Ok(match build.status() {
@@ -113,7 +113,7 @@ fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault
                 .image
                 .ok_or_else(|| SERVICE.malformed("a build without image"))?;
             let image: Image = Image {
-                // build-svc has not heard what the catalog calls it.
+                // build-svc does not know what the catalog calls it.
                 name: wanted.name.clone(),
                 repository: SERVICE.parse(&image.repository)?,
                 digest: SERVICE.parse(&image.digest)?,

@@ -6,7 +6,7 @@ use slipway_model::{Fault, Reason, TraceContext};
 use slipway_server::ErrorView;
 use tonic::{Code, Request, Response, Status};
 
-/// A service answers from its ledger; longer means that something is wrong with it.
+/// A service answers from its ledger; if it takes longer, something is wrong with it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that belongs to the step with this span.
@@ -20,15 +20,15 @@ pub(super) fn request<T>(message: T, trace: TraceContext) -> Request<T> {
     request
 }
 
-/// Another service, by the name that errors give it.
+/// Another service, with the name that is used in errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Service(pub(super) &'static str);
 
 impl Service {
-    /// Waits for the answer to a call, and takes from it the resource that it is about, such as a build.
+    /// Waits for the answer to a call, and takes the resource, such as a build, from it.
     ///
     /// # Errors
-    /// Permanent where the service refused; transient where it could not be asked, or answered without the resource.
+    /// Permanent if the service refused; transient if it could not be asked, or answered without the resource.
     pub(super) async fn resource<A, R>(
         self,
         noun: &str,
@@ -42,7 +42,7 @@ impl Service {
     /// Waits for the answer to a call.
     ///
     /// # Errors
-    /// Permanent where the service refused, which ends the step; transient for whatever may be otherwise in a minute.
+    /// Permanent if the service refused, which ends the step; transient for anything that may be different in a minute.
     pub(super) async fn answer<A>(
         self,
         call: impl Future<Output = Result<Response<A>, Status>>,
@@ -56,7 +56,7 @@ impl Service {
     /// Reads one field of an answer, such as an id.
     ///
     /// # Errors
-    /// Transient where it is not well-formed: a newer version of the service may fix that.
+    /// Transient if it is malformed: a newer version of the service may fix that.
     pub(super) fn parse<T: FromStr<Err: Display>>(self, text: &str) -> Result<T, Fault<Reason>> {
         text.parse().map_err(|error| self.malformed(error))
     }
@@ -98,12 +98,12 @@ fn screaming(code: Code) -> String {
     text
 }
 
-/// What a service says that it tries again.
+/// What a service reports that it is retrying.
 pub(super) fn retry(given: Option<slipway_proto::common::v1::Retry>) -> Option<Reason> {
     given?.error.map(|error| Reason::new(error.code, error.message))
 }
 
-/// The reason that a service gave for an end, or one that says that it gave none.
+/// The reason that a service gave for an end, or a note that it gave none.
 pub(super) fn reason(given: Option<slipway_proto::common::v1::Reason>, fallback: &str) -> Reason {
     match given {
         Some(reason) if !reason.code.is_empty() => Reason::new(reason.code, reason.message),

@@ -19,7 +19,7 @@ use slipway_server::{Channel, convert};
 use super::{Order, StepBackend, Taken, calls};
 
 pub(super) const SERVICE: calls::Service = calls::Service("gitops-svc");
-/// A rendered folder may be larger than what other calls answer.
+/// A rendered folder may be larger than the answers to other calls.
 const MAX_MANIFESTS: usize = 32 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl StepBackend for Changes {
     }
 }
 
-/// The edit that writes the image where the catalog says that it stands.
+/// The edit that writes the image where the catalog says that it is.
 fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
     let (new_name, digest) = (image.repository.to_string(), image.digest.to_string());
     match &gitops.strategy {
@@ -148,7 +148,7 @@ fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
             new_tag: tag.to_owned(),
             digest,
         }),
-        // The name is how the containers are found, also the next time.
+        // The containers are found by that name, also the next time.
         Strategy::Manifest { file } => edit::Edit::ManifestImage(ManifestImage {
             file: file.clone(),
             image: gitops.image.clone(),
@@ -205,8 +205,8 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
     })
 }
 
-/// The image that the files named before, where they named it by digest. `own` is the service's image: its repository is
-/// meant where they leave that to others: the chart's default name, the manifests that a kustomization changes.
+/// The image that the files named before, if they named it by digest. `own` is the service's image: its repository is
+/// assumed if the files leave that to others: the chart's default name, the manifests that a kustomization changes.
 pub(super) fn previous(edit: &Edit, own: &ServiceImage) -> Option<Image> {
     let (names, tag, digest) = match edit.edit.as_ref()? {
         edit::Edit::KustomizeImage(image) => ([&image.new_name, &image.name], &image.new_tag, &image.digest),
@@ -315,7 +315,8 @@ mod tests {
         }
     }
 
-    /// What the catalog asks to be written is what gitops-svc says stood there, when the next release replaces it.
+    /// What the catalog asks to be written is what gitops-svc reports as the previous value when the next release
+    /// replaces it.
     #[test]
     fn what_stood_there_before_is_an_image_when_it_was_named_by_digest() {
         let own = own();

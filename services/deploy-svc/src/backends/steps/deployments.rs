@@ -19,7 +19,8 @@ use slipway_verdict::Previous;
 
 use super::{Order, StepBackend, Taken};
 
-/// What a deployment that only runs Jobs may take beside them: each Job's own time ends it with its own words.
+/// What a deployment that only runs Jobs may take in addition to them: each Job's own time ends it with its own
+/// message.
 const JOBS_MARGIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -53,17 +54,17 @@ impl Deployments {
     }
 }
 
-/// What is to run, where its manifests are, and how the cluster is made to take it.
+/// What is to run, where its manifests are, and how the change is applied to the cluster.
 struct Aim {
     image: Image,
     source: Option<Source>,
     action: Action,
-    /// Whether the running containers' digest is known, and so can be looked for.
+    /// Whether the running containers' digest is known, and so can be checked.
     by_digest: bool,
 }
 
 impl Deployments {
-    /// What this step of the release asks of the cluster; `Err` with an observation where there is nothing to ask.
+    /// What this step of the release asks of the cluster; `Err` with an observation if there is nothing to ask.
     async fn aim(&self, order: Order<'_>) -> Result<Result<Aim, Observation>, Fault<Reason>> {
         let planned = order.planned()?;
         let source = |commit: &slipway_model::CommitSha| {
@@ -88,7 +89,7 @@ impl Deployments {
                 new(commit.and_then(source), Action::Nothing).map(Ok)
             }
             StepKind::Redeploy if planned.gitops.is_some() => {
-                // What is put back is what stood there before the change.
+                // What is restored is what was there before the change.
                 let change = order.change()?;
                 let images = change.previous.as_ref();
                 let images = images.ok_or_else(|| super::missing("a previous image"))?;
@@ -104,7 +105,7 @@ impl Deployments {
                     Ok(Aim {
                         image: put_back(&to, order.image()?),
                         source: None,
-                        // Named by tag alone: what it should be is not known, so it is not looked for.
+                        // Named by tag only: the expected digest is not known, so it is not checked.
                         by_digest: to.image.digest.is_some(),
                         action: Action::Undo { to },
                     })
@@ -124,7 +125,7 @@ impl Deployments {
         }
     }
 
-    /// What ran before this release's deployment, as the cluster told when it was changed.
+    /// What ran before this release's deployment, as reported by the cluster when it was changed.
     async fn before(&self, order: Order<'_>) -> Result<Result<Previous, Reason>, Fault<Reason>> {
         let nothing = |words: &str| Ok(Err(Reason::new("NOTHING_TO_PUT_BACK", words)));
         let Some(deployment) = failed_deployment(order) else {
@@ -147,7 +148,7 @@ impl Deployments {
     }
 }
 
-/// The deployment that a redeploy puts back. Its id is known even where the release never heard that it was begun.
+/// The deployment that a redeploy rolls back. Its id is known even if the release never learnt that it was started.
 fn failed_deployment(order: Order<'_>) -> Option<Id> {
     let mut steps = order.state.steps.iter().rev();
     let step =
@@ -155,7 +156,7 @@ fn failed_deployment(order: Order<'_>) -> Option<Id> {
     Some(Id::derived("dep", &[&order.request_id_of(step)]))
 }
 
-/// How a planned environment takes a change.
+/// How a change is applied in a planned environment.
 fn action(planned: &PlannedEnvironment) -> Action {
     let git = planned.gitops.is_some();
     Action::of(planned.target.kind, planned.action, git, &planned.argo_cd)
@@ -182,7 +183,7 @@ impl StepBackend for Deployments {
             .ok_or_else(|| super::missing("a requester"))?;
         let kind = order.step.kind;
         let (deploy, redeploy) = (kind == StepKind::Deploy, kind == StepKind::Redeploy);
-        // The Jobs before have their own step; what is put back is verified, without its Jobs and without a bake.
+        // The Jobs before have their own step; a restored version is verified, without its Jobs and without a bake.
         let jobs = match kind {
             StepKind::Prepare => Jobs {
                 before: planned.jobs.before.clone(),
@@ -286,7 +287,7 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
     }
 }
 
-/// What a deployment that succeeded has come to, for people.
+/// The result of a successful deployment, for people.
 fn result(request: &DeploymentRequest) -> String {
     let jobs = |jobs: &[Job]| {
         let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();

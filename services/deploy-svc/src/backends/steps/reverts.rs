@@ -1,4 +1,4 @@
-//! gitops-svc, which renders manifests for deployments and takes their changes out of git.
+//! gitops-svc, which renders manifests for deployments and reverts their changes in git.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::backends::gitops::{Manifests, RevertOrder, RevertTarget, Revertible, Reverting, Reverts};
 
-/// A large folder takes kustomize a while.
+/// kustomize takes a while for a large folder.
 const RENDER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pages of changes that are looked through: what is put back is among the last ones.
+/// How many pages of changes are searched: the change to revert is among the last ones.
 const MAX_PAGES: usize = 10;
 const PAGE: i32 = 100;
 
@@ -152,7 +152,7 @@ fn is_marker(edit: &Edit) -> bool {
     matches!(edit.edit, Some(edit::Edit::Marker(_)))
 }
 
-/// How a change stands that puts another back.
+/// The state of a change that reverts another.
 fn standing(change: &Change) -> Result<Reverting, Fault<Reason>> {
     let refused = |code| Err(Fault::Permanent(calls::reason(change.reason.clone(), code)));
     let id = || SERVICE.parse::<Id>(&change.id);

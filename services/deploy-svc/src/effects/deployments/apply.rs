@@ -1,4 +1,4 @@
-//! Makes the cluster take the change: rendered manifests, or the one thing that the action asks for.
+//! Applies the change to the cluster: rendered manifests, or the one thing that the action asks for.
 
 use deploy_domain::deployment::{Action, DeploymentRequest, Source};
 use slipway_kubernetes::{
@@ -12,7 +12,7 @@ use slipway_verdict::Applied;
 use super::{DeploymentEffects, Run, of_step, own_trace};
 
 impl DeploymentEffects {
-    /// Carries out the action. What was written before an error stays; the same again goes on.
+    /// Carries out the action. What was written before an error stays; repeating the call continues.
     pub(super) async fn apply(
         &self,
         cluster: &Kubernetes,

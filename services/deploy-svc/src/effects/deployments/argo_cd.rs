@@ -1,8 +1,8 @@
-//! Applies and follows through Argo CD: asks for a look at git or for a sync, and follows it to the verdict.
+//! Applies and follows through Argo CD: requests a refresh from git or a sync, and follows it to the verdict.
 //!
 //! What is next for each application is decided by `slipway_verdict::application::next`; this file carries it out, for
-//! the target and for those that are deployed with it as one: none is synced before all of them may be, and the
-//! deployment is through when all are.
+//! the target and for those that are deployed together with it: none is synced before all of them may be, and the
+//! deployment is complete when all are.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ use tokio::time::Instant;
 
 use super::{Run, progress::Progress, rollout};
 
-/// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
+/// If a watch shows nothing, there may be nothing to show, or it may be dead: after this long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
 /// The same after something could not be asked.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
-/// How long a project's windows are remembered: people change them while one waits.
+/// How long a project's windows are remembered: people change them while a sync waits.
 const WINDOWS_FOR: Duration = Duration::from_secs(30);
 
-/// Asks for the sync, or for a look at git where Argo CD syncs by itself, as soon as it may be.
+/// Requests the sync, or a refresh from git if Argo CD syncs by itself, as soon as that is possible.
 pub(super) async fn apply(
     cluster: &Kubernetes,
     run: &Run,
@@ -61,7 +61,7 @@ pub(super) async fn apply(
     }
 }
 
-/// Follows the sync and what comes of it. Ends with the verdict's command.
+/// Follows the sync and its result. Ends with the verdict's command.
 pub(super) async fn follow(
     cluster: &Kubernetes,
     run: &Run,
@@ -95,8 +95,8 @@ pub(super) async fn follow(
     }
 }
 
-/// Ends the syncs of this deployment that have not ended, for one that is cancelled. What cannot be ended is
-/// logged: the sync then goes on without a deployment that waits for it.
+/// Ends the syncs of this deployment that have not ended, because it is cancelled. What cannot be ended is logged: the
+/// sync then continues without a deployment that waits for it.
 pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) {
     let Action::Sync { argo_cd } = &request.action else {
         return;
@@ -119,17 +119,17 @@ struct Applications<'a> {
     followed: Vec<FollowedApplication>,
 }
 
-/// One application, with what is known of it.
+/// One application, with what is known about it.
 struct FollowedApplication {
     target: Target,
     subscription: Subscription,
     expected: Expected,
     sync: Sync,
-    /// When a look at git was asked for last.
+    /// When a refresh from git was last requested.
     asked: Option<Timestamp>,
     /// Whether it was there.
     seen: bool,
-    /// Why the watch may be behind, as it was when it was looked at.
+    /// Why the watch may be behind, as of the last look.
     fault: Option<String>,
     windows: Option<Vec<SyncWindow>>,
     /// When the windows were read.
@@ -143,7 +143,7 @@ struct Step {
     look_again: Option<Timestamp>,
 }
 
-/// What came of asking.
+/// The result of the request.
 enum Asked {
     /// The target's own answer.
     All(Applied),
@@ -199,7 +199,7 @@ impl<'a> Applications<'a> {
         })
     }
 
-    /// Asks for all syncs, once none of them has to wait. One that was asked for already is left alone.
+    /// Requests all syncs, once none of them has to wait. One that was requested already is left alone.
     async fn ask(&mut self) -> Result<Asked, Fault<Reason>> {
         let (cluster, count) = (self.cluster, self.followed.len());
         let looks = self.followed.iter_mut().map(|one| one.look(cluster));
@@ -220,7 +220,7 @@ impl<'a> Applications<'a> {
         if let Verdict::Progressing { message, look_again } = application::combine(&verdicts) {
             return Ok(Asked::Not(Step { message, look_again }));
         }
-        // One after the other, the target last: what was recorded of it means that all were asked for.
+        // One after the other, the target last: what was recorded about it means that all were requested.
         let mut applied = Applied::default();
         for one in self.followed.iter_mut().rev() {
             match one.begin(cluster, self.run, self.argo_cd).await? {
@@ -235,7 +235,7 @@ impl<'a> Applications<'a> {
         Ok(Asked::All(applied))
     }
 
-    /// Does what is next for each application, and says how all of them are.
+    /// Does what is next for each application, and returns the state of all of them.
     async fn advance(&mut self) -> Result<Verdict, Fault<Reason>> {
         let (cluster, run, argo_cd) = (self.cluster, self.run, self.argo_cd);
         let steps = self
@@ -278,7 +278,7 @@ impl<'a> Applications<'a> {
                 () = progress.due() => progress.flush().await,
             }
         }
-        // The answer is compared with the watch, which is taken up anew when it is behind.
+        // The answer is compared with the watch, which is restarted if it is behind.
         let reads = self.followed.iter().map(|one| cluster.read(&one.target));
         for read in join_all(reads).await {
             if let Err(fault) = read {
@@ -290,10 +290,10 @@ impl<'a> Applications<'a> {
     }
 }
 
-/// What is seen of one application.
+/// The current view of one application.
 enum Look {
     Live(Box<Application>, Next),
-    /// Why nothing is known of it.
+    /// Why nothing is known about it.
     Unknown(Next),
     Gone,
 }
@@ -350,7 +350,7 @@ impl FollowedApplication {
         Ok(())
     }
 
-    /// Asks for the sync, or for a look at git.
+    /// Requests the sync, or a refresh from git.
     async fn begin(
         &mut self,
         cluster: &Kubernetes,
@@ -389,7 +389,7 @@ impl FollowedApplication {
         argo_cd::start(cluster, &self.target, &order, |live| self.next(live)).await
     }
 
-    /// Does what is next, and says how it is.
+    /// Does what is next, and returns its state.
     async fn advance(
         &mut self,
         cluster: &Kubernetes,
@@ -406,7 +406,7 @@ impl FollowedApplication {
                 self.asked = Some(Timestamp::now());
                 match argo_cd::refresh(cluster, &self.target, *hard).await {
                     Ok(_) => {}
-                    // Argo CD looks by itself now and then.
+                    // Argo CD refreshes by itself now and then.
                     Err(Fault::Permanent(error)) => {
                         tracing::warn!(application = self.target.name, code = error.code, %error, "no refresh");
                     }
@@ -436,7 +436,7 @@ impl Step {
     }
 }
 
-/// The target first, then those that go with it.
+/// The target first, then those deployed with it.
 fn targets<'a>(
     request: &'a DeploymentRequest,
     argo_cd: &'a ArgoCd,
@@ -448,7 +448,7 @@ fn targets<'a>(
     std::iter::once(request.target.clone()).chain(also)
 }
 
-/// The same for the same deployment and application: asking twice is asking once.
+/// The same for the same deployment and application: asking twice has the effect of asking once.
 fn operation(run: &Run, target: &Target) -> String {
     format!("{}/{}", run.id, target.name)
 }

@@ -1,4 +1,4 @@
-//! Watches a version while it bakes: measures its metrics, and checks that it still runs.
+//! Watches a version while it bakes: measures its metrics, and checks that it is still running.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use slipway_probe::Prometheuses;
 use slipway_verdict::{Expected, Target, Verdict};
 use tokio::time::Instant;
 
-/// A watch that shows nothing for so long has not been established.
+/// A watch that shows nothing for this long has not been established.
 const SYNC: Duration = Duration::from_secs(15);
 
-/// Measures all metrics of the bake once, at the same time. A metric that gives no number gives a measurement without
-/// one, which says why. `since` is when the rollout was complete: the window of the queries begins there.
+/// Measures all metrics of the bake once, concurrently. A metric without a number results in a measurement without one,
+/// which says why. `since` is when the rollout was complete: the window of the queries begins there.
 pub async fn measure(
     prometheus: &Prometheuses,
     request: &DeploymentRequest,
@@ -65,8 +65,9 @@ async fn one(
     }
 }
 
-/// Whether the version still runs, by the watch that everyone shares: [`Verdict::Complete`] while it does. A pod that
-/// is being replaced makes it [`Verdict::Progressing`], which is not yet a failure and, at the bake's end, not a success.
+/// Whether the version is still running, according to the shared watch: [`Verdict::Complete`] while it is. A pod that
+/// is being replaced makes it [`Verdict::Progressing`], which is not yet a failure and, at the bake's end, not a
+/// success.
 ///
 /// # Errors
 /// When the cluster cannot be watched; that says nothing about the version.
@@ -79,7 +80,7 @@ pub(super) async fn still(
     let end = Instant::now() + SYNC;
     loop {
         let mut view = subscription.view();
-        // A watch that is interrupted shows what was.
+        // A watch that is interrupted shows an earlier state.
         if view.synced && view.fault.is_none() {
             if view.observed.workload.is_none() {
                 // The watch may lag; the API server knows.

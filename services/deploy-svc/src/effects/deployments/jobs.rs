@@ -16,11 +16,11 @@ use slipway_verdict::{Verdict, created, evidence::PodEvidence, job};
 
 use super::{Run, home, of_step, progress::Progress};
 
-/// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
+/// If a watch shows nothing, there may be nothing to show, or it may be dead: after this long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
-/// How long an end waits for the pods of a Job that was deleted: somewhat more than their usual grace period.
+/// How long the end waits for the pods of a deleted Job: somewhat more than their usual grace period.
 const STOP: Duration = Duration::from_secs(45);
-/// Between looks at pods that are going, and between tries to delete.
+/// Between checks of terminating pods, and between tries to delete.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs the Job of this step whose turn it is to its end.
@@ -63,7 +63,7 @@ async fn follow(
     let end = created(&made.metadata).unwrap_or_else(Timestamp::now) + job.timeout;
     let mut subscription = cluster.follow_job(namespace.as_str(), &name);
     let mut progress = Progress::new(run);
-    // It exists since before the watch began, so a watch that does not show it lags, or it is gone.
+    // It existed before the watch began, so if a watch does not show it, the watch lags, or the Job is gone.
     let verdict = loop {
         let view = subscription.view();
         let verdict = match view.job.as_ref().filter(|_| view.synced) {
@@ -88,7 +88,7 @@ async fn follow(
         tokio::select! {
             () = subscription.changed() => {}
             () = tokio::time::sleep(end.since(Timestamp::now())) => {
-                // The watch may be behind: the API server is asked once more before it is stopped.
+                // The watch may be behind: the API server is asked once more before the Job is stopped.
                 break match jobs::read(cluster, namespace, &name).await {
                     Ok(Some(live)) => job::judge(&live),
                     Ok(None) => job::deleted(),
@@ -105,7 +105,7 @@ async fn follow(
             () = progress.due() => progress.flush().await,
         }
     };
-    // Before anything is deleted: logs go with their pods.
+    // Before anything is deleted: logs disappear with their pods.
     let last = jobs::last_pod(cluster, namespace, &name).await;
     let failure = match verdict {
         Verdict::Complete => None,
@@ -146,8 +146,8 @@ fn verdict_of_time() -> Verdict {
     }
 }
 
-/// Deletes the Job that is not waited for any more, and waits a while for its pods to go. A cluster that cannot be
-/// asked does not hold up the end: the Job's own deadline stops it then.
+/// Deletes the Job that is not waited for any more, and waits a while for its pods to terminate. A cluster that cannot
+/// be asked does not delay the end: the Job's own deadline stops it then.
 pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest, stray: &Name) {
     let mut all = request.jobs.before.iter().chain(&request.jobs.after);
     let Some(job) = all.find(|job| job.name == *stray) else {
@@ -180,7 +180,7 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     }
 }
 
-/// What a person needs to see of a Job that failed.
+/// What a person needs to see about a failed Job.
 pub(super) async fn evidence(
     cluster: &Kubernetes,
     request: &DeploymentRequest,

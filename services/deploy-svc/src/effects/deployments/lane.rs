@@ -1,5 +1,5 @@
-//! The turn in the target's lane of a deployment that belongs to no release: taken with the request, given back at
-//! the end.
+//! The turn in the target's lane of a standalone deployment, which does not belong to a release: taken with the
+//! request, given back at the end.
 
 use deploy_domain::{
     catalog::Target,
@@ -34,10 +34,10 @@ pub enum LaneError {
     Ledger(#[from] LedgerError),
 }
 
-/// Requests a deployment of its own: it takes the target's lane, whose new turn gives the epoch.
+/// Requests a standalone deployment: it takes the target's lane, whose new turn determines the epoch.
 ///
 /// # Errors
-/// [`LaneError::Busy`] while another holds the lane or waits for it: a deployment without a release does not wait in line.
+/// [`LaneError::Busy`] while another holds the lane or waits for it: a deployment without a release does not queue.
 pub async fn request(
     tx: &Tx,
     id: &Id,
@@ -61,14 +61,14 @@ pub async fn request(
             holder: holder.clone(),
         });
     }
-    // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction
-    // holds only if the lane is still as it was read.
+    // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction is
+    // valid only if the lane is still as it was read.
     request.epoch = fencing_epoch(before.epoch + 1, false);
     request.holds_lane = true;
     let snapshot = tx
         .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
         .await?;
-    // It is asked for now, whatever another replica's clock said of those before.
+    // It is requested now, whatever another replica's clock said about earlier ones.
     let through = before.through.map(|through| through.started);
     let started = snapshot.state.requested_at.max(through);
     tx.decide::<Lane>(
@@ -80,13 +80,13 @@ pub async fn request(
         },
     )
     .await?;
-    // From here on a newer release waits instead of taking its place.
+    // From here on a newer release waits instead of superseding it.
     tx.decide::<Lane>(&lane, LaneCommand::Change { holder: id.clone() })
         .await?;
     Ok(snapshot)
 }
 
-/// Gives the turn back, and tells the release that has waited for it, all in one transaction.
+/// Gives the turn back, and notifies the release that has waited for it, all in one transaction.
 pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
     let state = &run.snapshot.state;
     let Some(target) = state.request.as_ref().map(|request| request.target.clone()) else {

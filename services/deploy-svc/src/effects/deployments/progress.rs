@@ -1,4 +1,4 @@
-//! Records what an effect waits for, without flooding: each time it is an event for everyone who watches.
+//! Records what an effect waits for, without flooding: each record is an event for everyone who watches.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Run;
 
-/// Progress is recorded at most so often.
+/// The shortest interval between records of progress.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
-/// Progress that something else follows so soon is not recorded: what a workload shows on its way from one state to the
-/// next comes in several pieces, and the verdict is not to wait for the ledger to take each.
+/// Progress that is followed by something else this soon is not recorded: the transition of a workload from one state
+/// to the next arrives in several pieces, and the verdict should not wait for the ledger to write each.
 const SETTLED: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl<'a> Progress<'a> {
             .await;
     }
 
-    /// That a person has to act.
+    /// It is waiting for a person to act.
     pub(super) async fn ask(&mut self, message: String) {
         let human = true;
         self.note(Note::Waiting { message, human }).await;
@@ -76,7 +76,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Ends when something waits to be recorded and may be.
+    /// Ends when something is waiting to be recorded and may be.
     pub(super) async fn due(&self) {
         match self.pending {
             Some(_) => sleep_until(self.next).await,

@@ -1,4 +1,4 @@
-//! Canary and blue-green rollouts that pause: promotes and aborts them, as a person or the catalog asks.
+//! Canary and blue-green rollouts that pause: promotes and aborts them, as requested by a person or the catalog.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use slipway_verdict::{Expected, Next, Target, Workload};
 
 use super::Run;
 
-/// Between tries to reach an API server that is away. The deployment's own deadline ends them.
+/// Between tries to reach an API server that is unreachable. The deployment's own deadline ends them.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Tells the rollout what was asked of it, or says why that cannot be done.
+/// Tells the rollout what was requested, or reports why that cannot be done.
 pub(super) async fn tell(cluster: &Kubernetes, run: &Run, request: &DeploymentRequest) -> Option<String> {
     let target = &request.target;
     loop {
@@ -36,7 +36,7 @@ pub(super) async fn tell(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     }
 }
 
-/// Promotes where that is this service's own decision, once for each version of the object.
+/// Promotes if that is this service's own decision, once for each version of the object.
 #[derive(Debug, Default)]
 pub(super) struct Promoter {
     /// The version that was promoted last.
@@ -44,7 +44,7 @@ pub(super) struct Promoter {
 }
 
 impl Promoter {
-    /// Carries out what the workload waits for, if that is ours.
+    /// Carries out what the workload waits for, if that is up to us.
     pub(super) async fn look(
         &mut self,
         cluster: &Kubernetes,
@@ -73,7 +73,7 @@ impl Promoter {
                 tracing::warn!(target = %target, ?next, code = error.code, %error, "the rollout does not take it");
                 self.given = version;
             }
-            // The next look tries again.
+            // The next check tries again.
             Err(Fault::Transient { error, .. }) => {
                 tracing::debug!(target = %target, ?next, code = error.code, %error, "not told");
             }

@@ -1,4 +1,4 @@
-//! Takes a change out of git: gitops-svc is given the order once, and asked until the commit is on its branch.
+//! Reverts a change in git: gitops-svc is given the order once, and asked until the commit is on its branch.
 
 use deploy_domain::deployment::{DeploymentCommand, DeploymentRequest};
 use slipway_model::Fault;
@@ -29,7 +29,7 @@ impl DeploymentEffects {
         })
     }
 
-    /// Looks at how it stands.
+    /// Checks its state.
     pub(super) async fn observe_revert(&self, run: &Run) -> Option<DeploymentCommand> {
         let key = run.key.clone();
         let change = run.snapshot.state.reverting.as_ref()?;

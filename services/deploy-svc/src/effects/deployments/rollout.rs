@@ -1,4 +1,4 @@
-//! Follows one rollout through the shared watch until the verdict stands; records progress on the way.
+//! Follows one rollout through the shared watch until the verdict is final; records progress on the way.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Run, progress::Progress, promotion::Promoter};
 
-/// A watch that shows nothing may have nothing to show, or be dead: after so long the API server is asked.
+/// If a watch shows nothing, there may be nothing to show, or it may be dead: after this long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
 /// The same after the watch was interrupted, since its recovery is not notified.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
@@ -91,7 +91,8 @@ pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
     }
 }
 
-/// The image as the template must name it. The target of an undo may be named by tag alone; its digest is not known then.
+/// The image as the template must name it. The target of an undo may be named by tag only; its digest is not known
+/// then.
 fn wanted(request: &DeploymentRequest) -> ImageRef {
     match &request.action {
         Action::Undo { to } => to.image.clone(),

@@ -1,4 +1,4 @@
-//! What a gate before the sync rests on: the Applications that would take the commit are synced by hand. Looked at
+//! What a gate before the sync relies on: the Applications that would sync the commit are synced by hand. Checked
 //! before the commit is made, and again before it is synced, since Argo CD does not ask for approval.
 
 use deploy_domain::{catalog::Gate, release::StepKind};
@@ -8,7 +8,7 @@ use slipway_verdict::{Target, Workload, WorkloadKind, application};
 
 use crate::backends::steps::Order;
 
-/// Rejects the step where an Application would sync the commit before it is approved.
+/// Rejects the step if an Application would sync the commit before it is approved.
 pub(super) async fn check(clusters: &Clusters, order: Order<'_>) -> Result<(), Fault<Reason>> {
     let Some((_, planned)) = order.environment else {
         return Ok(());

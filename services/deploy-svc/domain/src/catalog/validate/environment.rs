@@ -1,4 +1,4 @@
-//! One environment: how its target, its GitOps repository, its gate and its action go together.
+//! One environment: whether its target, its GitOps repository, its gate and its action fit together.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
     HOUR, check_path, jobs, watching,
 };
 
-/// For what may wait for a person, a sync window or a merge.
+/// For anything that may wait for a person, a sync window or a merge.
 const MAX_WAIT: Duration = HOUR.saturating_mul(24 * 30);
 const MAX_STEP: Duration = HOUR.saturating_mul(24);
 /// Applications that are synced together.
@@ -96,7 +96,7 @@ pub(super) fn check(
     }
 }
 
-/// What one part of an environment says of another.
+/// What one part of an environment implies for another.
 struct Rules<'a> {
     path: &'a str,
     kind: WorkloadKind,
@@ -114,7 +114,7 @@ impl Rules<'_> {
         self.kind == WorkloadKind::Application
     }
 
-    /// Whether pods of the target's own come from a template that Kubernetes itself rolls out.
+    /// Whether the target has pods of its own, from a template that Kubernetes itself rolls out.
     fn is_plain(&self) -> bool {
         matches!(
             self.kind,
@@ -152,7 +152,7 @@ impl Rules<'_> {
         }
     }
 
-    /// A restart takes what a moving tag names at that time; git only records when.
+    /// A restart uses what a moving tag points to at that time; git only records when.
     fn check_action(&self, faults: &mut Faults) {
         let marker = self
             .gitops
@@ -226,7 +226,7 @@ impl Rules<'_> {
 
     fn check_timeouts(&self, timeout: &Timeouts, faults: &mut Faults) {
         let merges = self.gitops.is_some_and(|gitops| gitops.mode == Mode::PullRequest);
-        // A sync window, or a person at a pause, may keep a deployment waiting.
+        // A sync window, or a person at a pause, may delay a deployment.
         let change = if merges { MAX_WAIT } else { MAX_STEP };
         let deploy = if self.is_plain() { MAX_STEP } else { MAX_WAIT };
         faults.period(self.at("timeout.gate"), timeout.gate, MAX_WAIT);
@@ -261,7 +261,7 @@ fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, fa
         format!("{path}.image"),
         "write the image's name as the manifests have it, without tag",
     );
-    // Argo CD renders by itself; a restart renders nothing.
+    // Argo CD renders by itself; a restart does not render anything.
     let rendered_here = target.kind != WorkloadKind::Application && asked != Asked::Marker;
     if asked == Asked::Helm && target.kind != WorkloadKind::Application {
         faults.add(
@@ -385,7 +385,7 @@ fn check_target(target: FileTarget, path: &str, faults: &mut Faults) -> Target {
     }
 }
 
-/// RFC 1123 subdomain, as the names of these kinds are.
+/// An RFC 1123 subdomain, like the names of these kinds.
 fn check_object_name(name: &str, path: &str, faults: &mut Faults) {
     let ok = name.len() <= 253 && name.split('.').all(|label| label.parse::<Name>().is_ok());
     faults.require(

@@ -12,7 +12,7 @@ use super::{
     HOUR, duplicates,
 };
 
-/// Of one environment, before and after together.
+/// For one environment, before and after together.
 const MAX_JOBS: usize = 10;
 const MAX_RETRIES: u32 = 20;
 const MAX_JOB: Duration = HOUR.saturating_mul(24);
@@ -81,7 +81,7 @@ fn check_job(job: &Job, target: WorkloadKind, path: &str, faults: &mut Faults) {
             return;
         }
     };
-    // What was read and does not come back is not in Kubernetes' own schema.
+    // What was read and is not written again is not in Kubernetes' own schema.
     if let Ok(read) = serde_json::to_value(&pod) {
         for unknown in lost(&job.pod, &read) {
             faults.add(
@@ -130,7 +130,7 @@ fn check_pod(pod: &PodSpec, path: &str, faults: &mut Faults) {
     }
 }
 
-/// Paths of `given` that `read` does not have. A null is nothing.
+/// Paths of `given` that are missing from `read`. A null counts as missing.
 fn lost(given: &Value, read: &Value) -> Vec<String> {
     fn walk(given: &Value, read: Option<&Value>, path: &str, lost: &mut Vec<String>) {
         match (given, read) {

@@ -1,4 +1,4 @@
-//! What an environment has to come after, and the keys for that which are not supported yet.
+//! What an environment must come after, and the related keys that are not supported yet.
 
 use slipway_check::Faults;
 use slipway_model::Name;
@@ -8,7 +8,7 @@ use super::{
     Order, duplicates,
 };
 
-/// What is required must be of the same service, and earlier in the order of promotion.
+/// A required environment must belong to the same service, and be earlier in the order of promotion.
 pub(super) fn check_requires(
     environment: &FileEnvironment,
     path: &str,

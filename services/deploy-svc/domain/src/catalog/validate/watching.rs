@@ -1,4 +1,4 @@
-//! What is asked and measured after a rollout.
+//! What is checked and measured after a rollout.
 
 use slipway_check::{Fault, Faults};
 use slipway_model::Name;

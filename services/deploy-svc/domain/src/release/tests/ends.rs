@@ -1,4 +1,4 @@
-//! What bad ends say, where the time went, and what holds of every release whatever happens to it.
+//! What unsuccessful ends say, where the time went, and what holds for every release whatever happens to it.
 
 use Ends::*;
 use ReleaseStatus as Status;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{play::*, *};
 
-/// A reader of how it ended knows what state it left and what to do.
+/// A reader of the reason learns the state that was left and what to do.
 #[test]
 fn bad_ends_say_what_to_do() {
     for (keys, but, words) in [
@@ -152,8 +152,8 @@ fn shapes() -> Vec<Vec<&'static str>> {
 }
 
 proptest! {
-    /// Whatever happens at whichever step: nothing reaches the cluster past its gate, what was committed and did not
-    /// succeed is taken out again unless the catalog says otherwise, and nothing is put back that was not there.
+    /// Whatever happens at any step: nothing reaches the cluster without passing its gate, what was committed and did
+    /// not succeed is reverted unless the catalog says otherwise, and nothing is restored that was not there.
     #[test]
     fn nothing_is_left_behind(
         shape in 0..16usize,

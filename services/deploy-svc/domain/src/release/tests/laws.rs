@@ -1,4 +1,4 @@
-//! What every decider keeps to, of releases.
+//! The laws of every decider, checked for releases.
 
 use pretty_assertions::{assert_eq, assert_ne};
 use slipway_testbed::{Said, decider_laws};
@@ -22,7 +22,7 @@ fn said(command: &ReleaseCommand) -> Said {
     }
 }
 
-/// What the backend of a step may say of it.
+/// What the backend of a step may report about it.
 fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
     let name = step.split(':').next().unwrap_or_default().to_owned();
     let reason = || Reason::new("BROKEN", "it is broken");
@@ -51,7 +51,7 @@ fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
     prop_oneof![4 => waiting, 8 => succeeded, 1 => ended]
 }
 
-/// What an effect or poll under this key may say.
+/// What an effect or poll under this key may report.
 fn word(key: &EffectKey) -> BoxedStrategy<ReleaseCommand> {
     let stumbled = ReleaseCommand::Stumbled {
         key: key.clone(),

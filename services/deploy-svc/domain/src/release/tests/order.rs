@@ -1,4 +1,4 @@
-//! The order of steps for every shape of environment, and what is put back when one of them ends badly.
+//! The order of steps for every shape of environment, and what is reverted when one of them fails.
 
 use Ends::*;
 use ReleaseStatus as Status;
@@ -154,7 +154,7 @@ fn a_gate_before_the_sync() {
                 Status::Cancelled,
                 "CANCELLED",
             ),
-            // Nothing was synced: git is put back, and the answer stands.
+            // Nothing was synced: git is reverted, and the answer is final.
             (
                 &[("gate", Failed)],
                 "lane change gate revert",

@@ -1,4 +1,4 @@
-//! Plays a release to its end: every step ends well but those that a test names.
+//! Plays a release to its end: every step succeeds except for those that a test names.
 
 use super::*;
 
@@ -17,7 +17,7 @@ pub(super) const MARKER: &str = "gitops: { repository: platform, strategy: marke
 pub(super) const JOBS: &str =
     "jobs: { before: [{ name: migrate, pod: { containers: [{ name: migrate }] } }] }";
 
-/// One environment with these keys beside its name and target.
+/// One environment with these keys in addition to its name and target.
 pub(super) fn environment(keys: &[&str]) -> String {
     let policy = if keys.iter().any(|key| key.starts_with("policy:")) {
         ""
@@ -34,7 +34,7 @@ pub(super) enum Ends {
     Well,
     /// The image or change was there already.
     NoOp,
-    /// Without an image by digest before it.
+    /// There was no image by digest before it.
     Unnamed,
     Failed,
     Errored,
@@ -51,7 +51,7 @@ pub(super) enum Ends {
     Silent,
 }
 
-/// A release whose steps all end well but for these. Steps are named by their kind.
+/// A release whose steps all succeed except for these. Steps are named by their kind.
 pub(super) fn play(catalog: &str, but: &[(&str, Ends)]) -> Run {
     let mut run = Run::by(catalog);
     for _ in 0..20 {

@@ -1,10 +1,10 @@
-//! A release that is told things, with a clock of its own.
+//! A release that is given commands, with a clock of its own.
 
 use pretty_assertions::assert_eq;
 
 use super::*;
 
-/// A release with a clock that moves a second with every command.
+/// A release with a clock that advances by a second with every command.
 pub(super) struct Run {
     pub(super) id: Id,
     pub(super) state: ReleaseState,
@@ -29,7 +29,7 @@ impl Run {
         Self::by(CATALOG)
     }
 
-    /// A release by another catalog.
+    /// A release with another catalog.
     pub(super) fn by(catalog: &str) -> Self {
         let mut run = Self::new();
         run.tell(ReleaseCommand::Request(Box::new(request_by(catalog))));
@@ -67,7 +67,7 @@ impl Run {
             .unwrap_or_default()
     }
 
-    /// The backend of the active step takes the order, and later ends it like this. Lanes are granted.
+    /// The backend of the active step accepts the order, and later ends it like this. Lanes are granted.
     pub(super) fn end(&mut self, step: &str, observation: Observation) {
         assert_eq!(self.active(), step);
         if let Some((kind, Some(environment))) =
@@ -114,7 +114,7 @@ impl Run {
         );
     }
 
-    /// The backend of the active step, which has begun, says that it ended well.
+    /// The backend of the active step, which has begun, reports success.
     pub(super) fn succeed_running(&mut self) {
         self.tell(ReleaseCommand::Observed {
             key: self.key(),

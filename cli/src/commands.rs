@@ -34,7 +34,7 @@ fn table(header: &[&str]) -> comfy_table::Table {
     table
 }
 
-/// An enum's value as people write it, without the enum's own name: `before_sync`; empty where it is unspecified.
+/// An enum's value as people write it, without the enum's own name: `before_sync`; empty if it is unspecified.
 fn word(value: &str, prefix: &str) -> String {
     match value.trim_start_matches(prefix) {
         "UNSPECIFIED" => String::new(),
@@ -42,12 +42,12 @@ fn word(value: &str, prefix: &str) -> String {
     }
 }
 
-/// A resource that an answer must hold.
+/// A resource that an answer must contain.
 fn present<T>(resource: Option<T>) -> Result<T, crate::failure::Failure> {
     resource.ok_or_else(|| crate::failure::Failure::new("the service's answer has no resource"))
 }
 
-/// A spinner with the time so far, where a person looks on.
+/// A spinner with the elapsed time, if a person is watching.
 fn progress(output: Output) -> ProgressBar {
     if output == Output::Json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! Where the services are, and who is asking.
+//! The addresses of the services, and the user's credentials.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ const DEFAULT: &str = ".slipway/context.yaml";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
-    /// URLs of the services; those that are not there are left out.
+    /// URLs of the services; missing ones are omitted.
     #[serde(default)]
     pub(crate) build: String,
     #[serde(default)]
@@ -36,10 +36,10 @@ pub(crate) struct Context {
     pub(crate) approval: String,
     #[serde(default)]
     pub(crate) deploy: String,
-    /// Trusted certificates, when they are not the system's.
+    /// Trusted certificates, if not the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Whose token is used when `--as` does not say.
+    /// Whose token is used without `--as`.
     pub(crate) user: String,
     /// A file with the bearer token of each person.
     pub(crate) token_files: BTreeMap<String, PathBuf>,
@@ -125,7 +125,7 @@ impl Context {
         Ok(DeployServiceClient::new(self.channel("deploy", &self.deploy)?))
     }
 
-    /// Of every service that the context names, with its name.
+    /// For every service that the context names, with its name.
     pub(crate) fn operations(&self) -> Result<Vec<(&'static str, Operations)>, Failure> {
         [
             ("build", &self.build),

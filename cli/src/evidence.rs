@@ -1,4 +1,4 @@
-//! What a person needs to see of a failure: pods at fault, with the last lines of their logs. Pure: text out.
+//! What a person needs to see about a failure: pods at fault, with the last lines of their logs. Pure: returns text.
 
 use std::fmt::Write;
 

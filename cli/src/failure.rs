@@ -1,4 +1,4 @@
-//! Why a command did not do what was asked, and what to do next.
+//! Why a command did not do what was requested, and what to do next.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl Failure {
         }
     }
 
-    /// What the user may do about it.
+    /// What the user can do about it.
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
         self

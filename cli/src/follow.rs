@@ -1,4 +1,4 @@
-//! Follows a resource to its end through the service's watch, through restarts of the service.
+//! Follows a resource to its end through the service's watch, across restarts of the service.
 
 use std::{pin::Pin, time::Duration};
 
@@ -7,26 +7,26 @@ use tonic::Status;
 
 use crate::failure::Failure;
 
-/// The wait before a watch that broke is taken up again.
+/// The wait before a broken watch is resumed.
 const RESUME: Duration = Duration::from_millis(500);
-/// How often a watch that breaks is taken up again without news in between.
+/// How often a breaking watch is resumed without news in between.
 const RESUMES: u32 = 120;
 
-/// A resource as it is now, then each difference.
+/// A resource as it is now, then each change.
 pub(crate) type Watch<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Something with a watch of its own.
 pub(crate) trait Followed: Sized {
-    /// What people call it, and the command that looks at it again, such as `release` and `slipway release watch`.
+    /// What people call it, and the command to look at it again, such as `release` and `slipway release watch`.
     const NOUN: (&'static str, &'static str);
 
     fn id(&self) -> &str;
 
-    /// Nothing more will become of it.
+    /// It is final.
     fn is_final(&self) -> bool;
 }
 
-/// Watches until the end. `watch` opens a stream for an id, `tell` hears of each difference.
+/// Watches until the end. `watch` opens a stream for an id, `tell` is called with each change.
 pub(crate) async fn follow<T: Followed, Opened>(
     mut one: T,
     watch: impl Fn(String) -> Opened,
@@ -72,9 +72,9 @@ where
 
 /// Why a watch was not opened.
 pub(crate) enum Failed {
-    /// The service said so, or was not there.
+    /// The service refused, or was unreachable.
     Call(Status),
-    /// The context file does not say where it is.
+    /// The context file does not have its address.
     Here(Failure),
 }
 
@@ -90,7 +90,7 @@ impl From<Failure> for Failed {
     }
 }
 
-/// An answer's stream, of which `take` takes the resource.
+/// The stream of an answer, from which `take` takes the resource.
 pub(crate) fn stream<M, T>(
     answer: tonic::Response<tonic::Streaming<M>>,
     take: impl Fn(M) -> Option<T> + Send + 'static,

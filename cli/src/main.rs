@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the thing asked for happened. Errors are a third case: it is not known, or was not tried.
+/// Whether the requested thing happened. Errors are a third case: it is not known, or was not tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Happened,

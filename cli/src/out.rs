@@ -2,7 +2,7 @@
 
 use std::{fmt, io::Write, process};
 
-/// Prints what the command is for. A reader that has gone away has seen enough.
+/// Prints the command's output. A reader that has gone away has seen enough.
 pub(crate) fn print(text: impl fmt::Display) {
     let mut out = std::io::stdout().lock();
     if write!(out, "{text}").and_then(|()| out.flush()).is_err() {

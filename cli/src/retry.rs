@@ -1,4 +1,4 @@
-//! What is being tried again, as people read it. Pure: text out.
+//! What is being retried, as people read it. Pure: returns text.
 
 use slipway_proto::common::v1::Retry;
 
@@ -29,7 +29,7 @@ pub(crate) fn line(retry: &Retry, now: i64) -> String {
     }
 }
 
-/// For a column of a list: a status, and whether something is tried again meanwhile.
+/// For a column of a list: a status, and whether something is being retried.
 pub(crate) fn status(status: &str, retry: Option<&Retry>, now: i64) -> String {
     let Some(retry) = retry else {
         return status.to_owned();

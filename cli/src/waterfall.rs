@@ -1,4 +1,4 @@
-//! A release as a waterfall: each step, when it ran, what it waited for, and where the time went. Pure: text out.
+//! A release as a waterfall: each step, when it ran, what it waited for, and where the time went. Pure: returns text.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use crate::{
 /// Columns of the bars.
 const WIDTH: usize = 36;
 
-/// Draws `release` as it stood at `now` (microseconds since 1970).
+/// Draws `release` as it was at `now` (microseconds since 1970).
 pub(crate) fn draw(release: &Release, now: i64) -> String {
     let mut out = String::new();
     let plan = release.plan.clone().unwrap_or_default();

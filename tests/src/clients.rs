@@ -1,4 +1,4 @@
-//! The four APIs as a person sees them.
+//! The four APIs as a person uses them.
 
 use std::path::PathBuf;
 
@@ -23,19 +23,19 @@ use tonic::{Code, Status};
 
 use crate::within;
 
-/// Somebody with a token: `<name>-token`.
+/// A person with a token: `<name>-token`.
 pub type Person = &'static str;
 
-/// Who may do what, in every service alike.
+/// Who may do what, the same in every service.
 pub const PEOPLE: [(Person, &[&str]); 5] = [
     ("alice", &["read", "start", "cancel", "rollback", "approve"]),
     ("bob", &["read", "approve", "cancel"]),
     ("carol", &["read", "approve", "cancel"]),
-    // Wrote the commits (see [`crate::scene`]); may approve what others wrote.
+    // Wrote the commits (see [`crate::scene`]); may approve others' work.
     ("author", &["read", "approve"]),
     ("reader", &["read"]),
 ];
-/// Who may do everything, nothing, or everything of a part only: for what is to be refused or left out.
+/// Who may do everything, nothing, or everything on a part only: for what must be refused or omitted.
 pub const SCOPED: [Scoped; 5] = [
     Scoped::everything("root"),
     Scoped {
@@ -57,7 +57,7 @@ pub const SCOPED: [Scoped; 5] = [
     },
 ];
 
-/// Somebody with one role, or none where there is no action.
+/// A person with one role, or none if there is no action.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoped {
     pub name: Person,
@@ -97,7 +97,7 @@ pub struct Addresses {
     pub ca_file: Option<PathBuf>,
 }
 
-/// One person's clients. They connect when they are used, and again after a loss.
+/// One person's clients. They connect on first use, and again after a lost connection.
 #[derive(Debug, Clone)]
 pub struct Clients {
     pub builds: BuildServiceClient<Channel>,
@@ -108,7 +108,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// With the token of a person, or none at all.
+    /// With the token of a person, or without one.
     pub fn new(addresses: &Addresses, token: Option<&str>) -> Self {
         let channel = |index: usize| {
             let mut config = ClientConfig::new(&addresses.urls[index], token.unwrap_or_default());
@@ -119,7 +119,7 @@ impl Clients {
             config.connect("test").unwrap()
         };
         let deploy = channel(3);
-        // Answers may be as large as what is kept.
+        // Answers may be as large as what is stored.
         Self {
             builds: BuildServiceClient::new(channel(0)),
             gitops: GitOpsServiceClient::new(channel(1)),
@@ -158,7 +158,7 @@ impl Clients {
             .unwrap())
     }
 
-    /// Follows a release until `wanted` holds; asks again where the service went away meanwhile.
+    /// Follows a release until `wanted` holds; asks again if the service went away meanwhile.
     pub async fn release_until(&self, id: &str, what: &str, wanted: impl Fn(&Release) -> bool) -> Release {
         let mut last = None;
         let follow = async {
@@ -235,7 +235,7 @@ impl Clients {
         .await
     }
 
-    /// Says yes to exactly what the approval says now.
+    /// Approves exactly what the approval shows now.
     pub async fn approve(&self, approval: &Approval) -> Result<Approval, Status> {
         let request = DecideRequest {
             id: approval.id.clone(),
@@ -294,7 +294,7 @@ impl Clients {
     }
 }
 
-/// Passing faults cost a moment; others are the test's failure.
+/// Transient faults are waited out; others fail the test.
 async fn pause(error: &Status) {
     let passing = [
         Code::Unavailable,
@@ -308,7 +308,7 @@ async fn pause(error: &Status) {
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
 }
 
-/// Whether a release has come to its end.
+/// Whether a release has ended.
 pub fn is_final(release: &Release) -> bool {
     !matches!(
         release.status(),
@@ -316,12 +316,12 @@ pub fn is_final(release: &Release) -> bool {
     )
 }
 
-/// Whether an approval waits.
+/// Whether an approval is pending.
 pub fn is_pending(approval: &Approval) -> bool {
     approval.status() == ApprovalStatus::Pending
 }
 
-/// What a release says of itself, in a few lines.
+/// What a release says about itself, in a few lines.
 pub fn told(release: Option<&Release>) -> String {
     let Some(release) = release else {
         return "nothing is known of it".to_owned();

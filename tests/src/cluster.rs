@@ -1,4 +1,4 @@
-//! What runs in the cluster, read with kubectl as a person would.
+//! What is running in the cluster, read with kubectl as a person would.
 
 use std::{
     io::Write,
@@ -15,7 +15,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Asks a Service through the API server's proxy.
+    /// Calls a Service through the API server's proxy.
     pub fn get(&self, namespace: &str, service: &str, path: &str) -> Result<String, String> {
         self.raw(&format!(
             "/api/v1/namespaces/{namespace}/services/{service}:http/proxy/{path}"
@@ -29,7 +29,7 @@ impl Cluster {
         text(&found["spec"]["template"]["spec"]["containers"][0]["image"])
     }
 
-    /// The digests that the pods of a namespace which are not on their way out really run, one for each container.
+    /// The digests that the pods of a namespace, except terminating ones, are really running, one for each container.
     pub fn running_digests(&self, namespace: &str) -> Vec<String> {
         let pods: Value =
             serde_json::from_str(&self.raw(&format!("/api/v1/namespaces/{namespace}/pods")).unwrap())
@@ -55,7 +55,7 @@ impl Cluster {
         digests
     }
 
-    /// Makes an object be as given.
+    /// Brings an object into the given state.
     pub fn apply(&self, object: &Value) {
         let mut child = Command::new(slipway_testbed::tool("kubectl").unwrap())
             .arg("--kubeconfig")

@@ -1,4 +1,4 @@
-//! The services' configuration files, as a production set-up writes them: one file for each replica.
+//! The services' configuration files, as in a production set-up: one file for each replica.
 
 use std::{fmt::Write, path::Path};
 
@@ -6,10 +6,10 @@ use slipway_server::TokenHash;
 
 use crate::clients::{DRIVER, PEOPLE, SCOPED, Scoped, token};
 
-/// What one replica of a service is told.
+/// The parameters of one replica of a service.
 #[derive(Debug)]
 pub struct Replica<'a> {
-    /// Data of this replica alone.
+    /// Data of this replica only.
     pub folder: &'a Path,
     /// Data that all replicas of the service share.
     pub shared: &'a Path,
@@ -57,7 +57,7 @@ impl Replica<'_> {
             )
     }
 
-    /// deploy-svc, over one replica of each of the others.
+    /// deploy-svc, using one replica of each of the others.
     pub fn deploy(&self, others: &[String; 3], catalog: &Path, kubeconfig: &Path) -> String {
         let mut text = self.common(false);
         let _ = writeln!(
@@ -104,13 +104,13 @@ impl Replica<'_> {
     }
 }
 
-/// Where images stand in the repository `platform` (see [`crate::scene::GitOps`]).
+/// Where images are in the repository `platform` (see [`crate::scene::GitOps`]).
 const PLACES: &str = ", environments: { \
     dev: { kustomization: \"apps/{service}/overlays/dev\" }, \
     staging: { kustomization: \"apps/{service}/overlays/staging\" }, \
     prod: { kustomization: \"apps/{service}/overlays/prod\" } }";
 
-/// An entry of the list `roles`; empty for whoever may do nothing.
+/// An entry of the list `roles`; empty for principals that may do nothing.
 fn role(scoped: &Scoped) -> String {
     let Scoped {
         actions,

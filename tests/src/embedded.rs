@@ -1,4 +1,4 @@
-//! `slipway dev` on a folder of its own, which a test may kill and start again.
+//! `slipway dev` in its own folder, which a test may kill and start again.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +20,8 @@ use crate::{
 /// The order of services in addresses, as in [`Addresses`].
 const SERVICES: [&str; 4] = ["build", "gitops", "approval", "deploy"];
 
-/// A prepared folder: an application, a GitOps repository, and the data of a `slipway dev` that has done nothing yet.
+/// A prepared folder: an application, a GitOps repository, and the data of a `slipway dev` that has not done anything
+/// yet.
 #[derive(Debug)]
 pub struct Template {
     folder: TestDir,
@@ -28,13 +29,13 @@ pub struct Template {
 }
 
 impl Template {
-    /// Prepares a folder for one service. `commits` makes the application's versions.
+    /// Prepares a folder for one service. `commits` creates the application's versions.
     pub async fn new(service: Service, commits: impl FnOnce(&Application)) -> Self {
         let folder = TestDir::new("template").unwrap();
         let root = folder.path();
         commits(&Application::new(&root.join("app.git")));
         GitOps::new(&root.join("platform.git"), std::slice::from_ref(&service));
-        // The first start makes certificates, tokens and configuration, and last of all the context file.
+        // The first start creates certificates, tokens and configuration, and last of all the context file.
         let data = root.join("slipway");
         let mut first = start(&data, &root.join("first.log"), None).await;
         eventually("slipway dev has started once", async || {
@@ -42,7 +43,7 @@ impl Template {
         })
         .await;
         first.kill();
-        // What it may have begun besides: nothing has happened yet.
+        // Anything else that it may have begun: nothing has happened yet.
         for entry in fs::read_dir(&data).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.contains(".db")
@@ -72,7 +73,7 @@ impl Template {
         Self { folder, service }
     }
 
-    /// A copy with ports of its own.
+    /// A copy with its own ports.
     pub fn copy(&self) -> Embedded {
         let folder = TestDir::new("dev").unwrap();
         copy(self.folder.path(), folder.path());
@@ -132,7 +133,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts it, with a fault armed (see `slipway_faults`) or without. Does not wait until it serves.
+    /// Starts it, with or without an armed fault (see `slipway_faults`). Does not wait until it serves.
     pub async fn start(&mut self, fault: Option<(&str, String)>) {
         let process = start(&self.data(), &self.folder.path().join("dev.log"), fault).await;
         self.process = Some(process);
@@ -143,7 +144,7 @@ impl Embedded {
         self.process.as_mut().unwrap()
     }
 
-    /// A person's clients; they work whenever it runs.
+    /// A person's clients; they work whenever it is running.
     pub fn client(&self, person: &str) -> Clients {
         let token = fs::read_to_string(self.data().join("tokens").join(person)).unwrap();
         Clients::new(&self.addresses, Some(token.trim()))
@@ -156,7 +157,7 @@ impl Embedded {
         }
     }
 
-    /// The tags of the service's images and what they name.
+    /// The tags of the service's images and the images that they point to.
     pub fn tags(&self) -> Vec<(String, String)> {
         let index = self
             .data()
@@ -182,7 +183,7 @@ impl Embedded {
         open(&self.folder.path().join("app.git")).head(revision).unwrap()
     }
 
-    /// Everything of it lies here.
+    /// Everything of it is in here.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -208,7 +209,7 @@ async fn start(data: &Path, log: &Path, fault: Option<(&str, String)>) -> Proces
 }
 
 fn open(path: &Path) -> slipway_testbed::GitRepo {
-    // Making a repository that is there already changes nothing in it.
+    // Creating a repository that exists already changes nothing in it.
     slipway_testbed::GitRepo::bare(path).unwrap()
 }
 

@@ -1,7 +1,8 @@
-//! What the journeys across services have in common: the four services as processes of their own, on real PostgreSQL,
-//! Redis, git, image builds and a cluster, and clients with people behind them.
+//! What the journeys across services have in common: the four services as separate processes, on real PostgreSQL,
+//! Redis, git, image builds and a cluster, and clients that act for people.
 //!
-//! Everything here is for tests and figures: it panics where a test would, with words that say what was waited for.
+//! Everything here is for tests and benchmarks: it panics where a test would, with a message that says what was waited
+//! for.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // helpers of tests
 
 pub mod clients;

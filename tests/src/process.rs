@@ -1,4 +1,4 @@
-//! Programs under test as children that never outlive the test.
+//! Programs under test as child processes that never outlive the test.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ use nix::{
 
 /// How many of a process' last lines are shown when a test fails.
 const SHOWN_LINES: usize = 60;
-/// How often a child is asked whether it has ended.
+/// How often a child is checked for having ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A running program with its output in a file. Killed by its id when dropped; when the test panics, its last lines are
@@ -33,7 +33,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`; the kernel kills it when the test process dies. Both outputs go to the end of `log`.
+    /// Starts `program`; the kernel kills it when the test process dies. Both outputs are appended to `log`.
     pub fn start(
         name: &str,
         program: &Path,
@@ -90,7 +90,7 @@ impl Process {
         loop {
             match self.has_ended() {
                 Some(status) => return status,
-                // The standard library has no event for it.
+                // The standard library does not have an event for it.
                 None => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
@@ -144,7 +144,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether a process ended as by `kill -9` or by killing itself, rather than by leaving.
+/// Whether a process ended as by `kill -9` or by killing itself, rather than by exiting.
 pub fn was_killed(status: ExitStatus) -> bool {
     status.signal().is_some()
 }
@@ -168,10 +168,10 @@ pub fn processes_in(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until nothing of `folder` runs any more.
+/// Waits until nothing from `folder` is running any more.
 ///
 /// # Panics
-/// When something still does after `limit`.
+/// When something still is after `limit`.
 pub async fn nothing_runs_in(folder: &Path, limit: Duration) {
     let began = Instant::now();
     loop {
@@ -184,8 +184,8 @@ pub async fn nothing_runs_in(folder: &Path, limit: Duration) {
     }
 }
 
-/// Spawns from one thread that lives as long as the process: the kernel counts the death of the *thread* that forked,
-/// and a test's own thread ends with its test.
+/// Spawns from one thread that lives as long as the process: what matters to the kernel is the death of the *thread*
+/// that forked, and a test's own thread ends with its test.
 fn spawn(command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();

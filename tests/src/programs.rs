@@ -1,7 +1,7 @@
-//! The programs under test, as cargo built them beside the running test.
+//! The programs under test, as built by cargo next to the running test.
 //!
-//! `cargo test --workspace` builds the programs of packages that have tests of their own; other ways to run a test
-//! build none. What is missing, or older than its sources, is built here first.
+//! `cargo test --workspace` builds the programs of packages that have their own tests; other ways to run a test do not.
+//! Programs that are missing, or older than their sources, are built here first.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ pub const SLIPWAY: &str = "slipway";
 pub fn profile_folder() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let folder = exe.parent().unwrap();
-    // Tests lie in `deps`, programs above it.
+    // Tests are in `deps`, programs above it.
     if folder.ends_with("deps") {
         folder.parent().unwrap()
     } else {
@@ -35,7 +35,7 @@ pub fn profile_folder() -> PathBuf {
 /// A folder with the programs to test, instead of those that cargo builds.
 const PROGRAMS: &str = "SLIPWAY_TEST_PROGRAMS";
 
-/// The path of a program that is there and not older than its sources.
+/// The path of a program that exists and is not older than its sources.
 pub fn program(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os(PROGRAMS) {
         return PathBuf::from(folder).join(name);
@@ -63,7 +63,7 @@ pub fn ensure(names: &[&str]) {
     checked.extend(names.iter().map(|name| (*name).to_owned()));
 }
 
-/// Cargo writes beside each program the list of the sources that it was made from.
+/// Next to each program, cargo writes the list of the sources that it was built from.
 fn is_fresh(folder: &Path, name: &str) -> bool {
     let built = match modified(&folder.join(name)) {
         Some(built) => built,
@@ -75,7 +75,7 @@ fn is_fresh(folder: &Path, name: &str) -> bool {
     let Some((_, sources)) = listed.split_once(": ") else {
         return false;
     };
-    // Spaces within paths are escaped by a backslash.
+    // Spaces within paths are escaped with a backslash.
     let sources = sources.replace("\\ ", "\0");
     sources
         .split_whitespace()
@@ -89,7 +89,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 fn build(folder: &Path, names: &[&str]) {
     let mut command = Command::new(env!("CARGO"));
-    // As the tests are built: other selections of packages unify features differently, and compile everything anew.
+    // Built like the tests: other selections of packages unify features differently, and recompile everything.
     command.args(["build", "--quiet", "--workspace"]);
     for name in names {
         command.args(["--bin", name]);
@@ -101,7 +101,7 @@ fn build(folder: &Path, names: &[&str]) {
         .arg("--target-dir")
         .arg(folder.parent().unwrap())
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
-    // What cargo sets for a test's own run must not leak into the build of another package.
+    // Variables that cargo sets for a test run must not leak into the build of another package.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
             command.env_remove(name);

@@ -5,19 +5,19 @@ use std::{fmt::Write, fs, path::Path};
 use serde_json::{Value, json};
 use slipway_testbed::{Commit, GitRepo, static_binary};
 
-/// The address of whoever wrote the commits (see `slipway_testbed::GitRepo`).
+/// The address of the commits' author (see `slipway_testbed::GitRepo`).
 pub const AUTHOR: &str = "author@example.com";
 /// The application's source; a static program.
 const PROGRAM: &str = include_str!("app.rs");
 
-/// What a commit of an application is to be.
+/// What a commit of an application contains.
 #[derive(Debug, Clone, Copy)]
 pub enum Version<'a> {
-    /// Answers `/version` with this text, and is well.
+    /// Answers `/version` with this text, and is healthy.
     Good(&'a str),
-    /// As `Good`, but `/health` fails and the log says why.
+    /// Like `Good`, but `/health` fails and the log says why.
     Sick(&'a str),
-    /// A Dockerfile of one's own; the program lies beside it as `server`.
+    /// A custom Dockerfile; the program is next to it as `server`.
     Dockerfile(&'a str),
 }
 
@@ -28,7 +28,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// A bare repository with the application's program in it.
+    /// A bare repository that contains the application's program.
     pub fn new(path: &Path) -> Self {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let repository = GitRepo::bare(path).unwrap();
@@ -39,7 +39,7 @@ impl Application {
         Self { repository }
     }
 
-    /// Commits a version, and gives the commit's SHA.
+    /// Commits a version, and returns the commit's SHA.
     pub fn commit(&self, version: Version<'_>) -> String {
         let image = |name: &str, more: &str| {
             format!(
@@ -66,13 +66,13 @@ pub struct Service {
     pub name: &'static str,
     /// Environments in the order of promotion, each with the name of its policy.
     pub environments: &'static [(&'static str, &'static str)],
-    /// The image's name as the catalog says that the manifests write it.
+    /// The image's name in the manifests, according to the catalog.
     pub manifest_image: &'static str,
-    /// The beginning of the image's name where it is not the suite's own registry.
+    /// The prefix of the image's name if it is not in the suite's own registry.
     pub image_prefix: Option<String>,
     /// Pods of each environment.
     pub replicas: u32,
-    /// Applications of Argo CD take its changes; otherwise deploy-svc applies them.
+    /// Applications of Argo CD apply its changes; otherwise deploy-svc does.
     pub argo_cd: bool,
 }
 
@@ -89,7 +89,7 @@ impl Service {
         }
     }
 
-    /// Where an environment is deployed, as the catalog writes it.
+    /// Where an environment is deployed, in the catalog's notation.
     fn target(&self, environment: &str) -> String {
         let name = self.name;
         if self.argo_cd {
@@ -102,8 +102,8 @@ impl Service {
         }
     }
 
-    /// The Applications of a service whose source is at `repository`, as JSON: what asks nobody syncs by itself, the
-    /// rest when told to.
+    /// The Applications of a service whose source is at `repository`, as JSON: environments without approvals sync by
+    /// themselves, the others on request.
     pub fn applications(&self, repository: &str) -> Vec<Value> {
         let one = |(environment, policy): &(&str, &str)| {
             let automated = (*policy == "none").then(|| json!({"prune": true, "selfHeal": true}));

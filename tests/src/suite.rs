@@ -1,4 +1,4 @@
-//! The four services as processes of their own, any number of replicas of each, on PostgreSQL and Redis, with an image
+//! The four services as separate processes, any number of replicas of each, on PostgreSQL and Redis, with an image
 //! registry, git repositories and a cluster.
 
 use std::{
@@ -26,38 +26,38 @@ use crate::{
     scene::{self, Service},
 };
 
-/// A cluster of one's own instead of the local one: the path of a kubeconfig.
+/// An existing cluster instead of the local one: the path of a kubeconfig.
 const KUBECONFIG: &str = "SLIPWAY_TEST_KUBECONFIG";
-/// With [`KUBECONFIG`], the beginning of the images' names in a registry that this machine may push to and that cluster
+/// With [`KUBECONFIG`], the prefix of the images' names in a registry that this machine may push to and that cluster
 /// pulls from, such as `registry.example/team`.
 const IMAGE_PREFIX: &str = "SLIPWAY_TEST_IMAGE_PREFIX";
 
-/// What a suite is to be.
+/// The parameters of a suite.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Of each service; 0 means 2.
+    /// For each service; 0 means 2.
     pub replicas: usize,
     pub services: Vec<Service>,
-    /// The services are this very program, started with [`SERVES`], which gives them backends that answer at once: no
-    /// repositories, registry or cluster are made, and PostgreSQL is as durable as in production.
+    /// The services are this same program, started with [`SERVES`], which gives them backends that answer at once: no
+    /// repositories, registry or cluster are created, and PostgreSQL is as durable as in production.
     pub at_once: bool,
 }
 
 /// Names the service that a program of [`Options::at_once`] is to serve.
 pub const SERVES: &str = "SLIPWAY_BENCH_SERVES";
 
-/// A cluster that nobody asks anything.
+/// A cluster that is never called.
 const NOWHERE: &str = "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}], \
     clusters: [{name: x, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: x, user: {}}]}";
 
-/// Everything that runs, killed by process id when dropped.
+/// Everything that is running, killed by process id when dropped.
 #[derive(Debug)]
 pub struct Suite {
     // Fields are dropped in this order: programs before what they use.
     processes: Vec<Process>,
     cluster_process: Option<Process>,
     pub redis: Redis,
-    /// Refuses every push; its images are those of services whose name begins so.
+    /// Refuses every push; it has the images of services whose name begins with this.
     pub refusing: Option<Registry>,
     registry: Option<Registry>,
     pub cluster: Cluster,
@@ -65,7 +65,7 @@ pub struct Suite {
     applications: BTreeMap<&'static str, Application>,
     addresses: Vec<Addresses>,
     at_once: bool,
-    /// Its databases, where they are not those of all tests.
+    /// Its databases, if it does not share those of all tests.
     _durable: Option<Postgres>,
     folder: TestDir,
 }
@@ -80,7 +80,7 @@ impl Shared {
         Self(tokio::sync::Mutex::const_new(Weak::new()))
     }
 
-    /// The suite that runs, or a new one.
+    /// The running suite, or a new one.
     pub async fn get(&self, options: impl FnOnce() -> Options) -> Arc<Suite> {
         let mut shared = self.0.lock().await;
         if let Some(suite) = shared.upgrade() {
@@ -221,7 +221,7 @@ impl Suite {
         suite
     }
 
-    /// Whether something in the cluster syncs Applications: not in one of somebody's own, as far as is known.
+    /// Whether something in the cluster syncs Applications: not in an external one, as far as is known.
     pub fn has_argo_cd(&self) -> bool {
         self.cluster_process.is_some()
     }
@@ -264,7 +264,7 @@ impl Suite {
         self.addresses.push(Addresses { urls, ca_file: None });
     }
 
-    /// Starts a replica's process, whose configuration is there.
+    /// Starts a replica's process, whose configuration exists.
     fn run(&self, service: &str, number: usize, at_once: bool) -> Process {
         let name = format!("{service}-{number}");
         let own = self.path(&name);
@@ -280,7 +280,7 @@ impl Suite {
         Process::start(&name, &program, &own.join("log"), &arguments, &environment)
     }
 
-    /// Asks a replica to end, starts it again, and says how long it took from its start until it served.
+    /// Asks a replica to end, starts it again, and returns how long it took from its start until it served.
     pub async fn restart(&mut self, service: &str, replica: usize) -> Duration {
         self.restart_as(service, replica, self.at_once).await
     }
@@ -321,7 +321,7 @@ impl Suite {
         }
     }
 
-    /// A person's clients, over one replica of each service.
+    /// A person's clients, using one replica of each service.
     pub fn client(&self, person: Person, replica: usize) -> Clients {
         self.client_with(Some(&token(person)), replica)
     }

@@ -1,5 +1,5 @@
 //! The main job with four separate services, two replicas of each, PostgreSQL and Redis: a commit becomes a verified
-//! rollout, and a bad one is put back.
+//! rollout, and a bad one is rolled back.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -43,7 +43,7 @@ fn assert_status(release: &Release, wanted: Status) {
     assert_eq!(release.status(), wanted, "{}", told(Some(release)));
 }
 
-/// Takes a release through staging and prod with the people who may say yes.
+/// Takes a release through staging and prod, with the people who may approve.
 async fn approve_everything(suite: &Suite, release: &str) {
     let (alice, bob, carol) = (
         suite.client("alice", 0),
@@ -128,11 +128,12 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
     let alice = suite.client("alice", 0);
     let application = suite.application(service);
 
-    // Release A: built once, dev at once, staging after one yes, prod after two by others than the requester.
+    // Release A: built once, dev at once, staging after one approval, prod after two by people other than the
+    // requester.
     let commit = application.commit(Version::Good("A"));
     let started = alice.start(service, &commit).await;
     approve_everything(suite, &started.id).await;
-    // Another replica than the one that took the request.
+    // Another replica than the one that received the request.
     let good = suite.client("alice", 1).finished(&started.id).await;
     check_success(suite, service, "A", &good, &["dev", "staging", "prod"]);
     let tags = suite.tags(service);
@@ -152,7 +153,7 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
         "one set of tags: {tags:?}"
     );
 
-    // Release B: its /health fails, so dev refuses it and serves A again.
+    // Release B: its /health fails, so its deployment to dev fails and dev serves A again.
     let commit = application.commit(Version::Sick("B"));
     let started = alice.start(service, &commit).await;
     let bad = suite.client("bob", 1).finished(&started.id).await;
@@ -183,7 +184,7 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
         told(Some(&bad))
     );
 
-    // One commit for each environment, and one that puts back.
+    // One commit for each environment, and one revert.
     let commits = suite.gitops.commits_of(service);
     let environments: Vec<&str> = commits
         .iter()
@@ -219,7 +220,7 @@ async fn a_newer_release_takes_the_place_of_one_that_has_changed_nothing() {
     let approval = bob.approval_for(&new.id, "prod").await;
     let old = alice.finished(&old.id).await;
     assert_status(&old, Status::Superseded);
-    // Its approval is taken back: nobody can decide on it any more.
+    // Its approval is withdrawn: no one can decide on it any more.
     let refused = bob.approve(&waiting).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     bob.approve(&approval).await.unwrap();
@@ -256,7 +257,7 @@ async fn a_cancelled_release_leaves_what_was_there() {
     );
     let refused = bob.approve(&approval).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    // dev took it before, and keeps it; prod was never touched.
+    // dev got it before, and keeps it; prod was never touched.
     assert_eq!(
         suite
             .cluster
@@ -278,13 +279,13 @@ async fn releases_of_one_target_follow_each_other() {
         .to_vec();
     let (left, right) = (suite.client("alice", 0), suite.client("alice", 1));
     let first = left.start("lanes", &commits[0]).await;
-    // Places are given when the image is there, so that a slow build holds up nobody.
+    // Places in the lane are assigned when the image exists, so that a slow build does not hold up others.
     let first = left
         .release_until(&first.id, "built", |release| release.steps.len() > 1)
         .await;
     let second = right.start("lanes", &commits[1]).await;
     let (first, second) = tokio::join!(right.finished(&first.id), left.finished(&second.id));
-    // Either the first was through, or it had changed nothing when the second came.
+    // Either the first was done, or it had changed nothing when the second came.
     assert!(
         [Status::Succeeded, Status::Superseded].contains(&first.status()),
         "{}",
@@ -332,7 +333,7 @@ async fn a_plan_that_has_changed_is_not_started() {
     assert_eq!(ErrorView::of(&refused).reason, "PLAN_CHANGED");
 }
 
-/// Facts on the bus are hints: without them everything takes longer, and nothing else.
+/// Facts on the bus are hints: without them everything takes longer, but nothing else changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn releases_go_on_when_redis_is_emptied_and_then_gone() {
     let mut shop = Service::new("shop", ALL);
@@ -368,7 +369,7 @@ async fn releases_go_on_when_redis_is_emptied_and_then_gone() {
     assert_eq!(suite.gitops.commits_of("shop").len(), 5);
 }
 
-/// A replica that dies takes nothing along: the others take its leases when they lapse.
+/// Nothing is lost with a replica that dies: the others take its leases when they lapse.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_replicas_go_on_when_one_of_each_is_killed() {
     let services = vec![Service::new("shop", &[("dev", "none"), ("prod", "one")])];

@@ -1,5 +1,5 @@
 //! `kill -9` at every moment that matters: after each append of a full release, and before and after each call that
-//! changes something far away. After the restart the release ends as if nothing had happened.
+//! changes a remote system. After the restart the release ends as if nothing had happened.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::{
@@ -23,13 +23,13 @@ use slipway_tests::{
 };
 use tonic::Code;
 
-/// Runs at once: each waits more than it computes.
+/// Concurrent runs: each waits more than it computes.
 const AT_ONCE: usize = 3;
 /// Every fault that kills counts what this process did since its start.
 const AFTER_APPEND: &str = "SLIPWAY_FAULT_KILL_AFTER_APPEND";
 const AT_POINT: &str = "SLIPWAY_FAULT_KILL_AT";
-/// Runs without a death before the end of the release is believed to be reached: the number of appends differs by a few
-/// between runs, since what a step waits for is only recorded when it is seen.
+/// Runs without a death before the end of the release is considered reached: the number of appends differs by a few
+/// between runs, since what a step waits for is only recorded when it is observed.
 const SURVIVALS: u64 = 2;
 
 async fn template() -> Template {
@@ -84,7 +84,7 @@ async fn pause(error: &tonic::Status) {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// How one run of the matrix went.
+/// The result of one run of the matrix.
 struct Outcome {
     died: bool,
     before: Duration,
@@ -101,7 +101,7 @@ async fn run(template: &Template, fault: (&str, String)) -> Outcome {
     let (mut died, mut before) = (false, Duration::ZERO);
     let ended = loop {
         let ended = tokio::select! {
-            // A death is looked for first: the release may end with it.
+            // A death is checked first: the release may end with it.
             biased;
             status = dev.process().end() => {
                 let words = dev.process().last_words();
@@ -132,7 +132,7 @@ fn check(dev: &mut Embedded, release: &Release, name: &str) {
     let digest = release.images[0].digest.clone();
     let environments = dev.service.environments;
 
-    // One commit for each environment, in their order, each by another change, all of this release.
+    // One commit for each environment, in order, each by a different change, all from this release.
     let commits = dev.gitops.repository.log("main").unwrap();
     assert_eq!(commits.len(), 1 + environments.len(), "{all}: {commits:?}");
     let commits = dev.gitops.commits_of("shop");
@@ -150,7 +150,7 @@ fn check(dev: &mut Embedded, release: &Release, name: &str) {
     );
     assert!(of("Slipway-Release").iter().all(|id| *id == release.id), "{all}");
 
-    // One set of tags, all of which name the one image.
+    // One set of tags, all of which point to the same image.
     let tags = dev.tags();
     let commit = &release.plan.as_ref().unwrap().commit;
     let names: Vec<&str> = tags.iter().map(|(tag, _)| tag.as_str()).collect();
@@ -164,7 +164,7 @@ fn check(dev: &mut Embedded, release: &Release, name: &str) {
     }
     assert!(tags.iter().all(|(_, named)| *named == digest), "{all}: {tags:?}");
 
-    // That image is wanted and runs everywhere.
+    // That image is wanted and running everywhere.
     let cluster = dev.cluster();
     for (environment, _) in environments {
         let namespace = dev.service.namespace(environment);
@@ -215,7 +215,7 @@ async fn killed_after_every_append() {
         deaths.len(),
         began.elapsed().as_secs_f64()
     );
-    // A release of two environments cannot be told in fewer facts: the steps alone are more.
+    // A release to two environments cannot take fewer facts: the steps alone are more.
     assert!(deaths.len() > 20, "{deaths:?}");
     assert_eq!(deaths[..20], (1..=20).collect::<Vec<u64>>());
 }
@@ -255,7 +255,7 @@ async fn killed_around_every_call_to_the_far_side() {
     }
 }
 
-/// The process dies while an older release writes to the cluster; a newer one is there when it comes back.
+/// The process dies while an older release writes to the cluster; a newer one exists when it comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_release_never_lands_on_a_newer_one() {
     let service = Service::new("shop", &[("dev", "none")]);

@@ -1,5 +1,5 @@
-//! gitops-svc alone, as its README sets it up: the very commands that stand there, run in an empty folder, with a foreign
-//! tool that knows the API by reflection only.
+//! gitops-svc alone, as its README sets it up: exactly the commands from there, run in an empty folder, with a
+//! third-party tool that knows the API only by reflection.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -12,9 +12,9 @@ use std::{
 use slipway_testbed::{TestDir, free_port, tool};
 use slipway_tests::{eventually, process::Process, programs};
 
-/// The port that the README takes; the test takes a free one.
+/// The port that the README uses; the test uses a free one.
 const PORT: &str = "7402";
-/// A shell that hangs is ended after this many seconds, with all that it started.
+/// A shell that hangs is killed after this many seconds, with everything that it started.
 const LIMIT: &str = "100";
 
 /// The commands of the README's section, block by block.
@@ -58,7 +58,7 @@ impl Desk {
         }
     }
 
-    /// Runs commands as they are typed, and gives what they print.
+    /// Runs commands as typed, and returns what they print.
     fn run(&self, commands: &str) -> String {
         let output = Command::new("timeout")
             .args([LIMIT, "bash", "-euo", "pipefail", "-c", commands])
@@ -194,7 +194,7 @@ async fn reflection_shows_every_call() {
         refused.contains("invalid_argument") && refused.contains("repository"),
         "{refused}"
     );
-    // Whoever has no token learns nothing.
+    // A caller without a token learns nothing.
     let stranger = desk.run(&format!(
         "! {curl} -H 'Authorization: Bearer nobody' --list-methods {url} 2>&1"
     ));

@@ -1,4 +1,4 @@
-//! Bad input and faults from end to end: each is refused with a word that says what to do, and changes nothing.
+//! Bad input and faults from end to end: each is refused with a message that says what to do, and changes nothing.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::{fs, process::Command, sync::Arc};
@@ -106,7 +106,7 @@ async fn what_the_catalog_does_not_have_is_named() {
         "{error}"
     );
 
-    // A plan says the same, and starts nothing.
+    // A plan says the same, and does not start anything.
     let plan = PlanReleaseRequest {
         service: "shopp".to_owned(),
         commit: nowhere(),
@@ -171,7 +171,7 @@ async fn a_typo_in_the_catalog_is_found_before_anything_runs() {
         "{said}"
     );
 
-    // What has the right shape and makes no sense is named by its path.
+    // Well-formed but inconsistent input is named by its path.
     let nowhere = "environments: [dev]\nservices:\n  - name: shop\n    repository: https://git.example/shop.git\n    image: shop\n    branches: [{ pattern: main, environments: [prod] }]\n    environments: []\n";
     fs::write(&file, nowhere).unwrap();
     let output = validate();
@@ -194,7 +194,7 @@ async fn a_dockerfile_that_fails_tells_its_last_lines() {
     let build = alice.build(&release.steps[0].r#ref).await;
     let tail = build.log_tail.join("\n");
     assert!(tail.contains("config.toml"), "{tail}");
-    // The person who looks at the release alone sees it too.
+    // A person who looks only at the release sees it too.
     assert!(
         release.reason.as_ref().unwrap().message.contains("config.toml"),
         "{}",
@@ -261,7 +261,7 @@ async fn nobody_decides_twice_or_on_their_own_or_on_something_else() {
 
     bob.approve(&approval).await.unwrap();
     refused(bob.approve(&approval).await.unwrap_err(), "ALREADY_DECIDED");
-    // Also when the second word is no.
+    // Also if the second decision is a refusal.
     let reject = DecideRequest {
         id: approval.id.clone(),
         binding: approval.binding.clone(),
@@ -273,12 +273,12 @@ async fn nobody_decides_twice_or_on_their_own_or_on_something_else() {
         "ALREADY_DECIDED",
     );
 
-    // The role is asked for first, and by scope.
+    // The role is checked first, and by scope.
     let error = suite.client("reader", 0).approve(&approval).await.unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied, "{error}");
     assert!(error.message().contains("approve"), "{error}");
 
-    // Somebody says no: the release ends, dev keeps what it has, prod was not touched.
+    // An approver refuses: the release ends, dev keeps what it has, prod was not touched.
     suite
         .client("carol", 0)
         .approvals
@@ -337,7 +337,7 @@ async fn every_service_asks_who_is_calling_and_whether_they_may() {
             assert_eq!(code, Code::Unauthenticated, "{token:?}");
         }
     }
-    // A reader may read and start nothing.
+    // A reader may read but not start anything.
     let reader = suite.client("reader", 0);
     for code in read_something(&reader).await {
         assert_eq!(code, Code::Ok);
@@ -345,7 +345,7 @@ async fn every_service_asks_who_is_calling_and_whether_they_may() {
     let error = reader.try_start(start("shop", &nowhere())).await.unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied);
     assert!(error.message().contains("start"), "{error}");
-    // Nobody but a delegate speaks for somebody else.
+    // Only a delegate may act on behalf of another principal.
     let request = StartReleaseRequest {
         on_behalf_of: "token/bob".to_owned(),
         ..start("shop", &nowhere())
@@ -437,7 +437,7 @@ async fn a_message_beyond_the_limit_is_refused() {
         "{:?}",
         error.code()
     );
-    // Within it, fields have limits of their own, and the answer does not repeat what was sent.
+    // Within it, fields have their own limits, and the answer does not repeat what was sent.
     let request = StartReleaseRequest {
         service: "x".repeat(1 << 20),
         ..start("", &nowhere())
@@ -445,6 +445,6 @@ async fn a_message_beyond_the_limit_is_refused() {
     let error = alice.try_start(request).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().len() < 2000, "{} bytes", error.message().len());
-    // And the service goes on.
+    // And the service continues.
     assert_eq!(read_something(&alice).await, [Code::Ok; 5]);
 }

@@ -1,4 +1,4 @@
-//! `slipway gitops …` as it is typed.
+//! `slipway gitops …` on the command line.
 
 use std::path::PathBuf;
 

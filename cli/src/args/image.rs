@@ -1,4 +1,4 @@
-//! One `--image`: which image, and what is written over it. Pure.
+//! One `--image`: which image, and what is written to it. Pure.
 
 use std::str::FromStr;
 
@@ -6,13 +6,13 @@ use slipway_edit::{NewImage, Reference};
 
 use crate::failure::Failure;
 
-/// The name that stays as it is, as `kustomize edit set image` writes it.
+/// The placeholder for an unchanged name, as in `kustomize edit set image`.
 const KEPT: &str = "*";
 
 /// One `--image`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageOption {
-    /// Before the `=`, where there is one.
+    /// Before the `=`, if there is one.
     over: Option<String>,
     /// What is after it.
     reference: Reference,
@@ -26,7 +26,7 @@ impl FromStr for ImageOption {
             Some((over, written)) => (Some(over), written),
             None => (None, text),
         };
-        // What is empty here was a variable that is not set, more likely than not.
+        // An empty part is most likely a variable that is not set.
         if over == Some("") {
             return Err("the name before the = is empty".to_owned());
         }
@@ -61,7 +61,7 @@ impl FromStr for ImageOption {
 }
 
 impl ImageOption {
-    /// The image's name in the files, and what is written over it: `NAME=REF`, `NAME:TAG`, `NAME@DIGEST`.
+    /// The image's name in the files, and what is written to it: `NAME=REF`, `NAME:TAG`, `NAME@DIGEST`.
     pub(crate) fn by_name(&self) -> Result<(String, NewImage), Failure> {
         let Reference { name, tag, digest } = &self.reference;
         let (over, name) = match &self.over {
@@ -76,7 +76,7 @@ impl ImageOption {
         Ok((over, to))
     }
 
-    /// What is written at a place that is known: `REF`, `:TAG`, `NAME=REF`. The name is given where it is to fit.
+    /// What is written at a known place: `REF`, `:TAG`, `NAME=REF`. The name is given if it is to be checked.
     pub(crate) fn by_place(&self) -> Result<(Option<&str>, NewImage), Failure> {
         let Reference { name, tag, digest } = &self.reference;
         Ok((self.over.as_deref(), self.new_image(name, tag, digest)?))
@@ -89,12 +89,12 @@ impl ImageOption {
         })
     }
 
-    /// The whole image, where one is named: its name, tag and digest.
+    /// The whole image, if one is named: its name, tag and digest.
     pub(crate) fn whole(&self) -> &Reference {
         &self.reference
     }
 
-    /// What stands before the `=`.
+    /// What comes before the `=`.
     pub(crate) fn over(&self) -> Option<&str> {
         self.over.as_deref()
     }

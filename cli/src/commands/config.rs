@@ -21,7 +21,7 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
         Err(error) => {
             outcome = Outcome::DidNot;
             let place = format!("{}: ", path.display());
-            // Readers of files name them themselves.
+            // Those that read files name them themselves.
             eprintln!("{place}{}", error.strip_prefix(&place).unwrap_or(&error));
         }
     };
@@ -68,7 +68,7 @@ fn check_deploy(path: &Path, catalogs: &[(&PathBuf, Catalog)]) -> Result<(), Str
     }
 }
 
-/// Looks at the file alone: what it names is where the service runs, which has `--check` for that.
+/// Checks the file alone: the files that it names are where the service runs, which has `--check` for that.
 fn check<S: ServiceSettings>(path: &Path) -> Result<Config<S>, String> {
     let config: Config<S> = slipway_server::config::read(path).map_err(|error| error.to_string())?;
     config.check().map_err(|error| error.to_string())?;

@@ -22,7 +22,7 @@ use shell::{Shell, say};
 use super::dev::{Home, Options, READY, Repository};
 use crate::{Outcome, args::DemoArgs, failure::Failure};
 
-/// Longer than this and something hangs.
+/// If it takes longer, something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
@@ -30,7 +30,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<Outcome, Failure> {
         Some(folder) => folder,
         None => std::env::temp_dir().join(format!("slipway-demo-{}", std::process::id())),
     };
-    // Blocking work all the way: it waits for programs.
+    // All of it is blocking work: it waits for programs.
     let way = if args.argo_cd { Way::ArgoCd } else { Way::Apply };
     let done = tokio::task::spawn_blocking(move || play(&folder, way))
         .await
@@ -89,7 +89,7 @@ fn play(folder: &Path, way: Way) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells Argo CD where the environments are, as whoever runs the platform would.
+/// Tells Argo CD where the environments are, as a platform operator would.
 fn applications(scene: &Scene, data: &Path, folder: &Path, way: Way) -> Result<(), Failure> {
     if way == Way::Apply {
         return Ok(());
@@ -156,7 +156,7 @@ fn tell(shell: &Shell, scene: &Scene, data: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A release that is being followed by a process of its own.
+/// A release that is followed by a separate process.
 struct Releasing {
     child: Child,
 }
@@ -181,7 +181,7 @@ impl Releasing {
     }
 }
 
-/// `slipway dev` as a child; killed when the demo fails half-way.
+/// `slipway dev` as a child; killed if the demo fails half-way.
 struct Dev {
     child: Option<Child>,
 }
@@ -206,7 +206,7 @@ impl Dev {
         Err(Failure::new("slipway dev stopped before it was ready").next(format!("see {}", log.display())))
     }
 
-    /// Stops it and looks for anything that it left running.
+    /// Stops it and checks for anything that it left running.
     fn stop(mut self, folder: &Path) -> Result<(), Failure> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -223,7 +223,7 @@ impl Dev {
 impl Drop for Dev {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Nothing to tell if it is gone already.
+            // Nothing to signal if it is gone already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -257,7 +257,7 @@ fn approve(shell: &Shell, person: &str, approval: &str) -> Result<(), Failure> {
     ensure(output.status.success(), &format!("{person} approves"))
 }
 
-/// Asks an environment through the cluster's service proxy, as curl would be typed.
+/// Calls an environment through the cluster's service proxy, as one would with curl.
 fn curl(data: &Path, environment: &str, path: &str) -> Result<String, Failure> {
     let proxy = format!("/api/v1/namespaces/{environment}/services/{SERVICE}:http/proxy/{path}");
     let body = kubectl(data, &["get", "--raw", &proxy])?;
@@ -315,7 +315,7 @@ fn processes_of(folder: &Path) -> Result<Vec<String>, Failure> {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
-        // Shells that run the demo name the folder too; what it started lives in it.
+        // Shells that run the demo also name the folder; what the demo started is inside it.
         if program.starts_with(&folder) || (command.contains(&folder) && command.contains("slipway dev")) {
             found.push(command);
         }

@@ -27,7 +27,7 @@ use crate::{
 };
 
 const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
-/// How long a promotion or an abort is followed; an API server that is away is asked again for longer.
+/// How long a promotion or an abort is followed; an unreachable API server is asked again for longer.
 const ANSWER: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(
@@ -127,7 +127,7 @@ async fn rollback(context: &Context, output: Output, args: RollbackArgs) -> Resu
     begun(context, output, present(answer.deployment)?, args.wait).await
 }
 
-/// Says what was begun, or follows it to its end.
+/// Reports what was started, or follows it to its end.
 async fn begun(
     context: &Context,
     output: Output,
@@ -245,7 +245,7 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
     Ok(deployment)
 }
 
-/// A deployment of which something was asked: followed until that is done or declined.
+/// A deployment of which something was requested: followed until that is done or declined.
 struct WithAsk(Deployment);
 
 impl Followed for WithAsk {
@@ -260,7 +260,7 @@ impl Followed for WithAsk {
     }
 }
 
-/// Waits until the rollout was told what was asked, and says whether it took it.
+/// Waits until the rollout was told what was requested, and reports whether it accepted.
 async fn answered(
     context: &Context,
     output: Output,
@@ -303,7 +303,7 @@ async fn answered(
     Ok(happened(deployment.declined.is_empty()))
 }
 
-/// What is waited for, or tried again.
+/// What it is waiting for, or retrying.
 fn now_at(deployment: &Deployment) -> String {
     match &deployment.retry {
         Some(retry) => retry::line(retry, Timestamp::now().as_micros()),
@@ -319,7 +319,7 @@ fn show(output: Output, deployment: &Deployment) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows a deployment that was waited for; only success is what was asked.
+/// Shows a deployment that was waited for; anything but success is a failure.
 fn finish(output: Output, deployment: &Deployment) -> Result<Outcome, Failure> {
     show(output, deployment)?;
     Ok(happened(deployment.status() == Status::Succeeded))

@@ -1,5 +1,5 @@
-//! `slipway dev`: all four services, a Kubernetes of their own and an image store in one process. The same code as
-//! in production, over SQLite files and a bus within the process.
+//! `slipway dev`: all four services, their own Kubernetes and an image store in one process. The same code as in
+//! production, on SQLite files and an in-process bus.
 
 mod configs;
 mod home;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Outcome, args::DevArgs, failure::Failure};
 
-/// Printed when everything serves.
+/// Printed when everything is serving.
 pub(crate) const READY: &str = "ready";
 
 /// A service's name, and how it ended.

@@ -66,7 +66,7 @@ async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Even
         stream_of!(context.builds()?, build),
         stream_of!(context.gitops()?, gitops),
         stream_of!(context.approvals()?, approval),
-        // Releases and lanes belong to no other whole, so they carry no correlation id and are chosen here.
+        // Releases and lanes do not belong to anything larger, so they have no correlation id and are selected here.
         {
             let request = release::v1::StreamEventsRequest {
                 cursor,
@@ -78,7 +78,7 @@ async fn open(context: &Context, cursor: &str, release: &str) -> Result<Vec<Even
     ])
 }
 
-/// Whether the event is about this release, or about anything when none is named.
+/// Whether the event is about this release; always true if none is given.
 fn concerns(event: &Event, release: &str) -> bool {
     release.is_empty()
         || event.correlation_id == release
@@ -86,7 +86,7 @@ fn concerns(event: &Event, release: &str) -> bool {
         || (event.subject.starts_with("lane/") && event.data.contains(release))
 }
 
-/// The data without its type, on one line and not endlessly.
+/// The data without its type, on one line and truncated.
 fn brief(data: &str) -> String {
     let line: String = data.chars().take(160).collect();
     if line.len() < data.len() {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) async fn run(globals: &Globals, command: GitopsCommand) -> Result<Outcome, Failure> {
-    // Files of this machine need no service.
+    // Local files do not need a service.
     if let GitopsCommand::Edit(args) = command {
         return edit::run(globals.output, &args);
     }

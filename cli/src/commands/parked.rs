@@ -16,7 +16,7 @@ use crate::{
 };
 
 const PARKED: &str = "slipway.operations.v1.Parked";
-/// What a service hands out at once at most.
+/// The maximum that a service returns at once.
 const PAGE: i32 = 500;
 
 pub(crate) async fn run(
@@ -55,7 +55,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Those of all services that answer. One that does not is named; the list is then not whole, and so says the exit code.
+/// Those of all services that answer. A service that does not is named; the list is then incomplete, which the exit
+/// code shows.
 async fn list(context: &Context, output: Output, kind: String, limit: u32) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::Happened;
     let mut all = Vec::new();
@@ -115,7 +116,7 @@ async fn list(context: &Context, output: Output, kind: String, limit: u32) -> Re
     Ok(outcome)
 }
 
-/// What one service has parked, up to so many.
+/// What one service has parked, up to this many.
 async fn of(mut operations: Operations, kind: &str, limit: u32) -> Result<Vec<Parked>, Status> {
     let mut parked = Vec::new();
     let mut request = ListParkedRequest {
@@ -133,7 +134,7 @@ async fn of(mut operations: Operations, kind: &str, limit: u32) -> Result<Vec<Pa
     }
 }
 
-/// Asks one service after the other: only one has things of a kind. One that cannot be reached may be the one.
+/// Asks one service after the other: only one has aggregates of a given kind. An unreachable one may be that one.
 async fn at_its_service(
     context: &Context,
     ask: impl AsyncFn(Operations) -> Result<Option<Parked>, Status>,

@@ -222,7 +222,7 @@ impl Followed for Release {
     }
 }
 
-/// Watches until the end. Shows each step as it ends, where a person looks on.
+/// Watches until the end. Shows each step as it ends, if a person is watching.
 async fn follow(context: &Context, output: Output, release: Release) -> Result<Release, Failure> {
     let bar = progress(output);
     let mut shown = 0;
@@ -271,7 +271,7 @@ fn show(output: Output, release: &Release) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows a release that was waited for; only success is what was asked.
+/// Shows a release that was waited for; anything but success is a failure.
 fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
     show(output, release)?;
     Ok(if release.status() == Status::Succeeded {

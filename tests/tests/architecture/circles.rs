@@ -1,13 +1,13 @@
-//! Which modules of a crate import each other in a circle.
+//! Which modules of a crate import each other in a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::code::{Source, sources};
 
-/// Who imports whom among the modules at the top of a crate.
+/// The imports among the top-level modules of a crate.
 pub(crate) type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The imports between the modules at the top of a crate. What the crate's root passes on counts as its module's.
+/// The imports between the top-level modules of a crate. What the crate's root re-exports counts as its module's.
 pub(crate) fn imports(folder: &str) -> Imports {
     let sources = sources(folder);
     let mut imports: Imports = sources
@@ -37,7 +37,7 @@ pub(crate) fn imports(folder: &str) -> Imports {
     imports
 }
 
-/// Names that the root passes on, and the module that each is from.
+/// Names that the root re-exports, and the module that each is from.
 fn passed_on(sources: &[Source], modules: &Imports) -> BTreeMap<String, String> {
     let roots = sources.iter().filter(|source| source.module.is_empty());
     let paths = roots.flat_map(|root| &root.paths);
@@ -52,7 +52,7 @@ fn passed_on(sources: &[Source], modules: &Imports) -> BTreeMap<String, String> 
         .collect()
 }
 
-/// The groups of modules each of which reaches all others of its group.
+/// The groups of modules in which each reaches all others of its group.
 pub(crate) fn circles(imports: &Imports) -> Vec<BTreeSet<String>> {
     let reach: BTreeMap<&String, BTreeSet<&String>> = imports
         .keys()

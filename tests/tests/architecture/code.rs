@@ -1,5 +1,5 @@
-//! The paths that sources name, as the compiler's own lexer reads them: `crate::config::Config`, `tokio::spawn`. Comments, strings and
-//! tests do not count.
+//! The paths that sources name, as read by the compiler's own lexer: `crate::config::Config`, `tokio::spawn`. Comments,
+//! strings and tests do not count.
 
 use std::{collections::BTreeSet, fs};
 
@@ -7,12 +7,12 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 
 use crate::workspace::{read, root};
 
-/// A file of Rust.
+/// A Rust file.
 #[derive(Debug)]
 pub(crate) struct Source {
     /// From the root of the repository.
     pub(crate) path: String,
-    /// The module that it is, below the crate; empty for `lib.rs` and `main.rs`.
+    /// Its module, below the crate; empty for `lib.rs` and `main.rs`.
     pub(crate) module: Vec<String>,
     /// Paths of two segments or more, `self` and `super` resolved.
     pub(crate) paths: BTreeSet<Vec<String>>,
@@ -21,7 +21,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Whether it names something of a crate, by the crate's name in code.
+    /// Whether it names something from a crate, by the crate's name in code.
     pub(crate) fn uses(&self, name: &str) -> bool {
         self.paths.iter().any(|path| path[0] == name)
     }
@@ -46,7 +46,7 @@ pub(crate) fn files(folder: &str) -> Vec<String> {
     found
 }
 
-/// The sources of a crate, without files that hold only tests.
+/// The sources of a crate, without files that contain only tests.
 pub(crate) fn sources(folder: &str) -> Vec<Source> {
     let src = format!("{folder}/src");
     let tests =
@@ -77,7 +77,7 @@ fn source(src: &str, path: String) -> Source {
     }
 }
 
-/// Leaves out items under `#[cfg(test)]`, at any depth.
+/// Removes items under `#[cfg(test)]`, at any depth.
 fn without_tests(tokens: TokenStream) -> TokenStream {
     let mut kept: Vec<TokenTree> = Vec::new();
     let mut tokens = tokens.into_iter();
@@ -112,13 +112,13 @@ fn ends_with_hash(tokens: &[TokenTree]) -> bool {
     matches!(tokens.last(), Some(TokenTree::Punct(punct)) if punct.as_char() == '#')
 }
 
-/// Collects paths; `prefix` is what stands before the braces of a `use`.
+/// Collects paths; `prefix` is what comes before the braces of a `use`.
 fn collect(tokens: TokenStream, module: &[String], prefix: &[String], paths: &mut BTreeSet<Vec<String>>) {
     let mut path: Vec<String> = prefix.to_vec();
     let mut module = module.to_vec();
     let depth = module.len();
     let mut tokens = tokens.into_iter().peekable();
-    // Whether the path goes on: two colons came last, or nothing yet.
+    // Whether the path continues: two colons came last, or nothing yet.
     let mut open = true;
     let mut opens_module = false;
     while let Some(token) = tokens.next() {

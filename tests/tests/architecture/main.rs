@@ -1,4 +1,4 @@
-//! The rules between the rooms, as ARCHITECTURE.md states them, held to what cargo and the sources say.
+//! The rules between the rooms, as ARCHITECTURE.md states them, checked against cargo and the sources.
 #![allow(clippy::unwrap_used)]
 
 mod circles;
@@ -22,9 +22,9 @@ const ROOMS: [(&str, &[&str]); 4] = [
     ("config", &[]),
 ];
 
-/// Crates that a domain may use: values, their text form, hashes, decisions. None of them reaches outside.
+/// Crates that a domain may use: values, their text form, hashes, decisions. None of them reaches the outside world.
 const VALUES: [&str; 18] = [
-    // The rules of trailers in a message are git's own.
+    // The rules for trailers in a message are git's own.
     "gix-object",
     "hex",
     // Types alone.
@@ -46,8 +46,8 @@ const VALUES: [&str; 18] = [
     "time",
 ];
 
-/// Every file of the repository whose text people or machines read, from the root. Test data and what git ignores is
-/// left out.
+/// Every text file of the repository that people or machines read, from the root. Test data and what git ignores is
+/// excluded.
 fn texts() -> Vec<String> {
     let (mut found, mut folders) = (Vec::new(), vec![root()]);
     while let Some(folder) = folders.pop() {
@@ -83,7 +83,7 @@ fn climbs_out(depth: usize, path: &str) -> bool {
     })
 }
 
-/// Fails with all that breaks a rule, not with the first.
+/// Fails with everything that breaks a rule, not only with the first.
 fn none(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
 }
@@ -134,7 +134,7 @@ fn each_service_has_the_same_rooms() {
     none("the rooms of a service", &broken);
 }
 
-/// What a service shows to others: how it is run, its configuration, and what tests need.
+/// What a service exposes to others: how to run it, its configuration, and what tests need.
 #[test]
 fn a_service_shows_run_config_and_testing() {
     let mut broken = Vec::new();
@@ -300,7 +300,7 @@ fn modules_have_one_style() {
 fn no_service_depends_on_another() {
     let names = SERVICES.map(|name| format!("{name}-svc"));
     for (folder, package) in packages() {
-        // `slipway dev` runs all four in one process, and so measures the benchmark.
+        // `slipway dev` runs all four in one process, and so does the benchmark.
         if folder == "cli" || folder == "tests" {
             continue;
         }
@@ -340,7 +340,7 @@ fn only_the_api_knows_messages() {
             // The step backends are the calling side of the other services.
             let api = file.starts_with("api") || file.starts_with("backends/steps");
             for package in ["prost", "prost_types", "slipway_proto", "tonic"] {
-                // What registers a service names its server and the descriptors.
+                // Registering a service requires its server type and the descriptors.
                 let registers = file == "lib.rs" && package == "slipway_proto";
                 if !api && !registers && source.uses(package) {
                     broken.push(format!("{} uses {package}", source.path));
@@ -376,12 +376,12 @@ fn each_outside_system_has_its_place() {
     none("outside systems", &broken);
 }
 
-/// A clone alone, in a folder of its own, is all that a build and the tests need.
+/// A bare clone, in its own folder, is all that a build and the tests need.
 #[test]
 fn no_source_names_a_neighbouring_folder() {
     assert!(climbs_out(2, "../../../x") && climbs_out(1, "/a/../../../x"));
     assert!(!climbs_out(2, "../../x") && !climbs_out(1, "a/../../b"));
-    // What earlier checkouts had beside them.
+    // What earlier checkouts had next to them.
     let neighbour = format!("../{}", "shared");
     let texts = texts();
     for file in ["Makefile", "README.md", ".ci/run", "crates/testbed/src/data.rs"] {

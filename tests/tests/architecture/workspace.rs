@@ -1,4 +1,4 @@
-//! The workspace's crates and what they depend on, as cargo itself says.
+//! The workspace's crates and their dependencies, according to cargo itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What came back, in one line.
+//! The answer, in one line.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -13,7 +13,8 @@ use crate::{
     cases::{ABSENT, Caller, Case, Sent, padded},
 };
 
-/// A stream that has said nothing for so long says nothing: longer than the pause between two heartbeats, which is 5 s.
+/// A stream without a message for this long has nothing to say: longer than the pause between two heartbeats, which is
+/// 5 s.
 const NOTHING: Duration = Duration::from_secs(15);
 
 /// What came back.
@@ -22,9 +23,9 @@ pub(crate) enum Answer {
     Ok(Shown),
     Error {
         code: String,
-        /// The pinned reason; a dash where the error is not one of ours.
+        /// The pinned reason; a dash if the error is not one of ours.
         reason: String,
-        /// The field at fault, or the id of what is not there.
+        /// The offending field, or the id of what does not exist.
         names: String,
     },
 }
@@ -61,7 +62,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Calls, and says what came back for each of the case's values.
+/// Calls, and returns the answers for each of the case's values.
 pub(crate) async fn answer(api: &Api, method: &MethodDescriptor, case: &Case) -> BTreeSet<Answer> {
     let input = method.input();
     let (requests, deadline) = match &case.sent {

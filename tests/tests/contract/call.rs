@@ -1,5 +1,5 @@
-//! Any RPC by its name, with requests and answers as JSON: what is called, and what its requests hold, is read from the
-//! descriptor set.
+//! Any RPC by its name, with requests and answers as JSON: what to call, and what its requests contain, is read from
+//! the descriptor set.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -44,7 +44,7 @@ pub(crate) fn method(wanted: &str) -> MethodDescriptor {
     found.unwrap_or_else(|| panic!("there is no RPC {wanted}"))
 }
 
-/// The position in a suite's addresses of the program that serves an API.
+/// The index, in a suite's addresses, of the program that serves an API.
 fn program(method: &MethodDescriptor) -> usize {
     match method.parent_service().full_name() {
         "slipway.build.v1.BuildService" => 0,
@@ -57,7 +57,7 @@ fn program(method: &MethodDescriptor) -> usize {
     }
 }
 
-/// When a request is to be answered, and when it is sent.
+/// When a request must be answered, and when it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     /// As the `grpc-timeout` header writes it.
@@ -66,7 +66,7 @@ pub(crate) struct Deadline {
     pub(crate) sent_after: Duration,
 }
 
-/// Calls the programs of a suite. Its connections belong to the runtime of the test that made it.
+/// Calls the programs of a suite. Its connections belong to the runtime of the test that created it.
 pub(crate) struct Api {
     client: Client<HttpConnector, tonic::body::Body>,
     urls: [String; 4],
@@ -74,7 +74,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(suite: &Suite) -> Self {
-        // Not tonic's channel, which keeps `grpc-timeout` itself: the server is to.
+        // Not tonic's channel, which enforces `grpc-timeout` itself: the server should do that.
         Self {
             client: Client::builder(TokioExecutor::new())
                 .http2_only(true)
@@ -133,7 +133,7 @@ impl Api {
         answer.unwrap_or_else(|| panic!("{name} answered with nothing"))
     }
 
-    /// As [`call`](Self::call), of which nothing but success is expected.
+    /// As [`call`](Self::call), but only success is expected.
     pub(crate) async fn ok(&self, person: &str, name: &str, request: &Value) -> Value {
         let answer = self.call(person, name, request).await;
         answer.unwrap_or_else(|error| panic!("{name} {request}: {error:?}"))
@@ -144,7 +144,7 @@ impl Api {
 pub(crate) struct Answers(Streaming<DynamicMessage>);
 
 impl Answers {
-    /// The next message; nothing at the end.
+    /// The next message; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<Value, ErrorView>> {
         let next = self.0.next().await?;
         Some(
@@ -153,7 +153,7 @@ impl Answers {
         )
     }
 
-    /// All that are left; the stream must end by itself and well.
+    /// All remaining ones; the stream must end by itself and successfully.
     pub(crate) async fn rest(&mut self) -> Vec<Value> {
         let mut rest = Vec::new();
         while let Some(next) = self.next().await {
@@ -178,7 +178,7 @@ fn json(message: &DynamicMessage) -> Value {
     written.unwrap()
 }
 
-/// Encoded requests, and answers of a type that is known when it runs.
+/// Encoded requests, and answers of a type that is only known at run time.
 struct Dynamic(MessageDescriptor);
 
 impl Codec for Dynamic {

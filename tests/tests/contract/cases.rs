@@ -1,5 +1,5 @@
-//! What callers get wrong, derived from the descriptors of requests: a case that a request has no field for does not
-//! apply to it, and no other is left out.
+//! What callers can get wrong, derived from the descriptors of requests: a case that a request has no field for does
+//! not apply to it, and no other is left out.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{call::Deadline, rows::Row, scene::ROOT};
 
-/// Larger than servers take, which is 4 MiB.
+/// Larger than servers accept, which is 4 MiB.
 const OVERSIZED: usize = 5 << 20;
-/// A field that no request has.
+/// A field that does not exist in any request.
 const UNKNOWN_FIELD: u32 = 30_000;
-/// What has no kind of limit named in its own right is at most this long.
+/// Fields without a specific limit are at most this long.
 const LONGER_THAN_ANY_TEXT: usize = 5000;
 
 /// One way to call.
@@ -34,13 +34,13 @@ pub(crate) enum What {
     Empty,
     Oversized,
     Late,
-    /// A field has a value that it must not have.
+    /// A field has a value that is not allowed.
     Malformed(String),
-    /// A field has a number that is no value of its enum.
+    /// A field has a number that is not a value of its enum.
     Unknown(String),
-    /// A field has the id of nothing.
+    /// A field has an id that does not exist.
     Absent(String),
-    /// The same, by somebody without any role.
+    /// The same, by a caller without any role.
     AbsentWithoutRole(String),
 }
 
@@ -78,15 +78,15 @@ pub(crate) enum Caller {
 pub(crate) enum Sent {
     /// Each of these in turn.
     Requests(Vec<Value>),
-    /// With a field that is not known, and makes it as large as this.
+    /// With an unknown field, which makes it as large as this.
     Padded(Value, usize),
     Late(Value, Deadline),
 }
 
-/// The id of nothing.
+/// An id that does not exist.
 pub(crate) const ABSENT: &str = "absent-1";
 
-/// Every case of a row, whose request has been filled.
+/// Every case of a row, whose request has been filled in.
 pub(crate) fn cases(method: &MethodDescriptor, row: &Row, request: &Value) -> Vec<Case> {
     let one = |what, caller, request: Value| Case {
         what,
@@ -159,7 +159,7 @@ pub(crate) fn cases(method: &MethodDescriptor, row: &Row, request: &Value) -> Ve
     cases
 }
 
-/// The case of a request that nothing is wrong with.
+/// The case of a correct request.
 pub(crate) fn as_it_should_be(request: &Value) -> Case {
     Case {
         what: What::AsItShouldBe,
@@ -211,7 +211,7 @@ enum Step {
 }
 
 impl Place {
-    /// As errors name it: `spec.commit`, `edits[0].helm_image.path`.
+    /// As named in errors: `spec.commit`, `edits[0].helm_image.path`.
     pub(crate) fn name(&self) -> String {
         let mut name = String::new();
         for step in &self.steps {
@@ -251,7 +251,7 @@ pub(crate) fn fields(message: &MessageDescriptor, request: &Value) -> Vec<Place>
 
 fn collect(message: &MessageDescriptor, request: &Value, above: &[Step], found: &mut Vec<Place>) {
     for field in message.fields() {
-        // Of a oneof, the one that is given.
+        // For a oneof, the one that is given.
         let another = field.containing_oneof().is_some_and(|oneof| {
             let given = oneof.fields().filter(|other| !request[other.name()].is_null());
             given.into_iter().any(|other| other != field)
@@ -287,7 +287,7 @@ fn is_id(field: &FieldDescriptor) -> bool {
     matches!(field.name(), "id" | "deployment_id")
 }
 
-/// Values that a field must not have; none where every value is fine.
+/// Values that a field must not have; empty if every value is allowed.
 fn wrong(field: &FieldDescriptor) -> Vec<Value> {
     let long = || json!("x".repeat(LONGER_THAN_ANY_TEXT));
     if field.is_map() {
@@ -323,7 +323,7 @@ fn wrong(field: &FieldDescriptor) -> Vec<Value> {
         }
         // A section's: it is counted.
         Kind::Uint64 if field.name() == "size" => vec![json!("1")],
-        // Numbers without a sign, and yes or no.
+        // Unsigned numbers and booleans.
         Kind::Bool | Kind::Uint64 | Kind::Uint32 => Vec::new(),
         other => panic!("say here what is wrong for {}, a {other:?}", field.full_name()),
     }

@@ -1,4 +1,4 @@
-//! The contract, as ARCHITECTURE.md has it in words: what a case is to be answered with, whichever RPC it is.
+//! The contract, as described in ARCHITECTURE.md: the required answer to a case, for any RPC.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::{
 /// What an answer must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// This, as it is written in the table.
+    /// This, as written in the table.
     Exactly(String),
     /// `INVALID_ARGUMENT` that names this field, the message that it is in, or a part of it; or, without one, any field.
     Invalid(Option<String>),
@@ -24,7 +24,7 @@ impl Wanted {
         Self::Exactly(text.to_owned())
     }
 
-    /// Whether an answer is that.
+    /// Whether an answer matches.
     pub(crate) fn is(&self, answer: &Answer) -> bool {
         match (self, answer) {
             (Self::Exactly(text), answer) => answer.to_string() == *text,
@@ -63,7 +63,7 @@ pub(crate) fn wanted(method: &MethodDescriptor, row: &Row, what: &What) -> Wante
     match what {
         What::AsItShouldBe => Wanted::exactly(row.answer),
         What::NoToken | What::WrongToken => Wanted::exactly("UNAUTHENTICATED UNAUTHENTICATED"),
-        // Before anything is looked up: whoever has no role does not learn what there is.
+        // Before anything is looked up: a caller without a role does not learn what exists.
         What::NoRole | What::AbsentWithoutRole(_) => denied(),
         What::OtherService | What::OtherEnvironment => match row.guard {
             Guard::Thing => denied(),
@@ -84,7 +84,7 @@ fn denied() -> Wanted {
     Wanted::exactly("PERMISSION_DENIED PERMISSION_DENIED")
 }
 
-/// Whether nothing of a request is required, since all of it says which part of the whole is wanted.
+/// Whether nothing in a request is required, since all of it selects the part of the whole that is wanted.
 fn only_filters(method: &MethodDescriptor) -> bool {
     let fields = ["page_token", "cursor", "status"];
     fields

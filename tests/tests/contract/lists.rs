@@ -1,4 +1,4 @@
-//! What every list does beside the table: pages, and what its caller may read.
+//! What every list does in addition to the table: pages, and what its caller may read.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
     scene::{LISTED, Noun, OF_ONE, ROOT, Scene, nouns, scene},
 };
 
-/// What is parked comes of faults, not of a request, and is listed in the tests of operations.
+/// What is parked results from faults, not from a request, and is listed in the tests of operations.
 const OF_FAULTS: &str = "OperationsService/ListParked";
 
 /// Every list has a kind of resource here, and every kind its list.
@@ -54,7 +54,7 @@ async fn pages(noun: &Noun, scene: &Scene, api: &Api) {
             (&made[4..], ""),
             "{filter}"
         );
-        // All fit: there is no page after them. As many as fit, too.
+        // All fit: there is no page after them. Exactly as many as fit, too.
         for size in [0, 5, 6, 100_000] {
             let all = page(api, noun, &filter, size, "").await;
             assert_eq!(
@@ -79,7 +79,7 @@ async fn pages(noun: &Noun, scene: &Scene, api: &Api) {
         }
     }
 
-    // What comes meanwhile is on no later page, and moves nothing.
+    // What is added meanwhile is not on a later page, and does not shift anything.
     let first = page(api, noun, &filter, 2, "").await;
     let newest = noun.create(scene, api, LISTED[5], &batch).await["id"].clone();
     let second = page(api, noun, &filter, 2, &first.next).await;
@@ -148,7 +148,7 @@ async fn lists_show_what_the_caller_may_read() {
         }
         let filter = json!({"labels": {"batch": batch}});
         for filter in forms(&noun, &filter) {
-            // A page may hold fewer than asked for, but the last one is known as such.
+            // A page may contain fewer than asked for, but the last one is known as such.
             let (mut seen, mut token) = (Vec::new(), String::new());
             loop {
                 let page = page_of(&api, OF_ONE, &noun, &filter, 2, &token).await;
@@ -159,7 +159,7 @@ async fn lists_show_what_the_caller_may_read() {
                 }
             }
             assert_eq!(seen, made[..1], "{}", noun.list);
-            // Asking for others by name shows no more.
+            // Asking for others by name does not show more.
             let others = merged(&filter, &json!({"service": LISTED[1]}));
             let page = page_of(&api, OF_ONE, &noun, &others, 0, "").await;
             assert!(page.ids.is_empty(), "{}", noun.list);

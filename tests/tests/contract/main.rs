@@ -1,8 +1,8 @@
-//! The contract of all APIs: what every RPC answers to callers who get wrong what callers everywhere can get wrong. The
-//! answers are in `answers.txt`, one line for each RPC and case.
+//! The contract of all APIs: what every RPC answers to the mistakes that all callers can make. The answers are in
+//! `answers.txt`, one line for each RPC and case.
 //!
-//! A new RPC needs a row in `rows.rs`; its cases follow from its request's fields. `answers.txt` is written anew beside
-//! the test's program when it differs, to be copied here where the difference is meant.
+//! A new RPC needs a row in `rows.rs`; its cases follow from its request's fields. If `answers.txt` differs, a new one
+//! is written next to the test's program, to be copied here if the difference is intended.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod answer;
@@ -59,7 +59,7 @@ async fn every_rpc_answers_as_the_table_says() {
         cases.into_iter().map(move |case| (index, case))
     });
     let mut cells: Vec<Vec<Cell>> = rows.iter().map(|_| Vec::new()).collect();
-    // In the order in which they were begun, each.
+    // In the order in which they were started.
     let answered: Vec<(usize, Cell)> = stream::iter(refused)
         .map(|(index, case)| asked(&api, &rows, index, case))
         .buffered(AT_ONCE)
@@ -112,7 +112,7 @@ async fn asked(api: &Api, rows: &[Row], index: usize, case: Case) -> (usize, Cel
     (index, Cell { case, answers })
 }
 
-/// Compares the table with the one that is pinned.
+/// Compares the table with the pinned one.
 fn compare(table: &str) {
     let pinned = include_str!("answers.txt");
     if table == pinned {

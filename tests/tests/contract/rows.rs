@@ -1,15 +1,15 @@
-//! Requests as they should be, of every RPC. What callers can get wrong about them is [`crate::cases`].
+//! Correct requests for every RPC. What callers can get wrong about them is in [`crate::cases`].
 
 use serde_json::{Value, json};
 
 /// How roles decide about an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// It is about one thing, and needs the role for that thing.
+    /// It is about one resource, and needs the role for that.
     Thing,
-    /// It shows what the caller may read, and nothing to whoever may read only other things.
+    /// It shows what the caller may read, and nothing to a caller that may read only other things.
     Shown,
-    /// It needs the role to read, for whatever it may be.
+    /// It needs the role to read, for any resource.
     Anywhere,
 }
 
@@ -17,14 +17,14 @@ pub(crate) enum Guard {
 pub(crate) struct Row {
     /// `Service/Method`.
     pub(crate) method: &'static str,
-    /// Which form; empty where there is only one.
+    /// Which form; empty if there is only one.
     pub(crate) form: &'static str,
     /// Texts such as `$build` stand for what the scene has.
     pub(crate) request: Value,
     pub(crate) guard: Guard,
-    /// Fields that do not go with this form.
+    /// Fields that cannot be combined with this form.
     pub(crate) other_forms: &'static [&'static str],
-    /// What it answers to whoever may do everything.
+    /// What it answers to a caller that may do everything.
     pub(crate) answer: &'static str,
 }
 
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// A list, or a stream of what there is.
+/// A list, or a stream of what exists.
 fn shown(method: &'static str, request: Value) -> Row {
     row(method, request).guard(Guard::Shown).answers("OK some")
 }
@@ -71,7 +71,7 @@ fn watch(method: &'static str, request: Value) -> Row {
     row(method, request).answers("OK some")
 }
 
-/// At least one for every RPC. They are sent in this order when they are as they should be.
+/// At least one for every RPC. The correct ones are sent in this order.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = builds();
     rows.extend(changes());
@@ -106,7 +106,7 @@ fn builds() -> Vec<Row> {
     ]
 }
 
-/// What a release, a deployment or a change is of.
+/// What a release, a deployment or a change is about.
 fn image() -> Value {
     json!([{"repository": "$image", "digest": "$digest"}])
 }
@@ -282,7 +282,7 @@ fn deployments() -> Vec<Row> {
     ]
 }
 
-/// Nothing is parked in a suite in which all goes well.
+/// Nothing is parked in a suite in which everything succeeds.
 fn operations() -> Vec<Row> {
     vec![
         shown("OperationsService/ListParked", json!({"kind": "build"})).answers("OK none"),

@@ -11,15 +11,15 @@ use slipway_tests::{Options, Suite, scene::Service, within};
 
 use crate::call::Api;
 
-/// Who may do everything.
+/// The caller that may do everything.
 pub(crate) const ROOT: &str = "root";
 /// What the table is about.
 const SHOP: &str = "shop";
-/// What lists are about; [`OF_ONE`] may read the first alone.
+/// What lists are about; [`OF_ONE`] may read only the first.
 pub(crate) const LISTED: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
-/// Who may do everything with the first of [`LISTED`] and nothing else.
+/// The caller that may do everything with the first of [`LISTED`] and nothing else.
 pub(crate) const OF_ONE: &str = "of-one";
-/// What is watched, and what is asked for twice: targets of their own, since one deployment at a time holds a target.
+/// What is watched, and what is requested twice: separate targets, since one deployment at a time holds a target.
 pub(crate) const WATCHED: &str = "watched";
 pub(crate) const TWICE: &str = "twice";
 
@@ -33,7 +33,7 @@ pub(crate) struct Scene {
 
 static SCENE: tokio::sync::Mutex<Weak<Scene>> = tokio::sync::Mutex::const_new(Weak::new());
 
-/// The scene: made by the first test, gone with the last.
+/// The scene: created by the first test, removed with the last.
 pub(crate) async fn scene() -> (Arc<Scene>, Api) {
     let mut shared = SCENE.lock().await;
     let scene = match shared.upgrade() {
@@ -92,7 +92,7 @@ impl Scene {
         self.values.insert(name, value.as_str().unwrap().to_owned());
     }
 
-    /// A request in which each text `$name` has become what has that name here.
+    /// A request in which each text `$name` is replaced by the thing of that name here.
     pub(crate) fn filled(&self, request: &Value) -> Value {
         match request {
             Value::String(text) => match text.strip_prefix('$') {
@@ -121,9 +121,9 @@ impl Scene {
     }
 }
 
-/// One kind of resource: how one comes to be, and how it is read and ended.
+/// One kind of resource: how one is created, read and ended.
 pub(crate) struct Noun {
-    /// Also the name of the field that holds one in answers.
+    /// Also the name of the field that contains one in answers.
     pub(crate) name: &'static str,
     pub(crate) create: &'static str,
     /// `$service` and `$batch` are filled in.
@@ -134,9 +134,9 @@ pub(crate) struct Noun {
     pub(crate) plural: &'static str,
     pub(crate) watch: &'static str,
     pub(crate) cancel: &'static str,
-    /// Who makes one: who asks for an approval may not decide on it.
+    /// Who creates one: the requester of an approval may not decide on it.
     pub(crate) by: &'static str,
-    /// Comes to its end without anybody doing anything; what does not is cancelled in tests that want an end.
+    /// Ends without any further action; others are cancelled in tests that need an end.
     pub(crate) ends_itself: bool,
 }
 
@@ -200,7 +200,7 @@ pub(crate) fn nouns() -> Vec<Noun> {
             by: "alice",
             ends_itself: false,
         },
-        // Its manifests do not hold the image.
+        // Its manifests do not contain the image.
         Noun {
             name: "deployment",
             create: "DeployService/Deploy",
@@ -238,7 +238,7 @@ pub(crate) fn nouns() -> Vec<Noun> {
 }
 
 impl Noun {
-    /// The request that makes one of a service, labelled with its batch.
+    /// The request that creates one of a service, labelled with its batch.
     pub(crate) fn request(&self, scene: &Scene, service: &str, batch: &str) -> Value {
         fn named(value: &mut Value, service: &str, batch: &str) {
             match value {
@@ -258,7 +258,7 @@ impl Noun {
         scene.filled(&request)
     }
 
-    /// Makes one; what needs a target waits until it is free.
+    /// Creates one; if it needs a target, waits until that is free.
     pub(crate) async fn create(&self, scene: &Scene, api: &Api, service: &str, batch: &str) -> Value {
         let request = self.request(scene, service, batch);
         let mut made = within(&format!("{} {request}", self.create), async {
@@ -274,7 +274,7 @@ impl Noun {
         made[self.name].take()
     }
 
-    /// Follows one to its end, and gives it as it is then.
+    /// Follows one to its end, and returns it in that state.
     pub(crate) async fn ended(&self, api: &Api, made: &Value) -> Value {
         let watch = json!({"id": made["id"]});
         let what = format!("the end of {}", made["id"]);

@@ -16,17 +16,17 @@ fn with(request: &Value, field: &str, value: &Value) -> Value {
     other
 }
 
-/// What was asked, and what else is not the same request.
+/// The request, and what counts as a different request.
 struct Asked {
     by: &'static str,
     method: &'static str,
-    /// The field of the answer that holds what was made.
+    /// The field of the answer that contains what was created.
     makes: &'static str,
     request: Value,
     other: Value,
 }
 
-/// Asks twice, and then for something else with the same id. Gives what was made.
+/// Asks twice, and then for something else with the same id. Returns what was created.
 async fn twice(api: &Api, asked: &Asked) -> Value {
     let Asked {
         by,
@@ -68,7 +68,7 @@ async fn a_request_id_stands_for_one_request() {
         asked.insert(request.method.to_owned());
         twice(&api, &request).await
     };
-    // What starts a resource of each kind: labels make it another request.
+    // Those that start a resource of each kind: labels make it a different request.
     for noun in nouns().into_iter().filter(|noun| noun.name != "deployment") {
         let request = noun.request(&scene, TWICE, "twice");
         let other = with(&request, "labels", &json!({"batch": "other"}));
@@ -115,7 +115,7 @@ async fn a_request_id_stands_for_one_request() {
     assert_eq!(asked, known, "every RPC with a request_id");
 }
 
-/// What can be done with an image that is in git: it is deployed and rolled back, promoted, and put back.
+/// What can be done with an image that is in git: deploy and roll back, promote, and revert.
 async fn changed(scene: &Scene, api: &Api, ask: &mut impl AsyncFnMut(Asked) -> Value, change: &Value) {
     let deployment = noun("deployment");
     let mut request = deployment.request(scene, TWICE, "twice");

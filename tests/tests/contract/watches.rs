@@ -1,5 +1,5 @@
-//! What every watch and every stream of events does beside the table: begins with what is, resumes behind what was seen,
-//! and ends when there is no more to come.
+//! What every watch and every stream of events does in addition to the table: it begins with what exists, resumes after
+//! what was seen, and ends when nothing more can come.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,9 +11,9 @@ use crate::{
     scene::{LISTED, Noun, OF_ONE, ROOT, Scene, WATCHED, noun, nouns, scene},
 };
 
-/// The correlation id of what events are streamed of.
+/// The correlation id of the streamed events.
 const STREAMED: &str = "streamed";
-/// A watch that says nothing for so long has nothing to say.
+/// A watch that is silent for this long has nothing to say.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Every watch has a kind of resource here, and every kind its watch.
@@ -48,13 +48,13 @@ async fn follow(noun: &Noun, scene: &Scene, api: &Api) {
         noun.watch
     );
     if !noun.ends_itself {
-        // It gets as far as it can without anybody.
+        // It gets as far as it can without any further action.
         while let Ok(next) = tokio::time::timeout(SILENCE, watch.next()).await {
             first = next.unwrap().unwrap()[noun.name].take();
         }
         let now = api.ok(ROOT, noun.get, &by_id).await[noun.name].take();
         assert_eq!(timeless(&first), timeless(&now), "{}", noun.watch);
-        // Nothing happens, so nothing is said, here and to whoever has seen it already.
+        // Nothing happens, so nothing is reported, here and to a caller that has seen it already.
         let mut resumed = open(api, noun, &resuming(noun, &by_id, &first)).await;
         let said = tokio::time::timeout(SILENCE, watch.next()).await;
         assert!(said.is_err(), "{}: {said:?}, after {first}", noun.watch);
@@ -82,7 +82,7 @@ async fn follow(noun: &Noun, scene: &Scene, api: &Api) {
     assert_eq!(*last, now, "{}: the last state is the final one", noun.watch);
     assert!(!now["end_time"].is_null(), "{now}");
 
-    // Of what is over: one state and the end, or, for whoever has seen it, the end alone.
+    // For what is over: one state and the end or, for a caller that has seen it, only the end.
     let mut again = open(api, noun, &by_id).await;
     let again = within("the end of a watch of what is over", again.rest()).await;
     assert_eq!(again.len(), 1, "{}", noun.watch);
@@ -112,7 +112,7 @@ async fn open(api: &Api, noun: &Noun, request: &Value) -> Answers {
 
 fn resuming(noun: &Noun, by_id: &Value, seen: &Value) -> Value {
     let mut request = by_id.clone();
-    // Checked here and not left out where there is none: every watch resumes.
+    // Checked here rather than skipped if there is none: every watch resumes.
     assert!(
         method(noun.watch).input().get_field_by_name("etag").is_some(),
         "{}",
@@ -122,7 +122,7 @@ fn resuming(noun: &Noun, by_id: &Value, seen: &Value) -> Value {
     request
 }
 
-/// A thing without what grows by itself.
+/// A resource without the fields that grow by themselves.
 fn timeless(thing: &Value) -> Value {
     let mut thing = thing.clone();
     thing.as_object_mut().unwrap().remove("time_spent");
@@ -141,7 +141,7 @@ fn streams() -> Vec<String> {
     streams.map(|method| name(&method)).collect()
 }
 
-/// The events until a heartbeat: all that there are.
+/// The events until a heartbeat: all there are.
 async fn events(api: &Api, person: &str, stream: &str, request: &Value) -> Vec<Value> {
     let mut answers = api.stream(person, stream, request).await.unwrap();
     within(&format!("a heartbeat of {stream}"), async {
@@ -160,7 +160,7 @@ async fn events(api: &Api, person: &str, stream: &str, request: &Value) -> Vec<V
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_events_resume_and_show_what_the_caller_may_read() {
     let (scene, api) = scene().await;
-    // Of each kind something that is over, of a service that one caller may read, and of another.
+    // Of each kind, something that is over, for a service that one caller may read, and for another.
     for noun in nouns() {
         for service in [LISTED[0], LISTED[1]] {
             let made = noun.create(&scene, &api, service, STREAMED).await;
@@ -174,13 +174,13 @@ async fn streams_of_events_resume_and_show_what_the_caller_may_read() {
 }
 
 async fn streamed(stream: &str, scene: &Scene, api: &Api) {
-    // From the beginning, those of everybody.
+    // From the beginning, those of everyone.
     let mut all = api.stream(ROOT, stream, &json!({})).await.unwrap();
     let mut first = Vec::new();
     while first.len() < 5 {
         first.push(next_event(&mut all).await);
     }
-    // Behind one that was seen.
+    // After one that was seen.
     let mut resumed = api
         .stream(ROOT, stream, &json!({"cursor": first[1]["cursor"]}))
         .await
@@ -188,7 +188,7 @@ async fn streamed(stream: &str, scene: &Scene, api: &Api) {
     for event in &first[2..] {
         assert_eq!(next_event(&mut resumed).await, *event, "{stream}");
     }
-    // Only what the caller may read, and only of one correlation id.
+    // Only what the caller may read, and only with one correlation id.
     let correlated = json!({"correlation_id": STREAMED});
     let (of_one, of_all) = tokio::join!(
         events(api, OF_ONE, stream, &correlated),
@@ -209,11 +209,11 @@ async fn streamed(stream: &str, scene: &Scene, api: &Api) {
         "{stream}"
     );
     assert_eq!(services(&of_all).len(), 2, "{stream}");
-    // Only what is to come, as it comes.
+    // Only new ones, as they come.
     let noun = nouns()
         .into_iter()
         .find(|noun| noun.list.split('/').next() == stream.split('/').next() && noun.name != "release")
-        // What is deployed is among the events of releases, and a release has no correlation id.
+        // Deployments are among the events of releases, and a release does not have a correlation id.
         .unwrap_or_else(|| noun("deployment"));
     let batch = format!("live on {}", stream.split('/').next().unwrap()).replace(' ', "-");
     let request = json!({"cursor": "now", "correlation_id": batch});
@@ -228,7 +228,7 @@ async fn streamed(stream: &str, scene: &Scene, api: &Api) {
     );
 }
 
-/// The next event, past heartbeats.
+/// The next event, skipping heartbeats.
 async fn next_event(stream: &mut Answers) -> Value {
     within("an event", async {
         loop {

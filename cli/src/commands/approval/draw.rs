@@ -1,7 +1,7 @@
-//! Approvals as people read them. Pure: text out, and nothing in it that is not in the approval.
+//! Approvals as people read them. Pure: returns text, with nothing in it that is not in the approval.
 //!
-//! What an approval shows was supplied by whoever asks for it. Characters that a terminal obeys, or that turn text around or
-//! hide in it, are written as their numbers.
+//! The contents of an approval were supplied by its requester. Characters that control a terminal, or that reverse or
+//! hide text, are written as their numbers.
 
 use std::fmt::Write as _;
 
@@ -45,7 +45,7 @@ pub(super) fn table_of(approvals: &[Approval], now: i64) -> comfy_table::Table {
     rows
 }
 
-/// One approval, all that is to be known of it, as it was at `now`.
+/// One approval in full, as it was at `now`.
 pub(super) fn whole(approval: &Approval, now: i64) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}  {}", approval.id, status(approval));
@@ -119,7 +119,7 @@ fn scope(subject: &Subject) -> String {
     }
 }
 
-/// The digest in full: it is what one says yes to.
+/// The digest in full: it is what is being approved.
 fn image(image: &Image) -> String {
     let tags = if image.tags.is_empty() {
         String::new()
@@ -155,7 +155,7 @@ fn policy(policy: &Policy) -> String {
     format!("{} ({} of {who})", policy.name, policy.required)
 }
 
-/// A section under its title and whoever supplied it, its body moved in.
+/// A section under its title and source, with its body indented.
 fn section(section: &Section) -> String {
     let mut text = format!("\n{}  (from {})\n", line(&section.title), line(&section.source));
     let body = match &section.body {
@@ -307,7 +307,7 @@ mod tests {
         }))
     }
 
-    /// Compares with `tests/golden/approval/<name>.txt`; `SLIPWAY_BLESS=1` writes files that are missing.
+    /// Compares with `tests/golden/approval/<name>.txt`; `SLIPWAY_BLESS=1` writes missing files.
     fn golden(name: &str, text: &str) {
         let path = format!("{}/tests/golden/approval/{name}.txt", env!("CARGO_MANIFEST_DIR"));
         if !std::path::Path::new(&path).exists() && std::env::var_os("SLIPWAY_BLESS").is_some() {
@@ -374,7 +374,7 @@ mod tests {
             code: "REJECTED".to_owned(),
             message: "rejected by token/carol (through token/bot)".to_owned(),
         });
-        // As approvals of before there were kinds and names are shown.
+        // How approvals from before there were kinds and names are shown.
         let subject = ended.subject.as_mut().unwrap();
         subject.images[0].repository.clear();
         subject.images[0].tags.clear();
@@ -395,7 +395,7 @@ mod tests {
         golden("list", &format!("{table}\n"));
     }
 
-    /// Whoever asks cannot move the cursor, colour a line, turn text around, or begin a line of its own.
+    /// The requester cannot move the cursor, colour a line, reverse text, or begin a line of its own.
     #[test]
     fn text_from_outside_is_harmless() {
         let evil = "a\u{1b}[2J\u{9b}1mb\rc\u{202e}d\u{200b}e\u{2028}f\u{7f}\u{e0041}";

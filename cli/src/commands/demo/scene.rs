@@ -1,4 +1,4 @@
-//! What the demo releases: an application repository and a GitOps repository, made from nothing.
+//! What the demo releases: an application repository and a GitOps repository, created from scratch.
 
 use std::{
     fs,
@@ -13,12 +13,12 @@ pub(crate) const ENVIRONMENTS: [(&str, &str); 3] = [("dev", "none"), ("staging",
 /// The service of the demo.
 pub(crate) const SERVICE: &str = "shop";
 
-/// How the clusters take changes.
+/// How changes are applied to the clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// Slipway applies the manifests itself.
     Apply,
-    /// Applications of Argo CD do.
+    /// Applications of Argo CD apply them.
     ArgoCd,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Scene {
     pub(crate) bad: String,
 }
 
-/// Compiles both versions of the application. Slow the first time, so it comes before the clock is started.
+/// Compiles both versions of the application. Slow the first time, so it is done before the clock starts.
 pub(crate) fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     let source = folder.join("app.rs");
@@ -72,7 +72,7 @@ pub(crate) fn compile(shell: &Shell, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes both repositories under `folder`, from the binaries in `binaries`.
+/// Creates both repositories under `folder`, from the binaries in `binaries`.
 pub(crate) fn make(shell: &Shell, folder: &Path, binaries: &Path) -> Result<Scene, Failure> {
     let app = folder.join("app");
     fs::create_dir_all(&app)?;
@@ -175,7 +175,7 @@ pub(crate) fn catalog(scene_app: &Path, way: Way) -> String {
 pub(crate) fn applications(gitops: &Path) -> String {
     let mut text = String::new();
     for (environment, policy) in ENVIRONMENTS {
-        // What asks nobody may go by itself.
+        // An environment that needs no approval may sync by itself.
         let automated = if policy == "none" {
             "    automated: { prune: true, selfHeal: true }\n"
         } else {

@@ -1,4 +1,4 @@
-//! Runs the programs that the demo shows, and says what it runs.
+//! Runs the programs that the demo shows, and prints what it runs.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// A program with nothing of the caller's git or slipway settings around it.
+    /// A program without the caller's git or slipway settings.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
@@ -33,7 +33,7 @@ impl Shell {
         command
     }
 
-    /// Runs to the end, and fails with what it said.
+    /// Runs to the end, and fails with its output.
     pub(crate) fn quiet(&self, mut command: Command) -> Result<String, Failure> {
         let output = command.output().map_err(|error| missing(&command, &error))?;
         if output.status.success() {
@@ -47,7 +47,7 @@ impl Shell {
         )))
     }
 
-    /// git as alice, who wrote everything.
+    /// git as alice, who is the author of everything.
     pub(crate) fn git(&self, folder: &Path, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = self.command("git", arguments);
         command.current_dir(folder);
@@ -82,7 +82,7 @@ impl Shell {
         Ok(output)
     }
 
-    /// Runs `slipway … -o json` and reads what it printed.
+    /// Runs `slipway … -o json` and parses its output.
     pub(crate) fn json(
         &self,
         person: &str,

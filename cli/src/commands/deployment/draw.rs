@@ -1,4 +1,4 @@
-//! A deployment as text: what was judged, how, and what a person needs to see when it failed. Pure.
+//! A deployment as text: what was judged, how, and what a person needs to see if it failed. Pure.
 
 use std::fmt::Write;
 
@@ -33,12 +33,12 @@ pub(crate) fn step(one: &Deployment) -> String {
     word(one.step().as_str_name(), "STEP_")
 }
 
-/// What somebody asked of a rollout, in a word: `promote`.
+/// What a person requested of a rollout, in a word: `promote`.
 pub(crate) fn ask(ask: deployment::Ask) -> String {
     word(ask.as_str_name(), "ASK_")
 }
 
-/// Draws `deployment` as it stood at `now` (microseconds since 1970).
+/// Draws `deployment` as it was at `now` (microseconds since 1970).
 pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     let mut out = String::new();
     let begin = micros(one.create_time.as_ref()).unwrap_or(now);

@@ -1,8 +1,8 @@
-//! The configuration files that a new folder begins with: what a production set-up writes, with local addresses.
+//! The configuration files that a new folder starts with: those of a production set-up, with local addresses.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-/// Who is who in a new folder, and what they may do.
+/// The people in a new folder, and what they may do.
 pub(super) const PEOPLE: [(&str, &[&str]); 4] = [
     (
         "alice",
@@ -23,14 +23,14 @@ pub(crate) struct Repository {
     pub(crate) url: String,
 }
 
-/// What the files say about this folder.
+/// What the files need to know about this folder.
 pub(crate) struct Place<'a> {
     pub(crate) folder: &'a Path,
-    /// Of build-svc, gitops-svc, approval-svc, deploy-svc.
+    /// For build-svc, gitops-svc, approval-svc, deploy-svc.
     pub(crate) ports: [u16; 4],
     pub(crate) hashes: &'a BTreeMap<&'a str, String>,
     pub(crate) repositories: &'a [Repository],
-    /// The e-mail address that the person's own commits carry.
+    /// The e-mail address in the person's own commits.
     pub(crate) email: Option<&'a str>,
 }
 
@@ -101,7 +101,7 @@ impl Place<'_> {
         for (name, _) in PEOPLE {
             let _ = writeln!(text, "  {name}@example.com: token/{name}");
         }
-        // Whoever tries it out is alice.
+        // A person trying it out is alice.
         if let Some(email) = self.email {
             let _ = writeln!(text, "  {}: token/alice", serde_json::Value::from(email));
         }

@@ -1,4 +1,5 @@
-//! The folder of `slipway dev`: certificates, tokens, configuration, databases, images. Made once, kept from then on.
+//! The folder of `slipway dev`: certificates, tokens, configuration, databases, images. Created once, kept from then
+//! on.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +17,9 @@ use crate::{args::Globals, context::Context, failure::Failure};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
-    /// Ports from this one on; 0 takes free ones.
+    /// The first of the ports; 0 picks free ones.
     pub(crate) port: u16,
-    /// The catalog to begin with; a commented example when there is none.
+    /// The initial catalog; a commented example if there is none.
     pub(crate) catalog: Option<String>,
     /// GitOps repositories to begin with.
     pub(crate) repositories: Vec<Repository>,
@@ -30,7 +31,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Opens the folder, and makes what is missing of it.
+    /// Opens the folder, and creates whatever is missing.
     pub(crate) fn open(folder: &Path, options: &Options) -> Result<Self, Failure> {
         private_folder(folder)?;
         let home = Self {
@@ -72,7 +73,7 @@ impl Home {
         })
     }
 
-    /// Takes a context of the user's own kubeconfig for the cluster `local`.
+    /// Uses a context of the user's own kubeconfig for the cluster `local`.
     pub(crate) fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
         let mut command = std::process::Command::new("kubectl");
         let output = command
@@ -122,11 +123,11 @@ impl Home {
         let (authority, certificate, key) = made.map_err(Failure::new)?;
         write_private(&self.path("ca.pem"), authority.as_bytes())?;
         write_private(&self.path("tls.pem"), certificate.as_bytes())?;
-        // Last: it says that all is there.
+        // Last: it marks the folder as complete.
         write_private(&self.path("tls.key"), key.as_bytes())
     }
 
-    /// The hash of a person's token, which is made when there is none.
+    /// The hash of a person's token, which is created if there is none.
     fn token(&self, name: &str) -> Result<String, Failure> {
         let path = self.path("tokens").join(name);
         if !path.exists() {
@@ -205,7 +206,7 @@ impl Home {
     }
 }
 
-/// What `git commit` would write, when git knows it.
+/// The author that `git commit` would use, if git knows one.
 fn own_email() -> Option<String> {
     let mut command = std::process::Command::new("git");
     let output = command.args(["config", "--global", "user.email"]).output().ok()?;
@@ -221,7 +222,7 @@ fn ports(first: u16) -> Result<[u16; 4], Failure> {
     if first != 0 {
         return Ok([0, 1, 2, 3].map(|offset| first.saturating_add(offset)));
     }
-    // Held until all four are known, so that they differ.
+    // Kept open until all four are known, so that they differ.
     let mut held = Vec::new();
     for _ in 0..4 {
         held.push(TcpListener::bind("127.0.0.1:0")?);
@@ -238,7 +239,7 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whole or not at all, readable by nobody else.
+/// Written completely or not at all, and not readable by others.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let new = path.with_extension("new");
     let mut file = fs::OpenOptions::new()

@@ -59,7 +59,7 @@ pub(crate) async fn run(
         GitopsCommand::Cancel { id, reason } => {
             let request = CancelChangeRequest { id, reason };
             let answer = context.gitops()?.cancel_change(request).await?.into_inner();
-            // Whoever pushes decides whether it was in time.
+            // The holder that pushes decides whether it was in time.
             let change = follow(context, output, present(answer.change)?).await?;
             show(output, &change)?;
             Ok(happened(change.status() == Status::Cancelled))
@@ -132,7 +132,7 @@ fn mode(args: &ChangeArgs) -> proto::Mode {
     }
 }
 
-/// The edits of paths in the repository, which is not here to be looked into.
+/// The edits of paths in the repository, which cannot be inspected here.
 fn remote_edits(args: &ApplyArgs) -> Result<Vec<proto::Edit>, Failure> {
     if args.marker {
         return Ok(vec![to_proto(slipway_edit::Edit::Marker)?]);
@@ -178,7 +178,7 @@ fn remote_kind<'a>(images: &ImageArgs, path: &'a str) -> Result<(FileKind, &'a s
     }
 }
 
-/// The image of the request itself: what is written where the configuration says, and what the message tells.
+/// The image of the request itself: what is written where the configuration says, and what the message mentions.
 fn named_image(images: &ImageArgs, is_needed: bool) -> Result<Option<Image>, Failure> {
     let [asked] = images.images.as_slice() else {
         return if is_needed {
@@ -196,7 +196,7 @@ fn named_image(images: &ImageArgs, is_needed: bool) -> Result<Option<Image>, Fai
         return Err(Failure::new("the configured place already names the image")
             .next("give the reference alone, such as --image REF:TAG, or paths from the repository's root"));
     }
-    // Without a name it is no image of its own, only a part of the one that is there.
+    // Without a name it is not an image of its own, only a part of the existing one.
     let is_whole = !whole.name.is_empty() && (is_needed || asked.over().is_some());
     Ok((is_needed || is_whole).then(|| Image {
         name: String::new(),
@@ -262,7 +262,7 @@ fn to_proto(edit: slipway_edit::Edit) -> Result<proto::Edit, Failure> {
     Ok(proto::Edit { edit: Some(edit) })
 }
 
-/// A change that was asked for: waited for, unless told not to.
+/// A change that was requested: waited for, unless told otherwise.
 async fn started(
     context: &Context,
     output: Output,
@@ -327,7 +327,7 @@ fn show(output: Output, change: &Change) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows a change that was waited for; only a pushed one is what was asked.
+/// Shows a change that was waited for; anything but a pushed one is a failure.
 fn finish(output: Output, change: &Change) -> Result<Outcome, Failure> {
     show(output, change)?;
     Ok(happened(change.status() == Status::Pushed))

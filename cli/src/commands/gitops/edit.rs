@@ -1,4 +1,4 @@
-//! `slipway gitops edit`: the edits of gitops-svc, on files of this machine.
+//! `slipway gitops edit`: the edits of gitops-svc, on local files.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::{
     out,
 };
 
-/// Lines around a difference, as git shows them.
+/// Context lines around a difference, as in git.
 const CONTEXT_LINES: usize = 3;
 
 pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
@@ -26,7 +26,7 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
     for file in &args.files {
         let path = files.relative(file)?;
         let (kind, path) = recognised(&files, args, path)?;
-        // A folder and the kustomization in it are one.
+        // A folder and the kustomization in it are the same.
         if !seen.insert(path.clone()) {
             continue;
         }
@@ -51,7 +51,7 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
             let patch = patches(&files, &edited).map(|(_, patch)| patch);
             let patch: String = patch.collect();
             if patch.is_empty() {
-                // Not on standard output, which holds a patch.
+                // Not on standard output, which contains a patch.
                 eprintln!("no change");
             }
             out::print(patch);
@@ -65,7 +65,7 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
     })
 }
 
-/// What a file is, and the path by which edits know it: of a kustomization, its folder.
+/// The kind of a file, and the path by which edits refer to it: for a kustomization, its folder.
 fn recognised(files: &WorkingCopy, args: &EditArgs, path: String) -> Result<(FileKind, String), Failure> {
     let kind = match (args.images.kind(), files.read(&path)?) {
         (None | Some(FileKind::Kustomization), Read::Folder) => return Ok((FileKind::Kustomization, path)),
@@ -97,7 +97,7 @@ fn unfit(path: &str, why: &str) -> Failure {
     Failure::new(format!("{path}: {why}")).next("give a text file inside the folder, not a link")
 }
 
-/// `NAME=REF` at a path of values: what stands there now is NAME, whole or without its registry.
+/// `NAME=REF` at a path of values: the image there must be NAME, in full or without its registry.
 fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Failure> {
     let place = Place::Helm(HelmPlace {
         file: image.file.clone(),
@@ -143,7 +143,7 @@ fn patches<'a>(
         .map(|(path, after)| (path.as_str(), patch(path, &files.before(path), after)))
 }
 
-/// A unified diff that `git apply` and `patch -p1` take, also of lines that end with CRLF.
+/// A unified diff that `git apply` and `patch -p1` accept, also for lines that end with CRLF.
 fn patch(path: &str, before: &str, after: &str) -> String {
     let lines = |text: &'_ str| text.split_inclusive('\n').map(str::to_owned).collect::<Vec<_>>();
     let (before, after) = (lines(before), lines(after));
@@ -206,7 +206,7 @@ fn told(edited: &Edited) -> String {
     text
 }
 
-/// The image of an entry: by its new name, or else by the one that manifests say.
+/// The image of an entry: by its new name, or else by the one in the manifests.
 fn reference(entry: &Entry) -> Reference {
     let value = |scalar: &Option<slipway_edit::Scalar>| {
         scalar

@@ -1,4 +1,4 @@
-//! The edits that the `--image` options come to in files of each kind. Pure.
+//! The edits that the `--image` options result in for files of each kind. Pure.
 
 use slipway_edit::{Edit, HelmImage, InvalidEdit, KustomizeImage, ManifestImage};
 
@@ -7,7 +7,7 @@ use crate::{
     failure::Failure,
 };
 
-/// How files hold images.
+/// How files contain images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Kustomization,
@@ -16,7 +16,7 @@ pub(crate) enum FileKind {
 }
 
 impl ImageArgs {
-    /// The kind of all files, where the command line says it.
+    /// The kind of all files, if given on the command line.
     pub(crate) fn kind(&self) -> Option<FileKind> {
         if self.kustomize {
             Some(FileKind::Kustomization)
@@ -34,11 +34,11 @@ impl ImageArgs {
         !self.container.is_empty() || !self.field.is_empty()
     }
 
-    /// The edits of one file, or of one folder of a kustomization, by its path from the root. With each the name that
-    /// the image must have now, where the edit itself does not look.
+    /// The edits of one file, or of one folder of a kustomization, by its path from the root. Each comes with the name
+    /// that the image must have now, if the edit itself does not check it.
     ///
     /// # Errors
-    /// Parts of the command line that do not go together.
+    /// Parts of the command line that cannot be combined.
     pub(crate) fn edits(&self, kind: FileKind, path: &str) -> Result<Vec<(Edit, Option<String>)>, Failure> {
         let invalid = |error: InvalidEdit| Failure::new(format!("{}: {}", error.field, error.message));
         if self.images.is_empty() {

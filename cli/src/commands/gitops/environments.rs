@@ -1,4 +1,4 @@
-//! `slipway gitops diff`: environments beside each other.
+//! `slipway gitops diff`: environments side by side.
 
 use slipway_proto::gitops::v1::{
     DiffEnvironmentsRequest, DiffEnvironmentsResponse, EnvironmentDifference, environment_difference::Side,
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: &Context, output: Output, args: DiffArgs) -> Re
     Ok(Outcome::Happened)
 }
 
-/// A row for each image, a column for each environment; rows that differ have a mark in front.
+/// A row for each image, a column for each environment; rows that differ are marked.
 fn drawn(answer: &DiffEnvironmentsResponse) -> String {
     let Some(first) = answer.differences.first() else {
         return format!("no difference at {}\n", readable::short(&answer.commit));
@@ -72,7 +72,7 @@ fn drawn(answer: &DiffEnvironmentsResponse) -> String {
     )
 }
 
-/// An image as short as it can be: its name only where environments disagree on it.
+/// An image as short as possible: with its name only if environments disagree on it.
 fn cell(difference: &EnvironmentDifference, side: &Side) -> String {
     let Some(image) = &side.image else {
         return if side.reason.is_some() { "?" } else { "-" }.to_owned();

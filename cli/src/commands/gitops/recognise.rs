@@ -1,14 +1,14 @@
-//! Which kind of file a file is, where the command line does not say. Pure.
+//! Recognises the kind of a file if the command line does not give it. Pure.
 
 use serde_json::Value;
 use slipway_edit::KUSTOMIZATION_NAMES;
 
 use super::edits::FileKind;
 
-/// Paths named in an error.
+/// How many paths are named in an error.
 const SHOWN: usize = 8;
 
-/// Whether the last part of a path is a kustomization's.
+/// Whether the last part of a path is a kustomization's file name.
 pub(crate) fn is_kustomization(path: &str) -> bool {
     KUSTOMIZATION_NAMES.contains(&path.rsplit('/').next().unwrap_or(path))
 }
@@ -16,7 +16,7 @@ pub(crate) fn is_kustomization(path: &str) -> bool {
 /// The kind of a file with this path and text.
 ///
 /// # Errors
-/// What is to be given on the command line, and why.
+/// What to give on the command line, and why.
 pub(crate) fn kind(path: &str, text: &str) -> Result<FileKind, (String, String)> {
     if is_kustomization(path) {
         return Ok(FileKind::Kustomization);

@@ -13,7 +13,7 @@ use slipway_edit::{MAX_FILE_BYTES, Read, Source};
 
 use crate::failure::Failure;
 
-/// A folder, and all below it that no symbolic link leads to.
+/// A folder, and everything below it that is not reached through a symbolic link.
 #[derive(Debug)]
 pub(crate) struct WorkingCopy {
     root: PathBuf,
@@ -22,8 +22,8 @@ pub(crate) struct WorkingCopy {
 }
 
 impl WorkingCopy {
-    /// The root of `files`: `root` when given; the git working copy that holds them; the current folder when they are
-    /// in it; else the deepest folder that they share.
+    /// The root of `files`: `root` if given; the git working copy that contains them; the current folder if they are in
+    /// it; otherwise their deepest common folder.
     pub(crate) fn open(files: &[PathBuf], root: Option<&Path>) -> Result<Self, Failure> {
         let root = match root {
             Some(root) => fs::canonicalize(root).map_err(|error| unreadable(root, &error))?,
@@ -42,7 +42,8 @@ impl WorkingCopy {
                 .next("give files of one repository at a time, or their common folder with --root")
         };
         let cleaned = cleaned(file)?;
-        // The root as the given path names it: what leads there may be a symbolic link, what is below may not.
+        // The root as written in the given path: the path to it may go through a symbolic link, the path below it may
+        // not.
         let named_root = cleaned
             .ancestors()
             .find(|folder| fs::canonicalize(folder).is_ok_and(|folder| folder == self.root));
@@ -58,7 +59,7 @@ impl WorkingCopy {
         self.seen.borrow().get(path).cloned().unwrap_or_default()
     }
 
-    /// Puts new texts in place of the old ones, each file whole or not at all. Nothing is written when any of them
+    /// Replaces the old texts with new ones, each file completely or not at all. Nothing is written if any of them
     /// cannot be prepared, or was changed since it was read.
     pub(crate) fn write(&self, files: &BTreeMap<String, String>) -> Result<(), Failure> {
         let mut prepared = Vec::with_capacity(files.len());
@@ -89,7 +90,7 @@ impl WorkingCopy {
     }
 }
 
-/// The new text beside its file, with the file's owner and rights.
+/// The new text in a temporary file next to the old one, with its owner and permissions.
 fn prepare(target: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
     let metadata = fs::symlink_metadata(target)?;
     let folder = target.parent().unwrap_or(Path::new("/"));
@@ -99,10 +100,10 @@ fn prepare(target: &Path, text: &str) -> io::Result<tempfile::NamedTempFile> {
     file.write_all(text.as_bytes())?;
     let made = file.as_file().metadata()?;
     if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
-        // Only root may give files away; whoever else edits a file then owns it, as with every editor.
+        // Only root may give files away; a file edited by another user then belongs to that user, as with every editor.
         let _ = fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()));
     }
-    // After the owner, whose change takes special bits away.
+    // After the owner, since changing that clears special bits.
     file.as_file().set_permissions(metadata.permissions())?;
     file.as_file().sync_all()?;
     Ok(file)
@@ -175,7 +176,7 @@ fn cleaned(path: &Path) -> Result<PathBuf, Failure> {
     Ok(clean)
 }
 
-/// The folder itself, or that of a file. A link to a file is of the folder where it lies.
+/// The folder itself, or that of a file. A link to a file belongs to the folder that contains the link.
 fn folder_of(file: &Path) -> Result<PathBuf, Failure> {
     let cleaned = cleaned(file)?;
     let folder = match fs::symlink_metadata(&cleaned) {

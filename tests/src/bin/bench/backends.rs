@@ -1,5 +1,5 @@
-//! The four services with backends that answer at once, so that what is measured is what the suite itself costs: no
-//! commit is fetched and no image built, nothing is pushed and no cluster asked. All else is as in production.
+//! The four services with backends that answer at once, so that only the cost of the suite itself is measured: no
+//! commit is fetched and no image built, nothing is pushed and no cluster asked. Everything else is as in production.
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -1,6 +1,6 @@
-//! Writing a GitOps repository: gitops-svc beside what a CI job does for each change.
+//! Writing a GitOps repository: gitops-svc compared with what a CI job does for each change.
 //!
-//! Baseline and service take turns within one run, on repositories that began with the same content.
+//! Baseline and service take turns within one run, on repositories that start with the same content.
 
 mod baseline;
 mod edits;
@@ -16,21 +16,21 @@ use writer::{Load, Writer};
 
 use crate::{Figure, per_second, percentile, rate};
 
-/// How often everything takes its turn.
+/// How often each of them takes its turn.
 const ROUNDS: usize = 3;
 const WARM_UP: Duration = Duration::from_millis(1500);
 const MEASURE: Duration = Duration::from_secs(5);
 const WRITERS: usize = 64;
-/// Changes of one writer alone, in each round.
+/// Changes of a single writer, in each round.
 const ALONE: usize = 15;
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
-/// One repository, the service that writes it, and what came of it.
+/// One repository, the service that writes it, and the results.
 struct Scenario {
     remote: Remote,
     writer: Arc<Writer>,
     load: Load,
-    /// Milliseconds from the first request on a mirror that was not there until it was pushed.
+    /// Milliseconds from the first request, with a mirror that did not exist yet, until it was pushed.
     first: f64,
 }
 
@@ -53,7 +53,7 @@ impl Scenario {
         self.load.add(self.writer.load(WRITERS, WARM_UP, MEASURE).await);
     }
 
-    /// Changes that are not on the remote in exactly one commit, the one that the service named.
+    /// Changes that are not on the remote as exactly one commit, the one that the service named.
     fn lost(&self) -> usize {
         let written = self.remote.written();
         let log = self.remote.shas();

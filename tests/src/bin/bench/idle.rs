@@ -1,4 +1,4 @@
-//! What a service costs that has nothing to do, and how long it takes to serve.
+//! What an idle service costs, and how long it takes to serve.
 
 use std::{fs, time::Duration};
 
@@ -6,7 +6,7 @@ use slipway_tests::{Options, Suite, programs::SERVICES, scene::Service};
 
 use crate::{Figure, releases::LANES};
 
-/// Long enough for pools and caches to be as they stay.
+/// Long enough for pools and caches to settle.
 const SETTLE: Duration = Duration::from_secs(3);
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
@@ -53,14 +53,14 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
             start < Duration::from_millis(300),
         ));
     }
-    // What comes next is measured with backends that answer at once.
+    // What follows is measured with backends that answer at once.
     for service in SERVICES {
         suite.restart(service, 0).await;
     }
     (suite, figures)
 }
 
-/// A line of a process' status that gives memory, such as `VmRSS:`, in bytes.
+/// A memory line of a process's status, such as `VmRSS:`, in bytes.
 pub(crate) fn memory(process: u32, line: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();

@@ -1,4 +1,4 @@
-//! Durable appends a second on PostgreSQL, beside what `pgbench` inserts into the same server, and on SQLite.
+//! Durable appends per second on PostgreSQL, compared with what `pgbench` inserts into the same server, and on SQLite.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use slipway_testbed::{Postgres, TestDir, tool};
 
 use crate::{Figure, rate};
 
-/// How long each figure is measured, after a moment to warm up.
+/// How long each figure is measured, after a short warm-up.
 const MEASURE: Duration = Duration::from_secs(6);
 const WARM_UP: Duration = Duration::from_secs(1);
-/// About what an event of a release holds.
+/// Roughly the size of an event of a release.
 const NOTE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
@@ -104,7 +104,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
     figures
 }
 
-/// Single-row inserts a second, as PostgreSQL's own benchmark makes them.
+/// Single-row inserts per second, as measured by PostgreSQL's own benchmark.
 fn pgbench(url: &str, port: u16, password: &str) -> f64 {
     let folder = TestDir::new("pgbench").unwrap();
     let script = folder.path().join("insert.sql");
@@ -150,7 +150,7 @@ fn pgbench(url: &str, port: u16, password: &str) -> f64 {
     tps.unwrap_or_else(|| panic!("pgbench: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Appends a second by so many tasks, each to an aggregate of its own.
+/// Appends per second by this many tasks, each to its own aggregate.
 async fn appends(url: &str, tasks: usize) -> f64 {
     let ledger = Ledger::open(LedgerConfig::new(url).origin("bench"))
         .await

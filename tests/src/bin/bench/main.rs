@@ -1,7 +1,8 @@
-//! The figures that ARCHITECTURE.md promises, each beside a floor that is measured in the same run on the same machine.
+//! The figures that ARCHITECTURE.md promises, each next to a floor that is measured in the same run on the same
+//! machine.
 //!
-//! `make bench` builds everything in release and runs this; it takes about eight minutes. A figure that is missed is shown
-//! as missed, and the program still ends with 0: it measures, it does not judge.
+//! `make bench` builds everything in release and runs this; it takes about eight minutes. A missed figure is shown as
+//! missed, but the program still exits with 0: it measures, it does not judge.
 #![allow(clippy::unwrap_used)] // as in tests
 
 mod backends;
@@ -18,7 +19,7 @@ use std::{
 
 use slipway_tests::suite::SERVES;
 
-/// What can be measured by itself; without arguments, all of it.
+/// What can be measured separately; without arguments, all of it.
 const PARTS: [&str; 4] = ["ledger", "releases", "gitops", "rollouts"];
 
 /// One line of the result.
@@ -26,7 +27,7 @@ const PARTS: [&str; 4] = ["ledger", "releases", "gitops", "rollouts"];
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) measured: String,
-    /// What this machine does at best with less to do, and what that was.
+    /// The best that this machine achieves with less to do, and what that was.
     pub(crate) floor: String,
     pub(crate) target: String,
     pub(crate) met: bool,
@@ -118,7 +119,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// A number of things each second, for people.
+/// A rate per second, for people.
 pub(crate) fn rate(count: f64) -> String {
     if count >= 1000.0 {
         format!("{:.1} k/s", count / 1000.0)
@@ -127,13 +128,13 @@ pub(crate) fn rate(count: f64) -> String {
     }
 }
 
-/// How many there were each second.
+/// How many there were per second.
 #[allow(clippy::cast_precision_loss)] // counts of a few seconds
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-/// Of sorted numbers, the one that so many in a hundred do not exceed.
+/// The given percentile of sorted numbers.
 pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted
         .get((sorted.len().saturating_sub(1)) * percent / 100)

@@ -16,13 +16,13 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{Figure, per_second, percentile, rate};
 
-/// Deploy targets; releases of one follow each other.
+/// Deploy targets; releases to the same target follow each other.
 pub(crate) const LANES: usize = 500;
-/// Divides the lanes, so that each worker has some of its own.
+/// Divides the lanes, so that each worker has its own.
 const AT_ONCE: usize = 250;
 const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURE: Duration = Duration::from_secs(15);
-/// What is offered while the time between steps is measured.
+/// The load while the time between steps is measured.
 const OFFERED: u32 = 10;
 
 pub(crate) async fn measure(suite: &Suite) -> Vec<Figure> {
@@ -52,7 +52,7 @@ pub(crate) async fn measure(suite: &Suite) -> Vec<Figure> {
     ]
 }
 
-/// Unary calls a second that do nothing, over one connection.
+/// No-op unary calls per second, over one connection.
 async fn raw_calls(url: &str) -> f64 {
     let channel = Endpoint::from_shared(url.to_owned())
         .unwrap()
@@ -78,14 +78,14 @@ async fn raw_calls(url: &str) -> f64 {
     per_second(done.load(Ordering::Relaxed), began.elapsed())
 }
 
-/// Releases that succeed, a second, with so many under way all the time.
+/// Successful releases per second, with this many in progress all the time.
 async fn throughput(clients: &Clients) -> f64 {
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..AT_ONCE)
         .map(|worker| {
             let (clients, done, stop) = (clients.clone(), done.clone(), stop.clone());
             tokio::spawn(async move {
-                // Lanes of its own, so that no release takes the place of one that is still under way.
+                // Separate lanes, so that no release supersedes one that is still in progress.
                 let mut number = u64::try_from(worker).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     one(&clients, number).await;
@@ -106,7 +106,7 @@ async fn throughput(clients: &Clients) -> f64 {
     rate
 }
 
-/// The times between steps of releases that are offered evenly, in milliseconds, sorted.
+/// The times between steps of evenly spaced releases, in milliseconds, sorted.
 async fn gaps(clients: &Clients) -> Vec<f64> {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / OFFERED);
     let mut workers = Vec::new();
@@ -131,7 +131,7 @@ async fn gaps(clients: &Clients) -> Vec<f64> {
     gaps
 }
 
-/// One release of a commit of its own, from start to end.
+/// One release of a new commit, from start to end.
 async fn one(clients: &Clients, number: u64) -> Release {
     let lane = usize::try_from(number).unwrap() % LANES;
     let request = StartReleaseRequest {

@@ -1,4 +1,4 @@
-//! Changes as people read them. Pure: text out.
+//! Changes as people read them. Pure: returns text.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ pub(super) fn status(status: Status) -> &'static str {
     status.as_str_name().trim_start_matches("STATUS_")
 }
 
-/// One change, all that is to be known of it.
+/// One change in full.
 pub(super) fn change(change: &Change, now: i64) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -69,7 +69,7 @@ pub(super) fn change(change: &Change, now: i64) -> String {
     text
 }
 
-/// Changes, one in a row.
+/// Changes, one per row.
 pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
     let mut rows = table(&[
         "CHANGE",
@@ -102,7 +102,7 @@ pub(super) fn table_of(changes: &[Change], now: i64) -> comfy_table::Table {
     rows
 }
 
-/// The image of a change; where it says none, what its first edit writes.
+/// The image of a change; if it has none, what its first edit writes.
 fn image(change: &Change) -> String {
     if let Some(image) = change.images.first() {
         let tag = image.tags.first().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Follows a change to its end, and shows on the way what it waits for.
+//! Follows a change to its end, and shows what it is waiting for.
 
 use indicatif::ProgressBar;
 use slipway_model::Timestamp;

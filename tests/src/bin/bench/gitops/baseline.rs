@@ -1,4 +1,4 @@
-//! What a CI job does to write a change, as a shell script that bash runs anew for each.
+//! What a CI job does to write a change, as a shell script that bash runs afresh for each.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -29,8 +29,8 @@ impl Baseline {
         }
     }
 
-    /// One change, and how long it took until it was pushed. Checkouts stay until the end: ext4 does not give freed
-    /// inodes out again for some seconds, and looking past them makes every new file slower.
+    /// One change, and how long it took until it was pushed. Checkouts stay until the end: ext4 does not reuse freed
+    /// inodes for some seconds, and skipping them makes every new file slower.
     pub(crate) fn write(&self, remote: &Remote) -> Duration {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let checkout = self.folder.join(format!("job-{number}"));
@@ -47,8 +47,8 @@ impl Baseline {
         took
     }
 
-    /// So many jobs at once, the next one when one ends. Gives each job's time in milliseconds, sorted, and the time of
-    /// the whole: until the last of those ended that were begun within `measure`.
+    /// Runs this many jobs concurrently, the next one when one ends. Returns each job's time in milliseconds, sorted,
+    /// and the total time: until the last job that was started within `measure` ended.
     pub(crate) fn load(&self, remote: &Remote, jobs: usize, measure: Duration) -> (Vec<f64>, Duration) {
         let began = Instant::now();
         let worker = || {
@@ -70,7 +70,7 @@ impl Baseline {
     }
 }
 
-/// Somebody who pushes every 100 ms.
+/// Another writer, which pushes every 100 ms.
 #[derive(Debug)]
 pub(crate) struct Stranger {
     child: std::process::Child,
@@ -97,7 +97,7 @@ impl Stranger {
         }
     }
 
-    /// How many commits it pushed, and in which time.
+    /// How many commits it pushed, and in what time.
     pub(crate) fn stop(self) -> (usize, Duration) {
         std::fs::write(&self.stop, "").unwrap();
         let output = self.child.wait_with_output().unwrap();
@@ -111,7 +111,7 @@ impl Stranger {
     }
 }
 
-/// A script, with git as it is set up on a CI machine: somebody's name and nothing else.
+/// A script, with git as it is set up on a CI machine: a user's name and nothing else.
 fn bash(script: &str) -> Command {
     let mut command = Command::new("bash");
     command

@@ -1,4 +1,4 @@
-//! What the edit of one file costs by itself.
+//! What the edit of a single file costs.
 
 use std::{hint::black_box, time::Instant};
 

@@ -11,7 +11,7 @@ use slipway_testbed::{GitRepo, tool};
 
 pub(crate) const SERVICES: usize = 200;
 
-/// How much a repository holds.
+/// The size of a repository.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) files: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Makes one. With `partial` it lets objects be left out of a fetch, as the large hosts do.
+    /// Creates one. With `partial` it allows objects to be omitted from a fetch, as the large hosts do.
     pub(crate) fn new(path: &Path, size: Size, partial: bool) -> Self {
         let repository = GitRepo::bare(path).unwrap();
         let mut command = git(path);
@@ -62,13 +62,13 @@ impl Remote {
         }
     }
 
-    /// With `file://`, so that a clone's depth counts.
+    /// With `file://`, so that a clone's depth is respected.
     pub(crate) fn url(&self) -> String {
         self.repository.url()
     }
 
-    /// How often each change of Slipway's, by id, and each other's subject stands in the branch's log beyond what it
-    /// began with.
+    /// How often each of Slipway's changes, by id, and each other commit's subject occurs in the branch's log, beyond
+    /// its initial content.
     pub(crate) fn written(&self) -> HashMap<String, usize> {
         let mut written = HashMap::new();
         let log = self.repository.log("main").unwrap();

@@ -1,4 +1,4 @@
-//! gitops-svc as a process of its own, and clients that write through it.
+//! gitops-svc in a separate process, and clients that write through it.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use slipway_tests::{process::Process, programs, suite::serves};
 use super::remote::{Remote, SERVICES, overlay};
 
 const TOKEN: &str = "bench-token";
-/// Connections that the writers share.
+/// Connections shared by the writers.
 const CONNECTIONS: usize = 8;
 
 /// The service with one repository, and what was written through it.
@@ -36,10 +36,10 @@ pub(crate) struct Writer {
     number: AtomicUsize,
 }
 
-/// What a while of writing came to.
+/// The result of writing for a while.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// Milliseconds from the request until it was known to be pushed, of those that ended while it was measured.
+    /// Milliseconds from each request until it was known to be pushed, for those that ended during the measurement.
     pub(crate) times: Vec<f64>,
     /// How long it was measured.
     pub(crate) measured: Duration,
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Writes one change, of a service in turn and to a tag that nobody had before, and waits until it is pushed.
+    /// Writes one change, for each service in turn and to a new tag, and waits until it is pushed.
     pub(crate) async fn write(&self) -> Change {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let mut client = self.clients[number % CONNECTIONS].clone();
@@ -137,7 +137,7 @@ impl Writer {
         change
     }
 
-    /// So many writers, each with one change under way all the time.
+    /// This many writers, each with one change in progress all the time.
     pub(crate) async fn load(self: &Arc<Self>, writers: usize, warm_up: Duration, measure: Duration) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let workers = (0..writers).map(|_| {
@@ -174,12 +174,12 @@ impl Writer {
         load
     }
 
-    /// The most memory that it ever had resident, in bytes.
+    /// Its peak resident memory, in bytes.
     pub(crate) fn peak(&self) -> f64 {
         crate::idle::memory(self.process.id(), "VmHWM:")
     }
 
-    /// What its mirror takes on disk, in bytes.
+    /// The size of its mirror on disk, in bytes.
     pub(crate) fn mirror(&self) -> u64 {
         super::remote::stored(&self.data)
     }

@@ -1,7 +1,7 @@
-//! From the status write that completes a rollout to our event on the stream, beside kubectl.
+//! From the status write that completes a rollout to our event on the stream, compared with kubectl.
 //!
-//! The write is that of the last pod's status, which is all that is missing: what the ReplicaSet's and the Deployment's
-//! controllers need to conclude from it is part of our time, and of kubectl's.
+//! The write is that of the last pod's status, which is all that is missing: the time that the ReplicaSet's and the
+//! Deployment's controllers need to react to it is part of our time, and of kubectl's.
 
 use std::{
     collections::HashMap,
@@ -26,9 +26,9 @@ use crate::{Figure, percentile};
 
 const DEPLOYMENTS: usize = 10;
 const ROUNDS: usize = 20;
-/// Longer than this takes: pods become ready by our word alone.
+/// Longer than this takes: pods become ready only when we say so.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-/// For everyone who watches to have nothing else to do.
+/// Gives every watcher time to finish everything else.
 const QUIET: Duration = Duration::from_millis(30);
 /// How much later than kubectl we may be, in milliseconds.
 const GRACE: f64 = 5.0;
@@ -99,7 +99,7 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
     ]
 }
 
-/// What it takes at least to tell of something for good: the median, in milliseconds, of one page onto this disk.
+/// The minimum cost of reporting something durably: the median, in milliseconds, of writing one page to this disk.
 fn fsync() -> f64 {
     let path = std::env::temp_dir().join(format!("slipway-bench-{}", std::process::id()));
     let mut file = std::fs::File::create(&path).unwrap();
@@ -116,7 +116,7 @@ fn fsync() -> f64 {
     percentile(&times, 50)
 }
 
-/// Names of Deployments as a bare watch shows them complete, with generation and time.
+/// Names of Deployments as a plain watch shows them complete, with generation and time.
 async fn completed(scene: &Scene) -> mpsc::UnboundedReceiver<(String, i64, Instant)> {
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments");
     let events = scene.api.watch(&path).await;
@@ -141,7 +141,7 @@ async fn completed(scene: &Scene) -> mpsc::UnboundedReceiver<(String, i64, Insta
     receiver
 }
 
-/// One rollout of each Deployment: all are brought to where nothing but a pod's readiness is missing, and then
+/// One rollout of each Deployment: all are brought to the point where only a pod's readiness is missing, and then
 /// completed one by one.
 async fn turn(
     scene: &Scene,
@@ -253,7 +253,7 @@ fn is_new(pod: &Value, round: usize) -> bool {
         && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// The status that a kubelet writes of a pod that has become ready.
+/// The status that a kubelet writes for a pod that has become ready.
 fn ready(pod: &Value, round: usize) -> Value {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let conditions: Vec<Value> = ["Initialized", "Ready", "ContainersReady", "PodScheduled"]

@@ -1,5 +1,5 @@
-//! A thousand rollouts verified at once in one process: memory, CPU, and watches that are open; beside them as many
-//! `kubectl rollout status` as this machine stands.
+//! A thousand rollouts verified at once in one process: memory, CPU, and open watches; compared with as many `kubectl
+//! rollout status` as this machine can take.
 
 use std::{
     collections::HashSet,
@@ -21,13 +21,13 @@ use crate::{Figure, idle::memory};
 
 const DEPLOYMENTS: usize = 1000;
 const PODS: usize = 2;
-/// Long enough for all to be asked for before the first is complete.
+/// Long enough for all to be requested before the first is complete.
 const READY_AFTER: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 64;
 /// Processes of kubectl.
 const KUBECTLS: usize = 30;
 const SAMPLE: Duration = Duration::from_secs(1);
-/// The span of the busiest CPU figure, in samples.
+/// The length of the busiest CPU interval, in samples.
 const BUSY: usize = 5;
 /// Deployments, ReplicaSets and pods, of one cluster.
 const KINDS: usize = 3;
@@ -117,7 +117,7 @@ pub(crate) async fn measure(server: &Postgres) -> Vec<Figure> {
     ]
 }
 
-/// The CPU time that a process has used, again and again.
+/// The CPU time that a process has used, sampled repeatedly.
 struct Samples {
     taken: Arc<Mutex<Vec<(Instant, Duration)>>>,
     task: JoinHandle<()>,
@@ -137,7 +137,7 @@ impl Samples {
         Self { taken, task }
     }
 
-    /// Cores in the span that used most.
+    /// Cores used in the busiest interval.
     fn busiest(self) -> f64 {
         self.task.abort();
         let taken = self.taken.lock().unwrap();
@@ -182,7 +182,7 @@ async fn verifying(scene: &Scene) -> usize {
     }
 }
 
-/// Resident memory in bytes, and CPU time in seconds, of processes that all wait for a rollout.
+/// Resident memory in bytes, and CPU time in seconds, of processes that are all waiting for a rollout.
 async fn kubectl_cost(scene: &Scene) -> (f64, f64) {
     let mut processes: Vec<_> = scene
         .names
@@ -215,7 +215,7 @@ fn cpu(process: u32) -> Duration {
     /// `USER_HZ`, which is the same on every Linux that Rust runs on.
     const TICKS: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The name in parentheses may hold anything; utime and stime are the 12th and 13th fields after it.
+    // The name in parentheses may contain anything; utime and stime are the 12th and 13th fields after it.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: f64 = fields
         .split(' ')

@@ -33,7 +33,7 @@ use tokio::{
 
 pub(crate) const NAMESPACE: &str = "load";
 const IMAGE: &str = "registry.example/app";
-/// Calls of the bench itself at once.
+/// Concurrent calls of the bench itself.
 const AT_ONCE: usize = 32;
 
 pub(crate) struct Scene {
@@ -48,12 +48,12 @@ pub(crate) struct Scene {
     _folder: TestDir,
 }
 
-/// The API server, asked without any help.
+/// The API server, called directly.
 #[derive(Clone)]
 pub(crate) struct Api(Kubernetes);
 
 impl Scene {
-    /// `count` Deployments of so many pods each, which are ready `ready_after` their creation.
+    /// `count` Deployments with this many pods each, which become ready `ready_after` their creation.
     pub(crate) async fn start(
         name: &str,
         server: &Postgres,
@@ -100,7 +100,7 @@ impl Scene {
         let port = free_port().unwrap();
         let config = root.join("config.yaml");
         let hash = String::from(TokenHash::of(&token("alice")));
-        // Nobody listens there; nobody is asked either.
+        // Nothing listens there, and it is never called.
         let other = format!(
             "{{ url: \"http://127.0.0.1:{}\", token: none }}",
             free_port().unwrap()
@@ -156,7 +156,7 @@ impl Scene {
                         "replicas": replicas,
                         "progressDeadlineSeconds": 3600,
                         "selector": {"matchLabels": labels},
-                        // Old pods go at once, so that readiness of the new ones is all that is waited for.
+                        // Old pods are deleted at once, so that only the readiness of the new ones is waited for.
                         "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%"}},
                         "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
                     },
@@ -174,7 +174,7 @@ impl Scene {
             .await;
     }
 
-    /// Has a version deployed, and waits until its rollout is watched.
+    /// Requests the deployment of a version, and waits until its rollout is watched.
     pub(crate) async fn deploy(&self, name: &str, version: usize) -> String {
         let request = DeployRequest {
             request_id: format!("{name}-{version}"),
@@ -206,7 +206,7 @@ impl Scene {
         }
     }
 
-    /// The service's events as they arrive, with the time of that.
+    /// The service's events as they arrive, with their arrival times.
     pub(crate) async fn events(&self) -> mpsc::UnboundedReceiver<(Instant, Event)> {
         let request = StreamEventsRequest::default();
         let mut client = self.clients.deployments.clone();
@@ -294,7 +294,7 @@ impl Api {
         }
     }
 
-    /// A bare watch: the events of one list, and when each line was there.
+    /// A plain watch: the events of one list, and when each line arrived.
     pub(crate) async fn watch(&self, path: &str) -> impl Stream<Item = (Instant, Value)> + use<> {
         let request = Request::get(format!("{path}?watch=true"))
             .body(Vec::new())
@@ -304,7 +304,7 @@ impl Api {
         lines.filter_map(async |line| Some((Instant::now(), serde_json::from_str(&line.ok()?).ok()?)))
     }
 
-    /// Watches that are open on the API server, as it counts them.
+    /// Watches that are open on the API server, according to its own count.
     pub(crate) async fn watches(&self) -> usize {
         let text = self.read("/metrics").await;
         let gauges = text.lines().filter(|line| {

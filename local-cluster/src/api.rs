@@ -72,7 +72,7 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: TlsAcceptor
                 tasks.spawn(connection(Arc::clone(&app), stream, tls.clone()));
             }
             Err(error) => {
-                // Out of file descriptors, most likely: wait for some to come back.
+                // Probably out of file descriptors: wait for some to become free.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -202,7 +202,7 @@ async fn dispatch(
     watch: bool,
     incoming: http::Request<Incoming>,
 ) -> ApiResult<Answer> {
-    // Bodies of strangers are not even read.
+    // Bodies of unauthenticated clients are not even read.
     if !matches!(target, Ok(Target::Health)) {
         authorize(app, incoming.headers())?;
     }
@@ -254,7 +254,7 @@ async fn dispatch(
     }
 }
 
-/// Old clients ask for the document as protobuf. Empty bytes are an empty document: nothing to validate against.
+/// Old clients request the document as protobuf. An empty body is an empty document: nothing to validate against.
 fn openapi_v2(request: &Request) -> Answer {
     let accept = request
         .headers
@@ -262,7 +262,7 @@ fn openapi_v2(request: &Request) -> Answer {
         .and_then(|v| v.to_str().ok())
         .unwrap_or("");
     if accept.contains("protobuf") && !accept.contains("application/json") {
-        // Asked for with an `@`, which no media type may hold; answered without, as the real server does.
+        // Requested with an `@`, which media types must not contain; answered without, as the real server does.
         let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
         return request::body(200, kind, axum::body::Body::empty());
     }

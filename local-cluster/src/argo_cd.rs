@@ -1,7 +1,7 @@
-//! An Application controller that behaves as Argo CD's: git is rendered and applied, syncs have operations, phases
-//! and hooks, health is looked at when something is compared.
+//! An Application controller that behaves like Argo CD's: git is rendered and applied, syncs have operations, phases
+//! and hooks, health is assessed at each comparison.
 //!
-//! One task wakes by changes and times; every Application is worked on by one task at a time. Decisions are in
+//! One task is woken by changes and timers; every Application is worked on by one task at a time. Decisions are in
 //! `application.rs`, `sync.rs`, `health.rs` and `target.rs`, without clock or I/O; sync windows are read and judged by
 //! slipway-verdict.
 
@@ -38,12 +38,11 @@ mod target;
 /// How the Application controller works. The defaults are Argo CD's.
 #[derive(Debug, Clone)]
 pub struct ArgoCd {
-    /// How often an Application is compared with git when nobody asks (`timeout.reconciliation`); 120 s.
+    /// How often an Application is compared with git without a request (`timeout.reconciliation`); 120 s.
     pub poll: Duration,
-    /// How long after a sync drift is healed (`--self-heal-timeout-seconds`); 5 s.
+    /// How long after a sync drift is reverted (`--self-heal-timeout-seconds`); 5 s.
     pub self_heal: Duration,
-    /// Whether `status.resources` tell the health of each (`controller.resource.health.persist`); Argo CD 3 does
-    /// not.
+    /// Whether `status.resources` has the health of each (`controller.resource.health.persist`); Argo CD 3 does not.
     pub resource_health: bool,
 }
 
@@ -77,7 +76,7 @@ struct Shared {
     /// Where repositories and checked-out commits are kept.
     cache: PathBuf,
     rendered: Mutex<BTreeMap<(String, String, String), Arc<Rendered>>>,
-    /// Applications of which a resource changed since they were last compared, and when to compare them.
+    /// Applications with a resource that changed since the last comparison, and when to compare them.
     touched: Mutex<BTreeMap<Key, Instant>>,
 }
 
@@ -103,7 +102,7 @@ impl Shared {
         self.store.get(self.resource("appprojects").ok()?, HOME, name)
     }
 
-    /// Changes an Application if it is still the same one; its generation counts.
+    /// Changes an Application if it is still the same one; changes of its spec increase the generation.
     fn change(&self, application: &Value, change: impl FnOnce(&mut Value)) -> ApiResult<Arc<Value>> {
         let resource = self.applications()?;
         let (namespace, name) = (object::namespace(application), object::name(application));
@@ -118,7 +117,7 @@ impl Shared {
         })
     }
 
-    /// The state that is stored and the one this task has become one: an operation that is being terminated stays so.
+    /// Combines the stored state with this task's: an operation that is being terminated stays so.
     fn save(&self, application: &Value, state: &Value) {
         let saved = self.change(application, |new| {
             let terminating = application::phase(new) == "Terminating";
@@ -133,8 +132,8 @@ impl Shared {
         }
     }
 
-    /// The live objects of an Application: those that say so and those that git names. Also the keys of those that git
-    /// has no more.
+    /// The live objects of an Application: those that are labelled as its own and those that git names. Also the keys
+    /// of those that are no longer in git.
     fn live(
         &self,
         application: &Value,
@@ -195,7 +194,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// Makes the controller and what it needs in the cluster.
+    /// Creates the controller and what it needs in the cluster.
     pub(crate) fn new(store: Arc<Store>, config: ArgoCd, cache: PathBuf) -> Self {
         install(&store);
         clear(&cache);
@@ -213,7 +212,7 @@ impl Controller {
         }
     }
 
-    /// Works until the shutdown.
+    /// Works until shutdown.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut feed = self.shared.store.watch(self.shared.store.version());
         self.everything();
@@ -321,7 +320,7 @@ impl Controller {
     }
 }
 
-/// Removes what a cluster that was killed had checked out.
+/// Removes what a killed cluster had checked out.
 fn clear(cache: &Path) {
     for entry in std::fs::read_dir(cache)
         .into_iter()
@@ -336,7 +335,7 @@ fn clear(cache: &Path) {
     }
 }
 
-/// Creates an object unless it is there.
+/// Creates an object unless it exists.
 fn ensure(store: &Store, resource: &'static Resource, mut object: Value) {
     let created = prepare::prepare_new(resource, &mut object, Timestamp::now())
         .and_then(|()| store.create(resource, object));
@@ -347,7 +346,7 @@ fn ensure(store: &Store, resource: &'static Resource, mut object: Value) {
     }
 }
 
-/// The definitions, the namespace and the project that Argo CD comes with, unless they are there.
+/// The definitions, the namespace and the project that Argo CD comes with, unless they exist.
 fn install(store: &Store) {
     for (kind, plural, short_names) in [
         ("Application", "applications", ["app", "apps"]),

@@ -1,6 +1,6 @@
-//! The controllers: woken by changes and timers, they ask the pure decisions and carry them out.
+//! The controllers: woken by changes and timers, they get pure decisions and carry them out.
 //!
-//! One task runs them all, so that they never race each other; a kind more is a decision in a file of its own and a
+//! One task runs them all, so that they never race each other; another kind needs a decision in a file of its own and a
 //! method in `carry_out.rs`.
 
 use std::collections::BTreeSet;
@@ -35,9 +35,9 @@ mod scheduler;
 mod statefulset;
 mod timers;
 
-/// How often events are looked through for old ones.
+/// How often old events are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
-/// The kinds whose objects are looked at after a start.
+/// The kinds whose objects are processed after a start.
 const LOOKED_AT: [&Resource; 9] = [
     &NAMESPACES,
     &DEFINITIONS,
@@ -50,12 +50,12 @@ const LOOKED_AT: [&Resource; 9] = [
     &PODS,
 ];
 
-/// What came of looking at an object.
+/// The result of processing an object.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// When to look again though nothing has changed.
+    /// When to process it again even if nothing has changed.
     look_again: Option<Timestamp>,
-    /// Something was refused: it is tried again, with growing pauses.
+    /// Something was refused: it is retried, with growing pauses.
     failed: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Controllers {
     timers: timers::Timers,
     /// Pods for which there is no node.
     waiting: BTreeSet<Key>,
-    /// Counts the pods that were given a node, so that the next one gets another.
+    /// Counts the pods that were assigned to a node, so that the next one gets another.
     turn: usize,
 }
 
@@ -97,7 +97,7 @@ impl Controllers {
         }
     }
 
-    /// Works until the shutdown.
+    /// Works until shutdown.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut feed = self.store.watch(self.store.version());
         self.everything();
@@ -149,7 +149,7 @@ impl Controllers {
         }
     }
 
-    /// Looks at everything, as after a start.
+    /// Processes everything, as after a start.
     fn everything(&mut self) {
         for resource in LOOKED_AT {
             self.mark_all(resource, None);
@@ -187,7 +187,7 @@ impl Controllers {
         } else if object::is_deleting(object) {
             self.release(object::uid(object));
         } else if change.kind == ChangeKind::Added {
-            // What was made for an owner that goes must go, too.
+            // What was created for an owner that is deleted must be deleted, too.
             self.release_owners(object);
         }
     }
@@ -203,7 +203,7 @@ impl Controllers {
             "Job" => self.mark(&JOBS, namespace, owner),
             "ReplicaSet" => {
                 self.mark(&REPLICA_SETS, namespace, owner);
-                // Recreate waits for the last old pod to be gone, which no ReplicaSet status tells.
+                // A rollout with Recreate waits for the last old pod to be gone, which no ReplicaSet status shows.
                 if change.kind == ChangeKind::Deleted
                     && let Some(set) = self.store.get(&REPLICA_SETS, namespace, owner)
                     && let Some((_, "Deployment", name)) = object::controller(&set)
@@ -215,7 +215,7 @@ impl Controllers {
         }
     }
 
-    /// What came, went or (a pod) is over changes what quotas have used.
+    /// A (pod) object that was added, deleted or has ended changes what quotas have used.
     fn notice_quota(&mut self, change: &Change, namespace: &str) {
         let is_over = change.resource == &PODS && pods::is_over(&change.object);
         if change.kind != ChangeKind::Modified || is_over {
@@ -223,7 +223,7 @@ impl Controllers {
         }
     }
 
-    /// Another node, or the same with other labels: pods that waited may fit, daemons may be wanted.
+    /// A new node, or new labels on one: waiting pods may fit, daemons may be wanted.
     fn notice_node(&mut self, change: &Change) {
         self.dirty.extend(self.waiting.iter().cloned());
         self.mark_all(&DAEMON_SETS, None);

@@ -1,4 +1,4 @@
-//! The certificate authority, the server's key and the bearer token: made once, kept in the data directory.
+//! The certificate authority, the server's key and the bearer token: created once, kept in the data directory.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub(crate) struct Credentials {
     key: String,
 }
 
-/// Writes a file that only its owner can read, all of it or nothing.
+/// Writes a file that only its owner can read, completely or not at all.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::OpenOptions::new()
@@ -45,7 +45,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 impl Credentials {
-    /// Reads what is in the directory, or makes it.
+    /// Reads what is in the directory, or creates it.
     ///
     /// # Errors
     /// When a file cannot be read or written, or a key not be made.
@@ -88,13 +88,13 @@ impl Credentials {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &issuer)?;
-        // Two random UUIDs hold 244 random bits.
+        // Two random UUIDs contain 244 random bits.
         let token = format!(
             "{}{}",
             uuid::Uuid::new_v4().simple(),
             uuid::Uuid::new_v4().simple()
         );
-        // The authority's key is thrown away: nothing else is ever to be signed with it.
+        // The authority's key is thrown away: nothing else should ever be signed with it.
         Ok(Self {
             token,
             authority: authority.pem(),

@@ -1,7 +1,7 @@
-//! CustomResourceDefinitions: the resources they define, the names they are given, what they must say.
+//! CustomResourceDefinitions: the resources they define, the names they are given, and their validation.
 //!
-//! After `k8s.io/apiextensions-apiserver`. Resources are leaked, one a version and change of a spec: this is a
-//! development tool, and everything else may go on holding `&'static Resource`.
+//! After `k8s.io/apiextensions-apiserver`. Resources are leaked, one per version and change of a spec: this is a
+//! development tool, and this way everything else can keep `&'static Resource`.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::schema::structural::Node;
 /// Keeps a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// What a definition says of the scale subresource.
+/// What a definition says about the scale subresource.
 fn scale(subresource: &Value) -> Option<Scale> {
     let path = |field: &str| -> Vec<String> {
         let path = text(subresource, &[field]).trim_start_matches('.');
@@ -39,7 +39,7 @@ fn leak_all(values: &[Value]) -> &'static [&'static str] {
     Box::leak(values.into_boxed_slice())
 }
 
-/// The resources of a definition, one a version.
+/// The resources of a definition, one per version.
 pub(crate) fn resources(definition: &Value) -> Vec<&'static Resource> {
     let spec = &definition["spec"];
     let (group, names) = (leak(text(spec, &["group"])), &spec["names"]);
@@ -79,7 +79,7 @@ pub(crate) fn resources(definition: &Value) -> Vec<&'static Resource> {
     list(spec, &["versions"]).iter().map(one).collect()
 }
 
-/// Fills in the names that may be left out (`apiextensions/v1/defaults.go`).
+/// Fills in the names that may be omitted (`apiextensions/v1/defaults.go`).
 pub(crate) fn default(definition: &mut Value) {
     let kind = text(definition, &["spec", "names", "kind"]).to_owned();
     let spec = object::entry(definition, "spec");
@@ -181,8 +181,8 @@ pub(crate) fn check(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-/// The name of `definition` that another definition of the group was given before, with the condition's reason; the
-/// last one when there are several, as the real controller has it.
+/// The name in `definition` that another definition of the group already has, with the condition's reason; the last one
+/// if there are several, like the real controller.
 fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, String)> {
     let spec = &definition["spec"];
     let same_group = others.iter().filter(|other| {
@@ -203,7 +203,7 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
     let taken = |fields: &[&str]| -> Vec<String> {
         accepted.iter().flat_map(|names| all_of(names, fields)).collect()
     };
-    // Plurals, singulars and short names are of one space, kinds of another.
+    // Plurals, singulars and short names share one namespace, kinds have another.
     let (resources, kinds) = (
         taken(&["plural", "singular", "shortNames"]),
         taken(&["kind", "listKind"]),
@@ -225,7 +225,7 @@ fn conflict(definition: &Value, others: &[&Value]) -> Option<(&'static str, Stri
     .next_back()
 }
 
-/// Gives the definition its names, unless another one has them: `status.acceptedNames`, `storedVersions` and the
+/// Gives the definition its names, unless another definition has them: `status.acceptedNames`, `storedVersions` and the
 /// conditions NamesAccepted and Established (`pkg/controller/status/naming_controller.go`). Says the same again when
 /// nothing changed.
 pub(crate) fn settle(definition: &mut Value, others: &[&Value], now: Timestamp) {

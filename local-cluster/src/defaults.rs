@@ -1,4 +1,4 @@
-//! What the API server fills in when a field is left out, for the kinds served here.
+//! What the API server fills in when a field is omitted, for the kinds served here.
 //!
 //! Source of the values: `k8s.io/kubernetes/pkg/apis/{core,apps}/v1/defaults.go`.
 
@@ -150,7 +150,7 @@ fn template(spec: &mut Map<String, Value>) {
     default(spec, "template", || json!({}));
     let template = as_map(&mut spec["template"]);
     default(template, "metadata", || json!({}));
-    // Go writes the zero time as null; it is dropped, so that templates compare equal whoever wrote them.
+    // Go writes the zero time as null; it is dropped, so that templates compare equal regardless of who wrote them.
     as_map(&mut template["metadata"]).remove("creationTimestamp");
     default(template, "spec", || json!({}));
     pod_spec(as_map(&mut template["spec"]));
@@ -162,7 +162,7 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     default(spec, "dnsPolicy", || json!("ClusterFirst"));
     default(spec, "securityContext", || json!({}));
     default(spec, "schedulerName", || json!("default-scheduler"));
-    // The old name is served beside the new one, as the real server does.
+    // The old name is served next to the new one, as the real server does.
     if let Some(account) = spec.get("serviceAccountName").filter(|a| a.is_string()).cloned() {
         spec.insert("serviceAccount".to_owned(), account);
     }
@@ -243,7 +243,7 @@ fn service(object: &mut Value) {
     default(spec, "internalTrafficPolicy", || json!("Cluster"));
     default(spec, "ipFamilies", || json!(["IPv4"]));
     default(spec, "ipFamilyPolicy", || json!("SingleStack"));
-    // No address is handed out, since nothing would answer there: the service proxy is the way in.
+    // An address is not assigned, since nothing would answer there: the service proxy is the way in.
     default(spec, "clusterIP", || json!("None"));
     let address = spec["clusterIP"].clone();
     default(spec, "clusterIPs", || json!([address]));

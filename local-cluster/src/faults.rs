@@ -1,4 +1,4 @@
-//! Faults on demand: what real API servers do to their clients on bad days, for tests of these clients.
+//! Faults on demand: what real API servers do to their clients on bad days, for tests of those clients.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,7 @@ struct State {
     signal: watch::Sender<Signal>,
 }
 
-/// The faults of one cluster. They hold for the API's clients; the cluster's own controllers and pods go on.
+/// The faults of one cluster. They apply to the API's clients; the cluster's own controllers and pods continue.
 /// `/metrics` always answers.
 #[derive(Clone)]
 pub struct Faults {
@@ -88,13 +88,13 @@ impl Faults {
         self.state.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses the next `count` requests, watches included, with 429 Too Many Requests, `Retry-After: 1` and a
-    /// Status. Replaces what was asked for before; 0 ends it.
+    /// Refuses the next `count` requests, watches included, with 429 Too Many Requests, `Retry-After: 1` and a Status.
+    /// Replaces an earlier setting; 0 ends it.
     pub fn throttle(&self, count: u32) {
         self.throttle_only(count, Throttled::All);
     }
 
-    /// [`Faults::throttle`] for some requests alone; the others are neither refused nor counted.
+    /// [`Faults::throttle`] for some requests only; the others are neither refused nor counted.
     pub fn throttle_only(&self, count: u32, which: Throttled) {
         self.plan().throttle = (count > 0).then_some((count, which));
     }
@@ -104,25 +104,25 @@ impl Faults {
         self.state.signal.send_modify(|signal| signal.dropped += 1);
     }
 
-    /// Sends every open watch an ERROR event with 410 Gone (reason Expired) and ends it. From now on
-    /// resourceVersions older than the present one are refused with 410, until the cluster is started again.
+    /// Sends every open watch an ERROR event with 410 Gone (reason Expired) and ends it. From now on resourceVersions
+    /// older than the current one are refused with 410, until the cluster is started again.
     pub fn expire_watches(&self) {
         self.plan().oldest = self.store.version();
         self.state.signal.send_modify(|signal| signal.expired += 1);
     }
 
-    /// Answers everything with 503 Service Unavailable for so long; zero ends it. Open watches stay open.
+    /// Answers everything with 503 Service Unavailable for this long; zero ends it. Open watches stay open.
     pub fn unavailable(&self, duration: Duration) {
         self.plan().unavailable_until = Some(Instant::now() + duration);
     }
 
-    /// Delivers the events of all watches, open ones included, so much later; zero ends it.
+    /// Delays the events of all watches, open ones included, by this much; zero ends it.
     pub fn delay_watches(&self, delay: Duration) {
         self.state.signal.send_modify(|signal| signal.delay = delay);
     }
 
-    /// Lets requests hang for so long, those that come until then; afterwards they are answered. Zero ends it for
-    /// requests to come. Open watches go on.
+    /// Lets requests that arrive within this time hang until it is over; then they are answered. Zero ends it for later
+    /// requests. Open watches continue.
     pub fn stall(&self, duration: Duration) {
         self.plan().stalled_until = Some(Instant::now() + duration);
     }
@@ -151,10 +151,10 @@ impl Faults {
         }
     }
 
-    /// Whether a client may go on from this version.
+    /// Whether a client may continue from this version.
     ///
     /// # Errors
-    /// 410 when it is older than what was expired.
+    /// 410 if it is older than what was expired.
     pub(crate) fn remembers(&self, version: u64) -> ApiResult<()> {
         let oldest = self.plan().oldest;
         if version < oldest {

@@ -1,8 +1,8 @@
 //! The durable form of the store: one append-only file of checksummed JSON lines, rewritten when it has grown.
 //!
-//! A line is `CRC32 (8 hex digits) SPACE JSON NEWLINE`. The first line is the header, then come objects as they
-//! were at the last compaction, then every change since. A torn last line (power cut, full disk) is dropped; damage
-//! anywhere else refuses the start, since going on would silently lose objects.
+//! A line is `CRC32 (8 hex digits) SPACE JSON NEWLINE`. The first line is the header, then come objects as they were at
+//! the last compaction, then every change since. A torn last line (power cut, full disk) is dropped; with damage
+//! anywhere else the start is refused, since continuing would silently lose objects.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -15,9 +15,9 @@ use serde_json::Value;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub(crate) enum Record {
-    /// What the file starts from: changes up to and with `rv` are folded into the objects that follow.
+    /// What the file starts from: changes up to and including `rv` are part of the objects that follow.
     Base { format: u32, rv: u64 },
-    /// The object as it is since `rv`.
+    /// The object as of `rv`.
     Put { rv: u64, object: Value },
     /// The object that was removed at `rv`.
     Delete { rv: u64, object: Value },
@@ -64,7 +64,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Reads the file (a missing one is empty), cuts off a torn last line, and opens it for appending.
+    /// Reads the file (a missing one is empty), truncates a torn last line, and opens it for appending.
     ///
     /// # Errors
     /// When the file cannot be read, is damaged before its last line, or has another format.
@@ -118,7 +118,7 @@ impl Journal {
         ))
     }
 
-    /// Replaces the file at once by one that holds `objects` as of `rv`.
+    /// Atomically replaces the file by one that contains `objects` as of `rv`.
     pub(crate) fn rewrite(path: &Path, rv: u64, objects: &[std::sync::Arc<Value>]) -> io::Result<Self> {
         let temporary = path.with_extension("tmp");
         let mut file = io::BufWriter::new(File::create(&temporary)?);

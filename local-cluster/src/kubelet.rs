@@ -1,4 +1,4 @@
-//! The kubelet: one task a pod, started and stopped as the pods of the API come and go.
+//! The kubelet: one task per pod, started and stopped as the pods of the API come and go.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ impl Kubelet {
         }
     }
 
-    /// Runs pods until the shutdown, and stops them then.
+    /// Runs pods until shutdown, and stops them then.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut feed = self.context.store.watch(self.context.store.version());
         self.look_at_all();
@@ -162,7 +162,7 @@ impl Kubelet {
         }
         let is_over = matches!(text(pod, &["status", "phase"]), "Succeeded" | "Failed");
         let is_placed = !text(pod, &["spec", "nodeName"]).is_empty();
-        // What waits for a finalizer alone has ended already.
+        // A pod that only waits for a finalizer has ended already.
         let has_ended = stop.is_some() && grace.is_zero();
         if is_over && stop.is_none() || !is_placed || has_ended {
             return;

@@ -1,8 +1,8 @@
 //! A Kubernetes API on loopback, for development and tests.
 //!
 //! It serves Deployments, StatefulSets, DaemonSets, Jobs, Pods, Services and what belongs to them to kubectl and other
-//! clients, runs the controllers, and runs pods as plain local processes from OCI images that hold a static binary.
-//! It is a development tool: there is one token, no isolation between pods and the machine, no network of its own.
+//! clients, runs the controllers, and runs pods as plain local processes from OCI images that hold a static binary. It
+//! is a development tool: there is one token, no isolation between pods and the machine, and no separate network.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), local_cluster::Error> {
@@ -70,22 +70,22 @@ mod validate;
 pub use crate::argo_cd::ArgoCd;
 pub use crate::faults::{Faults, Throttled};
 
-/// What a cluster needs to know.
+/// The settings of a cluster.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where objects, keys, logs and unpacked images live. One cluster at a time uses a directory.
     pub data_dir: PathBuf,
-    /// Where the API listens; must be a loopback address. Port 0 takes the port of the last time if it is free,
-    /// else any.
+    /// Where the API listens; must be a loopback address. With port 0 the last port is used if it is free, otherwise
+    /// any.
     pub listen: SocketAddr,
-    /// Directories that hold an OCI image layout per repository: `ROOT/<repository path>/index.json`.
+    /// Directories that contain an OCI image layout per repository: `ROOT/<repository path>/index.json`.
     pub image_layouts: Vec<PathBuf>,
     /// Pods have no process, and are ready after a while: for tests of scale.
     pub pretend_pods: Option<PretendPods>,
-    /// Installs Argo CD's kinds and an Application controller that behaves as Argo CD's.
+    /// Installs Argo CD's kinds and an Application controller that behaves like Argo CD's.
     pub argo_cd: Option<ArgoCd>,
-    /// The executable that becomes the shim of every pod; it must call [`shim::run_if_requested`] first in `main`.
-    /// This executable, when it is not given.
+    /// The executable that becomes the shim of every pod; it must call [`shim::run_if_requested`] first in `main`. If
+    /// not given, this executable.
     pub shim: Option<PathBuf>,
     /// The pause before a container's second restart, before an image is pulled again and before a failed Job pod's
     /// successor; it doubles, up to five minutes (Jobs: ten). Kubernetes has 10 s.
@@ -94,7 +94,7 @@ pub struct Config {
     pub nodes: usize,
 }
 
-/// How pods are pretended.
+/// How pods are simulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PretendPods {
     /// From a pod's creation to its readiness.
@@ -140,7 +140,7 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("listen {address}: {source}; choose another port, or 0")]
     Listen {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
         /// Why.
         source: io::Error,
@@ -186,7 +186,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster: reads what it was, listens, starts its pods again.
+    /// Starts a cluster: reads its stored state, listens, starts its pods again.
     ///
     /// # Errors
     /// When the directory, the address or the shim cannot be used; the error says what to do.
@@ -266,7 +266,7 @@ impl Cluster {
         })
     }
 
-    /// A kubeconfig for this cluster, readable by its owner alone.
+    /// A kubeconfig for this cluster, readable only by its owner.
     pub fn kubeconfig_path(&self) -> &Path {
         &self.kubeconfig
     }
@@ -276,7 +276,7 @@ impl Cluster {
         self.address
     }
 
-    /// Faults to order, for tests of the API's clients.
+    /// The faults to simulate, for tests of the API's clients.
     pub fn faults(&self) -> Faults {
         self.faults.clone()
     }
@@ -308,7 +308,7 @@ fn lock(dir: &Path) -> Result<Flock<File>, Error> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| Error::InUse(dir.to_owned()))
 }
 
-/// Listens, on the port of the last time when any will do, so that kubeconfigs handed out stay right.
+/// Listens, on the last port if any will do, so that kubeconfigs handed out stay valid.
 async fn listen(address: SocketAddr, dir: &Path) -> Result<TcpListener, Error> {
     let path = dir.join("port");
     let before = std::fs::read_to_string(&path)

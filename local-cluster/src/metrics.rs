@@ -1,4 +1,4 @@
-//! The counts of `GET /metrics`, under the names that a real API server has.
+//! The counts of `GET /metrics`, under the names that a real API server uses.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The labels of one series: names and values.
 type Labels = Vec<(&'static str, String)>;
 
-/// What a request is about, as the labels tell.
+/// What a request is about, as shown in the labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
     /// Such as `LIST`, `WATCH` or `APPLY`.
@@ -16,7 +16,7 @@ pub(crate) struct Subject {
     pub(crate) version: String,
     pub(crate) resource: String,
     pub(crate) subresource: String,
-    /// `cluster`, `namespace` or `resource`; empty for paths that are no resources.
+    /// `cluster`, `namespace` or `resource`; empty for paths that are not resources.
     pub(crate) scope: &'static str,
 }
 
@@ -58,7 +58,7 @@ impl Metrics {
             .or_default() += 1;
     }
 
-    /// Counts a request as running until what is returned is dropped.
+    /// Counts a request as running until the returned value is dropped.
     pub(crate) fn running(self: &Arc<Self>, subject: &Subject) -> Running {
         let labels = subject.labels(None);
         *lock(&self.long_running).entry(labels.clone()).or_default() += 1;
@@ -100,7 +100,7 @@ impl Metrics {
     }
 }
 
-/// A request that goes on.
+/// A request in progress.
 #[derive(Debug)]
 pub(crate) struct Running {
     metrics: Arc<Metrics>,

@@ -1,4 +1,4 @@
-//! The nodes: objects alone, since every pod runs on this machine.
+//! The nodes: only objects, since every pod runs on this machine.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::store::Store;
 /// Marks the nodes that the cluster makes itself.
 const OWN: &str = "local-cluster.slipway.dev/node";
 
-/// Sees to it that there are the nodes `local-1` to `local-COUNT`, and none beyond of those it made before.
+/// Makes sure that the nodes `local-1` to `local-COUNT` exist, and none beyond those that it created before.
 pub(crate) fn register(store: &Store, count: usize) {
     let names: Vec<String> = (1..=count).map(|number| format!("local-{number}")).collect();
     for name in &names {

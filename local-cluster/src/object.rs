@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-/// Where the kind is kept, namespace, name.
+/// Where the kind is stored, namespace, name.
 pub(crate) type Key = (&'static str, String, String);
 
-/// The value at a path of field names; `Null` where there is none.
+/// The value at a path of field names; `Null` if there is none.
 pub(crate) fn at<'a>(object: &'a Value, path: &[&str]) -> &'a Value {
     path.iter()
         .fold(object, |value, field| value.get(field).unwrap_or(&Value::Null))
@@ -76,13 +76,13 @@ pub(crate) fn seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// The object at `field`, made when it is missing or null.
+/// The object at `field`, created if it is missing or null.
 pub(crate) fn entry<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
     let parent = as_map(object);
     as_map(parent.entry(field.to_owned()).or_insert_with(|| json!({})))
 }
 
-/// The value as a map, replaced by an empty one when it is anything else.
+/// The value as a map, replaced by an empty one if it is anything else.
 pub(crate) fn as_map(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = json!({});
@@ -145,7 +145,7 @@ pub(crate) fn name_suffix() -> String {
         .collect()
 }
 
-/// Digits written in the alphabet of generated names, so that no word comes out (`rand.SafeEncodeString`).
+/// Digits written in the alphabet of generated names, so that they do not spell words (`rand.SafeEncodeString`).
 pub(crate) fn safe_encode(text: &str) -> String {
     text.bytes()
         .map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()]))

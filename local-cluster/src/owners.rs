@@ -1,4 +1,4 @@
-//! Who is who by uid, and who owns whom: what garbage collection and the controllers would otherwise search for.
+//! Objects by uid, and by owner: what garbage collection and the controllers would otherwise search for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,7 +21,7 @@ fn owners(object: &Value) -> impl Iterator<Item = &str> {
 }
 
 impl Owners {
-    /// Takes note of an object that was stored under `key`, over `previous`.
+    /// Records an object that was stored under `key`, over `previous`.
     pub(crate) fn put(&mut self, key: &Key, previous: Option<&Value>, object: &Value) {
         if let Some(previous) = previous {
             let same = object::uid(previous) == object::uid(object)
@@ -54,12 +54,12 @@ impl Owners {
         }
     }
 
-    /// Where the object with that uid is.
+    /// The key of the object with that uid.
     pub(crate) fn key(&self, uid: &str) -> Option<&Key> {
         self.objects.get(uid)
     }
 
-    /// Where the objects are that have that owner.
+    /// The keys of the objects that have that owner.
     pub(crate) fn dependents(&self, uid: &str) -> impl Iterator<Item = &Key> {
         self.dependents.get(uid).into_iter().flatten()
     }

@@ -1,9 +1,9 @@
 //! Quantities of the Kubernetes API: `500m`, `1.5`, `64Mi`, `1e3` (`k8s.io/apimachinery/pkg/api/resource`).
 
-/// Digits beyond this are no quantity anybody means.
+/// Quantities with more digits than this are not realistic.
 const MAX_DIGITS: usize = 18;
 
-/// The quantity in thousandths, rounded up; `None` when it is none.
+/// The quantity in thousandths, rounded up; `None` if it is not one.
 pub(crate) fn milli(text: &str) -> Option<i128> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-' && c != '+')

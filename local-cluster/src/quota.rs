@@ -11,10 +11,10 @@ use crate::quantity;
 use crate::resources::{self, PODS, RESOURCE_QUOTAS, Resource};
 use crate::status::{ApiError, ApiResult};
 
-/// Kinds whose plain plural is a quota of its own, beside `count/…`.
+/// Kinds whose plain plural is a quota of its own, in addition to `count/…`.
 const PLAIN: &[&str] = &["pods", "services", "secrets", "configmaps", "resourcequotas"];
 
-/// The kind a quota counts: `pods`, `count/deployments.apps`. `None` for what is not counted here.
+/// The kind that a quota counts: `pods`, `count/deployments.apps`. `None` for what is not counted here.
 pub(crate) fn counted(name: &str) -> Option<&'static Resource> {
     let qualified = match name.strip_prefix("count/") {
         Some(qualified) => qualified,
@@ -27,7 +27,7 @@ pub(crate) fn counted(name: &str) -> Option<&'static Resource> {
         .find(|resource| resource.namespaced && resource.qualified() == qualified)
 }
 
-/// Whether the object counts for the quota of that name: `pods` leaves out those that are over.
+/// Whether the object counts for the quota of that name: `pods` excludes those that have ended.
 fn counts(name: &str, object: &Value) -> bool {
     name != PODS.plural || !matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed")
 }
@@ -39,7 +39,7 @@ fn limits(quota: &Value) -> impl Iterator<Item = (&str, &Value)> {
         .map(|(name, hard)| (name.as_str(), hard))
 }
 
-/// Refuses a new object that the quotas of its namespace have no room for. `list` gives the objects of a kind in that
+/// Refuses a new object that exceeds the quotas of its namespace. `list` returns the objects of a kind in that
 /// namespace.
 ///
 /// # Errors
@@ -82,7 +82,7 @@ pub(crate) fn admit<'a>(
     Ok(())
 }
 
-/// The status of a quota; `list` gives the objects of a kind in its namespace.
+/// The status of a quota; `list` returns the objects of a kind in its namespace.
 pub(crate) fn status(quota: &Value, list: impl Fn(&Resource) -> Vec<Arc<Value>>) -> Value {
     let mut used = Map::new();
     for (name, _) in limits(quota) {

@@ -9,10 +9,10 @@ use crate::object;
 use crate::resources::EVENTS;
 use crate::store::Store;
 
-/// As long as the real API server keeps events (`--event-ttl`).
+/// How long the real API server keeps events (`--event-ttl`).
 const KEEP: SignedDuration = SignedDuration::from_hours(1);
 
-/// Writes events in the name of one component.
+/// Writes events on behalf of one component.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     store: Arc<Store>,
@@ -38,7 +38,7 @@ impl Recorder {
             "" => "default",
             namespace => namespace,
         };
-        // The name is derived from what makes two events the same one.
+        // The name is derived from what makes two events the same.
         let identity = format!(
             "{}\n{}\n{kind}\n{reason}\n{message}",
             object::uid(about),
@@ -81,7 +81,7 @@ fn fingerprint(text: &str) -> u64 {
     })
 }
 
-/// Removes the events that are too old. Returns how many there are left.
+/// Removes events that are too old. Returns how many are left.
 pub(crate) fn expire(store: &Store, now: Timestamp) -> usize {
     let (events, _) = store.list(&EVENTS, None);
     let mut left = events.len();

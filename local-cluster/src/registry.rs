@@ -1,4 +1,4 @@
-//! Every kind that a cluster serves: the built-in ones and those its definitions add.
+//! Every kind that a cluster serves: the built-in ones and those added by definitions.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -11,7 +11,7 @@ use crate::resources::{self, Resource};
 
 #[derive(Debug)]
 struct Definition {
-    /// What the resources were made from.
+    /// What the resources were created from.
     spec: Value,
     established: bool,
     versions: Vec<&'static Resource>,
@@ -28,12 +28,12 @@ impl Registry {
         self.definitions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a definition as it is now stored.
+    /// Records a definition as it is now stored.
     pub(crate) fn define(&self, definition: &Value) {
         let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
         let established = custom::is_established(definition);
         match definitions.get_mut(object::name(definition)) {
-            // Resources are leaked: only when there is something new to say.
+            // Resources are leaked: only if something has changed.
             Some(known) if known.spec == definition["spec"] => known.established = established,
             _ => {
                 let known = Definition {
@@ -66,7 +66,7 @@ impl Registry {
         all
     }
 
-    /// The kind behind a path's group, version and plural.
+    /// The kind for a path's group, version and plural.
     pub(crate) fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
         resources::by_path(group, version, plural).or_else(|| {
             let found = |r: &&Resource| r.group == group && r.version == version && r.plural == plural;
@@ -74,7 +74,7 @@ impl Registry {
         })
     }
 
-    /// The kind behind an object's own `apiVersion` and `kind`, served or not.
+    /// The kind for an object's own `apiVersion` and `kind`, served or not.
     pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&'static Resource> {
         resources::by_kind(api_version, kind).or_else(|| {
             let definitions = self.read();
@@ -88,7 +88,7 @@ impl Registry {
         })
     }
 
-    /// The kind whose objects are kept under this name, in the version they are kept in.
+    /// The kind whose objects are stored under this name, in the version they are stored in.
     pub(crate) fn by_storage(&self, storage: &str) -> Option<&'static Resource> {
         let built_in = resources::ALL.iter().copied().find(|r| r.plural == storage);
         built_in.or_else(|| {

@@ -1,9 +1,9 @@
-//! The kinds that this cluster serves. A kind more is one entry here, its defaults and validation
-//! (`defaults.rs`, `validate.rs`), its columns (`api/table.rs`) and its controller.
+//! The kinds that this cluster serves. Another kind needs an entry here, its defaults and validation (`defaults.rs`,
+//! `validate.rs`), its columns (`api/table.rs`) and its controller.
 
 use crate::schema::structural::Node;
 
-/// One kind of the API, with what discovery says of it.
+/// One kind of the API, with what discovery reports about it.
 #[derive(Debug)]
 pub(crate) struct Resource {
     /// API group; empty for the core group.
@@ -21,19 +21,19 @@ pub(crate) struct Resource {
     pub(crate) scale: bool,
     /// Subresources beyond status and scale, for discovery: name, kind, verbs.
     pub(crate) extra: &'static [(&'static str, &'static str, &'static [&'static str])],
-    /// What a CustomResourceDefinition says beyond the above; nothing for the kinds below.
+    /// What a CustomResourceDefinition says beyond the above; `None` for the kinds below.
     pub(crate) custom: Option<&'static Custom>,
 }
 
 /// What a CustomResourceDefinition says of one version beyond what every [`Resource`] has.
 #[derive(Debug)]
 pub(crate) struct Custom {
-    /// `plural.group`: the definition's name, and where the objects are kept.
+    /// `plural.group`: the definition's name, and where the objects are stored.
     pub(crate) name: &'static str,
     pub(crate) list_kind: &'static str,
     /// Whether clients may use this version.
     pub(crate) served: bool,
-    /// The `apiVersion` in which objects are kept.
+    /// The `apiVersion` in which objects are stored.
     pub(crate) stored_as: String,
     pub(crate) schema: Node,
     pub(crate) scale: Option<Scale>,
@@ -47,7 +47,7 @@ pub(crate) struct Scale {
     pub(crate) selector: Vec<String>,
 }
 
-/// Resources are the same when their paths are: a definition that changed still means the same objects.
+/// Resources are equal if their paths are: a definition that changed still refers to the same objects.
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
         (self.group, self.version, self.plural) == (other.group, other.version, other.plural)
@@ -57,12 +57,12 @@ impl PartialEq for Resource {
 impl Eq for Resource {}
 
 impl Resource {
-    /// The kind, unless it is one of a definition: those may have the names of built-in kinds.
+    /// The kind, unless it comes from a definition: those may have the names of built-in kinds.
     pub(crate) fn built_in(&self) -> &'static str {
         if self.custom.is_some() { "" } else { self.kind }
     }
 
-    /// Where the objects are kept: all versions of a custom resource in one place, and custom resources apart from
+    /// Where the objects are stored: all versions of a custom resource in one place, and custom resources separate from
     /// the built-in ones.
     pub(crate) fn storage(&self) -> &'static str {
         self.custom.map_or(self.plural, |custom| custom.name)
@@ -342,14 +342,14 @@ pub(crate) static ALL: &[&Resource] = &[
     &DEFINITIONS,
 ];
 
-/// The kind behind a path's group, version and plural.
+/// The kind for a path's group, version and plural.
 pub(crate) fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     ALL.iter()
         .copied()
         .find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
-/// The kind behind an object's own `apiVersion` and `kind`.
+/// The kind for an object's own `apiVersion` and `kind`.
 pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
     ALL.iter()
         .copied()

@@ -3,18 +3,18 @@
 
 pub(crate) mod structural;
 
-/// How two versions of a list become one.
+/// How two versions of a list are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListShape {
     /// Replaced as a whole.
     Atomic,
     /// A set of plain values.
     Set,
-    /// Items are told apart by these fields.
+    /// Items are identified by these fields.
     Keyed(&'static [&'static str]),
 }
 
-/// The shape of the list at a path of field names; items of lists on the way add nothing to the path.
+/// The shape of the list at a path of field names; list items on the path add nothing to it.
 pub(crate) fn list_shape(path: &[&str]) -> ListShape {
     let (Some(last), parent) = (path.last(), path.iter().rev().nth(1).copied().unwrap_or("")) else {
         return ListShape::Atomic;
@@ -57,7 +57,7 @@ pub(crate) fn is_atomic_map(path: &[&str]) -> bool {
     ) && path.first() != Some(&"data")
 }
 
-/// The value a key field has when it is left out.
+/// The value of a key field that is omitted.
 pub(crate) fn key_default(field: &str) -> Option<&'static str> {
     (field == "protocol").then_some("TCP")
 }

@@ -62,7 +62,7 @@ impl LabelSelector {
         Self { requirements }
     }
 
-    /// Reads a plain map of labels, as a Service's selector is.
+    /// Reads a plain map of labels, like a Service's selector.
     pub(crate) fn from_map(labels: &Value) -> Self {
         let requirements = labels
             .as_object()
@@ -143,11 +143,11 @@ fn requirement(part: &str) -> Option<(String, Operator)> {
 /// Conditions on fields: `metadata.name=x,status.phase!=Running`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FieldSelector {
-    /// Path, wanted value, and whether equal (or unequal) is wanted.
+    /// Path, value, and whether it should be equal (or unequal).
     terms: Vec<(String, String, bool)>,
 }
 
-/// The fields that can be selected on, of whatever kind; the real server knows these and few more.
+/// The fields that can be selected on, for any kind; the real server supports these and few more.
 const SELECTABLE: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -212,7 +212,7 @@ impl FieldSelector {
         })
     }
 
-    /// The one name asked for, where there is one: a `get` in the clothes of a list.
+    /// The one requested name, if there is one: a `get` disguised as a list.
     pub(crate) fn name(&self) -> Option<&str> {
         self.terms
             .iter()

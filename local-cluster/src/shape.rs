@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 
-/// Checks the object's shape against the published API types. Returns the fields these do not have.
+/// Checks the object's shape against the published API types. Returns the fields that these do not have.
 ///
 /// # Errors
 /// 400 when a field has the wrong type.
@@ -30,7 +30,7 @@ pub(crate) fn unknown(resource: &Resource, object: &Value) -> ApiResult<Vec<Stri
     Ok(unknown)
 }
 
-/// What is left of the object after it went through its published type.
+/// What is left of the object after a round trip through its published type.
 fn decode(resource: &Resource, object: &Value) -> Result<Value, serde_json::Error> {
     match resource.built_in() {
         "CustomResourceDefinition" => round_trip::<CustomResourceDefinition>(object),
@@ -59,7 +59,7 @@ fn round_trip<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, 
     serde_json::to_value(serde_json::from_value::<T>(object)?)
 }
 
-/// Quantities may be written as numbers, which the types do not read.
+/// Quantities may be written as numbers, which the types do not accept.
 fn quantities(value: &mut Value) {
     match value {
         Value::Object(map) => {

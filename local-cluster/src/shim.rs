@@ -3,10 +3,10 @@
 //! ```text
 //! cluster ──pipe──► shim (re-executed host binary) ──► program, leader of its own process group
 //! ```
-//! The cluster holds the writing end of the shim's standard input. A byte on it is an order; its end, also by
-//! `kill -9` of the cluster, makes the shim kill the program's process group. Should the shim itself be killed, the
-//! kernel kills the program (parent-death signal). Programs that leave their process group are found as orphans of
-//! the shim, which is a subreaper, when the container ends.
+//! The cluster holds the write end of the shim's standard input. A byte on it is an order; when it is closed, also by a
+//! `kill -9` of the cluster, the shim kills the program's process group. If the shim itself is killed, the kernel kills
+//! the program (parent-death signal). Programs that leave their process group are found as orphans of the shim, which
+//! is a subreaper, when the container ends.
 
 use std::ffi::OsString;
 use std::io::{BufRead, Read, Write};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SHIM: &str = "__pod-shim";
 /// First argument of the step between shim and program.
 const EXEC: &str = "__pod-exec";
-/// Second argument of a shim that only shows that it is there.
+/// Second argument of a shim that only shows that it works.
 pub(crate) const CHECK: &str = "--check";
 /// What it then prints.
 pub(crate) const CHECK_ANSWER: &str = "local-cluster pod shim 1";
@@ -64,7 +64,7 @@ pub fn run_if_requested() {
 }
 
 fn fail(what: &str, error: impl std::fmt::Display) -> i32 {
-    // Standard error is the container's log: the place where somebody will look.
+    // Standard error is the container's log: the place where a person will look.
     eprintln!("local-cluster: {what}: {error}");
     NOT_STARTED
 }
@@ -129,12 +129,12 @@ fn follow_orders(group: Pid) {
                 std::process::exit(128 + Signal::SIGKILL as i32);
             }
         };
-        // A group that is gone already is what was wanted.
+        // If the group is gone already, all is well.
         let _ = killpg(group, signal);
     }
 }
 
-/// Kills what is left of the process group, and then every orphan that has come to this process.
+/// Kills what is left of the process group, and then every orphan that was reparented to this process.
 fn clean_up(group: Pid) {
     let _ = killpg(group, Signal::SIGKILL);
     let own = std::process::id();

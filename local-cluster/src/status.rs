@@ -1,4 +1,4 @@
-//! Errors as the Kubernetes API speaks them: the `Status` object with code, reason, message and details.
+//! Errors in the form of the Kubernetes API: the `Status` object with code, reason, message and details.
 
 use serde_json::{Value, json};
 
@@ -136,7 +136,7 @@ impl ApiError {
         error
     }
 
-    /// The watch starts before what is remembered: the client must list again.
+    /// The watch starts before the retained history: the client must list again.
     pub(crate) fn gone(asked: u64, oldest: u64) -> Self {
         Self::new(
             410,

@@ -1,7 +1,7 @@
-//! The objects, their versions and their changes: what etcd and the watch cache are to a real API server.
+//! The objects, their versions and their changes: the equivalent of a real API server's etcd and watch cache.
 //!
-//! One lock guards everything; changes are numbered by one counter, the resourceVersion. A change becomes visible
-//! to watchers only when it is on disk, so nobody ever sees what a crash could take back. Writers are batched: one
+//! One lock guards everything; changes are numbered by one counter, the resourceVersion. A change becomes visible to
+//! watchers only when it is on disk, so no one ever sees something that a crash could undo. Writers are batched: one
 //! flush carries every change made while the last flush was running.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,9 +21,9 @@ use crate::registry::Registry;
 use crate::resources::{self, DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
 
-/// How many changes a watch can go back; older ones are answered with 410 Gone.
+/// How far back a watch can start, in changes; older ones are answered with 410 Gone.
 const HISTORY: usize = 16_384;
-/// The journal is rewritten when it is larger than this and several times what it would be rewritten to.
+/// The journal is rewritten when it is larger than this and several times its compacted size.
 const COMPACT_AT: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) kind: ChangeKind,
     /// The object after the change; for a deletion the last state, with the version of the deletion.
     pub(crate) object: Arc<Value>,
-    /// The object before, so that a selector can tell who left its set.
+    /// The previous object, so that a selector can tell what left its set.
     pub(crate) previous: Option<Arc<Value>>,
 }
 
@@ -57,7 +57,7 @@ struct Inner {
     queue: Option<mpsc::Sender<Record>>,
 }
 
-/// How far the disk is.
+/// How far the disk has got.
 #[derive(Debug, Clone, Default)]
 struct Durable {
     rv: u64,
@@ -134,7 +134,7 @@ impl Store {
 
     fn snapshot(&self) -> (u64, Vec<Arc<Value>>) {
         let inner = self.lock();
-        // Definitions first, so that what they define is known when it is read again.
+        // Definitions first, so that what they define is known when the journal is read again.
         let (definitions, others): (Vec<_>, Vec<_>) = inner
             .objects
             .iter()
@@ -187,7 +187,7 @@ impl Store {
         (objects, inner.rv)
     }
 
-    /// Every object that `wanted` accepts, of whatever kind.
+    /// Every object that `wanted` accepts, of any kind.
     pub(crate) fn find(&self, wanted: impl Fn(&Value) -> bool) -> Vec<(&'static Resource, Arc<Value>)> {
         let inner = self.lock();
         let found = inner.objects.iter().filter(|(_, object)| wanted(object));
@@ -263,8 +263,8 @@ impl Store {
         inner.put(resource, key, object, None)
     }
 
-    /// Changes an object under the lock. `change` gets the stored object and returns the new one; when they are
-    /// equal nothing happens. An object that is being deleted and waits for nothing more is removed.
+    /// Changes an object under the lock. `change` gets the stored object and returns the new one; when they are equal
+    /// nothing happens. An object that is being deleted and does not wait for anything any more is removed.
     ///
     /// # Errors
     /// 404 when there is no such object, and what `change` returns.
@@ -295,7 +295,7 @@ impl Store {
         inner.put(resource, key, new, Some(old))
     }
 
-    /// Removes an object at once, whatever it waits for.
+    /// Removes an object at once, regardless of what it waits for.
     ///
     /// # Errors
     /// 404 when there is no such object, and what `check` returns.
@@ -357,7 +357,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Waits for the next changes; they come in order, none is left out.
+    /// Waits for the next changes; they come in order, and none is skipped.
     ///
     /// # Errors
     /// 410 when the feed is further behind than the store remembers; 503 when the store is closed.
@@ -471,7 +471,7 @@ impl Inner {
         Ok(object)
     }
 
-    /// Tells the registry of a definition that was stored or removed.
+    /// Notifies the registry of a definition that was stored or removed.
     fn note(&self, resource: &Resource, object: &Value, stored: bool) {
         match (resource == &DEFINITIONS, stored) {
             (true, true) => self.registry.define(object),
@@ -562,7 +562,7 @@ fn identify(registry: &Registry, object: &Value) -> Option<(&'static Resource, K
     Some((resource, key))
 }
 
-/// Takes all that waits, writes it with one flush, tells how far it got.
+/// Takes everything that is waiting, writes it with one flush, and reports how far it got.
 fn write_loop(
     mut journal: Journal,
     queue: &mpsc::Receiver<Record>,

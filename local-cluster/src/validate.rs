@@ -1,4 +1,5 @@
-//! What an object must be to be stored, and what this cluster refuses with a word because it cannot do it.
+//! What an object must satisfy to be stored, and what this cluster refuses with an explanation because it does not
+//! support it.
 
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use crate::status::{ApiError, ApiResult};
 mod content;
 mod workloads;
 
-/// As large as etcd takes an object.
+/// The largest object that etcd accepts.
 pub(crate) const MAX_OBJECT_BYTES: usize = 1_572_864;
 #[derive(Default)]
 struct Causes(Vec<Cause>);
@@ -57,7 +58,7 @@ impl Causes {
         });
     }
 
-    /// Something real clusters do and this one does not.
+    /// Something that real clusters do and this one does not.
     fn refused(&mut self, field: impl Into<String>, why: &str) {
         let message = format!("Forbidden: {why} (local-cluster is a development tool, see its README)");
         self.0.push(Cause {
@@ -71,7 +72,7 @@ impl Causes {
 /// Checks an object with its defaults filled in; `old` is what it replaces.
 ///
 /// # Errors
-/// 422 that lists every field at fault, 413 when the object is too large.
+/// 422 that lists every invalid field, 413 when the object is too large.
 pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -> ApiResult<()> {
     let mut causes = Causes::default();
     let name = object::name(object);

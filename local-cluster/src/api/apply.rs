@@ -1,7 +1,7 @@
-//! Server-side apply: merging what a manager wants into the live object, by ownership of fields.
+//! Server-side apply: merging a manager's desired fields into the live object, by field ownership.
 //!
-//! After `sigs.k8s.io/structured-merge-diff`: a field that another manager owns with another value is a conflict;
-//! a field that this manager owned and no longer names goes, unless somebody else owns it too.
+//! After `sigs.k8s.io/structured-merge-diff`: a field that another manager owns with another value is a conflict; a
+//! field that this manager owned and no longer names is removed, unless another manager owns it too.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -16,14 +16,14 @@ use crate::schema::ListShape;
 pub(crate) struct Request<'a> {
     pub(crate) manager: &'a str,
     pub(crate) schema: Schema,
-    /// Take over the fields in conflict.
+    /// Take over the conflicting fields.
     pub(crate) force: bool,
     /// Empty, or `status`.
     pub(crate) subresource: &'a str,
     pub(crate) now: Timestamp,
 }
 
-/// The fields in conflict: who owns each, and its path.
+/// The conflicting fields: the owner of each, and its path.
 pub(crate) type Conflicts = Vec<(String, String)>;
 
 /// Merges `applied` into `live` (null when the object is new).
@@ -106,7 +106,7 @@ fn prune(new: &mut Value, schema: Schema, before: &Manager, own: &Manager, other
         let within = |set: &FieldSet| set.iter().any(|p| p.starts_with(path));
         within(&own.fields) || others.iter().any(|other| within(&other.fields))
     };
-    // Items before their fields, so that an item that goes takes its key fields along.
+    // Items before their fields, so that an item that is removed takes its key fields along.
     for path in before.fields.difference(&own.fields) {
         if !held(path) && !fields::is_key_field(path) {
             fields::remove(new, schema, path);
@@ -239,7 +239,7 @@ mod tests {
             request("one", false),
         )
         .unwrap();
-        // Somebody else adds an item of their own.
+        // Another manager adds an item of its own.
         live["spec"]["template"]["spec"]["containers"][0]["env"]
             .as_array_mut()
             .unwrap()

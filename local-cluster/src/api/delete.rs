@@ -1,4 +1,4 @@
-//! Delete: at once, with grace, or after the dependents, as the options and the kind say.
+//! Delete: at once, with a grace period, or after the dependents, according to the options and the kind.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -23,13 +23,13 @@ pub(crate) struct Options {
     pub(crate) resource_version: String,
 }
 
-/// What becomes of the dependents.
+/// What happens to the dependents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Policy {
-    /// The object goes now, its dependents soon after.
+    /// The object is removed now, its dependents soon after.
     #[default]
     Background,
-    /// The dependents go first.
+    /// The dependents are removed first.
     Foreground,
     /// The dependents stay, without an owner.
     Orphan,
@@ -96,7 +96,7 @@ impl Options {
     }
 }
 
-/// Marks the object as being deleted; `None` when it can go at once.
+/// Marks the object as being deleted; `None` when it can be removed at once.
 fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
     let mut new = old.clone();
     let grace = match resource.built_in() {
@@ -138,7 +138,7 @@ fn begin(resource: &Resource, old: &Value, options: &Options, now: Timestamp) ->
     if !finalizers.is_empty() {
         metadata.insert("finalizers".to_owned(), Value::Array(finalizers));
     }
-    // A second deletion may shorten the grace, never lengthen it.
+    // A second deletion may shorten the grace period, never lengthen it.
     let before = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64);
     if !metadata.contains_key("deletionTimestamp") || before.is_some_and(|b| grace < b) {
         let at = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
@@ -185,7 +185,7 @@ pub(crate) fn delete_object(
     Ok((marked, false))
 }
 
-/// Takes the owner off everything it owns.
+/// Removes the owner from everything it owns.
 fn orphan(store: &Store, owner: &str) {
     for (resource, dependent) in store.owned_by(owner) {
         let (namespace, name) = (object::namespace(&dependent), object::name(&dependent));

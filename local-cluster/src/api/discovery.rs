@@ -1,4 +1,4 @@
-//! What is served, as clients ask for it: `/api`, `/apis`, `/version`, and the OpenAPI documents.
+//! What is served, in the form in which clients ask for it: `/api`, `/apis`, `/version`, and the OpenAPI documents.
 
 use serde_json::{Value, json};
 

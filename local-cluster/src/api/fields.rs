@@ -85,7 +85,7 @@ fn collect(value: &Value, schema: Schema, path: &mut Path, set: &mut FieldSet) {
     }
 }
 
-/// Metadata that no manager owns, since the server writes it.
+/// Metadata that is not owned by any manager, since the server writes it.
 const UNOWNED: &[&str] = &[
     "name",
     "namespace",
@@ -189,7 +189,7 @@ fn remove_at(value: &mut Value, schema: Schema, path: &[Step], above: &mut Path)
     }
 }
 
-/// Whether the last step names a key field of the item it is in: such a field lives as long as its item.
+/// Whether the last step names a key field of the item it is in: such a field exists as long as its item.
 pub(crate) fn is_key_field(path: &[Step]) -> bool {
     match path {
         [.., Step::Item(key), Step::Field(name)] => key.contains(&format!("{}:", Value::from(name.as_str()))),
@@ -341,7 +341,7 @@ pub(crate) fn managers(object: &Value) -> Vec<Manager> {
     entries.map(read).collect()
 }
 
-/// Writes an object's `managedFields`; managers without fields are left out.
+/// Writes an object's `managedFields`; managers without fields are omitted.
 pub(crate) fn set_managers(object: &mut Value, managers: &[Manager]) {
     let entries: Vec<Value> = managers
         .iter()
@@ -383,7 +383,7 @@ pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, schema: Schema,
         .cloned()
         .collect();
     let removed: FieldSet = before.difference(&after).cloned().collect();
-    // Real API servers take managed fields that the update brings along, and keep the old ones when it brings none.
+    // Real API servers accept managed fields in the update, and keep the old ones if it has none.
     let brought = managers(new);
     let mut all = if brought.is_empty() {
         old.map(managers).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `pods/log`: what a container wrote, from its file, and what it goes on to write.
+//! `pods/log`: what a container wrote, from its file, and what it continues to write.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ struct LogRange {
     limit: Option<usize>,
 }
 
-/// The container meant: the one named, or the only one.
+/// The requested container: the one named, or the only one.
 fn container<'a>(pod: &'a Value, asked: &str) -> ApiResult<&'a str> {
     let name = object::name(pod);
     let names: Vec<&str> = list(pod, &["spec", "containers"])

@@ -7,7 +7,7 @@ use crate::object;
 use crate::schema::{ListShape, list_shape};
 use crate::status::{ApiError, ApiResult};
 
-/// More operations than any tool sends in one JSON patch (the real limit, too).
+/// More operations than any tool sends in one JSON patch (the same as the real limit).
 const MAX_OPERATIONS: usize = 10_000;
 
 /// RFC 6902.

@@ -12,7 +12,7 @@ use crate::resources::{DEFINITIONS, Resource, TEMPLATE_GENERATION};
 use crate::status::{ApiError, ApiResult};
 use crate::{defaults, shape, validate};
 
-/// What is to be done with fields that the API does not have.
+/// What to do with fields that the API does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unknown {
     Ignore,
@@ -20,7 +20,7 @@ pub(super) enum Unknown {
     Strict,
 }
 
-/// Whose generation counts the changes of its spec.
+/// What the generation counts changes of.
 fn has_generation(resource: &Resource) -> bool {
     resource.custom.is_some()
         || matches!(
@@ -29,7 +29,7 @@ fn has_generation(resource: &Resource) -> bool {
         )
 }
 
-/// Maps that are left out when they are empty; other empty maps mean something (`emptyDir: {}`).
+/// Maps that are omitted when they are empty; other empty maps mean something (`emptyDir: {}`).
 const OMITTED_WHEN_EMPTY: &[&str] = &[
     "labels",
     "annotations",
@@ -41,8 +41,8 @@ const OMITTED_WHEN_EMPTY: &[&str] = &[
     "binaryData",
 ];
 
-/// Leaves out what the API's types leave out: nulls, empty lists, empty maps of text. So objects are equal whoever
-/// wrote them, and in whichever way.
+/// Omits what the API's types omit: nulls, empty lists, empty maps of text. So objects are equal regardless of who
+/// wrote them, and how.
 fn normalize(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -85,7 +85,7 @@ fn normalize_metadata(object: &mut Value) {
     }
 }
 
-/// The object as this version of its resource shows it; the versions of a definition differ in name alone.
+/// The object as this version of its resource shows it; the versions of a definition differ only in name.
 pub(crate) fn as_version<'a>(resource: &Resource, object: &'a Value) -> Cow<'a, Value> {
     if resource.custom.is_none() || text(object, &["apiVersion"]) == resource.api_version() {
         return Cow::Borrowed(object);
@@ -175,10 +175,10 @@ fn quality_of_service(pod: &Value) -> &'static str {
     if any { "Burstable" } else { "BestEffort" }
 }
 
-/// Makes a new object ready to be stored: metadata, defaults, checks. Used by controllers, too.
+/// Prepares a new object for storing: metadata, defaults, checks. Also used by controllers.
 ///
 /// # Errors
-/// 400 and 422 when the object is not right.
+/// 400 and 422 when the object is not valid.
 pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestamp) -> ApiResult<()> {
     let metadata = object::metadata(object);
     for field in [
@@ -202,7 +202,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
         .is_empty()
         && !generate.is_empty()
     {
-        // Room for the suffix, as the real server leaves it.
+        // Leaves space for the suffix, as the real server does.
         let base: String = generate.chars().take(58).collect();
         metadata.insert(
             "name".to_owned(),
@@ -220,7 +220,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
     validate::object(resource, object, None)
 }
 
-/// Refuses when the client's idea of the object is not the stored one.
+/// Refuses if the client's version of the object is not the stored one.
 pub(super) fn preconditions(resource: &Resource, old: &Value, new: &Value) -> ApiResult<()> {
     let name = object::name(old);
     let version = text(new, &["metadata", "resourceVersion"]);
@@ -252,7 +252,7 @@ pub(super) fn prepare_update(
     preconditions(resource, old, &new)?;
     let warnings = check_shape(resource, &mut new, unknown)?;
     if subresource == "status" {
-        // Beside the status only the annotations are taken: controllers keep the revision there.
+        // Besides the status only the annotations are accepted: controllers keep the revision there.
         let mut merged = old.clone();
         object::as_map(&mut merged).insert("status".to_owned(), new["status"].clone());
         let taken: &[&str] = if resource.custom.is_some() {
@@ -298,7 +298,7 @@ pub(super) fn prepare_update(
     Ok((new, warnings))
 }
 
-/// What a custom resource's generation counts the changes of.
+/// What a custom resource's generation counts changes of.
 fn content<'a>(resource: &Resource, object: &'a Value) -> BTreeMap<&'a str, &'a Value> {
     let fields = object.as_object().into_iter().flatten();
     fields
@@ -308,8 +308,9 @@ fn content<'a>(resource: &Resource, object: &'a Value) -> BTreeMap<&'a str, &'a 
 }
 
 /// One more when the spec changed; for a Deployment also when its annotations did, as in the real registry
-/// (`pkg/registry/apps/deployment/strategy.go`); for a custom resource when anything but the metadata did, and but
-/// the status where that is a path of its own (`apiextensions-apiserver/pkg/registry/customresource/strategy.go`).
+/// (`pkg/registry/apps/deployment/strategy.go`); for a custom resource when anything but the metadata did, also
+/// excluding the status if that has a path of its own
+/// (`apiextensions-apiserver/pkg/registry/customresource/strategy.go`).
 pub(crate) fn bump_generation(resource: &Resource, old: &Value, new: &mut Value) {
     if !has_generation(resource) {
         return;

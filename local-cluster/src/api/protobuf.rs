@@ -1,7 +1,7 @@
 //! Reading the protobuf bodies that kubectl 1.32 and later sends with `kubectl create …`.
 //!
-//! Only the messages and fields which those commands write are known (`k8s.io/api/*/generated.proto`); anything else
-//! is refused, so that nothing is lost in silence. Answers are always JSON, which those clients accept.
+//! Only the messages and fields that those commands write are known (`k8s.io/api/*/generated.proto`); anything else is
+//! refused, so that nothing is silently lost. Answers are always JSON, which those clients accept.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,25 +9,25 @@ use serde_json::{Map, Value, json};
 
 /// What every Kubernetes protobuf body starts with.
 const MAGIC: &[u8] = b"k8s\0";
-/// Messages within messages, at most.
+/// The maximum nesting of messages.
 const MAX_DEPTH: u32 = 16;
 
-/// How a field's bytes become JSON. Plain fields are always on the wire, so that nothing stands for their zero.
+/// How a field's bytes become JSON. Plain fields are always on the wire, so an absent one does not mean zero.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Text,
     Number,
-    /// A number that may be told from none: Go's pointer.
+    /// A number that may be absent: Go's pointer.
     Optional,
     Flag,
     TextMap,
     /// Values are bytes, in base64.
     BytesMap,
-    /// Values are quantities: messages that hold a text.
+    /// Values are quantities: messages that contain a text.
     QuantityMap,
     NumberOrText,
     Message(&'static [Field]),
-    /// Of no meaning in a request.
+    /// Meaningless in a request.
     Ignored,
 }
 
@@ -326,7 +326,7 @@ fn message(fields: &'static [Field], mut bytes: &[u8], depth: u32) -> Result<Val
 /// Reads a body.
 ///
 /// # Errors
-/// When it is no Kubernetes protobuf, or holds a kind or field that is not known here.
+/// When it is not a Kubernetes protobuf, or contains a kind or field that is not known here.
 pub(crate) fn read(body: &[u8]) -> Result<Value, String> {
     let mut bytes = body
         .strip_prefix(MAGIC)

@@ -31,7 +31,7 @@ const NOT_FORWARDED: &[HeaderName] = &[
     AUTHORIZATION,
 ];
 
-/// `[scheme:]name[:port]`, taken apart: scheme, name, port.
+/// `[scheme:]name[:port]`, split: scheme, name, port.
 fn split_name(name: &str) -> Option<(&str, &str, &str)> {
     match name.split(':').collect::<Vec<_>>().as_slice() {
         [name] => Some(("", name, "")),
@@ -41,7 +41,7 @@ fn split_name(name: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-/// The service port meant: by name or number, or the only one.
+/// The requested service port: by name or number, or the only one.
 fn service_port<'a>(service: &'a Value, asked: &str) -> Option<&'a Value> {
     let ports = list(service, &["spec", "ports"]);
     if asked.is_empty() {

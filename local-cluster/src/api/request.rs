@@ -15,7 +15,7 @@ use crate::api::protobuf;
 use crate::api::table::Include;
 use crate::status::{ApiError, ApiResult};
 
-/// As large as the real API server takes a request body.
+/// The largest request body that the real API server accepts.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
 pub(crate) type Answer = Response<Body>;
@@ -116,7 +116,7 @@ impl Request {
         }
     }
 
-    /// Who writes: the `fieldManager` parameter, else what the user agent calls itself.
+    /// Who writes: the `fieldManager` parameter, or else the name in the user agent.
     pub(crate) fn manager(&self) -> String {
         let agent = self
             .headers
@@ -130,7 +130,7 @@ impl Request {
         name.chars().take(128).collect()
     }
 
-    /// Whether nothing shall be stored.
+    /// Whether it is a dry run, which stores nothing.
     ///
     /// # Errors
     /// 400 for a value other than `All`.
@@ -144,7 +144,7 @@ impl Request {
         }
     }
 
-    /// The representation the client likes best among those we have.
+    /// The representation that the client prefers among those we have.
     pub(crate) fn representation(&self) -> Representation {
         let accept = self
             .headers

@@ -1,4 +1,4 @@
-//! Paths of the Kubernetes API, taken apart.
+//! Parses paths of the Kubernetes API.
 
 use crate::registry::Registry;
 use crate::resources::Resource;
@@ -28,11 +28,11 @@ pub(crate) struct ObjectPath {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
-    /// What follows `…/proxy`, with its leading slash; as it came, not decoded.
+    /// What follows `…/proxy`, with its leading slash; as received, not decoded.
     pub(crate) rest: String,
 }
 
-/// Decodes `%XX`; `None` when that does not give text.
+/// Decodes `%XX`; `None` when the result is not text.
 fn decode(segment: &str) -> Option<String> {
     let bytes = segment.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

@@ -11,7 +11,7 @@ use crate::object;
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 
-/// Where the object's resource keeps the numbers of its scale: wanted, running, and the selector of its pods.
+/// Where the object's resource has its scale: desired replicas, current replicas, and the selector of its pods.
 fn numbers(resource: &Resource, object: &Value) -> (Value, i64, String) {
     if let Some(scale) = resource.custom.and_then(|custom| custom.scale.as_ref()) {
         let at = |path: &[String]| {

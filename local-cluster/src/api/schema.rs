@@ -1,4 +1,4 @@
-//! Which schema says how the parts of an object merge: that of the built-in kinds, or that of a definition.
+//! The schema that says how the parts of an object merge: that of the built-in kinds, or that of a definition.
 
 use crate::resources::{DEFINITIONS, Resource};
 use crate::schema::structural::Node;

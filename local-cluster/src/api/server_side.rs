@@ -1,4 +1,4 @@
-//! Server-side apply against the store: an object is made, or changed, as `apply.rs` merges it.
+//! Server-side apply against the store: an object is created, or changed, as `apply.rs` merges it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::store::Store;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Apply<'a> {
     pub(crate) manager: &'a str,
-    /// Take over the fields in conflict.
+    /// Take over the conflicting fields.
     pub(crate) force: bool,
     /// Empty, or `status`.
     pub(crate) subresource: &'a str,
@@ -26,8 +26,8 @@ pub(crate) struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    /// Applies an object, whose name and namespace are filled in. Returns it as it is now, with 201 when it is new
-    /// and 200 otherwise.
+    /// Applies an object, whose name and namespace are filled in. Returns it as it is now, with 201 if it is new and
+    /// 200 otherwise.
     ///
     /// # Errors
     /// 400 for fields the kind does not have, 404, 409 for conflicts, 422 when the result is not valid.
@@ -64,7 +64,7 @@ impl Apply<'_> {
             };
             match created {
                 Ok(stored) => return Ok((stored, 201)),
-                // Somebody was faster: what was to be created is now to be changed.
+                // Another writer was faster: what was to be created must now be changed.
                 Err(error) if error.reason == "AlreadyExists" => {}
                 Err(error) => return Err(error),
             }

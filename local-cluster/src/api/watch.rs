@@ -1,4 +1,4 @@
-//! Watch: the changes of a kind as they happen, one JSON object a line.
+//! Watch: the changes of a kind as they happen, one JSON object per line.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,17 +22,17 @@ use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{Change, ChangeKind, Feed};
 
-/// How long a watch lasts when the client does not say (the real server: 30 to 60 minutes).
+/// How long a watch lasts if the client does not say (the real server: 30 to 60 minutes).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The longest watch.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often a quiet watch tells the current version.
+/// How often a quiet watch reports the current version.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 struct Watch {
     _counted: Running,
     faults: Receiver<Signal>,
-    /// What the faults were when this was last looked at.
+    /// The faults as of the last check.
     noticed: Signal,
     resource: &'static Resource,
     filter: Filter,
@@ -180,7 +180,7 @@ impl Watch {
         self.over = true;
     }
 
-    /// The change as this watch sees it: an object that no longer matches is as good as deleted.
+    /// The change as this watch sees it: an object that no longer matches counts as deleted.
     fn event(&self, change: &Change) -> Option<Bytes> {
         if change.resource.storage() != self.resource.storage() {
             return None;

@@ -139,7 +139,7 @@ pub(crate) fn track(resource: &Resource, old: &Value, new: &mut Value, subresour
     fields::track_update(Some(old), new, Schema::of(resource), manager);
 }
 
-/// Changes a stored object, or only says what it would become when this is a dry run.
+/// Changes a stored object or, in a dry run, only returns what it would become.
 async fn write(
     app: &App,
     path: &ObjectPath,

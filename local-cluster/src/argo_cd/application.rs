@@ -1,5 +1,5 @@
-//! What an Application says, and the decisions of its controller that need no cluster: when to refresh, when to sync
-//! by itself, when to try again.
+//! An Application's specification and status, and the decisions of its controller that do not need a cluster: when to
+//! refresh, when to sync by itself, when to retry.
 //!
 //! After `argo-cd/controller/appcontroller.go` (needRefreshAppStatus, autoSync) and
 //! `pkg/apis/application/v1alpha1/types.go` (RetryStrategy.NextRetryAt).
@@ -14,18 +14,18 @@ use crate::object::{self, annotation, at, list, number, text};
 
 /// Asks for a refresh; the controller removes it.
 pub(crate) const REFRESH: &str = "argocd.argoproj.io/refresh";
-/// Keeps an Application until its resources are gone.
+/// Keeps an Application until its resources are deleted.
 pub(crate) const CASCADE: &str = "resources-finalizer.argocd.argoproj.io";
-/// Faults to order, by comma.
+/// Simulated faults, separated by commas.
 const FAULTS: &str = "local-cluster.slipway.dev/faults";
 /// Where Applications live; in other namespaces their instance name carries the namespace.
 pub(crate) const HOME: &str = "argocd";
 
-/// How a retry waits when the operation does not say.
+/// How a retry waits if the operation does not say.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(180);
 const RETRY_FACTOR: i64 = 2;
-/// How often auto-sync tries again.
+/// How often auto-sync retries.
 const AUTO_SYNC_RETRIES: i64 = 5;
 
 pub(crate) fn has_fault(application: &Value, fault: &str) -> bool {
@@ -42,7 +42,7 @@ pub(crate) fn instance(application: &Value) -> String {
     }
 }
 
-/// Whether an operation is under way (`isOperationInProgress`).
+/// Whether an operation is in progress (`isOperationInProgress`).
 pub(crate) fn in_progress(application: &Value) -> bool {
     matches!(phase(application), "Running" | "Terminating")
 }
@@ -64,11 +64,11 @@ pub(crate) fn compared_to(application: &Value) -> Value {
 /// How thoroughly to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Refresh {
-    /// With the commit of the last time.
+    /// With the last commit.
     Recent,
-    /// Asking git what the revision is now.
+    /// Asking git for the current revision.
     Latest,
-    /// Rendering anew, too.
+    /// Rendering again, too.
     Hard,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// When a failed operation is tried again: `retries` is how often it was already.
+/// When a failed operation is retried: `retries` is how often it already was.
 ///
 /// # Errors
 /// When the operation's settings cannot be read.
@@ -120,7 +120,7 @@ pub(crate) fn retry_after(operation: &Value, retries: i64) -> Result<Duration, S
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(most).min(most))
 }
 
-/// How often a failed operation is tried again; negative is for ever.
+/// How often a failed operation is retried; negative means for ever.
 pub(crate) fn retry_limit(operation: &Value) -> i64 {
     number(operation, &["retry", "limit"]).unwrap_or(0)
 }
@@ -129,11 +129,11 @@ pub(crate) fn retry_limit(operation: &Value) -> i64 {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AutoSync {
     Nothing,
-    /// Look again after so long.
+    /// Check again after this long.
     Later(Duration),
     /// Write this operation.
     Start(Value),
-    /// Nothing, and say why in a condition SyncError.
+    /// Nothing, and say why in a SyncError condition.
     Refuse(String),
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn auto_sync(application: &Value, self_heal: Duration, now: Timestamp
     AutoSync::Start(json!({"initiatedBy": {"automated": true}, "sync": sync, "retry": retry}))
 }
 
-/// Sets or removes a condition; one that says the same keeps its time.
+/// Sets or removes a condition; if it says the same, it keeps its time.
 pub(crate) fn set_condition(conditions: &mut Vec<Value>, kind: &str, message: Option<&str>, now: Timestamp) {
     let same = |c: &Value| c["type"] == kind && message.is_some_and(|message| c["message"] == message);
     if conditions.iter().any(same) {

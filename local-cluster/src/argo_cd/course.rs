@@ -1,4 +1,4 @@
-//! One sync at one commit: the namespace, the trial without storing, then step by step what `sync.rs` decides.
+//! One sync at one commit: the namespace, the dry run, then step by step what `sync.rs` decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::argo_cd::{MANAGER, Shared};
 use crate::object::{self, list, text};
 use crate::resources::NAMESPACES;
 
-/// How often a sync that waits is looked at.
+/// How often a waiting sync is checked.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// How far a sync got.
@@ -70,7 +70,7 @@ impl Course<'_> {
         make(&live)
     }
 
-    /// Goes on as far as it gets without waiting; `state` takes the results.
+    /// Continues as far as possible without waiting; results are written to `state`.
     pub(super) fn run(&self, state: &mut Value) -> Outcome {
         let sync = &self.operation["sync"];
         let first = list(state, &["syncResult", "resources"]).is_empty();
@@ -106,7 +106,7 @@ impl Course<'_> {
                 Step::Failed(message) => Some(Outcome::End("Failed", message)),
                 Step::Run(indices) => {
                     let carried_out = indices.iter().filter(|i| self.carry_out(&mut tasks[**i])).count();
-                    // A hook of before that is not gone yet holds the others of its wave up.
+                    // An earlier hook that is not gone yet delays the others of its wave.
                     (carried_out == 0)
                         .then(|| Outcome::Wait("waiting for deletion of hooks of before".to_owned(), LOOK))
                 }
@@ -143,8 +143,8 @@ impl Course<'_> {
         }
     }
 
-    /// Tries everything without storing it. Marks what fails; returns whether anything does. Objects of kinds that
-    /// this same sync defines cannot be tried.
+    /// Tries everything in a dry run. Marks what fails; returns whether anything does. Objects of kinds that this same
+    /// sync defines cannot be tried.
     fn validate(&self, tasks: &mut [Task]) -> bool {
         let defines = tasks
             .iter()
@@ -155,7 +155,7 @@ impl Course<'_> {
                 continue;
             };
             if task.live.is_some() && replaces(task) {
-                // It is made anew: what there is says nothing.
+                // It is recreated: the existing object is irrelevant.
                 continue;
             }
             let error = match target::resource_of(self.shared.store.registry(), &target) {
@@ -175,7 +175,7 @@ impl Course<'_> {
         failed
     }
 
-    /// Applies or prunes. Returns whether the task got any further.
+    /// Applies or prunes. Returns whether the task made progress.
     fn carry_out(&self, task: &mut Task) -> bool {
         let store = &self.shared.store;
         let place = (task.key.namespace.clone(), task.key.name.clone());
@@ -239,7 +239,7 @@ impl Course<'_> {
         true
     }
 
-    /// Deletes the hooks that are not to outlive their end.
+    /// Deletes the hooks that must not outlive their end.
     fn clear_hooks(&self, tasks: &[Task]) {
         for task in tasks.iter().filter(|task| task.hook && task.live.is_some()) {
             let moment = match task.progress {
@@ -266,7 +266,7 @@ impl Course<'_> {
     }
 }
 
-/// Whether the task is a hook that takes the place of the one of before.
+/// Whether the task is a hook that replaces the previous one.
 fn replaces(task: &Task) -> bool {
     let deleted = |target| target::is_deleted(target, "BeforeHookCreation");
     task.hook && task.target.as_ref().is_some_and(deleted)

@@ -1,4 +1,4 @@
-//! What an Application is meant to be: a commit of its repository, rendered and put in place.
+//! The desired state of an Application: a commit of its repository, rendered and completed.
 
 use std::sync::{Arc, PoisonError};
 
@@ -10,7 +10,7 @@ use crate::argo_cd::target::{self, Key};
 use crate::argo_cd::{REPOSITORIES, Shared, render};
 use crate::object::text;
 
-/// As many renderings as are kept.
+/// How many renderings are kept.
 const KEPT: usize = 64;
 
 /// The objects of one folder of one commit.
@@ -20,12 +20,12 @@ pub(super) struct Rendered {
     kustomized: bool,
 }
 
-/// What git wants of an Application.
+/// What git wants for an Application.
 #[derive(Debug)]
 pub(super) struct Desired {
     pub(super) commit: String,
     pub(super) targets: Vec<Value>,
-    /// The keys that git has twice.
+    /// The keys that occur twice in git.
     pub(super) repeated: Vec<Key>,
     pub(super) kustomized: bool,
 }
@@ -34,7 +34,7 @@ impl Shared {
     /// Renders the Application at `revision`; `hard` forgets what was rendered before.
     ///
     /// # Errors
-    /// Argo CD's message of a target state that cannot be loaded.
+    /// Argo CD's message about a target state that cannot be loaded.
     pub(super) async fn desired(
         &self,
         application: &Value,

@@ -1,4 +1,4 @@
-//! The `git` program: a bare cache of each repository, revisions made full commit ids, folders written out.
+//! The `git` program: a bare cache of each repository, resolving revisions to full commit ids, writing out folders.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,19 +10,19 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-/// As long as one call may take.
+/// The time limit of one call.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// As much of a program's words as an error carries.
+/// How much of a program's output an error carries.
 const MAX_MESSAGE: usize = 2_000;
-/// As many bytes as a program may write: the files of one commit, or what they are built to.
+/// How many bytes a program may write: the files of one commit, or the result of building them.
 const MAX_OUTPUT: u64 = 256 * 1024 * 1024;
-/// As many bytes as are read of its complaints.
+/// How many bytes of its error output are read.
 const MAX_WORDS: u64 = 64 * 1024;
 
-/// Runs a program to its end: argv only, no terminal, bounded in time, killed as a group with all it started.
+/// Runs a program to its end: argv only, no terminal, limited in time, killed as a group with everything it started.
 ///
 /// # Errors
-/// What it said on stderr, or why it could not run.
+/// What it wrote to stderr, or why it could not run.
 pub(crate) async fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -51,7 +51,7 @@ pub(crate) async fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     if u64::try_from(output.len()).unwrap_or(u64::MAX) > MAX_OUTPUT {
         return Err(format!("{program} wrote more than {MAX_OUTPUT} bytes"));
     }
-    // It ended by itself: its number may be another's by now.
+    // It ended by itself: its id may have been reused by now.
     std::mem::forget(kill);
     if status.success() {
         return Ok(output);
@@ -109,7 +109,7 @@ impl Repository {
         command
             .arg("--git-dir")
             .arg(&self.bare)
-            // The user's own settings could run programs; GIT_SSL_* of the environment are for https.
+            // The user's own settings could run programs; GIT_SSL_* in the environment are for https.
             .args([
                 "-c",
                 "protocol.ext.allow=never",
@@ -140,7 +140,7 @@ impl Repository {
             .map(|_| ())
     }
 
-    /// The commit that a revision names: a branch, a tag, `HEAD`, or the commit itself. Asks the repository, except
+    /// The commit that a revision refers to: a branch, a tag, `HEAD`, or the commit itself. Asks the repository, except
     /// for a full commit id.
     ///
     /// # Errors
@@ -167,7 +167,7 @@ impl Repository {
     /// Writes the files of a commit into `target`, which must not exist.
     ///
     /// # Errors
-    /// When the commit cannot be had.
+    /// When the commit is not available.
     pub(crate) async fn check_out(&self, commit: &str, target: &Path) -> Result<(), String> {
         self.prepare().await?;
         let has = format!("{commit}^{{commit}}");
@@ -184,7 +184,7 @@ impl Repository {
                 arguments.extend(refspecs);
                 self.git(arguments)
             };
-            // A server that gives no commits by their ids gives its branches and tags.
+            // A server that does not serve commits by id serves its branches and tags.
             if run(&mut fetch(&[commit])).await.is_err() {
                 let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
                 run(&mut fetch(&all)).await?;
@@ -200,7 +200,7 @@ impl Repository {
     }
 }
 
-/// Unpacks git's own archive. Links are left out: they could lead outside.
+/// Unpacks git's own archive. Links are omitted: they could lead outside.
 fn unpack(archive: &[u8], target: &Path) -> io::Result<()> {
     std::fs::create_dir_all(target)?;
     for entry in tar::Archive::new(archive).entries()? {
@@ -220,7 +220,7 @@ pub(crate) fn is_commit(revision: &str) -> bool {
             .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
-/// Looks up a revision in what `git ls-remote` says: branches before tags, tags as the commits they name.
+/// Looks up a revision in the output of `git ls-remote`: branches before tags, tags as the commits that they point to.
 fn find(listing: &str, revision: &str) -> Option<String> {
     let names = [
         format!("refs/heads/{revision}"),

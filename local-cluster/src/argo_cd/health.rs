@@ -1,4 +1,4 @@
-//! How well an object is, by Argo CD's rules (`argoproj/gitops-engine/pkg/health` and the health scripts of
+//! The health of an object, by Argo CD's rules (`argoproj/gitops-engine/pkg/health` and the health scripts of
 //! `argo-cd/resource_customizations`).
 
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub(crate) fn group(object: &Value) -> &str {
         .map_or("", |(group, _)| group)
 }
 
-/// The object's health; `None` for kinds that have none.
+/// The object's health; `None` for kinds without one.
 pub(crate) fn of(object: &Value) -> Option<Health> {
     if object::is_deleting(object) {
         return Some(progressing("Pending deletion"));
@@ -285,7 +285,7 @@ fn pod(object: &Value) -> Health {
     }
 }
 
-/// The phase counts when it is of this generation; the observed generation is a text.
+/// The phase counts if it is for this generation; the observed generation is a text.
 fn rollout(object: &Value) -> Health {
     let observed = text(object, &["status", "observedGeneration"]);
     let message = text(object, &["status", "message"]);
@@ -308,8 +308,8 @@ fn canary(object: &Value) -> Health {
     }
 }
 
-/// An Application's health: the worst of its resources' (`setApplicationHealth`). A missing resource shows as being
-/// out of sync; only when none is there is the Application missing.
+/// An Application's health: the worst of its resources' (`setApplicationHealth`). A missing resource shows as being out
+/// of sync; only if none exists is the Application missing.
 pub(crate) fn of_application(resources: &[Option<&Value>]) -> Status {
     let worst = resources
         .iter()

@@ -1,7 +1,7 @@
 //! Operations: a sync from its request to its end (`processRequestedAppOperation` and `SyncAppState` of Argo CD).
 //!
-//! A request stands in `.operation` and in `status.operationState` while it is worked on; at its end it is removed
-//! from `.operation`, unless another one has been written there meanwhile, which is then begun.
+//! A request is in `.operation`, and also in `status.operationState` while it is worked on; at its end it is removed
+//! from `.operation`, unless another one has been written there meanwhile, which is then started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +18,27 @@ use crate::argo_cd::course::{Course, LOOK, Outcome};
 use crate::argo_cd::desired;
 use crate::object::{self, list, number, text};
 
-/// How often a sync that a window blocks is looked at.
+/// How often a sync that a window blocks is checked.
 const BLOCKED: Duration = Duration::from_secs(1);
-/// How long a sync takes at least with the fault `slow`.
+/// The minimum duration of a sync with the fault `slow`.
 const SLOW: Duration = Duration::from_secs(3);
-/// How long a failed sync waits with the fault `retry`, when the operation does not say.
+/// How long a failed sync waits with the fault `retry`, if the operation does not say.
 const FAULT_RETRY: &str = "1s";
-/// As many entries `status.history` has.
+/// How many entries `status.history` has.
 const HISTORY: usize = 10;
 
-/// What came of a look at an operation.
+/// The result of working on an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Nothing to do.
     Idle,
-    /// Look again after so long.
+    /// Check again after this long.
     Wait(Duration),
     /// It ended just now.
     Ended,
 }
 
-/// Works on the Application's operation as far as it gets without waiting.
+/// Works on the Application's operation as far as possible without waiting.
 pub(super) async fn process(shared: &Shared, application: &Arc<Value>) -> Turn {
     let Some(application) = begin(shared, application) else {
         return Turn::Idle;
@@ -82,7 +82,7 @@ fn until(at: Timestamp) -> Duration {
     left.max(Duration::from_millis(10))
 }
 
-/// Takes up a request, unless one is under way. Returns the Application as it is then.
+/// Takes up a request, unless one is in progress. Returns the Application in its new state.
 fn begin(shared: &Shared, application: &Arc<Value>) -> Option<Arc<Value>> {
     if application::in_progress(application) {
         return Some(Arc::clone(application));
@@ -109,7 +109,7 @@ fn retries(state: &Value) -> i64 {
     number(state, &["retryCount"]).unwrap_or(0)
 }
 
-/// The operation with what the faults make of its retries.
+/// The operation, with the effect of the faults on its retries.
 fn retried(application: &Value, state: &Value) -> Value {
     let mut operation = state["operation"].clone();
     if has_fault(application, "retry") && application::retry_limit(&operation) == 0 {
@@ -155,7 +155,7 @@ fn end(shared: &Shared, application: &Value, mut state: Value, phase: &'static s
     });
     let stale = phase == "Succeeded" && has_fault(application, "stale-health");
     if stale && is_same_second(application, now) {
-        // The comparison of before must be seen to be of before.
+        // The earlier comparison must be recognisable as earlier.
         return Turn::Wait(LOOK);
     }
     let left = has_fault(application, "operation-left");
@@ -185,7 +185,7 @@ fn is_same_second(application: &Value, now: Timestamp) -> bool {
     object::time(application, &["status", "reconciledAt"]).is_some_and(|at| at >= object::seconds(now))
 }
 
-/// Adds a sync of everything to the history (`persistRevisionHistory`).
+/// Adds a full sync to the history (`persistRevisionHistory`).
 fn remember(application: &mut Value, state: &Value) {
     let sync = &state["operation"]["sync"];
     if sync["dryRun"] == true || !list(sync, &["resources"]).is_empty() {
@@ -333,7 +333,7 @@ mod tests {
             object::as_map(&mut window).extend(std::mem::take(object::as_map(&mut more)));
             json!({"metadata": {"name": "default"}, "spec": {"syncWindows": [window]}})
         };
-        // (the project, whether it blocks an automated sync, and one by hand)
+        // (the project, whether it blocks an automated sync, and a manual one)
         let table = [
             (json!({"spec": {}}), false, false),
             (deny(json!({"applications": ["shop-*"]})), true, true),

@@ -1,4 +1,4 @@
-//! One look at an Application: its operation, its deletion, the comparison with git, and whether to sync by itself.
+//! One pass over an Application: its operation, its deletion, the comparison with git, and whether to sync by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::argo_cd::target::{self, Key};
 use crate::argo_cd::{Key as ApplicationKey, MANAGER, Shared};
 use crate::object::{self, annotation, at, list, text};
 
-/// How often a deletion that waits is looked at.
+/// How often a waiting deletion is checked.
 const DELETION: Duration = Duration::from_millis(200);
 /// How often a repository that does not answer is asked again, at most.
 const UNWELL: Duration = Duration::from_secs(10);
 
-/// Works on an Application. Returns when to look again, if not only when something changes.
+/// Works on an Application. Returns when to check again, if not only when something changes.
 pub(super) async fn work(shared: &Shared, key: &ApplicationKey) -> Option<Duration> {
     let application = shared.application(key)?;
     if object::is_deleting(&application) {
@@ -38,7 +38,7 @@ pub(super) async fn work(shared: &Shared, key: &ApplicationKey) -> Option<Durati
     let now = Timestamp::now();
     let touched = shared.touched_in(key) == Some(Duration::ZERO);
     let asked = !annotation(&application, REFRESH).is_empty();
-    // With this fault the comparison of before the sync stands until somebody asks.
+    // With this fault the comparison from before the sync stays until a refresh is requested.
     let unseen = is_behind(&application) || application::in_progress(&application);
     let stale = has_fault(&application, "stale-health") && unseen && !asked;
     let refresh = application::needs_refresh(
@@ -68,7 +68,7 @@ fn is_behind(application: &Value) -> bool {
     application::phase(application) == "Succeeded" && finished > reconciled
 }
 
-/// Deletes the resources of an Application that is being deleted, where its finalizer asks for that.
+/// Deletes the resources of an Application that is being deleted, if its finalizer asks for that.
 fn finalize(shared: &Shared, application: &Value) -> Option<Duration> {
     let cascades = |f: &Value| f.as_str().is_some_and(|f| f.starts_with(CASCADE));
     if !list(application, &["metadata", "finalizers"])
@@ -119,7 +119,7 @@ struct Comparison {
     errors: [(&'static str, Option<String>); 3],
 }
 
-/// Compares with git and writes the status; syncs when the Application says so. Returns when to look again.
+/// Compares with git and writes the status; syncs if the Application says so. Returns when to check again.
 async fn compare(
     shared: &Shared,
     key: &ApplicationKey,
@@ -131,7 +131,7 @@ async fn compare(
     let failed = found.sync == "Unknown";
     let asked = annotation(application, REFRESH).to_owned();
     let written = shared.change(application, |new| {
-        // Only the request that was seen: another one may have come.
+        // Only the request that was seen: a new one may have come.
         if annotation(new, REFRESH) == asked
             && let Some(Value::Object(annotations)) = object::metadata(new).get_mut("annotations")
         {
@@ -183,7 +183,7 @@ async fn compare(
     }
 }
 
-/// Starts a sync when there is one to start. Returns when to look again.
+/// Starts a sync if there is one to start. Returns when to check again.
 fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value>) -> Option<Duration> {
     let now = Timestamp::now();
     let poll = Some(shared.config.poll);
@@ -210,7 +210,7 @@ fn sync_by_itself(shared: &Shared, key: &ApplicationKey, application: &Arc<Value
     }
     let sync = application["status"]["sync"].clone();
     let started = shared.change(application, |new| {
-        // Others write operations, too: theirs stands.
+        // Others write operations, too: theirs takes precedence.
         if new["status"]["sync"] == sync && !new["operation"].is_object() && !application::in_progress(new) {
             new["operation"] = operation;
             object::as_map(&mut new["status"]).remove("operationState");
@@ -388,7 +388,7 @@ fn is_as_wanted(shared: &Shared, key: &Key, target: &Value, live: &Value, ignore
         if object::resource_version(&predicted) == object::resource_version(&live) {
             break Value::clone(&predicted);
         }
-        // It changed since it was read, which is no difference to git.
+        // It changed since it was read, which is not a difference to git.
         match shared.store.get(resource, place.0, place.1) {
             Some(newer) => live = Value::clone(&newer),
             None => return false,
@@ -417,7 +417,7 @@ fn is_about(rule: &Value, key: &Key) -> bool {
         && (!text(rule, &["kind"]).is_empty() || at(rule, &["group"]).is_string())
 }
 
-/// Removes what a JSON pointer names.
+/// Removes what a JSON pointer refers to.
 fn forget(object: &mut Value, pointer: &str) {
     let Some((parent, last)) = pointer.rsplit_once('/') else {
         return;

@@ -1,5 +1,5 @@
-//! From the files of a commit to the objects they describe: kustomize where there is a kustomization, else plain
-//! YAML and JSON.
+//! From the files of a commit to the objects they describe: kustomize if there is a kustomization, otherwise plain YAML
+//! and JSON.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::argo_cd::git::run;
 use crate::object::{self, text};
 
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
-/// As many bytes as one manifest file may have.
+/// The maximum size of one manifest file, in bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The objects of the folder `path` below `root`.
@@ -42,7 +42,7 @@ pub(crate) fn is_kustomization(root: &Path, path: &str) -> bool {
         .any(|name| root.join(path).join(name).is_file())
 }
 
-/// kustomize of its own when there is one, else the one in kubectl.
+/// kustomize itself if installed, otherwise the one in kubectl.
 async fn kustomize(folder: &Path) -> Result<String, String> {
     let own = run(Command::new("kustomize").arg("build").arg(folder)).await;
     let output = match own {
@@ -86,7 +86,7 @@ fn plain(folder: &Path) -> Result<Vec<Value>, String> {
     Ok(objects)
 }
 
-/// The objects of a YAML stream; the items of lists one by one.
+/// The objects of a YAML stream; lists are split into their items.
 fn documents(stream: &str) -> Result<Vec<Value>, String> {
     let mut objects = Vec::new();
     let values: Vec<Value> = serde_saphyr::from_multiple(stream).map_err(|error| error.to_string())?;

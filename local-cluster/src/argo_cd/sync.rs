@@ -1,7 +1,7 @@
-//! The course of a sync: phases, waves, hooks, pruning, and what it comes to.
+//! The course of a sync: phases, waves, hooks, pruning, and its result.
 //!
-//! After `argoproj/gitops-engine/pkg/sync/sync_context.go`. Every step is decided anew from the manifests, the live
-//! objects and the results so far, so a sync goes on after a restart.
+//! After `argoproj/gitops-engine/pkg/sync/sync_context.go`. Every step is decided afresh from the manifests, the live
+//! objects and the results so far, so a sync continues after a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::argo_cd::health::{self, Status};
 use crate::argo_cd::target::{self, Key, Phase};
 use crate::object::{self, text};
 
-/// How far one object is (`hookPhase`).
+/// The state of one object (`hookPhase`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     Running,
@@ -44,7 +44,7 @@ pub(crate) struct Task {
     pub(crate) phase: Phase,
     pub(crate) wave: i64,
     pub(crate) hook: bool,
-    /// What git wants; nothing for an object to be pruned.
+    /// What git wants; `None` for an object to be pruned.
     pub(crate) target: Option<Value>,
     pub(crate) live: Option<Arc<Value>>,
     /// `Synced`, `SyncFailed`, `Pruned`, `PruneSkipped`; empty until there is one.
@@ -129,14 +129,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) targets: &'a [Value],
     /// The live objects of the Application, and those that targets name.
     pub(crate) live: &'a BTreeMap<Key, Arc<Value>>,
-    /// The keys of live objects that belong to the Application and are in git no more.
+    /// The keys of live objects that belong to the Application and are no longer in git.
     pub(crate) extra: &'a [Key],
     /// `syncResult.resources` so far.
     pub(crate) results: &'a [Value],
     /// Only these (`sync.resources`); everything when empty.
     pub(crate) only: &'a [Value],
     pub(crate) prune: bool,
-    /// Whether hooks run: not for some resources alone, and not with the strategy `apply`.
+    /// Whether hooks run: not for a partial sync, and not with the strategy `apply`.
     pub(crate) hooks: bool,
 }
 
@@ -150,7 +150,7 @@ fn is_wanted(only: &[Value], key: &Key) -> bool {
         })
 }
 
-/// The tasks of a sync in their order, as far as they are. `suffix` names hooks that have no name of their own.
+/// The tasks of a sync in order, with their results so far. `suffix` names hooks that have no name of their own.
 pub(crate) fn tasks(plan: &Plan<'_>, suffix: impl Fn(Phase) -> String) -> Vec<Task> {
     let mut tasks = Vec::new();
     for target in plan.targets {
@@ -275,10 +275,10 @@ fn key_of(result: &Value) -> Key {
     }
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing but wait, for what the message says.
+    /// Just wait, for the reason in the message.
     Wait(String),
     /// Carry out these tasks (indices).
     Run(Vec<usize>),
@@ -286,7 +286,7 @@ pub(crate) enum Step {
     Failed(String),
 }
 
-/// Looks at the running tasks, then decides.
+/// Checks the running tasks, then decides.
 pub(crate) fn step(tasks: &mut [Task]) -> Step {
     for task in tasks.iter_mut().filter(|t| t.progress == Some(Progress::Running)) {
         look(task);
@@ -356,7 +356,7 @@ pub(crate) fn step(tasks: &mut [Task]) -> Step {
     )
 }
 
-/// How a running task is doing by now.
+/// The current state of a running task.
 fn look(task: &mut Task) {
     let Some(live) = task.live.clone() else {
         if task.hook {
@@ -375,7 +375,7 @@ fn look(task: &mut Task) {
     match health.status {
         Status::Healthy => task.set(task.status, Progress::Succeeded, message),
         Status::Degraded => task.set(task.status, Progress::Failed, message),
-        // A hook that is suspended is waited for; so is everything that goes on.
+        // A suspended hook is waited for, like anything in progress.
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What git wants: objects with their places, tracking ids, hooks and waves.
+//! What git wants: objects with their keys, tracking ids, hooks and waves.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const HOOK_DELETE: &str = "argocd.argoproj.io/hook-delete-policy";
 const WAVE: &str = "argocd.argoproj.io/sync-wave";
 const SYNC_OPTIONS: &str = "argocd.argoproj.io/sync-options";
 
-/// What tells objects apart, whatever the version.
+/// What identifies an object, regardless of the version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) group: String,
@@ -42,14 +42,14 @@ impl Key {
         )
     }
 
-    /// As messages name it: `apps/Deployment/web`.
+    /// As named in messages: `apps/Deployment/web`.
     pub(crate) fn display(&self) -> String {
         format!("{}/{}/{}", self.group, self.kind, self.name)
     }
 }
 
-/// The Application instance that an object belongs to. A copy (a ReplicaSet has its Deployment's annotations)
-/// belongs to nobody.
+/// The Application instance that an object belongs to. A copy (a ReplicaSet has its Deployment's annotations) does not
+/// belong to any.
 pub(crate) fn owner(object: &Value) -> Option<&str> {
     let id = annotation(object, TRACKING);
     let (instance, _) = id.split_once(':')?;
@@ -81,7 +81,7 @@ impl Phase {
     }
 }
 
-/// The values of an annotation that holds a list.
+/// The values of an annotation that contains a list.
 fn values<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
     annotation(object, key)
         .split(',')
@@ -94,7 +94,7 @@ pub(crate) fn is_hook(object: &Value) -> bool {
     !annotation(object, HOOK).is_empty()
 }
 
-/// The phases in which a hook runs; an ordinary object is of the phase Sync.
+/// The phases in which a hook runs; an ordinary object is in the Sync phase.
 pub(crate) fn phases(object: &Value) -> Vec<Phase> {
     if is_hook(object) {
         values(object, HOOK).filter_map(Phase::parse).collect()
@@ -121,8 +121,8 @@ pub(crate) fn is_deleted(hook: &Value, moment: &str) -> bool {
     policies.any(|policy| policy == moment)
 }
 
-/// Puts rendered objects in their places: namespaces where the kind has them, and tracking ids. Of two with the same
-/// key the later one counts; the keys of which there are two are returned, too.
+/// Completes rendered objects: adds namespaces if the kind has them, and tracking ids. Of two with the same key the
+/// later one counts; duplicate keys are returned, too.
 pub(crate) fn place(
     rendered: &[Value],
     instance: &str,
@@ -132,7 +132,7 @@ pub(crate) fn place(
     let (mut placed, mut repeated) = (BTreeMap::new(), Vec::new());
     for (index, object) in rendered.iter().enumerate() {
         let mut object = object.clone();
-        // A kind that is not known yet is taken for a namespaced one.
+        // A kind that is not known yet is assumed to be namespaced.
         let namespaced = resource(&object).is_none_or(|resource| resource.namespaced);
         let metadata = object::metadata(&mut object);
         if !namespaced {
@@ -149,7 +149,7 @@ pub(crate) fn place(
         if !is_hook(&object) {
             object::set_annotation(&mut object, TRACKING, &key.tracking_id(instance));
         }
-        // Hooks without a name are each their own.
+        // Hooks without a name are all distinct.
         let alone = if key.name.is_empty() { index } else { 0 };
         if placed.insert((key.clone(), alone), object).is_some() {
             repeated.push(key);
@@ -158,7 +158,7 @@ pub(crate) fn place(
     (placed.into_values().collect(), repeated)
 }
 
-/// The resource of an object of a manifest.
+/// The resource of an object in a manifest.
 pub(crate) fn resource_of(registry: &Registry, object: &Value) -> Option<&'static Resource> {
     let (api_version, kind) = (text(object, &["apiVersion"]), text(object, &["kind"]));
     let found = registry.by_kind(api_version, kind)?;

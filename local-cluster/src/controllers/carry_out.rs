@@ -1,4 +1,4 @@
-//! Carrying out what the pure decisions say, kind by kind.
+//! Carries out the pure decisions, kind by kind.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Controllers {
         self.store.create(resource, object)
     }
 
-    /// Deletes a pod, also from `pods`, what the decision knows. False when it was gone already.
+    /// Deletes a pod, also from `pods`, the decision's view. False if it was gone already.
     fn delete_pod(&self, pods: &mut Vec<Arc<Value>>, namespace: &str, name: &str) -> bool {
         let deleted = delete::delete_object(&self.store, &PODS, namespace, name, &Options::default());
         if let Ok((marked, false)) = &deleted {
@@ -52,7 +52,7 @@ impl Controllers {
         deleted.is_ok()
     }
 
-    /// Makes pods until one is refused, which is told in an event. Returns those made, and the refusal.
+    /// Creates pods until one is refused, which is reported in an event. Returns those created, and the refusal.
     fn create_pods(
         &self,
         owner: &Value,
@@ -162,8 +162,8 @@ impl Controllers {
         })
     }
 
-    /// Stores what an update of the history asks for. False when the name of the new revision is taken: the owner's
-    /// next try gets another.
+    /// Stores what an update of the history asks for. False if the name of the new revision is taken: the owner's next
+    /// try gets another.
     fn record(&self, resource: &'static Resource, owner: &Value, update: &revisions::Update) -> bool {
         if let Some(revision) = &update.create
             && let Err(error) = self.create(&CONTROLLER_REVISIONS, revision.clone())
@@ -203,7 +203,7 @@ impl Controllers {
     pub(super) fn stateful_set(&self, namespace: &str, name: &str) -> Option<Outcome> {
         let set = self.store.get(&STATEFUL_SETS, namespace, name)?;
         if object::is_deleting(&set) {
-            // Nothing is made for it any more, not even history.
+            // Nothing is created for it any more, not even history.
             return None;
         }
         let history = || self.controlled_by(&CONTROLLER_REVISIONS, &set);
@@ -328,7 +328,7 @@ impl Controllers {
         })
     }
 
-    /// Gives a pod a node, frees it of a Job that is gone, deletes it when its node is.
+    /// Assigns a pod to a node, releases it from a Job that is gone, deletes it when its node is gone.
     pub(super) fn pod(&mut self, key: &(&'static str, String, String)) {
         let Some(pod) = self.store.get(&PODS, &key.1, &key.2) else {
             self.waiting.remove(key);
@@ -363,7 +363,7 @@ impl Controllers {
                 self.scheduler.normal(&pod, "Scheduled", &message);
             }
             Err(message) => {
-                // Looked at again when a node changes; its own condition is no reason to say it again.
+                // Checked again when a node changes; its own condition is not a reason to report it again.
                 let is_known = object::condition(&pod, "PodScheduled")
                     .is_some_and(|c| text(c, &["message"]) == message && self.waiting.contains(key));
                 self.waiting.insert(key.clone());

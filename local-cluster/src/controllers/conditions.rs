@@ -1,4 +1,4 @@
-//! Status conditions with the two times a Deployment's have: when they last changed, and when last said.
+//! Status conditions with the two times of a Deployment's: when they last changed, and when they were last reported.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -58,8 +58,7 @@ pub(crate) fn remove(conditions: &mut Vec<Condition>, kind: &str) {
     conditions.retain(|c| c.kind != kind);
 }
 
-/// Sets a condition; one that says the same for the same reason stays as it is
-/// (`deploymentutil.SetDeploymentCondition`).
+/// Sets a condition; one with the same status and reason stays as it is (`deploymentutil.SetDeploymentCondition`).
 pub(crate) fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     if let Some(current) = find(conditions, &new.kind) {
         if current.status == new.status && current.reason == new.reason {

@@ -27,11 +27,11 @@ const TOLERATED: &[(&str, &str)] = &[
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 ];
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) revision: revisions::Update,
-    /// The pods to make, each for a node of its own.
+    /// The pods to create, each for a specific node.
     pub(crate) create: Vec<Value>,
     /// Names of the pods to delete.
     pub(crate) delete: Vec<String>,
@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) forget: Vec<String>,
 }
 
-/// The node a pod runs on or is meant for.
+/// The node a pod runs on or is intended for.
 fn node_of(pod: &Value) -> &str {
     match text(pod, &["spec", "nodeName"]) {
         "" => {
@@ -89,7 +89,7 @@ fn spec_of_pods(set: &Value) -> Value {
     spec
 }
 
-/// Whether the set wants a pod on the node. Requests that do not fit keep a pod waiting, not away.
+/// Whether the set wants a pod on the node. Requests that do not fit keep a pod waiting, but do not exclude it.
 fn wants(spec: &Value, node: &Value) -> bool {
     fit::is_selected(spec, node) && fit::untolerated(spec, node, fit::KEEP_AWAY).is_none()
 }
@@ -134,7 +134,7 @@ pub(crate) fn plan(
     plan
 }
 
-/// A pod where one is missing; none where none belongs, or where there are two.
+/// Creates a pod where one is missing, deletes those that do not belong, and one of two.
 fn manage(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], plan: &mut Plan) {
     let spec = spec_of_pods(set);
     let mut placed = by_node(pods);
@@ -173,7 +173,7 @@ fn manage(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], plan: &mut Pla
         .extend(orphans.map(|pod| object::name(pod).to_owned()));
 }
 
-/// Replaces pods of older templates, `maxUnavailable` at a time; those that do not work cost nothing.
+/// Replaces pods of older templates, `maxUnavailable` at a time; unavailable ones do not count.
 fn roll(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], now: Timestamp, plan: &mut Plan) {
     let spec = spec_of_pods(set);
     let wanted: Vec<&str> = nodes
@@ -200,7 +200,7 @@ fn roll(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], now: Timestamp, 
             ([new], []) => unavailable += i64::from(!availability.is_available(new)),
             ([], [old]) if availability.is_available(old) => candidates.push(object::name(old).to_owned()),
             ([], [old]) => broken.push(object::name(old).to_owned()),
-            // None yet, or too many: that is for `manage` to settle.
+            // None yet, or too many: `manage` takes care of that.
             _ => unavailable += 1,
         }
     }
@@ -220,7 +220,7 @@ fn pod(set: &Value, spec: &Value, hash: &str, node: &str) -> Value {
     if !generation.is_empty() {
         set_label(&mut pod, POD_GENERATION, generation);
     }
-    // The scheduler binds the pod, to this node and no other (`util.ReplaceDaemonSetPodNodeNameNodeAffinity`).
+    // The scheduler binds the pod to this node and no other (`util.ReplaceDaemonSetPodNodeNameNodeAffinity`).
     let affinity = object::as_map(&mut pod["spec"])
         .entry("affinity")
         .or_insert_with(|| json!({}));

@@ -1,7 +1,7 @@
-//! The Deployment controller's decision, as a function of what there is.
+//! The Deployment controller's decision, as a function of the current objects.
 //!
-//! After `k8s.io/kubernetes/pkg/controller/deployment`: one pass does one step (make the new ReplicaSet, scale it up,
-//! scale old ones down, or clean up) and writes the status; the changes it causes bring the next pass.
+//! After `k8s.io/kubernetes/pkg/controller/deployment`: one pass does one step (create the new ReplicaSet, scale it up,
+//! scale old ones down, or clean up) and writes the status; the resulting changes cause the next pass.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ const NOT_COPIED: &[&str] = &[
     MAX,
 ];
 
-/// What is to be done, and what the status then is.
+/// What to do, and the resulting status.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Decision {
     /// The new ReplicaSet.
     pub(crate) create: Option<Value>,
-    /// ReplicaSets with another size or other annotations.
+    /// ReplicaSets with a changed size or annotations.
     pub(crate) update: Vec<Value>,
     /// Names of ReplicaSets beyond the history limit.
     pub(crate) delete: Vec<String>,
@@ -42,7 +42,7 @@ pub(crate) struct Decision {
     pub(crate) revision: Option<String>,
     /// Messages of `ScalingReplicaSet` events.
     pub(crate) events: Vec<String>,
-    /// When to look again though nothing has changed.
+    /// When to process it again even if nothing has changed.
     pub(crate) look_again: Option<Timestamp>,
 }
 
@@ -373,7 +373,7 @@ impl<'a> Pass<'a> {
             return false;
         }
         let mut shrunk = false;
-        // Pods that do not work go first: they hold nothing up.
+        // Unhealthy pods are removed first: this does not reduce availability.
         for &index in &old {
             let (size, available) = (
                 self.sets[index].replicas(),
@@ -505,8 +505,8 @@ fn without_hash(template: &Value) -> Value {
     template
 }
 
-/// Names a template: FNV-1a over its canonical text, in the alphabet of generated names. Not the value the real
-/// controller computes (that one hashes Go's memory layout), but as long-lived and as short.
+/// Hash that names a template: FNV-1a over its canonical text, in the alphabet of generated names. Not the value the
+/// real controller computes (that one hashes Go's memory layout), but as long-lived and as short.
 pub(crate) fn template_hash(template: &Value, collisions: i64) -> String {
     let mut text = object::canonical(&without_hash(template));
     if collisions > 0 {

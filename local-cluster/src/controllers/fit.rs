@@ -1,7 +1,7 @@
 //! Whether a pod may run on a node: node selector and affinity, taints, and the size of its requests.
 //!
-//! After the filters of `k8s.io/kubernetes/pkg/scheduler/framework/plugins`; requests are compared with the whole
-//! node, since nothing is enforced that others could have taken.
+//! After the filters of `k8s.io/kubernetes/pkg/scheduler/framework/plugins`; requests are compared with the whole node,
+//! since nothing is enforced that other pods could have used up.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::selector::LabelSelector;
 
 /// Effects of taints that keep new pods away.
 pub(crate) const KEEP_AWAY: &[&str] = &["NoSchedule", "NoExecute"];
-/// The effect of taints that drive running pods out.
+/// The effect of taints that evict running pods.
 pub(crate) const DRIVE_OUT: &[&str] = &["NoExecute"];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -56,7 +56,7 @@ fn matches_label(requirement: &Value, labels: &Value) -> bool {
     }
 }
 
-/// Whether the node is one that the pod's node selector and required node affinity name.
+/// Whether the node matches the pod's node selector and required node affinity.
 pub(crate) fn is_selected(spec: &Value, node: &Value) -> bool {
     let selector = LabelSelector::from_map(&spec["nodeSelector"]);
     let required = at(
@@ -84,7 +84,7 @@ fn is_tolerated(spec: &Value, key: &str, value: &str, effect: &str) -> bool {
     })
 }
 
-/// The first taint of these effects that keeps the pod away, as the scheduler names it.
+/// The first taint with these effects that keeps the pod away, as the scheduler names it.
 pub(crate) fn untolerated(spec: &Value, node: &Value, effects: &[&str]) -> Option<String> {
     let not_ready = condition(node, "Ready").is_some_and(|ready| ready["status"] != "True");
     if not_ready && !is_tolerated(spec, NOT_READY, "", "NoExecute") {
@@ -115,7 +115,7 @@ fn requested(spec: &Value, resource: &str) -> i128 {
         .sum()
 }
 
-/// Why the pod cannot run on the node, in the scheduler's words; nothing when it can.
+/// Why the pod cannot run on the node, in the scheduler's words; `None` if it can.
 pub(crate) fn obstacles(spec: &Value, node: &Value) -> Vec<String> {
     if at(node, &["spec", "unschedulable"]) == true && !is_tolerated(spec, UNSCHEDULABLE, "", "NoSchedule") {
         return vec!["node(s) were unschedulable".to_owned()];

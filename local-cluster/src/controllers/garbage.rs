@@ -1,4 +1,4 @@
-//! Garbage collection and the end of namespaces: what goes because something else went.
+//! Garbage collection and the end of namespaces: what is deleted because something else was.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ fn owners(object: &Value) -> impl Iterator<Item = &str> {
 }
 
 impl Controllers {
-    /// Collects what lost its owners while nobody looked.
+    /// Collects objects whose owners were deleted while the controllers were not running.
     pub(super) fn collect_orphans(&self) {
         let uids: BTreeSet<String> = self
             .store
@@ -37,7 +37,7 @@ impl Controllers {
         }
     }
 
-    /// What follows from an object being gone.
+    /// The consequences of an object being gone.
     pub(super) fn after_deletion(&self, object: &Value) {
         for (resource, dependent) in self.store.owned_by(object::uid(object)) {
             if !owners(&dependent).any(|uid| self.store.by_uid(uid).is_some()) {
@@ -60,7 +60,7 @@ impl Controllers {
         }
     }
 
-    /// Foreground deletion: deletes the dependents of an object that is being deleted, and lets it go after them.
+    /// Foreground deletion: deletes the dependents of an object that is being deleted, and then the object itself.
     pub(super) fn release(&self, uid: &str) {
         let Some((resource, object)) = self.store.by_uid(uid) else {
             return;
@@ -98,7 +98,7 @@ impl Controllers {
         });
     }
 
-    /// Deletes the objects of a definition that is being deleted, and lets it go when there are none.
+    /// Deletes the objects of a definition that is being deleted, and the definition itself when there are none.
     pub(super) fn definition(&self, name: &str) {
         let Some(definition) = self.store.get(&DEFINITIONS, "", name) else {
             return;
@@ -127,7 +127,7 @@ impl Controllers {
         self.drop_finalizer(&DEFINITIONS, &definition, custom::CLEANUP);
     }
 
-    /// Gives a namespace its service account; empties one that is being deleted, and lets it go when it is empty.
+    /// Gives a namespace its service account; empties one that is being deleted, and removes it when it is empty.
     pub(super) fn namespace(&self, name: &str) {
         let Some(namespace) = self.store.get(&NAMESPACES, "", name) else {
             return;

@@ -1,8 +1,8 @@
-//! The Job controller's decision: pods to make and to delete, what counts as done, and the status.
+//! The Job controller's decision: pods to create and to delete, what counts as done, and the status.
 //!
 //! After `k8s.io/kubernetes/pkg/controller/job`. A pod that ended is counted in three steps, so that none is counted
-//! twice or missed, whenever the cluster ends: its uid is noted in the status, its finalizer comes off, its uid
-//! becomes a number.
+//! twice or missed, no matter when the cluster is stopped: its uid is noted in the status, its finalizer is removed,
+//! its uid is turned into a count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ pub(crate) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// The longest pause before a failed pod's successor.
 const MAX_BACK_OFF: Duration = Duration::from_secs(600);
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Plan {
-    /// The status, but for `active`.
+    /// The status, except for `active`.
     pub(crate) status: Value,
-    /// How many pods are active when those below are deleted, before new ones.
+    /// How many pods are active once those below are deleted, before new ones are created.
     pub(crate) active: usize,
     /// How many pods to make.
     pub(crate) create: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) delete: Vec<String>,
     /// Names of pods to delete that do not count at all.
     pub(crate) discard: Vec<String>,
-    /// Names of pods whose finalizer comes off once the status is stored.
+    /// Names of pods whose finalizer is removed once the status is stored.
     pub(crate) release: Vec<String>,
     /// Type, reason and message.
     pub(crate) events: Vec<(&'static str, String, String)>,
@@ -46,7 +46,7 @@ pub(crate) fn is_tracked(pod: &Value) -> bool {
         .any(|finalizer| finalizer == TRACKING)
 }
 
-/// A pod made from the Job's template.
+/// A pod created from the Job's template.
 pub(crate) fn pod(job: &Value) -> Value {
     let mut pod = pods::from_template(job, at(job, &["spec", "template"]));
     pod["metadata"]["finalizers"] = json!([TRACKING]);
@@ -71,7 +71,7 @@ fn ended_at(pod: &Value) -> Option<Timestamp> {
         .or_else(|| object::created(pod))
 }
 
-/// Decides the next step about the pods that the Job controls.
+/// Decides the next step for the pods that the Job controls.
 pub(crate) fn reconcile(job: &Value, pods: &[Arc<Value>], back_off: Duration, now: Timestamp) -> Plan {
     let mut pass = Pass {
         job,
@@ -103,7 +103,7 @@ pub(crate) fn reconcile(job: &Value, pods: &[Arc<Value>], back_off: Duration, no
     pass.finish(&tally)
 }
 
-/// Pods that ended: numbers, and the uids that are on their way to become numbers.
+/// Pods that ended: counts, and the uids that have yet to be turned into counts.
 struct Tally {
     succeeded: usize,
     failed: usize,
@@ -252,7 +252,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Sets the condition that says how the Job is going to end, once that is known.
+    /// Sets the condition that says how the Job will end, once that is known.
     fn judge(&mut self, tally: &Tally) {
         if self.target().is_some() {
             return;
@@ -299,7 +299,7 @@ impl<'a> Pass<'a> {
         restarts > 0 && restarts >= limit
     }
 
-    /// Ends what still runs; the last condition comes when nothing does and all is counted.
+    /// Ends what is still running; the last condition is set when nothing is and everything is counted.
     fn wind_up(&mut self, tally: &Tally) {
         let active = self.active();
         self.plan.delete = active.iter().map(|pod| object::name(pod).to_owned()).collect();
@@ -321,7 +321,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// As many pods as there may be at a time and are still wanted.
+    /// The number of pods that are allowed at a time and still wanted.
     fn size(&mut self, tally: &Tally, back_off: Duration) {
         let mut active = self.active();
         let parallelism = usize::try_from(self.spec("parallelism").unwrap_or(1)).unwrap_or(0);

@@ -1,11 +1,11 @@
-//! What the controllers have in common about pods: making them from a template, telling which count.
+//! What the controllers have in common about pods: creating them from a template, determining which count.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::object::{self, condition, text};
 
-/// A pod made from its owner's template; the API server completes the name.
+/// A pod created from its owner's template; the API server completes the name.
 pub(crate) fn from_template(owner: &Value, template: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -44,12 +44,12 @@ pub(crate) fn ready_since(pod: &Value) -> Option<Timestamp> {
     object::time(ready, &["lastTransitionTime"])
 }
 
-/// The earlier of two times at which to look again.
+/// The earlier of two times at which to check again.
 pub(crate) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.into_iter().chain(other).min()
 }
 
-/// Tells whether pods have been ready for long enough, and when the next one will have been.
+/// Determines whether pods have been ready for long enough, and when the next one will have been.
 #[derive(Debug)]
 pub(crate) struct Availability {
     min_ready: SignedDuration,

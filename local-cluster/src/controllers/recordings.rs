@@ -1,4 +1,4 @@
-//! What a real control plane was seen to do, for the tests of the decisions.
+//! Recordings of a real control plane, for the tests of the decisions.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -25,7 +25,7 @@ pub(super) fn lines(scenario: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The moments at which everything had come to rest: nothing more happened for a while.
+/// The moments at which everything had settled: nothing more happened for a while.
 pub(super) fn states_of_rest(lines: &[Value]) -> Vec<(i64, Objects)> {
     let mut objects = Objects::new();
     let mut found = Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn all(objects: &Objects, resource: &str) -> Vec<Arc<Value>> {
         .collect()
 }
 
-/// The statuses that were written, each once where several writes said the same.
+/// The statuses that were written, each once if several writes were the same.
 pub(super) fn statuses(lines: &[Value], resource: &str) -> Vec<Value> {
     let mut statuses: Vec<Value> = lines
         .iter()

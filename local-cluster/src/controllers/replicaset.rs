@@ -1,4 +1,4 @@
-//! The ReplicaSet controller's decision: how many pods to make, which to delete, and the status.
+//! The ReplicaSet controller's decision: how many pods to create, which to delete, and the status.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::selector::LabelSelector;
 
 /// The condition that pods were refused; a Deployment takes it over.
 pub(crate) const FAILURE: &str = "ReplicaFailure";
-/// As many pods as the real controller makes or deletes in one pass.
+/// The number of pods that the real controller creates or deletes in one pass.
 const BURST: usize = 500;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Decision {
-    /// How many pods to make from the template.
+    /// How many pods to create from the template.
     pub(crate) create: usize,
     /// Names of the pods to delete.
     pub(crate) delete: Vec<String>,
@@ -73,8 +73,8 @@ pub(crate) fn reconcile(set: &Value, pods: &[Arc<Value>], now: Timestamp) -> Dec
     }
 }
 
-/// The conditions of the status, when there are any: that pods were refused stands, as it was first said, until none
-/// is (`replicaset.calculateStatus`).
+/// The conditions of the status, if there are any: the one that pods were refused stays as first reported until none is
+/// refused (`replicaset.calculateStatus`).
 pub(crate) fn failure(set: &Value, refusal: Option<&str>, now: Timestamp) -> Option<Value> {
     let message = refusal?;
     if let Some(stands) = condition(set, FAILURE) {
@@ -86,8 +86,8 @@ pub(crate) fn failure(set: &Value, refusal: Option<&str>, now: Timestamp) -> Opt
     )
 }
 
-/// Pods worth least go first (`controller.ActivePods`): not assigned, not running, not ready, ready for the shortest
-/// time, restarted most often, youngest.
+/// The least valuable pods are deleted first (`controller.ActivePods`): not assigned, not running, not ready, ready for
+/// the shortest time, restarted most often, youngest.
 fn worth(pod: &Value) -> impl Ord + use<> {
     let assigned = !text(pod, &["spec", "nodeName"]).is_empty();
     let phase = match text(pod, &["status", "phase"]) {
@@ -110,7 +110,7 @@ fn worth(pod: &Value) -> impl Ord + use<> {
     )
 }
 
-/// A pod made from the ReplicaSet's template.
+/// A pod created from the ReplicaSet's template.
 pub(crate) fn pod(set: &Value) -> Value {
     pods::from_template(set, &set["spec"]["template"])
 }

@@ -1,5 +1,5 @@
-//! The history of a StatefulSet's or DaemonSet's template in ControllerRevisions, from which `kubectl rollout undo`
-//! takes older ones.
+//! The history of a StatefulSet's or DaemonSet's template in ControllerRevisions, which `kubectl rollout undo` restores
+//! from.
 //!
 //! After `k8s.io/kubernetes/pkg/controller/history`.
 
@@ -14,26 +14,26 @@ use crate::object::{self, at, label, number};
 pub(crate) const REVISION_HASH: &str = "controller-revision-hash";
 const HISTORY_HASH: &str = "controller.kubernetes.io/hash";
 
-/// The revision of the present template, and what is to be done about the history.
+/// The revision of the current template, and what to do about the history.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Update {
     /// The revision's name.
     pub(crate) name: String,
     pub(crate) hash: String,
-    /// A revision that there was not yet.
+    /// A revision that did not exist yet.
     pub(crate) create: Option<Value>,
     /// An old revision that is the newest again: its name and new number.
     pub(crate) renumber: Option<(String, i64)>,
 }
 
-/// What a revision keeps: a strategic merge patch that brings the template back.
+/// The content of a revision: a strategic merge patch that restores the template.
 fn data(owner: &Value) -> Value {
     let mut template = at(owner, &["spec", "template"]).clone();
     object::as_map(&mut template).insert("$patch".to_owned(), json!("replace"));
     json!({"spec": {"template": template}})
 }
 
-/// The template that a revision keeps.
+/// The template in a revision.
 pub(crate) fn template(revision: &Value) -> Value {
     let mut template = at(revision, &["data", "spec", "template"]).clone();
     object::as_map(&mut template).remove("$patch");
@@ -65,13 +65,13 @@ fn hash_of(revision: &Value) -> &str {
     }
 }
 
-/// Finds the revision of the owner's template among those it controls, or makes it. `collisions` is how often a name
+/// Finds the revision of the owner's template among those it controls, or creates it. `collisions` is how often a name
 /// was taken by another template.
 pub(crate) fn update(owner: &Value, revisions: &[Arc<Value>], collisions: i64) -> Update {
     let data = data(owner);
     let sorted = sorted(revisions);
     let next = sorted.last().map_or(0, |last| revision_number(last)) + 1;
-    // The newest of those that are alike.
+    // The newest of the equal ones.
     if let Some(index) = sorted.iter().rposition(|revision| revision["data"] == data) {
         let found = sorted[index];
         let name = object::name(found).to_owned();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::controllers::fit;
 use crate::object::{self, condition};
 
-/// The name of the node, or the message of the `FailedScheduling` event. Of several nodes `turn` picks one.
+/// The name of the node, or the message of the `FailedScheduling` event. If several nodes fit, `turn` selects one.
 pub(crate) fn place(pod: &Value, nodes: &[Arc<Value>], turn: usize) -> Result<String, String> {
     let mut fitting = Vec::new();
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
@@ -52,7 +52,7 @@ pub(crate) fn bound(pod: &Value, node: &str, now: Timestamp) -> Value {
     new
 }
 
-/// The pod with the condition that there is no node for it.
+/// The pod with the condition that no node fits.
 pub(crate) fn unschedulable(pod: &Value, message: &str, now: Timestamp) -> Value {
     let before = condition(pod, "PodScheduled").filter(|c| c["status"] == "False");
     let since = before.map_or_else(|| json!(object::stamp(now)), |c| c["lastTransitionTime"].clone());

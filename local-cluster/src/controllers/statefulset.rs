@@ -1,7 +1,7 @@
-//! The StatefulSet controller's decision: which numbered pods to make and to delete, in which order, and the status.
+//! The StatefulSet controller's decision: which numbered pods to create and to delete, in which order, and the status.
 //!
-//! After `k8s.io/kubernetes/pkg/controller/statefulset`. Like the real one it never replaces a pod that does not get
-//! ready under `OrderedReady`, not even when the template that broke it was put right.
+//! After `k8s.io/kubernetes/pkg/controller/statefulset`. Like the real one it never replaces a pod that does not become
+//! ready under `OrderedReady`, even if the template that broke it has been fixed.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::object::{self, at, label, number, text};
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) revision: revisions::Update,
-    /// The pods to make, in order.
+    /// The pods to create, in order.
     pub(crate) create: Vec<Value>,
     /// Names of the pods to delete.
     pub(crate) delete: Vec<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     pub(crate) forget: Vec<String>,
 }
 
-/// The number in a pod's name, when the name is one of the set's.
+/// The number in a pod's name, if the name is one of the set's.
 fn ordinal(set: &Value, pod: &Value) -> Option<i64> {
     let rest = object::name(pod)
         .strip_prefix(object::name(set))?
@@ -131,7 +131,7 @@ impl Step<'_> {
         is_running_and_ready(pod) && !object::is_deleting(pod) && self.available.is_available(pod)
     }
 
-    /// Makes what is missing; true when the step ends here.
+    /// Creates what is missing; true if the step ends here.
     fn living(&mut self, replicas: &[(i64, Option<&Value>)]) -> bool {
         for (n, pod) in replicas {
             let waits = match pod {
@@ -155,7 +155,7 @@ impl Step<'_> {
         false
     }
 
-    /// Deletes what is too much; true when the step ends here.
+    /// Deletes what is too much; true if the step ends here.
     fn condemned(&mut self, replicas: &[(i64, Option<&Value>)], condemned: &[(i64, &Value)]) -> bool {
         let living = replicas.iter().filter_map(|(_, pod)| *pod);
         let all: Vec<&Value> = living
@@ -199,7 +199,7 @@ impl Step<'_> {
         }
     }
 
-    /// The pod of that number: of the old revision below the partition, else of the new one.
+    /// The pod with that number: of the old revision below the partition, otherwise of the new one.
     fn pod(&self, n: i64) -> Value {
         let (start, _) = range(self.set);
         let is_old = is_rolling(self.set) && n < start + partition(self.set) && self.current != self.update;

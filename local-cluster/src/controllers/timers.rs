@@ -1,4 +1,4 @@
-//! When to look at what again, and how long to wait after failures.
+//! When to process what again, and how long to wait after failures.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::object::Key;
 
 /// The pause after the first failure; it doubles (`workqueue.DefaultTypedControllerRateLimiter`).
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause. The real controllers go up to 1,000 s; whoever develops does not wait so long.
+/// The longest pause. The real controllers go up to 1,000 s; a developer does not wait that long.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// One time for each key.
@@ -32,7 +32,7 @@ impl Timers {
         }
     }
 
-    /// After a failure, or the end of failures: when to try again.
+    /// After a failure, or the end of failures: when to retry.
     pub(crate) fn retry(&mut self, key: &Key, failed: bool, now: Timestamp) -> Option<Timestamp> {
         if !failed {
             self.failures.remove(key);
@@ -50,7 +50,7 @@ impl Timers {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes the keys whose time has come.
+    /// Takes the keys that are due.
     pub(crate) fn due(&mut self, now: Timestamp) -> Vec<Key> {
         let mut due = Vec::new();
         while let Some((at, _)) = self.queue.first()

@@ -1,4 +1,4 @@
-//! Pauses between tries, and how they are told.
+//! Pauses between tries, and how they are displayed.
 
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// As the kubelet's messages name it, alone and with its namespace.
+    /// As named in the kubelet's messages, alone and with its namespace.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::ConfigMap => ("configmap", "ConfigMap"),
@@ -120,7 +120,7 @@ pub(super) fn environment(
         };
         env.insert(name, value);
     }
-    // Last, since the port is not the manifest's to choose. `PORT_NAME` tells further ports apart.
+    // Last, since the manifest cannot choose the port. `PORT_NAME` distinguishes further ports.
     for port in list(container, &["ports"]) {
         let name = text(port, &["name"]).to_ascii_uppercase().replace('-', "_");
         if let Some(local) = ports[port["containerPort"].to_string()].as_u64()
@@ -162,7 +162,7 @@ fn field(pod: &Value, path: &str) -> Result<String, Refusal> {
     }
 }
 
-/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign, what is unknown stays.
+/// Replaces `$(NAME)` by the variable's value; `$$` is a dollar sign, unknown names stay.
 pub(super) fn expand(value: &str, env: &BTreeMap<String, String>) -> String {
     let (mut text, mut rest) = (String::new(), value);
     while let Some(at) = rest.find('$') {

@@ -9,7 +9,7 @@ use crate::kubelet::layout::{Manifest, blob_path, checked_blob, read_json};
 use crate::kubelet::reference::Reference;
 use crate::kubelet::{registry, unpack};
 
-/// Why a container has no image, as its waiting reason tells.
+/// Why a container has no image, as shown in its waiting reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ImageError {
     /// The reference cannot be read.
@@ -17,7 +17,7 @@ pub(crate) enum ImageError {
         "Failed to apply default image tag \"{0}\": couldn't parse image name \"{0}\": invalid reference format"
     )]
     InvalidName(String),
-    /// No such image, or it cannot be had. The message is containerd's.
+    /// The image does not exist, or is not available. The message is containerd's.
     #[error("{0}")]
     Pull(String),
 }
@@ -62,7 +62,7 @@ struct Configuration {
 /// An image that can be run.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
-    /// `NAME@sha256:…`, of what the reference names: the manifest, or the index it was chosen from.
+    /// `NAME@sha256:…`, of what the reference points to: the manifest, or the index it was chosen from.
     pub(crate) id: String,
     pub(crate) rootfs: PathBuf,
     pub(crate) run: Run,
@@ -89,7 +89,7 @@ impl Images {
     /// The image behind a reference, unpacked.
     ///
     /// # Errors
-    /// When the reference is wrong, or there is no such image, or it is not what its digests say.
+    /// When the reference is wrong, or there is no such image, or its content does not match its digests.
     pub(crate) async fn get(&self, image: &str) -> Result<Arc<Image>, ImageError> {
         let reference = Reference::parse(image).ok_or_else(|| ImageError::InvalidName(image.to_owned()))?;
         let _busy = self.busy.lock().await;
@@ -116,7 +116,7 @@ impl Images {
             .unwrap_or_else(|error| Err(ImageError::Pull(error.to_string())))
     }
 
-    /// The layout that has the image, and the digest of what the reference names.
+    /// The layout that has the image, and the digest of what the reference points to.
     fn find(&self, image: &str, reference: &Reference) -> Result<Option<(PathBuf, String)>, ImageError> {
         for root in &self.layouts {
             let layout = root.join(&reference.path);

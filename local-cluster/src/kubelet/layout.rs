@@ -1,4 +1,4 @@
-//! OCI image layouts: what their files say, and blobs that are checked by their digests.
+//! OCI image layouts: what their files contain, and blobs that are checked against their digests.
 
 use std::fs::File;
 use std::io::Read;
@@ -33,7 +33,7 @@ struct Platform {
     os: String,
 }
 
-/// An image manifest or an index of them: both have what the other lacks.
+/// An image manifest or an index of them: each has what the other lacks.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Manifest {
     #[serde(default)]
@@ -76,7 +76,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
     serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The file of a blob, after its content was found to be what the digest says.
+/// The file of a blob, after its content was checked against the digest.
 pub(crate) fn checked_blob(layout: &Path, digest: &str) -> Result<PathBuf, String> {
     let path = blob_path(layout, digest).ok_or_else(|| format!("digest {digest} is not a sha256 digest"))?;
     let mut file = File::open(&path).map_err(|error| format!("blob {digest}: {error}"))?;

@@ -1,5 +1,5 @@
-//! What containers write: one file for the present run and one for the run before, in the CRI log format
-//! (`TIME STREAM TAG TEXT`), so that times and streams are known later.
+//! What containers write: one file for the current run and one for the previous run, in the CRI log format (`TIME
+//! STREAM TAG TEXT`), so that times and streams are known later.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ const MAX_LINE: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) time: Timestamp,
-    /// With its newline, unless more of the line follows.
+    /// With its newline, unless the line continues in the next part.
     pub(crate) text: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Line {
 /// What followers of a file need to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Progress {
-    /// Counts the files: one more with each rotation.
+    /// Counts the files: incremented with each rotation.
     file: u64,
     size: u64,
     closed: bool,
@@ -154,7 +154,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes lines of `stream`, which end with a newline except perhaps the last one.
+    /// Writes lines of `stream`, which end with a newline except possibly the last one.
     pub(crate) fn write(&self, stream: &str, bytes: &[u8]) {
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ");
         let mut record = Vec::with_capacity(bytes.len() + 64);
@@ -236,7 +236,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// The lines that are there now.
+    /// The lines that exist now.
     pub(crate) fn read(&mut self) -> Vec<Line> {
         let mut lines = Vec::new();
         if let Some(mut rotated) = self.rotated.take() {
@@ -260,7 +260,7 @@ impl Reader {
                 return Some(lines);
             }
             if state.closed || self.progress.as_mut()?.changed().await.is_err() {
-                // The writer may have gone between the read and the wait.
+                // The writer may have ended between the read and the wait.
                 let rest = self.read();
                 self.progress = None;
                 return (!rest.is_empty()).then_some(rest);
@@ -280,7 +280,7 @@ fn read_lines(file: &mut BufReader<File>, lines: &mut Vec<Line>) {
         match file.read_until(b'\n', &mut raw) {
             Ok(0) | Err(_) => return,
             Ok(read) if raw.last() != Some(&b'\n') => {
-                // Half a record: it will be whole at the next look.
+                // Half a record: it will be complete at the next read.
                 let back = i64::try_from(read).unwrap_or(0);
                 let _ = file.seek(SeekFrom::Current(-back));
                 return;

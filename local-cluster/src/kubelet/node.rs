@@ -1,11 +1,11 @@
-//! What a node says of itself.
+//! What a node reports about itself.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::object;
 
-/// What every node can hold, by its own account: the same on every machine, so that what fits here fits there.
+/// What every node claims to be able to hold: the same on every machine, so that what fits on one fits on all.
 const CPU: &str = "16";
 const MEMORY: &str = "64Gi";
 const PODS: &str = "10000";

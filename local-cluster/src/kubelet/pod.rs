@@ -26,10 +26,10 @@ mod pretend;
 
 /// How long a failed pull is shown as such before it is shown as backing off.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
-/// A container that ran this long has proved itself: its next restart is the first again.
+/// A container that ran this long counts as stable: its next restart is the first again.
 const BACK_OFF_FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// How a pod is to end.
+/// How a pod should end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stop {
     /// From SIGTERM to SIGKILL.
@@ -40,7 +40,7 @@ pub(crate) struct Stop {
 
 pub(crate) type Stops = watch::Receiver<Option<Stop>>;
 
-/// Waits until the pod is to stop.
+/// Waits until the pod should stop.
 async fn stopped(stops: &mut Stops) -> Stop {
     match stops.wait_for(Option::is_some).await {
         Ok(stop) => stop.unwrap_or(Stop {
@@ -55,7 +55,7 @@ async fn stopped(stops: &mut Stops) -> Stop {
     }
 }
 
-/// Waits for the time to pass; true when the pod is to stop before.
+/// Waits for the time to pass; true if the pod should stop before.
 async fn pause(stops: &mut Stops, duration: Duration) -> bool {
     tokio::select! {
         _ = stopped(stops) => true,
@@ -94,7 +94,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Value>, mut stops: Stops
         }
         while tasks.join_next().await.is_some() {}
     }
-    // A pod that ran to its end stays, with its logs, until somebody deletes it.
+    // A pod that ran to its end stays, with its logs, until it is deleted.
     let stop = stopped(&mut stops).await;
     if !stop.shutdown {
         worker.finish();
@@ -160,7 +160,7 @@ impl Pod {
         }
     }
 
-    /// Lets the object go: everything of the pod is over.
+    /// Releases the object: everything of the pod is over.
     fn finish(&self) {
         let (namespace, name) = (object::namespace(&self.pod), object::name(&self.pod));
         let result = self.context.store.update(&PODS, namespace, name, |old| {
@@ -186,7 +186,7 @@ impl Pod {
         if let Some(code) = last["terminated"]["exitCode"].as_i64()
             && is_done(code)
         {
-            // It came to its end before the cluster did.
+            // It ended before the cluster did.
             return self.set(index, |status| status.state = last);
         }
         loop {
@@ -210,7 +210,7 @@ impl Pod {
                 back_off = BackOff::new(self.context.back_off);
                 is_restart = false;
             }
-            // The first restart comes at once, as the kubelet's does.
+            // The first restart is immediate, like the kubelet's.
             if is_restart {
                 let wait = back_off.next();
                 let container = text(self.spec(index), &["name"]);
@@ -251,7 +251,7 @@ impl Pod {
         }
     }
 
-    /// Gets the image and starts the process; tries until it works. `None` when the pod is to stop.
+    /// Gets the image and starts the process; tries until it works. `None` if the pod should stop.
     async fn start(&self, index: usize, stops: &mut Stops) -> Option<(Process, Instant, Vec<Probe>)> {
         let container = self.spec(index).clone();
         let name = text(&container, &["name"]).to_owned();
@@ -373,7 +373,7 @@ impl Pod {
         Ok((process, probes))
     }
 
-    /// New ports for a container, the old ones where nobody took them meanwhile.
+    /// New ports for a container, the old ones if they are still free.
     fn assign_ports(&self, container: &Value) -> Option<Value> {
         let name = text(container, &["name"]);
         let mut all = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -388,7 +388,7 @@ impl Pod {
         Some(assigned)
     }
 
-    /// Follows the process and its probes to its end, which it brings about when it must. Returns the exit code.
+    /// Follows the process and its probes to its end, which it causes if it must. Returns the exit code.
     async fn watch(&self, index: usize, mut process: Process, probes: Vec<Probe>, stops: &mut Stops) -> i32 {
         let (sender, mut reports) = mpsc::channel(16);
         let mut running = JoinSet::new();
@@ -463,7 +463,7 @@ impl Drop for Pod {
     }
 }
 
-/// SIGTERM, then SIGKILL after the grace, which a later order may shorten.
+/// SIGTERM, then SIGKILL after the grace period, which a later order may shorten.
 async fn end(process: &mut Process, grace: Duration, stops: &mut Stops) -> i32 {
     let begun = Instant::now();
     let mut deadline = begun + grace;

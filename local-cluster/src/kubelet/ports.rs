@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 
 use crate::object::{self, list, text};
 
-/// Where a pod carries its ports: `{"CONTAINER": {"PORT": 20001, "8080": 20001}}`, as JSON text.
+/// Where a pod records its ports: `{"CONTAINER": {"PORT": 20001, "8080": 20001}}`, as JSON text.
 pub(crate) const ANNOTATION: &str = "local-cluster.slipway.dev/ports";
 
-/// Below the range from which the kernel takes the ports of outgoing connections, so that none of these gets in the way.
+/// Below the range from which the kernel takes the ports of outgoing connections, so that none of those conflict.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_999;
 
-/// The ports that are given out.
+/// The ports that are in use.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     taken: Mutex<BTreeSet<u16>>,
@@ -42,7 +42,7 @@ impl Ports {
         }
     }
 
-    /// Ports for a container: `PORT` and each declared port, where they were before if that can be.
+    /// Ports for a container: `PORT` and each declared port, the same as before if possible.
     pub(crate) fn assign(&self, container: &Value, before: &Value) -> Option<Map<String, Value>> {
         let old = |key: &str| before[key].as_u64().and_then(|port| u16::try_from(port).ok());
         let mut map = Map::new();
@@ -78,7 +78,7 @@ pub(crate) fn resolve_in(container: &Value, ports: &Value, port: &Value) -> Opti
         number => number.clone(),
     };
     let mapped = &ports[number.to_string()];
-    // A container that declares nothing still listens on PORT: every number means that.
+    // A container that does not declare anything still listens on PORT: every number means that.
     let mapped = if mapped.is_null() && declared.is_empty() {
         &ports["PORT"]
     } else {

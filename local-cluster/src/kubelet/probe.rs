@@ -17,13 +17,13 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::kubelet::ports;
 use crate::object::{list, number, text};
 
-/// How soon a container that has never answered well is asked again, whatever its period: at first after this,
-/// then after twice as long each time, up to `EAGER`.
+/// How soon a container that has never succeeded is probed again, regardless of its period: at first after this, then
+/// after twice as long each time, up to `EAGER`.
 const EAGER_FIRST: Duration = Duration::from_millis(10);
 const EAGER: Duration = Duration::from_millis(100);
-/// A program that does not listen yet is nothing to report in the first moments of its life.
+/// In the first moments of its life it is not worth reporting that a program does not listen yet.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// For how long after its first question a container is asked eagerly.
+/// For how long after its first probe a container is probed eagerly.
 const EAGER_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +43,12 @@ impl Kind {
     }
 }
 
-/// What a probe says when its verdict changes, or when a question got a bad answer.
+/// What a probe reports when its verdict changes, or after a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Report {
     /// The threshold was crossed.
     Verdict { kind: Kind, good: bool },
-    /// A bad answer, for the pod's events.
+    /// A failure, for the pod's events.
     Bad { kind: Kind, message: String },
 }
 
@@ -183,8 +183,8 @@ impl Probe {
             if self.kind == Kind::Startup && verdict.is_some() {
                 return;
             }
-            // Only what waits for a first success is asked eagerly: there, a failure has no consequence, except
-            // that a startup probe's failures count; so these keep their period.
+            // Only a container that waits for its first success is probed eagerly: then a failure has no consequence,
+            // except that a startup probe's failures count; so these keep their period.
             if self.kind == Kind::Readiness && !tally.ever_good && started.elapsed() < EAGER_FOR {
                 sleep(eager).await;
                 eager = (eager * 2).min(EAGER);
@@ -247,14 +247,14 @@ impl Probe {
     }
 }
 
-/// A bad answer, or none.
+/// A failure, or no answer.
 struct Bad {
     message: String,
-    /// Nobody listens on the port.
+    /// Nothing listens on the port.
     is_closed: bool,
 }
 
-/// What is at the bottom of an error: "connection refused" rather than "client error".
+/// The root cause of an error: "connection refused" rather than "client error".
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -268,7 +268,7 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
 struct Tally {
     success: i64,
     failure: i64,
-    /// Answers of the same kind in a row: positive are good.
+    /// Answers of the same kind in a row: positive are successes.
     run: i64,
     verdict: Option<bool>,
     ever_good: bool,
@@ -285,7 +285,7 @@ impl Tally {
         }
     }
 
-    /// The new verdict, when this answer changes it.
+    /// The new verdict, if this answer changes it.
     fn count(&mut self, good: bool) -> Option<bool> {
         self.run = match (good, self.run) {
             (true, run) => run.max(0) + 1,

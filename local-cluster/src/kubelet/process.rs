@@ -1,4 +1,4 @@
-//! A container's process: started through the shim, signalled by pipe, its output copied to the log.
+//! A container's process: started through the shim, signalled through a pipe, its output copied to the log.
 
 use std::io;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::shim::{self, Program};
 
 /// How long output may still come after the process ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long the shim may take to show that it is there.
+/// How long the shim may take to show that it works.
 const CHECK_TIME: Duration = Duration::from_secs(20);
 
-/// A process that runs. When it is dropped its pipe closes, and the shim kills everything.
+/// A running process. When it is dropped its pipe closes, and the shim kills everything.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -58,7 +58,7 @@ impl Process {
         })
     }
 
-    /// Waits for the end. Returns the exit code, 128 + the signal's number when a signal ended it.
+    /// Waits for the end. Returns the exit code, or 128 + the signal's number if a signal ended it.
     pub(crate) async fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let code = match self.child.wait().await {

@@ -1,4 +1,4 @@
-//! From an image and a container's spec to the program that is run: its path, arguments, environment, directory.
+//! From an image and a container's spec to the program to run: its path, arguments, environment, directory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,13 +13,13 @@ use crate::kubelet::refusal::{Refusal, refuse};
 use crate::object::text;
 use crate::shim::Program;
 
-/// As many links as the kernel follows.
+/// The number of links that the kernel follows.
 const MAX_LINKS: u32 = 40;
 
 /// Puts the program together. `lookup` finds a ConfigMap or Secret in the pod's namespace.
 ///
 /// # Errors
-/// When there is nothing to run, the program is none that can be run here, or a ConfigMap or Secret is missing.
+/// When there is nothing to run, the program cannot be run here, or a ConfigMap or Secret is missing.
 pub(crate) fn program(
     image: &Image,
     pod: &Value,
@@ -90,7 +90,7 @@ fn find_program(
         .find_map(|dir| resolve(root, Path::new(dir), Path::new(program)).filter(is_file))
 }
 
-/// The real place of an image's path: links are followed as if `root` were `/`, so none leads out of it.
+/// The real location of an image's path: links are followed as if `root` were `/`, so none leads out of it.
 fn resolve(root: &Path, base: &Path, path: &Path) -> Option<PathBuf> {
     let mut waiting: Vec<std::ffi::OsString> = Vec::new();
     let push = |waiting: &mut Vec<std::ffi::OsString>, path: &Path| {
@@ -161,7 +161,7 @@ fn check_executable(path: &Path, name: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Whether an ELF file asks for a program interpreter (`PT_INTERP`); `None` when it is not one we can read.
+/// Whether an ELF file asks for a program interpreter (`PT_INTERP`); `None` if it is not one we can read.
 fn has_interpreter(head: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
     let u16_at = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));

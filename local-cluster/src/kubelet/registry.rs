@@ -16,7 +16,7 @@ use crate::kubelet::reference::Reference;
 
 /// Larger blobs are refused.
 const MAX_BLOB: u64 = 2 * 1024 * 1024 * 1024;
-/// A registry on loopback that says nothing for so long says nothing any more.
+/// A registry on loopback that is silent for this long counts as dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
 const MANIFESTS: &[&str] = &[
@@ -36,7 +36,7 @@ fn failed(error: impl std::fmt::Display) -> PullError {
     PullError::Failed(error.to_string())
 }
 
-/// Whether the registry is on this machine; no other is asked, since this tool fetches programs to run them.
+/// Whether the registry is on this machine; others are never asked, since this tool fetches programs to run them.
 pub(crate) fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(""),
@@ -51,7 +51,7 @@ pub(crate) async fn pull(reference: &Reference, layout: &Path) -> Result<String,
         .await
         .map_err(failed)?;
     let registry = reference.registry.clone().unwrap_or_default();
-    // The HTTP client below takes the process's cryptography; one that is set already stays.
+    // The HTTP client below uses the process's crypto provider; one that is set already stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = ClientConfig {
         protocol: ClientProtocol::HttpsExcept(vec![registry.clone()]),

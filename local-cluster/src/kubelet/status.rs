@@ -35,7 +35,7 @@ pub(crate) fn terminated(code: i32, started: &Value, now: Timestamp, container_i
 }
 
 impl ContainerStatus {
-    /// How a container begins: anew, or after what the stored status says of it before a restart of the cluster.
+    /// How a container begins: fresh, or from the stored status before a restart of the cluster.
     pub(crate) fn begin(container: &Value, pod: &Value, now: Timestamp) -> Self {
         let name = text(container, &["name"]);
         let stored = list(pod, &["status", "containerStatuses"])
@@ -46,7 +46,7 @@ impl ContainerStatus {
         let mut last_state = stored.get("lastState").cloned().unwrap_or_else(|| json!({}));
         let running = &stored["state"]["running"];
         if running.is_object() {
-            // It ran when the cluster ended: nobody saw its end. A reboot of a node looks like this.
+            // It was running when the cluster ended, so its end was not observed. A reboot of a node looks like this.
             restarts += i64::from(text(pod, &["spec", "restartPolicy"]) != "Never");
             last_state = terminated(255, &running["startedAt"], now, text(stored, &["containerID"]));
             last_state["terminated"]["reason"] = json!("Unknown");
@@ -102,7 +102,7 @@ fn phase(containers: &[ContainerStatus], restart_policy: &str) -> &'static str {
     }
 }
 
-/// The pod with the status that its containers make; the times of conditions that did not change stay.
+/// The pod with the status that follows from its containers; the times of unchanged conditions stay.
 pub(crate) fn write(pod: &Value, containers: &[ContainerStatus], now: Timestamp) -> Value {
     let mut new = pod.clone();
     let phase = phase(containers, text(pod, &["spec", "restartPolicy"]));

@@ -1,4 +1,4 @@
-//! Unpacking layers into a directory: tar, gzip, whiteouts; nothing gets out of the directory or grows without bound.
+//! Unpacks layers into a directory: tar, gzip, whiteouts; nothing can leave the directory or grow without limit.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -10,15 +10,15 @@ use tar::{Archive, EntryType};
 
 use crate::kubelet::layout::{Descriptor, checked_blob};
 
-/// More bytes than this in all layers of an image are refused.
+/// If the layers of an image have more bytes than this in total, it is refused.
 const MAX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// More files than this are refused.
 const MAX_ENTRIES: u32 = 200_000;
 
-/// Unpacks the layers, lowest first, so that `dir` is there whole or not at all.
+/// Unpacks the layers, lowest first, so that `dir` exists completely or not at all.
 ///
 /// # Errors
-/// When a layer is not what its digest says, has a format that is not supported, or wants out of the directory.
+/// When a layer does not match its digest, has an unsupported format, or tries to leave the directory.
 pub(crate) fn unpack(layout: &Path, layers: &[Descriptor], dir: &Path) -> Result<(), String> {
     let parent = dir.parent().ok_or("the image cache has no parent directory")?;
     fs::create_dir_all(parent).map_err(|error| error.to_string())?;
@@ -76,8 +76,8 @@ fn plain(path: &Path) -> io::Result<PathBuf> {
     Ok(plain)
 }
 
-/// The place of an entry, whose parent must lie within the root once links are followed. `None` when there is no
-/// such parent, and so nothing to remove.
+/// The location of an entry, whose parent must be within the root once links are followed. `None` if there is no such
+/// parent, and so nothing to remove.
 fn confined(root: &Path, relative: &Path) -> io::Result<Option<PathBuf>> {
     let target = root.join(relative);
     let Some(parent) = target.parent() else {
@@ -146,7 +146,7 @@ fn apply(root: &Path, content: &mut dyn Read, entries: &mut u32) -> io::Result<(
             )));
         }
         if kind.is_dir() {
-            // So that what follows can be written, and the cache be removed, by whoever runs this.
+            // So that the user running this can write what follows and remove the cache.
             let target = root.join(&path);
             let mode = fs::metadata(&target)?.permissions().mode();
             fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o700))?;
@@ -183,7 +183,7 @@ mod tests {
                     (path, "")
                 }
             };
-            // Written raw, since the builder itself refuses the paths that are tested here.
+            // Written raw, since the builder itself rejects the paths that are tested here.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_size(content.len() as u64);
             header.set_cksum();

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::object::{list, text};
 use crate::schema::{self as built_in, ListShape};
 
-/// What may stand under names that are not properties.
+/// What is allowed under names that are not properties.
 #[derive(Debug, Default)]
 enum Additional {
     #[default]
@@ -27,7 +27,7 @@ pub(crate) struct Node {
     nullable: bool,
     int_or_string: bool,
     preserve: bool,
-    /// A whole object of the API: its apiVersion, kind and metadata are known without being written down.
+    /// A whole object of the API: its apiVersion, kind and metadata are known without being declared.
     embedded: bool,
     properties: BTreeMap<String, Node>,
     additional: Additional,
@@ -37,7 +37,7 @@ pub(crate) struct Node {
     default: Option<Value>,
     minimum: Option<f64>,
     maximum: Option<f64>,
-    /// Of a text its characters, of a list its items.
+    /// For a text its characters, for a list its items.
     at_least: Option<u64>,
     at_most: Option<u64>,
     list: Option<ListShape>,
@@ -285,7 +285,7 @@ impl Node {
         }
     }
 
-    /// The place below these field names; items of lists on the way add nothing to the path.
+    /// The place below these field names; list items on the path add nothing to it.
     fn walk(&self, path: &[&str]) -> Option<&Self> {
         path.iter().try_fold(self, |node, field| {
             let mut node = node;
@@ -296,7 +296,7 @@ impl Node {
         })
     }
 
-    /// How lists at the path merge; without a word of the schema they are replaced.
+    /// How lists at the path merge; if the schema does not say, they are replaced.
     pub(crate) fn list_shape(&self, path: &[&str]) -> ListShape {
         if path.first() == Some(&"metadata") {
             return built_in::list_shape(path);

@@ -1,4 +1,4 @@
-//! What the store promises over restarts, damage and time.
+//! What the store guarantees across restarts, damage and time.
 
 use super::*;
 use crate::resources::{CONFIG_MAPS, NAMESPACES};

@@ -6,7 +6,7 @@ use super::Causes;
 use crate::cause::Cause;
 use crate::{quantity, quota};
 
-/// As many bytes as a ConfigMap or Secret may hold.
+/// The maximum size of a ConfigMap or Secret, in bytes.
 const MAX_CONFIG_MAP_BYTES: usize = 1_048_576;
 
 pub(super) fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {

@@ -77,7 +77,7 @@ pub(super) fn stateful_set(object: &Value, old: Option<&Value>, causes: &mut Cau
         }
     }
     restart_always(spec, causes);
-    // Which fields may change says more than that the selector may not.
+    // The list of changeable fields already covers the selector, which may not change.
     selector_and_labels(object, None, causes);
     if let Some(old) = old {
         let fixed = |spec: &Value| {

@@ -100,14 +100,15 @@ impl Pass<'_> {
         self.decision.status = status;
     }
 
-    /// The status with the Progressing condition, as a rollout goes on, ends or stalls.
+    /// The status with the Progressing condition, as a rollout progresses, ends or stalls.
     pub(super) fn rollout_status(&mut self) {
         self.plain_status();
         self.progress();
         self.replica_failure();
     }
 
-    /// Takes over that pods were refused, from the new ReplicaSet if it says so, else from an old one.
+    /// Takes over the condition that pods were refused, from the new ReplicaSet if it has it, otherwise from an old
+    /// one.
     fn replica_failure(&mut self) {
         let order = self.new.into_iter().chain(self.old());
         let failure = order
@@ -156,7 +157,7 @@ impl Pass<'_> {
                 if let Some(current) = current.filter(|c| c.status == "True") {
                     condition.last_transition = current.last_transition;
                 }
-                // Set anew even when it reads the same: its update time is what the deadline counts from.
+                // Set again even if it is unchanged: the deadline counts from its update time.
                 conditions::remove(&mut self.conditions, "Progressing");
                 conditions::set(&mut self.conditions, condition);
             } else if self.has_timed_out(deadline) {

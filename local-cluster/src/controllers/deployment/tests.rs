@@ -1,4 +1,4 @@
-//! The decision against a small world of its own, and against what a real control plane was seen to do.
+//! The decision in a small simulated world, and compared with recordings of a real control plane.
 
 use std::io::Read;
 
@@ -77,7 +77,7 @@ impl World {
         decision
     }
 
-    /// Passes until nothing changes any more; pods are there at once, but do not get ready by themselves.
+    /// Passes until nothing changes any more; pods exist at once, but do not become ready by themselves.
     fn settle(&mut self) {
         for _ in 0..50 {
             let before = (self.deployment.clone(), self.sets.clone());
@@ -98,7 +98,7 @@ impl World {
         panic!("never settles: {:#} {:#?}", self.deployment, self.sets);
     }
 
-    /// Every pod gets ready.
+    /// Every pod becomes ready.
     fn all_ready(&mut self) {
         for set in &mut self.sets {
             let replicas = set["spec"]["replicas"].clone();
@@ -329,8 +329,8 @@ fn percentages_round_towards_safety() {
     }
 }
 
-/// Whenever the recorded control plane had come to rest, this controller, shown the same objects, would have left
-/// everything as it was: same sizes, same status, same conditions.
+/// Whenever the recorded control plane had settled, this controller, given the same objects, would have left everything
+/// as it was: same sizes, same status, same conditions.
 #[test]
 fn recorded_states_of_rest_are_states_of_rest_here() {
     let mut compared = 0;

@@ -10,7 +10,7 @@ use super::{Pod, Stops, pause};
 use crate::kubelet::status::terminated;
 use crate::object::{self, list, text};
 
-/// The exit code of a pretended pod that is to end: an annotation of the pod.
+/// The exit code of a simulated pod that should end: an annotation of the pod.
 const PRETENDED_CODE: &str = "local-cluster.slipway.dev/pretended-exit-code";
 
 impl Pod {
@@ -35,7 +35,7 @@ impl Pod {
         if text(&self.pod, &["spec", "restartPolicy"]) == "Always" || pause(stops, after).await {
             return;
         }
-        // A pod that is to end has done its work after as long again.
+        // A pod that should end has finished its work after the same time again.
         let code = object::annotation(&self.pod, PRETENDED_CODE).parse().unwrap_or(0);
         let now = Timestamp::now();
         for index in 0..list(&self.pod, &["spec", "containers"]).len() {
@@ -48,7 +48,7 @@ impl Pod {
     }
 }
 
-/// What an image that is not there would be called: the digest of the reference, or one made from its text.
+/// The digest of an image that does not exist: that of the reference, or one made from its text.
 fn pretended_id(image: &str) -> String {
     use sha2::{Digest, Sha256};
     match crate::kubelet::reference::Reference::parse(image) {

@@ -24,7 +24,7 @@ impl EntryChange {
         [&self.new_name, &self.new_tag, &self.digest]
     }
 
-    /// All as they stand in an entry.
+    /// All as they are in an entry.
     pub(crate) fn standing(entry: &Entry) -> Self {
         let field = |scalar: &Option<Scalar>| match scalar {
             Some(scalar) => Field::Restore(scalar.clone()),

@@ -1,4 +1,4 @@
-//! Entries of `images` that are added where the base uses the image, and taken out again.
+//! Entries of `images` that are added if the base uses the image, and removed again.
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
@@ -301,7 +301,7 @@ fn taking_out_is_refused_when_somebody_changed_it_since() {
         .apply_in(&since, &files)
         .unwrap();
     assert_eq!(forced.text, before);
-    // A comment that somebody wrote there is not thrown away.
+    // A comment that a person wrote there is not thrown away.
     let noted = done.text.replace("v2", "v2 # keep");
     let error = Edit::undoing(&done.difference, false)
         .unwrap()

@@ -1,5 +1,5 @@
-//! The proof on real files: every image of every file of the corpus, set in every way. Only what had to change does,
-//! and putting it back gives the first bytes again; the rest is refused. Renderings are in `rendering.rs`.
+//! The proof on real files: every image of every file of the corpus, set in every way. Only what has to change does,
+//! and undoing it restores the original bytes; anything else is refused. Renderings are in `rendering.rs`.
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
@@ -128,7 +128,7 @@ fn entries_of_kustomizations() {
                 counts.count(Ok(()));
             }
         }
-        // What `read` finds is what stands there.
+        // What `read` finds is what is there.
         let found = slipway_edit::read(&Place::Kustomization(folder_of(path).parse().unwrap()), &tree)
             .unwrap()
             .unwrap();

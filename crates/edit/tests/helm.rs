@@ -1,4 +1,4 @@
-//! Edits of values: what changes, what stays, what is refused, and that putting back gives the first bytes.
+//! Edits of values: what changes, what stays, what is refused, and that undoing restores the original bytes.
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
@@ -208,7 +208,7 @@ fn only_the_values_change() {
             "a.b: {image: a}\n",
             "a.b: {image: a:v2}\n",
         ),
-        // Anchors elsewhere, and those that nobody points to.
+        // Anchors elsewhere, and unused ones.
         (
             "image",
             tag(),

@@ -85,7 +85,7 @@ fn only_the_value_changes() {
             "images:\r\n  -   name: app # x\r\n      newName: r/app # y\r\n      newTag: v2\r\nz: 1\r\n",
         ),
         ("images: [{name: app}]\n", "images: [{name: app, newTag: v2}]\n"),
-        // Anchors elsewhere, and anchors that nobody points to.
+        // Anchors elsewhere, and unused anchors.
         (
             "x: &a 1\ny: *a\nimages: &unused\n- name: app\n  newTag: v1\n",
             "x: &a 1\ny: *a\nimages: &unused\n- name: app\n  newTag: v2\n",
@@ -192,7 +192,7 @@ fn tags_that_are_no_strings_are_quoted() {
         if tag == "null" {
             continue;
         }
-        // The same text without quotes means something else, so it is no reason to change nothing.
+        // The same text without quotes means something else, so it is not a reason to change nothing.
         assert_eq!(
             apply(&format!("images:\n- name: app\n  newTag: {tag}\n"), &edit).unwrap(),
             format!("images:\n- name: app\n  newTag: \"{tag}\"\n")

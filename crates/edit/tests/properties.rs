@@ -1,4 +1,4 @@
-//! Properties of edits over generated YAML: whatever the text looks like, an edit changes the value that was meant and
+//! Properties of edits over generated YAML: whatever the text looks like, an edit changes the intended value and
 //! nothing else, or it is refused.
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
@@ -41,11 +41,11 @@ enum Outcome {
     Done,
     /// And why.
     Refused(String),
-    /// The text is no YAML, or holds no image.
+    /// The text is not YAML, or contains no image.
     Nothing,
 }
 
-/// Runs a property, and sees to it that it is not empty: so many of a hundred cases are edited, not refused.
+/// Runs a property, and makes sure that it is not vacuous: this many of a hundred cases are edited, not refused.
 fn hold<S: Strategy>(name: &str, cases: u32, least: u32, strategy: &S, one: impl Fn(S::Value) -> Outcome) {
     let names = Regex::new(r#"["`(].*["`)]|[0-9]+"#).unwrap();
     let (done, nothing) = (Cell::new(0), Cell::new(0));
@@ -156,7 +156,7 @@ struct Case {
     tree: Tree,
     file: &'static str,
     edit: Edit,
-    /// None where it has to be refused.
+    /// `None` if it has to be refused.
     expected: Option<Expected>,
 }
 
@@ -385,7 +385,7 @@ fn sequences_are_undone_in_reverse() {
     );
 }
 
-/// Texts that somebody broke: characters put in, taken out and doubled, lines moved.
+/// Corrupted texts: characters inserted, removed and doubled, lines moved.
 fn broken() -> impl Strategy<Value = String> {
     const PIECES: [&str; 34] = [
         "#",
@@ -473,9 +473,8 @@ fn any_edits(want: &Want) -> Vec<(&'static str, Edit)> {
     edits
 }
 
-/// What holds even where nobody knows what the text means: no panic; the lines that differ are few; where another
-/// reader reads both texts, few values differ, and they differ in nothing but what was wanted; undone and repeated as
-/// ever.
+/// What holds even if the meaning of the text is unknown: no panic; the lines that differ are few; if another reader
+/// can read both texts, few values differ, and only as intended; undoing and repeating work as always.
 fn holds_anyway(text: &str, file: &str, edit: &Edit, want: &Want) -> Outcome {
     let mut tree = kustomization_tree(text);
     tree.0.insert(FILE.to_owned(), text.to_owned());
@@ -587,7 +586,7 @@ fn kustomize_reads_every_tag_as_it_was_meant() {
         deployment.push_str(&format!(
             "      - name: c{number}\n        image: app-{number}:v0\n"
         ));
-        // Some entries stand there with a tag, some without one, some have to be added.
+        // Some entries have a tag, some do not, some have to be added.
         match number % 4 {
             0 => listed.push_str(&format!("- name: app-{number}\n  newTag: v1\n")),
             1 => listed.push_str(&format!("- name: app-{number}\n")),

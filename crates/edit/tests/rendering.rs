@@ -1,5 +1,5 @@
-//! The proof by kustomize 5: what can be rendered before an edit is rendered after it, and differs in the image that
-//! was meant, and in nothing else.
+//! The proof by kustomize 5: what can be rendered before an edit can be rendered after it, and differs in the intended
+//! image, and in nothing else.
 #![allow(clippy::unwrap_used)] // helpers of tests
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
@@ -23,7 +23,7 @@ use slipway_edit::{Edit, KUSTOMIZATION_NAMES, KustomizeImage, ManifestImage};
 /// As many as there are cores on the smallest machine that runs the tests.
 const AT_ONCE: usize = 2;
 
-/// What stands in for an object that the corpus lacks; its name follows.
+/// A placeholder for an object that the corpus lacks; its name follows.
 const STAND_IN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ";
 /// A transformer that changes nothing.
 const LABELS: &str = "apiVersion: builtin\nkind: LabelTransformer\nmetadata:\n  name: stand-in\nlabels:\n  stand: in\nfieldSpecs: []\n";
@@ -146,7 +146,7 @@ struct Job {
     files: BTreeMap<String, String>,
     what: String,
     expected: Reading,
-    /// The images that are to stand there, by document and place.
+    /// The expected images, by document and place.
     images: BTreeMap<(usize, String), String>,
 }
 

@@ -1,4 +1,4 @@
-//! What only the Redis bus can meet: outages, foreign entries, and Redis' own bookkeeping.
+//! What only the Redis bus can encounter: outages, foreign entries, and Redis' own bookkeeping.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 

@@ -1,4 +1,4 @@
-//! Restart, undo and set image: kubectl's rules, fenced by epochs, and done once however often they are asked for.
+//! Restart, undo and set image: kubectl's rules, fenced by epochs, and done once however often they are requested.
 #![allow(clippy::unwrap_used)]
 
 mod world;

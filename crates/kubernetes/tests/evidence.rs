@@ -1,4 +1,4 @@
-//! What is collected of pods where the API server cannot ask their kubelet.
+//! What is collected about pods if the API server cannot ask their kubelet.
 #![allow(clippy::unwrap_used)]
 
 mod world;

@@ -1,5 +1,5 @@
-//! Promote and abort: the writes of Argo Rollouts' own commands and Flagger's own way back, and what is refused. The
-//! controllers' part is written by the tests.
+//! Promote and abort: the writes of Argo Rollouts' own commands and Flagger's own rollback, and what is refused. The
+//! tests play the controllers' part.
 #![allow(clippy::unwrap_used)]
 
 mod world;
@@ -17,7 +17,7 @@ use slipway_model::{Fault, Reason};
 use slipway_verdict::{Target, WorkloadKind};
 use world::{A, World, run, spec, target};
 
-/// A Rollout of three steps, of which the second waits for somebody.
+/// A Rollout of three steps, of which the second waits for a person.
 async fn rollout(world: &World, status: Value) -> Target {
     world.define("argo-rollouts-rollout.yaml").await;
     let target = target(WorkloadKind::Rollout, &world.namespace().await, "shop");
@@ -290,7 +290,7 @@ async fn others_have_no_steps() {
     .await;
 }
 
-/// Somebody writes between our look and our write: what they wrote is looked at before anything is done.
+/// Another writer comes between our read and our write: its change is examined before anything is done.
 #[tokio::test]
 async fn a_write_holds_for_what_was_read() {
     run(false, async |world| {
@@ -316,7 +316,7 @@ async fn a_write_holds_for_what_was_read() {
     .await;
 }
 
-/// What stands in for the API server's answer.
+/// Replaces the API server's answer.
 fn answer(body: &Value) -> world::Answer {
     let body =
         http_body_util::Full::new(bytes::Bytes::from(body.to_string())).map_err(|never| match never {});

@@ -1,4 +1,4 @@
-//! The shared watches: every kind, scopes, and faults, which may cost time but never truth.
+//! The shared watches: every kind, scopes, and faults, which may cost time but never correctness.
 #![allow(clippy::unwrap_used)]
 
 mod world;
@@ -268,7 +268,7 @@ async fn dropped_connections_and_expired_versions_lose_nothing() {
                 seen(&mut subscriptions[0], |view| has_label(view, &note)).await;
             }
         }
-        // Deleted while nobody listens: only the new list tells.
+        // Deleted while nothing listens: only the new list shows it.
         faults.unavailable(Duration::from_millis(1));
         faults.expire_watches();
         world

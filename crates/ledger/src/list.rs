@@ -29,7 +29,7 @@ impl Ledger {
     pub async fn list(&self, kind: &str, filter: &ListFilter, page: &Page) -> Result<ListPage> {
         let size = size(page);
         let after = page::decode(kind, filter, &page.token)?;
-        // One more than asked for tells whether there is a next page.
+        // One more than asked for shows whether there is a next page.
         let mut rows = self
             .shared
             .store

@@ -14,7 +14,7 @@ impl Ledger {
     pub async fn parked(&self, kind: Option<&str>, page: &Page) -> Result<ListPage<Inspected>> {
         let size = size(page);
         let after = page::decode_parked(kind, &page.token)?;
-        // One more than asked for tells whether there is a next page.
+        // One more than asked for shows whether there is a next page.
         let mut items = self.shared.store.parked(kind, after.as_ref(), size + 1).await?;
         let more = items.len() > size as usize;
         items.truncate(size as usize);

@@ -1,4 +1,4 @@
-//! Checks against real servers: HTTP with and without TLS, gRPC health, TCP; and where they refuse to go.
+//! Checks against real servers: HTTP with and without TLS, gRPC health, TCP; and the addresses that they refuse.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// A cluster whose API server nobody ever started: checks to URLs have no need of it.
+/// A cluster whose API server was never started: checks to URLs do not need it.
 async fn nowhere() -> Kubernetes {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kubeconfig");

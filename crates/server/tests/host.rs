@@ -1,4 +1,5 @@
-//! What every service's process does, whatever it serves: three listeners, readiness, and an end in order and in time.
+//! What every service's process does, whatever it serves: three listeners, readiness, and a shutdown in order and in
+//! time.
 // A failure of what a test builds on is the test's failure.
 #![allow(clippy::unwrap_used)]
 
@@ -184,7 +185,7 @@ async fn http_speaks_tls_where_grpc_does() {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    // A peer that never shakes hands holds up nobody.
+    // A peer that never completes its handshake does not hold up others.
     let _silent = TcpStream::connect(hosted.http).await.unwrap();
     let stream = TcpStream::connect(hosted.http).await.unwrap();
     let stream = connector

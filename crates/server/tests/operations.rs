@@ -1,5 +1,5 @@
-//! What every service lets those do who keep it running: work that comes to nothing ten times is parked, found, and
-//! resumed; on PostgreSQL and on SQLite.
+//! What every service offers its operators: work that fails ten times is parked, found, and resumed; on PostgreSQL and
+//! on SQLite.
 // A failure of what a test builds on is the test's failure.
 #![allow(clippy::unwrap_used)]
 

@@ -170,7 +170,7 @@ async fn live_spans_belong_to_the_service_whose_scope_they_are_in() {
     assert_eq!(find("push").1.trace_id, caller().trace_id.0);
     assert_eq!(find("push").1.parent_span_id, caller().span_id.0);
     assert_eq!(find("pack").1.trace_id, caller().trace_id.0);
-    // How spans find their service is nobody's business.
+    // How spans find their service is an internal detail.
     for (_, span) in &spans {
         assert_eq!(attribute(&span.attributes, "slipway.scope"), None);
     }

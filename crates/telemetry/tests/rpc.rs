@@ -117,7 +117,7 @@ impl Rig {
         *self.probe.seen.lock().unwrap().last().unwrap()
     }
 
-    /// Once so many spans have ended.
+    /// Once this many spans have ended.
     async fn ended(&self, count: usize) -> Vec<(String, opentelemetry_sdk::trace::SpanData)> {
         let wait = async {
             while self.captured.spans().len() < count {

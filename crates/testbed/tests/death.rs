@@ -50,8 +50,9 @@ fn servers_die_with_a_killed_process() {
     victim.kill().unwrap();
     victim.wait().unwrap();
 
-    // Whoever still gets in waits for the end of the connection, which comes with the end of the server. The bytes are
-    // no request of any of the three: PostgreSQL's shutdown would wait a minute for a client that says nothing.
+    // A client that still gets in waits for the end of the connection, which comes with the end of the server. The
+    // bytes are not a valid request for any of the three: PostgreSQL's shutdown would wait a minute for a silent
+    // client.
     let given_up = Instant::now() + Duration::from_secs(60);
     for address in addresses {
         while let Ok(mut connection) = TcpStream::connect(address) {

@@ -109,7 +109,7 @@ impl Scene {
         }
     }
 
-    /// Before anything was asked for; somebody synced an older commit yesterday.
+    /// Before anything was requested; another client synced an older commit yesterday.
     fn fresh() -> Self {
         Self::done()
             .with(|scene| scene.expected.applied = Applied::default())
@@ -401,7 +401,7 @@ fn a_branch_that_has_moved_on() {
     ] {
         expect(&scene, outcome, message);
     }
-    // What is known to contain ours may stand in its place.
+    // A commit that is known to contain ours is accepted in its place.
     let scene = Scene::done()
         .set("/status/operationState/operation", operation(None, "anna", CHILD))
         .set("/status/operationState/syncResult/revision", json!(CHILD))
@@ -446,12 +446,12 @@ fn running_in_all_its_forms() {
         .set("/operation", ours())
         .set("/status/operationState", Value::Null);
     expect(&waiting, "wait", "has not begun");
-    // The API server clears the state with the write; whoever patches may not.
+    // The API server clears the state with the write; a client that patches may not.
     let waiting = Scene::fresh()
         .set("/operation", ours())
         .with(|scene| scene.expected.applied = Scene::done().expected.applied);
     expect(&waiting, "wait", "has not begun");
-    // A phase that Argo CD may learn some day is no end.
+    // A phase that Argo CD may add some day is not an end.
     let other = running().set("/status/operationState/phase", json!("Pausing"));
     expect(&other, "wait", "running");
 }
@@ -482,7 +482,7 @@ fn an_operation_left_standing_is_not_a_new_sync() {
 fn a_sync_begins() {
     expect(&Scene::fresh(), "start", "");
     expect(&Scene::fresh().set("/status", json!({})), "start", "");
-    // It was asked for, and nobody recorded that: not once more.
+    // It was requested, but that was not recorded: not requested again.
     let recorded = Scene::fresh().set("/metadata/annotations", json!({OPERATION: ID}));
     expect(&recorded, "SUPERSEDED", "anna synced 2222222");
     let running = Scene::fresh()
@@ -679,7 +679,7 @@ fn somebody_else() {
         .set("/operation", operation(None, "anna", THEIRS))
         .set(state, Value::Null);
     expect(&running, "SUPERSEDED", "anna synced 2222222");
-    // A branch: nobody knows yet which commit that will be.
+    // A branch: it is not known yet which commit that will be.
     let running = running.set("/operation", operation(None, "anna", "main"));
     expect(&running, "wait", "a sync of main by anna");
     // The same commit, or a try without effect: ours is asked for again.
@@ -831,7 +831,7 @@ fn auto_sync_that_looks_elsewhere() {
     };
     let what = "Argo CD sees 2222222 and not 1111111; it follows main of https://git.example/ops";
     expect(&elsewhere(), "refresh", what);
-    // However often it looks: ours is not there, and nobody knows more.
+    // However often it refreshes: our commit is not there, and nothing more is known.
     let looked = elsewhere().with(|scene| scene.asked = Some(time("2026-11-02T12:00:05Z")));
     expect(&looked, "wait", what);
     // It synced another commit after ours was there, looked again, and still does not see ours.
@@ -861,7 +861,7 @@ fn without_a_sync_it_is_judged_as_it_stands() {
         "wait",
         "rolling out",
     );
-    // What git has come to since is nobody's business here; what cannot be compared is.
+    // What git has moved on to is irrelevant here; what can be compared counts.
     let moved = Scene::fresh().set("/status/sync/status", json!("OutOfSync"));
     expect(&scene(moved), "complete", "");
     let ill = Scene::done().set("/status/health/status", json!("Degraded"));

@@ -1,4 +1,4 @@
-//! The verdict on a Canary of Flagger, phase by phase, leftovers of the run before included.
+//! The verdict on a Canary of Flagger, phase by phase, including leftovers of the previous run.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

@@ -1,4 +1,4 @@
-//! The verdict on one rollout: each outcome from small objects, in words and reason.
+//! The verdict on one rollout: each outcome from small objects, with message and reason.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

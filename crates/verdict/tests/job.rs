@@ -1,4 +1,4 @@
-//! The verdict on a Job: conditions in, outcome and words out.
+//! The verdict on a Job: conditions in, outcome and message out.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

@@ -1,4 +1,4 @@
-//! kubectl's words and decisions, branch by branch of its `rollout_status.go`.
+//! kubectl's messages and decisions, branch by branch of its `rollout_status.go`.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

@@ -1,5 +1,5 @@
-//! What holds for every state of every kind, however odd: the additions are never more hopeful than kubectl, time
-//! alone never heals, and a verdict comes with the time at which it can change.
+//! What holds for every state of every kind, however odd: the additions are never more optimistic than kubectl, a fault
+//! never passes just with time, and a verdict comes with the time at which it can change.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

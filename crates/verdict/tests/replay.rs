@@ -1,5 +1,5 @@
 //! `kubectl rollout status` as it was recorded against a real control plane, replayed event by event: with the
-//! additions off our verdict is kubectl's, with them on it is never more hopeful.
+//! additions off our verdict is kubectl's, with them on it is never more optimistic.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 

@@ -1,5 +1,5 @@
-//! Replays of small recordings written by hand: the forms that kubectl's arguments and a recorder's lines can take,
-//! and that what does not agree is found.
+//! Replays of small hand-written recordings: the forms that kubectl's arguments and a recorder's lines can take, and
+//! that disagreements are found.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // tests read and write files
 
@@ -46,7 +46,7 @@ impl Tape {
         self.push(json!({"kind": "watch", "resource": resource, "event": {"type": kind, "object": object}}))
     }
 
-    /// A Deployment of two in namespace `one`, at a generation, with so many new and available pods.
+    /// A Deployment of two in namespace `one`, at a generation, with this many new and available pods.
     fn shop(self, kind: &str, generation: i64, updated: i64, available: i64) -> Self {
         self.event("deployments", kind, shop("one", generation, updated, available))
     }
@@ -290,7 +290,7 @@ fn timeouts() {
 
 #[test]
 fn others_in_between() {
-    // The same name in another namespace, kinds that nobody asked for, bookmarks, lines of a later format.
+    // The same name in another namespace, kinds that were not requested, bookmarks, lines of a later format.
     Tape::new()
         .event("deployments", "ADDED", shop("two", 7, 2, 2))
         .shop("ADDED", 1, 0, 0)
@@ -313,7 +313,7 @@ fn others_in_between() {
         .says(DONE)
         .exits(0)
         .agrees();
-    // Two at once, told apart by the recorder.
+    // Two at once, distinguished by the recorder.
     let run = |line: Value, run: i64| {
         let mut line = line;
         line["kind"] = json!("kubectl");

@@ -267,7 +267,7 @@ fn degraded_says_why() {
 
 #[test]
 fn an_abort_is_an_end() {
-    // Set, and the phase not yet computed anew.
+    // Set, but the phase has not been recomputed yet.
     let aborted = Scene::midway("Progressing", 2)
         .bend("/status/abort", json!(true))
         .bend("/status/message", json!("RolloutAborted: metric errors failed"));
@@ -344,7 +344,7 @@ fn pauses_and_who_ends_them() {
         .judge()
         .waits("promoted; waiting for Argo Rollouts to go on");
     assert_eq!(unpausing.next(true), Next::Wait);
-    // Somebody else's rollout is not ours to promote.
+    // Another's rollout is not ours to promote.
     let other =
         Scene::paused("CanaryPauseStep", 1).bend("/spec/template", template("registry.example/shop:mine"));
     assert_eq!(other.next(true), Next::Wait);

@@ -168,7 +168,7 @@ fn on_delete_rolls_nothing_out() {
             FailureReason::NotRolledOut,
             &["OnDelete", "1 pod of the version before", "RollingUpdate"],
         );
-    // At the first creation, and once somebody has deleted the old ones, it runs all the same.
+    // At the first creation, and once the old ones were deleted by hand, it runs all the same.
     on_delete().judge().completes();
     on_delete()
         .status(json!({"readyReplicas": 1}))

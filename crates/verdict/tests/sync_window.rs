@@ -73,7 +73,7 @@ fn which_applications_a_window_is_for() {
         // Slashes are as any other character.
         (only("clusters", "https://*.svc"), true),
         (only("clusters", "in-cluster"), false),
-        // Nobody is named: for nobody.
+        // No application is named, so none matches.
         (night(json!({"applications": []})), false),
         (night(json!({"applications": null})), false),
         // One is enough …

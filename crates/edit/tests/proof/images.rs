@@ -1,4 +1,4 @@
-//! The images of a file as another reader finds them, and what an edit is to make of each.
+//! The images of a file as found by another reader, and what an edit should make of each.
 
 use std::sync::LazyLock;
 
@@ -117,7 +117,7 @@ pub(crate) struct Entry {
     pub(crate) place: String,
 }
 
-/// What is to stand in an entry.
+/// The expected content of an entry.
 pub(crate) fn entry_expected(mut expected: Expected, place: &str, want: &Want) -> Expected {
     let either = !(want.tag.is_empty() && want.digest.is_empty());
     for (field, value, remove) in [
@@ -221,7 +221,7 @@ pub(crate) fn values(reading: &Reading) -> Vec<Value> {
         .collect()
 }
 
-/// What is to stand in the images of containers.
+/// The expected images of containers.
 pub(crate) fn containers_expected<'a>(
     containers: impl Iterator<Item = &'a Container>,
     want: &Want,
@@ -232,7 +232,7 @@ pub(crate) fn containers_expected<'a>(
     })
 }
 
-/// What is to stand among the values; none where it cannot be said.
+/// The expected values; `None` if they cannot be predicted.
 pub(crate) fn value_expected(reading: &Reading, value: &Value, want: &Want) -> Option<Expected> {
     let (document, mut expected) = (value.document, Expected::new());
     let scalar = |key: &str| reading.scalar(document, &join(&value.place, key));
@@ -254,7 +254,7 @@ pub(crate) fn value_expected(reading: &Reading, value: &Value, want: &Want) -> O
         }
         return Some(expected);
     }
-    // Without a key of its own the digest stands behind the tag.
+    // Without a key of its own the digest is appended to the tag.
     let now = scalar("tag")?.split('@').next()?;
     let stands = reading.get(document, &join(&value.place, "tag"))?;
     let nothing = stands.text().is_none() && matches!(now, "null" | "~");

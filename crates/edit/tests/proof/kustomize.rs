@@ -1,4 +1,4 @@
-//! kustomize itself, as the judge of what a kustomization comes to.
+//! kustomize itself, as the judge of what a kustomization results in.
 
 use std::{
     path::{Path, PathBuf},

@@ -7,7 +7,7 @@ pub(crate) struct Lines<'a> {
     pub(crate) come: Vec<(usize, &'a str)>,
 }
 
-/// The shortest difference. Line ends are no part of a line: [`same_line_ends`] looks at them.
+/// The shortest difference. Line ends are not part of a line: [`same_line_ends`] checks them.
 pub(crate) fn difference<'a>(before: &'a str, after: &'a str) -> Lines<'a> {
     let (a, b) = (split(before), split(after));
     let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();

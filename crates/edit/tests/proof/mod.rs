@@ -1,4 +1,4 @@
-//! What every edit has to keep, checked by readers that share nothing with the engine.
+//! What every edit must preserve, checked by readers that share nothing with the engine.
 #![allow(dead_code, reason = "each of the proofs uses its part")]
 
 pub(crate) mod images;
@@ -20,13 +20,13 @@ use self::{
 /// What one edit is to make of one file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Expected {
-    /// What is to stand at a place afterwards; nothing where it is to be gone.
+    /// The expected value at a place afterwards; `None` if it should be gone.
     pub(crate) values: BTreeMap<(usize, String), Option<String>>,
     /// Collections that may come, or turn from flow to block, with the keys that lead to them.
     pub(crate) shapes: BTreeSet<(usize, String)>,
     /// Each value has a line of its own, so the lines that differ are known one by one.
     pub(crate) own_lines: bool,
-    /// Else, all that differs stands in the lines of these places.
+    /// Otherwise, all differences are in the lines of these places.
     pub(crate) near: Vec<(usize, String)>,
 }
 
@@ -49,7 +49,7 @@ impl Expected {
         self
     }
 
-    /// All that differs stands in the lines of a place and of those below it.
+    /// All differences are in the lines of a place and of those below it.
     pub(crate) fn near(mut self, document: usize, place: impl Into<String>) -> Self {
         self.own_lines = false;
         self.near.push((document, place.into()));
@@ -296,7 +296,7 @@ fn lines_that_had_to(
             about()
         );
     }
-    // Where a value took another's place, all that stands before and behind it stays.
+    // If a value replaced another, everything before and after it stays.
     let alone = |line: usize| pairs.iter().filter(|(old, _)| old.line == line).count() == 1;
     for (old, new) in pairs.iter().filter(|(old, _)| alone(old.line)) {
         let (a, b) = (lines::split(before), lines::split(after));

@@ -1,4 +1,4 @@
-//! YAML as those who use the files read it: libyaml's events, of which go-yaml's parser is a port, and nothing of the
+//! YAML as the users of the files read it: libyaml's events, which go-yaml's parser is a port of, and nothing from the
 //! engine's own parser. Flattened to one leaf for each node, so that two texts can be compared place by place.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ impl PartialEq for Leaf {
 }
 
 impl Leaf {
-    /// The text of a string; none where a number or something else stands.
+    /// The text of a string; `None` for a number or anything else.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.meaning {
             Meaning::Text(text) => Some(text),
@@ -300,7 +300,7 @@ pub(crate) fn is_text(text: &str) -> bool {
     use regex::Regex;
     static OTHER: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         [
-            // YAML 1.1; its type repository takes `0x_` for a number too, which nobody's parser does.
+            // YAML 1.1; its type repository also accepts `0x_` as a number, which no parser does.
             "~|null|Null|NULL|",
             "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
             "[-+]?0b_*[01][01_]*|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x_*[0-9a-fA-F][0-9a-fA-F_]*|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",

@@ -1,4 +1,4 @@
-//! Files in memory, as a commit's tree or a working copy would give them.
+//! Files in memory, like those of a commit's tree or a working copy.
 
 use std::{collections::BTreeMap, convert::Infallible, path::Path};
 

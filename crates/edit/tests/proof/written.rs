@@ -1,5 +1,5 @@
-//! YAML as people write it: any order, indentation, quoting, comments, blank lines, flow and block, line ends. Made of
-//! dice, so that what fails shrinks to few and plain lines.
+//! YAML as people write it: any order, indentation, quoting, comments, blank lines, flow and block, line ends.
+//! Generated at random, so that failures shrink to few and simple lines.
 
 /// Bytes that decide; zero, the plainest choice, when they are used up.
 #[derive(Debug, Clone)]
@@ -54,11 +54,11 @@ pub(crate) struct Writer {
     lines: Vec<String>,
     /// One more column of indentation: 2 or 4.
     step: usize,
-    /// How far lists stand in from their key.
+    /// How far lists are indented from their key.
     list: usize,
     anchors: usize,
     ends: Ends,
-    /// Comments and blank lines may stand here.
+    /// Comments and blank lines are allowed here.
     loose: bool,
 }
 
@@ -136,7 +136,7 @@ impl Writer {
         text
     }
 
-    /// A line, with what may stand before and behind it.
+    /// A line, with what may come before and after it.
     pub(crate) fn line(&mut self, indent: usize, text: &str) {
         if self.loose {
             match self.dice.below(14) {
@@ -176,7 +176,7 @@ impl Writer {
         }
     }
 
-    /// An anchor that an alias behind it may use.
+    /// An anchor that a later alias may use.
     fn anchor(&mut self) -> String {
         self.anchors += 1;
         format!("&a{} ", self.anchors)
@@ -210,7 +210,7 @@ impl Writer {
         format!("[{space}{}{space}]", items.join(", "))
     }
 
-    /// In any order, but for an alias, which has to stand behind its anchor.
+    /// In any order, except for an alias, which has to come after its anchor.
     fn shuffle(&mut self, fields: &mut [(&str, String)]) {
         if !fields.iter().any(|(_, value)| value.contains('*')) {
             self.dice.shuffle(fields);

@@ -151,7 +151,7 @@ where
     }
 }
 
-/// Waits until so many letters are dead.
+/// Waits until there are this many dead letters.
 pub(crate) async fn dead(bus: &Arc<dyn Bus>, count: usize) {
     eventually("letters are dead", async || {
         let dead = bus.dead_letters(10).await.unwrap();

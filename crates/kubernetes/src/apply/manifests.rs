@@ -43,7 +43,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// As it stands in `reason.code`.
+    /// As used in `reason.code`.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "RENDERED_MANIFESTS_INVALID",

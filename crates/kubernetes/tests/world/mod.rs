@@ -38,7 +38,7 @@ pub(crate) const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
 pub(crate) struct World {
     folder: tempfile::TempDir,
     pub(crate) kubeconfig: PathBuf,
-    /// None: the cluster is somebody else's.
+    /// `None`: the cluster is an external one.
     pub(crate) local: Option<local_cluster::Cluster>,
     pub(crate) client: kube::Client,
     namespaces: Mutex<HashSet<String>>,
@@ -205,7 +205,7 @@ impl World {
     }
 }
 
-/// What stands in for the API server's answer.
+/// Replaces the API server's answer.
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, tower::BoxError>>;
 
 pub(crate) fn refusal(code: u16, reason: &str, message: &str) -> Answer {

@@ -1,4 +1,4 @@
-//! Bodies beside events, by their hash.
+//! Bodies stored separately from events, by their hash.
 
 use futures::future::join_all;
 use pretty_assertions::assert_eq;

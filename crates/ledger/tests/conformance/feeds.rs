@@ -217,7 +217,7 @@ async fn a_database_from_another_cluster_is_adopted(database: Database) {
     let all = take(&ledger, "", FeedFilter::default(), 6).await;
     let third = all[2].cursor.split_once('.').unwrap().1.to_owned();
     assert_eq!(seqs(all), (1..=6).collect::<Vec<_>>());
-    // A cursor that somebody kept from before.
+    // A cursor that a reader kept from before.
     let kept = format!("900000000000000.{third}");
     assert_eq!(
         seqs(take(&ledger, &kept, FeedFilter::default(), 3).await),

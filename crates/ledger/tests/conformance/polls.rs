@@ -29,7 +29,7 @@ conformance! {
 /// An hour: only hints make it poll.
 const NEVER: u64 = 3_600_000;
 
-/// Sees what the far side says.
+/// Sees what the remote system reports.
 fn looking(far: &Arc<AtomicI64>) -> Arc<Hands> {
     let far = Arc::clone(far);
     Hands::new(move |run| {
@@ -112,7 +112,7 @@ async fn a_poll_that_cannot_be_answered_says_so(database: Database) {
     let due = job.retry.unwrap().next_time.unwrap();
     assert!(due.since(ledger.now()) <= Duration::from_millis(100), "{due}");
 
-    // Whoever watches hears of another reason, and when it is over.
+    // A watcher is told about another reason, and when it is over.
     *answer.lock().unwrap() = Err(Reason::new("FULL", "no room"));
     assert_eq!(next().await.retry.unwrap().error.code, "FULL");
     *answer.lock().unwrap() = Ok(0);
@@ -202,7 +202,7 @@ async fn a_hint_at_another_replica_is_not_lost(database: Database) {
     let hands = gated(&far, &gate);
     let (running, stop) = start(&ledger, &hands);
     record(&ledger, &id("one"), vec![Event::Polling { millis: NEVER }]).await;
-    // Nobody holds it: whoever runs effects takes it up.
+    // It has no holder: any process that runs effects takes it up.
     silent.hint("job", &id("one")).await.unwrap();
     until(&ledger, &id("one"), |state| state.seen == 1).await;
 

@@ -1,4 +1,4 @@
-//! The relay publishes everything, in order, whatever becomes of it and of the sink.
+//! The relay publishes everything, in order, whatever happens to it and to the sink.
 
 use std::{
     sync::{Arc, Mutex},

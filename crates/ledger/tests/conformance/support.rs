@@ -1,4 +1,4 @@
-//! The databases, and a decider whose states and events are what the test says.
+//! The databases, and a decider whose states and events are defined by the test.
 
 use std::{
     collections::BTreeMap,

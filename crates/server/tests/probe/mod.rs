@@ -22,7 +22,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// alice approves and reads shop-* in staging, admin may everything, nobody nothing.
+/// alice may approve and read shop-* in staging, admin may do everything, and the principal "nobody" has no roles.
 pub(crate) fn principals() -> Vec<PrincipalConfig> {
     let scoped = RoleConfig {
         actions: vec![Action::Approve, Action::Read],

@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// The live objects of an Application: those that are labelled as its own and those that git names. Also the keys
+    /// The live objects of an Application: those that are marked as its own and those that git names. Also the keys
     /// of those that are no longer in git.
     fn live(
         &self,

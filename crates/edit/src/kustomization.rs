@@ -105,7 +105,7 @@ impl Edited {
     }
 }
 
-/// The entries of `images` and their nodes, in order. `None` where there is no such key.
+/// The entries of `images` and their nodes, in order. Empty if there is no such key.
 ///
 /// # Errors
 /// What is wrong with the file.

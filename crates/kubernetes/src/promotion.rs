@@ -308,7 +308,7 @@ async fn put(
     Ok(())
 }
 
-/// A conflict must be told apart from other errors, which [`call`] would not do.
+/// A conflict must be distinguished from other errors, which [`call`] would not do.
 async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match tokio::time::timeout(crate::CALL_TIMEOUT, call).await {
         Ok(answer) => answer,

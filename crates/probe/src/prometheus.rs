@@ -145,7 +145,7 @@ impl Prometheus {
             tls: self.tls,
             ca_file: self.config.ca_file.as_deref(),
         };
-        // Its address comes from this service's own configuration: nobody else can choose it.
+        // Its address comes from this service's own configuration, so that callers cannot choose it.
         let answer = exchange(&Dialer::Free, server, request, MAX_ANSWER, self.config.timeout)
             .await
             .map_err(|error| away(error.into_error()))?;

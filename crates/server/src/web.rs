@@ -141,7 +141,7 @@ impl TlsListener {
                 let (acceptor, sender) = (acceptor.clone(), sender.clone());
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        // Fails only when nobody serves any more.
+                        // Fails only when no one serves any more.
                         Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
                         Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
                         Err(_) => tracing::debug!(%peer, "a TLS handshake timed out"),

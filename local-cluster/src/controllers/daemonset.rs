@@ -134,7 +134,7 @@ pub(crate) fn plan(
     plan
 }
 
-/// Creates a pod where one is missing, deletes those that do not belong, and one of two.
+/// Creates a pod where one is missing; deletes those that do not belong, and all but one on the same node.
 fn manage(set: &Value, pods: &[Arc<Value>], nodes: &[Arc<Value>], plan: &mut Plan) {
     let spec = spec_of_pods(set);
     let mut placed = by_node(pods);

@@ -115,7 +115,7 @@ fn requested(spec: &Value, resource: &str) -> i128 {
         .sum()
 }
 
-/// Why the pod cannot run on the node, in the scheduler's words; `None` if it can.
+/// Why the pod cannot run on the node, in the scheduler's words; empty if it can.
 pub(crate) fn obstacles(spec: &Value, node: &Value) -> Vec<String> {
     if at(node, &["spec", "unschedulable"]) == true && !is_tolerated(spec, UNSCHEDULABLE, "", "NoSchedule") {
         return vec!["node(s) were unschedulable".to_owned()];

@@ -18,7 +18,7 @@ const DOCUMENTS: [&str; 10] = [
     "services/gitops-svc/README.md",
 ];
 
-/// What stands in backticks and ends as a Rust file does: `crates/model/src/id.rs`, `api/{convert,edits}.rs`, `next.rs`.
+/// What is in backticks and ends like a Rust file name: `crates/model/src/id.rs`, `api/{convert,edits}.rs`, `next.rs`.
 fn named(text: &str) -> Vec<String> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let names = quoted

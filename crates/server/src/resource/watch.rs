@@ -180,7 +180,7 @@ impl<R: Resource> Watching<R> {
         match result {
             Ok(value) => Ok(value),
             Err(error) => {
-                // Fails only when nobody listens any more.
+                // Fails only when no one listens any more.
                 let _ = self.sender.send(Err(error.into())).await;
                 Err(Ended)
             }

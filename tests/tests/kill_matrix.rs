@@ -221,7 +221,7 @@ async fn killed_after_every_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_around_every_call_to_the_far_side() {
+async fn killed_around_every_call_to_a_remote_system() {
     let template = Arc::new(template().await);
     let mut points = Vec::new();
     // A push and a set of tags; a commit for each environment; namespace, service and deployment in each.

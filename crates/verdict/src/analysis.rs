@@ -397,7 +397,7 @@ mod tests {
         let Verdict::Inconclusive(words) = judge("m", &MAX, [silent(&long), silent(&long)], false) else {
             panic!("two of them pass the limit");
         };
-        assert!(words.len() < 1000, "far-side words are bounded");
+        assert!(words.len() < 1000, "the text of a remote system is bounded");
     }
 
     #[test]

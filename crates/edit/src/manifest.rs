@@ -144,7 +144,7 @@ pub(crate) fn check_place(object: &str, container: &str, field: &str) -> Result<
     } else {
         Err(InvalidEdit::new(
             "field",
-            "give either a container or a field: a field is no container's",
+            "give either a container or a field: a field belongs to no container",
         ))
     }
 }

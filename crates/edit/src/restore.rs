@@ -34,7 +34,7 @@ impl RestoreValues {
                     None => {
                         return Err(refuse(
                             node.line,
-                            format!("`{}` is no plain value any more", value.at),
+                            format!("`{}` is not a plain value any more", value.at),
                         ));
                     }
                 },
@@ -77,7 +77,7 @@ impl RestoreValues {
                     let (Some(Step::Key(key)), Some(mapping)) = (steps.0.last(), text.stream.at(&at)) else {
                         return Err(refuse(
                             1,
-                            format!("`{}` is gone, and is no key that could be added", value.at),
+                            format!("`{}` is gone, and is not a key that could be added", value.at),
                         ));
                     };
                     let behind = behind(mapping, key);

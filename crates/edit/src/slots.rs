@@ -85,7 +85,7 @@ impl<'a> ImageAt<'a> {
                         None => "",
                     };
                     Ok(Err(format!(
-                        "`{steps}` is no image: it has neither `repository` nor `tag`; {}{more}",
+                        "`{steps}` is not an image: it has neither `repository` nor `tag`; {}{more}",
                         what_is_there(node)
                     )))
                 }

@@ -65,7 +65,7 @@ impl Steps {
             rest = match sign {
                 '.' => key(&rest[1..], &mut steps),
                 '[' => item(&rest[1..], &mut steps),
-                _ => Err("has something behind a quote or bracket that is no dot"),
+                _ => Err("has something behind a quote or bracket that is not a dot"),
             }
             .map_err(&invalid)?;
         }

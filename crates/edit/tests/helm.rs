@@ -346,7 +346,7 @@ fn what_is_not_there_is_refused_with_what_is() {
             "web",
             "",
             "web: {image: a, port: 1}\n",
-            "`web` is no image: it has neither `repository` nor `tag`; the keys that are there: image, port; end the path in its `image`",
+            "`web` is not an image: it has neither `repository` nor `tag`; the keys that are there: image, port; end the path in its `image`",
         ),
         (
             "image",

@@ -140,7 +140,7 @@ pub async fn create(cluster: &Kubernetes, order: &Order<'_>) -> Result<Job, Faul
     let what = format!("create Job {}", order.name);
     let body = manifest(order).map_err(|words| refused(format!("{what}: {words}")))?;
     let job: Job = serde_json::from_value(body)
-        .map_err(|error| refused(format!("{what}: pod is no PodSpec: {error}")))?;
+        .map_err(|error| refused(format!("{what}: pod is not a PodSpec: {error}")))?;
     let parameters = PostParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()

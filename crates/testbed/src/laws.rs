@@ -315,7 +315,7 @@ impl<'a, D: Decider> Life<'a, D> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Value, String> {
-    serde_json::to_value(value).map_err(|error| format!("it is no JSON: {error}"))
+    serde_json::to_value(value).map_err(|error| format!("it is not JSON: {error}"))
 }
 
 fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Result<T, String> {

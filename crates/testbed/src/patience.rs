@@ -26,7 +26,7 @@ fn scaled(factor: Option<&str>) -> Duration {
     let Some(text) = factor else { return PATIENCE };
     match text.parse::<f64>() {
         Ok(factor) if factor > 0.0 && factor < 1e6 => PATIENCE.mul_f64(factor),
-        _ => panic!("{FACTOR}: {text:?} is no factor; set a number such as 2 or 0.5"),
+        _ => panic!("{FACTOR}: {text:?} is not a factor; set a number such as 2 or 0.5"),
     }
 }
 

@@ -108,7 +108,7 @@ impl Tally {
             Phase::Inconclusive => {
                 self.silence = match sample.value {
                     Some(value) if value.is_finite() => "no threshold to judge it by".to_owned(),
-                    Some(value) => format!("{value} is no number to judge"),
+                    Some(value) => format!("{value} is not a number to judge"),
                     None if sample.message.is_empty() => "no data".to_owned(),
                     None => cut(sample.message),
                 };
@@ -349,7 +349,9 @@ mod tests {
             ),
             (
                 values(&[f64::NAN]),
-                inconclusive("metric m: NaN is no number to judge; not one of 1 measurements gave a value"),
+                inconclusive(
+                    "metric m: NaN is not a number to judge; not one of 1 measurements gave a value",
+                ),
             ),
             (
                 values(&[0.5]),

@@ -148,8 +148,8 @@ pub fn next(expected: &Expected, live: &Rollout) -> Next {
         return Next::Wait;
     }
     match pause(live) {
-        Some(Pause::Somebody) if expected.promotes => Next::Promote,
-        Some(Pause::Somebody | Pause::Judgement | Pause::Stopped) => Next::Ask(pause_words(live)),
+        Some(Pause::Person) if expected.promotes => Next::Promote,
+        Some(Pause::Person | Pause::Judgement | Pause::Stopped) => Next::Ask(pause_words(live)),
         Some(Pause::Time) | None => Next::Wait,
     }
 }
@@ -159,7 +159,7 @@ enum Pause {
     /// It continues by itself after a while.
     Time,
     /// A step asks for an approval.
-    Somebody,
+    Person,
     /// An analysis was inconclusive: it should not continue without a person looking.
     Judgement,
     /// It was stopped with `spec.paused`.
@@ -177,7 +177,7 @@ fn pause(live: &Rollout) -> Option<Pause> {
             let index = usize::try_from(live.status.current_step_index.unwrap_or(0)).unwrap_or(0);
             let step = live.steps().get(index).and_then(|step| step.pause.as_ref());
             match step {
-                Some(step) if step.duration.is_none() => Pause::Somebody,
+                Some(step) if step.duration.is_none() => Pause::Person,
                 _ => Pause::Time,
             }
         }
@@ -186,7 +186,7 @@ fn pause(live: &Rollout) -> Option<Pause> {
                 if strategy.auto_promotion_enabled == Some(false)
                     && strategy.auto_promotion_seconds.unwrap_or(0) == 0 =>
             {
-                Pause::Somebody
+                Pause::Person
             }
             _ => Pause::Time,
         },
@@ -196,7 +196,7 @@ fn pause(live: &Rollout) -> Option<Pause> {
     // The one that asks for most.
     reasons.max_by_key(|pause| match pause {
         Pause::Time => 0,
-        Pause::Somebody => 1,
+        Pause::Person => 1,
         Pause::Judgement | Pause::Stopped => 2,
     })
 }
@@ -208,7 +208,7 @@ fn pause_words(live: &Rollout) -> String {
         Some(Pause::Judgement) => {
             format!("it is paused, since an analysis came to no conclusion ({reason}): promote or abort")
         }
-        Some(Pause::Somebody) => "it is paused until it is promoted or aborted".to_owned(),
+        Some(Pause::Person) => "it is paused until it is promoted or aborted".to_owned(),
         Some(Pause::Time) => "it is paused for a while, as its strategy says".to_owned(),
         None => "it is paused".to_owned(),
     }

@@ -481,7 +481,7 @@ fn what_is_no_recording() {
     let recording = recording::read(text.iter().map(String::as_str)).unwrap();
     let error = replay(&recording, &Options::default()).unwrap_err().to_string();
     assert!(
-        error.starts_with("line 2: this is no deployments object"),
+        error.starts_with("line 2: this is not an object of deployments"),
         "{error}"
     );
 }

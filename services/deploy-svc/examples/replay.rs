@@ -17,7 +17,7 @@ use slipway_verdict::{
     replay::{Options, Run, recording, replay, words},
 };
 
-/// So much of a recording is read at most, unpacked: a file that unpacks to more is no recording of a rollout.
+/// A recording is read up to this size, unpacked: a larger file is not a recording of a rollout.
 const LONGEST: u64 = 1 << 30;
 /// Columns of output where there is no terminal to ask.
 const WIDTH: u16 = 160;
@@ -63,7 +63,7 @@ const RECORDING: &str = r#"A recording has one JSON object a line, in the order 
   {"t_ms":99,"kind":"kubectl","event":"exited","code":0}
 Resources that matter: deployments, statefulsets, daemonsets, replicasets, pods. Other kinds of lines are passed over.
 
-Exit codes: 0 all runs agree with kubectl; 1 one does not, and says where; 2 a file cannot be read or is no recording.
+Exit codes: 0 all runs agree with kubectl; 1 one does not, and says where; 2 a file cannot be read or is not a recording.
 
 Example: replay tests/data/recordings/*.jsonl.gz"#;
 

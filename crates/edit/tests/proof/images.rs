@@ -84,7 +84,7 @@ impl Parts {
             LazyLock::new(|| Regex::new("^(.+?)(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?(?:@(.+))?$").unwrap());
         let parts = REFERENCE
             .captures(reference)
-            .unwrap_or_else(|| panic!("{reference:?} is no reference"));
+            .unwrap_or_else(|| panic!("{reference:?} is not a reference"));
         let part = |number| {
             parts
                 .get(number)

@@ -79,7 +79,7 @@ pub enum ReadError {
     Time { number: usize, kind: String },
     #[error("there is nothing in it: neither watch events nor a run of kubectl")]
     Empty,
-    #[error("line {number}: this is no {resource} object: {why}")]
+    #[error("line {number}: this is not an object of {resource}: {why}")]
     Object {
         number: usize,
         resource: String,

@@ -340,12 +340,12 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
         (
             job("{ containers: [{ name: a, arg: [b] }] }"),
             "jobs.before[0].pod.containers[0].arg",
-            "no field of a PodSpec",
+            "is not a field of a Kubernetes PodSpec",
         ),
         (
             job("{ containers: [{ name: a, securityContext: { runAsRoot: false } }] }"),
             "jobs.before[0].pod.containers[0].securityContext.runAsRoot",
-            "no field of a PodSpec",
+            "is not a field of a Kubernetes PodSpec",
         ),
         (
             job("{ containers: [{ name: a, env: [{ name: A, value: 1 }] }] }"),

@@ -72,8 +72,14 @@ where
         } else {
             request.map(|inner| Body::new(Bounded { inner, left }))
         };
-        let answer = self.inner.call(request);
         let asked = asked.map(|asked| asked.saturating_sub(BEFORE_TONIC));
+        // A caller that waits no longer than this has given up before anything could be done: nothing is begun.
+        if asked.is_some_and(|asked| asked.is_zero()) {
+            return Box::pin(async { Ok(too_late(BEFORE_TONIC)) });
+        }
+        // Counted from here, as tonic does, and not from when the answer is first looked for.
+        let now = tokio::time::Instant::now();
+        let answer = self.inner.call(request);
         // A stream has no time limit, unless its caller sets one.
         let timeout = match asked {
             None if streaming => return Box::pin(async move { Ok(in_our_words(answer.await?)) }),
@@ -81,15 +87,17 @@ where
             asked => asked.map_or(self.limits.timeout, |asked| asked.min(self.limits.timeout)),
         };
         Box::pin(async move {
-            match tokio::time::timeout(timeout, answer).await {
+            match tokio::time::timeout_at(now + timeout, answer).await {
                 Ok(answer) => Ok(in_our_words(answer?)),
-                Err(_) => {
-                    let message = format!("the request took longer than {timeout:?}");
-                    Ok(Status::from(ApiError::Deadline { message }).into_http())
-                }
+                Err(_) => Ok(too_late(timeout)),
             }
         })
     }
+}
+
+fn too_late(timeout: Duration) -> http::Response<Body> {
+    let message = format!("the request took longer than {timeout:?}");
+    Status::from(ApiError::Deadline { message }).into_http()
 }
 
 /// tonic refuses a message by its announced length with `OUT_OF_RANGE`, which nothing of ours returns. Here it becomes

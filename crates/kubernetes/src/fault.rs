@@ -1,6 +1,6 @@
 //! What an API server answered, as far as it matters for what happens next.
 
-use slipway_model::{Fault, Reason};
+use slipway_model::{Fault, Reason, causes};
 use slipway_verdict::cut;
 
 use crate::forbidden;
@@ -41,18 +41,4 @@ pub(crate) fn fault_of(what: &str, error: &kube::Error) -> Fault<Reason> {
         kube::Error::BuildRequest(error) => refused(format!("{what}: {error}")),
         error => unavailable(format!("{what}: {}", cut(&causes(error)))),
     }
-}
-
-/// The error with what caused it: the client's own message alone says little.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -110,6 +110,21 @@ impl<E: std::error::Error + 'static> std::error::Error for Fault<E> {
     }
 }
 
+/// An error's text with what caused it, outermost first: a client's own message alone says little. A cause that its
+/// error repeats is not written twice.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

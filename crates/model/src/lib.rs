@@ -15,7 +15,7 @@ mod time;
 mod trace;
 
 pub use actor::{Actor, Authentication, Link, Principal};
-pub use fault::{Fault, Reason, Retry};
+pub use fault::{Fault, Reason, Retry, causes};
 pub use git::{BranchName, CommitSha};
 pub use hash::ContentHash;
 pub use id::Id;

@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use slipway_check::Remote;
-use slipway_model::Fault;
+use slipway_model::{Fault, causes};
 use tokio::time::Instant;
 use tokio_util::either::Either;
 
@@ -107,18 +107,4 @@ async fn beginning(mut body: Incoming, most: usize) -> (Vec<u8>, bool) {
             }
         }
     }
-}
-
-/// The error with what caused it: a client's own message alone says little.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }

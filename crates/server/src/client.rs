@@ -40,7 +40,7 @@ pub struct ClientConfig {
     #[serde(default)]
     pub allow_plaintext: bool,
     /// How long to wait for an answer; for a stream, for its beginning.
-    #[serde(default = "timeout", with = "crate::config::duration")]
+    #[serde(default = "timeout", with = "slipway_model::duration")]
     pub timeout: Duration,
 }
 

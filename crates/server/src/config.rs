@@ -113,47 +113,6 @@ fn plain_message(message: &str) -> String {
     }
 }
 
-/// Reads and writes durations as text such as `30s`, `5m`, `1h 30m`: `#[serde(with = "slipway_server::config::duration")]`.
-pub mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    /// # Errors
-    /// Text that is not a duration, and negative durations.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bad = || {
-            D::Error::custom(format!(
-                "duration {text:?} is not valid: write it as 30s, 5m or 1h 30m"
-            ))
-        };
-        let signed: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
-        Duration::try_from(signed).map_err(|_| bad())
-    }
-
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        let signed = jiff::SignedDuration::try_from(*duration).map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&format!("{signed:#}"))
-    }
-
-    /// The same for a duration that may be left out (with `#[serde(default)]`).
-    pub mod optional {
-        use super::{Deserialize, Deserializer, Duration};
-
-        #[derive(Deserialize)]
-        struct Given(#[serde(with = "super")] Duration);
-
-        /// # Errors
-        /// As for one that must be there.
-        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-            Ok(Option::<Given>::deserialize(deserializer)?.map(|Given(duration)| duration))
-        }
-    }
-}
-
 /// A secret that is given inline or as the name of a file.
 pub(crate) fn one_secret(
     key: &str,

@@ -47,7 +47,13 @@ fn a_whole_file_is_read() {
 fn errors_name_file_line_and_key() {
     for (from, to, line, key, says) in [
         ("listen:", "lissten:", 3, "server.lissten", "unknown field"),
-        ("1m 30s", "soon", 4, "server.request_timeout", "write it as 30s"),
+        (
+            "1m 30s",
+            "soon",
+            4,
+            "server.request_timeout",
+            "write it like 500ms, 30s",
+        ),
         (
             "subject: alice",
             "subject: a b",

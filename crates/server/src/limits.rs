@@ -75,7 +75,8 @@ where
         let asked = asked.map(|asked| asked.saturating_sub(BEFORE_TONIC));
         // A caller that waits no longer than this has given up before anything could be done: nothing is begun.
         if asked.is_some_and(|asked| asked.is_zero()) {
-            return Box::pin(async { Ok(too_late(BEFORE_TONIC)) });
+            let message = format!("a deadline of {BEFORE_TONIC:?} or less cannot be met: allow more time");
+            return Box::pin(async { Ok(Status::from(ApiError::Deadline { message }).into_http()) });
         }
         // Counted from here, as tonic does, and not from when the answer is first looked for.
         let now = tokio::time::Instant::now();
@@ -89,15 +90,13 @@ where
         Box::pin(async move {
             match tokio::time::timeout_at(now + timeout, answer).await {
                 Ok(answer) => Ok(in_our_words(answer?)),
-                Err(_) => Ok(too_late(timeout)),
+                Err(_) => {
+                    let message = format!("the request took longer than {timeout:?}");
+                    Ok(Status::from(ApiError::Deadline { message }).into_http())
+                }
             }
         })
     }
-}
-
-fn too_late(timeout: Duration) -> http::Response<Body> {
-    let message = format!("the request took longer than {timeout:?}");
-    Status::from(ApiError::Deadline { message }).into_http()
 }
 
 /// tonic refuses a message by its announced length with `OUT_OF_RANGE`, which nothing of ours returns. Here it becomes

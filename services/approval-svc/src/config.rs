@@ -12,9 +12,7 @@ use approval_domain::{
 };
 use serde::Deserialize;
 use slipway_model::{Name, Principal};
-use slipway_server::{
-    ConfigError, PrincipalConfig, ServiceSettings, authentication::matches, config::duration,
-};
+use slipway_server::{ConfigError, PrincipalConfig, ServiceSettings, authentication::matches};
 
 /// A request waits this long when its policy does not say: over a weekend.
 const EXPIRE_AFTER: Duration = Duration::from_secs(72 * 3600);
@@ -51,7 +49,7 @@ pub struct PolicyConfig {
     #[serde(default = "yes")]
     pub exclude_authors: bool,
     /// How long a request waits for decisions.
-    #[serde(default = "expire_after", with = "duration")]
+    #[serde(default = "expire_after", with = "slipway_model::duration")]
     pub expire_after: Duration,
     /// Services that may be requested under this policy; patterns in which `*` stands for any text.
     #[serde(default = "everything")]

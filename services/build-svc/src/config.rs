@@ -44,12 +44,12 @@ pub(crate) struct LimitsConfig {
     /// Builds that this replica runs at once; others wait, or run on another replica.
     pub(crate) concurrency: usize,
     /// How long a build may take, from its first start to its end, unless its request says otherwise.
-    #[serde(with = "slipway_server::config::duration")]
+    #[serde(with = "slipway_model::duration")]
     pub(crate) timeout: Duration,
     /// Attempts in all before a transient fault ends the build.
     pub(crate) attempts: u32,
     /// Wait before the second attempt; doubles with each further one, up to five minutes.
-    #[serde(with = "slipway_server::config::duration")]
+    #[serde(with = "slipway_model::duration")]
     pub(crate) backoff: Duration,
 }
 

@@ -31,7 +31,7 @@ pub struct Settings {
     #[serde(default)]
     pub signing: Option<SigningConfig>,
     /// A change that is not pushed after this time ends `ERRORED`.
-    #[serde(default = "push_deadline", with = "slipway_server::config::duration")]
+    #[serde(default = "push_deadline", with = "slipway_model::duration")]
     pub push_deadline: Duration,
     /// The maximum number of changes that share one push.
     #[serde(default = "max_batch")]
@@ -54,7 +54,7 @@ fn max_batch() -> usize {
 pub struct KustomizeConfig {
     /// kustomize 5, by its path or on PATH. If there is none, `kubectl kustomize` of version 5 is used instead.
     pub path: PathBuf,
-    #[serde(with = "slipway_server::config::duration")]
+    #[serde(with = "slipway_model::duration")]
     pub timeout: Duration,
     /// Larger manifests are refused.
     pub max_output_bytes: usize,

@@ -1,4 +1,4 @@
-//! The paths that sources name, as read by the compiler's own lexer: `crate::config::Config`, `tokio::spawn`. Comments,
+//! The paths that sources name, as proc-macro2 reads them: `crate::config::Config`, `tokio::spawn`. Comments,
 //! strings and tests do not count.
 
 use std::{collections::BTreeSet, fs};

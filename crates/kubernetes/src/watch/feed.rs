@@ -15,6 +15,8 @@ use kube::{
     core::Status,
     runtime::watcher::{self, Error, Event, watcher},
 };
+use slipway_model::causes;
+use slipway_verdict::cut;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +25,7 @@ use super::{
     kinds::{Kind, Watched},
     store,
 };
-use crate::{CALL_TIMEOUT, fault::causes};
-use slipway_verdict::cut;
+use crate::CALL_TIMEOUT;
 
 /// Between tries to reach an API server that is unreachable: quick at first, so that a restart costs little.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));

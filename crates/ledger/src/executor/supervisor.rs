@@ -338,25 +338,11 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                 None
             }
             Ok(Err(error)) => {
-                let state = self
-                    .core
-                    .ledger
-                    .shared
-                    .load::<D>(self.key, Read::Cached(0))
-                    .await?
-                    .0;
-                let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
+                let wanted = self.still_wants(&work).await?;
                 (wanted && !cancelled).then_some(error)
             }
             Ok(Ok(None)) => {
-                let state = self
-                    .core
-                    .ledger
-                    .shared
-                    .load::<D>(self.key, Read::Cached(0))
-                    .await?
-                    .0;
-                let wanted = state.is_some_and(|loaded| self.wants(&work, &loaded.state::<D>()));
+                let wanted = self.still_wants(&work).await?;
                 (wanted && !cancelled && !poll)
                     .then(|| Reason::new(codes::NO_OUTCOME, "said nothing and is still wanted"))
             }
@@ -393,14 +379,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
                     Ok(Outcome::RequestTaken) => None,
                     Err(ExecuteError::Ledger(error)) if error.is_transient() => return Err(error),
                     Err(ExecuteError::Refused(refusal)) => {
-                        let now = self
-                            .core
-                            .ledger
-                            .shared
-                            .load::<D>(self.key, Read::Cached(0))
-                            .await?
-                            .0;
-                        let stale = !now.is_some_and(|now| self.wants(&work, &now.state::<D>()));
+                        let stale = !self.still_wants(&work).await?;
                         refused(&self.key.kind, &self.key.id, &work, &command, &refusal, stale);
                         (!stale).then(|| {
                             let message = format!("its outcome was refused: {refusal}");
@@ -418,6 +397,13 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             self.failed.insert(work, reason);
         }
         Ok(())
+    }
+
+    /// Whether the state, as it is now, still asks for this.
+    async fn still_wants(&self, work: &Work) -> Result<bool, LedgerError> {
+        let shared = &self.core.ledger.shared;
+        let (loaded, _) = shared.load::<D>(self.key, Read::Cached(0)).await?;
+        Ok(loaded.is_some_and(|loaded| self.wants(work, &loaded.state::<D>())))
     }
 
     fn wants(&self, work: &Work, state: &D::State) -> bool {

@@ -3,7 +3,7 @@
 
 use hyper_util::rt::TokioIo;
 use slipway_check::{GrpcCheck, Remote};
-use slipway_model::Fault;
+use slipway_model::{Fault, causes};
 use slipway_verdict::{cut, evidence::redact};
 use tokio::time::Instant;
 use tokio_util::either::Either;
@@ -13,10 +13,7 @@ use tonic_health::pb::{
 };
 
 use super::Attempt;
-use crate::{
-    dial::{Dialer, Stream, Tls},
-    web::causes,
-};
+use crate::dial::{Dialer, Stream, Tls};
 
 /// A health response has two bytes; anything much longer is not one.
 const MAX_ANSWER: usize = 4096;

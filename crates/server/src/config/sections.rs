@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{
-    ConfigError, PrincipalConfig, duration, one_secret,
+    ConfigError, PrincipalConfig, one_secret,
     tls::{self, Tls},
 };
 
@@ -36,19 +36,19 @@ pub struct ServerConfig {
     /// the same 4 MiB.
     pub max_message_bytes: usize,
     /// The longest that a unary request may take; a caller may set less with `grpc-timeout`. Streams are exempt.
-    #[serde(with = "duration")]
+    #[serde(with = "slipway_model::duration")]
     pub request_timeout: Duration,
     /// Concurrent unary requests over all connections; more are refused with `RESOURCE_EXHAUSTED`.
     pub max_concurrent_requests: usize,
     /// Concurrent streams (watches, logs, event tails) over all connections.
     pub max_concurrent_streams: usize,
     /// How long a shutdown waits for requests that are being answered.
-    #[serde(with = "duration")]
+    #[serde(with = "slipway_model::duration")]
     pub drain_timeout: Duration,
     /// How long a shutdown may take in all: requests first, then background work, then the database. Must be more than
     /// `drain_timeout`, and no more than the process is granted by its environment (Kubernetes: 30 s by default). If
     /// omitted: `drain_timeout` plus 10 s.
-    #[serde(with = "duration::optional")]
+    #[serde(with = "slipway_model::duration::option")]
     pub grace_period: Option<Duration>,
 }
 

@@ -146,7 +146,7 @@ impl PlannedEnvironment {
     }
 
     /// Whether no approval is needed.
-    pub fn asks_nobody(&self) -> bool {
+    pub fn requires_no_approval(&self) -> bool {
         self.policy.as_str() == NO_POLICY
     }
 }

@@ -46,10 +46,10 @@ pub struct PullRequestsConfig {
     #[serde(default = "yes")]
     pub delete_branch: bool,
     /// The time between checks.
-    #[serde(default = "poll", with = "slipway_server::config::duration")]
+    #[serde(default = "poll", with = "slipway_model::duration")]
     pub poll: Duration,
     /// A pull request that is not merged after this time is closed, and its change ends `ERRORED`.
-    #[serde(default = "deadline", with = "slipway_server::config::duration")]
+    #[serde(default = "deadline", with = "slipway_model::duration")]
     pub deadline: Duration,
 }
 

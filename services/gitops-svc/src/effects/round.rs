@@ -126,24 +126,26 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The waiting changes, after a moment for writers that are likely to come again. All are read once, then only new
-    /// ones.
+    /// The waiting changes, after a moment for writers that are likely to come again. During it only new ones are read;
+    /// after it all are read once more, since one may have been cancelled meanwhile, or recorded late.
     async fn gather(&self, most: usize) -> Result<Vec<Waiting>, RoundError> {
         let linger = self.worker.paces.linger(self.id, Instant::now());
         let waiting = self.waiting();
         let mut changes = waiting.oldest(most).await?;
-        if let Some((crowd, longest)) = linger {
+        if let Some((crowd, longest)) = linger
+            && changes.len() < crowd.min(most)
+        {
             let until = Instant::now() + longest;
             while changes.len() < crowd.min(most) && Instant::now() < until {
                 self.sleep(LINGER_STEP).await?;
                 let newer = waiting.newer_than(&changes).await?;
                 let quiet = newer.is_empty() && !changes.is_empty();
                 changes.extend(newer);
-                changes.truncate(most);
                 if quiet {
                     break;
                 }
             }
+            changes = waiting.oldest(most).await?;
         }
         Ok(changes)
     }

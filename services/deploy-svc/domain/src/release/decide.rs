@@ -174,9 +174,9 @@ fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) ->
     if let Some(gate) = after.active_step().filter(|next| next.kind == StepKind::Gate)
         && after
             .environment_of(gate)
-            .is_some_and(|(_, planned)| planned.asks_nobody())
+            .is_some_and(|(_, planned)| planned.requires_no_approval())
     {
-        let result = "policy none asks nobody".to_owned();
+        let result = "policy none requires no approval".to_owned();
         events.push(end(
             &after,
             gate,

@@ -96,7 +96,7 @@ fn a_good_commit_goes_through_every_environment_in_order() {
         .iter()
         .find(|step| step.name == "dev/gate")
         .unwrap();
-    assert_eq!(gate.result, "policy none asks nobody");
+    assert_eq!(gate.result, "policy none requires no approval");
     assert_eq!(
         run.state.lane(),
         None,

@@ -134,7 +134,7 @@ fn observation(approval: &Approval) -> Observation {
                 .map(|policy| policy.name.as_str())
                 .unwrap_or_default();
             Observation::Succeeded {
-                result: format!("policy {policy} asks nobody"),
+                result: format!("policy {policy} requires no approval"),
                 facts: Facts::None,
             }
         }

@@ -41,7 +41,7 @@ impl WaitingChanges<'_> {
     }
 
     /// Those that came after all of `known`, oldest first. Reads back only to the first known one; one that was
-    /// recorded late, and so comes after it, waits for the next round.
+    /// recorded late, and so comes after it, is not found.
     pub(super) async fn newer_than(self, known: &[Waiting]) -> Result<Vec<Waiting>, LedgerError> {
         let known: HashSet<&Id> = known.iter().map(|(id, _)| id).collect();
         let mut newer: Vec<Snapshot<Change>> = Vec::new();

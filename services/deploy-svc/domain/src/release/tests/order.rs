@@ -219,7 +219,7 @@ fn a_gate_before_the_sync() {
         .iter()
         .find(|step| step.kind == StepKind::Gate)
         .unwrap();
-    assert_eq!(gate.result, "policy none asks nobody");
+    assert_eq!(gate.result, "policy none requires no approval");
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub use crate::{
     kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder, KUSTOMIZATION_NAMES},
-    place::{Found, HelmPlace, ManifestPlace, Place, read},
+    place::{HelmPlace, ImageAtPlace, ManifestPlace, Place, read},
 };
 
 /// A file larger than this is not read: values and kustomizations have a few kilobytes, bundles of manifests a few

@@ -58,7 +58,7 @@ impl ManifestPlace {
 
 /// An image at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct ImageAtPlace {
     /// The name by which edits refer to it: the entry's `name` in a kustomization, the path in values, and in manifests
     /// the image's name as written there.
     pub name: String,
@@ -70,7 +70,7 @@ pub struct Found {
 }
 
 impl Place {
-    /// The edit that writes an image here. `name` is as in [`Found::name`]; for a values path, which has only one
+    /// The edit that writes an image here. `name` is as in [`ImageAtPlace::name`]; for a values path, which has only one
     /// image, it is ignored.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Place {
 ///
 /// # Errors
 /// The outer one is the source's own; the inner one says what is wrong with the file.
-pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, Refused>, S::Error> {
+pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<ImageAtPlace>, Refused>, S::Error> {
     let path = match place {
         Place::Kustomization(folder) => match crate::kustomization(folder, source)? {
             Ok(path) => path,
@@ -116,7 +116,7 @@ pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, R
         Place::Kustomization(_) => entries(&text, &path),
         Place::Helm(place) => {
             let image = crate::helm::find(&text, &place.path, &place.document)?;
-            Ok(vec![Found {
+            Ok(vec![ImageAtPlace {
                 name: place.path.clone(),
                 image: image.reference(),
                 file: path.clone(),
@@ -127,7 +127,7 @@ pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, R
             let images = crate::manifest::find(&text, &place.object, &place.container, "", &place.field)?;
             Ok(images
                 .iter()
-                .map(|image| Found {
+                .map(|image| ImageAtPlace {
                     name: image.reference().name,
                     image: image.reference(),
                     file: path.clone(),
@@ -139,7 +139,7 @@ pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<Found>, R
     Ok(found.map_err(|refusal| Refused { path, refusal }))
 }
 
-fn entries(text: &Text<'_>, path: &str) -> Result<Vec<Found>, Refusal> {
+fn entries(text: &Text<'_>, path: &str) -> Result<Vec<ImageAtPlace>, Refusal> {
     let value = |scalar: &Option<Scalar>| {
         scalar
             .as_ref()
@@ -149,7 +149,7 @@ fn entries(text: &Text<'_>, path: &str) -> Result<Vec<Found>, Refusal> {
     let entries = crate::kustomization::entries(text)?;
     Ok(entries
         .iter()
-        .map(|(node, entry)| Found {
+        .map(|(node, entry)| ImageAtPlace {
             name: entry.name.clone(),
             image: Reference {
                 name: value(&entry.new_name),

@@ -23,10 +23,10 @@ use crate::{
     hub::Hub,
     load::Read,
     postgres::Postgres,
+    serial::Serial,
     shared::Shared,
     sqlite::Sqlite,
     store::{Batch, Clash, Hinted, Remote, Result, Store},
-    turns::Turns,
     types::Key,
 };
 
@@ -78,7 +78,7 @@ impl Ledger {
             cache: Cache::new(config.cache_entries),
             hub: Arc::new(Hub::new()),
             clock: Clock::new(store.now().await?),
-            turns: Turns::default(),
+            serial: Serial::default(),
             hook: RwLock::new(None),
             store,
             single_writer,
@@ -232,7 +232,7 @@ impl Ledger {
     ) -> Result<Outcome<D>, ExecuteError<D::Refusal>> {
         let key = Key::of::<D>(id);
         let limit = self.shared.config.max_event_bytes;
-        let _turn = self.shared.turns.take(&key).await;
+        let _serial = self.shared.serial.take(&key).await;
         let mut read = Read::Cached(0);
         for round in 0..TRIES {
             let (loaded, cached) = self.shared.load::<D>(&key, read).await?;
@@ -357,8 +357,8 @@ impl Ledger {
         *self.shared.hook.write().unwrap_or_else(PoisonError::into_inner) = Some(hook);
     }
 
-    pub(crate) fn turns(&self) -> &Turns {
-        &self.shared.turns
+    pub(crate) fn serial(&self) -> &Serial {
+        &self.shared.serial
     }
 }
 

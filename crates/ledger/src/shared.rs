@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use crate::{LedgerConfig, cache::Cache, clock::Clock, hook::Hook, hub::Hub, store::Store, turns::Turns};
+use crate::{LedgerConfig, cache::Cache, clock::Clock, hook::Hook, hub::Hub, serial::Serial, store::Store};
 
 /// One open database, with everything in memory that belongs to it.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Shared {
     pub(crate) config: LedgerConfig,
     /// SQLite: one transaction at a time.
     pub(crate) single_writer: bool,
-    pub(crate) turns: Turns,
+    pub(crate) serial: Serial,
     pub(crate) hook: RwLock<Option<Weak<dyn Hook>>>,
 }
 

@@ -160,7 +160,7 @@ impl Ledger {
         Fut: Future<Output = Result<T, E>>,
     {
         let mut read = Read::Cached(0);
-        let mut turns = Vec::new();
+        let mut guards = Vec::new();
         for round in 0..TRIES {
             let tx = Tx {
                 ledger: self.clone(),
@@ -197,10 +197,10 @@ impl Ledger {
                 Err(Failure::Clash(Clash::Request)) => return Ok(None),
                 Err(Failure::Clash(Clash::Seq)) => {
                     // In order of the keys, as everywhere, so there are no deadlocks.
-                    turns.clear();
+                    guards.clear();
                     for key in &keys {
                         self.shared.cache.remove(key);
-                        turns.push(self.turns().take(key).await);
+                        guards.push(self.serial().take(key).await);
                     }
                     breathe(round).await;
                 }

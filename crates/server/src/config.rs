@@ -149,5 +149,4 @@ pub(crate) fn secret_file(key: &str, path: &Path) -> Result<SecretString, Config
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

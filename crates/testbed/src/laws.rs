@@ -27,19 +27,19 @@ const MEMORIES: usize = 300;
 
 /// Who gives a command, as far as the laws are concerned. Has a key if the command names the try that it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Origin {
     /// An outside caller, or another decider: nothing is expected of it.
-    Asked,
+    Caller,
     /// An effect in progress, or a poll.
     Report(Option<EffectKey>),
     /// An effect, as its outcome.
     Outcome(Option<EffectKey>),
 }
 
-impl Said {
+impl Origin {
     fn key(&self) -> Option<&EffectKey> {
         match self {
-            Self::Asked => None,
+            Self::Caller => None,
             Self::Report(key) | Self::Outcome(key) => key.as_ref(),
         }
     }
@@ -65,7 +65,7 @@ impl Said {
 /// When a law is broken: with the law and the shortest life that was found to break it.
 pub fn decider_laws<D, S>(
     id: &Id,
-    said: impl Fn(&D::Command) -> Said,
+    said: impl Fn(&D::Command) -> Origin,
     commands: impl Fn(&D::State, BoxedStrategy<EffectKey>) -> S,
 ) where
     D: Decider,
@@ -168,7 +168,7 @@ impl<'a, D: Decider> Life<'a, D> {
     /// Decides a command as the ledger does, and checks whether the laws still hold.
     fn tell(
         &mut self,
-        said: &impl Fn(&D::Command) -> Said,
+        said: &impl Fn(&D::Command) -> Origin,
         command: &D::Command,
         at: Timestamp,
     ) -> Result<(), String> {
@@ -192,7 +192,7 @@ impl<'a, D: Decider> Life<'a, D> {
             if stale && !events.is_empty() {
                 return Err(format!("{key} is not wanted, and still there came {events:?}"));
             }
-            if matches!(who, Said::Outcome(_)) && effects.contains(key) && silent {
+            if matches!(who, Origin::Outcome(_)) && effects.contains(key) && silent {
                 return Err(format!(
                     "the outcome of {key}, which is wanted, was dropped without a word"
                 ));
@@ -213,7 +213,7 @@ impl<'a, D: Decider> Life<'a, D> {
         }
         self.events.extend(events.iter().cloned());
         self.derived()?;
-        if who != Said::Asked && !events.is_empty() {
+        if who != Origin::Caller && !events.is_empty() {
             for later in [Duration::ZERO, Duration::from_secs(3600)] {
                 let again = Self {
                     now: at + later,
@@ -329,7 +329,7 @@ fn caught<T>(what: &str, work: impl FnOnce() -> T) -> Result<T, String> {
 /// Removes commands that a life does not need to break a law, and describes the rest.
 fn fails<D: Decider>(
     id: &Id,
-    said: &impl Fn(&D::Command) -> Said,
+    said: &impl Fn(&D::Command) -> Origin,
     memories: &[D::Event],
     mut told: Vec<(Timestamp, D::Command)>,
     mut broken: String,

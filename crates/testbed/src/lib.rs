@@ -48,7 +48,7 @@ pub use git::{Commit, GitRepo};
 pub use git_http::{GitHttpServer, HttpAnswer, HttpRequest};
 pub use golden::{golden, recorded};
 pub use in_process::InProcess;
-pub use laws::{Said, decider_laws};
+pub use laws::{Origin, decider_laws};
 pub use patience::{eventually, holds, patience, within};
 pub use ports::free_port;
 pub use postgres::{Postgres, postgres};

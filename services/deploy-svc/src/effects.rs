@@ -1,5 +1,5 @@
 //! Carries out what the deciders ask for, with the backends.
 
 pub(crate) mod deployments;
-pub mod drive;
+pub mod lanes;
 pub(crate) mod releases;

@@ -56,7 +56,7 @@ pub mod testing {
         },
         effects::{
             deployments::{DeploymentEffects, lane, measure},
-            drive,
+            lanes,
             releases::ReleaseEffects,
         },
     };

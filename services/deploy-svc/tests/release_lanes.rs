@@ -16,7 +16,7 @@ use deploy_domain::{
     lane::{Lane, LaneCommand},
     release::{Observation, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
-use deploy_svc::testing::{Deployments, Order, ReleaseEffects, StepBackend, Taken, drive};
+use deploy_svc::testing::{Deployments, Order, ReleaseEffects, StepBackend, Taken, lanes};
 use pretty_assertions::assert_eq;
 use release::{Answers, World, ended, id, images, meta, until};
 use slipway_kubernetes::Clusters;
@@ -99,7 +99,7 @@ async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_f
         };
         world.ledger.execute::<Lane>(&lane, enter, &meta()).await.unwrap();
         world.well(&release, "build").await;
-        let leave = async |tx: slipway_ledger::Tx| drive::leave(&tx, &lane, &alone, through).await;
+        let leave = async |tx: slipway_ledger::Tx| lanes::leave(&tx, &lane, &alone, through).await;
         world.ledger.transact(&meta(), leave).await.unwrap();
         let state = world.state(&release).await;
         if through {

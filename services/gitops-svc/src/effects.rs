@@ -58,7 +58,7 @@ pub(crate) async fn nudge(
     branch: &BranchName,
     meta: &Meta,
 ) -> Result<(), ExecuteError<branch::Refusal>> {
-    let wake = || branch::Command::Wake {
+    let wake = || branch::Command::ChangeWaits {
         repository: repository.to_owned(),
         branch: branch.clone(),
     };

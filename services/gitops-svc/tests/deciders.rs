@@ -19,7 +19,7 @@ use slipway_edit::{
 };
 use slipway_ledger::{Decider, EffectKey};
 use slipway_model::{Actor, Authentication, Id, Images, Principal, Reason, Timestamp};
-use slipway_testbed::{Said, decider_laws, golden, recorded};
+use slipway_testbed::{Origin, decider_laws, golden, recorded};
 
 const SHA: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
 
@@ -235,7 +235,7 @@ fn nothing_is_done_to_a_change_that_is_not_there() {
 }
 
 fn wake() -> branch::Command {
-    branch::Command::Wake {
+    branch::Command::ChangeWaits {
         repository: "shop".to_owned(),
         branch: "main".parse().unwrap(),
     }
@@ -480,10 +480,10 @@ fn changes_of_the_first_form_come_to_the_same() {
 fn a_branch_keeps_to_the_laws_of_deciders() {
     let push = |round: &u32| Some(EffectKey::new("push", *round));
     let said = |command: &branch::Command| match command {
-        branch::Command::Wake { .. } | branch::Command::Retry => Said::Asked,
-        branch::Command::Base { round, .. } => Said::Report(push(round)),
+        branch::Command::ChangeWaits { .. } | branch::Command::Retry => Origin::Caller,
+        branch::Command::Base { round, .. } => Origin::Report(push(round)),
         branch::Command::Settle { round, .. } | branch::Command::Postpone { round, .. } => {
-            Said::Outcome(push(round))
+            Origin::Outcome(push(round))
         }
     };
     decider_laws::<Branch, _>(&id(), said, |_, key| {
@@ -502,9 +502,9 @@ fn a_branch_keeps_to_the_laws_of_deciders() {
 #[test]
 fn a_change_keeps_to_the_laws_of_deciders() {
     let said = |command: &change::Command| match command {
-        change::Command::Settle(_) => Said::Outcome(None),
+        change::Command::Settle(_) => Origin::Outcome(None),
         change::Command::PullRequest(news) => pull_request::said(news),
-        _ => Said::Asked,
+        _ => Origin::Caller,
     };
     let settled = || {
         let reason = || Reason::new(Code::PushRefused, "policy");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use slipway_ledger::{Decider, EffectKey, Index};
 use slipway_model::{Id, Timestamp};
 
-use super::{COMMANDS, NEVER, Said, decider_laws};
+use super::{COMMANDS, NEVER, Origin, decider_laws};
 
 const SOUND: u8 = 0;
 const PANICS: u8 = 1;
@@ -157,10 +157,10 @@ impl<const FAULT: u8> Decider for Lamp<FAULT> {
     }
 }
 
-fn said(command: &Command) -> Said {
+fn said(command: &Command) -> Origin {
     match command {
-        Command::SwitchOn | Command::Wake => Said::Asked,
-        Command::Lit { key } | Command::Failed { key } => Said::Outcome(Some(key.clone())),
+        Command::SwitchOn | Command::Wake => Origin::Caller,
+        Command::Lit { key } | Command::Failed { key } => Origin::Outcome(Some(key.clone())),
     }
 }
 

@@ -10,7 +10,7 @@ use slipway_server::ApiError;
 pub(super) use deployment::{deployment_proto, evidence_proto, target_proto};
 pub(super) use release::{plan_proto, release_proto};
 
-use crate::effects::drive::DriveError;
+use crate::effects::lanes::LanesError;
 
 /// Rejects images that are not in the catalog under this name and in this repository.
 pub(super) fn known_images(images: &Images, known: &Images<ServiceImage>) -> Result<(), ApiError> {
@@ -38,11 +38,11 @@ pub(super) fn plan_error(error: PlanError) -> ApiError {
     ApiError::invalid(field, error)
 }
 
-impl From<DriveError> for ApiError {
-    fn from(error: DriveError) -> Self {
+impl From<LanesError> for ApiError {
+    fn from(error: LanesError) -> Self {
         match error {
-            DriveError::Release(error) => error.into(),
-            DriveError::Ledger(error) => error.into(),
+            LanesError::Release(error) => error.into(),
+            LanesError::Ledger(error) => error.into(),
             error => Self::internal(error),
         }
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     backends::catalog::CatalogStore,
-    effects::drive::{self, DriveError},
+    effects::lanes::{self, LanesError},
 };
 
 /// How the API shows releases.
@@ -248,7 +248,7 @@ impl ReleaseApi {
             let id = id.clone();
             async move {
                 let command = ReleaseCommand::Request(Box::new(request.map_err(StartError::Request)?));
-                drive::decide(tx, id, command).await.map_err(StartError::Drive)
+                lanes::decide(tx, id, command).await.map_err(StartError::Lanes)
             }
         });
         self.releases.show(&started.await?.snapshot).await
@@ -264,7 +264,7 @@ impl ReleaseApi {
             by: meta.actor.clone(),
             reason: convert::text("reason", &call.message.reason)?,
         };
-        let after = drive::execute(&self.ledger, &before.id, command, &meta).await?;
+        let after = lanes::execute(&self.ledger, &before.id, command, &meta).await?;
         self.releases.show(&after).await
     }
 
@@ -317,14 +317,14 @@ enum StartError {
     #[error(transparent)]
     Request(ApiError),
     #[error(transparent)]
-    Drive(DriveError),
+    Lanes(LanesError),
 }
 
 impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Request(error) => error,
-            StartError::Drive(error) => error.into(),
+            StartError::Lanes(error) => error.into(),
         }
     }
 }

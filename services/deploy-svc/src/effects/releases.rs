@@ -1,6 +1,6 @@
 //! Carries out the effects of releases: has the step backends start, observe and stop the steps.
 
-mod by_hand;
+mod manual_sync;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use slipway_model::{Actor, Fault, Reason};
 
 use crate::{
     backends::steps::{Order, StepBackend},
-    effects::drive::{self, DriveError},
+    effects::lanes::{self, LanesError},
 };
 
 /// The principal on whose behalf releases progress.
@@ -60,7 +60,7 @@ impl ReleaseEffects {
         let key = run.key.clone();
         Ok(Some(match &run.effect {
             ReleaseEffect::Start => {
-                by_hand::check(&self.clusters, order).await?;
+                manual_sync::check(&self.clusters, order).await?;
                 if writes_first(order) && !self.may_change(run).await? {
                     // A newer release has the lane now, and this one has changed nothing.
                     let reason = Reason::new("SUPERSEDED", "the deploy target was given to a newer release");
@@ -91,7 +91,7 @@ impl ReleaseEffects {
     /// Marks the lane before the first write of a turn; from then on no newer release can take it away.
     async fn may_change(&self, run: &EffectRun<Release>) -> Result<bool, Fault<Reason>> {
         let meta = Meta::new(actor(), run.traceparent);
-        drive::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
+        lanes::mark_changed(&self.ledger, &run.id, &run.snapshot.state, &meta)
             .await
             .map_err(passing)
     }
@@ -140,13 +140,13 @@ impl Effects<Release> for ReleaseEffects {
         };
         let stumbled = matches!(command, ReleaseCommand::Stumbled { .. });
         let meta = Meta::new(actor(), run.traceparent);
-        match drive::execute(&self.ledger, &run.id, command.clone(), &meta).await {
+        match lanes::execute(&self.ledger, &run.id, command.clone(), &meta).await {
             Ok(release) => {
                 if let Some(retry) = Release::retry(&release.state).filter(|_| stumbled) {
                     log_retry(Release::KIND, &run.id, &retry);
                 }
             }
-            Err(TransactError::Aborted(DriveError::Release(ExecuteError::Refused(refusal)))) => {
+            Err(TransactError::Aborted(LanesError::Release(ExecuteError::Refused(refusal)))) => {
                 run.refused(&command, &refusal).await;
             }
             Err(error) => {

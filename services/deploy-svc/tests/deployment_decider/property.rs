@@ -13,7 +13,7 @@ use deploy_domain::{
 use proptest::prelude::*;
 use serde_json::json;
 use slipway_ledger::{Decider, EffectKey};
-use slipway_testbed::{Said, decider_laws};
+use slipway_testbed::{Origin, decider_laws};
 use slipway_verdict::{Applied, Verdict};
 
 use crate::life::{Life, START, away, check, id, pod, reason, request};
@@ -159,15 +159,15 @@ fn any_command(key: EffectKey, what: u8, seconds: u64) -> Command {
     }
 }
 
-fn said(command: &Command) -> Said {
+fn said(command: &Command) -> Origin {
     match command {
         Command::Request(_)
         | Command::Cancel { .. }
         | Command::Promote { .. }
         | Command::Abort { .. }
         | Command::LaneLeft
-        | Command::Wake => Said::Asked,
-        Command::Progress { key, .. } | Command::Away { key, .. } => Said::Report(Some(key.clone())),
+        | Command::Wake => Origin::Caller,
+        Command::Progress { key, .. } | Command::Away { key, .. } => Origin::Report(Some(key.clone())),
         Command::Reverting { key, .. }
         | Command::Reverted { key, .. }
         | Command::JobEnded { key, .. }
@@ -179,7 +179,7 @@ fn said(command: &Command) -> Said {
         | Command::Refused { key, .. }
         | Command::Stumbled { key, .. }
         | Command::Told { key, .. }
-        | Command::Stopped { key } => Said::Outcome(Some(key.clone())),
+        | Command::Stopped { key } => Origin::Outcome(Some(key.clone())),
     }
 }
 

@@ -13,7 +13,7 @@ use deploy_domain::{
         StepKind, Waiting, WaitingKind,
     },
 };
-use deploy_svc::testing::{Order, StepBackend, Taken, drive};
+use deploy_svc::testing::{Order, StepBackend, Taken, lanes};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
@@ -92,7 +92,7 @@ impl World {
     }
 
     pub(crate) async fn tell(&self, release: &Id, command: ReleaseCommand) -> ReleaseState {
-        let told = drive::execute(&self.ledger, release, command, &meta()).await;
+        let told = lanes::execute(&self.ledger, release, command, &meta()).await;
         told.unwrap().state
     }
 

@@ -38,8 +38,8 @@ pub struct State {
 
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// A change waits.
-    Wake { repository: String, branch: BranchName },
+    /// A change waits to be pushed.
+    ChangeWaits { repository: String, branch: BranchName },
     /// The head before anything of ours can have been pushed.
     Base { round: u32, head: CommitSha },
     /// The round's changes are settled. `rest`: others are waiting.
@@ -125,8 +125,8 @@ impl Decider for Branch {
             }
         };
         match command {
-            Command::Wake { .. } if state.awake => Ok(Vec::new()),
-            Command::Wake { repository, branch } => Ok(vec![Event::Woken { repository, branch }]),
+            Command::ChangeWaits { .. } if state.awake => Ok(Vec::new()),
+            Command::ChangeWaits { repository, branch } => Ok(vec![Event::Woken { repository, branch }]),
             Command::Base { round, head } => {
                 running(round)?;
                 Ok(if state.head.is_none() {

@@ -1,6 +1,6 @@
 //! What a commit by others means: which services and environments it changed, and what it did to their images. Pure.
 
-use slipway_edit::{Found, Place, Reference};
+use slipway_edit::{ImageAtPlace, Place, Reference};
 use slipway_model::{CommitSha, Id, Name, Timestamp};
 
 use crate::message::Trailers;
@@ -100,8 +100,8 @@ impl Part {
 }
 
 /// The images of a place that a commit changed.
-pub fn image_changes(place: &Place, before: &[Found], after: &[Found]) -> Vec<ImageChange> {
-    let of = |found: &[Found], name: &str| {
+pub fn image_changes(place: &Place, before: &[ImageAtPlace], after: &[ImageAtPlace]) -> Vec<ImageChange> {
+    let of = |found: &[ImageAtPlace], name: &str| {
         let found = found.iter().find(|found| found.name == name);
         found.map(|found| found.image.clone())
     };
@@ -209,7 +209,7 @@ pub fn is_below(file: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use slipway_edit::{Found, Place, Reference};
+    use slipway_edit::{ImageAtPlace, Place, Reference};
     use slipway_model::{Name, Timestamp};
 
     use super::{Commit, Part, attribute, image_changes, is_below, narrow, scope};
@@ -234,7 +234,7 @@ mod tests {
     fn part(service: &str, environment: &str, images: usize) -> Part {
         let place = Place::Kustomization("a".parse().unwrap());
         let found = |tag: usize| {
-            vec![Found {
+            vec![ImageAtPlace {
                 name: "app".to_owned(),
                 image: Reference::split(&format!("app:{tag}")),
                 file: "a/kustomization.yaml".to_owned(),

@@ -1,6 +1,6 @@
 //! Which edits write an image at its place, and which copy the images of one place to another. Pure.
 
-use slipway_edit::{Edit, Found, InvalidEdit, NewImage, Place};
+use slipway_edit::{Edit, ImageAtPlace, InvalidEdit, NewImage, Place};
 use slipway_model::ImageRef;
 
 use crate::change::Image;
@@ -30,7 +30,7 @@ impl From<InvalidEdit> for Mismatch {
 ///
 /// # Errors
 /// [`Mismatch`]
-pub fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>, Mismatch> {
+pub fn write(place: &Place, found: &[ImageAtPlace], image: &Image) -> Result<Vec<Edit>, Mismatch> {
     let wanted = image.repository.as_str();
     let mut to = NewImage {
         new_name: None,
@@ -43,7 +43,7 @@ pub fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>,
         ));
     }
     let there = distinct(found);
-    let fitting: Vec<&Found> = there
+    let fitting: Vec<&ImageAtPlace> = there
         .iter()
         .copied()
         .filter(|found| is(place, found, wanted))
@@ -76,8 +76,8 @@ pub fn write(place: &Place, found: &[Found], image: &Image) -> Result<Vec<Edit>,
 /// # Errors
 /// [`Mismatch`]
 pub fn copy(
-    from: (&Place, &[Found]),
-    to: (&Place, &[Found]),
+    from: (&Place, &[ImageAtPlace]),
+    to: (&Place, &[ImageAtPlace]),
     only: &[String],
 ) -> Result<Vec<Edit>, Mismatch> {
     let sources = chosen(from, only)?;
@@ -85,7 +85,7 @@ pub fn copy(
     let mut edits = Vec::with_capacity(sources.len());
     for source in &sources {
         let mut image = parse(source)?;
-        let fitting: Vec<&Found> = targets
+        let fitting: Vec<&ImageAtPlace> = targets
             .iter()
             .copied()
             .filter(|target| is(to.0, target, &source.name) || is(to.0, target, effective(from.0, source)))
@@ -120,13 +120,13 @@ pub fn copy(
 /// # Errors
 /// [`Mismatch`]
 pub fn chosen<'a>(
-    (place, found): (&Place, &'a [Found]),
+    (place, found): (&Place, &'a [ImageAtPlace]),
     only: &[String],
-) -> Result<Vec<&'a Found>, Mismatch> {
+) -> Result<Vec<&'a ImageAtPlace>, Mismatch> {
     let all = distinct(found);
     if only.is_empty() {
         // An entry without values leaves the image to the base.
-        let said: Vec<&Found> = all.iter().copied().filter(|found| says(found)).collect();
+        let said: Vec<&ImageAtPlace> = all.iter().copied().filter(|found| says(found)).collect();
         return if said.is_empty() {
             Err(Mismatch::NotFound(format!(
                 "{} says no image that could be copied",
@@ -136,9 +136,9 @@ pub fn chosen<'a>(
             Ok(said)
         };
     }
-    let mut chosen: Vec<&Found> = Vec::new();
+    let mut chosen: Vec<&ImageAtPlace> = Vec::new();
     for name in only {
-        let fitting: Vec<&Found> = all
+        let fitting: Vec<&ImageAtPlace> = all
             .iter()
             .copied()
             .filter(|found| is(place, found, name))
@@ -152,12 +152,12 @@ pub fn chosen<'a>(
     Ok(chosen)
 }
 
-fn says(found: &Found) -> bool {
+fn says(found: &ImageAtPlace) -> bool {
     !(found.image.tag.is_empty() && found.image.digest.is_empty() && found.image.name.is_empty())
 }
 
 /// The image as an edit writes it.
-fn parse(found: &Found) -> Result<NewImage, Mismatch> {
+fn parse(found: &ImageAtPlace) -> Result<NewImage, Mismatch> {
     let image = &found.image;
     NewImage::new(&image.name, &image.tag, &image.digest).map_err(|error| {
         Mismatch::Invalid(format!(
@@ -170,8 +170,8 @@ fn parse(found: &Found) -> Result<NewImage, Mismatch> {
 }
 
 /// Those with a name of their own: several containers may run the same image.
-fn distinct(found: &[Found]) -> Vec<&Found> {
-    let mut seen: Vec<&Found> = Vec::new();
+fn distinct(found: &[ImageAtPlace]) -> Vec<&ImageAtPlace> {
+    let mut seen: Vec<&ImageAtPlace> = Vec::new();
     for found in found {
         if seen.iter().all(|other| other.name != found.name) {
             seen.push(found);
@@ -181,7 +181,7 @@ fn distinct(found: &[Found]) -> Vec<&Found> {
 }
 
 /// The name that the image has in the end; empty if values leave it to the chart.
-pub fn effective<'a>(place: &Place, found: &'a Found) -> &'a str {
+pub fn effective<'a>(place: &Place, found: &'a ImageAtPlace) -> &'a str {
     match place {
         _ if !found.image.name.is_empty() => &found.image.name,
         Place::Helm(_) => "",
@@ -189,11 +189,11 @@ pub fn effective<'a>(place: &Place, found: &'a Found) -> &'a str {
     }
 }
 
-fn is(place: &Place, found: &Found, name: &str) -> bool {
+fn is(place: &Place, found: &ImageAtPlace, name: &str) -> bool {
     !name.is_empty() && (found.name == name || effective(place, found) == name)
 }
 
-fn names(found: &[&Found]) -> String {
+fn names(found: &[&ImageAtPlace]) -> String {
     let mut list: Vec<String> = found
         .iter()
         .take(SHOWN)
@@ -209,7 +209,7 @@ fn names(found: &[&Found]) -> String {
     list.join(", ")
 }
 
-fn not_found(place: &Place, name: &str, there: &[&Found]) -> Mismatch {
+fn not_found(place: &Place, name: &str, there: &[&ImageAtPlace]) -> Mismatch {
     let there = if there.is_empty() {
         "there is none".to_owned()
     } else {
@@ -228,7 +228,7 @@ fn describe(place: &Place) -> String {
 }
 
 /// The image of a change that copies just one, for its message.
-pub fn copied(place: &Place, found: &Found) -> Option<ImageRef> {
+pub fn copied(place: &Place, found: &ImageAtPlace) -> Option<ImageRef> {
     Some(ImageRef {
         name: effective(place, found).parse().ok()?,
         tag: found.image.tag.parse().ok(),
@@ -237,11 +237,11 @@ pub fn copied(place: &Place, found: &Found) -> Option<ImageRef> {
 }
 
 /// What copies are called in a subject: their tag if they share one, else their digest, else their number.
-pub fn called(found: &[&Found]) -> String {
+pub fn called(found: &[&ImageAtPlace]) -> String {
     let Some(first) = found.first() else {
         return "images".to_owned();
     };
-    let all = |same: fn(&Found) -> &str| found.iter().all(|other| same(other) == same(first));
+    let all = |same: fn(&ImageAtPlace) -> &str| found.iter().all(|other| same(other) == same(first));
     let digest: Option<slipway_model::Digest> = first.image.digest.parse().ok();
     match digest {
         _ if all(|found| &found.image.tag) && !first.image.tag.is_empty() => first.image.tag.clone(),
@@ -253,7 +253,7 @@ pub fn called(found: &[&Found]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use slipway_edit::{Edit, Found, NewImage, Place, Reference};
+    use slipway_edit::{Edit, ImageAtPlace, NewImage, Place, Reference};
 
     use super::{Mismatch, called, copy, write};
     use crate::change::Image;
@@ -262,9 +262,9 @@ mod tests {
         Place::Kustomization("apps/shop/dev".parse().unwrap())
     }
 
-    fn found(name: &str, image: &str) -> Found {
+    fn found(name: &str, image: &str) -> ImageAtPlace {
         // Without a name: `:tag@digest`.
-        Found {
+        ImageAtPlace {
             name: name.to_owned(),
             image: Reference::split(image),
             file: "apps/shop/dev/kustomization.yaml".to_owned(),

@@ -7,7 +7,7 @@ use gitops_domain::{
     images,
     pull_request::{self, Mode},
 };
-use slipway_edit::{Difference, Edit, Found, Place};
+use slipway_edit::{Difference, Edit, ImageAtPlace, Place};
 use slipway_ledger::{IdempotencyKey, Meta, Snapshot};
 use slipway_model::{CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
@@ -376,7 +376,7 @@ pub(super) async fn found(
     repository: &Arc<Repository>,
     commit: &CommitSha,
     place: &Place,
-) -> Result<Vec<Found>, ApiError> {
+) -> Result<Vec<ImageAtPlace>, ApiError> {
     repository
         .images(commit, place)
         .await?

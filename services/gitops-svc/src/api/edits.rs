@@ -2,8 +2,8 @@
 
 use gitops_domain::history::ImageChange;
 use slipway_edit::{
-    Difference, Edit, Entry, FilePath, Folder, Found, HelmImage, HelmPlace, InvalidEdit, KustomizeImage,
-    ManifestImage, ManifestPlace, NewImage, Place, Reference, ValueDifference,
+    Difference, Edit, Entry, FilePath, Folder, HelmImage, HelmPlace, ImageAtPlace, InvalidEdit,
+    KustomizeImage, ManifestImage, ManifestPlace, NewImage, Place, Reference, ValueDifference,
 };
 use slipway_proto::gitops::v1::{self as proto, edit::Edit as Wire};
 use slipway_server::ApiError;
@@ -286,7 +286,7 @@ pub(super) fn change_to_proto(change: &ImageChange, image: Option<&Reference>) -
     })
 }
 
-pub(super) fn found_to_proto(found: &Found) -> proto::DesiredImage {
+pub(super) fn found_to_proto(found: &ImageAtPlace) -> proto::DesiredImage {
     proto::DesiredImage {
         name: found.name.clone(),
         image: found.image.name.clone(),

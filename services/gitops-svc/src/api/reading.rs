@@ -8,7 +8,7 @@ use gitops_domain::{
     images::effective,
     reason::Code,
 };
-use slipway_edit::{Difference, Found, Place};
+use slipway_edit::{Difference, ImageAtPlace, Place};
 use slipway_ledger::{ListFilter, Page, Snapshot};
 use slipway_model::{BranchName, CommitSha, Name, Reason};
 use slipway_proto::gitops::v1 as proto;
@@ -307,7 +307,7 @@ impl GitOpsGrpc {
 }
 
 /// The images of one environment, or why there are none.
-type Images = Result<(Place, Vec<Found>), slipway_proto::common::v1::Reason>;
+type Images = Result<(Place, Vec<ImageAtPlace>), slipway_proto::common::v1::Reason>;
 
 /// An image whose origin is looked for.
 #[derive(Debug)]
@@ -315,12 +315,12 @@ struct ImageAtPlace {
     service: Name,
     environment: Name,
     place: Place,
-    found: Found,
+    found: ImageAtPlace,
 }
 
 type Key = (Name, Name, String);
 
-fn key(service: &Name, environment: &Name, found: &Found) -> Key {
+fn key(service: &Name, environment: &Name, found: &ImageAtPlace) -> Key {
     (service.clone(), environment.clone(), found.name.clone())
 }
 
@@ -408,7 +408,7 @@ struct Row {
 #[derive(Debug)]
 struct Side {
     environment: Name,
-    found: Option<(Place, Found)>,
+    found: Option<(Place, ImageAtPlace)>,
     reason: Option<slipway_proto::common::v1::Reason>,
 }
 
@@ -455,7 +455,7 @@ fn compare(service: &Name, sides: &[(Name, Images)]) -> Vec<Row> {
 
 /// Whether all have the same image.
 fn same(sides: &[Side]) -> bool {
-    let said: Option<Vec<(&str, &Found)>> = sides
+    let said: Option<Vec<(&str, &ImageAtPlace)>> = sides
         .iter()
         .map(|side| {
             let (place, found) = side.found.as_ref()?;

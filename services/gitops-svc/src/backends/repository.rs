@@ -19,7 +19,7 @@ use std::{
 };
 
 use gitops_domain::{reason::Code, remote::Moved};
-use slipway_edit::{Difference, Edit, Found, Place};
+use slipway_edit::{Difference, Edit, ImageAtPlace, Place};
 use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use slipway_server::ConfigError;
 
@@ -194,7 +194,7 @@ impl Repository {
         self: &Arc<Self>,
         commit: &CommitSha,
         place: &Place,
-    ) -> Result<Result<Vec<Found>, Reason>, Fault<Reason>> {
+    ) -> Result<Result<Vec<ImageAtPlace>, Reason>, Fault<Reason>> {
         let (commit, place) = (commit.clone(), place.clone());
         self.objects(move |objects, _| objects::images(objects, &commit, &place))
             .await

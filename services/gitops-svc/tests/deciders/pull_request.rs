@@ -11,7 +11,7 @@ use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use slipway_ledger::Decider;
 use slipway_model::{CommitSha, Reason, Timestamp};
-use slipway_testbed::Said;
+use slipway_testbed::Origin;
 
 use super::{SHA, act, at, difference, id, request};
 
@@ -364,10 +364,10 @@ pub(super) fn events() -> Vec<(&'static str, Event)> {
 }
 
 /// Polls say what they see, effects how they ended. None of it names its try.
-pub(super) fn said(news: &News) -> Said {
+pub(super) fn said(news: &News) -> Origin {
     match news {
-        News::Revised { .. } | News::Noted(_) => Said::Report(None),
-        _ => Said::Outcome(None),
+        News::Revised { .. } | News::Noted(_) => Origin::Report(None),
+        _ => Origin::Outcome(None),
     }
 }
 

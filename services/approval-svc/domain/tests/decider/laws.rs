@@ -9,7 +9,7 @@ use approval_domain::{
 use proptest::prelude::*;
 use slipway_decider::Decider;
 use slipway_model::{Actor, Principal};
-use slipway_testbed::{Said, decider_laws};
+use slipway_testbed::{Origin, decider_laws};
 
 use crate::{NOW, actor, apply, id, policy, request, who};
 
@@ -23,7 +23,7 @@ fn chain(bot: Option<&str>, person: &str) -> Actor {
 
 #[test]
 fn it_keeps_to_the_laws_of_deciders() {
-    let said = |_: &Command| Said::Asked;
+    let said = |_: &Command| Origin::Caller;
     decider_laws::<Approval, _>(&id(), said, |state, _| {
         let binding = state
             .request

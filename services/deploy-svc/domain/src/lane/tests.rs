@@ -2,7 +2,7 @@
 
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
-use slipway_testbed::{Said, decider_laws};
+use slipway_testbed::{Origin, decider_laws};
 
 use super::*;
 
@@ -228,7 +228,7 @@ fn who_leaves_the_line_has_brought_nothing() {
 
 #[test]
 fn it_keeps_to_the_laws_of_deciders() {
-    let said = |_: &LaneCommand| Said::Asked;
+    let said = |_: &LaneCommand| Origin::Caller;
     decider_laws::<Lane, _>(&id("lane"), said, |_, _| any_command());
 }
 

@@ -46,12 +46,12 @@ pub(super) async fn apply(
     let mut progress = Progress::new(run);
     loop {
         let (step, fault) = match all.ask().await {
-            Ok(Asked::All(applied)) => {
+            Ok(SyncRequest::Accepted(applied)) => {
                 let key = run.key.clone();
                 return Some(DeploymentCommand::Applied { key, applied });
             }
-            Ok(Asked::Failed(failure)) => return Some(failed(run, failure)),
-            Ok(Asked::Not(step)) => (step, None),
+            Ok(SyncRequest::Failed(failure)) => return Some(failed(run, failure)),
+            Ok(SyncRequest::Waits(step)) => (step, None),
             Err(Fault::Permanent(reason)) => {
                 return Some(refused(run, Reason::new("SYNC_REFUSED", reason.message)));
             }
@@ -143,12 +143,13 @@ struct Step {
     look_again: Option<Timestamp>,
 }
 
-/// The result of the request.
-enum Asked {
-    /// The target's own answer.
-    All(Applied),
+/// What became of the request to sync.
+enum SyncRequest {
+    /// By every Application; this is the answer of the target itself.
+    Accepted(Applied),
     Failed(Failure),
-    Not(Step),
+    /// Not made yet, and why.
+    Waits(Step),
 }
 
 impl<'a> Applications<'a> {
@@ -200,39 +201,41 @@ impl<'a> Applications<'a> {
     }
 
     /// Requests all syncs, once none of them has to wait. One that was requested already is left alone.
-    async fn ask(&mut self) -> Result<Asked, Fault<Reason>> {
+    async fn ask(&mut self) -> Result<SyncRequest, Fault<Reason>> {
         let (cluster, count) = (self.cluster, self.followed.len());
         let looks = self.followed.iter_mut().map(|one| one.look(cluster));
         let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
         let mut verdicts = Vec::with_capacity(count);
         for (one, look) in self.followed.iter().zip(&looks) {
             let verdict = match look {
-                Look::Gone => return Ok(Asked::Failed(named(&one.target, count, &one.not_there()))),
+                Look::Gone => return Ok(SyncRequest::Failed(named(&one.target, count, &one.not_there()))),
                 Look::Live(live, _) if live.asked_for(&one.sync) || live.automated() => Verdict::Complete,
                 Look::Live(_, Next::StartSync) => Verdict::Complete,
                 Look::Live(_, Next::Failed(failure)) => {
-                    return Ok(Asked::Failed(named(&one.target, count, failure)));
+                    return Ok(SyncRequest::Failed(named(&one.target, count, failure)));
                 }
                 Look::Live(_, next) | Look::Unknown(next) => application::verdict(next.clone()),
             };
             verdicts.push((one.target.name.clone(), verdict));
         }
         if let Verdict::Progressing { message, look_again } = application::combine(&verdicts) {
-            return Ok(Asked::Not(Step { message, look_again }));
+            return Ok(SyncRequest::Waits(Step { message, look_again }));
         }
         // One after the other, the target last: what was recorded about it means that all were requested.
         let mut applied = Applied::default();
         for one in self.followed.iter_mut().rev() {
             match one.begin(cluster, self.run, self.argo_cd).await? {
                 Begun::Yes(asked) => applied = asked,
-                Begun::Failed(failure) => return Ok(Asked::Failed(named(&one.target, count, &failure))),
+                Begun::Failed(failure) => {
+                    return Ok(SyncRequest::Failed(named(&one.target, count, &failure)));
+                }
                 Begun::Not(next) => {
                     let waiting = (one.target.name.clone(), application::verdict(next));
-                    return Ok(Asked::Not(Step::of(waiting)));
+                    return Ok(SyncRequest::Waits(Step::of(waiting)));
                 }
             }
         }
-        Ok(Asked::All(applied))
+        Ok(SyncRequest::Accepted(applied))
     }
 
     /// Does what is next for each application, and returns the state of all of them.

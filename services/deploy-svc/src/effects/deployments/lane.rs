@@ -12,7 +12,7 @@ use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, Tx, executor::co
 use slipway_model::{Actor, Id, Reason};
 
 use super::Run;
-use crate::effects::drive::{self, DriveError};
+use crate::effects::lanes::{self, LanesError};
 
 /// Why a turn was not taken or not given back.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum LaneError {
     #[error(transparent)]
     Deployment(#[from] ExecuteError<DeploymentRefusal>),
     #[error(transparent)]
-    Release(#[from] DriveError),
+    Release(#[from] LanesError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
@@ -116,7 +116,7 @@ async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneErr
         .decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
         .await?;
     let through = left.state.status == DeploymentStatus::Succeeded;
-    drive::leave(&tx, &lane, &deployment, through).await?;
+    lanes::leave(&tx, &lane, &deployment, through).await?;
     Ok(())
 }
 

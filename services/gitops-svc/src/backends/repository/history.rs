@@ -12,7 +12,7 @@ use gix::{
     diff::tree::{Recorder, Visit, visit},
     objs::{TreeRefIter, commit::MessageRef},
 };
-use slipway_edit::{Found, KUSTOMIZATION_NAMES, Place};
+use slipway_edit::{ImageAtPlace, KUSTOMIZATION_NAMES, Place};
 use slipway_model::{CommitSha, Fault, Name, Reason, Timestamp};
 
 use super::{
@@ -292,7 +292,7 @@ fn changed(
         .next()
         .map(|parent| objects::sha(parent.detach()))
         .transpose()?;
-    let found = |commit: &CommitSha, place: &Place| -> Result<Vec<Found>, MirrorError> {
+    let found = |commit: &CommitSha, place: &Place| -> Result<Vec<ImageAtPlace>, MirrorError> {
         // A file that cannot be read as what it should be has no images.
         Ok(objects::images(repository, commit, place)?.unwrap_or_default())
     };
@@ -329,7 +329,7 @@ fn changed(
     let mut told: Vec<Part> = Vec::new();
     // What is not in the mirror is fetched together.
     let mut missing = Vec::new();
-    let mut have = |result: Result<Vec<Found>, MirrorError>| match result {
+    let mut have = |result: Result<Vec<ImageAtPlace>, MirrorError>| match result {
         Err(MirrorError::Missing(ids)) => {
             missing.extend(ids);
             Ok(Vec::new())

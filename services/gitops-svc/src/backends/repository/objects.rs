@@ -7,7 +7,7 @@ use gix::{
     ObjectId, Repository,
     objs::{Kind, WriteTo as _},
 };
-use slipway_edit::{Difference, Edit, Edited, Found, Place, Refusal, Refused};
+use slipway_edit::{Difference, Edit, Edited, ImageAtPlace, Place, Refusal, Refused};
 use slipway_model::{CommitSha, Reason, Timestamp};
 
 use super::{
@@ -239,7 +239,7 @@ pub(super) fn images(
     repository: &Repository,
     commit: &CommitSha,
     place: &Place,
-) -> Result<Result<Vec<Found>, Reason>, MirrorError> {
+) -> Result<Result<Vec<ImageAtPlace>, Reason>, MirrorError> {
     let tree = tree_of(repository, object_id(commit)?)?;
     let trees = Trees::new(repository);
     let source = TreeSource { trees: &trees, tree };

@@ -1,7 +1,7 @@
 //! What holds for any sequence of commands.
 
 use proptest::prelude::*;
-use slipway_testbed::{Said, decider_laws};
+use slipway_testbed::{Origin, decider_laws};
 
 use super::*;
 
@@ -53,17 +53,17 @@ fn any_command(key: impl Strategy<Value = EffectKey>) -> impl Strategy<Value = C
     })
 }
 
-fn said(command: &Command) -> Said {
+fn said(command: &Command) -> Origin {
     match command {
-        Command::Request(_) | Command::Cancel { .. } | Command::Wake => Said::Asked,
+        Command::Request(_) | Command::Cancel { .. } | Command::Wake => Origin::Caller,
         Command::Begin { key } | Command::Fetched { key, .. } | Command::Advance { key, .. } => {
-            Said::Report(Some(key.clone()))
+            Origin::Report(Some(key.clone()))
         }
         Command::Pushed { key, .. }
         | Command::Tagged { key, .. }
         | Command::Finished { key, .. }
         | Command::Fail { key, .. }
-        | Command::Fault { key, .. } => Said::Outcome(Some(key.clone())),
+        | Command::Fault { key, .. } => Origin::Outcome(Some(key.clone())),
     }
 }
 

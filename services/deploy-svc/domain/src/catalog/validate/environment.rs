@@ -243,13 +243,13 @@ fn article(kind: WorkloadKind) -> String {
 }
 
 fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, faults: &mut Faults) -> GitOps {
-    use file::Strategy as Asked;
+    use file::Strategy as Requested;
     let FileGitOps {
         repository,
         branch,
         path: folder,
         image: name,
-        strategy: asked,
+        strategy: requested,
         file,
         value,
         mode,
@@ -262,8 +262,8 @@ fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, fa
         "write the image's name as the manifests have it, without tag",
     );
     // Argo CD renders by itself; a restart does not render anything.
-    let rendered_here = target.kind != WorkloadKind::Application && asked != Asked::Marker;
-    if asked == Asked::Helm && target.kind != WorkloadKind::Application {
+    let rendered_here = target.kind != WorkloadKind::Application && requested != Requested::Marker;
+    if requested == Requested::Helm && target.kind != WorkloadKind::Application {
         faults.add(
             format!("{path}.strategy"),
             format!(
@@ -272,7 +272,7 @@ fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, fa
             ),
         );
     }
-    if asked == Asked::Manifest {
+    if requested == Requested::Manifest {
         faults.require(
             name == image,
             format!("{path}.image"),
@@ -297,37 +297,37 @@ fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, fa
     let file = need(
         "file",
         file,
-        matches!(asked, Asked::Helm | Asked::Manifest),
+        matches!(requested, Requested::Helm | Requested::Manifest),
         "the strategies helm and manifest edit one file, and no other does",
     );
     let value = need(
         "value",
         value,
-        asked == Asked::Helm,
+        requested == Requested::Helm,
         "the strategy helm, and no other, sets a value, such as image or web.image.tag",
     );
     if !file.is_empty() {
         check_path(&file, &format!("{path}.file"), faults);
     }
-    let folder = match (folder, asked) {
-        (Some(_), Asked::Marker) => {
+    let folder = match (folder, requested) {
+        (Some(_), Requested::Marker) => {
             faults.add(
                 format!("{path}.path"),
                 "is not for this strategy: a marker commit changes no folder, and none is rendered",
             );
             String::new()
         }
-        (None, Asked::Marker) => String::new(),
+        (None, Requested::Marker) => String::new(),
         (Some(folder), _) => {
             check_path(&folder, &format!("{path}.path"), faults);
             folder
         }
-        (None, Asked::Helm | Asked::Manifest) if !rendered_here => folder_of(&file),
+        (None, Requested::Helm | Requested::Manifest) if !rendered_here => folder_of(&file),
         (None, _) => {
             faults.add(
                 format!("{path}.path"),
-                match asked {
-                    Asked::Manifest => {
+                match requested {
+                    Requested::Manifest => {
                         "is missing: name the folder that is rendered and applied; its kustomization lists the file under resources"
                     }
                     _ => "is missing: name the folder of the kustomization",
@@ -341,14 +341,14 @@ fn check_gitops(gitops: FileGitOps, target: &Target, path: &str, image: &str, fa
         branch,
         path: folder,
         image: name,
-        strategy: match asked {
-            Asked::Kustomize => Strategy::Kustomize,
-            Asked::Helm => {
+        strategy: match requested {
+            Requested::Kustomize => Strategy::Kustomize,
+            Requested::Helm => {
                 check_value(&value, &format!("{path}.value"), faults);
                 Strategy::Helm { file, value }
             }
-            Asked::Manifest => Strategy::Manifest { file },
-            Asked::Marker => Strategy::Marker,
+            Requested::Manifest => Strategy::Manifest { file },
+            Requested::Marker => Strategy::Marker,
         },
         mode,
     }

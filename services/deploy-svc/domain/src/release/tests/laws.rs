@@ -1,24 +1,24 @@
 //! The laws of every decider, checked for releases.
 
 use pretty_assertions::{assert_eq, assert_ne};
-use slipway_testbed::{Said, decider_laws};
+use slipway_testbed::{Origin, decider_laws};
 
 use super::{play::*, *};
 
-fn said(command: &ReleaseCommand) -> Said {
+fn said(command: &ReleaseCommand) -> Origin {
     match command {
         ReleaseCommand::Observed { key, .. } if key.step.ends_with(":observe") => {
-            Said::Report(Some(key.clone()))
+            Origin::Report(Some(key.clone()))
         }
         ReleaseCommand::Started { key, .. }
         | ReleaseCommand::Observed { key, .. }
         | ReleaseCommand::Stumbled { key, .. }
-        | ReleaseCommand::GiveUp { key } => Said::Outcome(Some(key.clone())),
+        | ReleaseCommand::GiveUp { key } => Origin::Outcome(Some(key.clone())),
         ReleaseCommand::Request(_)
         | ReleaseCommand::LaneGranted { .. }
         | ReleaseCommand::Supersede { .. }
         | ReleaseCommand::Cancel { .. }
-        | ReleaseCommand::Wake => Said::Asked,
+        | ReleaseCommand::Wake => Origin::Caller,
     }
 }
 

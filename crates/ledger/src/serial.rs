@@ -1,7 +1,7 @@
-//! Turns: within one process, commands on one aggregate are decided one after the other.
+//! Within one process, commands on one aggregate are decided one after the other, in order of arrival.
 //!
-//! The compare-and-set at the append keeps writers from losing each other's events; turns only keep the writers of
-//! one busy aggregate from deciding in vain, in order of arrival.
+//! The compare-and-set at the append keeps writers from losing each other's events; this only keeps the writers of
+//! one busy aggregate from deciding in vain.
 
 use std::{
     collections::HashMap,
@@ -15,16 +15,16 @@ use crate::types::Key;
 type Slots = Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>;
 
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Turns(Arc<Slots>);
+pub(crate) struct Serial(Arc<Slots>);
 
-impl Turns {
-    pub(crate) async fn take(&self, key: &Key) -> Turn {
+impl Serial {
+    pub(crate) async fn take(&self, key: &Key) -> SerialGuard {
         let slot = {
             let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(slots.entry(key.clone()).or_default())
         };
         let guard = slot.lock_owned().await;
-        Turn {
+        SerialGuard {
             slots: Arc::clone(&self.0),
             key: key.clone(),
             guard: Some(guard),
@@ -34,13 +34,13 @@ impl Turns {
 
 /// Held while deciding and appending.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct SerialGuard {
     slots: Arc<Slots>,
     key: Key,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl Drop for Turn {
+impl Drop for SerialGuard {
     fn drop(&mut self) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         self.guard = None;

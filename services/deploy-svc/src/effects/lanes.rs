@@ -16,7 +16,7 @@ use slipway_model::Id;
 
 /// Why a command of a release was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub enum DriveError {
+pub enum LanesError {
     #[error(transparent)]
     Release(#[from] ExecuteError<ReleaseRefusal>),
     #[error(transparent)]
@@ -33,13 +33,13 @@ pub enum DriveError {
 /// Decides `command` for a release in a separate transaction.
 ///
 /// # Errors
-/// See [`DriveError`]; a lost race is decided again.
+/// See [`LanesError`]; a lost race is decided again.
 pub async fn execute(
     ledger: &Ledger,
     release: &Id,
     command: ReleaseCommand,
     meta: &Meta,
-) -> Result<Snapshot<Release>, TransactError<DriveError>> {
+) -> Result<Snapshot<Release>, TransactError<LanesError>> {
     ledger
         .transact(meta, |tx| decide(tx, release.clone(), command.clone()))
         .await
@@ -48,18 +48,18 @@ pub async fn execute(
 /// Decides `command` for a release, and moves it and the other releases affected in and out of lanes.
 ///
 /// # Errors
-/// See [`DriveError`]; nothing is written then.
-pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snapshot<Release>, DriveError> {
+/// See [`LanesError`]; nothing is written then.
+pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snapshot<Release>, LanesError> {
     carry_out(&tx, VecDeque::from([(release.clone(), command)])).await?;
-    let unknown = || DriveError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(release.clone())));
+    let unknown = || LanesError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(release.clone())));
     tx.get::<Release>(&release).await?.ok_or_else(unknown)
 }
 
 /// Gives back the turn of a holder that is not a release, and notifies the releases that waited for it.
 ///
 /// # Errors
-/// See [`DriveError`]; nothing is written then.
-pub async fn leave(tx: &Tx, lane: &Id, holder: &Id, through: bool) -> Result<(), DriveError> {
+/// See [`LanesError`]; nothing is written then.
+pub async fn leave(tx: &Tx, lane: &Id, holder: &Id, through: bool) -> Result<(), LanesError> {
     let command = LaneCommand::Leave {
         holder: holder.clone(),
         through,
@@ -70,7 +70,7 @@ pub async fn leave(tx: &Tx, lane: &Id, holder: &Id, through: bool) -> Result<(),
 }
 
 /// Decides commands until they lead to no further ones.
-async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<(), DriveError> {
+async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<(), LanesError> {
     while let Some((release, command)) = work.pop_front() {
         step(tx, &release, command, &mut work).await?;
     }
@@ -100,9 +100,9 @@ pub async fn mark_changed(
     }
 }
 
-fn lane_of(state: &ReleaseState) -> Option<Result<Id, DriveError>> {
+fn lane_of(state: &ReleaseState) -> Option<Result<Id, LanesError>> {
     let planned = state.plan.as_ref()?.environments.get(state.lane()?)?;
-    Some(planned.lane().map_err(|source| DriveError::Target {
+    Some(planned.lane().map_err(|source| LanesError::Target {
         target: planned.target.key(),
         source,
     }))
@@ -113,7 +113,7 @@ async fn step(
     release: &Id,
     command: ReleaseCommand,
     work: &mut VecDeque<(Id, ReleaseCommand)>,
-) -> Result<(), DriveError> {
+) -> Result<(), LanesError> {
     let before = tx
         .get::<Release>(release)
         .await?
@@ -160,7 +160,7 @@ async fn move_in(
     lane: &Id,
     command: LaneCommand,
     work: &mut VecDeque<(Id, ReleaseCommand)>,
-) -> Result<(), DriveError> {
+) -> Result<(), LanesError> {
     let before = tx
         .get::<Lane>(lane)
         .await?
@@ -224,7 +224,7 @@ fn superseded(before: &LaneState, after: &LaneState, command: &LaneCommand) -> V
 }
 
 /// The environment for which a release is in this lane.
-async fn environment_at(tx: &Tx, release: &Id, lane: &Id) -> Result<Option<usize>, DriveError> {
+async fn environment_at(tx: &Tx, release: &Id, lane: &Id) -> Result<Option<usize>, LanesError> {
     let Some(snapshot) = tx.get::<Release>(release).await? else {
         return Ok(None);
     };

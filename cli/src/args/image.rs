@@ -40,7 +40,7 @@ impl FromStr for ImageOption {
             return Err("the tag after the : is empty".to_owned());
         }
         if over.is_some() && (written.is_empty() || written.starts_with([':', '@'])) {
-            return Err("the image after the = is empty; * keeps the present name".to_owned());
+            return Err("the image after the = is empty; * keeps the current name".to_owned());
         }
         let mut reference = Reference::split(written);
         if reference.name == KEPT {

@@ -157,11 +157,11 @@ impl HttpCheck {
                 faults.require(
                     !service,
                     "url",
-                    "stands in place of service, port and namespace: leave those out",
+                    "replaces service, port and namespace: leave those out",
                 );
             }
             None => {
-                let words = "say what to ask: service and port, or url";
+                let words = "give service and port, or url";
                 faults.require(self.service.is_some() && self.port.is_some(), "", words);
                 faults.require(
                     self.port != Some(Port::Number(0)),
@@ -327,7 +327,7 @@ mod tests {
             (r#""http": {"service": "shop"}"#.into(), vec!["http: say what to ask"]),
             (r#""http": {"service": "shop", "port": 0}"#.into(), vec!["http.port: must be"]),
             (format!(r#""http": {{{service}, "url": "http://shop"}}"#), vec!["http.url: stands in place"]),
-            (r#""http": {"url": "http://bob:x@shop"}"#.into(), vec!["http.url: must not hold a user"]),
+            (r#""http": {"url": "http://bob:x@shop"}"#.into(), vec!["http.url: must not contain a user"]),
             (r#""http": {"url": "gopher://shop"}"#.into(), vec!["http.url: must begin with http"]),
             (r#""http": {"url": "http://shop:0"}"#.into(), vec!["http.url: must have a port"]),
             (r#""http": {"url": "http://shop", "ca_file": "ca.pem"}"#.into(), vec!["http.ca_file: is for https", "http.ca_file: write the absolute"]),

@@ -75,7 +75,7 @@ pub fn web_url(text: &str) -> Result<(Url, bool), String> {
         _ => return Err("must begin with http:// or https://".to_owned()),
     };
     if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
-        return Err("must not hold a user or a password".to_owned());
+        return Err("must not contain a user or a password".to_owned());
     }
     Ok((url, tls))
 }
@@ -135,9 +135,9 @@ mod tests {
             ("file:///etc/passwd", "must begin with"),
             ("shop", "write an http"),
             ("", "write an http"),
-            ("http://user:password@shop", "must not hold a user"),
-            ("http://user@shop", "must not hold a user"),
-            ("http://@shop", "must not hold a user"),
+            ("http://user:password@shop", "must not contain a user"),
+            ("http://user@shop", "must not contain a user"),
+            ("http://@shop", "must not contain a user"),
             ("http://shop:0", "a port from 1"),
             ("http://shop:70000", "write an http"),
             ("http://shop/health", "path has a key of its own"),

@@ -122,7 +122,7 @@ impl Refusal for std::convert::Infallible {
 /// A command that no correct caller can give in this state: a bug in the caller. Every decider whose effects have
 /// outcomes can refuse with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{id} cannot be told this as it stands ({standing}): a defect, please report it")]
+#[error("{id} refuses this command in its present state ({standing}): a defect, please report it")]
 pub struct Impossible {
     pub id: Id,
     /// The state of the aggregate, in words.

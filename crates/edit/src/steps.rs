@@ -32,7 +32,7 @@ impl Steps {
     /// Names the field of the edit.
     pub(crate) fn parse(field: &'static str, text: &str) -> Result<Self, InvalidEdit> {
         if text.len() > MAX_BYTES || text.contains(char::is_control) {
-            let why = format!("is longer than {MAX_BYTES} bytes or holds control characters");
+            let why = format!("is longer than {MAX_BYTES} bytes or contains control characters");
             return Err(invalid(field, text, &why));
         }
         let steps = Self::read(field, text)?;

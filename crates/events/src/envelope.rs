@@ -70,7 +70,7 @@ pub enum EnvelopeError {
     },
     #[error("event: {field:?} is not a field of an event")]
     Unknown { field: String },
-    #[error("event: field {field} comes twice")]
+    #[error("event: field {field} is repeated")]
     Twice { field: &'static str },
     #[error("event: not CloudEvents JSON: {0}")]
     Json(String),

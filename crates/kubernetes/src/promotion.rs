@@ -139,7 +139,7 @@ fn promote_rollout(live: &Rollout, full: bool) -> Plan {
             status: None,
             object: None,
         } if live.is_fully_promoted() => {
-            Plan::Nothing("the present version serves everything already".to_owned())
+            Plan::Nothing("the current version serves everything already".to_owned())
         }
         Patches {
             status: None,
@@ -160,7 +160,7 @@ fn abort_rollout(live: &Rollout) -> Plan {
     }
     if live.is_fully_promoted() {
         return Plan::Nothing(
-            "the present version serves everything: there is no rollout to abort; roll back instead"
+            "the current version serves everything: there is no rollout to abort; roll back instead"
                 .to_owned(),
         );
     }

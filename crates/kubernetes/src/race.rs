@@ -18,5 +18,7 @@ pub(crate) async fn lost(what: &(dyn fmt::Display + Sync)) {
 
 /// The error after [`TRIES`].
 pub(crate) fn given_up(what: &dyn fmt::Display) -> Fault<Reason> {
-    unavailable(format!("{what}: lost the race for its version {TRIES} times"))
+    unavailable(format!(
+        "{what}: lost the race for its resourceVersion {TRIES} times"
+    ))
 }

@@ -197,7 +197,7 @@ async fn revision(
     let unseen = number("/status/observedGeneration") < live.metadata.generation.unwrap_or(0);
     if unseen && kind != WorkloadKind::Rollout {
         return Err(unavailable(format!(
-            "{kind} {}: its controller has not seen the present version yet, so it has no revision to go back to",
+            "{kind} {}: its controller has not seen the current version yet, so it has no revision to go back to",
             live.name_any()
         )));
     }

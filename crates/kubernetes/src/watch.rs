@@ -362,7 +362,7 @@ impl Shared {
             kind = %key.kind,
             namespace = key.namespace,
             name = key.name,
-            "the watch is behind the API server: it is taken up anew"
+            "the watch is behind the API server: it is started again"
         );
         for feed in key.feeds(state.scope).filter_map(|feed| state.feeds.get(&feed)) {
             feed.again.notify_one();

@@ -34,7 +34,7 @@ async fn workload(world: &World, cluster: &Kubernetes, kind: WorkloadKind) -> Ta
     target
 }
 
-/// Waits until the controller has seen, and numbered, the present version.
+/// Waits until the controller has seen, and numbered, the current version.
 async fn settled(cluster: &Kubernetes, target: &Target) {
     let mut subscription = cluster.follow(target);
     let api = kube::Api::<DynamicObject>::namespaced_with(

@@ -287,13 +287,13 @@ impl Store for Postgres {
     async fn feed_start(&self, start: Start) -> Result<Position> {
         feed::start(self, start)
             .await
-            .map_err(LedgerError::database("finding a place in the feed"))
+            .map_err(LedgerError::database("finding a position in the feed"))
     }
 
     async fn feed_resume(&self, position: Position) -> Result<Position> {
         feed::resume(self, position)
             .await
-            .map_err(LedgerError::database("finding a place in the feed"))
+            .map_err(LedgerError::database("finding a position in the feed"))
     }
 
     async fn claim(&self, claimant: &Claimant, limit: u32) -> Result<Claims> {
@@ -425,7 +425,7 @@ impl Store for Postgres {
         );
         for conn in idle {
             if let Err(error) = conn.close().await {
-                tracing::debug!(%error, "a connection did not end well");
+                tracing::debug!(%error, "a connection was not closed cleanly");
             }
         }
         self.pool.close().await;

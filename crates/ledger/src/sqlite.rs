@@ -312,7 +312,7 @@ impl Store for Sqlite {
         let position = query
             .fetch_one(&self.readers)
             .await
-            .map_err(LedgerError::database("finding a place in the feed"))?;
+            .map_err(LedgerError::database("finding a position in the feed"))?;
         Ok(Position { tx: 0, position })
     }
 

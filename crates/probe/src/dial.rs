@@ -116,7 +116,7 @@ impl Dialer {
             for address in &addresses {
                 vet(address.ip(), allow).map_err(|refused| {
                     Fault::Permanent(match &remote.host {
-                        Host::Domain(name) => format!("{name} leads to {refused}"),
+                        Host::Domain(name) => format!("{name} resolves to {refused}"),
                         _ => refused.to_string(),
                     })
                 })?;

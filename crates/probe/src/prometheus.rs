@@ -163,7 +163,7 @@ async fn token(path: &PathBuf) -> Result<header::HeaderValue, String> {
     let read = file.take(MAX_TOKEN).read_to_string(&mut text).await;
     read.map_err(|error| wrong(error.to_string()))?;
     let mut value = header::HeaderValue::try_from(format!("Bearer {}", text.trim()))
-        .map_err(|_| wrong("holds characters that a header cannot carry".to_owned()))?;
+        .map_err(|_| wrong("contains characters that a header cannot contain".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -345,7 +345,7 @@ mod tests {
             ),
             (
                 r#"{"main": {"url": "http://a:b@p"}}"#,
-                "prometheus.main.url: must not hold a user",
+                "prometheus.main.url: must not contain a user",
             ),
             (
                 r#"{"main": {"url": "http://p?x=y"}}"#,

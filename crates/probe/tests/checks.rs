@@ -521,7 +521,7 @@ async fn what_the_catalog_would_refuse_is_refused() {
     for (kind, words) in [
         (
             json!({"http": {"url": "http://bob:pw@127.0.0.1"}}),
-            "must not hold a user",
+            "must not contain a user",
         ),
         (
             json!({"http": {"url": "file:///etc/passwd"}}),

@@ -111,7 +111,7 @@ impl ClientConfig {
             Some("https") => Ok(uri),
             Some("http") if loopback || self.allow_plaintext => Ok(uri),
             Some("http") => wrong(
-                "would send the token readable; use https, or set allow_plaintext: true behind a proxy that brings TLS",
+                "would send the token in plain text; use https, or set allow_plaintext: true behind a proxy that brings TLS",
             ),
             _ => wrong("must begin with https:// or http://"),
         }
@@ -163,7 +163,7 @@ impl ClientConfig {
 fn bearer(key: &str, token: &SecretString) -> Result<MetadataValue<Ascii>, ConfigError> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret().trim())
         .parse()
-        .map_err(|_| ConfigError::invalid(key, "holds characters that a header cannot carry"))?;
+        .map_err(|_| ConfigError::invalid(key, "contains characters that a header cannot contain"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -207,7 +207,7 @@ mod tests {
         for (config, says) in [
             (
                 ClientConfig::new("http://build.example:7001", "t"),
-                "build.url: would send the token readable",
+                "build.url: would send the token in plain text",
             ),
             (
                 ClientConfig::new("ftp://127.0.0.1", "t"),
@@ -216,7 +216,7 @@ mod tests {
             (ClientConfig::new("::", "t"), "build.url: is not a URL"),
             (
                 ClientConfig::new("http://127.0.0.1:1", "a\nb"),
-                "build.token: holds characters",
+                "build.token: contains characters",
             ),
             (
                 ClientConfig::new("http://127.0.0.1:1", ""),

@@ -72,7 +72,7 @@ pub fn text(name: &str, text: &str) -> Result<String, ApiError> {
     {
         return Err(ApiError::invalid(
             name,
-            "holds control characters; leave them out",
+            "contains control characters; leave them out",
         ));
     }
     Ok(text.to_owned())

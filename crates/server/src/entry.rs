@@ -149,10 +149,10 @@ fn command(name: &'static str, about: &'static str) -> clap::Command {
             clap::Arg::new("check")
                 .long("check")
                 .action(clap::ArgAction::SetTrue)
-                .help("Look at the configuration, the files and secrets that it names, the database and the ports, say what is wrong, and stop"),
+                .help("Check the configuration, the files and secrets that it names, the database and the ports, report what is wrong, and exit"),
         )
         .after_help(
-            "Ends with 0 after a shutdown by SIGTERM or SIGINT, 2 when the configuration cannot be used, 1 otherwise.\n\
+            "Exits with 0 after a shutdown by SIGTERM or SIGINT, 2 when the configuration cannot be used, 1 otherwise.\n\
              SIGTERM drains: health says NOT_SERVING, requests in flight finish; a second signal ends at once.\n\
              Logs go to standard error as JSON lines; telemetry.log_filter in the configuration sets how much.",
         )

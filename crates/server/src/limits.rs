@@ -110,7 +110,7 @@ fn in_our_words(response: http::Response<Body>) -> http::Response<Body> {
     if status.and_then(|status| status.parse().ok()) != Some(out_of_range) {
         return response;
     }
-    let message = "the request is larger than this server takes; send less".to_owned();
+    let message = "the request is larger than this server accepts; send less".to_owned();
     Status::from(ApiError::Exhausted { message }).into_http()
 }
 
@@ -154,7 +154,7 @@ impl http_body::Body for Bounded {
             match self.left.checked_sub(data.len()) {
                 Some(left) => self.left = left,
                 None => {
-                    let message = "the request is larger than this server takes; send less".to_owned();
+                    let message = "the request is larger than this server accepts; send less".to_owned();
                     return Poll::Ready(Some(Err(ApiError::Exhausted { message }.into())));
                 }
             }

@@ -137,7 +137,7 @@ impl Metrics {
             system_errors: meter
                 .u64_counter(names::CICD_SYSTEM_ERRORS)
                 .with_unit("{error}")
-                .with_description("Errors of Slipway's own parts; failed releases are not among them")
+                .with_description("Errors inside Slipway; failed releases are not counted")
                 .build(),
             events_published: meter
                 .u64_counter(names::EVENTS_PUBLISHED)

@@ -146,7 +146,7 @@ impl Tally {
         }
         if self.inconclusive > limits.inconclusive_limit {
             return Verdict::Inconclusive(format!(
-                "metric {name}: {}; nothing to go by in {} of {count} measurements, inconclusive_limit is {}",
+                "metric {name}: {}; no usable value in {} of {count} measurements, inconclusive_limit is {}",
                 self.silence, self.inconclusive, limits.inconclusive_limit
             ));
         }
@@ -163,7 +163,7 @@ impl Tally {
             ));
         }
         Verdict::Inconclusive(match count {
-            0 => format!("metric {name}: not measured once"),
+            0 => format!("metric {name}: never measured"),
             _ => format!(
                 "metric {name}: {}; not one of {count} measurements gave a value",
                 self.silence
@@ -342,7 +342,7 @@ mod tests {
             (values(&[0.01]), Verdict::Passed),
             (values(&[0.06, 0.01, 0.05]), Verdict::Passed),
             (vec![silent(""), values(&[0.0])[0]], Verdict::Passed),
-            (vec![], inconclusive("metric m: not measured once")),
+            (vec![], inconclusive("metric m: never measured")),
             (
                 vec![silent("no data")],
                 inconclusive("metric m: no data; not one of 1 measurements gave a value"),

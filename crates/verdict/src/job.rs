@@ -9,7 +9,7 @@ use crate::{FailureReason, Verdict, cut, fail, progressing};
 pub fn deleted() -> Verdict {
     fail(
         FailureReason::Deleted,
-        "the Job was deleted before it ended, so nobody can tell how far it came: look at what it was to do before \
+        "the Job was deleted before it ended, so how far it got is not known: look at what it was to do before \
          deploying again",
     )
 }
@@ -68,7 +68,7 @@ fn words(live: &Job) -> String {
             cut(criterion.message.as_deref().unwrap_or("no reason given"))
         )
     } else if condition(live, "SuccessCriteriaMet").is_some() {
-        "the Job has done its work; its pods are going".to_owned()
+        "the Job has completed; its pods are terminating".to_owned()
     } else if status.active.unwrap_or(0) > 0 {
         let completions = spec.and_then(|spec| spec.completions).unwrap_or(1);
         if completions > 1 {

@@ -118,7 +118,7 @@ fn unscheduled(pod: &Pod) -> Option<Wait> {
     Some(Wait {
         reason: FailureReason::Unschedulable,
         since,
-        words: format!("pod {} finds no node: {}", name(pod), cut(why)),
+        words: format!("pod {} cannot be scheduled: {}", name(pod), cut(why)),
     })
 }
 
@@ -169,7 +169,7 @@ fn refused(set: &ReplicaSet) -> Option<Wait> {
 
 pub(crate) fn not_created(message: Option<&str>) -> String {
     format!(
-        "the cluster creates no pods: {}",
+        "the cluster does not create pods: {}",
         cut(message.unwrap_or("no reason given"))
     )
 }

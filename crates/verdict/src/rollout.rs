@@ -40,7 +40,7 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
         "Degraded" => return degraded(live, &current),
         "Paused" => format!("{}; {}", words(live), pause_words(live)),
         "Progressing" => words(live),
-        "" => "Argo Rollouts tells no phase: versions before 1.0 are not supported".to_owned(),
+        "" => "Argo Rollouts reports no phase: versions before 1.0 are not supported".to_owned(),
         other => format!("Argo Rollouts says {other}: {}", words(live)),
     };
     if let Some(pod) = pods::worst(&current.pods) {

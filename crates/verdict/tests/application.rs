@@ -304,7 +304,7 @@ fn a_branch_that_has_moved_on() {
             .set("/status/sync/status", json!("OutOfSync"))
             .set("/status/resources/0/status", json!("OutOfSync"))
     };
-    let words = "its branch has come to 3333333, which differs: Deployment shop/shop differs";
+    let words = "its branch has moved to 3333333, which differs: Deployment shop/shop differs";
     let result = "/status/operationState/syncResult";
     let image = format!("registry.example/shop@sha256:{}", "cd".repeat(32));
     let deployment = json!({"kind": "Deployment", "namespace": "shop", "name": "shop", "status": "Synced"});
@@ -367,7 +367,7 @@ fn a_branch_that_has_moved_on() {
                 .set("/status/sync/revision", json!(THEIRS))
                 .sync(|sync| sync.descendants = vec![CHILD.parse().unwrap()]),
             "refresh",
-            "its branch has come to 2222222",
+            "its branch has moved to 2222222",
         ),
         // The later commit brings another object, which is not there yet.
         (

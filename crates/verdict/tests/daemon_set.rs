@@ -215,8 +215,7 @@ fn no_node_and_our_deadline() {
     let mut scene = scene()
         .status(json!({"numberAvailable": 1}))
         .pods(vec![new("shop-a", &running("ab")), pending]);
-    let words =
-        "1 of 2 nodes have an available pod of the new version; pod shop-b finds no node: Insufficient cpu";
+    let words = "1 of 2 nodes have an available pod of the new version; pod shop-b cannot be scheduled: Insufficient cpu";
     let again = scene.judge().waits(words).unwrap();
     assert_eq!(again, time("2026-11-01T12:05:30Z"));
     scene

@@ -302,7 +302,7 @@ fn pods_without_a_node_fail_after_a_while() {
         Verdict::Progressing { message, look_again } => {
             assert_eq!(
                 message,
-                "1 of 2 new pods ready; pod shop-new-b finds no node: 0/3 nodes are available"
+                "1 of 2 new pods ready; pod shop-new-b cannot be scheduled: 0/3 nodes are available"
             );
             assert_eq!(look_again, Some(at), "five minutes after");
         }

@@ -41,7 +41,7 @@ fn it_runs() {
         spec(),
         json!({"conditions": ended("SuccessCriteriaMet", "CompletionsReached", "")}),
     )
-    .waits("the Job has done its work; its pods are going");
+    .waits("the Job has completed; its pods are terminating");
     judge(
         spec(),
         json!({"conditions": ended("FailureTarget", "BackoffLimitExceeded", "reached"), "failed": 1}),

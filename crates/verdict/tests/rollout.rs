@@ -202,7 +202,7 @@ fn progressing_tells_how_far() {
     scene()
         .bend("/status/phase", json!(""))
         .judge()
-        .waits("Argo Rollouts tells no phase: versions before 1.0 are not supported");
+        .waits("Argo Rollouts reports no phase: versions before 1.0 are not supported");
     scene()
         .bend("/status/phase", json!("Pondering"))
         .judge()

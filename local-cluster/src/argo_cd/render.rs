@@ -21,7 +21,7 @@ pub(crate) async fn render(root: &Path, path: &str) -> Result<Vec<Value>, String
     let relative = Path::new(path);
     let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
     if !relative.components().all(inside) {
-        return Err(format!("{path}: app path leads out of the repository"));
+        return Err(format!("{path}: app path points outside the repository"));
     }
     let folder = root.join(relative);
     if !folder.is_dir() {

@@ -367,7 +367,7 @@ impl Settings {
                         return invalid("directory", "applies to kind oci_layout only; leave it out");
                     }
                     if registry.username.is_some() != registry.password_file.is_some() {
-                        return invalid("username", "goes with password_file; give both or neither");
+                        return invalid("username", "requires password_file; give both or neither");
                     }
                 }
                 RegistryKind::OciLayout => {

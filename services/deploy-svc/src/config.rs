@@ -181,7 +181,7 @@ users: [{ name: one, user: {} }]
             (
                 "http://127.0.0.1:1",
                 "http://build.example",
-                "build.url: would send the token readable",
+                "build.url: would send the token in plain text",
             ),
             (
                 "url: 'http://127.0.0.1:2' }",

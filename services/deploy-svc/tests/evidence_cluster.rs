@@ -258,7 +258,7 @@ async fn a_pod_without_a_node(bench: &Bench) {
     })
     .await;
     let found = evidence_of(bench, WorkloadKind::Deployment, |one| {
-        one.state.contains("finds no node")
+        one.state.contains("cannot be scheduled")
             && one.events.iter().any(|event| event.contains("FailedScheduling"))
     })
     .await;

@@ -113,7 +113,7 @@ fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Fai
                 found.file, found.line, image.path
             );
             return Err(
-                Failure::new(message).next("give the present name before the =, or only the new reference")
+                Failure::new(message).next("give the current name before the =, or only the new reference")
             );
         }
     }

@@ -163,7 +163,7 @@ fn take(document: Value, manifests: &mut Vec<Manifest>) -> Result<(), ManifestEr
     let twice = |other: &Manifest| other.kind == kind && other.name == name && other.namespace == namespace;
     if manifests.iter().any(twice) {
         return Err(ManifestError::Invalid(format!(
-            "{} {name} is there twice",
+            "{} {name} is defined twice",
             kind.kind
         )));
     }

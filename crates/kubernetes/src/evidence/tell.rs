@@ -217,7 +217,7 @@ mod tests {
              "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         let evicted = json!({"metadata": {"name": "p"}, "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}});
         for (pod, words) in [
-            (unscheduled, "pod p finds no node: 0/3 nodes are available"),
+            (unscheduled, "pod p cannot be scheduled: 0/3 nodes are available"),
             (evicted, "pod p: Evicted: low on memory"),
             (json!({"status": {"phase": "Pending"}}), "Pending"),
             (json!({}), "unknown"),

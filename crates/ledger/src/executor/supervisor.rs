@@ -306,7 +306,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             },
             () = self.held.changed() => {}
             () = tokio::time::sleep(left) => {
-                tracing::warn!(kind = %self.key.kind, id = %self.key.id, "an effect did not heed its cancellation");
+                tracing::warn!(kind = %self.key.kind, id = %self.key.id, "an effect did not stop when it was cancelled");
                 self.tasks.shutdown().await;
                 self.running.clear();
                 self.round = None;
@@ -344,7 +344,7 @@ impl<'a, D: Decider> Supervisor<'a, D> {
             Ok(Ok(None)) => {
                 let wanted = self.still_wants(&work).await?;
                 (wanted && !cancelled && !poll)
-                    .then(|| Reason::new(codes::NO_OUTCOME, "said nothing and is still wanted"))
+                    .then(|| Reason::new(codes::NO_OUTCOME, "ended without an outcome and is still wanted"))
             }
             Ok(Ok(Some(command))) => {
                 let polled = if poll { began } else { None };

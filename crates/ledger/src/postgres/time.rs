@@ -39,7 +39,7 @@ impl Decode<'_, Postgres> for PgTime {
                 <i64 as Decode<Postgres>>::decode(value)?.saturating_add(EPOCH),
             ))),
             // Only results of statements without parameters, from which we do not read times.
-            PgValueFormat::Text => Err("a timestamp came as text".into()),
+            PgValueFormat::Text => Err("a timestamp was returned as text".into()),
         }
     }
 }

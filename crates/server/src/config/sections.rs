@@ -88,7 +88,7 @@ impl ServerConfig {
                 return Err(ConfigError::invalid(
                     "server.tls",
                     format!(
-                        "is required to listen on {listen}, since tokens would travel readable; set server.tls, or \
+                        "is required to listen on {listen}, since tokens would be sent in plain text; set server.tls, or \
                          server.allow_plaintext: true behind a proxy that brings TLS"
                     ),
                 ));

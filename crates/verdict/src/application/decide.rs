@@ -429,7 +429,7 @@ impl Decision<'_> {
                 return self.refresh(if at_ours {
                     format!("synced, but the cluster differs from git: {what}")
                 } else {
-                    format!("synced, but its branch has come to {revision}, which differs: {what}")
+                    format!("synced, but its branch has moved to {revision}, which differs: {what}")
                 });
             }
             _ => return self.refresh("Argo CD does not know how the cluster compares with git".to_owned()),

@@ -59,7 +59,8 @@ pub(super) fn compare(
     }
     let targets = targets(recording, recorded, command)?;
     if targets.is_empty() {
-        let notes = "what kubectl watched is not told by name, and no object of the recording fits its lines";
+        let notes =
+            "the recording does not name what kubectl watched, and no object of the recording fits its lines";
         match lines.first() {
             Some((t, line)) if not_found(line).is_none() => {
                 run.disagreements

@@ -218,7 +218,7 @@ fn line(field: &str, text: &str, limit: usize, blank: Blank) -> Result<String, A
     if text.chars().any(char::is_control) {
         return Err(ApiError::invalid(
             field,
-            "holds control characters or line breaks; leave them out",
+            "contains control characters or line breaks; leave them out",
         ));
     }
     Ok(text.to_owned())
@@ -234,7 +234,7 @@ fn block(field: &str, text: &str) -> Result<String, ApiError> {
         true => Ok(text.to_owned()),
         false => Err(ApiError::invalid(
             field,
-            "holds control characters other than tab and line break; leave them out",
+            "contains control characters other than tab and line break; leave them out",
         )),
     }
 }

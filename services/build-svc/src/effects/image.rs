@@ -219,7 +219,7 @@ fn inside(tree: &Path, path: &Path, what: &str) -> Result<PathBuf, Stop> {
         Ok(found)
     } else {
         Err(failed(format!(
-            "the {what} is a symbolic link that leads out of the repository"
+            "the {what} is a symbolic link that points outside the repository"
         )))
     }
 }

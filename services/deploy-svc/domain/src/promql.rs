@@ -112,7 +112,7 @@ fn value(name: &str, string: Option<(char, bool)>, values: &Values<'_>) -> Resul
         text.to_owned()
     };
     quote_string(&text, quote)
-        .ok_or_else(|| format!("{{{{{name}}}}} cannot stand within `: write \" instead"))
+        .ok_or_else(|| format!("{{{{{name}}}}} cannot be used within `: write \" instead"))
 }
 
 /// In PromQL's notation; at least a second, since Prometheus rejects an empty window.
@@ -222,7 +222,7 @@ mod tests {
         assert!(
             fill("up{a=`{{target}}`}", &tick)
                 .unwrap_err()
-                .contains("cannot stand within `")
+                .contains("cannot be used within `")
         );
     }
 

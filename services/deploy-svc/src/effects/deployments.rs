@@ -202,7 +202,7 @@ impl DeploymentEffects {
     ) -> Result<DeploymentCommand, Fault<Reason>> {
         let (state, expected) = (&run.snapshot.state, rollout::expected(run, request));
         let Some(bake) = &request.bake else {
-            let reason = Reason::new("INTERNAL", "there is nothing to bake by; this is a defect");
+            let reason = Reason::new("INTERNAL", "there are no metrics to bake with; this is a defect");
             return Err(Fault::Permanent(reason));
         };
         let since = state.since.unwrap_or_else(Timestamp::now);

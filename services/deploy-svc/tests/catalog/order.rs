@@ -106,7 +106,7 @@ fn a_wrong_environment_is_named_by_its_key() {
     let error = Catalog::parse(&text).unwrap_err().to_string();
     assert_eq!(
         error,
-        "environments[3]: dev is there already: names must be unique"
+        "environments[3]: dev is already used: names must be unique"
     );
 }
 
@@ -132,7 +132,7 @@ fn what_is_required_is_of_the_service_and_comes_earlier() {
         (
             "requires: [dev, dev]",
             "requires[1]",
-            "dev is there already: names must be unique",
+            "dev is already used: names must be unique",
         ),
     ] {
         let error = Catalog::parse(&with(keys)).unwrap_err().to_string();

@@ -51,7 +51,7 @@ pub(crate) async fn pods_that_find_no_node_are_told(bench: &Bench) {
     objects[1]["spec"]["template"]["spec"]["nodeSelector"] = json!({"slipway.dev/test": "nowhere"});
     bench.render(&objects).await;
     let state = bench.run(impatient(bench.request(&bench.a, 1))).await;
-    failed(&state, "UNSCHEDULABLE", &["pod shop-", "finds no node"]);
+    failed(&state, "UNSCHEDULABLE", &["pod shop-", "cannot be scheduled"]);
 }
 
 pub(crate) async fn paused_is_told_as_such(bench: &Bench) {

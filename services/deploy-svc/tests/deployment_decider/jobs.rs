@@ -105,7 +105,7 @@ fn a_job_before_that_fails_ends_it_before_anything_else_changes() {
     assert_eq!((life.state.status, life.reason()), (Status::Failed, "JOB_FAILED"));
     assert_eq!(
         life.words(),
-        "job migrate failed: its pods failed 1 times; its last words: relation \"till\" does not exist; nothing else \
+        "job migrate failed: its pods failed 1 times; its last log line: relation \"till\" does not exist; nothing else \
          was changed"
     );
     assert_eq!(

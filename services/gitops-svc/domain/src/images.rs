@@ -129,7 +129,7 @@ pub fn chosen<'a>(
         let said: Vec<&ImageAtPlace> = all.iter().copied().filter(|found| says(found)).collect();
         return if said.is_empty() {
             Err(Mismatch::NotFound(format!(
-                "{} says no image that could be copied",
+                "{} has no image that can be copied",
                 describe(place)
             )))
         } else {
@@ -161,7 +161,7 @@ fn parse(found: &ImageAtPlace) -> Result<NewImage, Mismatch> {
     let image = &found.image;
     NewImage::new(&image.name, &image.tag, &image.digest).map_err(|error| {
         Mismatch::Invalid(format!(
-            "{} line {} says {image:?}, which cannot be copied: {error}",
+            "{} line {} has {image:?}, which cannot be copied: {error}",
             found.file,
             found.line,
             image = image.to_string()

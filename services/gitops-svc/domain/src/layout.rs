@@ -56,7 +56,7 @@ pub struct ManifestPattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     #[error(
-        "the configuration does not say where images of {environment} stand: give edits or places, or add \
+        "the configuration does not say where the images of {environment} are: give edits or places, or add \
          `environments.{environment}` to the repository{}",
         others(.known)
     )]

@@ -51,7 +51,7 @@ impl GitOpsGrpc {
             .await
         {
             // The change is recorded, and will wake its branch by itself.
-            tracing::warn!(id = %executed.snapshot.id, %error, "the branch could not be woken; the change looks after it itself");
+            tracing::warn!(id = %executed.snapshot.id, %error, "the branch could not be woken; the change wakes it later");
         }
         Ok(executed.snapshot)
     }
@@ -125,7 +125,7 @@ impl GitOpsGrpc {
         let Some(image) = asked.images.as_ref().map(Images::only) else {
             return Err(ApiError::invalid(
                 "edits",
-                "give at least one edit, or `images` where the repository's `environments` say where they stand",
+                "give at least one edit, or `images` where the repository's `environments` say where they are",
             ));
         };
         let place = repository

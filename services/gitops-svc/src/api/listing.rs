@@ -92,7 +92,7 @@ impl Position {
     }
 
     fn read(token: &str, list: &str) -> Result<Self, ApiError> {
-        let wrong = || ApiError::invalid("page_token", "is not of this list; begin without one");
+        let wrong = || ApiError::invalid("page_token", "does not belong to this list; begin without one");
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
         let position: Self = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         if position.list == list {
@@ -291,7 +291,7 @@ impl GitOpsGrpc {
             // The branch has been rewritten since.
             return Err(ApiError::invalid(
                 "page_token",
-                format!("goes on at commit {commit}, which is on no branch any more; begin without one"),
+                format!("continues at commit {commit}, which is on no branch any more; begin without one"),
             ));
         }
         let mut changes = LedgerChanges {

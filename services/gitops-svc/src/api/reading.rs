@@ -370,7 +370,7 @@ fn environments(repository: &Repository, asked: &[String]) -> Result<Vec<Name>, 
         return Err(ApiError::precondition(
             "ENVIRONMENTS_NOT_CONFIGURED",
             format!(
-                "the configuration does not say where images of {} stand: add `environments` to it",
+                "the configuration does not say where the images of {} are: add `environments` to it",
                 repository.name()
             ),
         ));

@@ -355,7 +355,7 @@ pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
         return Err("is empty".to_owned());
     }
     if token.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err("holds more than one word; write the token alone into it".to_owned());
+        return Err("contains more than one word; write the token alone into it".to_owned());
     }
     Ok(SecretString::from(token))
 }

@@ -75,7 +75,7 @@ impl Renderer {
     /// The manifests as kustomize prints them.
     ///
     /// # Errors
-    /// Permanent if the commit or folder does not exist, leads out of the repository or cannot be rendered; transient
+    /// Permanent if the commit or folder does not exist, points outside the repository or cannot be rendered; transient
     /// if that could not be determined.
     pub(crate) async fn render(
         &self,
@@ -332,7 +332,7 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
             .canonicalize()
             .map_err(|_| format!("{} is not there", shown(&place)))?;
         if !real.starts_with(root) {
-            return Err(format!("{} leads out of the repository", shown(&place)));
+            return Err(format!("{} points outside the repository", shown(&place)));
         }
         if !seen.insert(real.clone()) {
             continue;
@@ -348,7 +348,7 @@ fn confine(root: &Path, folder: &Path) -> Result<(), String> {
         };
         for file in files {
             if !file.canonicalize().is_ok_and(|file| file.starts_with(root)) {
-                return Err(format!("{} leads out of the repository", shown(&file)));
+                return Err(format!("{} points outside the repository", shown(&file)));
             }
             let value = read_yaml(&file).map_err(|error| format!("{}: {error}", shown(&file)))?;
             for key in FOLDERS_AND_FILES {

@@ -133,7 +133,7 @@ impl Key {
         let probe = b"probe";
         key.signature(probe)
             .and_then(|signature| Ok(key.key.public_key().verify(NAMESPACE, probe, &signature)?))
-            .map_err(|_| bad_key("does not sign what its public half verifies; it is damaged"))?;
+            .map_err(|_| bad_key("makes signatures that its public half does not verify; it is damaged"))?;
         Ok(key)
     }
 
@@ -174,11 +174,11 @@ fn rsa_key(pair: &RsaKeypair) -> Result<rsa::pkcs1v15::SigningKey<rsa::sha2::Sha
         )
         .map_err(|_| ssh_key::Error::Crypto)
     })()
-    .map_err(|_| "is not a whole RSA key; it is damaged".to_owned())?;
+    .map_err(|_| "is not a complete RSA key; it is damaged".to_owned())?;
     let bits = key.n().bits();
     if bits < MIN_RSA_BITS {
         return Err(format!(
-            "is an RSA key of {bits} bits: ssh takes no signature of fewer than {MIN_RSA_BITS}"
+            "is an RSA key of {bits} bits: ssh accepts no fewer than {MIN_RSA_BITS}"
         ));
     }
     Ok(rsa::pkcs1v15::SigningKey::new(key))

@@ -118,7 +118,7 @@ impl PullRequestsConfig {
             _ => {
                 return bad(
                     "api_url",
-                    "write https://HOST/PATH without user and password; over http a token would travel readable",
+                    "write https://HOST/PATH without user and password; over http a token would be sent in plain text",
                 );
             }
         }

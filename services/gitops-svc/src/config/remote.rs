@@ -109,7 +109,7 @@ pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
     let wrong = |field: &str, message: &'static str| Err((field.to_owned(), message));
     let transport = transport(url).map_err(|message| ("url".to_owned(), message))?;
     if config.ca_file.is_some() && transport != Transport::Https {
-        return wrong("ca_file", "goes with an https:// url");
+        return wrong("ca_file", "requires an https:// url");
     }
     match (&config.credentials, transport) {
         (Credentials::Token { username, .. }, _)
@@ -121,12 +121,12 @@ pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
             .map_err(|(field, message)| (format!("credentials.github_app{field}"), message)),
         (Credentials::GithubApp(_), _) => wrong(
             "credentials.github_app",
-            "goes with an https:// url; a token must not travel readable",
+            "requires an https:// url; a token must not be sent in plain text",
         ),
         (Credentials::None, _) | (Credentials::Token { .. }, Transport::Https) => Ok(()),
         (Credentials::Token { .. }, _) => wrong(
             "credentials.token_file",
-            "goes with an https:// url; a token must not travel readable",
+            "requires an https:// url; a token must not be sent in plain text",
         ),
         (
             Credentials::SshKey {
@@ -152,7 +152,7 @@ pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
 /// The field at fault, below `github_app`, and what is wrong with it.
 fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'static str)> {
     if Address::of(url).is_none() {
-        return Err(("", "goes with a url of the form https://HOST/OWNER/REPOSITORY"));
+        return Err(("", "requires a url of the form https://HOST/OWNER/REPOSITORY"));
     }
     if app.app_id == 0 {
         return Err((".app_id", "is the number on the App's page"));
@@ -162,14 +162,14 @@ fn check_github_app(app: &GithubApp, url: &str) -> Result<(), (&'static str, &'s
     };
     let parsed = url::Url::parse(api_url).map_err(|_| (".api_url", "is not a URL"))?;
     if !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err((".api_url", "must not hold a user or password"));
+        return Err((".api_url", "must not contain a user or password"));
     }
     match parsed.scheme() {
         "https" => Ok(()),
         "http" if is_loopback(&parsed) => Ok(()),
         _ => Err((
             ".api_url",
-            "write https://…; over http a token would travel readable",
+            "write https://…; over http a token would be sent in plain text",
         )),
     }
 }
@@ -215,10 +215,10 @@ fn transport(url: &str) -> Result<Transport, &'static str> {
     let user = authority.rsplit_once('@').map(|(user, _)| user);
     match scheme {
         "file" => Ok(Transport::Local),
-        "ssh" if user.is_some_and(|user| user.contains(':')) => Err("must not hold a password"),
+        "ssh" if user.is_some_and(|user| user.contains(':')) => Err("must not contain a password"),
         "ssh" => Ok(Transport::Ssh),
         "https" | "http" if user.is_some() => {
-            Err("must not hold a user or password; use credentials.token_file")
+            Err("must not contain a user or password; use credentials.token_file")
         }
         "https" => Ok(Transport::Https),
         "http" => Ok(Transport::Http),

@@ -115,7 +115,7 @@ impl Bake {
                 .iter()
                 .any(|other| other.name == metric.name);
             let at = |path: &str| format!("metrics[{index}].{path}");
-            faults.require(!twice, at("name"), "is there already: names must be unique");
+            faults.require(!twice, at("name"), "is already used: names must be unique");
             for fault in metric.check() {
                 faults.add(at(&fault.path), fault.message);
             }

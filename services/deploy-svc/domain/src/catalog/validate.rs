@@ -122,7 +122,7 @@ fn duplicates(names: &[Name], path: &str, faults: &mut Faults) {
         if names[..index].contains(name) {
             faults.add(
                 format!("{path}[{index}]"),
-                format!("{name} is there already: names must be unique"),
+                format!("{name} is already used: names must be unique"),
             );
         }
     }
@@ -222,10 +222,7 @@ fn check_images(
                 .ok()
         }
         (Some(_), Some(_)) => {
-            faults.add(
-                format!("{path}.images"),
-                "says again what `image` says: write one of the two",
-            );
+            faults.add(format!("{path}.images"), "repeats `image`: write one of the two");
             None
         }
         (None, None) => {
@@ -253,7 +250,7 @@ fn check_repository(url: &str, path: &str, faults: &mut Faults) {
     faults.require(
         !user_info.contains(':'),
         path,
-        "must not hold a password: give build-svc credentials in its own configuration",
+        "must not contain a password: give build-svc credentials in its own configuration",
     );
 }
 

@@ -149,7 +149,7 @@ pub(super) fn overdue(state: &DeploymentState) -> Event {
         None => Event::Failing {
             reason: Reason::new(
                 "ANALYSIS_INCONCLUSIVE",
-                format!("the last measurement did not come: {}", state.progress),
+                format!("the last measurement is missing: {}", state.progress),
             ),
         },
     }

@@ -141,7 +141,7 @@ fn job_ended(state: &DeploymentState, result: JobResult) -> Vec<Event> {
     }
     let mut message = format!("job {} failed: {}", result.name, result.message);
     if let Some(line) = result.log_tail.iter().rev().find(|line| !line.trim().is_empty()) {
-        message = format!("{message}; its last words: {line}");
+        message = format!("{message}; its last log line: {line}");
     }
     if state.step == Step::Before {
         message = format!("{message}; nothing else was changed");

@@ -54,7 +54,7 @@ fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
     let by_hand = by_hand(request, state.applied.is_some());
     let git = match &request.source {
         Some(source) => format!(
-            "; what you change by hand, {} of {} must say too",
+            "; make the same change in {} of {}",
             source.path, source.repository
         ),
         None => String::new(),

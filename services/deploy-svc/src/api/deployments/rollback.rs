@@ -181,7 +181,7 @@ impl DeployApi {
             return Err(ApiError::precondition(
                 NOTHING,
                 format!(
-                    "nothing was deployed of {} to {} yet",
+                    "nothing of {} was deployed to {} yet",
                     message.service, message.environment
                 ),
             ));
@@ -271,7 +271,7 @@ fn without_git(
         return Err(ApiError::precondition(
             NOTHING,
             format!(
-                "{id} restarted {}, which takes what its tag names (a moving tag): no version before is known; build \
+                "{id} restarted {}, which runs what its tag names (a moving tag): no version before is known; build \
                  the commit before, so that the tag names it, and restart",
                 back.target
             ),

@@ -50,7 +50,7 @@ impl Reverts for Changes {
         let commit = target.source.commit.short();
         let Some(change) = self.change_behind(target).await? else {
             return refuse(format!(
-                "no change of gitops-svc brought {} to {} with commit {commit}: what stood there before is not known; \
+                "no change of gitops-svc brought {} to {} with commit {commit}: what was there before is not known; \
                  revert the commit in git and release, or deploy the commit before it",
                 target.service, target.environment
             ));
@@ -58,7 +58,7 @@ impl Reverts for Changes {
         let id = change.id.clone();
         if change.no_op {
             return refuse(format!(
-                "change {id} of commit {commit} changed nothing: the image stood there before; there is nothing to go \
+                "change {id} of commit {commit} changed nothing: the image was there before; there is nothing to go \
                  back to"
             ));
         }

@@ -141,7 +141,7 @@ fn waiting(fault: &Fault<Reason>) -> Verdict {
 
 fn verdict_of_time() -> Verdict {
     Verdict::Progressing {
-        message: "the API server could not be asked how it stands".to_owned(),
+        message: "the API server could not be asked for its state".to_owned(),
         look_again: None,
     }
 }
@@ -176,7 +176,7 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
         }
     };
     if tokio::time::timeout(STOP, stopped).await.is_err() {
-        tracing::error!(deployment = %run.id, job = %name, "the Job's pods did not go in time");
+        tracing::error!(deployment = %run.id, job = %name, "the Job's pods did not terminate in time");
     }
 }
 

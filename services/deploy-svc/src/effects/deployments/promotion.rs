@@ -22,14 +22,14 @@ pub(super) async fn tell(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
         let told = match &run.snapshot.state.ask {
             Some(Ask::Promote { full }) => promotion::promote(cluster, target, *full).await,
             Some(Ask::Abort { .. }) => promotion::abort(cluster, target).await,
-            None => return Some("it is not asked for any more".to_owned()),
+            None => return Some("it is no longer requested".to_owned()),
         };
         match told {
             Ok(Outcome::Done) => return None,
             Ok(Outcome::Nothing(why)) => return Some(why),
             Err(Fault::Permanent(reason)) => return Some(reason.message),
             Err(Fault::Transient { error, .. }) => {
-                tracing::warn!(deployment = %run.id, target = %target, code = error.code, %error, "not told, will try again");
+                tracing::warn!(deployment = %run.id, target = %target, code = error.code, %error, "not delivered; it is tried again");
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -70,7 +70,7 @@ impl Promoter {
                 self.given = version;
             }
             Err(Fault::Permanent(error)) => {
-                tracing::warn!(target = %target, ?next, code = error.code, %error, "the rollout does not take it");
+                tracing::warn!(target = %target, ?next, code = error.code, %error, "the rollout does not accept it");
                 self.given = version;
             }
             // The next check tries again.

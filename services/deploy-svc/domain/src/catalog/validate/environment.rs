@@ -140,7 +140,7 @@ impl Rules<'_> {
         }
         let refusal = match self.gitops {
             None => Some(
-                "before_sync stands between commit and sync, and without gitops there is no commit: write before_commit",
+                "before_sync is between commit and sync, and without gitops there is no commit: write before_commit",
             ),
             Some(gitops) if gitops.strategy == Strategy::Marker => {
                 Some("a marker commit cannot be taken back when the answer is no: write before_commit")
@@ -167,7 +167,7 @@ impl Rules<'_> {
                 faults.require(
                     marker,
                     self.at("action"),
-                    "a restart takes nothing from git: give gitops the strategy marker, or write apply",
+                    "a restart uses nothing from git: give gitops the strategy marker, or write apply",
                 );
             }
             Action::Apply => faults.require(

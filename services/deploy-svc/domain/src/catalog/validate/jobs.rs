@@ -36,7 +36,7 @@ pub(super) fn check(jobs: &Jobs, target: WorkloadKind, path: &str, faults: &mut 
             faults.add(
                 format!("{path}.after[{index}]"),
                 format!(
-                    "{} is there already: names must be unique, before and after together",
+                    "{} is already used: names must be unique, before and after together",
                     job.name
                 ),
             );
@@ -57,7 +57,7 @@ fn check_job(job: &Job, target: WorkloadKind, path: &str, faults: &mut Faults) {
     faults.require(
         job.namespace.is_some() || target != WorkloadKind::Application,
         format!("{path}.namespace"),
-        "is missing: an Application stands in Argo CD's own namespace, so name the one that the Job runs in",
+        "is missing: an Application is in Argo CD's own namespace, so name the one that the Job runs in",
     );
     let path = format!("{path}.pod");
     if job.pod.to_string().len() > MAX_POD {
@@ -117,7 +117,7 @@ fn check_pod(pod: &PodSpec, path: &str, faults: &mut Faults) {
             if seen.contains(&name.as_str()) {
                 faults.add(
                     format!("{path}.name"),
-                    format!("{name} is there already: names must be unique in a pod"),
+                    format!("{name} is already used: names must be unique in a pod"),
                 );
             }
             seen.push(name);

@@ -50,7 +50,7 @@ fn one(check: FileCheck, path: &str, faults: &mut Faults) -> Option<Check> {
             Some(check)
         }
         (None, _) => {
-            faults.add(path, "say what to ask: add http, grpc or tcp");
+            faults.add(path, "give http, grpc or tcp");
             None
         }
         (Some(_), Some(_)) => {

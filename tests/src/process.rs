@@ -105,9 +105,9 @@ impl Process {
         match tokio::time::timeout(Duration::from_secs(60), self.end()).await {
             Ok(status) => status,
             Err(_) => panic!(
-                "{} does not end when asked to; its last words:\n{}",
+                "{} does not end when asked to; its last output:\n{}",
                 self.name,
-                self.last_words()
+                self.last_output()
             ),
         }
     }
@@ -121,7 +121,7 @@ impl Process {
     }
 
     /// The last lines that it wrote.
-    pub fn last_words(&self) -> String {
+    pub fn last_output(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
@@ -139,7 +139,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("---- last words of {}:\n{}", self.name, self.last_words());
+            eprintln!("---- last output of {}:\n{}", self.name, self.last_output());
         }
     }
 }

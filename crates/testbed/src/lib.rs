@@ -84,7 +84,7 @@ pub enum Error {
         output: String,
     },
     /// A server ended, or did not report in time that it is ready.
-    #[error("{server} does not serve ({why}); its last words:\n{log}")]
+    #[error("{server} does not serve ({why}); its last output:\n{log}")]
     NotServing {
         /// Which server.
         server: &'static str,

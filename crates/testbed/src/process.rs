@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_says_its_last_words() {
+    fn a_server_that_ends_says_its_last_output() {
         let error = Server::start(
             "thing",
             shell("echo cannot bind; exit 3"),
@@ -228,7 +228,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "thing does not serve (it ended); its last words:\ncannot bind"
+            "thing does not serve (it ended); its last output:\ncannot bind"
         );
     }
 

@@ -326,7 +326,7 @@ mod tests {
         );
         let mut mute = values(&[0.01]);
         mute.extend([silent(""), silent("prometheus main: no answer within 5s")]);
-        let words = "metric error-rate: prometheus main: no answer within 5s; nothing to go by in 2 of 3 \
+        let words = "metric error-rate: prometheus main: no answer within 5s; no usable value in 2 of 3 \
                      measurements, inconclusive_limit is 1";
         for ended in [false, true] {
             assert_eq!(judge(name, &MAX, mute.clone(), ended), inconclusive(words));

@@ -198,7 +198,7 @@ async fn a_version_is_good_or_bad_by_what_is_measured() {
     let watched = bake(json!([
         {"name": "errors", "query": "error_rate", "max": 0.05, "failure_limit": 1, "inconclusive_limit": 1000},
     ]));
-    // Until the first scrape there is nothing to go by, which is borne, and is no success.
+    // Until the first scrape there is no value, which is tolerated and is not a success.
     let mut measured = world.until(&watched, |found| found[0].value == Some(0.01)).await;
     assert_eq!(judge(&watched, &measured, true), Verdict::Passed);
     assert!(matches!(judge(&watched, &measured, false), Verdict::Measuring(_)));

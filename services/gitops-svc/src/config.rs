@@ -247,18 +247,18 @@ mod tests {
             ("{}", "missing field `url`"),
             (
                 "{url: 'https://bot:secret@git.example/shop.git'}",
-                "must not hold",
+                "must not contain",
             ),
             ("{url: 'ext::sh -c x'}", "is not a URL"),
             ("{url: 'ext::x'}", "write https://"),
             ("{url: --upload-pack=x}", "is not a URL"),
             (
                 "{url: 'http://git.example/x', credentials: {token_file: /run/token}}",
-                "must not travel readable",
+                "must not be sent in plain text",
             ),
             (
                 "{url: /srv/x, credentials: {ssh_key_file: /run/key}}",
-                "goes with an ssh url",
+                "requires an ssh url",
             ),
             (
                 "{url: 'git@x:y', credentials: {ssh_key_file: '/run/a b'}}",
@@ -266,7 +266,7 @@ mod tests {
             ),
             (
                 "{url: /srv/x, ca_file: /run/ca.pem}",
-                "ca_file: goes with an https",
+                "ca_file: requires an https",
             ),
             (
                 "{url: 'https://x/y', credentials: {token_file: /run/token, username: 'a:b'}}",
@@ -274,7 +274,7 @@ mod tests {
             ),
             (
                 "{url: 'git@github.com:acme/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",
-                "credentials.github_app: goes with an https",
+                "credentials.github_app: requires an https",
             ),
             (
                 "{url: 'https://github.com/shop', credentials: {github_app: {app_id: 7, private_key_file: /run/key}}}",

@@ -216,7 +216,7 @@ impl GitOpsGrpc {
         );
         for (field, text) in [("path", &path), ("branch", &of_branch)] {
             if !history && !text.is_empty() {
-                return Err(ApiError::invalid(field, "goes with history only"));
+                return Err(ApiError::invalid(field, "applies to history only"));
             }
         }
         if history && name.is_empty() {

@@ -145,7 +145,7 @@ pub(super) fn check(config: &RepositoryConfig, url: &str) -> Result<(), Wrong> {
                 )
             }
         }
-        (Credentials::SshKey { .. }, _) => wrong("credentials.ssh_key_file", "goes with an ssh url"),
+        (Credentials::SshKey { .. }, _) => wrong("credentials.ssh_key_file", "requires an ssh url"),
     }
 }
 

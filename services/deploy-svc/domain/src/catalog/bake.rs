@@ -236,7 +236,7 @@ mod tests {
                 ]}"#,
                 vec![
                     "metrics[0].query: {{pod}} is not a placeholder",
-                    "metrics[1].name: is there already",
+                    "metrics[1].name: is already used",
                     "metrics[1].min: must not be greater",
                     "metrics[2].query: write {{service}} within quotes",
                     "metrics[2].: give min or max",

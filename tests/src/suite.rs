@@ -305,9 +305,9 @@ impl Suite {
             return;
         };
         let began = Instant::now();
-        while !process.last_words().contains("export KUBECONFIG=") {
+        while !process.last_output().contains("export KUBECONFIG=") {
             if let Some(status) = process.has_ended() {
-                panic!("the cluster ended with {status}:\n{}", process.last_words());
+                panic!("the cluster ended with {status}:\n{}", process.last_output());
             }
             assert!(began.elapsed() < patience(), "the cluster does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -404,13 +404,13 @@ pub async fn serves(process: &mut Process, url: &str) {
         if let Some(status) = process.has_ended() {
             panic!(
                 "a service ended with {status} instead of serving:\n{}",
-                process.last_words()
+                process.last_output()
             );
         }
         assert!(
             began.elapsed() < patience(),
             "{url} does not serve:\n{}",
-            process.last_words()
+            process.last_output()
         );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -104,7 +104,7 @@ async fn run(template: &Template, fault: (&str, String)) -> Outcome {
             // A death is checked first: the release may end with it.
             biased;
             status = dev.process().end() => {
-                let words = dev.process().last_words();
+                let words = dev.process().last_output();
                 assert!(was_killed(status) && !died, "{name}: slipway dev ended with {status}:\n{words}");
                 None
             }

@@ -76,8 +76,8 @@ impl Scene {
         let program = programs::program(programs::CLUSTER);
         let mut cluster = Process::start("local-cluster", &program, &log, &arguments, &quiet);
         let began = Instant::now();
-        while !cluster.last_words().contains("export KUBECONFIG=") {
-            assert!(cluster.has_ended().is_none(), "{}", cluster.last_words());
+        while !cluster.last_output().contains("export KUBECONFIG=") {
+            assert!(cluster.has_ended().is_none(), "{}", cluster.last_output());
             assert!(began.elapsed() < patience(), "the cluster does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

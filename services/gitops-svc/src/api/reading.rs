@@ -153,7 +153,7 @@ impl GitOpsGrpc {
         for row in &rows {
             for side in &row.sides {
                 if let Some((place, found)) = &side.found {
-                    places.push(ImageAtPlace {
+                    places.push(EnvironmentImage {
                         service: row.service.clone(),
                         environment: side.environment.clone(),
                         place: place.clone(),
@@ -219,10 +219,10 @@ impl GitOpsGrpc {
         repository: &Arc<Repository>,
         branch: &BranchName,
         head: &CommitSha,
-        wanted: Vec<ImageAtPlace>,
+        wanted: Vec<EnvironmentImage>,
     ) -> Result<BTreeMap<Key, proto::Change>, ApiError> {
         let mut origins = BTreeMap::new();
-        let mut open: Vec<ImageAtPlace> = Vec::new();
+        let mut open: Vec<EnvironmentImage> = Vec::new();
         let mut recent: BTreeMap<(Name, Name), Vec<Snapshot<Change>>> = BTreeMap::new();
         for wanted in wanted {
             let scope = (wanted.service.clone(), wanted.environment.clone());
@@ -258,7 +258,7 @@ impl GitOpsGrpc {
                 }
                 let parts = repository.changed(&commit.id).await?;
                 let parts = history::attribute(&commit, parts);
-                let brought = |wanted: &ImageAtPlace| {
+                let brought = |wanted: &EnvironmentImage| {
                     parts.iter().find(|part| {
                         part.service
                             .as_ref()
@@ -311,7 +311,7 @@ type Images = Result<(Place, Vec<ImageAtPlace>), slipway_proto::common::v1::Reas
 
 /// An image whose origin is looked for.
 #[derive(Debug)]
-struct ImageAtPlace {
+struct EnvironmentImage {
     service: Name,
     environment: Name,
     place: Place,
@@ -324,7 +324,7 @@ fn key(service: &Name, environment: &Name, found: &ImageAtPlace) -> Key {
     (service.clone(), environment.clone(), found.name.clone())
 }
 
-impl ImageAtPlace {
+impl EnvironmentImage {
     fn key(&self) -> Key {
         key(&self.service, &self.environment, &self.found)
     }
@@ -370,7 +370,7 @@ fn environments(repository: &Repository, asked: &[String]) -> Result<Vec<Name>, 
         return Err(ApiError::precondition(
             "ENVIRONMENTS_NOT_CONFIGURED",
             format!(
-                "the configuration does not say where images of {} stand: add `environments` to it",
+                "the configuration does not say where the images of {} are: add `environments` to it",
                 repository.name()
             ),
         ));

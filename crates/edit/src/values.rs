@@ -486,8 +486,8 @@ pub(crate) fn difference(
 /// The entry of an image's mapping after which a key is put: the last of those that precede it.
 pub(crate) fn behind(mapping: &Node, key: &str) -> usize {
     let order: &[&str] = match key {
-        "digest" => &["tag", "repository", "name", "registry"],
-        _ => &["repository", "name", "registry"],
+        "digest" => &["tag", "newTag", "newName", "repository", "name", "registry"],
+        _ => &["newName", "repository", "name", "registry"],
     };
     let last = match &mapping.kind {
         Kind::Mapping { entries, .. } => entries.len().saturating_sub(1),

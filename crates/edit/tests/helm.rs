@@ -385,9 +385,9 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         (
             "image",
             to("", "v2", ""),
-            "image:\n  tag: !!str 1\n",
+            "image:\n  tag: !x 1\n",
             2,
-            "the value has a tag (`!!str`): take that away first",
+            "the value has a tag (`!x`): take that away first",
         ),
         (
             "image",

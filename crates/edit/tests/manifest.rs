@@ -305,9 +305,7 @@ fn fields_are_checked() {
 
 #[test]
 fn images_are_read_with_their_lines() {
-    let place = |container: &str| {
-        Place::Manifest(ManifestPlace::new(FILE, "", container, "").unwrap())
-    };
+    let place = |container: &str| Place::Manifest(ManifestPlace::new(FILE, "", container, "").unwrap());
     let found = |place: &Place| -> Vec<(String, String, usize)> {
         let found = read(place, &tree(&[(FILE, WEB)])).unwrap().unwrap();
         found

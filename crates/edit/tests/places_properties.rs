@@ -154,7 +154,7 @@ fn what_is_shared_is_edited_where_it_is_written() {
 
 #[test]
 fn what_is_added_leaves_everything_else() {
-    hold("added", 300, 70, &(dice(), wanted()), |(dice, want)| {
+    hold("added", 300, 60, &(dice(), wanted()), |(dice, want)| {
         let text = written::values(&dice);
         let edit = Edit::HelmImage(HelmImage {
             add_missing: true,

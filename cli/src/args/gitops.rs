@@ -102,7 +102,8 @@ pub(crate) struct ImageArgs {
     #[arg(long, conflicts_with_all = ["helm", "manifest"])]
     pub(crate) kustomize: bool,
     /// Treat the files as Helm values, with the image at this path: image, web.image.tag, workers[name=mail].image. May
-    /// be repeated; the first path takes the first --image, and so on.
+    /// be repeated; the first path takes the first --image, and so on. In an Application of Argo CD:
+    /// spec.source.helm.parameters[name=image.tag], spec.source.kustomize.images[name=web], spec.source.helm.values.image.
     #[arg(long, value_name = "PATH", conflicts_with = "manifest")]
     pub(crate) helm: Vec<String>,
     /// Treat the files as Kubernetes manifests.
@@ -126,6 +127,13 @@ pub(crate) struct ImageArgs {
         requires = "helm"
     )]
     pub(crate) document: String,
+    /// Also change the other places of a file that show the same value by an anchor and aliases. Without this, such an
+    /// edit is refused, and the places are named.
+    #[arg(long)]
+    pub(crate) allow_shared: bool,
+    /// With --helm, add the image where the file has none at the path.
+    #[arg(long, requires = "helm")]
+    pub(crate) add_missing: bool,
 }
 
 #[derive(Debug, Clone, Args)]

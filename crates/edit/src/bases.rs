@@ -2,15 +2,18 @@
 //! below it.
 //!
 //! Follows kustomize 5: resources first, then components and patches, then `images`; an image is the `image` of an item
-//! of any `containers` or `initContainers`, whatever the kind but CustomResourceDefinition.
+//! of any `containers` or `initContainers`, whatever the kind but CustomResourceDefinition, and what a file of
+//! `configurations` says is one, here or in anything that the kustomization builds on.
 
 use std::collections::BTreeSet;
 
 use crate::{
     KUSTOMIZATION_NAMES, Read, Source,
+    field_spec::FieldSpec,
     image::Reference,
     layout::list,
     path::Folder,
+    pattern::matches,
     yaml::{self, Kind, Node},
 };
 
@@ -26,6 +29,8 @@ const MAX_DEPTH: usize = 32;
 pub(crate) struct Used {
     /// References in full, as `images` finds them.
     pub(crate) names: BTreeSet<String>,
+    /// It is a component, which applies to what the kustomizations that include it build on.
+    pub(crate) is_component: bool,
     /// What could not be examined, and why.
     unknown: BTreeSet<String>,
 }
@@ -33,6 +38,16 @@ pub(crate) struct Used {
 impl Used {
     /// An error saying that `name` is not among them, and what is.
     pub(crate) fn without(&self, name: &str) -> String {
+        let broken = self
+            .names
+            .iter()
+            .find(|image| Reference::split(image).name == name && !matches(name, image));
+        if let Some(broken) = broken {
+            return format!(
+                "the manifests have {broken:?}, which is not a valid reference, so kustomize would leave it as it is; \
+                 repair it in the manifest first"
+            );
+        }
         let names: BTreeSet<String> = self
             .names
             .iter()
@@ -56,18 +71,49 @@ impl Used {
 
 /// The images that the kustomization in a folder applies to. `root` is its text's mapping.
 pub(crate) fn used<S: Source>(folder: &Folder, root: &Node, source: &S) -> Result<Used, S::Error> {
-    let mut walk = Walk {
-        source,
-        files: 0,
-        bytes: 0,
-        open: vec![folder.as_str().to_owned()],
-        unknown: BTreeSet::new(),
-    };
-    let names = walk.below(folder.as_str(), root)?;
+    let mut walk = Walk::new(folder, source, Vec::new());
+    let mut images = walk.below(folder.as_str(), root)?;
+    if !walk.fields.is_empty() {
+        // Now that they are all known, also those of what was read before them.
+        let fields = std::mem::take(&mut walk.fields);
+        walk = Walk::new(folder, source, fields);
+        images = walk.below(folder.as_str(), root)?;
+    }
+    let kind = root.fields("kind").next().and_then(|(_, kind)| kind.scalar());
     Ok(Used {
-        names,
+        names: images.into_iter().map(|image| image.text).collect(),
+        is_component: kind == Some("Component"),
         unknown: walk.unknown,
     })
+}
+
+/// An image that something uses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Image {
+    text: String,
+    /// The kustomizations whose `images` apply to it; `None` for all.
+    only: Option<BTreeSet<String>>,
+}
+
+impl Image {
+    fn everywhere(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            only: None,
+        }
+    }
+
+    fn is_seen_by(&self, folder: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(folder))
+    }
+}
+
+/// A field that is an image by a file of `configurations`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ImageField {
+    field: FieldSpec,
+    /// The kustomization that names the file, and those that build on it.
+    seen_by: BTreeSet<String>,
 }
 
 struct Walk<'a, S> {
@@ -76,13 +122,60 @@ struct Walk<'a, S> {
     bytes: usize,
     /// The kustomizations being examined, outermost first.
     open: Vec<String>,
+    /// The fields of custom resources that are images.
+    fields: Vec<ImageField>,
     unknown: BTreeSet<String>,
 }
 
-impl<S: Source> Walk<'_, S> {
+impl<'a, S: Source> Walk<'a, S> {
+    fn new(folder: &Folder, source: &'a S, fields: Vec<ImageField>) -> Self {
+        Self {
+            source,
+            files: 0,
+            bytes: 0,
+            open: vec![folder.as_str().to_owned()],
+            fields,
+            unknown: BTreeSet::new(),
+        }
+    }
+
+    /// The fields that a file of `configurations` makes images.
+    fn configuration(&mut self, folder: &str, path: &str) -> Result<(), S::Error> {
+        let Some(at) = join(folder, path).filter(|at| !at.is_empty()) else {
+            return Ok(());
+        };
+        let Read::Text(text) = self.read(&at)? else {
+            self.unknown.insert(format!("there is no {at}"));
+            return Ok(());
+        };
+        let stream = match yaml::parse(text.strip_prefix('\u{feff}').unwrap_or(&text)) {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.unknown
+                    .insert(format!("{at} is not YAML at line {}", error.line));
+                return Ok(());
+            }
+        };
+        for root in stream.documents.iter().filter_map(|(_, root)| root.as_ref()) {
+            for field in items(root, "images").iter().filter_map(FieldSpec::of) {
+                let field = ImageField {
+                    field,
+                    seen_by: self.open.iter().cloned().collect(),
+                };
+                if !self.fields.contains(&field) {
+                    self.fields.push(field);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What a kustomization's own `images` applies to.
-    fn below(&mut self, folder: &str, root: &Node) -> Result<BTreeSet<String>, S::Error> {
+    fn below(&mut self, folder: &str, root: &Node) -> Result<BTreeSet<Image>, S::Error> {
         let mut images = BTreeSet::new();
+        for path in texts(root, "configurations") {
+            self.configuration(folder, path)?;
+        }
         for key in ["resources", "bases"] {
             for path in texts(root, key) {
                 images.append(&mut self.resource(folder, path, BTreeSet::new())?);
@@ -118,8 +211,8 @@ impl<S: Source> Walk<'_, S> {
         &mut self,
         folder: &str,
         path: &str,
-        mut seen: BTreeSet<String>,
-    ) -> Result<BTreeSet<String>, S::Error> {
+        mut seen: BTreeSet<Image>,
+    ) -> Result<BTreeSet<Image>, S::Error> {
         let Some(at) = join(folder, path).filter(|_| !is_url(path)) else {
             self.unknown.insert(format!("{path} is not in this repository"));
             return Ok(seen);
@@ -153,8 +246,8 @@ impl<S: Source> Walk<'_, S> {
     fn kustomization(
         &mut self,
         folder: &str,
-        mut seen: BTreeSet<String>,
-    ) -> Result<BTreeSet<String>, S::Error> {
+        mut seen: BTreeSet<Image>,
+    ) -> Result<BTreeSet<Image>, S::Error> {
         if self.open.iter().any(|open| open == folder) {
             self.unknown.insert(format!("{} builds on itself", shown(folder)));
             return Ok(seen);
@@ -203,8 +296,9 @@ impl<S: Source> Walk<'_, S> {
             seen = seen
                 .into_iter()
                 .map(|image| {
-                    if matches(name, &image) {
-                        renamed(&image, &field)
+                    if image.is_seen_by(folder) && matches(name, &image.text) {
+                        let text = renamed(&image.text, &field);
+                        Image { text, ..image }
                     } else {
                         image
                     }
@@ -215,7 +309,7 @@ impl<S: Source> Walk<'_, S> {
     }
 
     /// A patch: a file's path, or the patch itself.
-    fn patch(&mut self, folder: &str, patch: &str, images: &mut BTreeSet<String>) -> Result<(), S::Error> {
+    fn patch(&mut self, folder: &str, patch: &str, images: &mut BTreeSet<Image>) -> Result<(), S::Error> {
         if patch.contains('\n') || patch.trim_start().starts_with(['{', '[']) {
             self.manifests(folder, patch, images);
             return Ok(());
@@ -231,18 +325,42 @@ impl<S: Source> Walk<'_, S> {
         Ok(())
     }
 
-    fn manifests(&mut self, path: &str, text: &str, images: &mut BTreeSet<String>) {
+    fn manifests(&mut self, path: &str, text: &str, images: &mut BTreeSet<Image>) {
         match yaml::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) {
             Ok(stream) => {
                 for root in stream.documents.iter().filter_map(|(_, root)| root.as_ref()) {
                     let anchored = |anchor| stream.anchored(anchor);
                     containers(root, &anchored, images);
+                    self.custom(root, &anchored, images);
                     json_patch(root, images);
                 }
             }
             Err(error) => {
                 self.unknown
                     .insert(format!("{path} is not YAML at line {}", error.line));
+            }
+        }
+    }
+
+    /// The images of an object, and of the items of a list, that a configuration says are some.
+    fn custom<'n>(
+        &'n self,
+        root: &'n Node,
+        anchored: &impl Fn(usize) -> Option<&'n Node>,
+        images: &mut BTreeSet<Image>,
+    ) {
+        let listed = root.fields("kind").next().and_then(|(_, kind)| kind.scalar());
+        if listed.is_some_and(|kind| kind.ends_with("List")) {
+            for item in items(root, "items") {
+                self.custom(item, anchored, images);
+            }
+        }
+        for field in &self.fields {
+            for text in field.field.values(root, anchored) {
+                images.insert(Image {
+                    text: text.to_owned(),
+                    only: Some(field.seen_by.clone()),
+                });
             }
         }
     }
@@ -334,7 +452,7 @@ fn renamed<'a>(image: &str, field: &impl Fn(&'static str) -> Option<&'a str>) ->
 fn containers<'a>(
     node: &'a Node,
     anchored: &impl Fn(usize) -> Option<&'a Node>,
-    images: &mut BTreeSet<String>,
+    images: &mut BTreeSet<Image>,
 ) {
     match &node.kind {
         Kind::Mapping { entries, .. } => {
@@ -356,7 +474,7 @@ fn containers<'a>(
                             .and_then(Node::scalar)
                             .filter(|image| !image.is_empty())
                         {
-                            images.insert(image.to_owned());
+                            images.insert(Image::everywhere(image));
                         }
                     }
                 }
@@ -373,7 +491,7 @@ fn containers<'a>(
 }
 
 /// The images that the operations of a JSON patch write.
-fn json_patch(root: &Node, images: &mut BTreeSet<String>) {
+fn json_patch(root: &Node, images: &mut BTreeSet<Image>) {
     let Kind::Sequence { items, .. } = &root.kind else {
         return;
     };
@@ -382,76 +500,14 @@ fn json_patch(root: &Node, images: &mut BTreeSet<String>) {
         if field("path").is_some_and(|path| path.ends_with("/image"))
             && let Some(image) = field("value")
         {
-            images.insert(image.to_owned());
+            images.insert(Image::everywhere(image));
         }
     }
-}
-
-/// Whether an entry's `name` fits an image, as kustomize's `IsImageMatched` decides: a pattern for the whole name,
-/// optionally followed by a tag and a digest.
-pub(crate) fn matches(name: &str, image: &str) -> bool {
-    if !name.contains(['*', '+', '?', '(', '[', '{', '|', '^', '$', '\\']) {
-        return fits_dotted(name, image);
-    }
-    let pattern = format!("^{name}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$");
-    match regex::bytes::RegexBuilder::new(&pattern)
-        .unicode(false)
-        .size_limit(1 << 20)
-        .build()
-    {
-        Ok(pattern) => pattern.is_match(image.as_bytes()),
-        Err(_) => image.strip_prefix(name).is_some_and(is_version),
-    }
-}
-
-/// The same for names whose only special character is the dot: nearly all, so no pattern needs to be built for them.
-fn fits_dotted(name: &str, image: &str) -> bool {
-    let (Some(head), Some(rest)) = (image.get(..name.len()), image.get(name.len()..)) else {
-        return false;
-    };
-    head.bytes().zip(name.bytes()).all(|(a, b)| a == b || b == b'.') && is_version(rest)
-}
-
-/// Nothing, `:tag`, `@sha256:digest` or both.
-fn is_version(rest: &str) -> bool {
-    let word = |text: &str| {
-        text.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.{}-".contains(&b))
-    };
-    let (tag, digest) = match rest.split_once('@') {
-        Some((tag, digest)) => (tag, digest.strip_prefix("sha256:")),
-        None => (rest, Some("")),
-    };
-    digest.is_some_and(word) && (tag.is_empty() || tag.strip_prefix(':').is_some_and(word))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_remote, is_url, join, matches};
-
-    #[test]
-    fn names_fit_as_kustomize_has_it() {
-        for (name, image, fits) in [
-            ("app", "app", true),
-            ("app", "app:v1", true),
-            ("app", "app:v1@sha256:0a", true),
-            ("app", "app@sha256:0a", true),
-            ("app", "app@md5:0a", false),
-            ("app", "apple", false),
-            ("app", "r/app", false),
-            ("r.example/app", "r.example/app:1", true),
-            ("r.example/app", "r-example/app:1", true),
-            (".*/app", "r/app:1", true),
-            ("ap+", "appp", true),
-            ("(app", "app", false),
-            ("(app", "(app:v1", true),
-            ("a|b", "b:v1", true),
-            ("r:5000/app", "r:5000/app:v1", true),
-            ("app", "app:", true),
-        ] {
-            assert_eq!(matches(name, image), fits, "{name} {image}");
-        }
-    }
+    use super::{is_remote, is_url, join};
 
     #[test]
     fn paths_stay_inside() {

@@ -8,7 +8,7 @@ use crate::{
     Edit,
     entry::{Entry, Scalar},
     image::Reference,
-    layout::Text,
+    layout::{Splice, Text},
     path::{FilePath, Folder},
 };
 
@@ -64,16 +64,22 @@ impl Exact {
         }
     }
 
-    /// The text with the bytes put back; `None` when they have been changed since. `entry` is where the entry's first
+    /// The splice that puts the bytes back; `None` when they have been changed since. `entry` is where the entry's first
     /// key is.
-    pub(crate) fn put_back(&self, text: &Text<'_>, entry: usize) -> Option<String> {
+    pub(crate) fn splice_back(&self, text: &Text<'_>, entry: usize) -> Option<Splice> {
         let start = entry.checked_sub(self.lead)?;
         let rest = text.text.get(start..)?.strip_prefix(self.after.as_str())?;
         // Where something was written after them since, they are not the same.
-        if !rest.is_empty() && !rest.starts_with(['\n', '\r', ',', ']', '}']) {
+        if !rest.is_empty() && !self.after.ends_with('\n') && !rest.starts_with(['\n', '\r', ',', ']', '}']) {
             return None;
         }
-        Some(format!("{}{}{rest}", &text.text[..start], self.before))
+        Some((start..start + self.after.len(), self.before.clone()))
+    }
+
+    /// The text with the bytes put back.
+    pub(crate) fn put_back(&self, text: &Text<'_>, entry: usize) -> Option<String> {
+        let splice = self.splice_back(text, entry)?;
+        Some(text.splice(&mut [splice]))
     }
 
     /// The other way round.
@@ -95,6 +101,20 @@ pub struct ValuesDifference {
     pub before: Reference,
     /// The image that they name now.
     pub after: Reference,
+    /// The other places that show these values, by anchors and aliases, and changed with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
+    /// The values were added, or removed again, along with what holds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<Box<Added>>,
+}
+
+/// Keys that were added to a file, and how they were laid out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// The path of the first key.
+    pub at: String,
+    pub exact: Exact,
 }
 
 /// One value.
@@ -143,6 +163,12 @@ pub struct RestoreValues {
     /// Restore them even when they have been changed since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// As in [`ValuesDifference::shared_with`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<String>,
+    /// As in [`ValuesDifference::added`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<Box<Added>>,
 }
 
 impl Difference {
@@ -150,23 +176,8 @@ impl Difference {
     pub fn before(&self) -> Option<Reference> {
         match self {
             Self::Entry(entry) if entry.added => None,
-            Self::Entry(entry) => {
-                let value = |scalar: &Option<Scalar>| {
-                    scalar
-                        .as_ref()
-                        .map(|scalar| scalar.value.clone())
-                        .unwrap_or_default()
-                };
-                let name = match value(&entry.before.new_name) {
-                    empty if empty.is_empty() => entry.before.name.clone(),
-                    name => name,
-                };
-                Some(Reference {
-                    name,
-                    tag: value(&entry.before.new_tag),
-                    digest: value(&entry.before.digest),
-                })
-            }
+            Self::Entry(entry) => Some(entry.before.image()),
+            Self::Values(values) if values.before == Reference::default() => None,
             Self::Values(values) => Some(values.before.clone()),
             Self::Marker { .. } => None,
         }
@@ -191,6 +202,8 @@ impl Edit {
                 values: values.values.clone(),
                 image: values.before.clone(),
                 force,
+                shared_with: values.shared_with.clone(),
+                added: values.added.clone(),
             }))),
             Difference::Marker { .. } => None,
         }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::Reference;
+
 /// The fields that we set, in the order in which kustomize writes them after `name`.
 pub(crate) const FIELDS: [&str; 3] = ["newName", "newTag", "digest"];
 
@@ -40,6 +42,26 @@ impl Entry {
 
     pub(crate) fn get(&self, field: usize) -> Option<&Scalar> {
         [&self.new_name, &self.new_tag, &self.digest][field].as_ref()
+    }
+
+    pub(crate) fn set(&mut self, field: usize, scalar: Option<Scalar>) {
+        *[&mut self.new_name, &mut self.new_tag, &mut self.digest][field] = scalar;
+    }
+
+    /// The image that it writes; its own name where it has no new one.
+    pub(crate) fn image(&self) -> Reference {
+        let value = |scalar: &Option<Scalar>| {
+            let scalar = scalar.as_ref().map(|scalar| scalar.value.clone());
+            scalar.unwrap_or_default()
+        };
+        Reference {
+            name: match value(&self.new_name) {
+                empty if empty.is_empty() => self.name.clone(),
+                name => name,
+            },
+            tag: value(&self.new_tag),
+            digest: value(&self.digest),
+        }
     }
 
     /// Whether both name the same image, however they are written.

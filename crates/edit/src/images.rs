@@ -2,11 +2,12 @@
 
 use crate::{
     Refusal,
-    bases::{self, Used},
+    bases::Used,
     difference::Exact,
     entry::{Entry, FIELDS},
     kustomization::{Edited, EntryChange, entry, find, images, is_ours_alone, name_of, root},
     layout::{Field, Splice, Text, prove, refuse, written},
+    pattern,
     yaml::{self, Kind, Node, Stream},
 };
 
@@ -26,11 +27,11 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
         .names
         .iter()
         .map(String::as_str)
-        .filter(|image| bases::matches(name, image))
+        .filter(|image| pattern::matches(name, image))
         .collect();
     for item in items {
         let pattern = name_of(item).unwrap_or_default();
-        if ours.iter().any(|image| bases::matches(pattern, image)) || bases::matches(pattern, name) {
+        if ours.iter().any(|image| pattern::matches(pattern, image)) || pattern::matches(pattern, name) {
             return Err(refuse(
                 item.line,
                 format!(
@@ -73,21 +74,14 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
         None => vec![at_end(text, at, &fields, &flow)?],
     };
     let edited = text.splice(&mut splices);
-    let after = yaml::parse(&edited).map_err(|error| {
-        refuse(
-            at.line,
-            format!(
-                "the edit would have changed the file into no YAML ({})",
-                error.message
-            ),
-        )
-    })?;
+    let after = yaml::parse(&edited)
+        .map_err(|_| refuse(at.line, "the edit would have changed the file into no YAML"))?;
     // What is there now, without the new entry, must be what was there before.
     let new = root(&after)?.map_or(Ok(&[][..]), images)?;
     let Some((added, _)) = new.split_last().filter(|(_, rest)| rest.len() == items.len()) else {
         return Err(refuse(at.line, "the entry could not be added"));
     };
-    let stands = entry(&edited, added, name)?;
+    let stands = entry(&edited, &after, added, name)?;
     let meant = wanted.values();
     let as_meant = name_of(added) == Some(name)
         && (0..FIELDS.len())
@@ -114,7 +108,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
 /// It cannot be removed by itself.
 pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
-    let before = entry(text.text, node, name)?;
+    let before = entry(text.text, &text.stream, node, name)?;
     let done = |edited: String| Edited {
         text: edited,
         before: before.clone(),
@@ -321,31 +315,14 @@ fn at_end(text: &Text<'_>, root: &Node, fields: &[(&str, String)], flow: &str) -
         let inside = root.span.start + 1..root.span.end - 1;
         return Ok((inside, format!("{KEY}: [{flow}]")));
     };
-    let mut end = text.end_of_entry(&last.0, &last.1)?;
     if is_flow(root) {
+        let end = text.end_of_entry(&last.0, &last.1)?;
         return Ok((end..end, format!(", {KEY}: [{flow}]")));
     }
-    // After the comments that belong to what is there, but before a marker that ends the document.
-    let (mut at, _) = text.line_end(end);
-    for line in text.text[at..].split_inclusive('\n') {
-        let bare = line.trim_end();
-        if bare.starts_with("...") || bare.starts_with("---") {
-            break;
-        }
-        if !bare.is_empty() {
-            end = at + bare.len();
-        }
-        at += line.len();
-    }
-    let (end, eol) = text.line_end(end);
+    let (end, eol) = text.end_of_root(last)?;
     let column = text.column(first.0.span.start);
     let indent = " ".repeat(column);
     let items = " ".repeat(column + list_indent(text, root));
-    let eol = if text.text[end..].is_empty() {
-        text.line_break()
-    } else {
-        eol
-    };
     Ok((
         end..end,
         format!("{eol}{indent}{KEY}:{}", lines(eol, &items, " ", fields)),

@@ -2,11 +2,12 @@
 //! did.
 
 use crate::{
-    Refusal, bases,
+    Refusal,
     difference::{Difference, EntryDifference, Exact},
     entry::{Entry, FIELDS, Scalar},
     layout::{Field, Text, list, refuse},
     path::Folder,
+    pattern,
     yaml::{Kind, Node, Stream},
 };
 
@@ -117,7 +118,7 @@ pub(crate) fn entries<'a>(text: &'a Text<'_>) -> Result<Vec<(&'a Node, Entry)>, 
         .iter()
         .filter_map(|node| {
             let name = name_of(node)?;
-            Some(entry(text.text, node, name).map(|entry| (node, entry)))
+            Some(entry(text.text, &text.stream, node, name).map(|entry| (node, entry)))
         })
         .collect()
 }
@@ -168,6 +169,14 @@ fn image_not_found(name: &str, present: &[String]) -> String {
     )
 }
 
+/// The text of a value; of an alias, that of its anchor.
+fn meant<'a>(stream: &'a Stream, value: &'a Node) -> Option<&'a str> {
+    match value.kind {
+        Kind::Alias(anchor) => stream.anchored(anchor).and_then(Node::scalar),
+        _ => value.scalar(),
+    }
+}
+
 pub(crate) fn name_of(node: &Node) -> Option<&str> {
     node.fields("name").next().and_then(|(_, value)| value.scalar())
 }
@@ -195,7 +204,7 @@ pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Nod
         ));
     }
     let clash = |other: &&Node| {
-        name_of(other).is_some_and(|pattern| pattern != name && bases::matches(pattern, name))
+        name_of(other).is_some_and(|pattern| pattern != name && pattern::matches(pattern, name))
     };
     if let Some(other) = items.iter().find(clash) {
         return Err(refuse(
@@ -235,7 +244,7 @@ fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node
     }
 }
 
-pub(crate) fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusal> {
+pub(crate) fn entry(text: &str, stream: &Stream, node: &Node, name: &str) -> Result<Entry, Refusal> {
     if let Some((key, _)) = node.fields("<<").next() {
         return Err(refuse(
             key.line,
@@ -246,7 +255,7 @@ pub(crate) fn entry(text: &str, node: &Node, name: &str) -> Result<Entry, Refusa
     let scalar = |key: &'static str| -> Result<Option<Scalar>, Refusal> {
         match field(node, key)? {
             Some((_, value)) if value.is_null() => Ok(None),
-            Some((_, value)) => match value.scalar() {
+            Some((_, value)) => match meant(stream, value) {
                 Some(scalar) => Ok(Some(Scalar {
                     value: scalar.to_owned(),
                     written: text[value.span.clone()].to_owned(),

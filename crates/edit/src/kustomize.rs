@@ -4,14 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     InvalidEdit, Refusal, Source, bases,
-    difference::{Exact, RestoreImage},
+    difference::{Difference, Exact, RestoreImage, ValueDifference},
     entry::{Entry, FIELDS},
     image::NewImage,
     images,
     kustomization::{self, Edited, EntryChange, entries, entry, find, root},
     layout::{Field, Text, refuse},
-    path::Folder,
+    objects::{address, objects, position},
+    path::{FilePath, Folder},
+    pattern,
     splice::Plan,
+    steps::{Step, Steps},
+    values::{Changes, Led, Sharing, difference, done, follow, scalar},
     yaml::{self, Kind, Node, Stream},
 };
 
@@ -23,6 +27,9 @@ pub struct KustomizeImage {
     pub name: String,
     #[serde(flatten)]
     pub to: NewImage,
+    /// Also changes the other places that show the same value by an anchor. Without it that is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shared: bool,
 }
 
 impl KustomizeImage {
@@ -41,6 +48,7 @@ impl KustomizeImage {
             path: path.parse()?,
             name: name.to_owned(),
             to,
+            allow_shared: false,
         })
     }
 
@@ -64,14 +72,15 @@ impl KustomizeImage {
     /// image.
     pub(crate) fn apply<S: Source>(
         &self,
+        file: &FilePath,
         whole: &str,
         source: &S,
-    ) -> Result<Result<Edited, Refusal>, S::Error> {
+    ) -> Result<Result<(String, Difference), Refusal>, S::Error> {
         let none = match Text::read(whole) {
             Err(refusal) => return Ok(Err(refusal)),
-            Ok(text) => match set_image(&text, &self.name, &self.wanted()) {
+            Ok(text) => match self.set(file, &text) {
                 Err(Refusal::ImageNotFound(none)) => (none, text),
-                done => return Ok(done.map(|done| done.of(&text))),
+                done => return Ok(done),
             },
         };
         let (none, text) = none;
@@ -79,14 +88,113 @@ impl KustomizeImage {
             return Ok(Err(Refusal::ImageNotFound(none)));
         };
         let used = bases::used(&self.path, root, source)?;
-        if !used.names.iter().any(|image| bases::matches(&self.name, image)) {
+        // What a component applies to is known to the kustomizations that include it.
+        let is_used = used.names.iter().any(|image| pattern::matches(&self.name, image));
+        if !is_used && !used.is_component {
             return Ok(Err(Refusal::ImageNotFound(format!(
                 "{none}; {}",
                 used.without(&self.name)
             ))));
         }
         let done = images::add(&text, &self.name, &self.wanted(), &used);
-        Ok(done.map(|done| done.of(&text)))
+        Ok(done.map(|done| done.of(&text).at(&self.path)))
+    }
+
+    /// Sets the entry that is there.
+    fn set(&self, file: &FilePath, text: &Text<'_>) -> Result<(String, Difference), Refusal> {
+        let wanted = self.wanted();
+        let (index, node) = find(&text.stream, &self.name)?;
+        let is_shared = |(key, wanted): (&str, &Field)| {
+            let value = node.fields(key).next().map(|(_, value)| value);
+            *wanted != Field::Keep
+                && value.is_some_and(|value| {
+                    matches!(value.kind, Kind::Alias(_)) || text.stream.points_to(value.anchor)
+                })
+        };
+        if FIELDS.into_iter().zip(wanted.fields()).any(is_shared) {
+            return self.set_shared(file, text, index);
+        }
+        let done = set_image(text, &self.name, &wanted)?;
+        Ok(done.of(text).at(&self.path))
+    }
+
+    /// Sets the entry at an index where an anchor or an alias stands among its fields.
+    fn set_shared(
+        &self,
+        file: &FilePath,
+        text: &Text<'_>,
+        index: usize,
+    ) -> Result<(String, Difference), Refusal> {
+        let sharing = match self.allow_shared {
+            true => Sharing::Allowed,
+            false => Sharing::Refused,
+        };
+        let mut changes = Changes::new(text, sharing);
+        let (_, node) = find(&text.stream, &self.name)?;
+        let before = entry(text.text, &text.stream, node, &self.name)?;
+        let cannot = |line| refuse(line, "the entry of the image cannot be found again");
+        let all = objects(&text.stream);
+        let object = all.first().ok_or_else(|| cannot(node.line))?;
+        let path = Steps(vec![Step::Key("images".to_owned()), Step::Index(index)]);
+        let Led::Node(entry) = follow(text, object, &path)? else {
+            return Err(cannot(node.line));
+        };
+        let (mut values, mut after) = (Vec::new(), before.clone());
+        let wanted = self.wanted();
+        for (number, (key, wanted)) in FIELDS.into_iter().zip(wanted.fields()).enumerate() {
+            let field = entry.field(text, key)?;
+            let stands = field.as_ref().and_then(|field| scalar(text, field.node));
+            let (at, now) = match (wanted, &field) {
+                (Field::Keep, _) | (Field::Remove, None) => continue,
+                (Field::Remove, Some(field)) => {
+                    let own = entry.node.fields(key).next().map(|(_, value)| value);
+                    if own.is_none_or(|own| own.scalar().is_none() || text.stream.points_to(own.anchor)) {
+                        return Err(refuse(
+                            field.node.line,
+                            format!("`{key}` is shared by an anchor and has to go: take it out by hand"),
+                        ));
+                    }
+                    let index = position(entry.node, key).unwrap_or_default();
+                    changes.remove(&entry.at, index)?;
+                    (field.at.clone(), None)
+                }
+                (wanted, Some(field)) => {
+                    changes.named.insert(field.seen.clone());
+                    (field.at.clone(), changes.set(&field.at, wanted)?)
+                }
+                (wanted, None) => {
+                    let behind = ["newTag", "newName", "name"]
+                        .iter()
+                        .find_map(|key| position(entry.node, key))
+                        .unwrap_or_default();
+                    let mut seen = entry.seen.clone();
+                    seen.steps.push(Step::Key(key.to_owned()));
+                    changes.named.insert(seen);
+                    let now = changes.insert(&entry.at, behind, key, wanted)?;
+                    let (document, steps) = address(&text.stream, &entry.at);
+                    values.push(ValueDifference {
+                        document,
+                        at: steps.with(key).to_string(),
+                        before: None,
+                        after: now.clone(),
+                    });
+                    after.set(number, now);
+                    continue;
+                }
+            };
+            let (document, steps) = address(&text.stream, &at);
+            values.push(ValueDifference {
+                document,
+                at: steps.to_string(),
+                before: stands,
+                after: now.clone(),
+            });
+            after.set(number, now);
+        }
+        let shared_with = std::mem::take(&mut changes.shared_with);
+        let edited = changes.finish()?;
+        let difference = difference(file, values, before.image(), after.image(), shared_with);
+        Ok(done(edited, difference))
     }
 }
 
@@ -138,7 +246,7 @@ impl RestoreImage {
 /// The image is not there, or the edit cannot be done without touching something else.
 fn set_image(text: &Text<'_>, name: &str, wanted: &EntryChange) -> Result<Edited, Refusal> {
     let (index, node) = find(&text.stream, name)?;
-    let before = entry(text.text, node, name)?;
+    let before = entry(text.text, &text.stream, node, name)?;
     let mut plan = Plan::new(text, node, wanted)?;
     if plan.splices.is_empty() {
         return Ok(Edited::unchanged(text, &before));
@@ -176,7 +284,7 @@ fn entry_start(text: &str, name: &str) -> Option<usize> {
 /// Puts the original bytes of an entry back, if those that one of our edits wrote are still there.
 fn set_exactly(text: &Text<'_>, entry: &Entry, wanted: &EntryChange, exact: &Exact) -> Option<Edited> {
     let (index, node) = find(&text.stream, &entry.name).ok()?;
-    let before = self::entry(text.text, node, &entry.name).ok()?;
+    let before = self::entry(text.text, &text.stream, node, &entry.name).ok()?;
     let edited = exact.put_back(text, node.span.start)?;
     let after = verify(&text.stream, &edited, index, &before, wanted, node.line).ok()?;
     let start = node.span.start - exact.lead;
@@ -204,8 +312,7 @@ fn verify(
     line: usize,
 ) -> Result<Entry, Refusal> {
     let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
-    let after = yaml::parse(edited)
-        .map_err(|error| differs(&format!("the file into no YAML ({})", error.message)))?;
+    let after = yaml::parse(edited).map_err(|_| differs("the file into no YAML"))?;
     if after.comments != before.comments {
         return Err(differs("a comment"));
     }
@@ -216,7 +323,7 @@ fn verify(
     if !same_but(&before.documents, &after.documents, old, new, index) {
         return Err(differs("something else"));
     }
-    let stands = entry(edited, &new[index], &stood.name)?;
+    let stands = entry(edited, &after, &new[index], &stood.name)?;
     for (number, wanted) in wanted.fields().into_iter().enumerate() {
         let expected = match wanted {
             Field::Keep => stood.get(number).map(|scalar| scalar.value.as_str()),

@@ -1,10 +1,11 @@
 //! Which bytes of a text an edit of one node replaces, and with what, in the existing style.
 
-use std::ops::Range;
+use std::{cell::OnceCell, ops::Range};
 
 use crate::{
     Refusal,
     entry::Scalar,
+    sharing::Anchors,
     yaml::{self, Kind, Node, Stream, Style, needs_quotes},
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Text<'a> {
     /// What follows it.
     pub(crate) text: &'a str,
     pub(crate) stream: Stream,
+    anchors: OnceCell<Anchors>,
 }
 
 impl<'a> Text<'a> {
@@ -55,7 +57,17 @@ impl<'a> Text<'a> {
                 },
             }
         })?;
-        Ok(Self { bom, text, stream })
+        Ok(Self {
+            bom,
+            text,
+            stream,
+            anchors: OnceCell::new(),
+        })
+    }
+
+    /// Where anchors and aliases stand.
+    pub(crate) fn anchors(&self) -> &Anchors {
+        self.anchors.get_or_init(|| Anchors::of(&self.stream))
     }
 
     /// The text with the splices applied, which must not overlap. Those at the same position keep their order.
@@ -123,6 +135,28 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// Where a key can be added behind the last entry of a document's root, before its line break, and the line break
+    /// to use: after the comments that belong to what is there, but before a marker that ends the document.
+    pub(crate) fn end_of_root(&self, last: &(Node, Node)) -> Result<(usize, &'static str), Refusal> {
+        let mut end = self.end_of_entry(&last.0, &last.1)?;
+        let (mut at, _) = self.line_end(end);
+        for line in self.text[at..].split_inclusive('\n') {
+            let bare = line.trim_end();
+            if bare.starts_with("...") || bare.starts_with("---") {
+                break;
+            }
+            if !bare.is_empty() {
+                end = at + bare.len();
+            }
+            at += line.len();
+        }
+        let (end, eol) = self.line_end(end);
+        match self.text[end..].is_empty() {
+            true => Ok((end, self.line_break())),
+            false => Ok((end, eol)),
+        }
+    }
+
     /// The position after the last byte of a mapping entry.
     pub(crate) fn end_of_entry(&self, key: &Node, value: &Node) -> Result<usize, Refusal> {
         match &value.kind {
@@ -181,7 +215,7 @@ impl<'a> Text<'a> {
         let line = key.unwrap_or(value).line;
         if let Field::Restore(scalar) = wanted
             && self.text[value.span.clone()] == scalar.written
-            && value.scalar().is_some()
+            && (value.scalar().is_some() || matches!(value.kind, Kind::Alias(_)))
         {
             return Ok(None);
         }
@@ -201,13 +235,7 @@ impl<'a> Text<'a> {
                 ),
             });
         };
-        if self.stream.points_to(value.anchor) {
-            return Err(refuse(
-                value.line,
-                "the value has an anchor that an alias elsewhere uses: write the value out there first",
-            ));
-        }
-        if let Some(tag) = &value.tag {
+        if let Some(tag) = value.tag.as_ref().filter(|tag| !is_text_tag(tag)) {
             return Err(refuse(
                 value.line,
                 format!(
@@ -363,15 +391,25 @@ impl<'a> Text<'a> {
 /// Something else would have changed.
 pub(crate) fn prove(expected: &Stream, edited: &str, line: usize) -> Result<Stream, Refusal> {
     let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
-    let after = yaml::parse(edited)
-        .map_err(|error| differs(&format!("the file into no YAML ({})", error.message)))?;
+    let after = yaml::parse(edited).map_err(|_| differs("the file into no YAML"))?;
     if after.comments != expected.comments {
         return Err(differs("a comment"));
     }
-    if after.documents != expected.documents {
+    // A document of which nothing is written is none.
+    let written = |stream: &Stream| {
+        let mut documents = stream.documents.clone();
+        documents.retain(|(is_marked, root)| *is_marked || root.is_some());
+        documents
+    };
+    if after.documents != expected.documents && written(&after) != written(expected) {
         return Err(differs("something else"));
     }
     Ok(after)
+}
+
+/// Whether a tag only says that the value is a text.
+fn is_text_tag(tag: &granit_parser::Tag) -> bool {
+    tag.suffix() == "str" && (tag.original_handle() == "!!" || tag.handle().ends_with("yaml.org,2002:"))
 }
 
 pub(crate) fn refuse(line: usize, reason: impl Into<String>) -> Refusal {

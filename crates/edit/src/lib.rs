@@ -5,12 +5,18 @@
 //!
 //! Where to look: [`Edit`] is what can be asked for, [`apply`] does it on any [`Source`] of files, and [`Difference`]
 //! is what it did, from which [`Edit::undoing`] makes the edit that puts it back. Inside, `layout` makes the splices
-//! and the proof; `kustomization`, `images` and `bases` are kustomize's, `slots` finds the image that several values
-//! form together.
+//! and the proof; `kustomization`, `images` and `bases` are kustomize's, `slots` and `parts` find the image that several
+//! values form together. `sharing` follows aliases, `embedded` reads YAML that stands in a block of text, and `added`
+//! writes an image where there is none.
 
+mod added;
 mod bases;
+mod contents;
 mod difference;
+mod embedded;
 mod entry;
+mod field_spec;
+mod fields;
 mod helm;
 mod image;
 mod images;
@@ -20,13 +26,19 @@ mod layout;
 mod manifest;
 mod naming;
 mod objects;
+mod parts;
 mod path;
+mod pattern;
 mod place;
 mod restore;
+mod sharing;
 mod slots;
 mod splice;
 mod steps;
+mod taken_out;
+mod unreadable;
 mod values;
+mod walk;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -34,8 +46,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use crate::{
+    contents::Contents,
     difference::{
-        Difference, EntryDifference, Exact, RestoreImage, RestoreValues, ValueDifference, ValuesDifference,
+        Added, Difference, EntryDifference, Exact, RestoreImage, RestoreValues, ValueDifference,
+        ValuesDifference,
     },
     entry::{Entry, Scalar},
     helm::HelmImage,
@@ -151,6 +165,11 @@ pub enum Refusal {
     ImageNotFound(String),
     #[error("line {line}: {reason}")]
     Unsafe { line: usize, reason: String },
+    /// Other places show the same value by an anchor, and would change with it.
+    #[error(
+        "line {line}: the value is shared by an anchor, and changing it also changes {others}; set `allow_shared` to change them all, or write the value out first"
+    )]
+    Shared { line: usize, others: String },
     #[error(
         "{name} was changed since: it is {now}, and this change had written {written}; use force to restore it nevertheless"
     )]
@@ -219,7 +238,10 @@ pub fn apply<S: Source>(edits: &[Edit], source: &S) -> Result<Result<Edited, Ref
             Err(refused) => return Ok(Err(refused)),
         };
         let done = match edit {
-            Edit::KustomizeImage(edit) => edit.apply(&now, &overlay)?.map(|done| done.at(&edit.path)),
+            Edit::KustomizeImage(edit) => match path.parse() {
+                Ok(file) => edit.apply(&file, &now, &overlay)?,
+                Err(error) => Err(Refusal::NotAFile(error.message)),
+            },
             Edit::RestoreImage(edit) => edit.apply(&now).map(|done| done.at(&edit.path)),
             Edit::HelmImage(edit) => edit.apply(&now),
             Edit::ManifestImage(edit) => edit.apply(&now),

@@ -6,28 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     InvalidEdit, Refusal,
+    contents::image_paths,
     difference::Difference,
     helm::check_object,
     image::{NewImage, Reference},
     layout::{Text, list, refuse},
-    objects::{Object, named, objects, text_at},
+    objects::{Object, named, objects},
     path::FilePath,
-    slots::ImageAt,
+    slots::{Found, ImageAt},
     steps::Steps,
-    values::{Changes, done, follow, not_merged},
-    yaml::{Kind, Node},
+    values::{Changes, Sharing, difference, done},
+    walk::walk,
 };
-
-/// Containers are found under these keys, wherever a kind has its pod template.
-const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 /// Sets the image of containers, or of a field of a custom resource. At least one of `container`, `image` and `field`
 /// is given; those that are given must all match.
 ///
 /// Containers are the items of any `containers`, `initContainers` and `ephemeralContainers` of any kind but
-/// CustomResourceDefinition: pods, workloads, jobs, Rollouts, and items of lists of objects. Several matches are all
-/// edited, unless they are in several objects, have different names, and were selected only by the container's name or
-/// the field: then the edit is refused, naming the objects.
+/// CustomResourceDefinition: pods, workloads, jobs, Rollouts, and items of lists of objects. By `image` alone, volumes
+/// with an image and the `kustomize.images` of an Application are found as well. Several matches are all edited, unless
+/// they are in several objects, have different names, and were selected only by the container's name or the field: then
+/// the edit is refused, naming the objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestImage {
     pub file: FilePath,
@@ -45,6 +44,9 @@ pub struct ManifestImage {
     pub field: String,
     #[serde(flatten)]
     pub to: NewImage,
+    /// Also changes the other places that show the same value by an anchor. Without it that is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shared: bool,
 }
 
 impl ManifestImage {
@@ -85,6 +87,7 @@ impl ManifestImage {
             image: image.to_owned(),
             field: field.to_owned(),
             to,
+            allow_shared: false,
         })
     }
 
@@ -117,7 +120,14 @@ impl ManifestImage {
                 ),
             ));
         }
-        let mut changes = Changes::new(&text);
+        let sharing = match self.allow_shared {
+            true => Sharing::Allowed,
+            false => Sharing::Refused,
+        };
+        let mut changes = Changes::new(&text, sharing);
+        for image in &found {
+            changes.named.extend(image.seen());
+        }
         let mut values = Vec::new();
         let (mut before, mut after) = (Reference::default(), Reference::default());
         for (number, image) in found.iter().enumerate() {
@@ -127,7 +137,13 @@ impl ManifestImage {
                 (before, after) = (image.reference(), now);
             }
         }
-        Ok(done(changes.finish()?, &self.file, values, before, after))
+        // Containers that share a value change it once.
+        let mut written = BTreeSet::new();
+        values.retain(|value| written.insert((value.document.clone(), value.at.clone())));
+        let shared_with = std::mem::take(&mut changes.shared_with);
+        let edited = changes.finish()?;
+        let difference = difference(&self.file, values, before, after, shared_with);
+        Ok(done(edited, difference))
     }
 }
 
@@ -180,21 +196,15 @@ pub(crate) fn find<'a>(
     for object in chosen.iter().filter(|object| !object.is_list) {
         match &steps {
             Some(steps) => match ImageAt::find(text, object, steps)? {
-                Ok(at) if image.is_empty() || at.reference().name == image => found.push(at),
-                Ok(at) => there.push(format!("{} has {}", object.label, at.reference().name)),
-                Err(instead) => there.push(format!("{}: {instead}", object.label)),
+                Found::Image(at) if image.is_empty() || at.reference().name == image => found.push(at),
+                Found::Image(at) => there.push(format!("{} has {}", object.label, at.reference().name)),
+                Found::Missing { instead } => there.push(format!("{}: {instead}", object.label)),
+                Found::Embedded { spot, .. } => there.push(format!(
+                    "{}: a text stands at line {}: give the path as one of Helm values",
+                    object.label, spot.node.line
+                )),
             },
-            None => {
-                let mut walk = Walk {
-                    text,
-                    object,
-                    container,
-                    image,
-                    found: &mut found,
-                    there: &mut there,
-                };
-                walk.node(object.node, &mut Vec::new(), shared(text, object)?)?;
-            }
+            None => walk(text, object, container, image, &mut found, &mut there)?,
         }
     }
     if !found.is_empty() {
@@ -210,7 +220,13 @@ pub(crate) fn find<'a>(
     .filter(|(_, text)| !text.is_empty())
     .map(|(what, text)| format!("{what} {text:?}"))
     .collect();
+    let paths = image_paths(&text.stream);
     Err(Refusal::ImageNotFound(match there.is_empty() {
+        true if !paths.is_empty() => format!(
+            "nothing fits {}: no containers are there; there may be images at {}: edit them by path, as Helm values",
+            wanted.join(" and "),
+            list(&paths)
+        ),
         true => format!(
             "nothing fits {}: no containers are there; for a custom resource give `field`",
             wanted.join(" and ")
@@ -221,138 +237,4 @@ pub(crate) fn find<'a>(
             list(&there)
         ),
     }))
-}
-
-/// The line of an anchor above an object that is used by an alias.
-fn shared(text: &Text<'_>, object: &Object<'_>) -> Result<Option<usize>, Refusal> {
-    let above = (1..object.at.len()).filter_map(|depth| text.stream.at(&object.at[..depth]));
-    Ok(above
-        .into_iter()
-        .find(|node| text.stream.points_to(node.anchor))
-        .map(|node| node.line))
-}
-
-struct Walk<'w, 'a, 't> {
-    text: &'a Text<'t>,
-    object: &'w Object<'a>,
-    container: &'w str,
-    image: &'w str,
-    found: &'w mut Vec<ImageAt<'a>>,
-    there: &'w mut Vec<String>,
-}
-
-impl<'a> Walk<'_, 'a, '_> {
-    /// Looks for containers in a node. `shared` is the line of an anchor above it that is used by an alias elsewhere.
-    fn node(&mut self, node: &'a Node, below: &mut Vec<usize>, shared: Option<usize>) -> Result<(), Refusal> {
-        let shared = shared.or_else(|| self.text.stream.points_to(node.anchor).then_some(node.line));
-        match &node.kind {
-            Kind::Mapping { entries, .. } => {
-                if text_at(node, "kind") == Some("CustomResourceDefinition") {
-                    return Ok(());
-                }
-                for (index, (key, value)) in entries.iter().enumerate() {
-                    below.push(index);
-                    if key.scalar().is_some_and(|key| LISTS.contains(&key))
-                        && let Kind::Sequence { items, .. } = &value.kind
-                    {
-                        let shared =
-                            shared.or_else(|| self.text.stream.points_to(value.anchor).then_some(value.line));
-                        for (index, item) in items.iter().enumerate() {
-                            below.push(index);
-                            self.item(item, below, shared)?;
-                            below.pop();
-                        }
-                    }
-                    self.node(value, below, shared)?;
-                    below.pop();
-                }
-            }
-            Kind::Sequence { items, .. } => {
-                for (index, item) in items.iter().enumerate() {
-                    below.push(index);
-                    self.node(item, below, shared)?;
-                    below.pop();
-                }
-            }
-            Kind::Scalar { .. } | Kind::Alias(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Records a container that matches.
-    fn item(&mut self, item: &'a Node, below: &mut Vec<usize>, shared: Option<usize>) -> Result<(), Refusal> {
-        let name = text_at(item, "name").unwrap_or_default();
-        let by_name = !self.container.is_empty() && self.container == name;
-        if !self.container.is_empty() && !by_name {
-            let shown = text_at(item, "image").unwrap_or("no image");
-            self.there
-                .push(format!("container {name:?} of {} ({shown})", self.object.label));
-            return Ok(());
-        }
-        let mut images = match &item.kind {
-            Kind::Mapping { entries, .. } => entries
-                .iter()
-                .enumerate()
-                .filter(|(_, (key, _))| key.scalar() == Some("image")),
-            _ => return Ok(()),
-        };
-        let Some((index, (_, image))) = images.next() else {
-            if by_name || !self.image.is_empty() {
-                let merged = not_merged(self.text, item, "image");
-                if by_name {
-                    merged?;
-                }
-            }
-            self.there
-                .push(format!("container {name:?} of {} (no image)", self.object.label));
-            return Ok(());
-        };
-        let second = images.next();
-        let now = match image.kind {
-            Kind::Alias(anchor) => self.text.stream.anchored(anchor).and_then(Node::scalar),
-            _ => image.scalar(),
-        };
-        let reference = now.map(Reference::split).unwrap_or_default();
-        if !self.image.is_empty() && reference.name != self.image {
-            self.there.push(format!(
-                "container {name:?} of {} ({})",
-                self.object.label,
-                now.unwrap_or("a template")
-            ));
-            return Ok(());
-        }
-        if let Some((_, (second, _))) = second {
-            return Err(refuse(second.line, "`image` stands here a second time"));
-        }
-        if matches!(image.kind, Kind::Alias(_)) {
-            return Err(refuse(
-                image.line,
-                "the image is an alias: edit it where its anchor stands, or write it out here",
-            ));
-        }
-        if image.is_template() {
-            return Err(refuse(
-                image.line,
-                "a template stands here: edit the values that it is filled with",
-            ));
-        }
-        let shared = shared.or_else(|| {
-            [item, image]
-                .into_iter()
-                .find(|node| self.text.stream.points_to(node.anchor))
-                .map(|node| node.line)
-        });
-        if let Some(line) = shared {
-            return Err(refuse(
-                line,
-                "an anchor stands here that an alias elsewhere uses: write the value out there first",
-            ));
-        }
-        below.push(index);
-        // The path to it is unambiguous: no key on it occurs twice.
-        follow(self.text, self.object, &self.object.steps_to(below))?;
-        self.found.extend(ImageAt::whole(self.text, self.object, below));
-        below.pop();
-        Ok(())
-    }
 }

@@ -135,6 +135,16 @@ impl Object<'_> {
     }
 }
 
+/// The document and the path by which a node is recorded.
+pub(crate) fn address(stream: &Stream, at: &[usize]) -> (String, Steps) {
+    let objects = objects(stream);
+    let within = objects.iter().filter(|object| at.starts_with(&object.at));
+    match within.max_by_key(|object| object.at.len()) {
+        Some(object) => (object.label.clone(), object.steps_to(&at[object.at.len()..])),
+        None => (String::new(), Steps(Vec::new())),
+    }
+}
+
 /// The objects that `document` names: a number from 1, or `Kind/name`; all documents when it is empty.
 ///
 /// # Errors

@@ -26,6 +26,32 @@ pub struct HelmPlace {
     pub path: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub document: String,
+    /// As in [`crate::HelmImage::allow_shared`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shared: bool,
+    /// As in [`crate::HelmImage::add_missing`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add_missing: bool,
+}
+
+impl HelmPlace {
+    /// Reads the fields of a request.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn new(file: &str, path: &str, document: &str) -> Result<Self, InvalidEdit> {
+        // Checked like an edit of that place.
+        let HelmImage {
+            file, path, document, ..
+        } = HelmImage::new(file, path, document, NewImage::default())?;
+        Ok(Self {
+            file,
+            path,
+            document,
+            allow_shared: false,
+            add_missing: false,
+        })
+    }
 }
 
 /// The containers of a file of manifests, or a field of its objects. See [`crate::ManifestImage`].
@@ -38,6 +64,9 @@ pub struct ManifestPlace {
     pub container: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
+    /// As in [`crate::ManifestImage::allow_shared`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shared: bool,
 }
 
 impl ManifestPlace {
@@ -52,6 +81,7 @@ impl ManifestPlace {
             object: object.to_owned(),
             container: container.to_owned(),
             field: field.to_owned(),
+            allow_shared: false,
         })
     }
 }
@@ -80,16 +110,21 @@ impl Place {
             Self::Kustomization(folder) => {
                 KustomizeImage::new(folder.as_str(), name, to).map(Edit::KustomizeImage)
             }
-            Self::Helm(HelmPlace { file, path, document }) => {
-                HelmImage::new(file.as_str(), path, document, to).map(Edit::HelmImage)
+            Self::Helm(place) => {
+                let edit = HelmImage::new(place.file.as_str(), &place.path, &place.document, to)?;
+                Ok(Edit::HelmImage(HelmImage {
+                    allow_shared: place.allow_shared,
+                    add_missing: place.add_missing,
+                    ..edit
+                }))
             }
-            Self::Manifest(ManifestPlace {
-                file,
-                object,
-                container,
-                field,
-            }) => {
-                ManifestImage::new(file.as_str(), object, container, name, field, to).map(Edit::ManifestImage)
+            Self::Manifest(place) => {
+                let (file, object) = (place.file.as_str(), &place.object);
+                let edit = ManifestImage::new(file, object, &place.container, name, &place.field, to)?;
+                Ok(Edit::ManifestImage(ManifestImage {
+                    allow_shared: place.allow_shared,
+                    ..edit
+                }))
             }
         }
     }
@@ -115,12 +150,16 @@ pub fn read<S: Source>(place: &Place, source: &S) -> Result<Result<Vec<ImageAtPl
     let found = Text::read(&whole).and_then(|text| match place {
         Place::Kustomization(_) => entries(&text, &path),
         Place::Helm(place) => {
-            let image = crate::helm::find(&text, &place.path, &place.document)?;
+            let (image, line) = match crate::helm::read(&text, &place.path, &place.document) {
+                // It will be there when it is added.
+                Err(Refusal::ImageNotFound(_)) if place.add_missing => return Ok(Vec::new()),
+                found => found?,
+            };
             Ok(vec![ImageAtPlace {
                 name: place.path.clone(),
-                image: image.reference(),
+                image,
                 file: path.clone(),
-                line: image.line(),
+                line,
             }])
         }
         Place::Manifest(place) => {

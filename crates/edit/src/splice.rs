@@ -68,6 +68,12 @@ impl<'a> Plan<'a> {
     fn replace(&mut self, place: usize, wanted: &Field) -> Result<(), Refusal> {
         let (key, value) = &self.entries[place];
         if let Some(splice) = self.text.replace(Some(key), value, wanted)? {
+            if self.text.stream.points_to(value.anchor) {
+                return Err(refuse(
+                    value.line,
+                    "the value has an anchor that an alias elsewhere uses: write the value out there first",
+                ));
+            }
             // Entries do not distinguish a field without a value from a missing one.
             self.reshaped |= value.is_null();
             self.splices.push(splice);

@@ -8,7 +8,7 @@ const MAX_BYTES: usize = 512;
 const MAX_STEPS: usize = 32;
 
 /// One step down.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     Key(String),
     /// An item by its index, from 0.

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
+use crate::unreadable::Unreadable;
+
 /// How deeply collections may be nested: deeper than any manifest, shallow enough for the stack.
 const MAX_DEPTH: usize = 100;
 
@@ -62,6 +64,17 @@ impl PartialEq for Node {
 }
 
 impl Node {
+    /// A node that is to be written, and has no place yet.
+    pub(crate) fn unplaced(kind: Kind) -> Self {
+        Self {
+            kind,
+            span: 0..0,
+            line: 0,
+            anchor: 0,
+            tag: None,
+        }
+    }
+
     pub(crate) fn scalar(&self) -> Option<&str> {
         match &self.kind {
             Kind::Scalar { value, .. } => Some(value),
@@ -188,13 +201,6 @@ impl PartialEq for Positions {
     }
 }
 
-/// Why a text is not YAML that can be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unreadable {
-    pub(crate) line: usize,
-    pub(crate) message: String,
-}
-
 /// Reads a whole text. A byte order mark must have been removed.
 pub(crate) fn parse(text: &str) -> Result<Stream, Unreadable> {
     let mut stream = Stream {
@@ -251,12 +257,7 @@ impl<'text> Reader<'text, '_> {
                     self.stream.comment_starts.0.push(start);
                 }
                 Some(Ok(next)) => return Ok(next),
-                Some(Err(error)) => {
-                    return Err(Unreadable {
-                        line: error.marker().line(),
-                        message: error.info(),
-                    });
-                }
+                Some(Err(error)) => return Err(error.into()),
                 None => {
                     return Err(Unreadable {
                         line: 0,
@@ -359,6 +360,11 @@ fn offset(span: &Span) -> Result<Range<usize>, Unreadable> {
 /// Whether a plain scalar of this text would be read as something other than a string, by the rules of YAML 1.1
 /// (which kustomize's parser keeps for the words) or of YAML 1.2, or not as one scalar at all.
 pub(crate) fn needs_quotes(text: &str) -> bool {
+    !is_text(text) || !is_plain(text)
+}
+
+/// Whether a plain scalar of this text would be read as a string, if it is read as one scalar.
+pub(crate) fn is_text(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let word = matches!(
         lower.as_str(),
@@ -366,7 +372,7 @@ pub(crate) fn needs_quotes(text: &str) -> bool {
     );
     // go-yaml drops every underscore before it tries numbers, but not where the text begins with one.
     let bare = || !lower.starts_with('_') && is_number(&lower.replace('_', ""));
-    word || is_number(&lower) || bare() || is_date(text) || !is_plain(text)
+    !(word || is_number(&lower) || bare() || is_date(text))
 }
 
 /// The characters that are always safe in a plain scalar, in block and in flow style; `:` only inside a word.
@@ -374,7 +380,7 @@ fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes
         .iter()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-+/@:".contains(b))
+        .all(|b| b.is_ascii_alphanumeric() || b"._-+/@:=".contains(b))
         && bytes
             .first()
             .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'/')

@@ -317,12 +317,7 @@ fn containers_of_manifests() {
         if containers.is_empty() {
             continue;
         }
-        let place = Place::Manifest(ManifestPlace {
-            file: path.parse().unwrap(),
-            object: String::new(),
-            container: String::new(),
-            field: String::new(),
-        });
+        let place = Place::Manifest(ManifestPlace::new(path, "", "", "").unwrap());
         let found: Vec<_> = slipway_edit::read(&place, &tree)
             .unwrap()
             .unwrap()
@@ -406,11 +401,7 @@ fn images_among_values() {
                 prove(&tree, &edit, path, &expected).unwrap_or_else(|refused| panic!("{edit:?}: {refused}"));
                 counts.count(Ok(()));
             }
-            let place = Place::Helm(HelmPlace {
-                file: path.parse().unwrap(),
-                path: at.clone(),
-                document: String::new(),
-            });
+            let place = Place::Helm(HelmPlace::new(path, &at, "").unwrap());
             let found = slipway_edit::read(&place, &tree).unwrap().unwrap();
             let text = |key| reading.text(value.document, &join(&value.place, key)).unwrap();
             let [found] = found.as_slice() else {

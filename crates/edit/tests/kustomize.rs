@@ -230,11 +230,11 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
     for (text, wanted) in [
         (
             "images:\n- name: app\n  newTag: &t v1\nx: *t\n",
-            "line 3: the value has an anchor that an alias elsewhere uses: write the value out there first",
+            "line 3: the value is shared by an anchor, and changing it also changes `x`; set `allow_shared` to change them all, or write the value out first",
         ),
         (
             "t: &t v1\nimages:\n- name: app\n  newTag: *t\n",
-            "line 4: `newTag` is not a plain value",
+            "line 1: the value is shared by an anchor, and changing it also changes `t`; set `allow_shared` to change them all, or write the value out first",
         ),
         (
             "images:\n- &e\n  name: app\n  newTag: v1\nx: *e\n",

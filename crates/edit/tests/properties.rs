@@ -6,14 +6,14 @@
 mod proof;
 
 use std::{
-    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use proof::{
     Expected,
-    images::{self, DIGEST, Want, containers_expected, entry_expected, value_expected},
+    hold::{Outcome, dice, hold, tags, wanted},
+    images::{self, Want, containers_expected, entry_expected, value_expected},
     kustomize::{build, program},
     lines, prove,
     reader::{Meaning, Reading, is_text, join},
@@ -21,12 +21,7 @@ use proof::{
     tree::Tree,
     written,
 };
-use proptest::{
-    prelude::*,
-    strategy::ValueTree,
-    test_runner::{Config, RngSeed, TestError, TestRunner},
-};
-use regex::Regex;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use slipway_edit::{Edit, Edited, HelmImage, KustomizeImage, ManifestImage, Refusal, Refused};
 
 const KUSTOMIZATION: &str = "app/kustomization.yaml";
@@ -35,101 +30,6 @@ const FILE: &str = "app/file.yaml";
 const DEPLOY: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  template:\n    spec:\n      \
                       containers:\n      - name: web\n        image: r.example/unlisted:v0\n";
 const UNLISTED: &str = "r.example/unlisted";
-
-/// What became of one case.
-enum Outcome {
-    Done,
-    /// And why.
-    Refused(String),
-    /// The text is not YAML, or contains no image.
-    Nothing,
-}
-
-/// Runs a property, and makes sure that it is not vacuous: this many of a hundred cases are edited, not refused.
-fn hold<S: Strategy>(name: &str, cases: u32, least: u32, strategy: &S, one: impl Fn(S::Value) -> Outcome) {
-    let names = Regex::new(r#"["`(].*["`)]|[0-9]+"#).unwrap();
-    let (done, nothing) = (Cell::new(0), Cell::new(0));
-    let refused = RefCell::new(BTreeMap::<String, u32>::new());
-    // The same cases each time; PROPTEST_CASES asks for a longer search among others.
-    let (cases, rng_seed) = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => (Config::default().cases, Config::default().rng_seed),
-        None => (cases, RngSeed::Fixed(1)),
-    };
-    let mut runner = TestRunner::new(Config {
-        cases,
-        rng_seed,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let result = runner.run(strategy, |value| {
-        match one(value) {
-            Outcome::Done => done.set(done.get() + 1),
-            Outcome::Refused(why) => {
-                let kind = names.replace_all(&why, "…").into_owned();
-                *refused.borrow_mut().entry(kind).or_default() += 1;
-            }
-            Outcome::Nothing => nothing.set(nothing.get() + 1),
-        }
-        Ok(())
-    });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, value)) => panic!("{name}: {reason}\nfor {value:?}"),
-        Err(TestError::Abort(reason)) => panic!("{name}: {reason}"),
-    }
-    let (done, nothing, refused) = (done.get(), nothing.get(), refused.into_inner());
-    println!("{name}: {done} edited, {nothing} without an image, refused {refused:#?}");
-    assert!(
-        done * 100 >= least * (cases - nothing),
-        "{name}: too few were edited"
-    );
-    assert!(nothing * 2 <= cases, "{name}: too few hold an image");
-}
-
-fn dice() -> impl Strategy<Value = Vec<u8>> {
-    proptest::collection::vec(any::<u8>(), 0..300)
-}
-
-/// Tags of every kind, most of those that YAML takes for something else.
-fn tags() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,16}",
-        "v[0-9]\\.[0-9]{1,2}\\.[0-9]",
-        "[0-9]{1,10}",
-        "[0-9]{1,4}[eE][0-9]{1,3}",
-        "[0-9]{1,3}\\.[0-9]{0,3}",
-        "0[xob]?[0-9a-f_]{1,4}",
-        "[0-9]{1,3}_[0-9_.]{1,3}",
-        "20[0-9]{2}-[01]?[0-9]-[0-3]?[0-9]",
-        prop_oneof![
-            Just("true"),
-            Just("False"),
-            Just("YES"),
-            Just("no"),
-            Just("On"),
-            Just("off"),
-            Just("y"),
-            Just("N"),
-            Just("null"),
-            Just("Null"),
-            Just("inf"),
-            Just("NaN"),
-        ]
-        .prop_map(str::to_owned),
-    ]
-}
-
-fn wanted() -> impl Strategy<Value = Want> {
-    let given = (any::<bool>(), any::<bool>(), any::<bool>());
-    (given, tags()).prop_filter_map("one part at least", |((name, tag, digest), text)| {
-        let part = |given: bool, text: &str| if given { text } else { "" }.to_owned();
-        (name || tag || digest).then(|| Want {
-            name: part(name, "r.example:5000/new/name"),
-            tag: part(tag, &text),
-            digest: part(digest, DIGEST),
-        })
-    })
-}
 
 fn read(text: &str) -> Option<Reading> {
     Reading::of(text.strip_prefix('\u{feff}').unwrap_or(text)).ok()
@@ -146,6 +46,15 @@ fn refused(refused: &Refused, text: &str) -> Outcome {
             );
             assert!(!reason.is_empty());
             Outcome::Refused(reason.clone())
+        }
+        Refusal::Shared { line, others } => {
+            let lines = text.lines().count();
+            assert!(
+                (1..=lines).contains(line),
+                "line {line} of {lines}: {refused}\n{text}"
+            );
+            assert!(!others.is_empty());
+            Outcome::Refused("shared".to_owned())
         }
         _ => panic!("{refused}\n{text}"),
     }

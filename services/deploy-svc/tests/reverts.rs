@@ -155,6 +155,7 @@ fn change(id: &str, commit: &str, after: &str, before: &str) -> Change {
             digest(before)
         },
         new_tag: "0a1b2c3".to_owned(),
+        ..KustomizeImage::default()
     };
     Change {
         id: id.to_owned(),

@@ -228,6 +228,7 @@ fn to_proto(edit: slipway_edit::Edit) -> Result<proto::Edit, Failure> {
                 new_name,
                 new_tag,
                 digest,
+                allow_shared: edit.allow_shared,
             })
         }
         Edit::HelmImage(edit) => {
@@ -239,6 +240,8 @@ fn to_proto(edit: slipway_edit::Edit) -> Result<proto::Edit, Failure> {
                 new_name,
                 new_tag,
                 digest,
+                allow_shared: edit.allow_shared,
+                add_missing: edit.add_missing,
             })
         }
         Edit::ManifestImage(edit) => {
@@ -252,6 +255,7 @@ fn to_proto(edit: slipway_edit::Edit) -> Result<proto::Edit, Failure> {
                 new_name,
                 new_tag,
                 digest,
+                allow_shared: edit.allow_shared,
             })
         }
         Edit::Marker => Wire::Marker(proto::Marker {}),

@@ -39,7 +39,7 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
     }
     let edited = match slipway_edit::apply(&edits, &files)? {
         Ok(edited) => edited,
-        Err(refused) => return Err(failure(&refused)),
+        Err(refused) => return Err(advised(&edits, &refused)),
     };
     let is_read_only = args.diff || args.check;
     if !is_read_only {
@@ -103,6 +103,8 @@ fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Fai
         file: image.file.clone(),
         path: image.path.clone(),
         document: image.document.clone(),
+        allow_shared: image.allow_shared,
+        add_missing: image.add_missing,
     });
     let found = slipway_edit::read(&place, files)?.map_err(|refused| failure(&refused))?;
     for found in found {
@@ -120,6 +122,16 @@ fn must_be(files: &WorkingCopy, image: &HelmImage, name: &str) -> Result<(), Fai
     Ok(())
 }
 
+/// A refusal, with the flag that would add the image where one of the edits could.
+fn advised(edits: &[Edit], refused: &Refused) -> Failure {
+    let is_helm = |edit: &Edit| matches!(edit, Edit::HelmImage(edit) if edit.file.as_str() == refused.path && !edit.add_missing);
+    match &refused.refusal {
+        Refusal::ImageNotFound(_) if edits.iter().any(is_helm) => Failure::new(refused)
+            .next("check the path, or add the image there with --add-missing; no file was written"),
+        _ => failure(refused),
+    }
+}
+
 fn failure(refused: &Refused) -> Failure {
     let next = match &refused.refusal {
         Refusal::FileNotFound(_) => "give the path of a file, or the folder of a kustomization",
@@ -127,6 +139,7 @@ fn failure(refused: &Refused) -> Failure {
         Refusal::NotYaml { .. } => "templates cannot be edited; edit the values that they use",
         Refusal::ImageNotFound(_) => "check the name before the = or the path; no file was written",
         Refusal::Unsafe { .. } => "write the line as a plain value, or edit it by hand; no file was written",
+        Refusal::Shared { .. } => "add --allow-shared to change them all; no file was written",
         Refusal::ChangedSince { .. } => "no file was written",
     };
     Failure::new(refused).next(next)
@@ -191,7 +204,8 @@ fn told(edited: &Edited) -> String {
                 let first = values.values.first();
                 let at = first.map(|value| format!(" {} {}", value.document, value.at));
                 let place = format!("{}{}", values.file, at.unwrap_or_default());
-                (place, values.before.clone(), values.after.clone(), false)
+                let is_added = values.added.is_some() && values.before == Reference::default();
+                (place, values.before.clone(), values.after.clone(), is_added)
             }
             Difference::Marker { .. } => continue,
         };
@@ -202,6 +216,15 @@ fn told(edited: &Edited) -> String {
         } else {
             format!("{place}: {before} → {after}\n")
         };
+        if let Difference::Values(values) = difference
+            && !values.shared_with.is_empty()
+        {
+            text += &format!(
+                "{}: changed along with it, by an anchor: {}\n",
+                values.file,
+                values.shared_with.join(", ")
+            );
+        }
     }
     text
 }

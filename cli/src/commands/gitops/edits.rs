@@ -57,12 +57,21 @@ impl ImageArgs {
                 FileKind::Kustomization => {
                     let (name, to) = option.by_name()?;
                     let edit = KustomizeImage::new(path, &name, to).map_err(invalid)?;
+                    let edit = KustomizeImage {
+                        allow_shared: self.allow_shared,
+                        ..edit
+                    };
                     (Edit::KustomizeImage(edit), None)
                 }
                 FileKind::Helm => {
                     let (name, to) = option.by_place()?;
                     let place = self.helm.get(at).map(String::as_str).unwrap_or_default();
                     let edit = HelmImage::new(path, place, &self.document, to).map_err(invalid)?;
+                    let edit = HelmImage {
+                        allow_shared: self.allow_shared,
+                        add_missing: self.add_missing,
+                        ..edit
+                    };
                     (Edit::HelmImage(edit), name.map(str::to_owned))
                 }
                 FileKind::Manifest => {
@@ -75,6 +84,10 @@ impl ImageArgs {
                     let (object, container, field) = (&self.object, &self.container, &self.field);
                     let edit =
                         ManifestImage::new(path, object, container, &name, field, to).map_err(invalid)?;
+                    let edit = ManifestImage {
+                        allow_shared: self.allow_shared,
+                        ..edit
+                    };
                     (Edit::ManifestImage(edit), None)
                 }
             })

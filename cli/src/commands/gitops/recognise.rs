@@ -1,7 +1,6 @@
 //! Recognises the kind of a file if the command line does not give it. Pure.
 
-use serde_json::Value;
-use slipway_edit::KUSTOMIZATION_NAMES;
+use slipway_edit::{Contents, KUSTOMIZATION_NAMES};
 
 use super::edits::FileKind;
 
@@ -22,36 +21,23 @@ pub(crate) fn kind(path: &str, text: &str) -> Result<FileKind, (String, String)>
         return Ok(FileKind::Kustomization);
     }
     let unknown = |what: String| format!("{path}: {what}");
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        let error = error.to_string();
-        let error = error.lines().next().unwrap_or_default().to_owned();
+    let contents = Contents::of(text).map_err(|refusal| {
         (
-            unknown(format!("is not YAML: {error}")),
+            unknown(refusal.to_string()),
             "templates cannot be edited; edit the values that they use".to_owned(),
         )
     })?;
-    let field = |document: &Value, key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
-    let mut objects = 0;
-    for document in &documents {
-        if let (Some(version), Some(kind)) = (field(document, "apiVersion"), field(document, "kind")) {
-            if version.starts_with("kustomize.config.k8s.io/") {
-                let names = KUSTOMIZATION_NAMES.join(", ");
-                return Err((
-                    unknown(format!("is a {kind}, but does not have the name of one")),
-                    format!("name it one of {names}"),
-                ));
-            }
-            objects += 1;
+    let mut places = match contents {
+        Contents::Kustomization(kind) => {
+            let names = KUSTOMIZATION_NAMES.join(", ");
+            return Err((
+                unknown(format!("is a {kind}, but does not have the name of one")),
+                format!("name it one of {names}"),
+            ));
         }
-    }
-    if objects > 0 {
-        return Ok(FileKind::Manifest);
-    }
-    let mut places = Vec::new();
-    for document in &documents {
-        images(document, String::new(), &mut places);
-    }
-    places.dedup();
+        Contents::Objects => return Ok(FileKind::Manifest),
+        Contents::Values { images } => images,
+    };
     let next = if places.is_empty() {
         "give the path of the image with --helm PATH, such as --helm image".to_owned()
     } else {
@@ -64,50 +50,6 @@ pub(crate) fn kind(path: &str, text: &str) -> Result<FileKind, (String, String)>
         unknown("is neither a kustomization nor a manifest".to_owned()),
         next,
     ))
-}
-
-/// The paths where charts keep images: a mapping with a tag or repository, and texts called `image`.
-fn images(value: &Value, path: String, found: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            let is_image = fields.contains_key("repository")
-                || (fields.contains_key("tag")
-                    && ["name", "image", "registry"]
-                        .iter()
-                        .any(|key| fields.contains_key(*key)));
-            if is_image && !path.is_empty() {
-                found.push(path);
-                return;
-            }
-            for (key, value) in fields {
-                let key = if key.contains(['.', '[', ']', '"', ' ']) {
-                    format!("{key:?}")
-                } else {
-                    key.clone()
-                };
-                let below = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                if key == "image" && value.is_string() {
-                    found.push(below);
-                } else {
-                    images(value, below, found);
-                }
-            }
-        }
-        Value::Array(items) => {
-            for (at, item) in items.iter().enumerate() {
-                let below = match item.get("name").and_then(Value::as_str) {
-                    Some(name) if !name.contains([']', '"', ' ']) => format!("{path}[name={name}]"),
-                    _ => format!("{path}[{at}]"),
-                };
-                images(item, below, found);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ impl Apply for Edit {
     fn apply_in(&self, text: &str, files: &[(&str, &str)]) -> Result<Done, Refusal> {
         let path = match self {
             Edit::KustomizeImage(_) | Edit::RestoreImage(_) => KUSTOMIZATION,
+            Edit::RestoreValues(edit) => edit.file.as_str(),
             _ => FILE,
         };
         let mut source = tree(files);

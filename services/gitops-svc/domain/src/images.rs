@@ -58,6 +58,11 @@ pub fn write(place: &Place, found: &[ImageAtPlace], image: &Image) -> Result<Vec
         }
         // The edit adds it, if what the kustomization builds on uses it.
         ([], []) if matches!(place, Place::Kustomization(_)) => wanted,
+        // The edit adds it.
+        ([], []) if matches!(place, Place::Helm(at) if at.add_missing) => {
+            to.new_name = Some(image.repository.clone());
+            wanted
+        }
         ([], _) => return Err(not_found(place, wanted, &there)),
         (several, _) => {
             return Err(Mismatch::NotFound(format!(
@@ -108,6 +113,7 @@ pub fn copy(
                 target.name.as_str()
             }
             (None, Place::Kustomization(_)) => source.name.as_str(),
+            (None, Place::Helm(at)) if at.add_missing && sources.len() == 1 => at.path.as_str(),
             (None, _) => return Err(not_found(to.0, &source.name, &targets)),
         };
         edits.push(to.0.edit(name, image)?);

@@ -37,6 +37,10 @@ pub struct HelmPattern {
     pub path: String,
     #[serde(default)]
     pub document: String,
+    #[serde(default)]
+    pub allow_shared: bool,
+    #[serde(default)]
+    pub add_missing: bool,
 }
 
 /// Containers of a file of manifests, or a field of its objects; see [`ManifestPlace`].
@@ -50,6 +54,8 @@ pub struct ManifestPattern {
     pub container: String,
     #[serde(default)]
     pub field: String,
+    #[serde(default)]
+    pub allow_shared: bool,
 }
 
 /// Why a service has no place in an environment.
@@ -211,12 +217,15 @@ impl Pattern {
                 file: fill(&helm.file).parse()?,
                 path: fill(&helm.path),
                 document: fill(&helm.document),
+                allow_shared: helm.allow_shared,
+                add_missing: helm.add_missing,
             }),
             Self::Manifest(manifest) => Place::Manifest(ManifestPlace {
                 file: fill(&manifest.file).parse()?,
                 object: fill(&manifest.object),
                 container: fill(&manifest.container),
                 field: fill(&manifest.field),
+                allow_shared: manifest.allow_shared,
             }),
         })
     }

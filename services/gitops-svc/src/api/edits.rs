@@ -41,14 +41,23 @@ fn one(edit: Wire) -> (&'static str, Result<Edit, InvalidEdit>) {
             "kustomize_image",
             KustomizeImage::new(&edit.path, &edit.name, unset()).and_then(|at| {
                 let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
-                Ok(Edit::KustomizeImage(KustomizeImage { to, ..at }))
+                Ok(Edit::KustomizeImage(KustomizeImage {
+                    to,
+                    allow_shared: edit.allow_shared,
+                    ..at
+                }))
             }),
         ),
         Wire::HelmImage(edit) => (
             "helm_image",
             HelmImage::new(&edit.file, &edit.path, &edit.document, unset()).and_then(|at| {
                 let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
-                Ok(Edit::HelmImage(HelmImage { to, ..at }))
+                Ok(Edit::HelmImage(HelmImage {
+                    to,
+                    allow_shared: edit.allow_shared,
+                    add_missing: edit.add_missing,
+                    ..at
+                }))
             }),
         ),
         Wire::ManifestImage(edit) => (
@@ -63,7 +72,11 @@ fn one(edit: Wire) -> (&'static str, Result<Edit, InvalidEdit>) {
             )
             .and_then(|at| {
                 let to = NewImage::new(&edit.new_name, &edit.new_tag, &edit.digest)?;
-                Ok(Edit::ManifestImage(ManifestImage { to, ..at }))
+                Ok(Edit::ManifestImage(ManifestImage {
+                    to,
+                    allow_shared: edit.allow_shared,
+                    ..at
+                }))
             }),
         ),
         Wire::Marker(_) => ("marker", Ok(Edit::Marker)),
@@ -88,18 +101,22 @@ pub(super) fn place(field: &str, place: proto::Place) -> Result<Place, ApiError>
             .parse()
             .map(Place::Kustomization)
             .map_err(|error| invalid("kustomization", &error)),
-        Some(Wire::Helm(helm)) => {
-            // Checked like an edit of that place.
-            let at = HelmImage::new(&helm.file, &helm.path, &helm.document, NewImage::default())
-                .map_err(|error| invalid("helm", &error))?;
-            Ok(Place::Helm(HelmPlace {
-                file: at.file,
-                path: at.path,
-                document: at.document,
-            }))
-        }
+        Some(Wire::Helm(at)) => HelmPlace::new(&at.file, &at.path, &at.document)
+            .map(|place| {
+                Place::Helm(HelmPlace {
+                    allow_shared: at.allow_shared,
+                    add_missing: at.add_missing,
+                    ..place
+                })
+            })
+            .map_err(|error| invalid("helm", &error)),
         Some(Wire::Manifest(at)) => ManifestPlace::new(&at.file, &at.object, &at.container, &at.field)
-            .map(Place::Manifest)
+            .map(|place| {
+                Place::Manifest(ManifestPlace {
+                    allow_shared: at.allow_shared,
+                    ..place
+                })
+            })
             .map_err(|error| invalid("manifest", &error)),
     }
 }
@@ -135,18 +152,20 @@ fn kustomize(folder: &Folder, name: &str, image: Reference) -> Wire {
         new_name: image.name,
         new_tag: image.tag,
         digest: image.digest,
+        ..proto::KustomizeImage::default()
     })
 }
 
-fn helm(file: &FilePath, path: &str, document: &str, image: Reference) -> Wire {
-    Wire::HelmImage(proto::HelmImage {
+fn helm(file: &FilePath, path: &str, document: &str, image: Reference) -> proto::HelmImage {
+    proto::HelmImage {
         file: file.to_string(),
         path: path.to_owned(),
         document: document.to_owned(),
         new_name: image.name,
         new_tag: image.tag,
         digest: image.digest,
-    })
+        ..proto::HelmImage::default()
+    }
 }
 
 /// The part of a manifest that is meant, apart from the file.
@@ -168,7 +187,30 @@ fn manifest(file: &FilePath, at: &In<'_>, image: Reference) -> Wire {
         new_name: image.name,
         new_tag: image.tag,
         digest: image.digest,
+        ..proto::ManifestImage::default()
     })
+}
+
+/// The same edit, which may change what other places show as well.
+fn allowing_shared(mut edit: Wire, allow_shared: bool) -> Wire {
+    match &mut edit {
+        Wire::KustomizeImage(edit) => edit.allow_shared = allow_shared,
+        Wire::HelmImage(edit) => edit.allow_shared = allow_shared,
+        Wire::ManifestImage(edit) => edit.allow_shared = allow_shared,
+        Wire::Marker(_) => {}
+    }
+    edit
+}
+
+/// Whether an edit may change what other places show as well.
+fn allows_shared(edit: &Edit) -> bool {
+    match edit {
+        Edit::KustomizeImage(edit) => edit.allow_shared,
+        Edit::HelmImage(edit) => edit.allow_shared,
+        Edit::ManifestImage(edit) => edit.allow_shared,
+        Edit::RestoreValues(edit) => !edit.shared_with.is_empty(),
+        Edit::RestoreImage(_) | Edit::Marker => false,
+    }
 }
 
 fn wire(edit: Wire) -> proto::Edit {
@@ -193,7 +235,7 @@ fn entry(folder: &Folder, entry: &Entry) -> Wire {
 /// Restored values: a container is known by its path, and everything else is a path of values.
 fn values(file: &FilePath, values: &[ValueDifference], image: &Reference) -> Wire {
     let Some(first) = values.first() else {
-        return helm(file, "", "", image.clone());
+        return Wire::HelmImage(helm(file, "", "", image.clone()));
     };
     match container(&first.at) {
         Some(container) => {
@@ -204,7 +246,7 @@ fn values(file: &FilePath, values: &[ValueDifference], image: &Reference) -> Wir
             };
             manifest(file, &at, image.clone())
         }
-        None => helm(file, &first.at, &first.document, image.clone()),
+        None => Wire::HelmImage(helm(file, &first.at, &first.document, image.clone())),
     }
 }
 
@@ -218,9 +260,12 @@ fn container(path: &str) -> Option<&str> {
 
 /// An edit, as requested.
 pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
-    wire(match edit {
+    let written = match edit {
         Edit::KustomizeImage(edit) => kustomize(&edit.path, &edit.name, parts(&edit.to)),
-        Edit::HelmImage(edit) => helm(&edit.file, &edit.path, &edit.document, parts(&edit.to)),
+        Edit::HelmImage(edit) => Wire::HelmImage(proto::HelmImage {
+            add_missing: edit.add_missing,
+            ..helm(&edit.file, &edit.path, &edit.document, parts(&edit.to))
+        }),
         Edit::ManifestImage(edit) => {
             let at = In {
                 object: &edit.object,
@@ -233,15 +278,17 @@ pub(super) fn edit_to_proto(edit: &Edit) -> proto::Edit {
         Edit::RestoreImage(edit) => entry(&edit.path, &edit.entry),
         Edit::RestoreValues(edit) => values(&edit.file, &edit.values, &edit.image),
         Edit::Marker => Wire::Marker(proto::Marker {}),
-    })
+    };
+    wire(allowing_shared(written, allows_shared(edit)))
 }
 
 /// The edit that would undo `edit`, in its own kind.
 pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
-    wire(match (difference, edit) {
+    let written = match (difference, edit) {
         (Difference::Entry(difference), _) => entry(&difference.path, &difference.before),
         (Difference::Values(difference), Edit::HelmImage(edit)) => {
-            helm(&edit.file, &edit.path, &edit.document, difference.before.clone())
+            let before = difference.before.clone();
+            Wire::HelmImage(helm(&edit.file, &edit.path, &edit.document, before))
         }
         (Difference::Values(difference), Edit::ManifestImage(edit)) => {
             let at = In {
@@ -261,7 +308,8 @@ pub(super) fn previous(edit: &Edit, difference: &Difference) -> proto::Edit {
             values(&difference.file, &difference.values, &difference.before)
         }
         (Difference::Marker { .. }, _) => Wire::Marker(proto::Marker {}),
-    })
+    };
+    wire(allowing_shared(written, allows_shared(edit)))
 }
 
 /// What a commit did to an image, as the edit that does it; `None` for an image that was removed or is new.
@@ -269,7 +317,7 @@ pub(super) fn change_to_proto(change: &ImageChange, image: Option<&Reference>) -
     let image = image.cloned().unwrap_or_default();
     wire(match &change.place {
         Place::Kustomization(folder) => kustomize(folder, &change.name, image),
-        Place::Helm(place) => helm(&place.file, &place.path, &place.document, image),
+        Place::Helm(place) => Wire::HelmImage(helm(&place.file, &place.path, &place.document, image)),
         Place::Manifest(place) => {
             let at = In {
                 object: &place.object,

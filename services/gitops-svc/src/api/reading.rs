@@ -81,6 +81,7 @@ impl GitOpsGrpc {
                     new_name: image.image.name.clone(),
                     new_tag: image.image.tag.clone(),
                     digest: image.image.digest.clone(),
+                    allow_shared: false,
                 })
                 .collect(),
             _ => Vec::new(),

@@ -139,14 +139,15 @@ fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
             new_name,
             new_tag: tag.to_owned(),
             digest,
+            ..KustomizeImage::default()
         }),
         Strategy::Helm { file, value } => edit::Edit::HelmImage(HelmImage {
             file: file.clone(),
             path: value.clone(),
-            document: String::new(),
             new_name,
             new_tag: tag.to_owned(),
             digest,
+            ..HelmImage::default()
         }),
         // The containers are found by that name, also the next time.
         Strategy::Manifest { file } => edit::Edit::ManifestImage(ManifestImage {
@@ -281,6 +282,7 @@ mod tests {
                     new_name: name.clone(),
                     new_tag: tag.clone(),
                     digest: digest.clone(),
+                    ..KustomizeImage::default()
                 }),
             ),
             (
@@ -291,10 +293,10 @@ mod tests {
                 edit::Edit::HelmImage(HelmImage {
                     file: "charts/shop/values.yaml".to_owned(),
                     path: "web.image".to_owned(),
-                    document: String::new(),
                     new_name: name,
                     new_tag: tag.clone(),
                     digest: digest.clone(),
+                    ..HelmImage::default()
                 }),
             ),
             (

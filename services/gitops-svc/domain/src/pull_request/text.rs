@@ -132,6 +132,8 @@ mod tests {
             }],
             before: Reference::split(&format!("r.example/shop:{before}")),
             after: Reference::split(&format!("r.example/shop:{after}")),
+            shared_with: Vec::new(),
+            added: None,
         })
     }
 

@@ -169,7 +169,7 @@ fn reason(refused: &Refused) -> Reason {
         Refusal::FileNotFound(_) => Code::FileNotFound,
         Refusal::NotAFile(_) | Refusal::NotYaml { .. } => Code::FileInvalid,
         Refusal::ImageNotFound(_) => Code::ImageNotFound,
-        Refusal::Unsafe { .. } => Code::EditUnsafe,
+        Refusal::Unsafe { .. } | Refusal::Shared { .. } => Code::EditUnsafe,
         Refusal::ChangedSince { .. } => Code::ChangedSince,
     };
     Reason::new(code, refused.to_string())

@@ -101,6 +101,7 @@ fn plan(service: usize, tag: &str) -> Plan {
                 new_tag: Some(tag.parse().unwrap()),
                 ..NewImage::default()
             },
+            allow_shared: false,
         })],
         message: format!("deploy {tag}"),
         time: Timestamp::from_micros(1_700_000_000_000_000),

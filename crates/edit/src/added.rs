@@ -36,7 +36,7 @@ impl NewKeys {
             (Some(tag), Some(digest)) => Some(format!("{tag}@{digest}")),
             (None, Some(_)) => {
                 return Err(none(
-                    "which key the chart has for a digest is not known, so it is written behind the tag: give the tag too",
+                    "which key the chart has for a digest is not known, so it is written after the tag: give the tag too",
                 ));
             }
         };
@@ -137,7 +137,7 @@ impl NewKeys {
             Led::Embedded { spot, .. } => {
                 return Err(refuse(
                     spot.node.line,
-                    "a text stands where the image is to be added",
+                    "there is a text where the image is to be added",
                 ));
             }
         };
@@ -179,9 +179,7 @@ impl NewKeys {
             _ => {
                 return Err(refuse(
                     spot.node.line,
-                    format!(
-                        "something else than a mapping stands at `{above}`, so an image cannot be added there"
-                    ),
+                    format!("`{above}` is not a mapping, so an image cannot be added there"),
                 ));
             }
         };
@@ -295,7 +293,7 @@ impl NewKeys {
         if text.has_comment(&inside) {
             return Err(refuse(
                 spot.node.line,
-                "a comment stands in the empty brackets: take the brackets away first",
+                "there is a comment in the empty brackets: remove the brackets first",
             ));
         }
         let splice = (inside, self.flow(missing));
@@ -323,7 +321,7 @@ impl NewKeys {
         if value.anchor != 0 || value.tag.is_some() {
             return Err(refuse(
                 value.line,
-                "the empty value has an anchor or a tag: take that away first",
+                "the empty value has an anchor or a tag: remove that first",
             ));
         }
         let colon = text.colon(key)?;
@@ -336,7 +334,7 @@ impl NewKeys {
         } else if end > colon {
             return Err(refuse(
                 value.line,
-                "the empty value is written out before a comment: take it away first",
+                "the empty value is followed by a comment: remove the comment first",
             ));
         } else {
             (line_end..line_end, self.below(text, key, missing, eol))
@@ -385,7 +383,7 @@ impl NewKeys {
         if marker {
             return Err(refuse(
                 1,
-                "the empty document is ended by `...`: take that away first",
+                "the empty document is ended by `...`: remove that first",
             ));
         }
         let end = text.text.len();

@@ -254,7 +254,7 @@ impl<'a, S: Source> Walk<'a, S> {
         }
         if self.open.len() >= MAX_DEPTH {
             self.unknown.insert(format!(
-                "{} stands more than {MAX_DEPTH} kustomizations deep",
+                "{} is more than {MAX_DEPTH} kustomizations deep",
                 shown(folder)
             ));
             return Ok(seen);
@@ -368,7 +368,9 @@ impl<'a, S: Source> Walk<'a, S> {
     /// What is at that path, within bounds.
     fn read(&mut self, path: &str) -> Result<Read, S::Error> {
         if self.files >= MAX_FILES || self.bytes >= MAX_BYTES {
-            return Ok(Read::Unfit("is one file too many to look into".to_owned()));
+            return Ok(Read::Unfit(
+                "was not read: too many files are referenced".to_owned(),
+            ));
         }
         self.files += 1;
         let read = self.source.read(path)?;

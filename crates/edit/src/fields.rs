@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
             if found.is_some() {
                 return Err(refuse(
                     item.node.line,
-                    format!("the parameter `{key}` stands here a second time"),
+                    format!("the parameter `{key}` appears here a second time"),
                 ));
             }
             found = value_of(text, &item)?.map(|(value, word)| {

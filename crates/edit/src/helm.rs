@@ -258,7 +258,7 @@ fn find_one<'a>(text: &'a Text<'_>, steps: &Steps, document: &str) -> Result<One
         return Err(refuse(
             *line,
             format!(
-                "`{steps}` stands in several documents ({}): name one by `document`",
+                "`{steps}` is in several documents ({}): name one by `document`",
                 list(&labels)
             ),
         ));

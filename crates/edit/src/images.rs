@@ -35,7 +35,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
             return Err(refuse(
                 item.line,
                 format!(
-                    "`name: {pattern}` fits image {name:?} already: name that entry, or give it another name"
+                    "`name: {pattern}` matches image {name:?} already: name that entry, or give it another name"
                 ),
             ));
         }
@@ -75,7 +75,7 @@ pub(crate) fn add(text: &Text<'_>, name: &str, wanted: &EntryChange, used: &Used
     };
     let edited = text.splice(&mut splices);
     let after = yaml::parse(&edited)
-        .map_err(|_| refuse(at.line, "the edit would have changed the file into no YAML"))?;
+        .map_err(|_| refuse(at.line, "the edit would have changed the file into invalid YAML"))?;
     // What is there now, without the new entry, must be what was there before.
     let new = root(&after)?.map_or(Ok(&[][..]), images)?;
     let Some((added, _)) = new.split_last().filter(|(_, rest)| rest.len() == items.len()) else {
@@ -127,7 +127,7 @@ pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Resu
     let cannot = || {
         refuse(
             node.line,
-            "the entry cannot be taken out by itself: do it by hand",
+            "the entry cannot be removed by itself: remove it by hand",
         )
     };
     let Some((key, list)) = root(&text.stream)?.and_then(|root| root.fields(KEY).next()) else {
@@ -166,7 +166,7 @@ pub(crate) fn remove(text: &Text<'_>, name: &str, exact: Option<&Exact>) -> Resu
     if text.has_comment(&range) {
         return Err(refuse(
             node.line,
-            "a comment stands at the entry that has to go: take it out by hand",
+            "the entry to be removed has a comment: remove it by hand",
         ));
     }
     let edited = text.splice(&mut [(range, String::new())]);
@@ -182,7 +182,7 @@ impl Text<'_> {
         if value.anchor != 0 || value.tag.is_some() {
             return Err(refuse(
                 value.line,
-                "`images` is empty and has an anchor or a tag: take that away first",
+                "`images` is empty and has an anchor or a tag: remove that first",
             ));
         }
         let colon = self.colon(key)?;
@@ -190,7 +190,7 @@ impl Text<'_> {
         if self.has_comment(&(colon..end)) {
             return Err(refuse(
                 value.line,
-                "a comment stands in the empty `images`: take the brackets away first",
+                "the empty `images` contains a comment: remove the brackets first",
             ));
         }
         Ok((colon..end, with.to_owned()))
@@ -232,7 +232,7 @@ fn behind_block(text: &Text<'_>, items: &[Node], fields: &[(&str, String)]) -> R
     let Some(dash) = dash(text, last).filter(|_| !last.span.is_empty() || last.child(0).is_some()) else {
         return Err(refuse(
             last.line,
-            "the last entry of `images` does not tell how to write another behind it",
+            "no entry can be added after the last one of `images`: add it by hand",
         ));
     };
     let between = &text.text[dash + 1..last.span.start];
@@ -253,7 +253,7 @@ fn behind_flow(text: &Text<'_>, list: &Node, items: &[Node], entry: &str) -> Res
         if text.has_comment(&inside) {
             return Err(refuse(
                 list.line,
-                "a comment stands in the empty `images`: take it out first",
+                "the empty `images` contains a comment: remove it first",
             ));
         }
         return Ok((inside, entry.to_owned()));

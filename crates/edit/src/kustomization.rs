@@ -132,7 +132,7 @@ pub(crate) fn root(stream: &Stream) -> Result<Option<&Node>, Refusal> {
     if let Some(second) = roots.next() {
         return Err(refuse(
             second.line,
-            "a second document begins here, and kustomize reads one",
+            "a second document begins here, and kustomize reads only one",
         ));
     }
     match root.kind {
@@ -148,7 +148,7 @@ pub(crate) fn images(root: &Node) -> Result<&[Node], Refusal> {
         return Ok(&[]);
     };
     if let Some((second, _)) = found.next() {
-        return Err(refuse(second.line, "`images` stands here a second time"));
+        return Err(refuse(second.line, "`images` appears here a second time"));
     }
     match &images.kind {
         Kind::Sequence { items, .. } => Ok(items),
@@ -164,7 +164,7 @@ fn image_not_found(name: &str, present: &[String]) -> String {
         return format!("no image {name:?} in `images`, which has no entries");
     }
     format!(
-        "no image {name:?} in `images`; the names that are there: {}",
+        "no image {name:?} in `images`; the names there: {}",
         list(present)
     )
 }
@@ -210,7 +210,7 @@ pub(crate) fn find<'a>(stream: &'a Stream, name: &str) -> Result<(usize, &'a Nod
         return Err(refuse(
             other.line,
             format!(
-                "`name: {}` fits image {name:?} too, which is listed at line {}: let one entry set it",
+                "`name: {}` matches image {name:?} too, which is listed at line {}: let one entry set it",
                 name_of(other).unwrap_or_default(),
                 node.line
             ),
@@ -227,7 +227,7 @@ pub(crate) fn is_ours_alone(stream: &Stream, root: &Node, entry: Option<&Node>) 
         if stream.points_to(shared.anchor) {
             return Err(refuse(
                 shared.line,
-                "an anchor stands here that an alias elsewhere uses: write the entry out there first",
+                "there is an anchor here that an alias elsewhere uses: write the entry out there first",
             ));
         }
     }
@@ -239,7 +239,7 @@ fn field<'a>(node: &'a Node, key: &'static str) -> Result<Option<&'a (Node, Node
     let mut found = node.fields(key);
     let first = found.next();
     match found.next() {
-        Some((second, _)) => Err(refuse(second.line, format!("`{key}` stands here a second time"))),
+        Some((second, _)) => Err(refuse(second.line, format!("`{key}` appears here a second time"))),
         None => Ok(first),
     }
 }

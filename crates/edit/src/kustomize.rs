@@ -151,7 +151,7 @@ impl KustomizeImage {
                     if own.is_none_or(|own| own.scalar().is_none() || text.stream.points_to(own.anchor)) {
                         return Err(refuse(
                             field.node.line,
-                            format!("`{key}` is shared by an anchor and has to go: take it out by hand"),
+                            format!("`{key}` is shared by an anchor and must be removed: remove it by hand"),
                         ));
                     }
                     let index = position(entry.node, key).unwrap_or_default();
@@ -312,7 +312,7 @@ fn verify(
     line: usize,
 ) -> Result<Entry, Refusal> {
     let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
-    let after = yaml::parse(edited).map_err(|_| differs("the file into no YAML"))?;
+    let after = yaml::parse(edited).map_err(|_| differs("the file into invalid YAML"))?;
     if after.comments != before.comments {
         return Err(differs("a comment"));
     }

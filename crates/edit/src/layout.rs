@@ -50,7 +50,7 @@ impl<'a> Text<'a> {
                 line: error.line,
                 message: match template {
                     true => format!(
-                        "{} (it looks like a template: edit the values that it is filled with)",
+                        "{} (it looks like a template: edit the values that it uses)",
                         error.message
                     ),
                     false => error.message,
@@ -131,7 +131,7 @@ impl<'a> Text<'a> {
         if rest[spaces..].starts_with(':') {
             Ok(key.span.end + spaces + 1)
         } else {
-            Err(refuse(key.line, "the key and its colon stand apart"))
+            Err(refuse(key.line, "the key and its colon are separated"))
         }
     }
 
@@ -162,7 +162,10 @@ impl<'a> Text<'a> {
         match &value.kind {
             Kind::Scalar { .. } if value.span.is_empty() => {
                 if value.anchor != 0 || value.tag.is_some() {
-                    return Err(refuse(key.line, "there is no plain line to add something behind"));
+                    return Err(refuse(
+                        key.line,
+                        "there is no plain line after which something can be added",
+                    ));
                 }
                 self.colon(key)
             }
@@ -192,7 +195,7 @@ impl<'a> Text<'a> {
             Kind::Sequence { flow: false, items } => match items.last() {
                 Some(item) if item.span.is_empty() && item.scalar().is_some() => Err(refuse(
                     item.line,
-                    "an empty item stands here, behind which nothing can be added",
+                    "there is an empty item here, after which nothing can be added",
                 )),
                 Some(item) => self.end_of(item),
                 None => Ok(node.span.end),
@@ -223,15 +226,15 @@ impl<'a> Text<'a> {
             return Err(match &value.kind {
                 Kind::Alias(_) => refuse(
                     value.line,
-                    "the value is an alias: edit it where its anchor stands, or write it out here",
+                    "the value is an alias: edit it at its anchor, or write it out here",
                 ),
                 _ if value.is_template() => refuse(
                     value.line,
-                    "a template stands here: edit the values that it is filled with",
+                    "there is a template here: edit the values that it uses",
                 ),
                 _ => refuse(
                     value.line,
-                    "an alias or a collection stands where the value is expected",
+                    "there is an alias or a collection where the value is expected",
                 ),
             });
         };
@@ -239,7 +242,7 @@ impl<'a> Text<'a> {
             return Err(refuse(
                 value.line,
                 format!(
-                    "the value has a tag (`{}{}`): take that away first",
+                    "the value has a tag (`{}{}`): remove that first",
                     tag.original_handle(),
                     tag.suffix()
                 ),
@@ -255,7 +258,7 @@ impl<'a> Text<'a> {
         if value.is_template() {
             return Err(refuse(
                 value.line,
-                "a template stands here: edit the values that it is filled with",
+                "there is a template here: edit the values that it uses",
             ));
         }
         let with = match wanted {
@@ -283,10 +286,7 @@ impl<'a> Text<'a> {
             return Ok(Some((range, with)));
         }
         let Some(key) = key.filter(|_| value.anchor == 0) else {
-            return Err(refuse(
-                value.line,
-                "there is no value here to put another in place of",
-            ));
+            return Err(refuse(value.line, "there is no value here to replace"));
         };
         let colon = self.colon(key)?;
         Ok(Some((colon..colon, format!(" {with}"))))
@@ -319,7 +319,7 @@ impl<'a> Text<'a> {
         let Some((before, value)) = entries.get(behind) else {
             return Err(refuse(
                 mapping.line,
-                "the mapping is empty, so it does not tell how to write",
+                "the mapping is empty, so its style is not known",
             ));
         };
         let end = self.end_of_entry(before, value)?;
@@ -350,7 +350,7 @@ impl<'a> Text<'a> {
             || content.scalar().is_none()
             || self.text[value.clone()].contains('\n')
         {
-            return Err(refuse(line, "the field cannot be taken out by itself"));
+            return Err(refuse(line, "the field cannot be removed by itself"));
         }
         let next = entries.get(index + 1).map(|(key, _)| key.span.start);
         let start = self.line_start(key.start);
@@ -371,10 +371,10 @@ impl<'a> Text<'a> {
         } else if let Some(next) = next {
             key.start..next
         } else {
-            return Err(refuse(line, "the field cannot be taken out by itself"));
+            return Err(refuse(line, "the field cannot be removed by itself"));
         };
         if !whole_line && self.comment_between(range.start, range.end).is_some() {
-            return Err(refuse(line, "a comment stands beside the field that has to go"));
+            return Err(refuse(line, "the field to be removed has a comment beside it"));
         }
         Ok((range, String::new()))
     }
@@ -391,7 +391,7 @@ impl<'a> Text<'a> {
 /// Something else would have changed.
 pub(crate) fn prove(expected: &Stream, edited: &str, line: usize) -> Result<Stream, Refusal> {
     let differs = |what: &str| refuse(line, format!("the edit would have changed {what}"));
-    let after = yaml::parse(edited).map_err(|_| differs("the file into no YAML"))?;
+    let after = yaml::parse(edited).map_err(|_| differs("the file into invalid YAML"))?;
     if after.comments != expected.comments {
         return Err(differs("a comment"));
     }

@@ -171,7 +171,7 @@ pub enum Refusal {
     )]
     Shared { line: usize, others: String },
     #[error(
-        "{name} was changed since: it is {now}, and this change had written {written}; use force to restore it nevertheless"
+        "{name} was changed since: it is {now}, and this change wrote {written}; use force to restore it nevertheless"
     )]
     ChangedSince {
         name: String,

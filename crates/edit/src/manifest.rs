@@ -200,7 +200,7 @@ pub(crate) fn find<'a>(
                 Found::Image(at) => there.push(format!("{} has {}", object.label, at.reference().name)),
                 Found::Missing { instead } => there.push(format!("{}: {instead}", object.label)),
                 Found::Embedded { spot, .. } => there.push(format!(
-                    "{}: a text stands at line {}: give the path as one of Helm values",
+                    "{}: there is a text at line {}: give the path as one of Helm values",
                     object.label, spot.node.line
                 )),
             },
@@ -223,16 +223,16 @@ pub(crate) fn find<'a>(
     let paths = image_paths(&text.stream);
     Err(Refusal::ImageNotFound(match there.is_empty() {
         true if !paths.is_empty() => format!(
-            "nothing fits {}: no containers are there; there may be images at {}: edit them by path, as Helm values",
+            "nothing matches {}: no containers are there; there may be images at {}: edit them by path, as Helm values",
             wanted.join(" and "),
             list(&paths)
         ),
         true => format!(
-            "nothing fits {}: no containers are there; for a custom resource give `field`",
+            "nothing matches {}: there are no containers; for a custom resource give `field`",
             wanted.join(" and ")
         ),
         false => format!(
-            "nothing fits {}; what is there: {}",
+            "nothing matches {}; there are: {}",
             wanted.join(" and "),
             list(&there)
         ),

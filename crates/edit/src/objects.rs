@@ -167,7 +167,7 @@ pub(crate) fn named<'a>(objects: &[Object<'a>], document: &str) -> Result<Vec<Ob
             .collect();
         return Err(Refusal::ImageNotFound(match there.is_empty() {
             true => "the file is empty".to_owned(),
-            false => format!("no document {document:?}; those that are there: {}", list(&there)),
+            false => format!("no document {document:?}; there are: {}", list(&there)),
         }));
     }
     Ok(found)

@@ -289,7 +289,7 @@ impl<'a> Parts<'a> {
             }
             (Some(_), None) => Err(refuse(
                 slot.line,
-                "the registry stands in a value of its own here: give the new name with its registry",
+                "the registry is in a value of its own here: give the new name with its registry",
             )),
         }
     }
@@ -499,7 +499,7 @@ fn slot<'a>(
         Some(slot) => Ok(Some(slot)),
         None => Err(refuse(
             value.node.line,
-            format!("`{key}` is a template: edit the values that it is filled with"),
+            format!("`{key}` is a template: edit the values that it uses"),
         )),
     }
 }

@@ -351,7 +351,7 @@ fn steps_of(value: &ValueDifference) -> Result<Steps, Refusal> {
 fn ambiguous(found: &[Object<'_>], value: &ValueDifference) -> Refusal {
     refuse(
         found.get(1).map_or(1, |object| object.node.line),
-        format!("{} stands in this file more than once now", value.document),
+        format!("{} is in this file more than once now", value.document),
     )
 }
 

@@ -192,7 +192,7 @@ impl<'a> Spot<'a> {
         asked: &mut Vec<Vec<usize>>,
     ) -> Result<Option<Self>, Refusal> {
         if let Some((second, _)) = self.node.fields(key).nth(1) {
-            return Err(refuse(second.line, format!("`{key}` stands here a second time")));
+            return Err(refuse(second.line, format!("`{key}` appears here a second time")));
         }
         if let Some(index) = position(self.node, key) {
             let own = self.child(index, Some(Step::Key(key.to_owned())));

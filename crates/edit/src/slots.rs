@@ -113,7 +113,7 @@ impl<'a> ImageAt<'a> {
                 Kind::Scalar { .. } => Self::of_value(text, object, steps, spot),
                 _ if spot.node.is_template() => Err(refuse(
                     spot.node.line,
-                    "a template stands here: edit the values that it is filled with",
+                    "there is a template here: edit the values that it uses",
                 )),
                 _ => missing(format!("`{steps}` is a list; {}", what_is_there(spot.node))),
             },
@@ -373,14 +373,14 @@ fn whole(slot: &Slot, kind: WholeKind, to: &NewImage) -> Result<(String, Referen
         reference.name = name.to_string();
     }
     if reference.name.is_empty() {
-        return Err(refuse(slot.line, "no image stands here yet: give its name too"));
+        return Err(refuse(slot.line, "there is no image here yet: give its name too"));
     }
     // A tag that is broken is replaced; a name that is broken has to be given.
     if kind == WholeKind::OfPod && reference.name.parse::<ImageName>().is_err() {
         return Err(refuse(
             slot.line,
             format!(
-                "{:?} is not the name of an image, so a tag cannot be put behind it: give the name too",
+                "{:?} is not the name of an image, so a tag cannot follow it: give the name too",
                 reference.name
             ),
         ));

@@ -65,7 +65,7 @@ impl Steps {
             rest = match sign {
                 '.' => key(&rest[1..], &mut steps),
                 '[' => item(&rest[1..], &mut steps),
-                _ => Err("has something behind a quote or bracket that is not a dot"),
+                _ => Err("has something after a quote or bracket that is not a dot"),
             }
             .map_err(&invalid)?;
         }
@@ -154,7 +154,7 @@ fn unquoted(text: &str) -> Result<(String, &str), &'static str> {
             '"' => return Ok((out, &text[at + 1..])),
             '\\' => match chars.next() {
                 Some((_, c @ ('"' | '\\'))) => out.push(c),
-                _ => return Err("has a backslash that stands before neither quote nor backslash"),
+                _ => return Err("has a backslash before neither quote nor backslash"),
             },
             c => out.push(c),
         }

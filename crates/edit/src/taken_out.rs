@@ -26,7 +26,7 @@ pub(crate) fn take_out(
     let cannot = |line| {
         refuse(
             line,
-            "what was added cannot be taken out by itself: do it by hand",
+            "what was added cannot be removed by itself: remove it by hand",
         )
     };
     let steps = Steps::recorded(&added.at).map_err(|_| cannot(1))?;
@@ -54,7 +54,7 @@ pub(crate) fn take_out(
     };
     let edited = text.splice(&mut [splice.clone()]);
     let differs = |what: &str| refuse(spot.node.line, format!("the edit would have changed {what}"));
-    let mut after = yaml::parse(&edited).map_err(|_| differs("the file into no YAML"))?;
+    let mut after = yaml::parse(&edited).map_err(|_| differs("the file into invalid YAML"))?;
     let mut before = text.stream.clone();
     let top = Seen::written(&text.stream, &spot.at);
     for path in paths.iter().chain([&top]) {

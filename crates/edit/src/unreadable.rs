@@ -24,19 +24,19 @@ fn explained(kind: &ErrorKind) -> &'static str {
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
         | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInPlainScalar => "a tab stands where only spaces are allowed",
+        | ErrorKind::TabInPlainScalar => "there is a tab where only spaces are allowed",
         ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
             "a quote is not closed"
         }
         ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
-            "something stands behind a closing quote"
+            "there is something after a closing quote"
         }
         ErrorKind::UnexpectedEofFlowSequence
         | ErrorKind::UnexpectedEofFlowMapping
         | ErrorKind::UnexpectedEofImplicitFlowMapping
         | ErrorKind::UnclosedFlowCollection { .. } => "a bracket is not closed",
         ErrorKind::MisplacedFlowCollectionEnd | ErrorKind::MismatchedFlowCollectionEnd { .. } => {
-            "a closing bracket stands here that was not opened"
+            "there is a closing bracket here that was not opened"
         }
         ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
             "a comma or a closing bracket is missing"
@@ -49,14 +49,14 @@ fn explained(kind: &ErrorKind) -> &'static str {
         | ErrorKind::InvalidQuotedScalarIndent
         | ErrorKind::InvalidFlowScalarIndent => "the indentation does not fit the lines before it",
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
-            "a key is expected here, with a colon behind it"
+            "a key is expected here, followed by a colon"
         }
         ErrorKind::UnknownAnchor | ErrorKind::MissingAnchorOrAliasName => {
-            "an alias refers to an anchor that does not stand before it"
+            "an alias refers to an anchor that is not before it"
         }
         ErrorKind::UnexpectedEof | ErrorKind::UnexpectedEofBlockMapping => "the text ends too early",
         ErrorKind::RecursionLimitExceeded => "collections are nested too deeply",
-        ErrorKind::TooManyComments => "too many comments stand in one place",
+        ErrorKind::TooManyComments => "there are too many comments in one place",
         _ => "the text cannot be read from here on",
     }
 }

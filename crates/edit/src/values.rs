@@ -92,7 +92,7 @@ fn child<'a>(text: &'a Text<'_>, spot: &Spot<'a>, step: &Step) -> Result<Option<
         }
         _ if node.is_template() && !Embedded::is_at(node) => Err(refuse(
             node.line,
-            "a template stands here: edit the values that it is filled with",
+            "there is a template here: edit the values that it uses",
         )),
         _ => Ok(None),
     }
@@ -121,7 +121,7 @@ pub(crate) fn what_is_there(node: &Node) -> String {
             let keys: Vec<&str> = entries.iter().filter_map(|(key, _)| key.scalar()).collect();
             match keys.is_empty() {
                 true => "the mapping there is empty".to_owned(),
-                false => format!("the keys that are there: {}", list(&keys)),
+                false => format!("the keys there: {}", list(&keys)),
             }
         }
         Kind::Sequence { items, .. } => {
@@ -131,7 +131,7 @@ pub(crate) fn what_is_there(node: &Node) -> String {
                 false => format!("the names in the list there: {}", list(&names)),
             }
         }
-        _ => "a plain value stands there".to_owned(),
+        _ => "there is a plain value there".to_owned(),
     }
 }
 

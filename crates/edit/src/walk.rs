@@ -196,7 +196,7 @@ impl<'a> Walk<'_, 'a, '_> {
         if image.node.is_template() {
             return Err(refuse(
                 image.node.line,
-                "a template stands here: edit the values that it is filled with",
+                "there is a template here: edit the values that it uses",
             ));
         }
         self.push(image, WholeKind::OfPod);

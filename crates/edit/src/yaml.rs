@@ -281,7 +281,7 @@ impl<'text> Reader<'text, '_> {
         if depth > MAX_DEPTH {
             return Err(Unreadable {
                 line,
-                message: format!("collections stand more than {MAX_DEPTH} deep in one another"),
+                message: format!("collections are nested more than {MAX_DEPTH} deep"),
             });
         }
         let mut place = offset(span)?;

@@ -227,12 +227,12 @@ fn another_entry_that_fits_is_in_the_way() {
             .apply_in(text, &files)
             .unwrap_err()
             .to_string(),
-        "line 4: `name: a.*` fits image \"app\" already: name that entry, or give it another name"
+        "line 4: `name: a.*` matches image \"app\" already: name that entry, or give it another name"
     );
     let listed = "images:\n- name: app\n- name: ap+\n  newTag: v1\n";
     assert_eq!(
         edit("app", "", "v2").apply(listed).unwrap_err().to_string(),
-        "line 3: `name: ap+` fits image \"app\" too, which is listed at line 2: let one entry set it"
+        "line 3: `name: ap+` matches image \"app\" too, which is listed at line 2: let one entry set it"
     );
     let shared = "x: &x\n- name: b\nimages: *x\nresources: [pod.yaml]\n";
     assert_eq!(

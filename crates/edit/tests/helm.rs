@@ -324,13 +324,13 @@ fn what_is_not_there_is_refused_with_what_is() {
             "image",
             "",
             "web: 1\napi: 2\n",
-            "no `image` at the top; the keys that are there: web, api",
+            "no `image` at the top; the keys there: web, api",
         ),
         (
             "web.image",
             "",
             "web:\n  port: 1\n",
-            "no `image` in `web`; the keys that are there: port",
+            "no `image` in `web`; the keys there: port",
         ),
         (
             "w[name=x].image",
@@ -342,13 +342,13 @@ fn what_is_not_there_is_refused_with_what_is() {
             "web",
             "",
             "web: {image: a, port: 1}\n",
-            "`web` is not an image: it has neither `repository` nor `tag`; the keys that are there: image, port; end the path in its `image`",
+            "`web` is not an image: it has neither `repository` nor `tag`; the keys there: image, port; end the path in its `image`",
         ),
         (
             "image",
             "Deployment/web",
             "kind: A\nmetadata: {name: a}\nimage: b\n---\nimage: c\n",
-            "no document \"Deployment/web\"; those that are there: A/a, 2",
+            "no document \"Deployment/web\"; there are: A/a, 2",
         ),
     ] {
         let error = helm(path, document, to("", "v2", "")).apply(text).unwrap_err();
@@ -359,21 +359,21 @@ fn what_is_not_there_is_refused_with_what_is() {
 
 #[test]
 fn what_is_not_safe_is_refused_with_line_and_reason() {
-    const TEMPLATE: &str = "a template stands here: edit the values that it is filled with";
+    const TEMPLATE: &str = "there is a template here: edit the values that it uses";
     for (path, to, text, line, reason) in [
         (
             "image",
             to("", "v2", ""),
             "image:\n  tag: v1\n  tag: v3\n",
             3,
-            "`tag` stands here a second time",
+            "`tag` appears here a second time",
         ),
         (
             "image",
             to("", "v2", ""),
             "image: a\nimage: b\n",
             2,
-            "`image` stands here a second time",
+            "`image` appears here a second time",
         ),
         (
             "image",
@@ -387,7 +387,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
             to("", "v2", ""),
             "image:\n  tag: !x 1\n",
             2,
-            "the value has a tag (`!x`): take that away first",
+            "the value has a tag (`!x`): remove that first",
         ),
         (
             "image",
@@ -429,14 +429,14 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
             to("b", "", ""),
             "image:\n  registry: r.example\n  repository: a\n",
             3,
-            "the registry stands in a value of its own here: give the new name with its registry",
+            "the registry is in a value of its own here: give the new name with its registry",
         ),
         (
             "image",
             to("", "v2", ""),
             "image: a\n---\nimage: b\n",
             3,
-            "`image` stands in several documents (1, 2): name one by `document`",
+            "`image` is in several documents (1, 2): name one by `document`",
         ),
         (
             "w[name=a]",

@@ -206,7 +206,7 @@ fn an_image_that_is_not_listed_is_refused_with_those_that_are() {
     let error = edit("c", "", "v2", "").apply(text).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no image \"c\" in `images`; the names that are there: r.example/a, b; what the kustomization builds on uses none; give the name that it uses, not \"c\""
+        "no image \"c\" in `images`; the names there: r.example/a, b; what the kustomization builds on uses none; give the name that it uses, not \"c\""
     );
     for none in ["", "---\n", "images: []\n", "images:\n", "resources: [x]\n"] {
         let error = edit("app", "", "v2", "").apply(none).unwrap_err();
@@ -238,7 +238,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         ),
         (
             "images:\n- &e\n  name: app\n  newTag: v1\nx: *e\n",
-            "line 3: an anchor stands here that an alias elsewhere uses: write the entry out there first",
+            "line 3: there is an anchor here that an alias elsewhere uses: write the entry out there first",
         ),
         (
             "x: &x {newTag: v1}\nimages:\n- name: app\n  <<: *x\n",
@@ -254,7 +254,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         ),
         (
             "images:\n- name: app\n  newTag: v1\n  newTag: v3\n",
-            "line 4: `newTag` stands here a second time",
+            "line 4: `newTag` appears here a second time",
         ),
         (
             "images:\n- name: app\n- name: app\n",
@@ -262,11 +262,11 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         ),
         (
             "images:\n- name: app\nimages: []\n",
-            "line 3: `images` stands here a second time",
+            "line 3: `images` appears here a second time",
         ),
         (
             "images:\n- name: app\n---\nx: 1\n",
-            "line 4: a second document begins here, and kustomize reads one",
+            "line 4: a second document begins here, and kustomize reads only one",
         ),
         ("images: {app: v1}\n", "line 1: `images` is not a list"),
         ("- a\n", "line 1: a kustomization is a mapping"),

@@ -202,27 +202,27 @@ fn what_is_not_there_is_refused_with_what_is() {
         (
             ["", "api", "", ""],
             WEB,
-            "nothing fits container \"api\"; what is there: container \"migrate\" of Deployment/web (r.example/web:v1), container \"web\" of Deployment/web (r.example/web:v1), container \"proxy\" of Deployment/web (envoy:1.0)",
+            "nothing matches container \"api\"; there are: container \"migrate\" of Deployment/web (r.example/web:v1), container \"web\" of Deployment/web (r.example/web:v1), container \"proxy\" of Deployment/web (envoy:1.0)",
         ),
         (
             ["", "web", "nginx", ""],
             "kind: Pod\nspec: {containers: [{name: web, image: a:1}]}\n",
-            "nothing fits container \"web\" and image \"nginx\"; what is there: container \"web\" of 1 (a:1)",
+            "nothing matches container \"web\" and image \"nginx\"; there are: container \"web\" of 1 (a:1)",
         ),
         (
             ["", "a", "", ""],
             "kind: Service\n",
-            "nothing fits container \"a\": no containers are there; for a custom resource give `field`",
+            "nothing matches container \"a\": there are no containers; for a custom resource give `field`",
         ),
         (
             ["Job/x", "a", "", ""],
             WEB,
-            "no document \"Job/x\"; those that are there: Deployment/web",
+            "no document \"Job/x\"; there are: Deployment/web",
         ),
         (
             ["", "", "", "spec.image"],
             "kind: X\nspec: {size: 1}\n",
-            "nothing fits field \"spec.image\"; what is there: 1: no `image` in `spec`; the keys that are there: size",
+            "nothing matches field \"spec.image\"; there are: 1: no `image` in `spec`; the keys there: size",
         ),
     ] {
         let error = manifest(by, "", "v2", "").apply(text).unwrap_err();
@@ -237,7 +237,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         (
             "spec:\n  containers:\n  - name: a\n    image: x:v1\n    image: x:v3\n",
             5,
-            "`image` stands here a second time",
+            "`image` appears here a second time",
         ),
         (
             "spec:\n  containers:\n  - name: a\n    image: >-\n      x:v1\n",
@@ -247,7 +247,7 @@ fn what_is_not_safe_is_refused_with_line_and_reason() {
         (
             "spec:\n  containers:\n  - name: a\n    image: {{ .Values.image }}\n",
             4,
-            "a template stands here: edit the values that it is filled with",
+            "there is a template here: edit the values that it uses",
         ),
     ] {
         let error = manifest(["", "a", "", ""], "", "v2", "").apply(text).unwrap_err();

@@ -177,7 +177,7 @@ fn parameters_of_one_prefix_form_an_image() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "line 5: the parameter `image.tag` stands here a second time"
+        "line 5: the parameter `image.tag` appears here a second time"
     );
     let none = list(&[("image.repository", "r/web")]);
     let error = Edit::HelmImage(helm("spec.helm.parameters[name=image]", ":v3"))
@@ -279,12 +279,12 @@ fn texts_of_yaml_are_edited_line_by_line() {
         (
             "v.image",
             "v: |\n  a: 1\n",
-            "in the text of `v`: no `image` at the top; the keys that are there: a",
+            "in the text of `v`: no `image` at the top; the keys there: a",
         ),
         (
             "v.image.tag",
             "v: |\n  image:\n    tag: v1\n    tag: v3\n",
-            "line 4: `tag` stands here a second time",
+            "line 4: `tag` appears here a second time",
         ),
         (
             "v.image",
@@ -371,7 +371,7 @@ fn keys_that_stand_twice_elsewhere_do_not_matter() {
     let error = Edit::ManifestImage(manifest("", "d", "", ":3"))
         .apply(twice)
         .unwrap_err();
-    assert_eq!(error.to_string(), "line 3: `spec` stands here a second time");
+    assert_eq!(error.to_string(), "line 3: `spec` appears here a second time");
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn entries_of_a_kustomization_that_share_a_tag() {
     );
     let digest = NewImage::new("", "", undone::DIGEST).unwrap();
     let error = edit("worker", digest, true).apply(text).unwrap_err();
-    assert!(error.to_string().contains("take it out by hand"), "{error}");
+    assert!(error.to_string().contains("remove it by hand"), "{error}");
     // Other entries are read and edited as ever.
     let other = format!("{text}- name: c\n  newTag: v1\n");
     let edited = edit("c", tag(), false).apply(&other).unwrap().text;

@@ -366,7 +366,7 @@ async fn what_the_repository_does_not_have_ends_failed() {
             "apps/identity/dev",
             "r.example/identity",
             "IMAGE_NOT_FOUND",
-            "the names that are there: app",
+            "the names there: app",
         ),
         (
             "shop",

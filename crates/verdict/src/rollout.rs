@@ -7,7 +7,7 @@
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, cut, fail, label,
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, complaint, cut, fail, label,
     objects::rollout::Rollout,
     pods::{self, Current},
     progressing, running, stalled, still_ours,
@@ -37,7 +37,7 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
             Ok(message) => message,
             Err(verdict) => return verdict,
         },
-        "Degraded" => return degraded(live, &current),
+        "Degraded" => return degraded(live, &current, observed, now),
         "Paused" => format!("{}; {}", words(live), pause_words(live)),
         "Progressing" => words(live),
         "" => "Argo Rollouts tells no phase: versions before 1.0 are not supported".to_owned(),
@@ -45,6 +45,8 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
     };
     if let Some(pod) = pods::worst(&current.pods) {
         message = format!("{message}; {pod}");
+    } else {
+        message = complaint::added(message, &current, observed, now);
     }
     // The controller enforces progressDeadlineSeconds itself, and stops the clock while it is paused.
     let fault = pods::judge(&current, &expected.verify, now);
@@ -72,6 +74,15 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         .and_then(|set| set.spec.as_ref()?.template.as_ref());
     let template = live.spec.template.as_ref().or(its);
     let ours = running::containers_with(template, &expected.image);
+    if ours.is_empty()
+        && let (None, Some(its)) = (&live.spec.template, template)
+    {
+        // The controller learns of a change of the other workload some time after it.
+        return Ok(format!(
+            "it runs {}; waiting for Argo Rollouts to take up the new version",
+            running::images_of(its).join(", ")
+        ));
+    }
     if ours.is_empty()
         && let Some(its) = template
     {
@@ -105,7 +116,7 @@ fn aborted(live: &Rollout, current: &Current<'_>) -> Verdict {
     )
 }
 
-fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
+fn degraded(live: &Rollout, current: &Current<'_>, observed: &Observed, now: Timestamp) -> Verdict {
     let progress = live.condition("Progressing");
     let reason = progress.and_then(|condition| condition.reason.as_deref());
     let said = live
@@ -114,7 +125,9 @@ fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
         .as_deref()
         .or(progress.and_then(|condition| condition.message.as_deref()));
     let said = cut(said.unwrap_or("no reason given"));
-    let pod = pods::worst(&current.pods).map_or_else(String::new, |pod| format!("; {pod}"));
+    let pod = pods::worst(&current.pods)
+        .or_else(|| complaint::most_telling(current, observed, now))
+        .map_or_else(String::new, |pod| format!("; {pod}"));
     let (reason, message) = match reason {
         _ if live.condition("InvalidSpec").is_some() => (
             FailureReason::Degraded,

@@ -137,6 +137,8 @@ fn wanted(bench: &Bench, id: &str) -> Sync {
         descendants: Vec::new(),
         when_busy: WhenBlocked::Wait,
         when_closed: WhenBlocked::Wait,
+        restores: false,
+        require_synced: false,
     }
 }
 

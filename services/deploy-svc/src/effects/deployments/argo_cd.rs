@@ -171,6 +171,8 @@ impl<'a> Applications<'a> {
                     descendants: Vec::new(),
                     when_busy: when(argo_cd.when_busy),
                     when_closed: when(argo_cd.when_closed),
+                    restores: false,
+                    require_synced: false,
                 };
                 let mut expected = rollout::expected(run, request);
                 expected.sync = Some(sync.clone());
@@ -341,6 +343,7 @@ impl FollowedApplication {
         let situation = Situation {
             windows: self.windows.as_deref(),
             asked: self.asked,
+            managed: None,
         };
         application::next(&self.expected, live, &situation, Timestamp::now())
     }

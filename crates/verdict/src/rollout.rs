@@ -4,6 +4,8 @@
 //! for the current generation, and not while an unpause has yet to be noticed. A Rollout that went back to its stable
 //! version is Healthy too, so the current and stable versions, and what the pods run, are checked as well.
 
+use std::time::Duration;
+
 use slipway_model::Timestamp;
 
 use crate::{
@@ -12,6 +14,9 @@ use crate::{
     pods::{self, Current},
     progressing, running, stalled, still_ours,
 };
+
+/// How long the controller may take to notice a change of the workload that `workloadRef` names.
+const REFERENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Label of ReplicaSets and pods with the hash of their template.
 pub const POD_HASH: &str = "rollouts-pod-template-hash";
@@ -33,7 +38,7 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
         return progressing("promoted; waiting for Argo Rollouts to go on".to_owned());
     }
     let mut message = match live.status.phase.as_deref().unwrap_or_default() {
-        "Healthy" => match healthy(expected, live, &current) {
+        "Healthy" => match healthy(expected, live, &current, now) {
             Ok(message) => message,
             Err(verdict) => return verdict,
         },
@@ -54,7 +59,12 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
 }
 
 /// What is missing although the controller is satisfied, or the verdict.
-fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result<String, Verdict> {
+fn healthy(
+    expected: &Expected,
+    live: &Rollout,
+    current: &Current<'_>,
+    now: Timestamp,
+) -> Result<String, Verdict> {
     if !live.is_fully_promoted() {
         return Ok("the new version is not yet the stable one".to_owned());
     }
@@ -74,10 +84,11 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         .and_then(|set| set.spec.as_ref()?.template.as_ref());
     let template = live.spec.template.as_ref().or(its);
     let ours = running::containers_with(template, &expected.image);
+    // The controller learns of a change of the workload that it refers to some time after it.
     if ours.is_empty()
         && let (None, Some(its)) = (&live.spec.template, template)
+        && now < expected.since + REFERENCE_PATIENCE
     {
-        // The controller learns of a change of the other workload some time after it.
         return Ok(format!(
             "it runs {}; waiting for Argo Rollouts to take up the new version",
             running::images_of(its).join(", ")

@@ -270,6 +270,13 @@ impl One {
         }
         let states = self.told_of(t);
         let said = self.at_end(code);
+        if !self.saw_end(t, code) {
+            run.notes.push(format!(
+                "at {t} ms {} exits with {code}; the recorder's own watch did not show what it saw",
+                self.tool
+            ));
+            return;
+        }
         let matches = |tick: &&Tick| {
             let ours = self.judge_plainly(tick).said();
             match (&said, &self.question) {
@@ -298,6 +305,18 @@ impl One {
             meaning(&said),
             ours.unwrap_or_default()
         ));
+    }
+
+    /// Whether the recording has the state that ended the tool: a watch of the recorder may have ended before. The phase
+    /// of a Canary is the state itself.
+    fn saw_end(&self, t: i64, code: i64) -> bool {
+        match &self.question {
+            Question::Canary(_, Some(until)) if code == 0 => self
+                .told_of(t)
+                .iter()
+                .any(|tick| tick.line().as_ref() == Some(until)),
+            _ => true,
+        }
     }
 
     /// What the end of the tool says.
@@ -403,6 +422,7 @@ impl One {
         }
         if let Some(code) = self.code()
             && self.at_end(code) == Said::Failed
+            && self.saw_end(self.end(), code)
         {
             run.disagreements.push(format!(
                 "at {} ms {} has failed; with the additions we still wait: {shown}",

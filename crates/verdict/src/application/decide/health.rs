@@ -68,7 +68,7 @@ impl Decision<'_> {
     }
 
     /// Its pods run another digest of our image. Images without a digest prove nothing.
-    fn images(&self, floor: Timestamp) -> Option<Next> {
+    pub(super) fn images(&self, floor: Timestamp) -> Option<Next> {
         if !self.expected.verify.digest {
             return None;
         }

@@ -103,6 +103,7 @@ fn kind_of(refused: &Refused) -> String {
         Refusal::NotAFile(_) => "not a file",
         Refusal::NotYaml { .. } => "not YAML",
         Refusal::ImageNotFound(_) => "image not found",
+        Refusal::Shared { .. } => "shared",
         Refusal::Unsafe { .. } => "unsafe",
         Refusal::ChangedSince { .. } => "changed since",
     }

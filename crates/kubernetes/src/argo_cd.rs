@@ -349,6 +349,8 @@ mod tests {
             descendants: Vec::new(),
             when_busy: WhenBlocked::Wait,
             when_closed: WhenBlocked::Wait,
+            restores: false,
+            require_synced: false,
         };
         let order = Order {
             deployment: &"dep-1".parse().unwrap(),

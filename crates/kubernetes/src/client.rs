@@ -61,10 +61,11 @@ pub(super) async fn open(name: &Name, config: &ClusterConfig) -> Result<Kubernet
     client.connect_timeout = Some(CONNECT_TIMEOUT);
     // Retries are ours: a check's 503 is an answer, and the ledger remembers when to try an apply again.
     client.default_retry = false;
+    let server = client.cluster_url.to_string();
     let client = ClientBuilder::try_from(client).map_err(|error| ClusterConfigError::Client {
         name: name.clone(),
         error: Box::new(error),
     })?;
     let client = client.with_layer(&ConcurrencyLimitLayer::new(REQUESTS)).build();
-    Ok(Kubernetes::scoped(name.clone(), client, config.watch))
+    Ok(Kubernetes::scoped(name.clone(), client, config.watch).at(server))
 }

@@ -407,7 +407,12 @@ async fn logs(
 }
 
 /// The cluster's events about one object.
-async fn events(cluster: &Kubernetes, namespace: &str, kind: &str, about: &ObjectMeta) -> Vec<Event> {
+pub(crate) async fn events(
+    cluster: &Kubernetes,
+    namespace: &str,
+    kind: &str,
+    about: &ObjectMeta,
+) -> Vec<Event> {
     let name = about.name.as_deref().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(cluster.client().clone(), namespace);
     let list = ListParams::default()

@@ -13,7 +13,7 @@ pub const UNAVAILABLE: &str = "CLUSTER_UNAVAILABLE";
 pub const SUPERSEDED: &str = "SUPERSEDED_EPOCH";
 
 /// Refused, and asking again will not change it.
-pub(crate) fn refused(words: impl Into<String>) -> Fault<Reason> {
+pub fn refused(words: impl Into<String>) -> Fault<Reason> {
     Fault::refused(REFUSED, words)
 }
 

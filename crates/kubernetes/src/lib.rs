@@ -11,6 +11,7 @@ pub mod fault;
 mod forbidden;
 pub mod jobs;
 mod live;
+pub mod managed;
 pub mod promotion;
 pub mod proxy;
 mod race;
@@ -27,7 +28,10 @@ use kube::{Api, api::DynamicObject};
 use serde::Deserialize;
 use slipway_model::{Fault, Name, Reason};
 pub use slipway_verdict::UnknownCluster;
-use slipway_verdict::{Target, Workload};
+use slipway_verdict::{
+    Target, Workload,
+    application::{Destination, DestinationCluster},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -122,6 +126,8 @@ pub struct Clusters(Arc<BTreeMap<Name, Kubernetes>>);
 #[derive(Clone)]
 pub struct Kubernetes {
     name: Name,
+    /// The address of its API server; empty if it is not known.
+    server: String,
     client: kube::Client,
     watches: watch::Watches,
     kinds: apply::Kinds,
@@ -147,10 +153,18 @@ impl Kubernetes {
         Self {
             watches: watch::Watches::new(name.clone(), client.clone(), watch),
             name,
+            server: String::new(),
             client,
             kinds: apply::Kinds::default(),
             writes: Arc::new(Semaphore::new(WRITES)),
         }
+    }
+
+    /// With the address of its API server, by which Applications name it.
+    #[must_use]
+    pub fn at(mut self, server: String) -> Self {
+        self.server = server;
+        self
     }
 
     /// As the catalog's targets name it.
@@ -248,6 +262,43 @@ impl Clusters {
             known: self.0.keys().cloned().collect(),
         })
     }
+
+    /// The cluster that an Application of `own` deploys to.
+    ///
+    /// # Errors
+    /// Why it is none of the configured ones, for people.
+    pub fn destination<'a>(
+        &'a self,
+        own: &'a Kubernetes,
+        destination: &Destination,
+    ) -> Result<&'a Kubernetes, String> {
+        match destination.cluster() {
+            DestinationCluster::Own => Ok(own),
+            DestinationCluster::Server(server) => {
+                let same = |one: &&Kubernetes| is_same_server(&one.server, server);
+                // The Application's own cluster may be configured under other names too.
+                let known = std::iter::once(own).chain(self.0.values()).find(same);
+                known.ok_or_else(|| {
+                    format!("it deploys to {server}, which is the address of none of the clusters in the configuration")
+                })
+            }
+            DestinationCluster::Named(name) => Err(format!(
+                "it deploys to the cluster that Argo CD calls {name}, whose address is not in the Application: give \
+                 destination.server instead of destination.name"
+            )),
+        }
+    }
+}
+
+/// Whether two addresses are the same but for how they are written.
+fn is_same_server(one: &str, other: &str) -> bool {
+    fn plain(address: &str) -> String {
+        let address = address.trim_end_matches('/').to_ascii_lowercase();
+        let (scheme, rest) = address.split_once("://").unwrap_or(("https", &address));
+        let port = if scheme == "http" { ":80" } else { ":443" };
+        format!("{scheme}://{}", rest.strip_suffix(port).unwrap_or(rest))
+    }
+    !one.is_empty() && plain(one) == plain(other)
 }
 
 /// Runs a call with the common time limit.
@@ -262,5 +313,29 @@ pub async fn call<T>(
             "{what}: no answer within {} s",
             CALL_TIMEOUT.as_secs()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same_server;
+
+    #[test]
+    fn addresses_that_are_the_same() {
+        for (one, other, same) in [
+            ("https://10.0.0.1:6443", "https://10.0.0.1:6443/", true),
+            ("https://API.example", "https://api.example:443", true),
+            ("https://api.example:443/", "https://api.example", true),
+            ("https://10.0.0.1:6443", "https://10.0.0.1:6444", false),
+            ("http://10.0.0.1", "https://10.0.0.1", false),
+            (
+                "https://api.example/k8s/clusters/a",
+                "https://api.example/k8s/clusters/b",
+                false,
+            ),
+            ("", "", false),
+        ] {
+            assert_eq!(is_same_server(one, other), same, "{one} {other}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! application that syncs by itself is only asked to refresh from git: for it, the revision decides.
 
 mod decide;
+mod managed;
 mod moved_on;
 mod words;
 
@@ -15,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{CommitSha, Timestamp};
 
 use crate::{
-    Expected, Failure, FailureReason, Target, Verdict, annotation, fail, micros,
+    Expected, Failure, FailureReason, Managed, Observed, Target, Verdict, annotation, fail, micros,
     objects::or_default,
     sync_window::{Subject, SyncWindow},
 };
 
-pub use decide::next;
+pub use decide::{next, warnings};
+pub use managed::{expected_of_one, ours, steps, with_steps, workloads};
 
 /// Annotation that makes Argo CD's controller refresh from git: `normal`, or `hard`, bypassing its cache of manifests.
 /// It removes the annotation when it has refreshed.
@@ -52,6 +54,12 @@ pub struct Sync {
     /// While a sync window is closed.
     #[serde(default)]
     pub when_closed: WhenBlocked,
+    /// It goes back to the version before: if the sync fails before it has replaced anything, what runs counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restores: bool,
+    /// The application must become `Synced`, even if our commit was synced and its workloads are well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_synced: bool,
 }
 
 /// What to do about a sync that cannot begin now.
@@ -70,6 +78,8 @@ pub struct Situation<'a> {
     pub windows: Option<&'a [SyncWindow]>,
     /// When a refresh from git was last requested.
     pub asked: Option<Timestamp>,
+    /// Its workloads; `None` is as [`Managed::Unknown`].
+    pub managed: Option<&'a Managed>,
 }
 
 /// What to do next.
@@ -113,9 +123,13 @@ pub fn not_there(target: &Target, seen: bool) -> Failure {
     }
 }
 
-/// Judges one Application as it is.
-pub fn judge(expected: &Expected, live: &Application, now: Timestamp) -> Verdict {
-    verdict(next(expected, live, &Situation::default(), now))
+/// Judges one Application as it is, with its workloads.
+pub fn judge(expected: &Expected, live: &Application, observed: &Observed, now: Timestamp) -> Verdict {
+    let situation = Situation {
+        managed: Some(&observed.managed),
+        ..Situation::default()
+    };
+    verdict(next(expected, live, &situation, now))
 }
 
 /// The result of a decision for an observer, which does not act.
@@ -176,6 +190,30 @@ pub struct Application {
     pub operation: Option<Operation>,
     #[serde(deserialize_with = "or_default")]
     pub status: ApplicationStatus,
+}
+
+/// The cluster that an application deploys to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestinationCluster<'a> {
+    /// The one that has the Application itself.
+    Own,
+    /// By the address of its API server.
+    Server(&'a str),
+    /// By the name that Argo CD has for it.
+    Named(&'a str),
+}
+
+impl Destination {
+    /// Which cluster it is.
+    pub fn cluster(&self) -> DestinationCluster<'_> {
+        let server = self.server.trim_end_matches('/');
+        match (server, self.name.as_str()) {
+            ("https://kubernetes.default.svc" | "https://kubernetes.default.svc.cluster.local", _)
+            | ("", "" | "in-cluster") => DestinationCluster::Own,
+            ("", name) => DestinationCluster::Named(name),
+            (server, _) => DestinationCluster::Server(server),
+        }
+    }
 }
 
 impl Application {

@@ -8,7 +8,8 @@ use k8s_openapi::api::{
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, annotation, created, fail,
+    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, annotation, complaint, created,
+    fail,
     kubectl::{self, WaitsFor},
     label, owned_by,
     pods::{self, Current},
@@ -49,6 +50,7 @@ pub fn judge(expected: &Expected, live: &DaemonSet, observed: &Observed, now: Ti
             Err(verdict) => return verdict,
         },
     };
+    let message = complaint::added(message, &current, observed, now);
     let fault = pods::judge(&current, &expected.verify, now);
     let deadline = stalled::deadline(expected, &current.pods);
     let missing = status.current_number_scheduled < status.desired_number_scheduled;

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Observed, TEMPLATE_HASH, Verdict, WorkloadKind, created, fail,
+    Expected, FailureReason, Observed, TEMPLATE_HASH, Verdict, WorkloadKind, complaint, created, fail,
     kubectl::{self, WaitsFor},
     owned_by, pods, progressing, running, stalled, still_ours,
 };
@@ -35,6 +35,7 @@ pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: T
             let seconds = spec.progress_deadline_seconds.unwrap_or(600);
             let detail = pods::worst(&current.pods)
                 .or_else(|| not_created(live))
+                .or_else(|| complaint::most_telling(&current, observed, now))
                 .map(|words| format!(": {words}"))
                 .unwrap_or_default();
             let message = format!("no progress within {seconds} s{detail}");
@@ -50,6 +51,8 @@ pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: T
         && let Some(detail) = pods::worst(&current.pods).or_else(|| not_created(live))
     {
         message = format!("{message}; {detail}");
+    } else if waits_for != WaitsFor::Observation {
+        message = complaint::added(message, &current, observed, now);
     }
     // Kubernetes enforces the deadline for this kind, unless told not to; a paused one does not have one.
     let ours = spec.progress_deadline_seconds == Some(NO_DEADLINE) && spec.paused != Some(true);

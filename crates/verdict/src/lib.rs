@@ -10,6 +10,7 @@
 pub mod analysis;
 pub mod application;
 pub mod canary;
+mod complaint;
 pub mod daemon_set;
 pub mod deployment;
 pub mod evidence;
@@ -36,7 +37,7 @@ pub use metadata::{
     COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros,
     owned_by,
 };
-pub use observed::{Observed, Workload};
+pub use observed::{Managed, ManagedWorkload, Observed, Workload};
 pub use target::{Target, UnknownCluster, WorkloadKind};
 pub use verify::Verify;
 
@@ -222,7 +223,7 @@ pub fn judge(expected: &Expected, observed: &Observed, now: Timestamp) -> Verdic
         Some(Workload::DaemonSet(live)) => daemon_set::judge(expected, live, observed, now),
         Some(Workload::Rollout(live)) => rollout::judge(expected, live, observed, now),
         Some(Workload::Canary(live)) => canary::judge(expected, live, observed, now),
-        Some(Workload::Application(live)) => application::judge(expected, live, now),
+        Some(Workload::Application(live)) => application::judge(expected, live, observed, now),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::{Event, Pod, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -29,6 +29,36 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// For a Canary: the Deployment that serves, `<target>-primary`.
     pub primary: Option<Arc<Deployment>>,
+    /// Warnings of the cluster about the workload, its ReplicaSets and its pods, as far as they were read.
+    pub events: Vec<Arc<Event>>,
+    /// For an Application: the workloads that it manages.
+    pub managed: Managed,
+}
+
+/// The workloads that an Application manages, in the cluster that it deploys to.
+#[derive(Debug, Clone, Default)]
+pub enum Managed {
+    /// Not looked at.
+    #[default]
+    Unknown,
+    /// They cannot be read, and why.
+    Unreadable(String),
+    Seen(Vec<ManagedWorkload>),
+}
+
+/// One workload that an Application manages.
+#[derive(Debug, Clone)]
+pub struct ManagedWorkload {
+    pub kind: WorkloadKind,
+    pub namespace: String,
+    pub name: String,
+    pub observed: Observed,
+}
+
+impl std::fmt::Display for ManagedWorkload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
 }
 
 /// One workload as the API server has it.

@@ -96,10 +96,10 @@ pub(crate) fn judge(current: &Current<'_>, verify: &Verify, now: Timestamp) -> F
 }
 
 /// Faults that may pass, tolerated for a while.
-struct Wait {
+pub(crate) struct Wait {
     reason: FailureReason,
     since: Timestamp,
-    words: String,
+    pub(crate) words: String,
 }
 
 /// A pod that cannot be scheduled.
@@ -154,7 +154,7 @@ fn uncreated(pod: &Pod) -> Option<Wait> {
 }
 
 /// A ReplicaSet whose pods are rejected, by quota or admission.
-fn refused(set: &ReplicaSet) -> Option<Wait> {
+pub(crate) fn refused(set: &ReplicaSet) -> Option<Wait> {
     let conditions = set.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions
         .iter()
@@ -304,6 +304,15 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
             .into_iter()
             .flatten(),
     )
+}
+
+/// By its condition.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 pub(crate) fn name(pod: &Pod) -> &str {

@@ -1,4 +1,5 @@
-//! Replays a recorded rollout: our verdicts on each state next to what `kubectl rollout status` printed about it.
+//! Replays a recorded rollout: our verdicts on each state next to what `kubectl rollout status`, or the tool of the
+//! controller that carried it out, said about it ([`controllers`]).
 //!
 //! With the additions off the two must agree at each of kubectl's lines and in its exit code; kubectl's own timeout
 //! corresponds to a rollout that is still progressing, and a deadline. With the additions on a rollout may fail earlier
@@ -7,6 +8,8 @@
 mod align;
 mod cluster;
 pub mod command;
+mod controllers;
+mod oracle;
 pub mod recording;
 mod states;
 mod targets;
@@ -25,17 +28,21 @@ pub struct Options {
     pub verify: Verify,
 }
 
-/// One `kubectl rollout status` and our verdicts on the same rollout.
+/// One run of a tool that follows a rollout, and our verdicts on the same rollout.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// kubectl's arguments.
+    /// What it is compared with: `kubectl rollout status`, or a controller's own tool.
+    pub tool: String,
+    /// The tool and its arguments.
     pub command: String,
     /// In the order of time.
     pub rows: Vec<Row>,
-    /// kubectl's exit code; `None` if it did not end by itself within the recording.
+    /// The tool's exit code; `None` if it did not end by itself within the recording.
     pub exit: Option<i64>,
-    /// Where we and kubectl differ but must not. Each entry has the time and both texts.
+    /// Where we and the tool differ but must not. Each entry has the time and both texts.
     pub disagreements: Vec<String>,
+    /// Where we differ on purpose.
+    pub differences: Vec<String>,
     /// What a reader should know.
     pub notes: Vec<String>,
     /// The additions' judgement when it ended, and when.
@@ -47,28 +54,35 @@ pub struct Run {
 pub struct Row {
     /// Milliseconds since the recording's start.
     pub t_ms: i64,
-    pub kubectl: String,
+    pub told: String,
     /// Ours without the additions.
     pub plain: String,
     /// Ours with them.
     pub full: String,
 }
 
-/// Replays every run of kubectl in the recording.
+/// Replays every run of kubectl, and of controllers' tools, in the recording.
 ///
 /// # Errors
 /// [`ReadError::Object`], when a watch delivered something that is not of its kind.
 pub fn replay(recording: &Recording, options: &Options) -> Result<Vec<Run>, ReadError> {
     let start = clock(recording);
-    runs(recording)
-        .into_iter()
-        .filter_map(|run| {
-            // Other commands of kubectl (restart, undo) are not judged here.
-            let command = command::read(&run.args)?;
-            Some(timeline::compare(recording, &run, &command, options, start))
-        })
-        .collect()
+    let mut compared = Vec::new();
+    for (tool, run) in runs(recording) {
+        // Other commands of kubectl (restart, undo) are not judged here.
+        let command = Some(&run)
+            .filter(|_| tool == KUBECTL)
+            .and_then(|run| command::read(&run.args));
+        compared.extend(match command {
+            Some(command) => Some(timeline::compare(recording, &run, &command, options, start)?),
+            None => controllers::compare(recording, tool, run, options, start)?,
+        });
+    }
+    Ok(compared)
 }
+
+/// The name under which kubectl's runs are kept beside those of other tools.
+const KUBECTL: &str = "kubectl";
 
 /// A verdict in one line.
 pub fn words(verdict: &Verdict) -> String {
@@ -89,11 +103,19 @@ pub(crate) struct Recorded {
     pub(crate) exited: Option<(i64, Option<i64>)>,
 }
 
-fn runs(recording: &Recording) -> Vec<Recorded> {
-    let mut runs: Vec<(String, Recorded)> = Vec::new();
+/// The runs of all tools, in the order of their beginning.
+fn runs(recording: &Recording) -> Vec<(String, Recorded)> {
+    let mut runs: Vec<(String, String, Recorded)> = Vec::new();
+    let mut changed = 0;
     for line in &recording.lines {
-        let What::Kubectl { run: id, event } = &line.what else {
-            continue;
+        let (tool, id, event) = match &line.what {
+            What::Kubectl { run, event } => (KUBECTL, run, event),
+            What::Oracle { tool, run, event } => (tool.as_str(), run, event),
+            What::Action(_) => {
+                changed = line.t_ms;
+                continue;
+            }
+            What::Watch { .. } | What::Other => continue,
         };
         if let KubectlEvent::Started { args } = event {
             let run = Recorded {
@@ -102,12 +124,27 @@ fn runs(recording: &Recording) -> Vec<Recorded> {
                 lines: Vec::new(),
                 exited: None,
             };
-            runs.push((id.clone(), run));
+            runs.push((tool.to_owned(), id.clone(), run));
             continue;
         }
-        // The last one of that name that has not ended; what belongs to no run is not judged.
-        let open = runs.iter_mut().rev().find(|(other, _)| other == id);
-        let Some((_, run)) = open.filter(|(_, run)| run.exited.is_none()) else {
+        // The last one of that name that has not ended.
+        let open = runs
+            .iter_mut()
+            .rev()
+            .find(|(other, other_id, _)| other == tool && other_id == id);
+        let Some((_, _, run)) = open.filter(|(_, _, run)| run.exited.is_none()) else {
+            // What belongs to no run of kubectl is not judged; a status may have been looked up without waiting.
+            if tool != KUBECTL
+                && let KubectlEvent::Line { text } = event
+            {
+                let run = Recorded {
+                    args: Vec::new(),
+                    started: changed,
+                    lines: vec![(line.t_ms, text.clone())],
+                    exited: Some((line.t_ms, None)),
+                };
+                runs.push((tool.to_owned(), id.clone(), run));
+            }
             continue;
         };
         match event {
@@ -115,11 +152,11 @@ fn runs(recording: &Recording) -> Vec<Recorded> {
                 let lines = text.lines().filter(|line| !line.trim().is_empty());
                 run.lines.extend(lines.map(|text| (line.t_ms, text.to_owned())));
             }
-            KubectlEvent::Exited { code } => run.exited = Some((line.t_ms, *code)),
+            KubectlEvent::Exited { code, .. } => run.exited = Some((line.t_ms, *code)),
             KubectlEvent::Started { .. } | KubectlEvent::Other => {}
         }
     }
-    runs.into_iter().map(|(_, run)| run).collect()
+    runs.into_iter().map(|(tool, _, run)| (tool, run)).collect()
 }
 
 /// When the recording began, by the cluster's own clock: objects were created before they were seen.
@@ -181,11 +218,11 @@ fn beside(mut rows: Vec<Row>) -> Vec<Row> {
         match merged.last_mut() {
             Some(last)
                 if row.t_ms - last.t_ms <= SAME_MS
-                    && fits(&last.kubectl, &row.kubectl)
+                    && fits(&last.told, &row.told)
                     && fits(&last.plain, &row.plain)
                     && fits(&last.full, &row.full) =>
             {
-                last.kubectl.push_str(&row.kubectl);
+                last.told.push_str(&row.told);
                 last.plain.push_str(&row.plain);
                 last.full.push_str(&row.full);
             }

@@ -4,14 +4,19 @@
 //! for the current generation, and not while an unpause has yet to be noticed. A Rollout that went back to its stable
 //! version is Healthy too, so the current and stable versions, and what the pods run, are checked as well.
 
+use std::time::Duration;
+
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, cut, fail, label,
+    Expected, FailureReason, Next, Observed, Verdict, WorkloadKind, complaint, cut, fail, label,
     objects::rollout::Rollout,
     pods::{self, Current},
     progressing, running, stalled, still_ours,
 };
+
+/// How long the controller may take to notice a change of the workload that `workloadRef` names.
+const REFERENCE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Label of ReplicaSets and pods with the hash of their template.
 pub const POD_HASH: &str = "rollouts-pod-template-hash";
@@ -33,11 +38,11 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
         return progressing("promoted; waiting for Argo Rollouts to go on".to_owned());
     }
     let mut message = match live.status.phase.as_deref().unwrap_or_default() {
-        "Healthy" => match healthy(expected, live, &current) {
+        "Healthy" => match healthy(expected, live, &current, now) {
             Ok(message) => message,
             Err(verdict) => return verdict,
         },
-        "Degraded" => return degraded(live, &current),
+        "Degraded" => return degraded(live, &current, observed, now),
         "Paused" => format!("{}; {}", words(live), pause_words(live)),
         "Progressing" => words(live),
         "" => "Argo Rollouts reports no phase: versions before 1.0 are not supported".to_owned(),
@@ -45,6 +50,8 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
     };
     if let Some(pod) = pods::worst(&current.pods) {
         message = format!("{message}; {pod}");
+    } else {
+        message = complaint::added(message, &current, observed, now);
     }
     // The controller enforces progressDeadlineSeconds itself, and stops the clock while it is paused.
     let fault = pods::judge(&current, &expected.verify, now);
@@ -52,7 +59,12 @@ pub fn judge(expected: &Expected, live: &Rollout, observed: &Observed, now: Time
 }
 
 /// What is missing although the controller is satisfied, or the verdict.
-fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result<String, Verdict> {
+fn healthy(
+    expected: &Expected,
+    live: &Rollout,
+    current: &Current<'_>,
+    now: Timestamp,
+) -> Result<String, Verdict> {
     if !live.is_fully_promoted() {
         return Ok("the new version is not yet the stable one".to_owned());
     }
@@ -72,6 +84,16 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         .and_then(|set| set.spec.as_ref()?.template.as_ref());
     let template = live.spec.template.as_ref().or(its);
     let ours = running::containers_with(template, &expected.image);
+    // The controller learns of a change of the workload that it refers to some time after it.
+    if ours.is_empty()
+        && let (None, Some(its)) = (&live.spec.template, template)
+        && now < expected.since + REFERENCE_PATIENCE
+    {
+        return Ok(format!(
+            "it runs {}; waiting for Argo Rollouts to take up the new version",
+            running::images_of(its).join(", ")
+        ));
+    }
     if ours.is_empty()
         && let Some(its) = template
     {
@@ -105,7 +127,7 @@ fn aborted(live: &Rollout, current: &Current<'_>) -> Verdict {
     )
 }
 
-fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
+fn degraded(live: &Rollout, current: &Current<'_>, observed: &Observed, now: Timestamp) -> Verdict {
     let progress = live.condition("Progressing");
     let reason = progress.and_then(|condition| condition.reason.as_deref());
     let said = live
@@ -114,7 +136,9 @@ fn degraded(live: &Rollout, current: &Current<'_>) -> Verdict {
         .as_deref()
         .or(progress.and_then(|condition| condition.message.as_deref()));
     let said = cut(said.unwrap_or("no reason given"));
-    let pod = pods::worst(&current.pods).map_or_else(String::new, |pod| format!("; {pod}"));
+    let pod = pods::worst(&current.pods)
+        .or_else(|| complaint::most_telling(current, observed, now))
+        .map_or_else(String::new, |pod| format!("; {pod}"));
     let (reason, message) = match reason {
         _ if live.condition("InvalidSpec").is_some() => (
             FailureReason::Degraded,

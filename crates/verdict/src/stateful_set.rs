@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, fail,
+    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, complaint, fail,
     kubectl::{self, WaitsFor},
     label, owned_by,
     pods::{self, Current},
@@ -36,6 +36,7 @@ pub fn judge(expected: &Expected, live: &StatefulSet, observed: &Observed, now: 
             Err(verdict) => return verdict,
         },
     };
+    let message = complaint::added(message, &current, observed, now);
     let fault = pods::judge(&current, &expected.verify, now);
     let deadline = stalled::deadline(expected, &current.pods);
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);

@@ -8,7 +8,7 @@ use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 use slipway_model::Timestamp;
 use slipway_verdict::{
-    Applied, Expected, Failure, FailureReason, Observed, Verdict, Verify, Workload,
+    Applied, Expected, Failure, FailureReason, Managed, Observed, Verdict, Verify, Workload,
     application::{
         Application, Next, OPERATION, REFRESH, REFRESH_EVERY, Situation, Sync, WhenBlocked, combine, next,
     },
@@ -53,6 +53,7 @@ struct Scene {
     expected: Expected,
     windows: Option<Vec<SyncWindow>>,
     asked: Option<Timestamp>,
+    managed: Managed,
     now: Timestamp,
 }
 
@@ -100,11 +101,14 @@ impl Scene {
                     descendants: Vec::new(),
                     when_busy: WhenBlocked::Wait,
                     when_closed: WhenBlocked::Wait,
+                    restores: false,
+                    require_synced: false,
                 }),
                 promotes: false,
             },
             windows: None,
             asked: None,
+            managed: Managed::Unknown,
             now: time("2026-11-02T12:00:10Z"),
         }
     }
@@ -154,6 +158,7 @@ impl Scene {
         let situation = Situation {
             windows: self.windows.as_deref(),
             asked: self.asked,
+            managed: Some(&self.managed),
         };
         next(&self.expected, &self.live(), &situation, self.now)
     }

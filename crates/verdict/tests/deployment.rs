@@ -114,6 +114,7 @@ impl Scene {
             replica_sets: self.replica_sets.iter().map(read).collect(),
             pods: self.pods.iter().map(read).collect(),
             primary: None,
+            ..Observed::default()
         };
         judge(&self.expected, &observed, now)
     }

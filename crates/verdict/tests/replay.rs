@@ -11,9 +11,13 @@ use slipway_verdict::{
     replay::{Options, Run, recording, replay},
 };
 
-/// Name and text of every recording.
+/// Name and text of every recording of plain workloads.
 fn recordings() -> Vec<(String, String)> {
-    let folder = slipway_testbed::data("recordings");
+    recordings_of("recordings")
+}
+
+fn recordings_of(folder: &str) -> Vec<(String, String)> {
+    let folder = slipway_testbed::data(folder);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("recordings in {}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
@@ -78,9 +82,95 @@ fn with_the_additions_known_faults_are_found_before_kubectl_gives_up() {
         };
         assert_eq!(failure.reason, reason, "{name}");
         assert!(failure.message.contains("pod "), "names the pod: {failure:?}");
-        let end = run.rows.iter().rfind(|row| !row.kubectl.is_empty()).unwrap().t_ms;
+        let end = run.rows.iter().rfind(|row| !row.told.is_empty()).unwrap().t_ms;
         assert!(end - t > lead_ms, "{name}: {t} ms, kubectl {end} ms");
     }
+}
+
+/// What real controllers' own tools, and kubectl with a real kubelet, said is what we say.
+#[test]
+fn real_controllers_and_a_real_kubelet_agree() {
+    let mut runs_compared = 0;
+    for (name, text) in ["recordings/real", "recordings/controllers"]
+        .map(recordings_of)
+        .concat()
+    {
+        let runs = runs(&text, Verify::default());
+        assert!(!runs.is_empty(), "{name}: no run of a tool");
+        for run in runs {
+            assert_eq!(
+                run.disagreements, [""; 0],
+                "{name}: {}: {:#?}",
+                run.command, run.rows
+            );
+            runs_compared += 1;
+        }
+    }
+    assert!(runs_compared > 50, "only {runs_compared} runs");
+}
+
+/// With the additions a fault is known before the controller's tool gives up, with object and pod.
+#[test]
+fn faults_inside_are_known_before_the_controllers_give_up() {
+    for (name, number, reason, words, lead_ms) in [
+        (
+            "argocd-crash",
+            1,
+            FailureReason::CrashLoop,
+            "Deployment argocd-crash/shop: pod shop-",
+            3000,
+        ),
+        (
+            "rollouts-canary-crash",
+            1,
+            FailureReason::CrashLoop,
+            "pod shop-",
+            3000,
+        ),
+        (
+            "flagger-crash",
+            0,
+            FailureReason::Aborted,
+            "Flagger rolled back",
+            -1,
+        ),
+    ] {
+        let (_, text) = recordings_of("recordings/controllers")
+            .into_iter()
+            .find(|(file, _)| file.starts_with(name))
+            .unwrap();
+        let verify = Verify {
+            crash_loop_restarts: 1,
+            ..Verify::default()
+        };
+        let run = &runs(&text, verify)[number];
+        let Some((t, Verdict::Failed(failure))) = run.additions.clone() else {
+            panic!("{name}: {:?} {:#?}", run.additions, run.rows)
+        };
+        assert_eq!(failure.reason, reason, "{name}: {failure:?}");
+        assert!(failure.message.contains(words), "{name}: {failure:?}");
+        let end = run
+            .rows
+            .iter()
+            .rfind(|row| !row.told.is_empty())
+            .map_or(i64::MAX, |row| row.t_ms);
+        assert!(end - t > lead_ms, "{name}: {t} ms, {} {end} ms", run.tool);
+    }
+}
+
+/// Progress names the pod and why its probe fails.
+#[test]
+fn a_failing_probe_is_named_while_kubectl_counts() {
+    let (_, text) = recordings_of("recordings/real")
+        .into_iter()
+        .find(|(file, _)| file.starts_with("real-deployment-unready"))
+        .unwrap();
+    let run = &runs(&text, Verify::default())[1];
+    let told = run
+        .rows
+        .iter()
+        .any(|row| row.full.contains("pod ms-identity-") && row.full.contains("readiness probe: HTTP 503 ("));
+    assert!(told, "{:#?}", run.rows);
 }
 
 /// The images of a recording by digest, as deployments pin them: the one that the pods of each tag report.

@@ -1,4 +1,5 @@
-//! Prints our verdicts on a recorded rollout beside what `kubectl rollout status` printed of it.
+//! Prints our verdicts on a recorded rollout beside what `kubectl rollout status`, or the tool of the controller that
+//! carried it out, said of it.
 //!
 //! Exit codes: 0 all runs agree, 1 one does not, 2 a file cannot be read.
 
@@ -22,18 +23,20 @@ const LONGEST: u64 = 1 << 30;
 /// Columns of output where there is no terminal to ask.
 const WIDTH: u16 = 160;
 
-/// Replays recorded rollouts: what Slipway says of each state, beside what `kubectl rollout status` said.
+/// Replays recorded rollouts: what Slipway says of each state, beside what the tool for it said.
 ///
-/// The recording's watch events are judged one by one, twice: without additions, where the verdict must agree with
-/// kubectl at each of its lines and in its exit code, and with them (image digests, faults that do not heal, someone
-/// else's update), where a rollout may fail earlier or succeed later than kubectl says, never the opposite.
+/// The tools are `kubectl rollout status`, `kubectl wait` for Jobs, `argocd app wait`, `kubectl argo rollouts status` and
+/// the phase of a Canary. The recording's watch events are judged one by one, twice: without additions, where the
+/// verdict must agree with the tool at each of its lines and in its exit code, and with them (image digests, faults that
+/// do not heal, someone else's update, the workloads of an Application), where a rollout may fail earlier or succeed
+/// later than the tool says, never the opposite. Where it differs on purpose, the difference is named.
 #[derive(Parser, Debug)]
 #[command(name = "replay", after_long_help = RECORDING)]
 struct Arguments {
     /// Recordings: JSON lines, gzipped or not
     #[arg(required = true, value_name = "FILE.jsonl.gz")]
     files: Vec<PathBuf>,
-    /// What to print beside kubectl's lines
+    /// What to print beside the tool's lines
     #[arg(long, value_enum, default_value_t = Additions::Both)]
     additions: Additions,
     /// Restarts of a container that make its crash loop a failure
@@ -61,9 +64,12 @@ const RECORDING: &str = r#"A recording has one JSON object a line, in the order 
   {"t_ms":7,"kind":"kubectl","event":"started","args":["rollout","status","deployment/shop","--timeout=40s"]}
   {"t_ms":9,"kind":"kubectl","event":"line","text":"Waiting for deployment ..."}
   {"t_ms":99,"kind":"kubectl","event":"exited","code":0}
-Resources that matter: deployments, statefulsets, daemonsets, replicasets, pods. Other kinds of lines are passed over.
+  {"t_ms":46,"kind":"oracle","tool":"argocd","event":"started","args":["app","wait","shop","--timeout","90"]}
+Tools of oracle lines: argocd, kubectl-argo-rollouts, canary status. Events are as those of kubectl.
+Resources that matter: deployments, statefulsets, daemonsets, replicasets, pods, jobs, applications, rollouts, canaries,
+events. Other kinds of lines are passed over.
 
-Exit codes: 0 all runs agree with kubectl; 1 one does not, and says where; 2 a file cannot be read or is not a recording.
+Exit codes: 0 all runs agree with the tools; 1 one does not, and says where; 2 a file cannot be read or is not a recording.
 
 Example: replay tests/data/recordings/*.jsonl.gz"#;
 
@@ -97,7 +103,7 @@ enum Fault {
     TooLong,
     #[error("{0}")]
     Recording(#[from] recording::ReadError),
-    #[error("it has no run of kubectl rollout status")]
+    #[error("it has no run of a tool that follows a rollout")]
     NoRun,
     #[error("cannot print: {0}")]
     Output(io::Error),
@@ -167,11 +173,19 @@ fn print(title: &str, run: &Run, arguments: &Arguments, out: &mut impl Write) ->
     if arguments.additions != Additions::Off
         && let Some((t, verdict)) = &run.additions
         && !matches!(verdict, slipway_verdict::Verdict::Complete)
-        && let Some(last) = run.rows.iter().rfind(|row| !row.kubectl.is_empty())
+        && let Some(last) = run.rows.iter().rfind(|row| !row.told.is_empty())
         && last.t_ms > *t
     {
         let early = seconds(last.t_ms - t);
-        writeln!(out, "with additions: {} ({early} before kubectl)", words(verdict))?;
+        writeln!(
+            out,
+            "with additions: {} ({early} before {})",
+            words(verdict),
+            run.tool
+        )?;
+    }
+    for difference in &run.differences {
+        writeln!(out, "differs on purpose: {difference}")?;
     }
     for disagreement in &run.disagreements {
         writeln!(out, "DISAGREES: {disagreement}")?;
@@ -190,7 +204,7 @@ fn table(run: &Run, additions: Additions) -> Table {
     if !io::stdout().is_terminal() {
         table.set_width(WIDTH);
     }
-    let mut head = vec!["time", "kubectl rollout status"];
+    let mut head = vec!["time", run.tool.as_str()];
     if additions != Additions::On {
         head.push("slipway");
     }
@@ -199,7 +213,7 @@ fn table(run: &Run, additions: Additions) -> Table {
     }
     table.set_header(head);
     for row in &run.rows {
-        let mut cells = vec![Cell::new(seconds(row.t_ms)), Cell::new(&row.kubectl)];
+        let mut cells = vec![Cell::new(seconds(row.t_ms)), Cell::new(&row.told)];
         if additions != Additions::On {
             cells.push(Cell::new(&row.plain));
         }

@@ -6,6 +6,8 @@ mod argo;
 #[macro_use]
 mod cluster;
 
+use std::time::Duration;
+
 use argo::{application, applications, define, live, merge, sync};
 use cluster::{Bench, failed, succeeded};
 use deploy_domain::{
@@ -137,6 +139,8 @@ fn wanted(bench: &Bench, id: &str) -> Sync {
         descendants: Vec::new(),
         when_busy: WhenBlocked::Wait,
         when_closed: WhenBlocked::Wait,
+        restores: false,
+        require_synced: false,
     }
 }
 
@@ -386,7 +390,11 @@ async fn a_sync_that_a_window_holds_back_does_not_outlive_its_refusal(bench: &Be
 
 async fn an_application_that_is_not_there_is_named(bench: &Bench) {
     define(bench.cluster.client()).await;
-    let state = bench.run(sync(bench, &ours(), 1, ArgoCd::default())).await;
+    let at_once = ArgoCd {
+        appear_within: Duration::ZERO,
+        ..ArgoCd::default()
+    };
+    let state = bench.run(sync(bench, &ours(), 1, at_once)).await;
     failed(
         &state,
         "APPLICATION_NOT_FOUND",

@@ -38,6 +38,9 @@ cluster_tests! {
         a_retry_is_not_the_end => LocalCluster,
         an_operation_left_standing_is_no_new_sync => LocalCluster,
         health_of_before_is_not_believed => LocalCluster,
+        a_crash_loop_inside_ends_it_early => LocalCluster,
+        an_object_that_left_git_is_a_warning => LocalCluster,
+        an_application_that_appears_later_is_waited_for => LocalCluster,
         a_failed_hook_is_told => LocalCluster,
         what_cannot_be_applied_is_told => LocalCluster,
         a_commit_that_does_not_render_is_told => LocalCluster,
@@ -160,7 +163,11 @@ async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
     let git = world(bench, json!({})).await;
     let commit = git.commit("shop", &shop(bench, &bench.a, "crash"));
     let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
-    failed(&state, "DEGRADED", &["Degraded"]);
+    let object = format!(
+        "Deployment {}/shop: no progress within 5 s: pod shop-",
+        bench.namespace
+    );
+    failed(&state, "PROGRESS_DEADLINE_EXCEEDED", &[&object]);
     let lines = state
         .evidence
         .iter()
@@ -375,7 +382,63 @@ async fn health_of_before_is_not_believed(bench: &Bench) {
         ..sync(bench, &commit, 2, ArgoCd::default())
     };
     let state = bench.run(request).await;
-    failed(&state, "DEGRADED", &["Degraded"]);
+    failed(&state, "PROGRESS_DEADLINE_EXCEEDED", &["Deployment", "pod shop-"]);
+}
+
+async fn a_crash_loop_inside_ends_it_early(bench: &Bench) {
+    let git = world(bench, json!({})).await;
+    let commit = git.commit("shop", &bench.shop(WorkloadKind::Deployment, &bench.a, "crash"));
+    let mut request = sync(bench, &commit, 1, ArgoCd::default());
+    request.verify.crash_loop_restarts = 1;
+    let state = bench.run(request).await;
+    let object = format!("Deployment {}/shop: pod shop-", bench.namespace);
+    failed(&state, "CRASH_LOOP", &[&object, "CrashLoopBackOff"]);
+    assert!(
+        state.evidence.iter().all(|one| one.pod.contains("shop")),
+        "{:?}",
+        state.evidence
+    );
+}
+
+async fn an_object_that_left_git_is_a_warning(bench: &Bench) {
+    let git = world(bench, json!({})).await;
+    let first = git.commit("shop", &bench.shop(WorkloadKind::Deployment, &bench.a, "ok"));
+    succeeded(&bench.run(sync(bench, &first, 1, ArgoCd::default())).await);
+    git.commit("shop", &[value("extra", "old")]);
+    let with_extra = git.commit("till", &[value("till", "other")]);
+    succeeded(&bench.run(sync(bench, &with_extra, 2, ArgoCd::default())).await);
+    let without = git.remove("shop/configmap-extra.yaml");
+    let strict = ArgoCd {
+        require_synced: true,
+        ..ArgoCd::default()
+    };
+    let id = bench.start(sync(bench, &without, 3, strict)).await;
+    bench
+        .until(&id, |state| {
+            state.progress.contains("extra left git and is not pruned")
+        })
+        .await;
+    cancel(bench, &id).await;
+    let state = bench.run(sync(bench, &without, 4, ArgoCd::default())).await;
+    succeeded(&state);
+    let [warning] = &state.warnings[..] else {
+        panic!("{:?}", state.warnings)
+    };
+    assert!(warning.contains("extra left git and is not pruned"), "{warning}");
+}
+
+async fn an_application_that_appears_later_is_waited_for(bench: &Bench) {
+    let git = Git::new();
+    let ours = git.commit("shop", &[value("shop", "ours")]);
+    let id = bench.start(sync(bench, &ours, 1, ArgoCd::default())).await;
+    bench
+        .until(&id, |state| {
+            state.progress.contains("for Application shop in namespace")
+        })
+        .await;
+    application(bench, "shop", &git.url(), json!({})).await;
+    succeeded(&bench.end_of(&id).await);
+    assert_eq!(stored(bench, "shop").await.as_deref(), Some("ours"));
 }
 
 async fn a_failed_hook_is_told(bench: &Bench) {

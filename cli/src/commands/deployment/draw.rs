@@ -72,6 +72,9 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     if let Some(reason) = &one.reason {
         row("reason", &format!("{}: {}", reason.code, reason.message));
     }
+    for warning in &one.warnings {
+        let _ = writeln!(out, "{:<11}{warning}", "warning");
+    }
     for check in &one.checks {
         let attempts = if check.attempts == 1 {
             String::new()

@@ -58,6 +58,13 @@ impl Subscription {
         }
     }
 
+    /// What the watch shows now, without counting it as seen: what has changed still wakes [`changed`](Self::changed).
+    pub fn peek(&self) -> Observed {
+        let state = self.0.watches.0.state();
+        let key = &self.0.key;
+        state.stores.observed(key.kind, &key.namespace, &key.name)
+    }
+
     /// Waits for the next change of the workload, of what belongs to it, or of the watches' health.
     pub async fn changed(&mut self) {
         self.0.changed().await;

@@ -1,8 +1,11 @@
 //! Decides what to do next with one Application.
 
+mod health;
+mod workloads;
+
 use std::time::Duration;
 
-use slipway_model::{Digest, ImageRef, Timestamp};
+use slipway_model::Timestamp;
 
 use super::{
     Application, Next, Operation, OperationState, Phase, REFRESH, REFRESH_EVERY, Situation, Sync,
@@ -15,8 +18,6 @@ use crate::{
 
 /// How long an error in comparing with git may last before it counts as one that will not pass by itself.
 const COMPARISON_PATIENCE: Duration = Duration::from_secs(60);
-/// How long after the sync the images of the pods may still be shown as they were before it.
-const IMAGES_PATIENCE: Duration = Duration::from_secs(30);
 /// What to do after another's sync.
 const DEPLOY_AGAIN: &str = "look at what runs, and deploy again if ours is right";
 /// The controller's message about a sync that a window holds back.
@@ -35,11 +36,29 @@ pub fn next(expected: &Expected, live: &Application, situation: &Situation<'_>, 
     if let Some(end) = decision.identity() {
         return end;
     }
-    match decision.sync {
+    let next = match decision.sync {
         None => decision.errors().unwrap_or_else(|| decision.health(None)),
         Some(sync) if live.automated() => decision.automated(sync),
         Some(sync) => decision.manual(sync),
-    }
+    };
+    decision.with_workloads(next)
+}
+
+/// What a person should know of an application whose rollout is complete.
+pub fn warnings(
+    expected: &Expected,
+    live: &Application,
+    situation: &Situation<'_>,
+    now: Timestamp,
+) -> Vec<String> {
+    let decision = Decision {
+        expected,
+        sync: expected.sync.as_ref(),
+        live,
+        situation,
+        now,
+    };
+    decision.warnings()
 }
 
 struct Decision<'a> {
@@ -97,6 +116,12 @@ impl Decision<'_> {
         self.sync.is_none_or(|sync| {
             sync.revision.as_str() == revision || sync.descendants.iter().any(|one| one.as_str() == revision)
         })
+    }
+
+    /// Whether Argo CD compares the cluster with our commit.
+    fn compares_with_ours(&self) -> bool {
+        let sync = &self.live.status.sync;
+        self.wanted(&sync.revision) || sync.revisions.iter().any(|one| self.wanted(one))
     }
 
     /// The target of an operation: its result if there is one, otherwise what was requested.
@@ -306,7 +331,7 @@ impl Decision<'_> {
     /// An application that Argo CD syncs by itself once it has seen the commit.
     fn automated(&self, sync: &Sync) -> Next {
         let compared = &self.live.status.sync;
-        let sees = self.wanted(&compared.revision) || compared.revisions.iter().any(|one| self.wanted(one));
+        let sees = self.compares_with_ours();
         let state = self.state();
         if let Some(pending) = self.pending() {
             let running = state.filter(|state| !state.phase.ended());
@@ -411,7 +436,7 @@ impl Decision<'_> {
             return end;
         }
         let sync = &status.sync;
-        let at_ours = self.wanted(&sync.revision) || sync.revisions.iter().any(|one| self.wanted(one));
+        let at_ours = self.compares_with_ours();
         let revision = words::short(&sync.revision);
         match sync.status.as_str() {
             "Synced" if at_ours => {}
@@ -424,6 +449,7 @@ impl Decision<'_> {
                     return self.images(floor).unwrap_or(Next::Complete);
                 }
             }
+            "OutOfSync" if self.is_enough(compared > floor) => {}
             "OutOfSync" => {
                 let what = words::out_of_sync(self.live);
                 return self.refresh(if at_ours {
@@ -435,69 +461,6 @@ impl Decision<'_> {
             _ => return self.refresh("Argo CD does not know how the cluster compares with git".to_owned()),
         }
         self.health(Some((floor, compared)))
-    }
-
-    /// Its health, as seen at some time not before the sync's end; without times, as it is.
-    fn health(&self, times: Option<(Timestamp, Timestamp)>) -> Next {
-        match self.live.status.health.status.as_str() {
-            "Healthy" => match times {
-                Some((floor, _)) => self.images(floor).unwrap_or(Next::Complete),
-                None => Next::Complete,
-            },
-            "Degraded" => {
-                let message = format!("Degraded: {}", words::of_health(self.live, "Degraded"));
-                // Within the second in which the sync ended it may be the earlier health.
-                if times.is_some_and(|(floor, compared)| compared <= floor) {
-                    self.refresh(message)
-                } else if self.expected.verify.fail_early {
-                    failed(FailureReason::Degraded, &message)
-                } else {
-                    wait(&message)
-                }
-            }
-            "Suspended" => wait(&format!(
-                "paused (Suspended): {}; it continues when it is resumed",
-                words::of_health(self.live, "Suspended")
-            )),
-            "Progressing" => wait(&format!(
-                "synced; rolling out: {}",
-                words::of_health(self.live, "Progressing")
-            )),
-            "Missing" => self.refresh(format!(
-                "synced, but not there: {}",
-                words::of_health(self.live, "Missing")
-            )),
-            "" => self.refresh("synced; its health is not known yet".to_owned()),
-            other => wait(&format!(
-                "synced; its health is {other}: {}",
-                words::of_health(self.live, other)
-            )),
-        }
-    }
-
-    /// Its pods run another digest of our image. Images without a digest prove nothing.
-    fn images(&self, floor: Timestamp) -> Option<Next> {
-        if !self.expected.verify.digest {
-            return None;
-        }
-        let (name, digest) = (&self.expected.image.name, self.expected.image.digest.as_ref()?);
-        let images = self.live.status.summary.images.iter();
-        let same: Vec<Digest> = images
-            .filter_map(|image| image.parse::<ImageRef>().ok())
-            .filter(|image| image.name == *name)
-            .filter_map(|image| image.digest)
-            .collect();
-        if same.is_empty() || same.contains(digest) {
-            return None;
-        }
-        let others: Vec<&str> = same.iter().map(Digest::as_str).collect();
-        let message = format!("its pods run {name}@{}, and not {digest}", others.join(", "));
-        let compared = at(self.live.status.reconciled_at.as_ref());
-        Some(if compared >= Some(floor + IMAGES_PATIENCE) {
-            failed(FailureReason::WrongImage, &message)
-        } else {
-            self.refresh(message)
-        })
     }
 
     /// What keeps Argo CD from comparing with git at all.

@@ -31,12 +31,24 @@ pub struct RolloutSpec {
     #[serde(default)]
     pub template: Option<PodTemplateSpec>,
     #[serde(default)]
+    pub workload_ref: Option<WorkloadRef>,
+    #[serde(default)]
     pub replicas: Option<i32>,
     /// A person stopped it; the controller's own pauses are in the status.
     #[serde(default)]
     pub paused: bool,
     #[serde(default)]
     pub strategy: Strategy,
+}
+
+/// The workload that has the template.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadRef {
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub name: String,
 }
 
 /// How it is rolled out.

@@ -8,7 +8,8 @@ use std::{
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-        core::v1::Pod,
+        batch::v1::Job,
+        core::v1::{Event, Pod},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -16,7 +17,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::recording::{Line, ReadError, WatchEvent};
-use crate::{Observed, Workload, WorkloadKind, owned_by};
+use crate::{
+    Managed, ManagedWorkload, Observed, Workload, WorkloadKind,
+    application::{self, Application},
+    objects::{canary::Canary, rollout::Rollout},
+    owned_by,
+};
 
 /// Namespace and name.
 pub(super) type Key = (String, String);
@@ -28,6 +34,11 @@ pub(super) struct Cluster {
     daemon_sets: BTreeMap<Key, Arc<DaemonSet>>,
     replica_sets: BTreeMap<Key, Arc<ReplicaSet>>,
     pods: BTreeMap<Key, Arc<Pod>>,
+    applications: BTreeMap<Key, Arc<Application>>,
+    rollouts: BTreeMap<Key, Arc<Rollout>>,
+    canaries: BTreeMap<Key, Arc<Canary>>,
+    jobs: BTreeMap<Key, Arc<Job>>,
+    events: BTreeMap<Key, Arc<Event>>,
     /// Versions of the objects, to distinguish repeated events from new ones.
     versions: BTreeMap<(String, Key), (String, String)>,
     /// Objects that were there and are not any more.
@@ -83,7 +94,12 @@ impl Cluster {
             "daemonsets" => put(&mut self.daemon_sets, &key, object, gone),
             "replicasets" => put(&mut self.replica_sets, &key, object, gone),
             "pods" => put(&mut self.pods, &key, object, gone),
-            // Events, ControllerRevisions, Nodes: not used.
+            "applications" => put(&mut self.applications, &key, object, gone),
+            "rollouts" => put(&mut self.rollouts, &key, object, gone),
+            "canaries" => put(&mut self.canaries, &key, object, gone),
+            "jobs" => put(&mut self.jobs, &key, object, gone),
+            "events" => put(&mut self.events, &key, object, gone),
+            // ControllerRevisions, Nodes, Services: not used.
             _ => return Ok(Change::Nothing),
         }
         .map_err(|error| ReadError::Object {
@@ -109,17 +125,33 @@ impl Cluster {
         let mut names = match kind {
             WorkloadKind::StatefulSet => keys(&self.stateful_sets),
             WorkloadKind::DaemonSet => keys(&self.daemon_sets),
-            _ => keys(&self.deployments),
+            WorkloadKind::Deployment => keys(&self.deployments),
+            WorkloadKind::Application => keys(&self.applications),
+            WorkloadKind::Rollout => keys(&self.rollouts),
+            WorkloadKind::Canary => keys(&self.canaries),
         };
         names.retain(|key| namespace.is_none_or(|namespace| key.0 == namespace));
         names
+    }
+
+    /// The Job as it is.
+    pub(super) fn job(&self, key: &Key) -> Option<&Arc<Job>> {
+        self.jobs.get(key)
+    }
+
+    /// Whether it was there and is not any more.
+    pub(super) fn is_deleted(&self, resource: &str, key: &Key) -> bool {
+        self.deleted.contains(&(resource.to_owned(), key.clone()))
     }
 
     pub(super) fn observed(&self, kind: WorkloadKind, key: &Key) -> Observed {
         let workload = match kind {
             WorkloadKind::StatefulSet => self.stateful_sets.get(key).cloned().map(Workload::StatefulSet),
             WorkloadKind::DaemonSet => self.daemon_sets.get(key).cloned().map(Workload::DaemonSet),
-            _ => self.deployments.get(key).cloned().map(Workload::Deployment),
+            WorkloadKind::Deployment => self.deployments.get(key).cloned().map(Workload::Deployment),
+            WorkloadKind::Application => self.applications.get(key).cloned().map(Workload::Application),
+            WorkloadKind::Rollout => self.rollouts.get(key).cloned().map(Workload::Rollout),
+            WorkloadKind::Canary => self.canaries.get(key).cloned().map(Workload::Canary),
         };
         let uid = workload.as_ref().and_then(|live| live.metadata().uid.clone());
         let replica_sets = owned(&self.replica_sets, |set| owned_by(&set.metadata, uid.as_deref()));
@@ -131,13 +163,61 @@ impl Cluster {
         let pods = owned(&self.pods, |pod| {
             owned_by(&pod.metadata, uid.as_deref()) || of_sets(&pod.metadata)
         });
+        let events = self.warnings(uid.as_deref(), &replica_sets, &pods);
+        let primary = match &workload {
+            Some(Workload::Canary(canary)) => {
+                let name = format!("{}-primary", canary.spec.target_ref.name);
+                self.deployments.get(&(key.0.clone(), name)).cloned()
+            }
+            _ => None,
+        };
+        let managed = match &workload {
+            Some(Workload::Application(live)) => self.managed(live),
+            _ => Managed::Unknown,
+        };
         Observed {
-            gone: workload.is_none() && self.deleted.contains(&(resource(kind).to_owned(), key.clone())),
+            gone: workload.is_none() && self.is_deleted(resource(kind), key),
             workload,
             replica_sets,
             pods,
-            primary: None,
+            primary,
+            events,
+            managed,
         }
+    }
+
+    fn managed(&self, live: &Application) -> Managed {
+        let workloads = application::workloads(live).into_iter();
+        Managed::Seen(
+            workloads
+                .map(|(kind, namespace, name)| ManagedWorkload {
+                    observed: self.observed(kind, &(namespace.clone(), name.clone())),
+                    kind,
+                    namespace,
+                    name,
+                })
+                .collect(),
+        )
+    }
+
+    fn warnings(
+        &self,
+        uid: Option<&str>,
+        replica_sets: &[Arc<ReplicaSet>],
+        pods: &[Arc<Pod>],
+    ) -> Vec<Arc<Event>> {
+        let sets = replica_sets.iter().map(|set| set.metadata.uid.as_deref());
+        let pods = pods.iter().map(|pod| pod.metadata.uid.as_deref());
+        let about: BTreeSet<&str> = std::iter::once(uid).chain(sets).chain(pods).flatten().collect();
+        let is_about = |event: &Event| {
+            event.type_.as_deref() == Some("Warning")
+                && event
+                    .involved_object
+                    .uid
+                    .as_deref()
+                    .is_some_and(|uid| about.contains(uid))
+        };
+        owned(&self.events, is_about)
     }
 }
 
@@ -164,6 +244,9 @@ pub(super) const fn resource(kind: WorkloadKind) -> &'static str {
     match kind {
         WorkloadKind::StatefulSet => "statefulsets",
         WorkloadKind::DaemonSet => "daemonsets",
-        _ => "deployments",
+        WorkloadKind::Deployment => "deployments",
+        WorkloadKind::Application => "applications",
+        WorkloadKind::Rollout => "rollouts",
+        WorkloadKind::Canary => "canaries",
     }
 }

@@ -26,8 +26,8 @@ pub struct Line {
 /// The content of a line.
 #[derive(Debug, Clone)]
 pub enum What {
-    /// Something was done to the cluster.
-    Action(String),
+    /// Something was done to the cluster, or to git.
+    Action(Action),
     Watch {
         /// Such as `deployments`.
         resource: String,
@@ -38,8 +38,44 @@ pub enum What {
         run: String,
         event: KubectlEvent,
     },
+    /// A controller's own tool (`argocd`, `kubectl-argo-rollouts`), or its object's status.
+    Oracle {
+        tool: String,
+        /// As for kubectl.
+        run: String,
+        event: KubectlEvent,
+    },
     /// A kind of line that this reader does not know.
     Other,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default)]
+pub struct Action {
+    /// What it is called, and the path that was written.
+    pub words: String,
+    /// What was written, if it was written to the API server.
+    pub body: Value,
+    /// The commit that was made.
+    pub commit: Option<String>,
+}
+
+impl Action {
+    /// The commit that was made, or that Argo CD was asked to sync.
+    pub(crate) fn revision(&self) -> Option<&str> {
+        let asked = self
+            .body
+            .pointer("/operation/sync/revision")
+            .and_then(Value::as_str);
+        self.commit.as_deref().or(asked)
+    }
+
+    /// The image of the first container of the template that was written.
+    pub(crate) fn image(&self) -> Option<&str> {
+        self.body
+            .pointer("/spec/template/spec/containers/0/image")?
+            .as_str()
+    }
 }
 
 /// As the API server sent it.
@@ -52,7 +88,7 @@ pub struct WatchEvent {
     pub object: Value,
 }
 
-/// What kubectl did.
+/// What kubectl, or a controller's own tool, did.
 #[derive(Debug, Clone)]
 pub enum KubectlEvent {
     Started {
@@ -77,7 +113,7 @@ pub enum ReadError {
     NotAnObject { number: usize },
     #[error("line {number}: {kind} without t_ms, the milliseconds since the start")]
     Time { number: usize, kind: String },
-    #[error("there is nothing in it: neither watch events nor a run of kubectl")]
+    #[error("there is nothing in it: neither watch events nor a run of kubectl or of a controller's tool")]
     Empty,
     #[error("line {number}: this is not an object of {resource}: {why}")]
     Object {
@@ -125,7 +161,12 @@ pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Recording, R
         };
         recording.lines.push(Line { number, t_ms, what });
     }
-    let told = |line: &Line| matches!(line.what, What::Watch { .. } | What::Kubectl { .. });
+    let told = |line: &Line| {
+        matches!(
+            line.what,
+            What::Watch { .. } | What::Kubectl { .. } | What::Oracle { .. }
+        )
+    };
     if recording.lines.iter().any(told) {
         Ok(recording)
     } else {
@@ -145,7 +186,11 @@ fn word<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn what(kind: &str, value: &Value) -> What {
     match kind {
-        "action" => What::Action(format!("{} {}", word(value, "action"), word(value, "path"))),
+        "action" => What::Action(Action {
+            words: format!("{} {}", word(value, "action"), word(value, "path")),
+            body: value["body"].clone(),
+            commit: value["commit"].as_str().map(str::to_owned),
+        }),
         "watch" => match serde_json::from_value(value["event"].clone()) {
             Ok(event) => What::Watch {
                 resource: word(value, "resource").to_owned(),
@@ -154,16 +199,25 @@ fn what(kind: &str, value: &Value) -> What {
             Err(_) => What::Other,
         },
         "kubectl" => What::Kubectl {
-            run: ["run", "id", "pid"]
-                .iter()
-                .map(|key| &value[*key])
-                .find(|value| !value.is_null())
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            run: run(value),
+            event: kubectl(value),
+        },
+        "oracle" => What::Oracle {
+            tool: word(value, "tool").to_owned(),
+            run: run(value),
             event: kubectl(value),
         },
         _ => What::Other,
     }
+}
+
+fn run(value: &Value) -> String {
+    ["run", "id", "pid"]
+        .iter()
+        .map(|key| &value[*key])
+        .find(|value| !value.is_null())
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn kubectl(value: &Value) -> KubectlEvent {

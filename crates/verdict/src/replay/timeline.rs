@@ -30,10 +30,12 @@ pub(super) fn compare(
     start: Timestamp,
 ) -> Result<Run, ReadError> {
     let mut run = Run {
+        tool: "kubectl rollout status".to_owned(),
         command: title(recorded, command),
         rows: Vec::new(),
         exit: recorded.exited.and_then(|(_, code)| code),
         disagreements: Vec::new(),
+        differences: Vec::new(),
         notes: Vec::new(),
         additions: None,
     };
@@ -47,7 +49,7 @@ pub(super) fn compare(
         }
         run.rows.push(Row {
             t_ms: *t,
-            kubectl: text.clone(),
+            told: text.clone(),
             ..Row::default()
         });
     }

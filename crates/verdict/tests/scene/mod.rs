@@ -104,6 +104,7 @@ pub(crate) fn observed(workload: Option<Workload>, sets: &[Value], pods: &[Value
         replica_sets: sets.iter().map(read).collect(),
         pods: pods.iter().map(read).collect(),
         primary: None,
+        ..Observed::default()
     }
 }
 

@@ -86,6 +86,11 @@ pub enum DeploymentCommand {
         message: String,
         human: bool,
     },
+    /// What a person should know although the rollout does well.
+    Warn {
+        key: EffectKey,
+        warnings: Vec<String>,
+    },
     /// The remote system cannot be asked, and is asked repeatedly.
     Away {
         key: EffectKey,
@@ -135,6 +140,7 @@ impl DeploymentCommand {
             | Self::Measured { key, .. }
             | Self::Evidence { key, .. }
             | Self::Progress { key, .. }
+            | Self::Warn { key, .. }
             | Self::Away { key, .. }
             | Self::Refused { key, .. }
             | Self::Stumbled { key, .. }
@@ -202,6 +208,10 @@ pub enum DeploymentEvent {
         /// It is waiting for a person.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         human: bool,
+    },
+    /// What a person should know although the rollout does well; it replaces what was said before.
+    Warned {
+        warnings: Vec<String>,
     },
     Stumbled {
         step: DeploymentStep,

@@ -10,6 +10,7 @@ mod progress;
 mod promotion;
 mod revert;
 mod rollout;
+mod workloads;
 
 use std::{fmt, sync::Arc};
 
@@ -153,15 +154,19 @@ impl DeploymentEffects {
                 }
                 Ok(DeploymentCommand::Stopped { key })
             }
-            DeploymentEffect::Apply if syncs => return argo_cd::apply(cluster, run, request).await,
+            DeploymentEffect::Apply if syncs => {
+                return argo_cd::apply(&self.clusters, cluster, run, request).await;
+            }
             DeploymentEffect::Apply => {
                 let applied = self.apply(cluster, run, request).await;
                 applied.map(|applied| DeploymentCommand::Applied { key, applied })
             }
-            DeploymentEffect::Rollout if syncs => return argo_cd::follow(cluster, run, request).await,
+            DeploymentEffect::Rollout if syncs => {
+                return argo_cd::follow(&self.clusters, cluster, run, request).await;
+            }
             DeploymentEffect::Rollout => return rollout::follow(cluster, run, request).await,
             DeploymentEffect::Promote | DeploymentEffect::Abort => {
-                let declined = promotion::tell(cluster, run, request).await;
+                let declined = promotion::tell(&self.clusters, cluster, run, request).await;
                 Ok(DeploymentCommand::Told { key, declined })
             }
             DeploymentEffect::Checks => {
@@ -172,7 +177,7 @@ impl DeploymentEffects {
                     .map_err(|fault| away(cluster, fault))
             }
             DeploymentEffect::Bake => self.measure(cluster, run, request).await,
-            DeploymentEffect::Evidence => match evidence(cluster, run, request).await {
+            DeploymentEffect::Evidence => match evidence(&self.clusters, cluster, run, request).await {
                 Ok(evidence) => Ok(DeploymentCommand::Evidence { key, evidence }),
                 Err(fault @ Fault::Transient { .. }) => Err(away(cluster, fault)),
                 Err(Fault::Permanent(error)) => {
@@ -208,7 +213,7 @@ impl DeploymentEffects {
         let since = state.since.unwrap_or_else(Timestamp::now);
         let (measurements, verdict) = tokio::join!(
             bake::measure(&self.prometheus, request, bake, since),
-            bake::still(cluster, &request.target, &expected),
+            bake::still(&self.clusters, cluster, &request.target, &expected),
         );
         let verdict = verdict.map_err(|fault| away(cluster, fault))?;
         Ok(DeploymentCommand::Measured {
@@ -236,6 +241,7 @@ fn of_step(cluster: &Kubernetes, code: &str, fault: Fault<Reason>) -> Fault<Reas
 
 /// Evidence of the Job that failed, as long as its pods exist; otherwise of the target.
 async fn evidence(
+    clusters: &Clusters,
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
@@ -244,6 +250,15 @@ async fn evidence(
         let evidence = jobs::evidence(cluster, request, result).await?;
         if !evidence.is_empty() {
             return Ok(evidence);
+        }
+    }
+    if request.target.kind == WorkloadKind::Application {
+        match argo_cd::evidence(clusters, cluster, run, request).await {
+            Ok(evidence) if !evidence.is_empty() => return Ok(evidence),
+            Ok(_) => {}
+            Err(fault) => {
+                tracing::debug!(deployment = %run.id, %fault, "no evidence of the workloads that carry the image")
+            }
         }
     }
     evidence::collect(cluster, &request.target).await

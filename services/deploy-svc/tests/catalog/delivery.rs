@@ -76,7 +76,8 @@ fn everything_that_an_environment_can_say_is_in_the_plan() {
 target: { cluster: main, namespace: argocd, kind: Application, name: shop }
 gitops: { repository: platform, branch: main, strategy: helm, file: charts/shop/prod.yaml, value: web.image, mode: pull_request }
 gate: before_sync
-argo_cd: { also: [shop-jobs], when_busy: refuse, when_closed: wait, prune: true, sync_options: [ServerSideApply=true] }
+argo_cd: { also: [shop-jobs], when_busy: refuse, when_closed: wait, prune: true, sync_options: [ServerSideApply=true], appear_within: 5m, require_synced: true }
+pauses: promote
 jobs:
   before:
     - name: migrate
@@ -116,6 +117,9 @@ timeout: { change: 168h, deploy: 240h }",
         (Blocked::Refuse, Blocked::Wait)
     );
     assert!(prod.argo_cd.prune);
+    assert_eq!(prod.argo_cd.appear_within, Duration::from_secs(300));
+    assert!(prod.argo_cd.require_synced);
+    assert_eq!(prod.pauses, Pauses::Promote, "of a Rollout inside");
     let [migrate] = &prod.jobs.before[..] else {
         panic!("one Job before")
     };
@@ -289,6 +293,11 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
             format!("{application}\n{GIT}\nargo_cd: {{ also: [shop] }}"),
             "argo_cd.also[0]",
             "synced already",
+        ),
+        (
+            format!("{application}\n{GIT}\nargo_cd: {{ appear_within: 2h }}"),
+            "argo_cd.appear_within",
+            "at most 1h",
         ),
         (
             format!("{application}\n{GIT}\nargo_cd: {{ also: [Shop] }}"),

@@ -103,6 +103,9 @@ fn events_keep_their_json_form() {
             evidence: vec![pod()],
         },
         Event::Stopped {},
+        Event::Warned {
+            warnings: vec!["synced, but Argo CD still finds a difference from git".to_owned()],
+        },
     ];
     let asks = Event::Progressed {
         message: "it is paused at step 2 of 5".to_owned(),

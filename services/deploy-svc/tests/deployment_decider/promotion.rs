@@ -191,3 +191,42 @@ fn what_does_not_pause_is_refused_with_words() {
     let refused = life.try_tell(abort()).unwrap_err();
     assert!(refused.to_string().contains("succeeded"), "{refused}");
 }
+
+#[test]
+fn what_is_inside_an_application_can_be_asked_for() {
+    let plain = request(false);
+    let mut life = Life::new(DeploymentRequest {
+        target: Target {
+            kind: WorkloadKind::Application,
+            ..plain.target.clone()
+        },
+        ..plain
+    })
+    .applied();
+    life.tell(Command::Promote { full: false });
+    assert_eq!(life.effects(), [Effect::Promote, Effect::Rollout]);
+    // Whether there are steps in it shows when it is told.
+    let declined = Some("Application shop has no Rollout".to_owned());
+    life.tell(Command::Told {
+        key: life.state.ask_key(),
+        declined: declined.clone(),
+    });
+    assert_eq!(life.state.declined, declined);
+}
+
+#[test]
+fn warnings_are_kept_and_told_once() {
+    let mut life = Life::new(request(false)).applied();
+    let warn = |life: &Life| Command::Warn {
+        key: life.key(),
+        warnings: vec!["it still differs from git".to_owned()],
+    };
+    let warned = Event::Warned {
+        warnings: vec!["it still differs from git".to_owned()],
+    };
+    assert_eq!(life.tell(warn(&life)), vec![warned]);
+    assert_eq!(life.tell(warn(&life)), vec![], "it is known");
+    life = life.rolled_out();
+    assert_eq!(life.state.status, Status::Succeeded);
+    assert_eq!(life.state.warnings, ["it still differs from git"]);
+}

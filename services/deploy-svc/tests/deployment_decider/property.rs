@@ -93,6 +93,10 @@ fn any_command(key: EffectKey, what: u8, seconds: u64) -> Command {
             key,
             reason: away(&seconds.to_string()),
         },
+        4 if seconds.is_multiple_of(3) => Command::Warn {
+            key,
+            warnings: vec![seconds.to_string()],
+        },
         4 => Command::Progress {
             key,
             message: seconds.to_string(),
@@ -167,7 +171,9 @@ fn said(command: &Command) -> Origin {
         | Command::Abort { .. }
         | Command::LaneLeft
         | Command::Wake => Origin::Caller,
-        Command::Progress { key, .. } | Command::Away { key, .. } => Origin::Report(Some(key.clone())),
+        Command::Progress { key, .. } | Command::Warn { key, .. } | Command::Away { key, .. } => {
+            Origin::Report(Some(key.clone()))
+        }
         Command::Reverting { key, .. }
         | Command::Reverted { key, .. }
         | Command::JobEnded { key, .. }

@@ -1,6 +1,9 @@
 //! How a change is applied to a cluster: directly, through Argo CD, or progressively.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use slipway_model::duration;
 
 /// How a change is applied to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -14,7 +17,7 @@ pub enum Action {
 }
 
 /// How an Application of Argo CD is synced.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArgoCd {
     /// Further Applications of the same namespace and environment, synced together with the target.
@@ -32,6 +35,36 @@ pub struct ArgoCd {
     /// Such as `ServerSideApply=true`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sync_options: Vec<String>,
+    /// How long an Application that does not exist yet is waited for: an ApplicationSet makes it some time after the
+    /// commit.
+    #[serde(default = "a_minute", with = "duration", skip_serializing_if = "is_a_minute")]
+    pub appear_within: Duration,
+    /// Whether the Application must become `Synced`. Otherwise it suffices that our commit was synced and that its
+    /// workloads run our image and are well; what still differs is a warning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_synced: bool,
+}
+
+impl Default for ArgoCd {
+    fn default() -> Self {
+        Self {
+            also: Vec::new(),
+            when_busy: Blocked::default(),
+            when_closed: Blocked::default(),
+            prune: false,
+            sync_options: Vec::new(),
+            appear_within: a_minute(),
+            require_synced: false,
+        }
+    }
+}
+
+const fn a_minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn is_a_minute(time: &Duration) -> bool {
+    *time == a_minute()
 }
 
 /// What a deployment that cannot begin now does.

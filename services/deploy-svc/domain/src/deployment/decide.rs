@@ -91,6 +91,10 @@ pub(super) fn decide(
         Command::Progress { key, message, human } if state.expects(&key) || state.observes(&key) => {
             progress(state, message, human)
         }
+        Command::Warn { key, warnings } if state.expects(&key) => {
+            let news = (warnings != state.warnings).then_some(Event::Warned { warnings });
+            news.into_iter().collect()
+        }
         Command::Away { key, reason } if state.expects(&key) || state.observes(&key) => away(state, reason),
         Command::Refused { key, reason } if state.expects(&key) || state.observes(&key) => {
             vec![refused(state, with_whom(state, reason))]
@@ -217,7 +221,10 @@ fn away(state: &DeploymentState, reason: Reason) -> Vec<Event> {
 fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {
     let kind = state.request.as_ref().map(|request| request.target.kind);
     if let Some(kind) = kind
-        && !matches!(kind, WorkloadKind::Rollout | WorkloadKind::Canary)
+        && !matches!(
+            kind,
+            WorkloadKind::Rollout | WorkloadKind::Canary | WorkloadKind::Application
+        )
     {
         return Err(Refusal::NoSteps(kind));
     }

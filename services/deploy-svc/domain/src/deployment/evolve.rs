@@ -61,6 +61,7 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
                 state.progress.clone_from(message);
             }
         }
+        Event::Warned { warnings } => state.warnings.clone_from(warnings),
         Event::Stumbled {
             code,
             message,

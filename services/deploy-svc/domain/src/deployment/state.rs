@@ -116,6 +116,9 @@ pub struct DeploymentState {
     #[serde(default)]
     pub stray: Option<Stray>,
     pub evidence: Vec<PodEvidence>,
+    /// What a person should know although the rollout did well.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     pub requested_at: Option<Timestamp>,
     pub applied_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,

@@ -101,6 +101,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
         asked: ask_proto(state.ask.as_ref()).into(),
         declined: state.declined.clone().unwrap_or_default(),
         retry: snapshot.retrying().as_ref().map(convert::retry),
+        warnings: state.warnings.clone(),
     }
 }
 

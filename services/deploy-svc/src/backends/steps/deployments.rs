@@ -276,7 +276,10 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
             Observation::Pending(Waiting::new(kind, message).retrying(retry))
         }
         DeploymentStatus::Succeeded => Observation::Succeeded {
-            result: state.request.as_ref().map(result).unwrap_or_default(),
+            result: with_warnings(
+                state.request.as_ref().map(result).unwrap_or_default(),
+                &state.warnings,
+            ),
             facts: Facts::None,
         },
         DeploymentStatus::Failed | DeploymentStatus::RollbackFailed => {
@@ -285,6 +288,14 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
         DeploymentStatus::Errored => Observation::Errored(reason("DEPLOYMENT_ERRORED")),
         DeploymentStatus::Cancelled => Observation::Cancelled(reason("DEPLOYMENT_CANCELLED")),
     }
+}
+
+/// A result, and what a person should know all the same.
+fn with_warnings(result: String, warnings: &[String]) -> String {
+    if warnings.is_empty() {
+        return result;
+    }
+    format!("{result}; warning: {}", warnings.join("; "))
 }
 
 /// The result of a successful deployment, for people.

@@ -4,6 +4,8 @@
 //! the target and for those that are deployed together with it: none is synced before all of them may be, and the
 //! deployment is complete when all are.
 
+mod followed;
+
 use std::time::Duration;
 
 use deploy_domain::{
@@ -11,35 +13,32 @@ use deploy_domain::{
     deployment::{Action, DeploymentCommand, DeploymentRequest},
 };
 use futures::future::{join_all, select_all};
-use slipway_kubernetes::{
-    Kubernetes,
-    argo_cd::{self, Order, Started},
-    watch::{Subscription, View},
-};
-use slipway_model::{Fault, Reason, Timestamp};
+use slipway_kubernetes::{Clusters, Kubernetes, argo_cd, evidence};
+use slipway_model::{Actor, Fault, Reason, Timestamp};
 use slipway_verdict::{
-    Applied, Expected, Failure, FailureReason, Target, Verdict, Workload,
-    application::{self, Application, Next, Situation, Sync, WhenBlocked},
-    sync_window::SyncWindow,
+    Applied, Failure, FailureReason, Target, Verdict,
+    application::{self, Next, Sync, WhenBlocked},
+    evidence::PodEvidence,
 };
 use tokio::time::Instant;
 
-use super::{Run, progress::Progress, rollout};
+use super::{Run, progress::Progress, rollout, workloads};
+use followed::{Begun, FollowedApplication, Look, Purpose};
 
 /// If a watch shows nothing, there may be nothing to show, or it may be dead: after this long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
 /// The same after something could not be asked.
 const QUIET_AFTER_FAULT: Duration = Duration::from_secs(3);
-/// How long a project's windows are remembered: people change them while a sync waits.
-const WINDOWS_FOR: Duration = Duration::from_secs(30);
-
+/// Workloads of an Application of which evidence is collected.
+const MAX_WORKLOADS: usize = 3;
 /// Requests the sync, or a refresh from git if Argo CD syncs by itself, as soon as that is possible.
 pub(super) async fn apply(
+    clusters: &Clusters,
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let mut all = match Applications::new(cluster, run, request) {
+    let mut all = match Applications::new(clusters, cluster, run, request) {
         Ok(all) => all,
         Err(reason) => return Some(refused(run, reason)),
     };
@@ -63,11 +62,12 @@ pub(super) async fn apply(
 
 /// Follows the sync and its result. Ends with the verdict's command.
 pub(super) async fn follow(
+    clusters: &Clusters,
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let mut all = match Applications::new(cluster, run, request) {
+    let mut all = match Applications::new(clusters, cluster, run, request) {
         Ok(all) => all,
         Err(reason) => return Some(refused(run, reason)),
     };
@@ -76,6 +76,7 @@ pub(super) async fn follow(
         let (step, fault) = match all.advance().await {
             Ok(Verdict::Complete) => {
                 let key = run.key.clone();
+                all.warn(run).await;
                 return Some(DeploymentCommand::RolledOut { key });
             }
             Ok(Verdict::Failed(failure)) => {
@@ -111,29 +112,35 @@ pub(super) async fn stop(cluster: &Kubernetes, run: &Run, request: &DeploymentRe
     join_all(ends).await;
 }
 
+/// Evidence of the workloads that carry our image; empty if none of them can be seen.
+pub(super) async fn evidence(
+    clusters: &Clusters,
+    cluster: &Kubernetes,
+    run: &Run,
+    request: &DeploymentRequest,
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+    let (workloads, managed) = workloads::look(clusters, cluster, &request.target).await?;
+    let expected = rollout::expected(run, request);
+    let targets = application::ours(&expected, &managed)
+        .into_iter()
+        .filter_map(|one| workloads.target(one));
+    let Some(there) = workloads.cluster() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for target in targets.take(MAX_WORKLOADS) {
+        found.extend(evidence::collect(there, &target).await?);
+    }
+    Ok(found)
+}
+
 /// The applications of one deployment.
 struct Applications<'a> {
+    clusters: &'a Clusters,
     cluster: &'a Kubernetes,
     run: &'a Run,
     argo_cd: &'a ArgoCd,
     followed: Vec<FollowedApplication>,
-}
-
-/// One application, with what is known about it.
-struct FollowedApplication {
-    target: Target,
-    subscription: Subscription,
-    expected: Expected,
-    sync: Sync,
-    /// When a refresh from git was last requested.
-    asked: Option<Timestamp>,
-    /// Whether it was there.
-    seen: bool,
-    /// Why the watch may be behind, as of the last look.
-    fault: Option<String>,
-    windows: Option<Vec<SyncWindow>>,
-    /// When the windows were read.
-    windows_at: Option<Instant>,
 }
 
 /// What is being waited for.
@@ -153,7 +160,12 @@ enum SyncRequest {
 }
 
 impl<'a> Applications<'a> {
-    fn new(cluster: &'a Kubernetes, run: &'a Run, request: &'a DeploymentRequest) -> Result<Self, Reason> {
+    fn new(
+        clusters: &'a Clusters,
+        cluster: &'a Kubernetes,
+        run: &'a Run,
+        request: &'a DeploymentRequest,
+    ) -> Result<Self, Reason> {
         let defect = |what: &str| Reason::new("INTERNAL", format!("{what}; this is a defect"));
         let Action::Sync { argo_cd } = &request.action else {
             return Err(defect("the target is not synced by Argo CD"));
@@ -171,6 +183,8 @@ impl<'a> Applications<'a> {
                     descendants: Vec::new(),
                     when_busy: when(argo_cd.when_busy),
                     when_closed: when(argo_cd.when_closed),
+                    restores: request.rolls_back.is_some(),
+                    require_synced: argo_cd.require_synced,
                 };
                 let mut expected = rollout::expected(run, request);
                 expected.sync = Some(sync.clone());
@@ -179,20 +193,11 @@ impl<'a> Applications<'a> {
                     expected.applied = Applied::default();
                     expected.verify.digest = false;
                 }
-                FollowedApplication {
-                    seen: !expected.applied.uid.is_empty(),
-                    subscription: cluster.follow(&target),
-                    target,
-                    expected,
-                    sync,
-                    asked: None,
-                    fault: None,
-                    windows: None,
-                    windows_at: None,
-                }
+                FollowedApplication::new(cluster, target, expected, sync)
             })
             .collect();
         Ok(Self {
+            clusters,
             cluster,
             run,
             argo_cd,
@@ -202,13 +207,25 @@ impl<'a> Applications<'a> {
 
     /// Requests all syncs, once none of them has to wait. One that was requested already is left alone.
     async fn ask(&mut self) -> Result<SyncRequest, Fault<Reason>> {
-        let (cluster, count) = (self.cluster, self.followed.len());
-        let looks = self.followed.iter_mut().map(|one| one.look(cluster));
+        let (clusters, cluster, count) = (self.clusters, self.cluster, self.followed.len());
+        let until = self
+            .run
+            .snapshot
+            .state
+            .since
+            .map(|since| since + self.argo_cd.appear_within);
+        let looks = self
+            .followed
+            .iter_mut()
+            .map(|one| one.look(clusters, cluster, Purpose::Sync));
         let looks: Vec<Look> = join_all(looks).await.into_iter().collect::<Result<_, _>>()?;
         let mut verdicts = Vec::with_capacity(count);
         for (one, look) in self.followed.iter().zip(&looks) {
             let verdict = match look {
-                Look::Gone => return Ok(SyncRequest::Failed(named(&one.target, count, &one.not_there()))),
+                Look::Gone => match until.filter(|until| !one.seen && Timestamp::now() < *until) {
+                    Some(until) => application::verdict(one.is_awaited(until)),
+                    None => return Ok(SyncRequest::Failed(named(&one.target, count, &one.not_there()))),
+                },
                 Look::Live(live, _) if live.asked_for(&one.sync) || live.automated() => Verdict::Complete,
                 Look::Live(_, Next::StartSync) => Verdict::Complete,
                 Look::Live(_, Next::Failed(failure)) => {
@@ -240,17 +257,40 @@ impl<'a> Applications<'a> {
 
     /// Does what is next for each application, and returns the state of all of them.
     async fn advance(&mut self) -> Result<Verdict, Fault<Reason>> {
-        let (cluster, run, argo_cd) = (self.cluster, self.run, self.argo_cd);
+        let (clusters, cluster, run, argo_cd) = (self.clusters, self.cluster, self.run, self.argo_cd);
         let steps = self
             .followed
             .iter_mut()
-            .map(|one| one.advance(cluster, run, argo_cd));
+            .map(|one| one.advance(clusters, cluster, run, argo_cd));
         let verdicts = join_all(steps).await;
         let mut named = Vec::with_capacity(verdicts.len());
         for (one, verdict) in self.followed.iter().zip(verdicts) {
             named.push((one.target.name.clone(), verdict?));
         }
         Ok(application::combine(&named))
+    }
+
+    /// Records what a person should know although all of them are complete.
+    async fn warn(&self, run: &Run) {
+        let several = self.followed.len() > 1;
+        let of_one = |one: &FollowedApplication| -> Vec<String> {
+            let name = &one.target.name;
+            let named = |warning: &String| match several {
+                true => format!("{name}: {warning}"),
+                false => warning.clone(),
+            };
+            one.warnings.iter().map(named).collect()
+        };
+        let warnings: Vec<String> = self.followed.iter().flat_map(of_one).collect();
+        if warnings.is_empty() {
+            return;
+        }
+        let key = run.key.clone();
+        let command = DeploymentCommand::Warn { key, warnings };
+        // The verdict matters, and does not wait for the warnings.
+        if let Err(error) = run.tell(command, Actor::system("deploy")).await {
+            tracing::warn!(deployment = %run.id, %error, "warnings not recorded");
+        }
     }
 
     /// Waits until something can have changed.
@@ -264,24 +304,33 @@ impl<'a> Applications<'a> {
                 let message = format!("cluster {}: {fault}", cluster.name());
                 progress.away(message).await;
             }
+            None if self.followed.iter().any(|one| one.asks) => progress.ask(step.message).await,
             None => progress.say(step.message).await,
         }
         let until = tokio::time::sleep(quiet);
         tokio::pin!(until);
         loop {
-            let changed = select_all(
-                self.followed
-                    .iter_mut()
-                    .map(|one| Box::pin(one.subscription.changed())),
-            );
+            let due = self
+                .followed
+                .iter()
+                .filter_map(|one| one.workloads.complaints_due())
+                .min();
+            let changed = select_all(self.followed.iter_mut().map(|one| Box::pin(one.changed())));
             tokio::select! {
                 _ = changed => return,
+                () = moment(due) => {
+                    let reads = self.followed.iter_mut().map(|one| one.workloads.read_complaints());
+                    if join_all(reads).await.contains(&true) {
+                        return;
+                    }
+                }
                 () = reached(step.look_again) => return,
                 () = &mut until => break,
                 () = progress.due() => progress.flush().await,
             }
         }
         // The answer is compared with the watch, which is restarted if it is behind.
+        join_all(self.followed.iter().map(|one| one.workloads.read_again())).await;
         let reads = self.followed.iter().map(|one| cluster.read(&one.target));
         for read in join_all(reads).await {
             if let Err(fault) = read {
@@ -290,140 +339,6 @@ impl<'a> Applications<'a> {
                     .await;
             }
         }
-    }
-}
-
-/// The current view of one application.
-enum Look {
-    Live(Box<Application>, Next),
-    /// Why nothing is known about it.
-    Unknown(Next),
-    Gone,
-}
-
-enum Begun {
-    Yes(Applied),
-    Failed(Failure),
-    Not(Next),
-}
-
-impl FollowedApplication {
-    /// As the watch shows it, and what is next.
-    async fn look(&mut self, cluster: &Kubernetes) -> Result<Look, Fault<Reason>> {
-        let View {
-            synced,
-            observed,
-            fault,
-        } = self.subscription.view();
-        self.fault = fault.map(|fault| format!("cannot be watched: {}", fault.words));
-        if !synced {
-            return Ok(Look::Unknown(wait("reading the cluster's state")));
-        }
-        let live = match observed.workload {
-            Some(Workload::Application(live)) => live,
-            // Either the watch lags behind, or the object is gone. The API server knows.
-            _ => match cluster.read(&self.target).await? {
-                Some(Workload::Application(live)) => live,
-                _ => return Ok(Look::Gone),
-            },
-        };
-        self.seen = true;
-        self.know_windows(cluster, &live).await?;
-        let next = self.next(&live);
-        Ok(Look::Live(Box::new(Application::clone(&live)), next))
-    }
-
-    fn not_there(&self) -> Failure {
-        application::not_there(&self.target, self.seen)
-    }
-
-    fn next(&self, live: &Application) -> Next {
-        let situation = Situation {
-            windows: self.windows.as_deref(),
-            asked: self.asked,
-        };
-        application::next(&self.expected, live, &situation, Timestamp::now())
-    }
-
-    async fn know_windows(&mut self, cluster: &Kubernetes, live: &Application) -> Result<(), Fault<Reason>> {
-        if self.windows_at.is_none_or(|at| at.elapsed() >= WINDOWS_FOR) {
-            self.windows = argo_cd::windows(cluster, &self.target, live).await?;
-            self.windows_at = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Requests the sync, or a refresh from git.
-    async fn begin(
-        &mut self,
-        cluster: &Kubernetes,
-        run: &Run,
-        argo_cd: &ArgoCd,
-    ) -> Result<Begun, Fault<Reason>> {
-        match self.start(cluster, run, argo_cd).await? {
-            Started::Written(applied) => Ok(Begun::Yes(applied)),
-            Started::Gone => Ok(Begun::Failed(self.not_there())),
-            Started::Otherwise { live, .. } if live.automated() => {
-                let applied = argo_cd::refresh(cluster, &self.target, false).await?;
-                Ok(Begun::Yes(applied))
-            }
-            Started::Otherwise { live, applied, .. } if live.asked_for(&self.sync) => Ok(Begun::Yes(applied)),
-            Started::Otherwise {
-                next: Next::Failed(failure),
-                ..
-            } => Ok(Begun::Failed(failure)),
-            Started::Otherwise { next, .. } => Ok(Begun::Not(next)),
-        }
-    }
-
-    async fn start(
-        &self,
-        cluster: &Kubernetes,
-        run: &Run,
-        argo_cd: &ArgoCd,
-    ) -> Result<Started, Fault<Reason>> {
-        let order = Order {
-            deployment: &run.id,
-            sync: &self.sync,
-            epoch: self.expected.epoch,
-            prune: argo_cd.prune,
-            options: &argo_cd.sync_options,
-        };
-        argo_cd::start(cluster, &self.target, &order, |live| self.next(live)).await
-    }
-
-    /// Does what is next, and returns its state.
-    async fn advance(
-        &mut self,
-        cluster: &Kubernetes,
-        run: &Run,
-        argo_cd: &ArgoCd,
-    ) -> Result<Verdict, Fault<Reason>> {
-        let next = match self.look(cluster).await? {
-            Look::Gone => return Ok(Verdict::Failed(self.not_there())),
-            Look::Unknown(next) | Look::Live(_, next) => next,
-        };
-        match &next {
-            Next::Refresh { hard, .. } => {
-                // Whatever the answer: not again at once.
-                self.asked = Some(Timestamp::now());
-                match argo_cd::refresh(cluster, &self.target, *hard).await {
-                    Ok(_) => {}
-                    // Argo CD refreshes by itself now and then.
-                    Err(Fault::Permanent(error)) => {
-                        tracing::warn!(application = self.target.name, code = error.code, %error, "no refresh");
-                    }
-                    Err(away) => return Err(away),
-                }
-            }
-            Next::StartSync => {
-                if let Started::Otherwise { next, .. } = self.start(cluster, run, argo_cd).await? {
-                    return Ok(application::verdict(next));
-                }
-            }
-            Next::Wait { .. } | Next::Complete | Next::Failed(_) => {}
-        }
-        Ok(application::verdict(next))
     }
 }
 
@@ -463,13 +378,6 @@ const fn when(blocked: Blocked) -> WhenBlocked {
     }
 }
 
-fn wait(message: &str) -> Next {
-    Next::Wait {
-        message: message.to_owned(),
-        look_again: None,
-    }
-}
-
 /// Among several, a failure needs a name.
 fn named(target: &Target, count: usize, failure: &Failure) -> Failure {
     let mut failure = failure.clone();
@@ -486,6 +394,13 @@ fn failed(run: &Run, failure: Failure) -> DeploymentCommand {
 fn refused(run: &Run, reason: Reason) -> DeploymentCommand {
     let key = run.key.clone();
     DeploymentCommand::Refused { key, reason }
+}
+
+async fn moment(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn reached(time: Option<Timestamp>) {

@@ -9,10 +9,10 @@ use deploy_domain::{
     result::Measurement,
 };
 use futures::future::join_all;
-use slipway_kubernetes::{Kubernetes, fault::unavailable};
+use slipway_kubernetes::{Clusters, Kubernetes, fault::unavailable, managed::ManagedWorkloads};
 use slipway_model::{Fault, Reason, Timestamp};
 use slipway_probe::Prometheuses;
-use slipway_verdict::{Expected, Target, Verdict};
+use slipway_verdict::{Expected, Target, Verdict, Workload};
 use tokio::time::Instant;
 
 /// A watch that shows nothing for this long has not been established.
@@ -72,11 +72,13 @@ async fn one(
 /// # Errors
 /// When the cluster cannot be watched; that says nothing about the version.
 pub(super) async fn still(
+    clusters: &Clusters,
     cluster: &Kubernetes,
     target: &Target,
     expected: &Expected,
 ) -> Result<Verdict, Fault<Reason>> {
     let mut subscription = cluster.follow(target);
+    let mut workloads = ManagedWorkloads::default();
     let end = Instant::now() + SYNC;
     loop {
         let mut view = subscription.view();
@@ -86,12 +88,21 @@ pub(super) async fn still(
                 // The watch may lag; the API server knows.
                 view.observed.gone = cluster.read(target).await?.is_none();
             }
-            return Ok(slipway_verdict::judge(expected, &view.observed, Timestamp::now()));
+            if let Some(Workload::Application(live)) = &view.observed.workload {
+                workloads.follow(clusters, cluster, live);
+            }
+            if let Some(managed) = workloads.view() {
+                view.observed.managed = managed;
+                return Ok(slipway_verdict::judge(expected, &view.observed, Timestamp::now()));
+            }
         }
-        if tokio::time::timeout_at(end, subscription.changed())
-            .await
-            .is_err()
-        {
+        let changed = async {
+            tokio::select! {
+                () = subscription.changed() => {}
+                () = workloads.changed() => {}
+            }
+        };
+        if tokio::time::timeout_at(end, changed).await.is_err() {
             let words = view.fault.map(|fault| fault.words).unwrap_or_default();
             return Err(unavailable(format!(
                 "cluster {} cannot be watched: not read within {} s {words}",

@@ -6,7 +6,7 @@ use deploy_domain::{
     catalog::Pauses,
     deployment::{Action, DeploymentCommand, DeploymentRequest, Reason},
 };
-use slipway_kubernetes::{Kubernetes, watch::View};
+use slipway_kubernetes::{Kubernetes, managed::Complaints, watch::View};
 use slipway_model::{ImageRef, Timestamp};
 use slipway_verdict::{Expected, Next, Verdict};
 use tokio::time::Instant;
@@ -27,10 +27,14 @@ pub(super) async fn follow(
     let mut subscription = cluster.follow(&request.target);
     let mut progress = Progress::new(run);
     let mut promoter = Promoter::default();
+    let mut complaints = Complaints::default();
+    // When the watch, or the API server, was last heard of.
+    let mut heard = Instant::now();
     // The last time that the API server was asked, and whether it answered.
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
         let mut view = subscription.view();
+        view.observed.events.clone_from(&complaints.events);
         if let Some(live) = view.observed.workload.as_ref().filter(|_| view.synced) {
             promoter.look(cluster, &request.target, &expected, live).await;
         }
@@ -61,10 +65,18 @@ pub(super) async fn follow(
             None => progress.say(message).await,
         }
         tokio::select! {
-            () = subscription.changed() => asked = asked.filter(|(_, answer)| answer.is_ok()),
+            () = subscription.changed() => {
+                heard = Instant::now();
+                asked = asked.filter(|(_, answer)| answer.is_ok());
+            }
             () = until(look_again) => {}
-            () = tokio::time::sleep(quiet) => {
+            () = tokio::time::sleep_until(complaints.due_at()) => {
+                let namespace = request.target.namespace.as_str();
+                complaints.read(cluster, namespace, subscription.peek()).await;
+            }
+            () = tokio::time::sleep_until(heard + quiet) => {
                 let answer = cluster.read(&request.target).await.map(drop).map_err(|fault| fault.to_string());
+                heard = Instant::now();
                 asked = Some((Instant::now(), answer));
             }
             () = progress.due() => progress.flush().await,

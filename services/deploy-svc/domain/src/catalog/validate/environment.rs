@@ -19,6 +19,8 @@ const MAX_WAIT: Duration = HOUR.saturating_mul(24 * 30);
 const MAX_STEP: Duration = HOUR.saturating_mul(24);
 /// Applications that are synced together.
 const MAX_ALSO: usize = 20;
+/// The longest that an Application that does not exist yet may be waited for.
+const MAX_APPEAR: Duration = Duration::from_secs(3600);
 
 pub(super) fn check(
     environment: FileEnvironment,
@@ -190,6 +192,11 @@ impl Rules<'_> {
             self.at("argo_cd.also"),
             "name at most 20 Applications",
         );
+        faults.require(
+            argo_cd.appear_within <= MAX_APPEAR,
+            self.at("argo_cd.appear_within"),
+            "is too long: an Application is waited for at most 1h",
+        );
         for (index, name) in argo_cd.also.iter().enumerate() {
             let at = self.at(&format!("argo_cd.also[{index}]"));
             check_object_name(name, &at, faults);
@@ -213,9 +220,13 @@ impl Rules<'_> {
 
     fn check_pauses(&self, pauses: Option<Pauses>, faults: &mut Faults) {
         faults.require(
-            pauses.is_none() || matches!(self.kind, WorkloadKind::Rollout | WorkloadKind::Canary),
+            pauses.is_none()
+                || matches!(
+                    self.kind,
+                    WorkloadKind::Rollout | WorkloadKind::Canary | WorkloadKind::Application
+                ),
             self.at("pauses"),
-            "only a Rollout or a Canary pauses for a person: leave it out",
+            "only a Rollout or a Canary, also one inside an Application, pauses for a person: leave it out",
         );
         faults.require(
             self.kind != WorkloadKind::Canary || pauses != Some(Pauses::Promote),

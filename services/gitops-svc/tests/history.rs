@@ -227,7 +227,7 @@ async fn commits_of_others_are_told_with_ours() {
             name: "app".to_owned(),
             new_name: "r.example/identity".to_owned(),
             new_tag: tag.to_owned(),
-            digest: String::new(),
+            ..KustomizeImage::default()
         }))
     };
     assert_eq!(by_hand.edits[0].edit, image("hand"));

@@ -75,7 +75,7 @@ async fn journey(world: World, database: &str) {
             name: "app".to_owned(),
             new_name: "r.example/identity".to_owned(),
             new_tag: "old".to_owned(),
-            digest: String::new(),
+            ..KustomizeImage::default()
         }))
     );
 

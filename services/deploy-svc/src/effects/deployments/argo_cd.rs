@@ -315,9 +315,11 @@ impl<'a> Applications<'a> {
                 .iter()
                 .filter_map(|one| one.workloads.complaints_due())
                 .min();
-            let changed = select_all(self.followed.iter_mut().map(|one| Box::pin(one.changed())));
+            let changed = async {
+                select_all(self.followed.iter_mut().map(|one| Box::pin(one.changed()))).await;
+            };
             tokio::select! {
-                _ = changed => return,
+                () = changed => return,
                 () = moment(due) => {
                     let reads = self.followed.iter_mut().map(|one| one.workloads.read_complaints());
                     if join_all(reads).await.contains(&true) {

@@ -14,6 +14,7 @@ mod entry;
 mod helm;
 mod image;
 mod images;
+mod inputs;
 mod kustomization;
 mod kustomize;
 mod layout;
@@ -40,6 +41,7 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
+    inputs::{At, Inputs, Listing, NotHere, rendered},
     kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder, KUSTOMIZATION_NAMES},

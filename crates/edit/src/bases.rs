@@ -408,7 +408,7 @@ fn texts<'a>(root: &'a Node, key: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 /// The path from the root of what a kustomization in `folder` names; `None` when that is outside.
-fn join(folder: &str, path: &str) -> Option<String> {
+pub(crate) fn join(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
     }
@@ -425,12 +425,12 @@ fn join(folder: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-fn is_url(path: &str) -> bool {
+pub(crate) fn is_url(path: &str) -> bool {
     path.contains("://") || path.contains("git@") || path.contains("?ref=")
 }
 
 /// Something that does not exist here and looks like a host name: `github.com/org/repo//path`.
-fn is_remote(path: &str) -> bool {
+pub(crate) fn is_remote(path: &str) -> bool {
     let (host, rest) = path.split_once('/').unwrap_or((path, ""));
     path.contains("//") || (!rest.is_empty() && !host.starts_with('.') && host.contains('.'))
 }

@@ -20,6 +20,7 @@ mod fields;
 mod helm;
 mod image;
 mod images;
+mod inputs;
 mod kustomization;
 mod kustomize;
 mod layout;
@@ -54,6 +55,7 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
+    inputs::{At, Inputs, Listing, NotHere, rendered},
     kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder, KUSTOMIZATION_NAMES},

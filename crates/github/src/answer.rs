@@ -100,7 +100,8 @@ pub(crate) fn fault(status: StatusCode, headers: &HeaderMap, body: &[u8], now: T
     match status_code {
         Error::UNAUTHORIZED => Fault::Permanent(error(ErrorKind::Unauthorized)),
         403 | 451 => Fault::Permanent(error(ErrorKind::Forbidden)),
-        404 | 410 => Fault::Permanent(error(ErrorKind::NotFound)),
+        // Also at another address: a redirect is not followed with a token.
+        301 | 302 | 307 | 308 | 404 | 410 => Fault::Permanent(error(ErrorKind::NotFound)),
         408 | 429 | 500..=599 => Fault::transient(error(ErrorKind::Unreachable)),
         _ => Fault::Permanent(error(ErrorKind::Rejected)),
     }

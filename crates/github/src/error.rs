@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Rejected,
     /// GitHub must not be asked again for some time.
     RateLimited,
+    /// Its certificate is not trusted.
+    Untrusted,
     /// There was no response, or none that can be read.
     Unreachable,
 }
@@ -73,7 +75,18 @@ impl Error {
             text = error.to_string();
             cause = error.source();
         }
-        Self::unreachable(format!("GitHub's API cannot be reached: {}", paragraph(&text)))
+        let text = paragraph(&text);
+        // What a certificate says does not change by itself.
+        if text.contains("invalid peer certificate") {
+            return Fault::Permanent(Self {
+                kind: ErrorKind::Untrusted,
+                status: 0,
+                message: format!(
+                    "the certificate of GitHub's API is not trusted: renew it, or have this machine trust the authority that signed it; {text}"
+                ),
+            });
+        }
+        Self::unreachable(format!("GitHub's API cannot be reached: {text}"))
     }
 }
 

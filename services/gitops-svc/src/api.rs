@@ -31,7 +31,7 @@ pub(crate) struct GitOpsGrpc {
     changes: Resources<Changes>,
     wakes: Arc<SingleFlight>,
     repositories: BTreeMap<String, Arc<Repository>>,
-    renderer: Renderer,
+    renderer: Arc<Renderer>,
     push_deadline: Duration,
 }
 
@@ -43,7 +43,7 @@ impl GitOpsGrpc {
         ledger: Ledger,
         wakes: Arc<SingleFlight>,
         repositories: BTreeMap<String, Arc<Repository>>,
-        renderer: Renderer,
+        renderer: Arc<Renderer>,
         push_deadline: Duration,
     ) -> Self {
         Self {

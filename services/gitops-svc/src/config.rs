@@ -112,12 +112,20 @@ pub struct RepositoryConfig {
     /// Signs the repository's commits, instead of the service's own `signing`.
     #[serde(default)]
     pub signing: Option<SigningConfig>,
+    /// Whether a folder is rendered before a change of it is committed. A change whose folder does not render is
+    /// refused.
+    #[serde(default = "yes")]
+    pub render_before_commit: bool,
     /// Changes that are made by pull request instead of by push.
     #[serde(default)]
     pub pull_requests: Option<PullRequestsConfig>,
     /// Where each environment's images of a service are.
     #[serde(default)]
     pub environments: Layout,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn main_branch() -> BranchName {

@@ -2,6 +2,7 @@
 
 mod pace;
 mod pull_request;
+mod rendering;
 mod round;
 mod single_flight;
 
@@ -20,7 +21,7 @@ use self::{
     pull_request::Flow,
     round::{Round, RoundError},
 };
-use crate::backends::repository::Repository;
+use crate::backends::{render::Renderer, repository::Repository};
 
 pub(crate) use self::{pace::Paces, pull_request::Forge, single_flight::SingleFlight};
 
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) repositories: BTreeMap<String, Arc<Repository>>,
     /// Those of the repositories whose changes may be made by pull request.
     pub(crate) forges: BTreeMap<String, Forge>,
+    /// Renders what is to be committed.
+    pub(crate) renderer: Arc<Renderer>,
     pub(crate) max_batch: usize,
     pub(crate) paces: Paces,
     pub(crate) wakes: Arc<SingleFlight>,
@@ -77,6 +80,7 @@ impl Effects<Change> for Worker {
         let change::Effect::Nudge { repository, branch } = &run.effect else {
             let flow = Flow {
                 forges: &self.forges,
+                renderer: &self.renderer,
                 run: &run,
             };
             return Box::pin(flow.perform()).await;

@@ -81,13 +81,14 @@ async fn serve(
     for repository in repositories.values() {
         repository.recover();
     }
-    let renderer = Renderer::new(settings.kustomize.clone(), &settings.data_dir);
+    let renderer = Arc::new(Renderer::new(settings.kustomize.clone(), &settings.data_dir));
     renderer.recover();
 
     let wakes = Arc::new(SingleFlight::default());
     let worker = Arc::new(Worker {
         repositories: repositories.clone(),
         forges: Forge::all(&repositories),
+        renderer: Arc::clone(&renderer),
         max_batch: settings.max_batch,
         paces: Paces::default(),
         wakes: Arc::clone(&wakes),

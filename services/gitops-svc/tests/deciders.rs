@@ -87,6 +87,7 @@ fn pushed() -> Outcome {
         commit: SHA.parse().unwrap(),
         differences: vec![difference()],
         attempts: 2,
+        not_rendered: String::new(),
     }
 }
 
@@ -198,6 +199,7 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
         commit: SHA.parse().unwrap(),
         differences: vec![difference(), second],
         attempts: 1,
+        not_rendered: String::new(),
     };
     act::<Change>(&mut state, change::Command::Settle(outcome), at(1)).unwrap();
     let put_back: Vec<(Entry, bool)> = state
@@ -386,6 +388,18 @@ fn the_wire_form_of_events_is_pinned() {
                 commit: sha(),
                 differences: vec![difference()],
                 attempts: 2,
+                not_rendered: String::new(),
+            },
+        ),
+        (
+            "pushed_not_rendered",
+            change::Event::Pushed {
+                commit: sha(),
+                differences: Vec::new(),
+                attempts: 1,
+                not_rendered:
+                    "apps/shop/dev/kustomization.yaml: https://example.com/base is not in this repository"
+                        .to_owned(),
             },
         ),
         (

@@ -472,3 +472,21 @@ async fn the_configuration_says_what_goes_by_pull_request() {
     assert_status(&finished(&mut client, &change.id).await, Status::Pushed);
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_takes_the_folder_of_ours_is_named() {
+    let forge = Forge::new("pull-name-taken").await;
+    forge
+        .world
+        .remote
+        .commit("slipway", "theirs", &[("x", b"x")])
+        .unwrap();
+    let service = forge.start("labels: [deploy]").await;
+    let mut client = service.client();
+    let change = applied(&mut client, &set_tag("identity", "v1")).await;
+    assert_status(&change, Status::Failed);
+    let (code, message) = reason(&change);
+    assert_eq!(code, "BRANCH_CONFLICT", "{message}");
+    assert!(message.contains("'refs/heads/slipway' exists"), "{message}");
+    service.stop().await;
+}

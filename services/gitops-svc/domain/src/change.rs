@@ -43,6 +43,8 @@ pub enum Outcome {
         commit: CommitSha,
         differences: Vec<Difference>,
         attempts: u32,
+        /// What was committed without being rendered, and why; empty if everything was that had to be.
+        not_rendered: String,
     },
     /// The branch's head already contained it.
     Unchanged {
@@ -96,6 +98,9 @@ pub struct State {
     pub no_op: bool,
     pub differences: Vec<Difference>,
     pub attempts: u32,
+    /// What was committed without being rendered, and why.
+    #[serde(default)]
+    pub not_rendered: String,
     pub reason: Option<Reason>,
     pub ended_at: Option<Timestamp>,
     /// With [`Mode::PullRequest`], once it is open.
@@ -129,10 +134,12 @@ impl State {
                 commit,
                 differences,
                 attempts,
+                not_rendered,
             } => Event::Pushed {
                 commit,
                 differences,
                 attempts,
+                not_rendered,
             },
             Outcome::Unchanged { commit, differences } => Event::Unchanged { commit, differences },
             Outcome::Failed(reason) => Event::Failed { reason },
@@ -201,6 +208,8 @@ pub enum Event {
         commit: CommitSha,
         differences: Vec<Difference>,
         attempts: u32,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        not_rendered: String,
     },
     Unchanged {
         commit: CommitSha,
@@ -226,6 +235,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base: Option<CommitSha>,
         differences: Vec<Difference>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        not_rendered: String,
         /// Milliseconds between checks.
         poll_ms: u64,
     },
@@ -234,6 +245,8 @@ pub enum Event {
         commit: CommitSha,
         base: CommitSha,
         differences: Vec<Difference>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        not_rendered: String,
     },
     /// It is waiting for something else now.
     PullRequestNoted {
@@ -365,7 +378,9 @@ impl Decider for Change {
                 commit,
                 differences,
                 attempts,
+                not_rendered,
             } => {
+                state.not_rendered.clone_from(not_rendered);
                 state.commit = Some(commit.clone());
                 state.differences.clone_from(differences);
                 state.attempts = *attempts;

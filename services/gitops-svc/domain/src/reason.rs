@@ -19,7 +19,11 @@ pub enum Code {
     PermissionDenied,
     /// The remote rejects the credentials.
     CredentialsRefused,
+    /// The remote's certificate is not trusted.
+    CertificateRefused,
     BranchProtected,
+    /// Another ref of the remote keeps git from writing the branch.
+    BranchConflict,
     /// A hook of the remote declined.
     PushRefused,
     /// The remote is full.
@@ -68,7 +72,9 @@ impl Code {
             Self::RepositoryNotFound => "REPOSITORY_NOT_FOUND",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::CredentialsRefused => "CREDENTIALS_REFUSED",
+            Self::CertificateRefused => "CERTIFICATE_REFUSED",
             Self::BranchProtected => "BRANCH_PROTECTED",
+            Self::BranchConflict => "BRANCH_CONFLICT",
             Self::PushRefused => "PUSH_REFUSED",
             Self::RemoteFull => "REMOTE_FULL",
             Self::RemoteReadOnly => "REMOTE_READ_ONLY",

@@ -3,190 +3,40 @@
 //! Remotes say the same thing in many ways; those here were observed from git itself, GitHub, GitLab, Bitbucket, Gitea
 //! and Azure DevOps.
 
-use slipway_model::{Fault, Reason};
+mod words;
 
+use slipway_model::{BranchName, Fault, Reason};
+
+use self::words::{
+    BESIDES, COMMIT_RULES, DAMAGED, DISK, FINAL, LOST_RACE, NAME_TAKEN, NOT_GIT, PASSES, PROTECTED,
+    RATE_LIMITED, RIGHTS, STALE, WANTS_IT_WHOLE,
+};
 use crate::reason::Code;
 
-/// The result of moving a ref, at the remote or in the mirror.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The result of moving a ref at the remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {
     Yes,
-    /// Another push was faster: fetch, apply again, push again.
-    LostRace,
+    /// Another push was faster, in the remote's words: fetch, apply again, push again.
+    LostRace(String),
+}
+
+/// The result of moving refs in the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    Yes,
+    /// Another git holds a lock of the mirror, in git's words.
+    Locked(String),
+    /// The mirror still has a branch that no longer exists and is in the way: it must be removed first.
+    Stale,
+    /// The mirror's own refs are damaged.
+    Damaged,
+    /// The remote's objects have other ids than the mirror's: `sha1` or `sha256`.
+    OtherFormat(String),
 }
 
 /// A remote's own text is truncated to this length.
 const MAX_TEXT: usize = 2000;
-
-/// Another push was faster, as git, GitLab and Azure DevOps say it.
-const LOST_RACE: &[&str] = &[
-    "non-fast-forward",
-    "fetch first",
-    "stale info",
-    "incorrect old value provided",
-    "cannot lock ref",
-    "failed to update ref",
-    "failed to lock",
-    "remote ref updated since checkout",
-    "reference already exists",
-    "but expected",
-    "base branch was modified",
-    "unable to create '",
-    "already been updated by another client",
-];
-
-/// A remote that cannot write anything because its machine does not let it. Checked before a lost race, since it cannot
-/// lock or update a ref either.
-const DISK: &[(Code, &[&str])] = &[
-    (
-        Code::RemoteFull,
-        &[
-            "no space left",
-            "disk quota exceeded",
-            "quota exceeded",
-            "over its data quota",
-            "repository is over its size",
-            "exceeded its size limit",
-            "size limit reached",
-            "exceeds the size limit",
-            "storage limit",
-            "exceeded the 4gb size limit",
-        ],
-    ),
-    (
-        Code::RemoteReadOnly,
-        &[
-            "read-only file system",
-            "archived so it is read-only",
-            "repository was archived",
-            "repo is archived",
-            "repository is archived",
-            "archived project",
-            "repository is read-only",
-            "repository is disabled",
-            "mirror repository is read-only",
-            "is marked as read-only",
-            // git also says this when the disk has no space for a folder.
-            "unable to create temporary object directory",
-        ],
-    ),
-    (
-        Code::PermissionDenied,
-        &["insufficient permission for adding", ".lock': permission denied"],
-    ),
-];
-
-/// Who may push to the branch at all. The rules about a single commit are in [`COMMIT_RULES`].
-const PROTECTED: &[&str] = &[
-    "protected branch",
-    "protected ref",
-    "gh003",
-    "gh006",
-    "gh013",
-    "repository rule violations",
-    "branch permission",
-    "branch is protected",
-    "is protected from",
-    "can only be modified through pull requests",
-    "permission denied to update branch",
-    "must be made through a pull request",
-    "you must use a pull request to update this branch",
-    "pushes to this branch are not permitted",
-];
-
-/// Rules of forges that one commit violates and another does not, whatever they are wrapped in.
-const COMMIT_RULES: &[&str] = &[
-    "push cannot contain secrets",
-    "contains secrets",
-    "must have verified signatures",
-    "commit message",
-    "commit author",
-    "author email",
-    "file path",
-    "file name",
-    "file extension",
-    "large files detected",
-    "file size limit",
-    "prohibited by the pattern",
-];
-
-/// What a forge's own hook says about our account, rather than the commits.
-const RIGHTS: &[&str] = &[
-    "you are not allowed to push code",
-    "does not have write access",
-    "user permission denied for writing",
-    "genericcontribute",
-    ".git denied to",
-    "write access to repository not granted",
-    "marked as read only",
-];
-
-/// Worth another try, although it sounds final.
-const PASSES: &[&str] = &[
-    "temporarily read-only",
-    "please try again later",
-    "try again in a",
-];
-
-/// Final answers without a hook's text, the more specific first.
-const FINAL: &[(Code, &[&str])] = &[
-    (
-        Code::PushRefused,
-        &[
-            "hook declined",
-            "denied by hook",
-            "prereceive",
-            "branch is currently checked out",
-            "deny updating",
-            "prohibited by",
-            "denying non-fast-forward",
-        ],
-    ),
-    (
-        Code::CredentialsRefused,
-        &[
-            "authentication failed",
-            "could not read username",
-            "could not read password",
-            "invalid username or password",
-            "invalid credentials",
-            "returned error: 401",
-            "permission denied (publickey",
-            "host key verification failed",
-            "bad credentials",
-        ],
-    ),
-    (Code::BranchNotFound, &["couldn't find remote ref"]),
-    (
-        Code::RepositoryNotFound,
-        &[
-            "repository not found",
-            "does not appear to be a git repository",
-            "project you were looking for could not be found",
-            "returned error: 404",
-            // Moved permanently; a redirect is never followed with credentials.
-            "returned error: 301",
-            "returned error: 308",
-            "' not found",
-            "no such project",
-            "tf401019",
-            "cannot find repository",
-        ],
-    ),
-    (
-        Code::PermissionDenied,
-        &[
-            "returned error: 403",
-            "not allowed to push",
-            "read-only",
-            "permission denied",
-            "insufficient permission",
-            "access denied",
-            "dubious ownership",
-        ],
-    ),
-    (Code::RepositoryNotFound, &["does not exist"]),
-];
 
 /// Reads the output of `git push --porcelain` for the one ref that was pushed.
 pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, Fault<Reason>> {
@@ -198,7 +48,7 @@ pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, F
         return Ok(Moved::Yes);
     }
     let Some(line) = line else {
-        return not_moved(sorted(stderr));
+        return not_moved(sorted(stderr), stderr);
     };
     match line.as_bytes().first() {
         // The remote has accepted it (or had it), and git complains about something else.
@@ -206,30 +56,57 @@ pub fn push_answer(success: bool, stdout: &str, stderr: &str) -> Result<Moved, F
         _ => {
             // The ref's own reason first: a hook may print anything.
             let reason = line.rsplit('\t').next().unwrap_or_default();
-            not_moved(rejected(reason, stderr))
+            not_moved(rejected(reason, stderr), &format!("{reason}\n{stderr}"))
         }
     }
 }
 
 /// Reads the output of a fetch, which moves refs in the mirror.
-pub fn fetch_answer(success: bool, stderr: &str) -> Result<Moved, Fault<Reason>> {
+pub fn fetch_answer(success: bool, stderr: &str) -> Result<Fetched, Fault<Reason>> {
     if success {
-        Ok(Moved::Yes)
-    } else {
-        not_moved(sorted_here(stderr))
+        return Ok(Fetched::Yes);
+    }
+    let ours = ours(stderr);
+    if let Some((_, format)) = ours
+        .split_once("mismatched algorithms: client ")
+        .and_then(|(_, rest)| {
+            let line = rest.lines().next()?;
+            line.split_once("; server ")
+        })
+    {
+        return Ok(Fetched::OtherFormat(format.trim().to_owned()));
+    }
+    if any(&ours, DAMAGED) {
+        return Ok(Fetched::Damaged);
+    }
+    if any(&ours, STALE) {
+        return Ok(Fetched::Stale);
+    }
+    match sorted_here(stderr) {
+        Some(fault) => Err(fault),
+        None => Ok(Fetched::Locked(paragraph(stderr))),
     }
 }
 
-fn not_moved(why: Option<Fault<Reason>>) -> Result<Moved, Fault<Reason>> {
-    why.map_or(Ok(Moved::LostRace), Err)
+/// What the mirror's own git printed, in lower case, without what the remote said.
+fn ours(stderr: &str) -> String {
+    let lines = stderr.lines();
+    let lines: Vec<&str> = lines
+        .filter(|line| !line.trim_start().starts_with("remote:"))
+        .collect();
+    lines.join("\n").to_lowercase()
+}
+
+fn not_moved(why: Option<Fault<Reason>>, said: &str) -> Result<Moved, Fault<Reason>> {
+    why.map_or_else(|| Ok(Moved::LostRace(paragraph(said))), Err)
 }
 
 /// What a rejected ref means, from the reason next to it and what the remote printed; `None`: a lost race.
 fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
     let both = format!("{reason}\n{stderr}");
     let (short, long) = (reason.to_lowercase(), both.to_lowercase());
-    if any(&long, PASSES) {
-        return Some(passing(&both));
+    if let Some(fault) = passes(&both, &long) {
+        return Some(fault);
     }
     // A hook's output, or the forge's rules: free text, in which only the forges' own sentences count.
     if any(&short, &["hook", "rule violations", "denied by"]) {
@@ -254,6 +131,9 @@ fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
     if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&long, texts)) {
         return Some(no(*code, &both));
     }
+    if any(&long, NAME_TAKEN) {
+        return Some(no(Code::BranchConflict, &both));
+    }
     if any(&short, LOST_RACE) {
         return None;
     }
@@ -265,12 +145,19 @@ fn rejected(reason: &str, stderr: &str) -> Option<Fault<Reason>> {
 
 /// Reads what git printed when it failed before reporting on any ref; `None`: a lost race.
 fn sorted(stderr: &str) -> Option<Fault<Reason>> {
-    let lower = stderr.to_lowercase();
-    if any(&lower, PASSES) {
-        return Some(passing(stderr));
+    let lines = stderr.to_lowercase();
+    let lines = lines
+        .lines()
+        .filter(|line| !BESIDES.iter().any(|words| line.starts_with(words)));
+    let lower = lines.collect::<Vec<_>>().join("\n");
+    if let Some(fault) = passes(stderr, &lower) {
+        return Some(fault);
     }
     if let Some((code, _)) = DISK.iter().find(|(_, texts)| any(&lower, texts)) {
         return Some(no(*code, stderr));
+    }
+    if any(&lower, NAME_TAKEN) {
+        return Some(no(Code::BranchConflict, stderr));
     }
     if any(&lower, LOST_RACE) {
         return None;
@@ -284,12 +171,7 @@ fn sorted(stderr: &str) -> Option<Fault<Reason>> {
 /// As [`sorted`], for operations that write to the mirror and only read from the remote: a full disk is ours, unless
 /// the remote says it is its own.
 fn sorted_here(stderr: &str) -> Option<Fault<Reason>> {
-    let ours: String = stderr
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("remote:"))
-        .collect::<Vec<_>>()
-        .join("\n")
-        .to_lowercase();
+    let ours = ours(stderr);
     if any(&ours, &["no space left", "disk quota exceeded"]) {
         return Some(no(Code::StorageFull, stderr));
     }
@@ -315,27 +197,66 @@ pub fn rejects_credentials(stderr: &str) -> bool {
     matches!(sorted(stderr), Some(Fault::Permanent(reason)) if reason.code == Code::CredentialsRefused)
 }
 
+/// What is worth another try, although it sounds final.
+fn passes(text: &str, lower: &str) -> Option<Fault<Reason>> {
+    if any(lower, RATE_LIMITED) || http_status(lower).and_then(words::status) == Some(Code::RateLimited) {
+        return Some(Fault::unavailable(Code::RateLimited, paragraph(text)));
+    }
+    any(lower, PASSES).then(|| passing(text))
+}
+
 fn passing(text: &str) -> Fault<Reason> {
     Fault::unavailable(Code::RemoteUnreachable, paragraph(text))
 }
 
+/// The status of HTTP that git reports.
+fn http_status(lower: &str) -> Option<u16> {
+    let after = ["returned error: ", "rpc failed; http ", "received http code "]
+        .iter()
+        .find_map(|words| Some(lower.split_once(words)?.1))?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
 /// Whether the remote does not support omitting history or files; then all of it is fetched.
 pub fn wants_it_whole(reason: &Reason) -> bool {
-    let lower = reason.message.to_lowercase();
-    any(
-        &lower,
-        &[
-            "does not support shallow",
-            "does not support --depth",
-            "does not support --filter",
-            "dumb http transport",
-            "' not supported",
-            "filter is not supported",
-            "filtering not",
-            "shallow fetches are not",
-            "unsupported filter",
-        ],
+    any(&reason.message.to_lowercase(), WANTS_IT_WHOLE)
+}
+
+/// The answer for a branch whose full name fits other refs of the remote as well, which git refuses to push. `refs` is
+/// what `git ls-remote` prints for that name.
+pub fn ambiguous(branch: &BranchName, refs: &str, said: &str) -> Fault<Reason> {
+    let full = format!("refs/heads/{branch}");
+    let others: Vec<&str> = refs
+        .lines()
+        .filter_map(|line| Some(line.split_once('\t')?.1.trim()))
+        .filter(|name| *name != full && !name.ends_with("^{}"))
+        .collect();
+    let kind = |name: &&str| match (name.strip_prefix("refs/tags/"), name.strip_prefix("refs/heads/")) {
+        (Some(tag), _) => format!("a tag named {tag}"),
+        (_, Some(branch)) => format!("a branch named {branch}"),
+        _ => format!("a ref named {name}"),
+    };
+    let found = match others.as_slice() {
+        [] => "another ref of that name".to_owned(),
+        others => others.iter().map(kind).collect::<Vec<_>>().join(" and "),
+    };
+    let how = others.first().map_or_else(
+        || "delete or rename it".to_owned(),
+        |name| format!("delete it (git push URL :{name}) or rename it"),
+    );
+    Fault::refused(
+        Code::BranchConflict,
+        format!(
+            "the remote has {found} beside the branch {branch}, so git does not push to either: {how}; git says: {}",
+            paragraph(said)
+        ),
     )
+}
+
+/// Whether a push failed because other refs of the remote fit the branch's full name; then [`ambiguous`] names them.
+pub fn is_ambiguous(stderr: &str) -> bool {
+    stderr.contains("matches more than one")
 }
 
 /// Whether a fetch by id failed because there is no such object.
@@ -358,10 +279,15 @@ fn code_of(lower: &str) -> Option<Code> {
     if any(lower, RIGHTS) {
         return Some(Code::PermissionDenied);
     }
-    FINAL
-        .iter()
-        .find(|(_, texts)| any(lower, texts))
+    let found = FINAL.iter().find(|(_, texts)| any(lower, texts));
+    found
         .map(|(code, _)| *code)
+        .or_else(|| http_status(lower).and_then(words::status))
+        .or_else(|| {
+            lower
+                .contains("does not exist")
+                .then_some(Code::RepositoryNotFound)
+        })
 }
 
 /// A final answer: what it means, what to do about it, and the remote's own text.
@@ -369,7 +295,7 @@ fn no(code: Code, text: &str) -> Fault<Reason> {
     let said = paragraph(text);
     Fault::refused(
         code,
-        match remedy(code) {
+        match remedy(code, &text.to_lowercase()) {
             "" => said,
             remedy => format!("{remedy}; git says: {said}"),
         },
@@ -377,8 +303,29 @@ fn no(code: Code, text: &str) -> Fault<Reason> {
 }
 
 /// What it means and what to do about it.
-fn remedy(code: Code) -> &'static str {
+fn remedy(code: Code, lower: &str) -> &'static str {
     match code {
+        Code::CredentialsRefused if lower.contains("host key verification failed") => {
+            "the remote's host key is not known: check that the host is the right one, and put its key into known_hosts_file"
+        }
+        Code::CredentialsRefused if lower.contains("unable to negotiate with") => {
+            "the remote and this machine have no ssh algorithm in common: enable one that both support"
+        }
+        Code::CertificateRefused => {
+            "the remote's certificate is not trusted: renew it, or give the authority that signed it as the repository's ca_file"
+        }
+        Code::BranchConflict => {
+            "the remote has another branch whose name is a folder of this one's, or the reverse: delete or rename one of them"
+        }
+        Code::PushRefused if lower.contains("shallow update not allowed") => {
+            "the remote lacks the history before its branch: fetch it there, or allow receive.shallowUpdate"
+        }
+        Code::PushRefused if lower.contains("missing necessary objects") => {
+            "the remote's repository is incomplete: repair it, git fsck shows what it lacks"
+        }
+        Code::RepositoryNotFound if any(lower, NOT_GIT) => {
+            "what answers at the repository's url is not git: check the url, and the account's shell for ssh"
+        }
         Code::BranchProtected => {
             "the branch is protected: let this service's account push to it, or configure pull_requests for the repository"
         }

@@ -117,6 +117,7 @@ pub(super) fn to_proto(change: &Snapshot<Change>) -> proto::Change {
         create_time: Some(convert::timestamp(since)),
         end_time: state.ended_at.map(convert::timestamp),
         attempt: state.attempts,
+        not_rendered: state.not_rendered.clone(),
         retry: change.retrying().as_ref().map(convert::retry),
         links: links.collect(),
         ..proto::Change::default()

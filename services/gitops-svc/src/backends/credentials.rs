@@ -295,6 +295,7 @@ fn of_app(error: &Error) -> Reason {
             Code::RepositoryNotFound,
             "add the repository to the installation on the App's page",
         ),
+        ErrorKind::Untrusted => return Reason::new(Code::CertificateRefused, error.message.as_str()),
         ErrorKind::Rejected | ErrorKind::RateLimited | ErrorKind::Unreachable => {
             return Reason::new(Code::RemoteUnreachable, error.message.as_str());
         }

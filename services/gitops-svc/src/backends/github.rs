@@ -103,6 +103,7 @@ pub(crate) fn reason(error: &Error) -> Reason {
         ErrorKind::NotFound | ErrorKind::NotCovered => Code::PullRequestNotFound,
         ErrorKind::Rejected => Code::PullRequestRefused,
         ErrorKind::RateLimited => Code::RateLimited,
+        ErrorKind::Untrusted => Code::CertificateRefused,
         ErrorKind::Unreachable => Code::RemoteUnreachable,
     };
     Reason::new(code, error.message.as_str())

@@ -3,6 +3,7 @@
 mod error;
 mod git;
 mod history;
+mod inputs;
 mod mirror;
 mod objects;
 mod pack;
@@ -19,10 +20,11 @@ use std::{
 };
 
 use gitops_domain::{reason::Code, remote::Moved};
-use slipway_edit::{Difference, Edit, ImageAtPlace, Place};
+use slipway_edit::{Difference, Edit, ImageAtPlace, Inputs, NotHere, Place};
 use slipway_model::{BranchName, CommitSha, Fault, Id, Reason};
 use slipway_server::ConfigError;
 
+pub(crate) use inputs::Edited;
 pub(crate) use objects::{Applied, Leaf, Plan};
 
 use self::{error::MirrorError, git::Git, tidy::Tidy};
@@ -90,6 +92,11 @@ impl Repository {
     /// How we authenticate to the remote, and to the forge around it.
     pub(crate) fn access(&self) -> &Arc<Access> {
         &self.access
+    }
+
+    /// The next use of the mirror opens it afresh.
+    fn forget_objects(&self) {
+        *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The remote's address, without credentials.
@@ -200,6 +207,31 @@ impl Repository {
             .await
     }
 
+    /// For each commit, what is read to render the folders of its edits.
+    pub(crate) async fn inputs(
+        self: &Arc<Self>,
+        commits: Vec<Edited>,
+    ) -> Result<Vec<Vec<Result<Inputs, NotHere>>>, Fault<Reason>> {
+        self.objects(move |objects, _| inputs::inputs(objects, &commits))
+            .await
+    }
+
+    /// The files of a commit at these paths.
+    pub(crate) async fn contents(
+        self: &Arc<Self>,
+        commit: &CommitSha,
+        paths: Vec<String>,
+    ) -> Result<Vec<(String, Vec<u8>)>, Fault<Reason>> {
+        let commit = commit.clone();
+        self.objects(move |objects, _| inputs::contents(objects, &commit, &paths))
+            .await
+    }
+
+    /// Whether a folder is rendered before a change of it is committed.
+    pub(crate) fn render_before_commit(&self) -> bool {
+        self.config.render_before_commit
+    }
+
     /// Passes every file of a commit that is in the mirror to `each`.
     pub(crate) async fn export(
         self: &Arc<Self>,
@@ -251,7 +283,7 @@ fn work_on<T>(
     let result = work(&shared.to_thread_local());
     if matches!(result, Err(MirrorError::Broken(_))) {
         // If this handle has a wrong view of the files, the next one reads them afresh.
-        *this.objects.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        this.forget_objects();
     }
     result
 }

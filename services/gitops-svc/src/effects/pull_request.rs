@@ -23,10 +23,12 @@ use slipway_github::{Error, TokenSource};
 use slipway_ledger::EffectRun;
 use slipway_model::{BranchName, CommitSha, Fault, Reason};
 
+use super::rendering::{Candidate, Rendering};
 use crate::{
     backends::{
         credentials::TokenFile,
         github::{self, Github},
+        render::Renderer,
         repository::{Applied, Plan, Repository},
     },
     config::PullRequestsConfig,
@@ -117,6 +119,7 @@ type Progress = Result<Option<News>, Halt>;
 /// One run of an effect of a change by pull request.
 pub(crate) struct Flow<'a> {
     pub(crate) forges: &'a BTreeMap<String, Forge>,
+    pub(crate) renderer: &'a Arc<Renderer>,
     pub(crate) run: &'a EffectRun<Change>,
 }
 
@@ -141,6 +144,7 @@ impl Flow<'_> {
         };
         let work = Work {
             forge,
+            renderer: self.renderer,
             run: self.run,
             state,
             request,
@@ -156,9 +160,11 @@ impl Flow<'_> {
         let fault = match progress {
             Ok(news) => return Ok(news.map(Command::PullRequest)),
             Err(Halt::Cancelled) => return Ok(None),
-            // The token is rejected; a new one may change that for pull requests that are open already.
+            // The token or the certificate is rejected; a new one may change that for pull requests that are open
+            // already.
             Err(Halt::Fault(Fault::Permanent(reason)))
-                if reason.code == Code::CredentialsRefused && self.run.effect != Effect::Propose =>
+                if (reason.code == Code::CredentialsRefused || reason.code == Code::CertificateRefused)
+                    && self.run.effect != Effect::Propose =>
             {
                 Fault::transient(reason)
             }
@@ -180,6 +186,7 @@ impl Flow<'_> {
 
 struct Work<'a> {
     forge: &'a Forge,
+    renderer: &'a Arc<Renderer>,
     run: &'a EffectRun<Change>,
     state: &'a State,
     request: &'a Request,
@@ -242,6 +249,34 @@ impl Work<'_> {
                 "the edits have no outcome: a defect, please report it",
             ))
         })
+    }
+
+    /// As [`Work::apply`], and refuses a commit whose folders do not render. Also what the change is to say.
+    async fn apply_rendered(&self, head: &CommitSha) -> Result<(Applied, String), Halt> {
+        let applied = self.apply(head).await?;
+        let Some(rendering) = Rendering::of(self.renderer, &self.forge.repository) else {
+            return Ok((applied, String::new()));
+        };
+        let Applied::Commit { commit, .. } = &applied else {
+            return Ok((applied, String::new()));
+        };
+        let candidate = Candidate {
+            commit: commit.clone(),
+            edits: self.request.edits.clone(),
+            reverts: self.request.reverts.is_some(),
+        };
+        Ok(match rendering.admitted(&candidate, head).await? {
+            Ok(note) => (applied, note),
+            Err(reason) => (Applied::Refused(reason), String::new()),
+        })
+    }
+
+    /// What the change is to say about a commit that an earlier run has pushed.
+    async fn note(&self, commit: &CommitSha) -> Result<String, Halt> {
+        match Rendering::of(self.renderer, &self.forge.repository) {
+            Some(rendering) => Ok(rendering.note(commit, self.request.edits.clone()).await?),
+            None => Ok(String::new()),
+        }
     }
 
     /// Whether a commit is the one that we make on its parent; then that parent, and the differences.

@@ -4,9 +4,11 @@
 //! remote's branch is still there → settle them. Nothing is fetched unless the condition fails. What was decided on a
 //! head counts only once that head is proven to be the remote's: by a push that was accepted, or by a fetch.
 //!
-//! `waiting` reads which changes wait; `attempt` takes one group of them to the remote.
+//! `waiting` reads which changes wait; `attempt` takes one group of them to the remote, with those of its `commits` that
+//! render.
 
 mod attempt;
+mod commits;
 mod waiting;
 
 use std::{
@@ -92,6 +94,15 @@ impl Settlement {
             ..Self::default()
         }
     }
+
+    /// Which of these changes are tried again later.
+    fn waiting(&self, all: &[Id]) -> Vec<Id> {
+        if self.postponed.is_none() {
+            return Vec::new();
+        }
+        let done: HashSet<&Id> = self.outcomes.iter().map(|(id, _)| id).collect();
+        all.iter().filter(|id| !done.contains(id)).cloned().collect()
+    }
 }
 
 impl Round<'_> {
@@ -102,7 +113,7 @@ impl Round<'_> {
     pub(crate) async fn run(&self) -> Result<(), RoundError> {
         let most = self.worker.max_batch.min(self.worker.paces.batch(self.id));
         let changes = self.gather(most).await?;
-        let (began, count) = (Instant::now(), changes.len());
+        let (began, all) = (Instant::now(), ids(&changes).collect::<Vec<Id>>());
         let settlement = match self.worker.repositories.get(self.repository) {
             _ if changes.is_empty() => Settlement::default(),
             None => {
@@ -118,10 +129,20 @@ impl Round<'_> {
             },
             Some(repository) => self.push(repository, changes).await?,
         };
+        let waiting = settlement.waiting(&all);
         self.settle(settlement).await?;
+        self.tell(&waiting).await?;
         let now = Instant::now();
-        if count > 0 {
-            self.worker.paces.settled(self.id, count, now - began, now);
+        if !all.is_empty() {
+            self.worker.paces.settled(self.id, all.len(), now - began, now);
+        }
+        Ok(())
+    }
+
+    /// Has each change ask its branch at once why it waits, instead of some seconds later.
+    async fn tell(&self, waiting: &[Id]) -> Result<(), RoundError> {
+        for id in waiting {
+            self.ledger.hint(Change::KIND, id).await?;
         }
         Ok(())
     }

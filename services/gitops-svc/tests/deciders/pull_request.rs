@@ -45,6 +45,7 @@ fn opened() -> News {
         commit: sha(SHA),
         base: Some(sha(OTHER)),
         differences: vec![difference()],
+        not_rendered: String::new(),
         poll: Duration::from_millis(1500),
     }
 }
@@ -125,6 +126,7 @@ fn it_is_proposed_then_followed_until_it_is_merged() {
         commit: sha(OTHER),
         base: sha(SHA),
         differences: Vec::new(),
+        not_rendered: String::new(),
     };
     assert_eq!(tell(&mut state, revised.clone(), at(4)), 1);
     assert_eq!(tell(&mut state, revised, at(4)), 0);
@@ -319,6 +321,7 @@ pub(super) fn events() -> Vec<(&'static str, Event)> {
                 commit: sha(SHA),
                 base: Some(sha(OTHER)),
                 differences: vec![difference()],
+                not_rendered: String::new(),
                 poll_ms: 15_000,
             },
         ),
@@ -328,6 +331,7 @@ pub(super) fn events() -> Vec<(&'static str, Event)> {
                 commit: sha(OTHER),
                 base: sha(SHA),
                 differences: Vec::new(),
+                not_rendered: String::new(),
             },
         ),
         (
@@ -379,6 +383,7 @@ pub(super) fn news(tries: u32) -> impl Strategy<Value = News> {
             commit: sha(if other { OTHER } else { SHA }),
             base: sha(OTHER),
             differences: Vec::new(),
+            not_rendered: String::new(),
         }),
         1 => any::<bool>().prop_map(|checks| News::Noted(if checks { "checks" } else { "a review" }.to_owned())),
         1 => Just(merged()),

@@ -36,6 +36,26 @@ pub(crate) fn folder(service: &str) -> String {
     format!("apps/{service}/dev")
 }
 
+/// The first commit of a branch: an overlay for each service, and what they build on.
+pub(crate) fn begin(remote: &GitRepo, branch: &str, services: &[&str]) {
+    let overlays: Vec<(String, String)> = services
+        .iter()
+        .map(|service| {
+            (
+                format!("{}/kustomization.yaml", folder(service)),
+                overlay(service),
+            )
+        })
+        .collect();
+    let mut files: Vec<(&str, &[u8])> = overlays
+        .iter()
+        .map(|(path, text)| (path.as_str(), text.as_bytes()))
+        .collect();
+    files.push(("apps/base/kustomization.yaml", BASE.as_bytes()));
+    files.push(("apps/base/deployment.yaml", DEPLOYMENT.as_bytes()));
+    remote.commit(branch, "begin", &files).unwrap();
+}
+
 pub(crate) struct World {
     pub(crate) dir: TestDir,
     pub(crate) remote: GitRepo,
@@ -46,22 +66,7 @@ impl World {
     pub(crate) fn new(name: &str, services: &[&str]) -> Self {
         let dir = TestDir::new(name).unwrap();
         let remote = GitRepo::bare(dir.path().join("remote.git")).unwrap();
-        let overlays: Vec<(String, String)> = services
-            .iter()
-            .map(|service| {
-                (
-                    format!("{}/kustomization.yaml", folder(service)),
-                    overlay(service),
-                )
-            })
-            .collect();
-        let mut files: Vec<(&str, &[u8])> = overlays
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_bytes()))
-            .collect();
-        files.push(("apps/base/kustomization.yaml", BASE.as_bytes()));
-        files.push(("apps/base/deployment.yaml", DEPLOYMENT.as_bytes()));
-        remote.commit("main", "begin", &files).unwrap();
+        begin(&remote, "main", services);
         Self { dir, remote }
     }
 

@@ -80,6 +80,7 @@ impl Pusher for Pushes {
                 commit: commit.parse().unwrap(),
                 differences: Vec::new(),
                 attempts: 1,
+                not_rendered: String::new(),
             };
             (id, outcome)
         });

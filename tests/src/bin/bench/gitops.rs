@@ -23,6 +23,8 @@ const MEASURE: Duration = Duration::from_secs(5);
 const WRITERS: usize = 64;
 /// Changes of a single writer, in each round.
 const ALONE: usize = 15;
+/// The scenario in which nothing is rendered before it is committed.
+const UNRENDERED: &str = "unrendered";
 const MEGABYTE: f64 = 1024.0 * 1024.0;
 
 /// One repository, the service that writes it, and the results.
@@ -36,16 +38,22 @@ struct Scenario {
 
 impl Scenario {
     async fn new(folder: &TestDir, name: &str, remote: Remote, database: &str) -> Self {
-        let writer = Arc::new(Writer::start(&folder.path().join(name), &remote, database).await);
+        let renders = name != UNRENDERED;
+        let writer = Writer::start(&folder.path().join(name), &remote, database, renders).await;
+        let writer = Arc::new(writer);
         let began = std::time::Instant::now();
         let change = writer.write().await;
         let mut load = Load::default();
+        let first = began.elapsed().as_secs_f64() * 1e3;
         load.commits.insert(change.id, change.commit);
+        for change in writer.all(WRITERS).await {
+            load.commits.insert(change.id, change.commit);
+        }
         Self {
             remote,
             writer,
             load,
-            first: began.elapsed().as_secs_f64() * 1e3,
+            first,
         }
     }
 
@@ -79,6 +87,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
     for (name, size, partial) in [
         ("alone", SMALL, false),
         ("small", SMALL, false),
+        (UNRENDERED, SMALL, false),
         ("sqlite", SMALL, false),
         ("stranger", SMALL, false),
         ("large", LARGE, false),
@@ -117,7 +126,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
             .unwrap();
         job_times.extend(times);
         job_span += span;
-        for name in ["small", "large", "large-partial", "sqlite"] {
+        for name in ["small", UNRENDERED, "large", "large-partial", "sqlite"] {
             scenarios.get_mut(name).unwrap().turn().await;
         }
         let scenario = scenarios.get_mut("stranger").unwrap();
@@ -163,6 +172,14 @@ pub(crate) async fn measure() -> Vec<Figure> {
             through >= 200.0 && p99 < 1e3,
         ));
     }
+    let without = scenarios[UNRENDERED].load.rate();
+    figures.push(Figure::new(
+        "the same on PostgreSQL, rendered before it is committed",
+        format!("{} ({:.2} ×)", rate(small), small / without),
+        format!("{} not rendered", rate(without)),
+        "≥ 0.8 × not rendered",
+        small >= 0.8 * without,
+    ));
     let scenario = &scenarios["stranger"];
     let through = scenario.load.rate();
     let theirs = scenario.remote.written();

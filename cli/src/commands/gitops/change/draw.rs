@@ -60,6 +60,9 @@ pub(super) fn change(change: &Change, now: i64) -> String {
     if let Some(reason) = &change.reason {
         line("reason", &format!("{} [{}]", reason.message, reason.code));
     }
+    if !change.not_rendered.is_empty() {
+        line("rendered", &format!("no: {}", change.not_rendered));
+    }
     if let Some(waiting) = &change.waiting_on {
         line("waits for", &waiting.message);
     }

@@ -34,12 +34,16 @@ pub enum News {
         commit: CommitSha,
         base: Option<CommitSha>,
         differences: Vec<Difference>,
+        /// What was committed without being rendered, and why.
+        not_rendered: String,
         poll: Duration,
     },
     Revised {
         commit: CommitSha,
         base: CommitSha,
         differences: Vec<Difference>,
+        /// What was committed without being rendered, and why.
+        not_rendered: String,
     },
     /// What it waits for.
     Noted(String),
@@ -85,6 +89,7 @@ pub(super) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
             commit,
             base,
             differences,
+            not_rendered,
             poll,
         } => vec![Event::PullRequestOpened {
             number,
@@ -93,17 +98,20 @@ pub(super) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
             commit,
             base,
             differences,
+            not_rendered,
             poll_ms: u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
         }],
         News::Revised {
             commit,
             base,
             differences,
+            not_rendered,
         } => match &state.pull_request {
             Some(pull) if pull.commit != commit => vec![Event::PullRequestRevised {
                 commit,
                 base,
                 differences,
+                not_rendered,
             }],
             _ => Vec::new(),
         },
@@ -124,6 +132,7 @@ pub(super) fn decide(id: &Id, state: &State, news: News, now: Timestamp) -> Resu
                 commit,
                 differences,
                 attempts: 1 + state.pull_request.as_ref().map_or(0, |pull| pull.revisions),
+                not_rendered: state.not_rendered.clone(),
             }),
         ],
         // While it is being withdrawn, it is closed by us.
@@ -274,8 +283,10 @@ pub(super) fn evolve(state: &mut State, event: &Event) {
             commit,
             base,
             differences,
+            not_rendered,
             poll_ms,
         } => {
+            state.not_rendered.clone_from(not_rendered);
             state.pull_request = Some(PullRequest {
                 number: *number,
                 url: url.clone(),
@@ -297,7 +308,9 @@ pub(super) fn evolve(state: &mut State, event: &Event) {
             commit,
             base,
             differences,
+            not_rendered,
         } => {
+            state.not_rendered.clone_from(not_rendered);
             state.differences.clone_from(differences);
             if let Some(pull) = &mut state.pull_request {
                 pull.commit = commit.clone();

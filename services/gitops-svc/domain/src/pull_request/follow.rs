@@ -68,6 +68,8 @@ pub enum Base {
     Has,
     /// They cannot be made any more.
     Refuses(Reason),
+    /// Somebody has broken the folder there: it does not render.
+    Broken,
 }
 
 /// What to do next.
@@ -115,6 +117,7 @@ pub fn follow(pull: &Pull, ours: bool, base: &Base, auto_merge: bool) -> Step {
     match base {
         Base::Has => return Step::Needless,
         Base::Refuses(reason) => return Step::Impossible(reason.clone()),
+        Base::Broken => return Step::Wait(Some("its folder to render on the target branch")),
         Base::Differs => return Step::Revise,
         Base::Same if stale => return Step::Revise,
         Base::Same | Base::Unmoved => {}
@@ -153,12 +156,13 @@ mod tests {
         Readiness::Unknown,
     ];
 
-    fn bases() -> [Base; 5] {
+    fn bases() -> [Base; 6] {
         [
             Base::Unmoved,
             Base::Same,
             Base::Differs,
             Base::Has,
+            Base::Broken,
             Base::Refuses(Reason::new(Code::FileNotFound, "gone")),
         ]
     }
@@ -194,7 +198,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(steps, 3 * 8 * 3 * 5 * 2 * 2);
+        assert_eq!(steps, 3 * 8 * 3 * 6 * 2 * 2);
     }
 
     fn check(pull: &Pull, ours: bool, base: &Base, auto_merge: bool, step: &Step) {

@@ -2,10 +2,13 @@
 
 use slipway_model::{Fault, Reason};
 
-use super::{Moved, fetch_answer, has_no_such_object, push_answer, sorted, wants_it_whole};
+use super::{
+    Fetched, Moved, ambiguous, fetch_answer, has_no_such_object, is_ambiguous, push_answer, sorted,
+    wants_it_whole,
+};
 use crate::reason::Code;
 
-fn code(result: &Result<Moved, Fault<Reason>>) -> Option<&str> {
+fn code<T>(result: &Result<T, Fault<Reason>>) -> Option<&str> {
     match result {
         Err(Fault::Permanent(reason)) => Some(&reason.code),
         _ => None,
@@ -36,7 +39,7 @@ fn a_lost_race_has_many_words() {
             &stdout,
             "error: failed to push some refs to '/srv/shop.git'\n",
         );
-        assert_eq!(answer, Ok(Moved::LostRace), "{reason}");
+        assert!(matches!(answer, Ok(Moved::LostRace(_))), "{reason}: {answer:?}");
     }
 }
 
@@ -291,7 +294,7 @@ fn servers_have_their_own_words() {
         assert!(reason.message.contains("; git says: "), "no remedy: {reason}");
     }
     let stdout = "To x\n!\tab:refs/heads/main\t[remote rejected] (TF401028: The reference 'refs/heads/main' has already been updated by another client, so you cannot update it. Please try again.)\nDone\n";
-    assert_eq!(push_answer(false, stdout, ""), Ok(Moved::LostRace));
+    assert!(matches!(push_answer(false, stdout, ""), Ok(Moved::LostRace(_))));
 }
 
 /// Answers before reporting on any ref.
@@ -374,4 +377,253 @@ fn remotes_that_cannot_leave_things_out_say_so() {
     assert!(has_no_such_object(
         "fatal: remote error: upload-pack: not our ref 1a2b"
     ));
+}
+
+/// Each answer is final or passes, with its code and the words of its remedy.
+#[test]
+fn no_answer_is_retried_that_does_not_change_by_itself() {
+    let rejected = |reason: &str, stderr: &str| {
+        push_answer(
+            false,
+            &format!("To x\n!\tab:refs/heads/env/prod\t[remote rejected] ({reason})\nDone\n"),
+            stderr,
+        )
+    };
+    for (reason, stderr, wanted, remedy) in [
+        (
+            "failed to update ref",
+            "remote: error: cannot lock ref 'refs/heads/env/prod': 'refs/heads/env' exists; cannot create 'refs/heads/env/prod'\n",
+            Code::BranchConflict,
+            "delete or rename one of them",
+        ),
+        (
+            "directory file conflict",
+            "",
+            Code::BranchConflict,
+            "whose name is a folder",
+        ),
+        (
+            "shallow update not allowed",
+            "",
+            Code::PushRefused,
+            "receive.shallowUpdate",
+        ),
+        ("missing necessary objects", "", Code::PushRefused, "git fsck"),
+        (
+            "unpacker error",
+            "remote: fatal: pack exceeds maximum allowed size (1.00 KiB)\n",
+            Code::PushRefused,
+            "pack exceeds",
+        ),
+        (
+            "unpacker error",
+            "remote: error: object 1a2b: zeroPaddedFilemode: contains zero-padded file modes\nremote: fatal: fsck error in packed object\n",
+            Code::PushRefused,
+            "zero-padded",
+        ),
+        (
+            "Working directory has unstaged changes",
+            "",
+            Code::PushRefused,
+            "unstaged changes",
+        ),
+        ("funny refname", "", Code::PushRefused, "funny refname"),
+        (
+            "pre-receive hook declined",
+            "remote: GitLab: LFS objects are missing. Ensure LFS is properly set up or try a manual \"git lfs push --all\".\n",
+            Code::PushRefused,
+            "git lfs push",
+        ),
+        (
+            "pre-receive hook declined",
+            "remote: error: GH008: Your push referenced at least 1 unknown Git LFS object:\n",
+            Code::PushRefused,
+            "GH008",
+        ),
+    ] {
+        let answer = rejected(reason, stderr);
+        assert_eq!(
+            code(&answer),
+            Some(wanted.as_str()),
+            "{reason} {stderr} {answer:?}"
+        );
+        assert!(
+            answer.unwrap_err().error().message.contains(remedy),
+            "{reason} {stderr}"
+        );
+    }
+    for (stderr, wanted, remedy) in [
+        (
+            "Host key verification failed.\nfatal: Could not read from remote repository.",
+            Code::CredentialsRefused,
+            "known_hosts_file",
+        ),
+        (
+            "Unable to negotiate with 10.0.0.1 port 22: no matching host key type found. Their offer: ssh-rsa\nfatal: Could not read from remote repository.",
+            Code::CredentialsRefused,
+            "algorithm",
+        ),
+        (
+            "git@x: Permission denied (password,keyboard-interactive).",
+            Code::CredentialsRefused,
+            "credentials",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': SSL certificate problem: self-signed certificate",
+            Code::CertificateRefused,
+            "ca_file",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': server certificate verification failed. CAfile: none CRLfile: none",
+            Code::CertificateRefused,
+            "ca_file",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': SSL: no alternative certificate subject name matches target host name 'x'",
+            Code::CertificateRefused,
+            "renew it",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': The requested URL returned error: 410",
+            Code::RepositoryNotFound,
+            "url",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': The requested URL returned error: 302",
+            Code::RepositoryNotFound,
+            "url",
+        ),
+        (
+            "error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413\nfatal: the remote end hung up unexpectedly",
+            Code::PushRefused,
+            "413",
+        ),
+        (
+            "fatal: unable to access 'https://x/y.git/': Received HTTP code 407 from proxy after CONNECT",
+            Code::CredentialsRefused,
+            "407",
+        ),
+        (
+            "fatal: https://x/y.git/info/refs not valid: is this a git repository?",
+            Code::RepositoryNotFound,
+            "is not git",
+        ),
+        (
+            "fatal: protocol error: bad line length character: Welc",
+            Code::RepositoryNotFound,
+            "shell for ssh",
+        ),
+        (
+            "This account is currently not available.\nfatal: Could not read from remote repository.",
+            Code::RepositoryNotFound,
+            "shell for ssh",
+        ),
+    ] {
+        let answer = said(stderr);
+        assert_eq!(code(&answer), Some(wanted.as_str()), "{stderr} {answer:?}");
+        assert!(answer.unwrap_err().error().message.contains(remedy), "{stderr}");
+        // What only reads has the same answer.
+        assert_eq!(
+            code(&fetch_answer(false, stderr)),
+            Some(wanted.as_str()),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn what_sounds_final_and_passes_is_tried_again() {
+    for (stderr, wanted) in [
+        (
+            "remote: You have exceeded a secondary rate limit.\nfatal: unable to access 'https://x/': The requested URL returned error: 403",
+            Code::RateLimited,
+        ),
+        (
+            "fatal: unable to access 'https://x/': The requested URL returned error: 429",
+            Code::RateLimited,
+        ),
+        (
+            "fatal: unable to access 'https://x/': The requested URL returned error: 408",
+            Code::RemoteUnreachable,
+        ),
+        (
+            "error: RPC failed; HTTP 502 curl 22 The requested URL returned error: 502",
+            Code::RemoteUnreachable,
+        ),
+        // What ssh says about its own files is not what the remote said.
+        (
+            "Could not create directory '/data/.ssh' (Permission denied).\nssh: connect to host x port 22: Connection refused",
+            Code::RemoteUnreachable,
+        ),
+    ] {
+        let answer = said(stderr).unwrap_err();
+        assert!(
+            answer.is_transient() && answer.error().code == wanted,
+            "{stderr} {answer:?}"
+        );
+    }
+    let stdout = "To x\n!\tab:refs/heads/main\t[remote rejected] (pre-receive hook declined)\nDone\n";
+    for hook in [
+        "remote: GitLab: Internal API unreachable\n",
+        "remote: GitLab: Internal API error (503)\n",
+        "remote: Gitea: Internal Server Connection Error\n",
+    ] {
+        assert!(
+            push_answer(false, stdout, hook).unwrap_err().is_transient(),
+            "{hook}"
+        );
+    }
+}
+
+#[test]
+fn the_ref_that_makes_a_branch_ambiguous_is_named() {
+    let stderr =
+        "error: dst refspec refs/heads/prod matches more than one\nerror: failed to push some refs to 'x'";
+    assert!(is_ambiguous(stderr));
+    assert_eq!(code(&said(stderr)), Some("BRANCH_CONFLICT"));
+    let branch = "prod".parse().unwrap();
+    let refs = "1a2b\trefs/heads/prod\n1a2b\trefs/tags/refs/heads/prod\n3c4d\trefs/tags/refs/heads/prod^{}\n";
+    let Fault::Permanent(reason) = ambiguous(&branch, refs, stderr) else {
+        panic!("it is final");
+    };
+    assert_eq!(reason.code, Code::BranchConflict);
+    for words in [
+        "a tag named refs/heads/prod",
+        "git push URL :refs/tags/refs/heads/prod",
+        "matches more than one",
+    ] {
+        assert!(reason.message.contains(words), "{reason}");
+    }
+    let refs = "1a2b\trefs/heads/prod\n1a2b\trefs/heads/refs/heads/prod\n";
+    let message = ambiguous(&branch, refs, stderr).into_error().message;
+    assert!(message.contains("a branch named refs/heads/prod"), "{message}");
+}
+
+#[test]
+fn a_fetch_tells_what_is_wrong_with_the_mirror() {
+    for (stderr, wanted) in [
+        (
+            "error: cannot lock ref 'refs/remotes/origin/env/prod': 'refs/remotes/origin/env' exists; cannot create 'refs/remotes/origin/env/prod'\nerror: some local refs could not be updated; try running\n 'git remote prune x' to remove any old, conflicting branches",
+            Fetched::Stale,
+        ),
+        ("fatal: bad object refs/remotes/origin/main", Fetched::Damaged),
+        (
+            "error: cannot lock ref 'refs/remotes/origin/main': unable to resolve reference 'refs/remotes/origin/main': reference broken",
+            Fetched::Damaged,
+        ),
+        (
+            "fatal: mismatched algorithms: client sha1; server sha256",
+            Fetched::OtherFormat("sha256".to_owned()),
+        ),
+        (
+            "error: cannot lock ref 'refs/remotes/origin/main': is at 1 but expected 2",
+            Fetched::Locked(
+                "error: cannot lock ref 'refs/remotes/origin/main': is at 1 but expected 2".to_owned(),
+            ),
+        ),
+    ] {
+        assert_eq!(fetch_answer(false, stderr), Ok(wanted), "{stderr}");
+    }
+    let theirs = "remote: fatal: bad object refs/heads/main\nfatal: the remote end hung up unexpectedly";
+    assert!(fetch_answer(false, theirs).unwrap_err().is_transient());
 }

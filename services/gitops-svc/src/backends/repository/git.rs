@@ -7,7 +7,7 @@ use std::{ffi::OsStr, path::Path, time::Duration};
 
 use gitops_domain::{
     reason::Code,
-    remote::{self, Moved},
+    remote::{self, Fetched, Moved},
 };
 use slipway_model::{BranchName, CommitSha, Fault, Reason};
 
@@ -84,6 +84,9 @@ pub(super) enum History {
     Whole,
 }
 
+/// Where the mirror keeps the remote's branches.
+const TRACKED: &str = "remote.origin.fetch=+refs/heads/*:refs/remotes/origin/*";
+
 /// Files are fetched when they are read, not with the commits.
 const NO_FILES: &str = "--filter=blob:none";
 
@@ -101,9 +104,10 @@ const FETCH: [&str; 9] = [
 ];
 
 impl Git<'_> {
-    /// Makes the mirror.
-    pub(super) async fn init(&self) -> Result<(), Fault<Reason>> {
-        let init = base(self.mirror).args(["init", "--quiet", "--bare"]);
+    /// Makes the mirror, for objects whose ids are of a format: `sha1` or `sha256`.
+    pub(super) async fn init(&self, format: &str) -> Result<(), Fault<Reason>> {
+        let format = format!("--object-format={format}");
+        let init = base(self.mirror).args(["init", "--quiet", "--bare", &format]);
         checked(init.run().await)?;
         // A gc that outlives its caller would be orphaned.
         for (key, value) in [("gc.autoDetach", "false"), ("maintenance.autoDetach", "false")] {
@@ -113,7 +117,11 @@ impl Git<'_> {
     }
 
     /// Fetches branches, by their refs below `refs/heads/` or a pattern, and forgets those that no longer exist.
-    pub(super) async fn fetch(&self, branches: &[String], history: History) -> Result<Moved, Fault<Reason>> {
+    pub(super) async fn fetch(
+        &self,
+        branches: &[String],
+        history: History,
+    ) -> Result<Fetched, Fault<Reason>> {
         let depth = match history {
             History::New => None,
             History::Latest => Some("--depth=1".to_owned()),
@@ -121,9 +129,6 @@ impl Git<'_> {
             // git's own way to say everything; `--unshallow` fails if nothing is missing.
             History::Whole => Some("--depth=2147483647".to_owned()),
         };
-        let refspecs = branches
-            .iter()
-            .map(|branch| format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"));
         let mut fetch: Vec<String> = FETCH.map(str::to_owned).to_vec();
         fetch.push("--prune".to_owned());
         fetch.extend(depth);
@@ -131,12 +136,17 @@ impl Git<'_> {
             fetch.push(NO_FILES.to_owned());
         }
         fetch.push("origin".to_owned());
-        fetch.extend(refspecs);
+        fetch.extend(branches.iter().map(|branch| refspec(branch)));
         let output = self.ask(&fetch).await?;
         if history == History::Latest && output.stderr.contains("filtering not recognized") {
             self.keep_files().await?;
         }
         remote::fetch_answer(output.success, &output.stderr)
+    }
+
+    /// Forgets the branches that no longer exist at the remote, packed or not. Fetches nothing.
+    pub(super) async fn prune(&self) -> Result<(), Fault<Reason>> {
+        finished(self.ask(&["-c", TRACKED, "remote", "prune", "origin"]).await?).map(|_| ())
     }
 
     /// From now on files are fetched with their commits: the remote does not serve them individually.
@@ -156,6 +166,14 @@ impl Git<'_> {
         fetch.extend([NO_FILES, "--stdin", "origin"]);
         let ids: String = objects.iter().map(|id| format!("{id}\n")).collect();
         finished(self.ask_with(&fetch, ids.as_bytes()).await?).map(|_| ())
+    }
+
+    /// Fetches branches with everything that belongs to them, whatever is there already.
+    pub(super) async fn fetch_again(&self, branches: &[String]) -> Result<(), Fault<Reason>> {
+        let mut fetch: Vec<String> = FETCH.map(str::to_owned).to_vec();
+        fetch.extend(["--refetch".to_owned(), "origin".to_owned()]);
+        fetch.extend(branches.iter().map(|branch| refspec(branch)));
+        finished(self.ask(&fetch).await?).map(|_| ())
     }
 
     /// Whether the remote has the commit at all, on a branch or not. Fetches only that commit.
@@ -186,7 +204,7 @@ impl Git<'_> {
         let push = [
             // The mirror then knows where the branch is, without a fetch.
             "-c",
-            "remote.origin.fetch=+refs/heads/*:refs/remotes/origin/*",
+            TRACKED,
             "push",
             "--porcelain",
             "--no-verify",
@@ -198,11 +216,21 @@ impl Git<'_> {
             &format!("{new}:refs/heads/{branch}"),
         ];
         let output = self.ask(&push).await?;
+        if !output.success && remote::is_ambiguous(&output.stderr) {
+            let refs = self.refs_named(&format!("refs/heads/{branch}")).await?;
+            return Err(remote::ambiguous(branch, &refs, &output.stderr));
+        }
         remote::push_answer(
             output.success,
             &String::from_utf8_lossy(&output.stdout),
             &output.stderr,
         )
+    }
+
+    /// The remote's refs whose names end with these words, as git lists them.
+    async fn refs_named(&self, end: &str) -> Result<String, Fault<Reason>> {
+        let output = finished(self.ask(&["ls-remote", "origin", end]).await?)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     async fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output, Fault<Reason>> {
@@ -244,6 +272,11 @@ impl Git<'_> {
         }
         Ok(program)
     }
+}
+
+/// Fetches a branch, or the branches of a pattern, to where the mirror keeps them.
+fn refspec(branch: &str) -> String {
+    format!("+refs/heads/{branch}:refs/remotes/origin/{branch}")
 }
 
 /// git without this machine's and this user's settings.

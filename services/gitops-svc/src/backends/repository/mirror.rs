@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use gitops_domain::{
     reason::Code,
-    remote::{self, Moved},
+    remote::{self, Fetched},
 };
 use gix::ObjectId;
 use slipway_model::{BranchName, CommitSha, Fault, Reason};
@@ -27,6 +27,15 @@ use crate::backends::signing::Committer;
 /// How often, and at what interval, a fetch is tried while another git process holds a lock of the mirror.
 const LOCK_TRIES: u32 = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+/// After this time no git that writes the mirror's refs runs any more, so a lock is what a killed one left behind.
+const LOCK_AGE: Duration = Duration::from_secs(130);
+
+/// How often a fetch starts over because the mirror itself had to be put right.
+const MAX_REPAIRS: usize = 3;
+
+/// The kind of object ids that a new mirror is made for; the first fetch shows whether the remote has another.
+const USUAL_FORMAT: &str = "sha1";
 
 /// How much more history is fetched each time the target of a search is not in it.
 pub(super) const STEPS: [History; 4] = [
@@ -49,15 +58,85 @@ pub(super) struct Lengthened {
     pub(super) more: bool,
 }
 
+/// Why nothing was fetched.
+enum Unfetched {
+    Fault(Fault<Reason>),
+    /// The mirror's refs are damaged, and have to be fetched anew.
+    Damaged,
+    /// The mirror has to be made again for another kind of object ids.
+    OtherFormat(String),
+}
+
+impl From<Fault<Reason>> for Unfetched {
+    fn from(fault: Fault<Reason>) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Unfetched> for Fault<Reason> {
+    fn from(unfetched: Unfetched) -> Self {
+        match unfetched {
+            Unfetched::Fault(fault) => fault,
+            Unfetched::Damaged => {
+                internal("the mirror's refs are damaged; they are fetched again".to_owned())
+            }
+            Unfetched::OtherFormat(format) => internal(format!(
+                "the remote's objects now have ids of {format}; the mirror is made again"
+            )),
+        }
+    }
+}
+
 impl Repository {
-    /// Fetches a branch, or all of them.
+    /// Fetches a branch, or all of them. Whatever is wrong with the mirror's own refs is put right: it is only a copy.
     pub(super) async fn bring(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Fault<Reason>> {
         let _turn = self.turn.lock().await;
+        for _ in 0..MAX_REPAIRS {
+            match self.bring_once(branch).await {
+                Ok(()) => return Ok(()),
+                Err(Unfetched::Fault(fault)) => return Err(fault),
+                Err(Unfetched::Damaged) => {
+                    tracing::warn!(
+                        repository = self.name,
+                        "the mirror's refs are damaged; they are fetched again"
+                    );
+                    self.forget_refs();
+                }
+                Err(Unfetched::OtherFormat(format)) => {
+                    tracing::info!(
+                        repository = self.name,
+                        format,
+                        "the mirror is made for the remote's kind of object ids"
+                    );
+                    let _ = std::fs::remove_dir_all(&self.mirror);
+                    self.forget_objects();
+                    self.make(&format).await?;
+                }
+            }
+        }
+        Err(internal(
+            "the mirror could not be put right: delete it".to_owned(),
+        ))
+    }
+
+    async fn make(&self, format: &str) -> Result<(), Fault<Reason>> {
+        std::fs::create_dir_all(&self.mirror)
+            .map_err(unwritten)
+            .map_err(|error| mirror_problem(&error))?;
+        self.git().init(format).await
+    }
+
+    /// Forgets where the remote's branches were; the objects stay.
+    fn forget_refs(&self) {
+        // What is not there need not be removed.
+        let _ = std::fs::remove_dir_all(self.mirror.join("refs/remotes/origin"));
+        let _ = std::fs::remove_file(self.mirror.join("packed-refs"));
+        self.forget_objects();
+    }
+
+    async fn bring_once(self: &Arc<Self>, branch: Option<&BranchName>) -> Result<(), Unfetched> {
         if !self.is_there() {
-            std::fs::create_dir_all(&self.mirror)
-                .map_err(unwritten)
-                .map_err(|error| mirror_problem(&error))?;
-            self.git().init().await?;
+            self.make(USUAL_FORMAT).await?;
         }
         let here = self.objects(|objects, _| objects::branches(objects)).await?;
         // A complete mirror fetches other branches as they are: they connect to what it has.
@@ -81,10 +160,10 @@ impl Repository {
 
     /// Branches that were not in the mirror before: their latest commits, or all of them if the remote does not support
     /// shallow fetches.
-    async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Fault<Reason>> {
+    async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Unfetched> {
         match self.take(branches, History::Latest).await {
-            Err(fault) if remote::wants_it_whole(fault.error()) => {
-                tracing::info!(repository = self.name, error = %fault, "the remote serves complete histories only");
+            Err(Unfetched::Fault(fault)) if remote::wants_it_whole(fault.error()) => {
+                tracing::info!(repository = self.name, error = %fault, "the remote hands out whole histories only");
                 self.git().keep_files().await?;
                 self.take(branches, History::New).await
             }
@@ -92,19 +171,30 @@ impl Repository {
         }
     }
 
-    async fn take(&self, branches: &[String], history: History) -> Result<(), Fault<Reason>> {
+    async fn take(&self, branches: &[String], history: History) -> Result<(), Unfetched> {
         let mut tries = 0;
+        let mut pruned = false;
         loop {
-            match self.git().fetch(branches, history).await {
+            match self.git().fetch(branches, history).await? {
+                Fetched::Yes => {
+                    self.tidy.wrote(&self.mirror);
+                    return Ok(());
+                }
+                // A fetch of one branch does not remove another, which may be in the way of its name.
+                Fetched::Stale if !pruned => {
+                    pruned = true;
+                    self.git().prune().await?;
+                }
+                Fetched::Stale | Fetched::Damaged => return Err(Unfetched::Damaged),
+                Fetched::OtherFormat(format) => return Err(Unfetched::OtherFormat(format)),
                 // Our own push records the position of the remote's branch at the same time.
-                Ok(Moved::LostRace) if tries < LOCK_TRIES => {
+                Fetched::Locked(_) if tries < LOCK_TRIES => {
                     tries += 1;
                     tokio::time::sleep(LOCK_WAIT).await;
                 }
-                Ok(Moved::LostRace) => return Err(internal("the mirror's refs are locked".to_owned())),
-                result => {
-                    self.tidy.wrote(&self.mirror);
-                    return result.map(|_| ());
+                Fetched::Locked(said) => {
+                    self.remove_locks(LOCK_AGE);
+                    return Err(internal(format!("the mirror's refs are locked: {said}")).into());
                 }
             }
         }
@@ -142,7 +232,7 @@ impl Repository {
         let names: Vec<String> = here.into_iter().map(|(name, _)| name).collect();
         match self.take(&names, history).await {
             // One of them is gone: only what still exists counts.
-            Err(Fault::Permanent(reason)) if reason.code == Code::BranchNotFound => {
+            Err(Unfetched::Fault(Fault::Permanent(reason))) if reason.code == Code::BranchNotFound => {
                 let there: HashSet<String> = self.git().branches().await?.into_iter().collect();
                 let names: Vec<String> = names.into_iter().filter(|name| there.contains(name)).collect();
                 if names.is_empty() {
@@ -213,6 +303,15 @@ impl Repository {
 
     /// Removes the locks that git leaves behind when it is killed. Called before anything uses the mirror.
     pub(crate) fn recover(&self) {
+        self.remove_locks(Duration::ZERO);
+    }
+
+    /// Removes the locks that have been there for so long.
+    fn remove_locks(&self, age: Duration) {
+        let old = |file: &std::fs::DirEntry| {
+            let written = file.metadata().and_then(|data| data.modified());
+            written.is_ok_and(|at| at.elapsed().unwrap_or_default() >= age)
+        };
         let mut folders = vec![self.mirror.clone()];
         while let Some(folder) = folders.pop() {
             let Ok(entries) = std::fs::read_dir(&folder) else {
@@ -222,10 +321,26 @@ impl Repository {
                 let path = entry.path();
                 if path.is_dir() && path.file_name().is_some_and(|name| name != "objects") {
                     folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "lock") {
+                } else if path.extension().is_some_and(|extension| extension == "lock") && old(&entry) {
                     let _ = std::fs::remove_file(path);
                 }
             }
+        }
+    }
+
+    /// Fetches objects that the mirror lacks. A remote that omits files and does not serve them individually is asked
+    /// for everything again, with its files.
+    async fn bring_objects(self: &Arc<Self>, ids: &[ObjectId]) -> Result<(), Fault<Reason>> {
+        match self.git().fetch_objects(ids).await {
+            Err(fault) if remote::wants_it_whole(fault.error()) => {
+                let _turn = self.turn.lock().await;
+                tracing::info!(repository = self.name, error = %fault, "the remote serves no single files");
+                self.git().keep_files().await?;
+                let here = self.objects(|objects, _| objects::branches(objects)).await?;
+                let names: Vec<String> = here.into_iter().map(|(name, _)| name).collect();
+                self.git().fetch_again(&names).await
+            }
+            result => result,
         }
     }
 
@@ -245,7 +360,8 @@ impl Repository {
                 Ok(value) => return Ok(value),
                 // What was fetched and is still missing is not available.
                 Err(MirrorError::Missing(ids)) if ids.iter().all(|id| brought.insert(*id)) => {
-                    self.git().fetch_objects(&ids).await?;
+                    // Boxed: this function calls itself indirectly when it fetches all files again.
+                    Box::pin(self.bring_objects(&ids)).await?;
                     self.tidy.wrote(&self.mirror);
                 }
                 Err(MirrorError::Beyond(id)) if brought.insert(id) => {

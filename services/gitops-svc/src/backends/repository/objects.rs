@@ -63,17 +63,26 @@ pub(super) fn sha(id: ObjectId) -> Result<CommitSha, MirrorError> {
 
 /// Whether the mirror has the commit.
 pub(super) fn has_commit(repository: &Repository, commit: &CommitSha) -> bool {
-    object_id(commit).is_ok_and(|id| repository.find_commit(id).is_ok())
+    object_id(commit).is_ok_and(|id| is_of(repository, id) && repository.find_commit(id).is_ok())
+}
+
+/// Whether an id is of the kind that the mirror's objects have.
+pub(super) fn is_of(repository: &Repository, id: ObjectId) -> bool {
+    id.kind() == repository.object_hash()
 }
 
 /// Where a branch of the remote was when it was last fetched or pushed.
 pub(super) fn tracked(repository: &Repository, branch: &str) -> Result<Option<CommitSha>, MirrorError> {
     let name = format!("{ORIGIN}{branch}");
-    let Some(mut reference) = repository.try_find_reference(&name).map_err(broken)? else {
+    // One that cannot be read is damaged: the next fetch puts it right.
+    let Ok(Some(reference)) = repository.try_find_reference(&name) else {
         return Ok(None);
     };
-    let id = reference.peel_to_id().map_err(broken)?.detach();
-    sha(id).map(Some)
+    reference
+        .target()
+        .try_id()
+        .map(|id| sha(id.to_owned()))
+        .transpose()
 }
 
 /// The names of the remote's branches that are in the mirror.
@@ -81,7 +90,8 @@ pub(super) fn branches(repository: &Repository) -> Result<Vec<(String, ObjectId)
     let platform = repository.references().map_err(broken)?;
     let mut branches = Vec::new();
     for reference in platform.prefixed(ORIGIN).map_err(broken)? {
-        let reference = reference.map_err(broken)?;
+        // One that cannot be read is damaged: the next fetch puts it right.
+        let Ok(reference) = reference else { continue };
         let name = reference.name().as_bstr().to_string();
         if let (Some(name), Some(id)) = (name.strip_prefix(ORIGIN), reference.target().try_id()) {
             branches.push((name.to_owned(), id.to_owned()));
@@ -200,11 +210,22 @@ fn write_commit(
         let mut unsigned = Vec::new();
         commit.write_to(&mut unsigned).map_err(broken)?;
         let signature = key.sign(&unsigned).map_err(broken)?;
-        commit.extra_headers.push(("gpgsig".into(), signature.into()));
+        commit
+            .extra_headers
+            .push((signature_header(tree).into(), signature.into()));
     }
     let mut text = Vec::new();
     commit.write_to(&mut text).map_err(broken)?;
     trees.make(Kind::Commit, text, None)
+}
+
+/// The header of a commit's signature (gitformat-signature(5)). In a repository of SHA-256 ids, `gpgsig` is the
+/// signature of the same commit in one of SHA-1 ids.
+fn signature_header(tree: ObjectId) -> &'static str {
+    match tree.kind() {
+        gix::hash::Kind::Sha1 => "gpgsig",
+        _ => "gpgsig-sha256",
+    }
 }
 
 /// What a commit of ours changed: its edits are repeated on its parent.

@@ -77,6 +77,9 @@ pub(super) enum Reach {
 /// Searches for a commit on the remote's branches as they were last fetched, from the newest on.
 pub(super) fn reach(repository: &Repository, commit: &CommitSha) -> Result<Reach, MirrorError> {
     let commit = object_id(commit)?;
+    if !objects::is_of(repository, commit) {
+        return Ok(Reach::Outside);
+    }
     let tips: Vec<ObjectId> = objects::branches(repository)?
         .into_iter()
         .map(|(_, id)| id)

@@ -14,7 +14,7 @@ use gix::{
     ObjectId, Repository,
     objs::{Kind, TreeRefIter, tree::EntryMode},
 };
-use slipway_edit::{MAX_FILE_BYTES, Read, Source};
+use slipway_edit::{At, Listing, MAX_FILE_BYTES, Read, Source};
 
 use super::{
     error::{MirrorError, broken},
@@ -239,5 +239,56 @@ impl Source for TreeSource<'_, '_> {
         }
         let data = repository.find_object(entry.id).map_err(broken)?.detach().data;
         Ok(text(data))
+    }
+}
+
+impl Listing for TreeSource<'_, '_> {
+    fn at(&self, path: &str) -> Result<At, MirrorError> {
+        let mut above = path;
+        loop {
+            let found = self.trees.look_up(self.tree, above)?;
+            let own = above.len() == path.len();
+            if let Some(Located { entry, .. }) = found {
+                return Ok(match entry.mode {
+                    mode if mode.is_link() && own => At::Elsewhere("is a symbolic link".to_owned()),
+                    mode if mode.is_link() => At::Elsewhere("is behind a symbolic link".to_owned()),
+                    mode if mode.is_commit() => At::Elsewhere("is in a submodule".to_owned()),
+                    mode if own && mode.is_tree() => At::Folder,
+                    mode if own && mode.is_blob() => At::File(entry.id.to_string()),
+                    _ => At::Absent,
+                });
+            }
+            let Some((folder, _)) = above.rsplit_once('/') else {
+                return Ok(At::Absent);
+            };
+            above = folder;
+        }
+    }
+}
+
+impl TreeSource<'_, '_> {
+    /// The bytes of files. What is no file is left out.
+    ///
+    /// # Errors
+    /// [`MirrorError::Missing`] names all that are to be fetched.
+    pub(super) fn contents(&self, paths: &[String]) -> Result<Vec<(String, Vec<u8>)>, MirrorError> {
+        let mut contents = Vec::with_capacity(paths.len());
+        let mut missing = Vec::new();
+        for path in paths {
+            let Some(Located { entry, .. }) = self.trees.look_up(self.tree, path)? else {
+                continue;
+            };
+            match self.trees.repository.try_find_object(entry.id).map_err(broken)? {
+                Some(object) if entry.mode.is_blob() => contents.push((path.clone(), object.detach().data)),
+                Some(_) => {}
+                None => missing.push(entry.id),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        match missing.is_empty() {
+            true => Ok(contents),
+            false => Err(MirrorError::Missing(missing)),
+        }
     }
 }

@@ -6,7 +6,6 @@ use gitops_domain::{
     reason::Code,
     remote::Moved,
 };
-use slipway_edit::Difference;
 use slipway_github::{Error, ErrorKind};
 use slipway_model::{CommitSha, Fault, Reason};
 
@@ -39,14 +38,16 @@ impl Work<'_> {
             {
                 // Pushed by a run that was killed before it could record it.
                 let commit = pull.head;
+                let not_rendered = self.state.not_rendered.clone();
                 return Ok(Some(News::Revised {
                     commit,
                     base,
                     differences,
+                    not_rendered,
                 }));
             }
             let head = self.forge.head(&self.request.branch).await?;
-            let (base, applied) = self.base(recorded, &head).await?;
+            let (base, applied, not_rendered) = self.base(recorded, &head).await?;
             match follow(&pull, ours, &base, self.forge.config.auto_merge.is_some()) {
                 Step::Merged => return self.merged(recorded, &pull).await,
                 Step::Closed => {
@@ -81,7 +82,13 @@ impl Work<'_> {
                 }
                 Step::Revise => match applied {
                     Some(Applied::Commit { commit, differences }) => {
-                        return self.revise(recorded, head, commit, differences).await;
+                        let revised = News::Revised {
+                            commit,
+                            base: head,
+                            differences,
+                            not_rendered,
+                        };
+                        return self.revise(recorded, revised).await;
                     }
                     _ => return Ok(None),
                 },
@@ -94,19 +101,24 @@ impl Work<'_> {
         Ok(last.map(News::Noted))
     }
 
-    /// What our edits result in on the current head of the target branch.
-    async fn base(&self, recorded: &PullRequest, head: &CommitSha) -> Result<(Base, Option<Applied>), Halt> {
+    /// What our edits result in on the current head of the target branch, and what the change is to say then.
+    async fn base(
+        &self,
+        recorded: &PullRequest,
+        head: &CommitSha,
+    ) -> Result<(Base, Option<Applied>, String), Halt> {
         if recorded.base.as_ref() == Some(head) {
-            return Ok((Base::Unmoved, None));
+            return Ok((Base::Unmoved, None, String::new()));
         }
-        let applied = self.apply(head).await?;
+        let (applied, note) = self.apply_rendered(head).await?;
         let base = match &applied {
+            Applied::Refused(reason) if reason.code == Code::RenderFailed => Base::Broken,
             Applied::Refused(reason) => Base::Refuses(reason.clone()),
             Applied::Unchanged { .. } => Base::Has,
             Applied::Commit { differences, .. } if *differences == self.state.differences => Base::Same,
             Applied::Commit { .. } => Base::Differs,
         };
-        Ok((base, Some(applied)))
+        Ok((base, Some(applied), note))
     }
 
     /// Asks GitHub to merge our commit; returns what it waits for if GitHub does not.
@@ -143,36 +155,32 @@ impl Work<'_> {
     }
 
     /// Repeats the edits on a newer head. Only our own commit is replaced.
-    async fn revise(
-        &self,
-        recorded: &PullRequest,
-        base: CommitSha,
-        commit: CommitSha,
-        differences: Vec<Difference>,
-    ) -> Progress {
+    async fn revise(&self, recorded: &PullRequest, revised: News) -> Progress {
         self.check()?;
+        let News::Revised {
+            commit, differences, ..
+        } = &revised
+        else {
+            return Ok(None);
+        };
         slipway_faults::point("gitops.revise.push.before");
         match self
             .forge
             .repository
-            .push(&self.branch, &recorded.commit, &commit)
+            .push(&self.branch, &recorded.commit, commit)
             .await
         {
             Ok(Moved::Yes) => slipway_faults::point("gitops.revise.push.after"),
             // Others pushed, or it is merged and its branch deleted: the next check will show.
-            Ok(Moved::LostRace) => return Ok(None),
+            Ok(Moved::LostRace(_)) => return Ok(None),
             Err(fault) => return Err(fault.into()),
         }
-        let body = text::body(&self.message, &differences);
+        let body = text::body(&self.message, differences);
         if let Err(fault) = self.forge.github.describe(recorded.number, &body).await {
             let Reason { code, message } = reason(fault.error());
             tracing::warn!(id = %self.run.id, code, error = message, "the description of a pull request could not be updated");
         }
-        Ok(Some(News::Revised {
-            commit,
-            base,
-            differences,
-        }))
+        Ok(Some(revised))
     }
 
     /// It is merged: as which commit, and how.

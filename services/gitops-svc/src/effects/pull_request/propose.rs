@@ -25,7 +25,8 @@ impl Work<'_> {
                 return self.found(pull).await.map(Some);
             }
             let base = self.forge.fresh_head(&self.request.branch).await?;
-            let (commit, differences) = match self.apply(&base).await? {
+            let (applied, not_rendered) = self.apply_rendered(&base).await?;
+            let (commit, differences) = match applied {
                 Applied::Commit { commit, differences } => (commit, differences),
                 Applied::Unchanged { commit, differences } => {
                     self.sweep().await;
@@ -49,7 +50,8 @@ impl Work<'_> {
                 Ok(pull) => {
                     slipway_faults::point("gitops.propose.open.after");
                     self.decorate(&pull).await?;
-                    return Ok(Some(self.opened(pull, commit, Some(base), differences)));
+                    let opened = self.opened(pull, commit, Some(base), differences, not_rendered);
+                    return Ok(Some(opened));
                 }
                 // Opened by a run whose answer was lost, or the branch contains everything meanwhile: checked again.
                 Err(Fault::Permanent(error)) if error.status == Error::UNPROCESSABLE => {
@@ -75,6 +77,7 @@ impl Work<'_> {
         commit: CommitSha,
         base: Option<CommitSha>,
         differences: Vec<Difference>,
+        not_rendered: String,
     ) -> News {
         News::Opened {
             number: pull.number,
@@ -83,6 +86,7 @@ impl Work<'_> {
             commit,
             base,
             differences,
+            not_rendered,
             poll: self.forge.config.poll,
         }
     }
@@ -92,20 +96,24 @@ impl Work<'_> {
         if pull.state != PullState::Open {
             // How it ended is seen at the first check.
             let commit = pull.head.clone();
-            return Ok(self.opened(pull, commit, None, Vec::new()));
+            return Ok(self.opened(pull, commit, None, Vec::new(), String::new()));
         }
         self.decorate(&pull).await?;
         if let Some((base, differences)) = self.ours(&pull.head).await? {
             let commit = pull.head.clone();
-            return Ok(self.opened(pull, commit, Some(base), differences));
+            let note = self.note(&commit).await?;
+            return Ok(self.opened(pull, commit, Some(base), differences, note));
         }
         // Others have pushed to it since. Our commit is known anyway.
         let base = self.forge.fresh_head(&self.request.branch).await?;
         match self.apply(&base).await? {
-            Applied::Commit { commit, differences } => Ok(self.opened(pull, commit, Some(base), differences)),
+            Applied::Commit { commit, differences } => {
+                let note = self.note(&commit).await?;
+                Ok(self.opened(pull, commit, Some(base), differences, note))
+            }
             Applied::Unchanged { .. } | Applied::Refused(_) => {
                 let commit = pull.head.clone();
-                Ok(self.opened(pull, commit, None, Vec::new()))
+                Ok(self.opened(pull, commit, None, Vec::new(), String::new()))
             }
         }
     }
@@ -148,16 +156,22 @@ impl Work<'_> {
             .repository
             .push(&self.branch, &nothing(commit), commit)
             .await;
-        match created {
+        let said = match created {
             Ok(Moved::Yes) => {
                 slipway_faults::point("gitops.propose.push.after");
                 return Ok(());
             }
-            Ok(Moved::LostRace) => {}
+            Ok(Moved::LostRace(said)) => said,
             Err(fault) => return Err(fault.into()),
-        }
+        };
         // It is there: from a run that was killed.
-        let there = self.forge.repository.fetch(&self.branch).await?;
+        let there = match self.forge.repository.fetch(&self.branch).await {
+            Err(Fault::Permanent(reason)) if reason.code == Code::BranchNotFound => {
+                let message = format!("the remote does not take the branch {}: {said}", self.branch);
+                return Err(Fault::<Reason>::unavailable(Code::RemoteUnreachable, message).into());
+            }
+            there => there?,
+        };
         if there == *commit {
             return Ok(());
         }
@@ -171,7 +185,7 @@ impl Work<'_> {
         let moved = self.forge.repository.push(&self.branch, &there, commit).await?;
         match moved {
             Moved::Yes => Ok(()),
-            Moved::LostRace => Err(Halt::from(Fault::unavailable(
+            Moved::LostRace(_) => Err(Halt::from(Fault::unavailable(
                 Code::RemoteUnreachable,
                 "another writer moved the branch at the same time; it is tried again",
             ))),

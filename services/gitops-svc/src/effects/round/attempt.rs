@@ -22,11 +22,13 @@ use crate::backends::repository::{Applied, Plan, Repository};
 /// amount, up to all of it, since the winner may lose next time.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// So many races lost on a head that does not move were lost to nobody: something else keeps the remote from taking it.
+const LOST_TO_NOBODY: u32 = 3;
 
 /// A group, and its progress.
 pub(super) struct Attempt<'a> {
-    round: &'a Round<'a>,
-    repository: &'a Arc<Repository>,
+    pub(super) round: &'a Round<'a>,
+    pub(super) repository: &'a Arc<Repository>,
     /// All unrecorded commits of ours come after this commit.
     base: &'a CommitSha,
     /// Fewer after a lost race; the rest is left to the next round.
@@ -35,6 +37,8 @@ pub(super) struct Attempt<'a> {
     pushes: u32,
     /// Before the next try, after a lost race.
     wait: Duration,
+    /// The fetched head on which races were lost, and how many in a row.
+    lost_on: Option<(CommitSha, u32)>,
 }
 
 /// The progress of a group's changes: those without an outcome are left to the next round.
@@ -66,8 +70,8 @@ impl From<RoundError> for Stop {
 }
 
 /// The commit on which a try is made.
-struct Head {
-    commit: CommitSha,
+pub(super) struct Head {
+    pub(super) commit: CommitSha,
     /// It was fetched for this try. Otherwise it was known before: good enough for a push, which shows whether it is
     /// still current.
     fresh: bool,
@@ -94,6 +98,7 @@ impl<'a> Attempt<'a> {
             changes,
             pushes: 0,
             wait: FIRST_WAIT,
+            lost_on: None,
         }
     }
 
@@ -112,19 +117,34 @@ impl<'a> Attempt<'a> {
                 Some(head) => head,
                 None => self.fetched_head().await?,
             };
-            let sorted = self.sort(&head).await?;
-            let plans: Vec<Plan> = sorted
-                .rest
-                .iter()
-                .filter_map(|(id, state)| plan(id, state))
-                .collect();
+            let sorted = match self.sort(&head).await {
+                Err(Stop::Fault(fault)) if !head.fresh => {
+                    Self::starts_over(&fault);
+                    continue;
+                }
+                sorted => sorted?,
+            };
             slipway_faults::point("gitops.edit.before");
-            let (tip, applied) = self.repository.apply(&head.commit, plans).await?;
+            let commits = match self.commits(&head, sorted.rest).await {
+                Err(fault) if !head.fresh => {
+                    Self::starts_over(&fault);
+                    continue;
+                }
+                commits => commits?,
+            };
+            if commits.all_left() && sorted.outcomes.is_empty() {
+                return Ok(Settled {
+                    outcomes: Vec::new(),
+                    head: self.base.clone(),
+                    others: Some(true),
+                });
+            }
+            let tip = commits.tip;
             let mut others = None;
             if tip != head.commit {
                 let (moved, seen) = self.push(&head, &tip).await?;
-                if moved == Moved::LostRace {
-                    self.lost(&head).await?;
+                if let Moved::LostRace(said) = moved {
+                    self.lost(&head, said).await?;
                     continue;
                 }
                 others = seen;
@@ -133,14 +153,21 @@ impl<'a> Attempt<'a> {
                 continue;
             }
             let pushes = self.pushes;
-            let applied = sorted.rest.iter().zip(applied);
-            let applied = applied.map(|((id, _), applied)| (id.clone(), outcome(applied, pushes)));
+            let made = commits.made.into_iter();
+            let made = made.map(|((id, _), applied, note)| (id.clone(), outcome(applied, pushes, note)));
+            let refused = commits.refused.into_iter();
+            let refused = refused.map(|(id, reason)| (id, Outcome::Failed(reason)));
             return Ok(Settled {
-                outcomes: sorted.outcomes.into_iter().chain(applied).collect(),
+                outcomes: sorted.outcomes.into_iter().chain(made).chain(refused).collect(),
                 head: tip,
-                others,
+                others: if commits.left { Some(true) } else { others },
             });
         }
+    }
+
+    /// What the mirror knew may be no longer there: branches are reset, and what they had is deleted. A fetch shows.
+    fn starts_over(fault: &Fault<Reason>) {
+        tracing::debug!(error = %fault, "the last known head cannot be worked on; it is fetched");
     }
 
     /// The head to begin with: the last known one, or a fetched one if others were seen to write too. `None` if the
@@ -187,6 +214,7 @@ impl<'a> Attempt<'a> {
                     commit: commit.clone(),
                     differences: self.repository.differences(commit, edits(state)).await?,
                     attempts: self.pushes.max(1),
+                    not_rendered: self.note(commit, state).await?,
                 }
             } else if state.cancel.is_some() {
                 Outcome::Cancelled
@@ -226,17 +254,32 @@ impl<'a> Attempt<'a> {
         Ok((moved, others.ok()))
     }
 
-    async fn others_wait(&self) -> Result<bool, LedgerError> {
+    pub(super) async fn others_wait(&self) -> Result<bool, LedgerError> {
         let these: HashSet<&Id> = self.changes.iter().map(|(id, _)| id).collect();
         self.round.waiting().any_other_than(&these).await
     }
 
     /// Another push was faster. On a fresh head, fewer changes are tried next, after a moment.
-    async fn lost(&mut self, head: &Head) -> Result<(), Stop> {
+    ///
+    /// # Errors
+    /// When nobody else pushes: the remote says so for another reason, which may be temporary.
+    async fn lost(&mut self, head: &Head, said: String) -> Result<(), Stop> {
         let paces = &self.round.worker.paces;
         paces.set_contended(self.round.id, true);
         // An old head says nothing about how fast we were.
         if head.fresh {
+            let before = match &self.lost_on {
+                Some((commit, times)) if *commit == head.commit => *times,
+                _ => 0,
+            };
+            self.lost_on = Some((head.commit.clone(), before + 1));
+            if before + 1 == LOST_TO_NOBODY {
+                return Err(Fault::unavailable(
+                    Code::RemoteUnreachable,
+                    format!("the remote does not take the push, although nobody else has pushed: {said}"),
+                )
+                .into());
+            }
             paces.lost(self.round.id, self.changes.len());
             self.round.sleep(self.wait.mul_f64(fastrand::f64())).await?;
             self.wait = (self.wait * 2).min(LONGEST_WAIT);
@@ -265,12 +308,13 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn outcome(applied: Applied, pushes: u32) -> Outcome {
+fn outcome(applied: Applied, pushes: u32, not_rendered: String) -> Outcome {
     match applied {
         Applied::Commit { commit, differences } => Outcome::Pushed {
             commit,
             differences,
             attempts: pushes,
+            not_rendered,
         },
         Applied::Unchanged { commit, differences } => Outcome::Unchanged { commit, differences },
         Applied::Refused(reason) => Outcome::Failed(reason),
@@ -285,7 +329,7 @@ fn edits(state: &change::State) -> Vec<slipway_edit::Edit> {
         .unwrap_or_default()
 }
 
-fn plan(id: &Id, state: &change::State) -> Option<Plan> {
+pub(super) fn plan(id: &Id, state: &change::State) -> Option<Plan> {
     let request = state.request.as_ref()?;
     Some(Plan {
         edits: request.edits.clone(),

@@ -18,7 +18,7 @@ use slipway_proto::gitops::v1::{
     git_ops_service_client::GitOpsServiceClient,
 };
 use slipway_server::{Channel, ClientConfig, TokenHash};
-use slipway_testbed::free_port;
+use slipway_testbed::{free_port, tool};
 use slipway_tests::{process::Process, programs, suite::serves};
 
 use super::remote::{Remote, SERVICES, overlay};
@@ -62,8 +62,8 @@ impl Load {
 }
 
 impl Writer {
-    /// Starts the service in a folder of its own.
-    pub(crate) async fn start(folder: &Path, remote: &Remote, database: &str) -> Self {
+    /// Starts the service in a folder of its own. `renders`: what is to be committed is rendered first.
+    pub(crate) async fn start(folder: &Path, remote: &Remote, database: &str, renders: bool) -> Self {
         fs::create_dir_all(folder).unwrap();
         let port = free_port().unwrap();
         let data = folder.join("data");
@@ -75,8 +75,10 @@ impl Writer {
                 "server:\n  listen: 127.0.0.1:{port}\n  principals:\n    \
                  - {{ subject: bench, token_sha256: \"{hash}\", roles: [{{ actions: [read, start] }}] }}\n\
                  database: {{ url: \"{database}\" }}\ndata_dir: {}\ntelemetry: {{ log_filter: warn }}\n\
-                 repositories:\n  platform: {{ url: \"{}\" }}\n",
+                 kustomize: {{ path: \"{}\" }}\n\
+                 repositories:\n  platform: {{ url: \"{}\", render_before_commit: {renders} }}\n",
                 data.display(),
+                tool("kustomize").unwrap().display(),
                 remote.url()
             ),
         )
@@ -135,6 +137,15 @@ impl Writer {
         }
         assert_eq!(change.status(), Status::Pushed, "{change:?}");
         change
+    }
+
+    /// Writes one change of each service, many at once: each folder was rendered then.
+    pub(crate) async fn all(self: &Arc<Self>, writers: usize) -> Vec<Change> {
+        let changes = futures::stream::iter(0..SERVICES).map(|_| {
+            let this = Arc::clone(self);
+            async move { this.write().await }
+        });
+        changes.buffer_unordered(writers).collect().await
     }
 
     /// This many writers, each with one change in progress all the time.

@@ -110,7 +110,7 @@ pub(super) fn confine(root: &Path, folder: &Path, absent: Absent) -> Result<(), 
             .canonicalize()
             .map_err(|_| format!("{} is not there", shown(&place)))?;
         if !real.starts_with(root) {
-            return Err(format!("{} leads out of the repository", shown(&place)));
+            return Err(format!("{} points outside the repository", shown(&place)));
         }
         if !seen.insert(real.clone()) {
             continue;
@@ -126,7 +126,7 @@ pub(super) fn confine(root: &Path, folder: &Path, absent: Absent) -> Result<(), 
         };
         for file in files {
             if !file.canonicalize().is_ok_and(|file| file.starts_with(root)) {
-                return Err(format!("{} leads out of the repository", shown(&file)));
+                return Err(format!("{} points outside the repository", shown(&file)));
             }
             let value = read_yaml(&file).map_err(|error| format!("{}: {error}", shown(&file)))?;
             for key in FOLDERS_AND_FILES {

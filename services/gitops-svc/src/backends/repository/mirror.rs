@@ -163,7 +163,7 @@ impl Repository {
     async fn bring_latest(self: &Arc<Self>, branches: &[String]) -> Result<(), Unfetched> {
         match self.take(branches, History::Latest).await {
             Err(Unfetched::Fault(fault)) if remote::wants_it_whole(fault.error()) => {
-                tracing::info!(repository = self.name, error = %fault, "the remote hands out whole histories only");
+                tracing::info!(repository = self.name, error = %fault, "the remote serves complete histories only");
                 self.git().keep_files().await?;
                 self.take(branches, History::New).await
             }

@@ -5,12 +5,14 @@
 
 pub mod apply;
 pub mod argo_cd;
+pub mod before;
 mod client;
 pub mod evidence;
 pub mod fault;
 mod forbidden;
 pub mod jobs;
 mod live;
+mod observe;
 pub mod promotion;
 pub mod proxy;
 mod race;

@@ -71,9 +71,9 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         .replica_set
         .and_then(|set| set.spec.as_ref()?.template.as_ref());
     let template = live.spec.template.as_ref().or(its);
-    let ours = running::containers_with(template, &expected.image);
-    if ours.is_empty()
-        && let Some(its) = template
+    let ours = running::ours(expected, template);
+    if let Some(its) = template
+        && running::is_not_ours(expected, its)
     {
         let message = format!(
             "someone else's update took its place: it runs {}; if ours is right, deploy again",
@@ -81,12 +81,12 @@ fn healthy(expected: &Expected, live: &Rollout, current: &Current<'_>) -> Result
         );
         return Err(fail(FailureReason::Superseded, &message));
     }
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    match running::prove(&current.pods, &ours, digest) {
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Err(Verdict::Failed(failure)),
-        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digests)),
         Ok(_) => Err(Verdict::Complete),
     }
 }

@@ -94,13 +94,13 @@ fn prove(
     current: &Current<'_>,
     wanted: i32,
 ) -> Result<String, Verdict> {
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    let ours = running::containers_with(Some(&spec.template), &expected.image);
-    match running::prove(&current.pods, &ours, digest) {
+    let ours = running::ours(expected, Some(&spec.template));
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Err(Verdict::Failed(failure)),
-        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digests)),
         Ok(_) => Err(Verdict::Complete),
     }
 }

@@ -102,6 +102,7 @@ impl Scene {
                     when_closed: WhenBlocked::Wait,
                 }),
                 promotes: false,
+                restored: None,
             },
             windows: None,
             asked: None,

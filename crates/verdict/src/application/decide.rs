@@ -9,7 +9,7 @@ use super::{
     WhenBlocked, at, moved_on, words,
 };
 use crate::{
-    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of,
+    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of, running,
     sync_window::{self, Answer},
 };
 
@@ -477,21 +477,21 @@ impl Decision<'_> {
 
     /// Its pods run another digest of our image. Images without a digest prove nothing.
     fn images(&self, floor: Timestamp) -> Option<Next> {
-        if !self.expected.verify.digest {
-            return None;
-        }
-        let (name, digest) = (&self.expected.image.name, self.expected.image.digest.as_ref()?);
+        let digests = running::digests_to_prove(self.expected)?;
+        let restored = self.expected.restored.as_ref();
+        let name = restored.map_or(&self.expected.image.name, |restored| &restored.image.name);
         let images = self.live.status.summary.images.iter();
         let same: Vec<Digest> = images
             .filter_map(|image| image.parse::<ImageRef>().ok())
             .filter(|image| image.name == *name)
             .filter_map(|image| image.digest)
             .collect();
-        if same.is_empty() || same.contains(digest) {
+        if same.is_empty() || same.iter().any(|digest| digests.contains(digest)) {
             return None;
         }
         let others: Vec<&str> = same.iter().map(Digest::as_str).collect();
-        let message = format!("its pods run {name}@{}, and not {digest}", others.join(", "));
+        let wanted = running::any_of(digests, Digest::as_str);
+        let message = format!("its pods run {name}@{}, and not {wanted}", others.join(", "));
         let compared = at(self.live.status.reconciled_at.as_ref());
         Some(if compared >= Some(floor + IMAGES_PATIENCE) {
             failed(FailureReason::WrongImage, &message)

@@ -9,10 +9,15 @@ mod bake;
 #[macro_use]
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod first;
 mod jobs;
 mod kinds;
 mod outcomes;
 mod promotion;
+#[path = "../release/mod.rs"]
+mod release;
+#[path = "../first/mod.rs"]
+mod releases;
 mod rollback;
 
 use deploy_domain::{catalog::Verify, deployment::DeploymentRequest};
@@ -67,6 +72,12 @@ cluster_tests! {
         rollback::a_revert_in_git_is_deployed,
         rollback::without_git_the_version_before_is_put_back,
         rollback::the_live_state_is_judged,
+        first::a_deployment_is_put_back => LocalCluster,
+        first::a_deployment_that_is_recreated_is_put_back => LocalCluster,
+        first::a_parallel_stateful_set_is_put_back => LocalCluster,
+        first::a_daemon_set_is_put_back => LocalCluster,
+        first::what_its_tag_no_longer_leads_to_is_pinned => LocalCluster,
+        first::what_did_not_exist_is_not_put_back => LocalCluster,
     ],
     faults: [apply::an_api_server_that_restarts_costs_time_only],
 }

@@ -48,6 +48,7 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
         jobs: Default::default(),
         bake: None,
         pauses: Default::default(),
+        restores: None,
         rolls_back: None,
         reverts: None,
         checks: if checks {

@@ -123,6 +123,7 @@ impl DeployApi {
             jobs: environment.jobs.clone(),
             bake: environment.bake.clone(),
             pauses: environment.pauses,
+            restores: None,
             rolls_back: None,
             reverts: None,
             epoch: 0,

@@ -275,6 +275,7 @@ impl Bench {
                 ..Verify::default()
             },
             timeout: Duration::from_secs(90),
+            create_namespace: false,
             restores: None,
             rolls_back: None,
             reverts: None,

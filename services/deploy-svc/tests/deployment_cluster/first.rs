@@ -162,6 +162,10 @@ pub(crate) async fn a_deployment_that_is_recreated_is_put_back(bench: &Bench) {
     is_put_back(bench, WorkloadKind::Deployment, recreate).await;
 }
 
+pub(crate) async fn a_stateful_set_is_put_back(bench: &Bench) {
+    is_put_back(bench, WorkloadKind::StatefulSet, |_| {}).await;
+}
+
 pub(crate) async fn a_parallel_stateful_set_is_put_back(bench: &Bench) {
     is_put_back(bench, WorkloadKind::StatefulSet, parallel).await;
 }

@@ -31,6 +31,9 @@ pub struct DeploymentRequest {
     /// Where the manifests are; `None` if git does not manage the target.
     #[serde(flatten)]
     pub source: Option<Source>,
+    /// The target's namespace is made if it does not exist.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create_namespace: bool,
     /// Fencing token of the target's lane.
     pub epoch: u64,
     #[serde(default, skip_serializing_if = "Action::is_apply")]

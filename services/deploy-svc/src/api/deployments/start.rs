@@ -123,6 +123,7 @@ impl DeployApi {
             jobs: environment.jobs.clone(),
             bake: environment.bake.clone(),
             pauses: environment.pauses,
+            create_namespace: environment.create_namespace,
             restores: None,
             rolls_back: None,
             reverts: None,

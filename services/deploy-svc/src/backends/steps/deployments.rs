@@ -228,6 +228,7 @@ impl StepBackend for Deployments {
             jobs,
             bake: planned.bake.clone().filter(|_| deploy),
             pauses: planned.pauses,
+            create_namespace: planned.create_namespace,
             restores: aim.restores,
             rolls_back: failed_deployment(order).filter(|_| redeploy),
             reverts: None,
@@ -280,10 +281,11 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
     };
     match state.status {
         DeploymentStatus::Pending | DeploymentStatus::Applying | DeploymentStatus::Verifying => {
-            let message = if state.progress.is_empty() {
+            let progress = state.progress_words();
+            let message = if progress.is_empty() {
                 state.status.as_str()
             } else {
-                &state.progress
+                &progress
             };
             let kind = if state.human && state.ask.is_none() {
                 WaitingKind::Human

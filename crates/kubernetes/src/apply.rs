@@ -5,11 +5,15 @@
 //! only for the version that was read, so that a writer that stalled in between has to read again. The target itself is
 //! checked first and written last: once its epoch is written, everything else is done.
 
+mod definitions;
 pub mod manifests;
+mod takeover;
+mod trial;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use kube::{
@@ -26,8 +30,14 @@ use super::{
     fault::{self, fault_of, refused, unavailable},
     race,
 };
+use definitions::Definitions;
 use manifests::Manifest;
 use slipway_verdict::{Applied, COMMIT, DEPLOYMENT, EPOCH, TARGET, Target, annotation, created, epoch_of};
+use trial::Trial;
+
+/// How often discovery is asked for a kind whose definition is established, and in which intervals.
+const DISCOVERY_TRIES: u32 = 50;
+const DISCOVERY_EVERY: Duration = Duration::from_millis(200);
 
 /// The field manager of everything that Slipway writes.
 pub const FIELD_MANAGER: &str = "slipway";
@@ -73,27 +83,44 @@ pub async fn apply(
     manifests: Vec<Manifest>,
     write: &Write<'_>,
 ) -> Result<Applied, Fault<Reason>> {
+    let definitions = Definitions::of(&manifests);
     let mut objects = Vec::with_capacity(manifests.len());
     for manifest in manifests {
-        let api = resolve(cluster, &manifest, write.target).await?;
+        // Before their definition is there, the cluster does not know them.
+        let api = if definitions.define(&manifest.kind) {
+            None
+        } else {
+            Some(resolve(cluster, &manifest, write.target).await?)
+        };
         objects.push((api, manifest));
     }
-    if let Some((api, manifest)) = objects
+    if let Some((Some(api), manifest)) = objects
         .iter()
         .find(|(_, manifest)| manifest.is_target(write.target))
     {
         read(api, manifest, write).await?;
     }
+    let mut trial = Trial::of(&objects, write.target).await?;
     objects.sort_by_key(|(_, manifest)| (manifest.is_target(write.target), manifest.rank()));
     let mut applied = Applied::default();
     for (api, manifest) in objects {
         let is_target = manifest.is_target(write.target);
+        let api = match api {
+            Some(api) => api,
+            None => resolve_defined(cluster, &manifest, write.target).await?,
+        };
         slipway_faults::point("deploy.apply.before");
         let written = {
             let _place = cluster.write_permit().await?;
             put(&api, &manifest, write).await?
         };
         slipway_faults::point("deploy.apply.after");
+        if let Some(trial) = &mut trial {
+            trial.written(&manifest, &written);
+        }
+        if definitions::is_definition(&manifest) {
+            definitions::established(&api, &manifest).await?;
+        }
         if is_target {
             applied = Applied {
                 uid: written.uid().unwrap_or_default(),
@@ -103,7 +130,28 @@ pub async fn apply(
             };
         }
     }
-    Ok(applied)
+    match trial {
+        Some(trial) => trial.end(write.target).map(|()| applied),
+        None => Ok(applied),
+    }
+}
+
+/// As [`resolve`], for a kind whose definition has just been established: discovery lags behind that.
+async fn resolve_defined(
+    cluster: &Kubernetes,
+    manifest: &Manifest,
+    target: &Target,
+) -> Result<Api<DynamicObject>, Fault<Reason>> {
+    let mut tries = 0;
+    loop {
+        match resolve(cluster, manifest, target).await {
+            Err(Fault::Permanent(_)) if tries < DISCOVERY_TRIES => {
+                tries += 1;
+                tokio::time::sleep(DISCOVERY_EVERY).await;
+            }
+            resolved => return resolved,
+        }
+    }
 }
 
 /// The namespace and API that the object belongs to.
@@ -197,8 +245,8 @@ async fn put(
     for _ in 0..race::TRIES {
         let outcome = match read(api, manifest, write).await? {
             // Only once: field ownership is worth a try, but not worth failing the deployment.
-            Some(live) if !adopted && created_by_us(&live).is_some() => {
-                adopt(api, &manifest.name, &live, &what).await?;
+            Some(live) if !adopted && takeover::is_due(&live) => {
+                takeover::take_over(api, &manifest.name, &live, &what).await?;
                 adopted = true;
                 continue;
             }
@@ -208,7 +256,7 @@ async fn put(
                 bounded(api.patch(&manifest.name, &parameters, &Patch::Apply(&body))).await
             }
             None => {
-                // An apply cannot say "only if it does not exist"; a create can, and is turned into one by `adopt`.
+                // An apply cannot say "only if it does not exist"; a create can, and is turned into one by the takeover.
                 let parameters = PostParams {
                     field_manager: Some(FIELD_MANAGER.to_owned()),
                     ..PostParams::default()
@@ -219,8 +267,8 @@ async fn put(
             }
         };
         match outcome {
-            Ok(Ok(written)) if created_by_us(&written).is_some() => {
-                adopt(api, &manifest.name, &written, &what).await?;
+            Ok(Ok(written)) if takeover::is_due(&written) => {
+                takeover::take_over(api, &manifest.name, &written, &what).await?;
                 return Ok(written);
             }
             Ok(Ok(written)) => return Ok(written),
@@ -263,47 +311,4 @@ pub(crate) fn marks(write: &Write<'_>) -> impl Iterator<Item = (&'static str, St
     ]
     .into_iter()
     .chain(commit)
-}
-
-/// Where a create by us appears among the managed fields as an update. Fields owned that way would outlive their
-/// removal from the manifests.
-fn created_by_us(object: &DynamicObject) -> Option<usize> {
-    object.metadata.managed_fields.iter().flatten().position(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER)
-            && entry.operation.as_deref() == Some("Update")
-            && entry.subresource.as_deref().unwrap_or_default().is_empty()
-    })
-}
-
-/// Turns our create into an apply, as `kubectl apply --server-side` does with what it finds (client-go's csaupgrade).
-async fn adopt(
-    api: &Api<DynamicObject>,
-    name: &str,
-    live: &DynamicObject,
-    what: &str,
-) -> Result<(), Fault<Reason>> {
-    let Some(index) = created_by_us(live) else {
-        return Ok(());
-    };
-    let fields = live.metadata.managed_fields.clone().unwrap_or_default();
-    let applied_already = fields.iter().any(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-    });
-    let at = format!("/metadata/managedFields/{index}");
-    let version =
-        json!({"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()});
-    let change = if applied_already {
-        json!({"op": "remove", "path": at})
-    } else {
-        json!({"op": "replace", "path": format!("{at}/operation"), "value": "Apply"})
-    };
-    let patch: json_patch::Patch = serde_json::from_value(json!([version, change]))
-        .map_err(|error| refused(format!("{what}: {error}")))?;
-    match bounded(api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Another writer came in between: the next turn finds it again.
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(()),
-        Ok(Err(error)) => Err(fault_of(what, &error)),
-        Err(words) => Err(unavailable(format!("{what}: {words}"))),
-    }
 }

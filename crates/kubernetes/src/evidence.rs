@@ -10,25 +10,24 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::{
     api::{
-        apps::v1::ReplicaSet,
         batch::v1::Job,
         core::v1::{Container, ContainerStatus, Event, Pod},
     },
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api,
     api::{DynamicObject, ListParams},
     core::Selector,
 };
-use slipway_model::{Fault, Name, Reason};
+use slipway_model::{Fault, Reason};
 use slipway_verdict::{
-    Observed, Target, Workload, WorkloadKind,
+    Target, Workload, WorkloadKind,
     evidence::{PodEvidence, Redactor, bound},
     owned_by, pods,
 };
 
-use super::{Kubernetes, call, fault::unavailable, workload};
+use super::{Kubernetes, call, fault::unavailable, observe, workload};
 
 /// Of one workload; the worst come first.
 const MAX_PODS: usize = 3;
@@ -91,7 +90,7 @@ async fn of_application(
     namespace: &str,
     name: &str,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    let Some(live) = read(cluster, namespace, WorkloadKind::Application, name).await? else {
+    let Some(live) = observe::read(cluster, namespace, WorkloadKind::Application, name).await? else {
         return Ok(Vec::new());
     };
     let own = maker(cluster, namespace, "Application", &live).await;
@@ -100,12 +99,7 @@ async fn of_application(
     };
     let mut evidence = Vec::from_iter(own);
     // If the application deploys into another cluster, its pods cannot be read here.
-    let there = &application.spec.destination;
-    let here = matches!(
-        there.server.trim_end_matches('/'),
-        "" | "https://kubernetes.default.svc"
-    ) && matches!(there.name.as_str(), "" | "in-cluster");
-    if !here {
+    if !observe::is_here(&application) {
         return Ok(evidence);
     }
     let healthy = |one: &&slipway_verdict::application::ResourceStatus| {
@@ -114,7 +108,7 @@ async fn of_application(
             .is_some_and(|health| health.status == "Healthy")
     };
     let runs = |one: &&slipway_verdict::application::ResourceStatus| {
-        one.kind == "Job" || runs_pods(&one.kind).is_some()
+        one.kind == "Job" || observe::runs_pods(&one.kind).is_some()
     };
     // Those with a fault; if all are healthy, a check failed, and logs of all of them may tell why.
     let all = || application.status.resources.iter().filter(runs);
@@ -123,15 +117,10 @@ async fn of_application(
         chosen = all().collect();
     }
     for one in chosen.into_iter().take(MAX_WORKLOADS) {
-        let namespace = match one.namespace.as_str() {
-            "" => there.namespace.as_str(),
-            given => given,
-        };
-        // It becomes part of a request path.
-        if namespace.parse::<Name>().is_err() {
+        let Some(namespace) = observe::namespace_of(&application, one) else {
             continue;
-        }
-        let found = match runs_pods(&one.kind) {
+        };
+        let found = match observe::runs_pods(&one.kind) {
             Some(kind) => of_workload(cluster, namespace, kind, &one.name).await,
             None => of_job(cluster, namespace, &one.name).await,
         };
@@ -143,63 +132,23 @@ async fn of_application(
     Ok(evidence)
 }
 
-/// Kinds that have pods, as an Application names them.
-fn runs_pods(kind: &str) -> Option<WorkloadKind> {
-    [
-        WorkloadKind::Deployment,
-        WorkloadKind::StatefulSet,
-        WorkloadKind::DaemonSet,
-        WorkloadKind::Rollout,
-    ]
-    .into_iter()
-    .find(|known| known.as_str() == kind)
-}
-
 async fn of_workload(
     cluster: &Kubernetes,
     namespace: &str,
     kind: WorkloadKind,
     name: &str,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    let Some(live) = read(cluster, namespace, kind, name).await? else {
+    if kind == WorkloadKind::Canary {
+        return match observe::read(cluster, namespace, kind, name).await? {
+            Some(live) => of_canary(cluster, namespace, &live).await,
+            None => Ok(Vec::new()),
+        };
+    }
+    let Some(found) = observe::workload(cluster, namespace, kind, name).await? else {
         return Ok(Vec::new());
     };
-    if kind == WorkloadKind::Canary {
-        return of_canary(cluster, namespace, &live).await;
-    }
-    let list = ListParams::default().labels(&selector(&live));
-    let uid = live.metadata.uid.clone();
-    let sets: Api<ReplicaSet> = Api::namespaced(cluster.client().clone(), namespace);
-    let replica_sets = match kind {
-        WorkloadKind::Deployment | WorkloadKind::Rollout => {
-            call("list ReplicaSets", sets.list(&list)).await?.items
-        }
-        _ => Vec::new(),
-    };
-    let mut observed = Observed {
-        replica_sets: replica_sets
-            .into_iter()
-            .filter(|set| owned_by(&set.metadata, uid.as_deref()))
-            .map(Into::into)
-            .collect(),
-        ..Observed::default()
-    };
-    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
-    let found = call("list pods", pods.list(&list)).await?.items;
-    let ours = |pod: &Pod| {
-        let sets = observed
-            .replica_sets
-            .iter()
-            .map(|set| set.metadata.uid.as_deref());
-        std::iter::once(uid.as_deref())
-            .chain(sets)
-            .any(|uid| owned_by(&pod.metadata, uid))
-    };
-    let found: Vec<_> = found.into_iter().filter(ours).map(Into::into).collect();
-    observed.pods = found;
-    let typed = workload::typed(kind, live.clone())?;
-    let current = slipway_verdict::current(&typed, &observed);
-    let mut makers = vec![(kind.to_string(), live)];
+    let current = slipway_verdict::current(&found.workload, &found.observed);
+    let mut makers = vec![(kind.to_string(), found.live)];
     if let Some(set) = current.replica_set {
         makers.push(("ReplicaSet".to_owned(), plain(set)));
     }
@@ -218,7 +167,7 @@ async fn of_canary(
             .pointer(&format!("/spec/targetRef/{field}"))
             .and_then(|value| value.as_str())
     };
-    let kind = of("kind").and_then(runs_pods);
+    let kind = of("kind").and_then(observe::runs_pods);
     if let (Some(kind), Some(name)) = (kind, of("name")) {
         evidence.extend(Box::pin(of_workload(cluster, namespace, kind, name)).await?);
     }
@@ -265,7 +214,7 @@ async fn of_pods(
             .map(slipway_verdict::micros);
         (
             std::cmp::Reverse(weight),
-            tell::ready(pod),
+            pods::ready(pod).is_some(),
             std::cmp::Reverse(newest),
             pod.metadata.name.clone(),
         )
@@ -436,25 +385,6 @@ pub(crate) async fn events(
     events.sort_by_key(tell::when);
     let skip = events.len().saturating_sub(MAX_EVENTS);
     events.split_off(skip)
-}
-
-async fn read(
-    cluster: &Kubernetes,
-    namespace: &str,
-    kind: WorkloadKind,
-    name: &str,
-) -> Result<Option<DynamicObject>, Fault<Reason>> {
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(cluster.client().clone(), namespace, &workload::resource(kind));
-    call(&format!("read the {kind}"), api.get_opt(name)).await
-}
-
-/// Of its pods, as a list takes it. Argo's Rollouts have it in the same place.
-fn selector(live: &DynamicObject) -> String {
-    let selector = live.data.pointer("/spec/selector").cloned();
-    let selector = selector.and_then(|value| serde_json::from_value::<LabelSelector>(value).ok());
-    let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
-    selector.map(|selector| selector.to_string()).unwrap_or_default()
 }
 
 /// Without its type.

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod argo_cd;
+pub mod before;
 mod client;
 pub mod evidence;
 pub mod fault;
@@ -12,12 +13,16 @@ mod forbidden;
 pub mod jobs;
 mod live;
 pub mod managed;
+pub mod namespace;
+mod observe;
 pub mod promotion;
 pub mod proxy;
 mod race;
+mod remedy;
 pub mod restart;
 mod revisions;
 pub mod set_image;
+pub mod stuck;
 pub mod undo;
 pub mod watch;
 pub mod workload;

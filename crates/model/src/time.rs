@@ -38,6 +38,11 @@ impl Timestamp {
         self.jiff().strftime("%Y%m%d%H%M%S").to_string()
     }
 
+    /// For people: without the fraction of the second.
+    pub fn in_seconds(self) -> String {
+        self.jiff().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
     fn jiff(self) -> jiff::Timestamp {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX)
     }

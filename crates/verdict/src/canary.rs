@@ -161,7 +161,14 @@ pub fn next(expected: &Expected, live: &Canary) -> Next {
 
 fn has_image(expected: &Expected, primary: &Deployment) -> bool {
     let template = primary.spec.as_ref().map(|spec| &spec.template);
-    !running::containers_with(template, &expected.image).is_empty()
+    match &expected.restored {
+        // Its containers have the same names in every version.
+        Some(restored) if !restored.containers.is_empty() => {
+            !running::containers_with(template, &restored.image).is_empty()
+        }
+        Some(_) => true,
+        None => !running::containers_with(template, &expected.image).is_empty(),
+    }
 }
 
 fn primary_name(live: &Canary) -> String {

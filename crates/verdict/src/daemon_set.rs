@@ -76,13 +76,13 @@ fn complete(
              verify.digest to false",
         ));
     }
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    let ours = running::containers_with(template, &expected.image);
-    match running::prove(&current.pods, &ours, digest) {
+    let ours = running::ours(expected, template);
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Err(Verdict::Failed(failure)),
-        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digests)),
         Ok(_) => Err(Verdict::Complete),
     }
 }

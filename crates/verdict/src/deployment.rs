@@ -77,13 +77,13 @@ fn complete(expected: &Expected, live: &Deployment, current: &Current<'_>) -> Ve
             "it is scaled to zero, so nothing runs: scale it up, or set verify.digest to false",
         );
     }
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Verdict::Complete;
     };
-    let ours = containers_with(spec.map(|spec| &spec.template), &expected.image);
-    match running::prove(&current.pods, &ours, digest) {
+    let ours = running::ours(expected, spec.map(|spec| &spec.template));
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Verdict::Failed(failure),
-        Ok(proven) if proven < wanted => progressing(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => progressing(running::unproven(proven, wanted, digests)),
         Ok(_) => Verdict::Complete,
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod analysis;
 pub mod application;
+pub mod before;
 pub mod canary;
 mod complaint;
 pub mod daemon_set;
@@ -33,6 +34,7 @@ mod verify;
 use serde::{Deserialize, Serialize};
 use slipway_model::{ImageRef, Timestamp};
 
+pub use before::Restored;
 pub use metadata::{
     COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros,
     owned_by,
@@ -64,6 +66,8 @@ pub struct Expected {
     pub sync: Option<application::Sync>,
     /// Whether a rollout that pauses for an approval should continue by itself (Argo Rollouts, Flagger).
     pub promotes: bool,
+    /// The version that was restored, if its template names the image by tag; then it counts instead of `image`.
+    pub restored: Option<Restored>,
 }
 
 /// The object's identity after our write.
@@ -253,12 +257,16 @@ pub(crate) fn fail(reason: FailureReason, message: &str) -> Verdict {
     })
 }
 
-/// Texts from remote systems are truncated before they are stored or shown.
+/// Texts from remote systems are shortened before they are stored or shown. The middle is left out: they begin with
+/// what they are about, and end with the cause.
 pub fn cut(text: &str) -> String {
-    const LONGEST: usize = 600;
-    let mut kept: String = text.chars().take(LONGEST).collect();
-    if kept.len() < text.len() {
-        kept.push('…');
+    const BEGINNING: usize = 350;
+    const END: usize = 250;
+    let count = text.chars().count();
+    if count <= BEGINNING + END {
+        return text.to_owned();
     }
-    kept
+    let beginning: String = text.chars().take(BEGINNING).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{beginning}…{end}")
 }

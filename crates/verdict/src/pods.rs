@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::{
     apps::v1::ReplicaSet,
-    core::v1::{ContainerStatus, Pod},
+    core::v1::{ContainerStatus, Pod, PodCondition},
 };
 use slipway_model::Timestamp;
 
@@ -35,6 +35,14 @@ pub(crate) fn living<'a>(pods: &[&'a Pod]) -> impl Iterator<Item = &'a Pod> {
     pods.iter()
         .copied()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+}
+
+/// Its condition of being ready, if it is.
+pub fn ready(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Living pods of older templates.

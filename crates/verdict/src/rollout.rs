@@ -83,10 +83,10 @@ fn healthy(
         .replica_set
         .and_then(|set| set.spec.as_ref()?.template.as_ref());
     let template = live.spec.template.as_ref().or(its);
-    let ours = running::containers_with(template, &expected.image);
+    let ours = running::ours(expected, template);
     // The controller learns of a change of the workload that it refers to some time after it.
-    if ours.is_empty()
-        && let (None, Some(its)) = (&live.spec.template, template)
+    if let (None, Some(its)) = (&live.spec.template, template)
+        && running::is_not_ours(expected, its)
         && now < expected.since + REFERENCE_PATIENCE
     {
         return Ok(format!(
@@ -94,8 +94,8 @@ fn healthy(
             running::images_of(its).join(", ")
         ));
     }
-    if ours.is_empty()
-        && let Some(its) = template
+    if let Some(its) = template
+        && running::is_not_ours(expected, its)
     {
         let message = format!(
             "someone else's update took its place: it runs {}; if ours is right, deploy again",
@@ -103,12 +103,12 @@ fn healthy(
         );
         return Err(fail(FailureReason::Superseded, &message));
     }
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    match running::prove(&current.pods, &ours, digest) {
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Err(Verdict::Failed(failure)),
-        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digests)),
         Ok(_) => Err(Verdict::Complete),
     }
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodTemplateSpec};
 use slipway_model::{Digest, ImageRef};
 
-use crate::{Expected, Failure, FailureReason, pods::name};
+use crate::{Expected, Failure, FailureReason, pods, pods::name};
 
 /// The names of the template's containers that run exactly this image: by digest whatever the tag, without a digest by
 /// tag. Init containers count if no other container has it.
@@ -32,6 +32,28 @@ pub fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageR
     }
 }
 
+/// The template's containers that are to run what is expected.
+pub(crate) fn ours<'a>(expected: &Expected, template: Option<&'a PodTemplateSpec>) -> Vec<&'a str> {
+    let Some(restored) = &expected.restored else {
+        return containers_with(template, &expected.image);
+    };
+    let spec = template.and_then(|template| template.spec.as_ref());
+    spec.iter()
+        .flat_map(|spec| &spec.containers)
+        .map(|container| container.name.as_str())
+        .filter(|name| restored.containers.iter().any(|one| one == name))
+        .collect()
+}
+
+/// Whether the template is not, or no longer, the expected one.
+pub(crate) fn is_not_ours(expected: &Expected, template: &PodTemplateSpec) -> bool {
+    let known = expected
+        .restored
+        .as_ref()
+        .is_none_or(|restored| !restored.containers.is_empty());
+    known && ours(expected, Some(template)).is_empty()
+}
+
 /// The images of the template's containers.
 pub(crate) fn images_of(template: &PodTemplateSpec) -> Vec<&str> {
     template
@@ -42,23 +64,27 @@ pub(crate) fn images_of(template: &PodTemplateSpec) -> Vec<&str> {
         .collect()
 }
 
-/// How many of these pods are seen to run the deployed digest. Terminating pods do not count.
+/// How many of these pods are seen to run one of the digests. Terminating pods do not count.
 ///
 /// # Errors
 /// One of them runs something else.
-pub(crate) fn prove(pods: &[&Pod], containers: &[&str], digest: &Digest) -> Result<i32, Failure> {
+pub(crate) fn prove(pods: &[&Pod], containers: &[&str], digests: &[Digest]) -> Result<i32, Failure> {
     let mut proven = 0;
     for pod in pods {
         if pod.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        match pod_runs(pod, containers, digest) {
+        match pod_runs(pod, containers, digests) {
             Runs::Ours => proven += 1,
             Runs::NotYet => {}
             Runs::Other(id) => {
                 return Err(Failure {
                     reason: FailureReason::WrongImage,
-                    message: format!("pod {} runs {id} instead of {digest}", name(pod)),
+                    message: format!(
+                        "pod {} runs {id} instead of {}",
+                        name(pod),
+                        any_of(digests, Digest::as_str)
+                    ),
                 });
             }
         }
@@ -66,14 +92,53 @@ pub(crate) fn prove(pods: &[&Pod], containers: &[&str], digest: &Digest) -> Resu
     Ok(proven)
 }
 
-/// What must be proven beyond kubectl: nothing if the catalog does not require it, or there is no digest.
-pub(crate) fn digest_to_prove(expected: &Expected) -> Option<&Digest> {
-    expected.image.digest.as_ref().filter(|_| expected.verify.digest)
+/// What must be proven beyond kubectl, any of these: nothing if the catalog does not require it, or there is no digest.
+pub(crate) fn digests_to_prove(expected: &Expected) -> Option<&[Digest]> {
+    let digests = match &expected.restored {
+        Some(restored) => restored.digests.as_slice(),
+        None => expected.image.digest.as_slice(),
+    };
+    Some(digests).filter(|digests| expected.verify.digest && !digests.is_empty())
 }
 
 /// What a person reads while the proof is incomplete.
-pub(crate) fn unproven(proven: i32, wanted: i32, digest: &Digest) -> String {
-    format!("{proven} of {wanted} new pods seen to run {}", digest.short())
+pub(crate) fn unproven(proven: i32, wanted: i32, digests: &[Digest]) -> String {
+    format!(
+        "{proven} of {wanted} new pods seen to run {}",
+        any_of(digests, Digest::short)
+    )
+}
+
+pub(crate) fn any_of(digests: &[Digest], text: fn(&Digest) -> &str) -> String {
+    digests.iter().map(text).collect::<Vec<_>>().join(" or ")
+}
+
+/// The digests that a container of these pods runs, that of the most pods first.
+pub(crate) fn digests(pods: &[&Pod], container: &str) -> Vec<Digest> {
+    let mut counted: Vec<(usize, Digest)> = Vec::new();
+    for pod in pods::living(pods) {
+        let Some(digest) = runs(pod, container) else {
+            continue;
+        };
+        match counted.iter_mut().find(|(_, known)| *known == digest) {
+            Some((count, _)) => *count += 1,
+            None => counted.push((1, digest)),
+        }
+    }
+    counted.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    counted.into_iter().map(|(_, digest)| digest).collect()
+}
+
+/// The digest that a running container of the pod has, as its runtime reports it, or as the pod asks for it.
+fn runs(pod: &Pod, container: &str) -> Option<Digest> {
+    let (status, _) = status_of(pod, container)?;
+    status.state.as_ref()?.running.as_ref()?;
+    if let Some((_, digest)) = status.image_id.rsplit_once('@') {
+        return digest.parse().ok();
+    }
+    let spec = pod.spec.as_ref()?;
+    let asked = spec.containers.iter().find(|one| one.name == container)?;
+    asked.image.as_deref()?.parse::<ImageRef>().ok()?.digest
 }
 
 enum Runs {
@@ -83,7 +148,7 @@ enum Runs {
     Other(String),
 }
 
-fn pod_runs(pod: &Pod, containers: &[&str], digest: &Digest) -> Runs {
+fn pod_runs(pod: &Pod, containers: &[&str], digests: &[Digest]) -> Runs {
     let mut seen = 0;
     for name in containers {
         let Some((status, init)) = status_of(pod, name) else {
@@ -102,11 +167,11 @@ fn pod_runs(pod: &Pod, containers: &[&str], digest: &Digest) -> Runs {
             return Runs::NotYet;
         }
         match status.image_id.rsplit_once('@') {
-            Some((_, id)) if id == digest.as_str() => seen += 1,
+            Some((_, id)) if digests.iter().any(|digest| digest.as_str() == id) => seen += 1,
             Some((_, id)) => return Runs::Other(id.to_owned()),
             // Runtimes that do not know a repository digest (images loaded into a node) report the configuration's id;
             // then it has to suffice that the pod asks for exactly this digest.
-            None if asks_for(pod, name, digest) => seen += 1,
+            None if digests.iter().any(|digest| asks_for(pod, name, digest)) => seen += 1,
             None if status.image_id.is_empty() => return Runs::NotYet,
             None => return Runs::Other(status.image_id.clone()),
         }

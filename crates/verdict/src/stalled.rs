@@ -3,7 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 use slipway_model::Timestamp;
 
-use crate::{Expected, FailureReason, Verdict, created, fail, later, pods::Fault};
+use crate::{
+    Expected, FailureReason, Verdict, created, fail, later,
+    pods::{self, Fault},
+};
 
 /// While the controller has not seen what was written.
 pub(crate) const UNNOTICED: &str = "waiting for the cluster to notice the new version";
@@ -22,11 +25,7 @@ pub(crate) fn deadline(expected: &Expected, current: &[&Pod]) -> Option<(Timesta
 }
 
 fn became_ready(pod: &Pod) -> Option<Timestamp> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == "Ready" && c.status == "True")?;
-    ready
+    pods::ready(pod)?
         .last_transition_time
         .as_ref()
         .map(|time| later(time, std::time::Duration::ZERO))

@@ -1,6 +1,8 @@
 //! The verdict on a StatefulSet: [`kubectl`](crate::kubectl)'s, with the additions for every workload, a deadline of
 //! our own since Kubernetes has none for this kind, and a verdict where kubectl has none (`OnDelete`).
 
+use std::time::Duration;
+
 use k8s_openapi::api::{
     apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus},
     core::v1::Pod,
@@ -8,7 +10,7 @@ use k8s_openapi::api::{
 use slipway_model::Timestamp;
 
 use crate::{
-    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, complaint, fail,
+    Expected, FailureReason, Observed, REVISION_HASH, Verdict, WorkloadKind, complaint, created, fail,
     kubectl::{self, WaitsFor},
     label, owned_by,
     pods::{self, Current},
@@ -95,13 +97,13 @@ fn prove(
     current: &Current<'_>,
     wanted: i32,
 ) -> Result<String, Verdict> {
-    let Some(digest) = running::digest_to_prove(expected) else {
+    let Some(digests) = running::digests_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    let ours = running::containers_with(Some(&spec.template), &expected.image);
-    match running::prove(&current.pods, &ours, digest) {
+    let ours = running::ours(expected, Some(&spec.template));
+    match running::prove(&current.pods, &ours, digests) {
         Err(failure) => Err(Verdict::Failed(failure)),
-        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),
+        Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digests)),
         Ok(_) => Err(Verdict::Complete),
     }
 }
@@ -139,6 +141,67 @@ fn on_delete(
         return Ok(words(waits, spec, status, all, current));
     }
     prove(expected, spec, current, replicas)
+}
+
+/// How long a pod of another version may not be ready, after our write, before it counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// A pod that the controller waits for, and that keeps it from going on.
+#[derive(Debug, Clone, Copy)]
+pub struct Stuck<'a> {
+    pub pod: &'a Pod,
+    /// From then on it is not expected to become ready.
+    pub since: Timestamp,
+}
+
+/// The pod of another version that holds up the rollout. Under `OrderedReady` the controller waits for each pod to
+/// become ready before it replaces the next one, also for one whose template was broken and is fixed by now; somebody
+/// has to delete it (kubernetes#67250).
+pub fn stuck<'a>(expected: &Expected, live: &StatefulSet, observed: &'a Observed) -> Option<Stuck<'a>> {
+    let spec = live.spec.as_ref()?;
+    let template = Some(&spec.template);
+    let rolls = spec
+        .update_strategy
+        .as_ref()
+        .and_then(|strategy| strategy.type_.as_deref());
+    if still_ours::check(expected, WorkloadKind::StatefulSet, &live.metadata, template).is_some()
+        || spec.pod_management_policy.as_deref() == Some("Parallel")
+        || rolls == Some("OnDelete")
+    {
+        return None;
+    }
+    let status = live.status.as_ref()?;
+    if status.observed_generation.unwrap_or(0) < live.metadata.generation.unwrap_or(0) {
+        return None;
+    }
+    let update = status.update_revision.as_deref()?;
+    let first = spec
+        .ordinals
+        .as_ref()
+        .and_then(|ordinals| ordinals.start)
+        .unwrap_or(0);
+    let rolled = |pod: &&Pod| ordinal(pod).is_some_and(|ordinal| ordinal >= first + partition(spec));
+    let all = owned_pods(live, observed);
+    // The controller waits for the lowest one.
+    let waits_for = pods::living(&all)
+        .filter(|pod| pods::ready(pod).is_none())
+        .min_by_key(|pod| ordinal(pod))?;
+    if label(&waits_for.metadata, REVISION_HASH) == Some(update) || !rolled(&waits_for) {
+        return None;
+    }
+    let since = match pods::ailing(waits_for) {
+        Some(_) => expected.since,
+        None => expected.since.max(created(&waits_for.metadata)?) + STUCK_AFTER,
+    };
+    Some(Stuck {
+        pod: waits_for,
+        since,
+    })
+}
+
+fn ordinal(pod: &Pod) -> Option<i32> {
+    let (_, number) = pod.metadata.name.as_deref()?.rsplit_once('-')?;
+    number.parse().ok()
 }
 
 /// The pods of the revision that is being rolled out, by the label that the controller gives them.

@@ -105,6 +105,7 @@ impl Scene {
                     require_synced: false,
                 }),
                 promotes: false,
+                restored: None,
             },
             windows: None,
             asked: None,

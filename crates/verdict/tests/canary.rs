@@ -83,6 +83,7 @@ impl Scene {
     fn next(&self) -> Next {
         let expected = Expected {
             promotes: true,
+            restored: None,
             ..self.expected.clone()
         };
         next(&expected, self.observed().workload.as_ref().unwrap())

@@ -78,6 +78,7 @@ impl Scene {
                 since: CREATED.parse().unwrap(),
                 sync: None,
                 promotes: false,
+                restored: None,
             },
         }
     }

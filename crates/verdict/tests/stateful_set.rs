@@ -305,3 +305,55 @@ fn what_is_no_longer_ours_has_its_own_outcome() {
         .waits("waiting to see the new version in the cluster");
     Judged::at(&expected(), &observed(None, &[], &[]), now()).fails(FailureReason::Deleted, &[]);
 }
+
+/// Back to the version before, whose pods are 0 and 1; 2 is of the one that failed.
+fn rolling_back(container: &Value) -> Scene {
+    scene()
+        .status(json!({"readyReplicas": 2, "updatedReplicas": 2, "currentRevision": NEW}))
+        .with(2, of("shop-2", OLD, container))
+}
+
+impl Scene {
+    /// The pod that is stuck, and since when.
+    fn stuck(&self) -> Option<(String, slipway_model::Timestamp)> {
+        let live = read(&self.live);
+        let observed = observed(
+            Some(Workload::StatefulSet(std::sync::Arc::clone(&live))),
+            &[],
+            &self.pods,
+        );
+        let stuck = slipway_verdict::stateful_set::stuck(&self.expected, &live, &observed)?;
+        Some((stuck.pod.metadata.name.clone()?, stuck.since))
+    }
+}
+
+/// kubernetes#67250: the controller waits for it, also when the template that broke it has been fixed.
+#[test]
+fn a_pod_of_another_version_that_the_controller_waits_for_is_stuck() {
+    let at_once = Some(("shop-2".to_owned(), time("2026-11-01T12:00:00Z")));
+    let later = Some(("shop-2".to_owned(), time("2026-11-01T12:00:30Z")));
+    let unready = json!({"state": {"running": {}}});
+    assert_eq!(rolling_back(&crashing(5)).stuck(), at_once);
+    assert_eq!(rolling_back(&stuck("ImagePullBackOff", "")).stuck(), at_once);
+    assert_eq!(rolling_back(&unready).stuck(), later);
+    for nothing in [
+        rolling_back(&running("ab")),
+        // Of the version that rolls out: that one's own fault.
+        Scene::midway(&crashing(5)),
+        rolling_back(&crashing(5)).spec("podManagementPolicy", json!("Parallel")),
+        rolling_back(&crashing(5)).spec("updateStrategy", json!({"type": "OnDelete"})),
+        rolling_back(&crashing(5)).spec(
+            "updateStrategy",
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 3}}),
+        ),
+        // The controller has not seen the template yet, so that its revision is the one before.
+        rolling_back(&crashing(5)).status(json!({"observedGeneration": 3})),
+        // A lower one is waited for first.
+        rolling_back(&crashing(5)).with(0, of("shop-0", NEW, &unready)),
+    ] {
+        assert_eq!(nothing.stuck(), None, "{:#}", nothing.live);
+    }
+    let mut theirs = rolling_back(&crashing(5));
+    theirs.expected.epoch = 6;
+    assert_eq!(theirs.stuck(), None, "a later turn wrote it");
+}

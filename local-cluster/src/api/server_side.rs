@@ -98,10 +98,15 @@ fn check_fields(resource: &Resource, (namespace, name): (&str, &str), applied: &
     };
     match unknown.first() {
         None => Ok(()),
-        Some(first) => Err(ApiError::bad_request(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{first}: field not declared in schema",
-            resource.api_version(),
-            resource.kind,
-        ))),
+        // As the real one answers: an error that has no status of its own.
+        Some(first) => Err(ApiError::new(
+            500,
+            "",
+            format!(
+                "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{first}: field not declared in schema",
+                resource.api_version(),
+                resource.kind,
+            ),
+        )),
     }
 }

@@ -5,13 +5,19 @@
 mod argo;
 #[macro_use]
 mod cluster;
+mod first;
+mod release;
+
+use std::sync::Arc;
 
 use argo::{Git, application, applications, custom, live, merge, sync, value};
 use cluster::{Bench, failed, succeeded};
 use deploy_domain::{
-    catalog::{ArgoCd, Blocked, WorkloadKind},
+    catalog::{ArgoCd, Blocked, Verify, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
+    release::ReleaseStatus,
 };
+use first::{Backends, Files, message, steps};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pretty_assertions::assert_eq;
@@ -49,6 +55,8 @@ cluster_tests! {
         a_revert_rolls_back => LocalCluster,
         objects_that_left_git_are_pruned => LocalCluster,
         a_cancelled_sync_is_terminated => LocalCluster,
+        the_first_release_of_an_application_that_is_synced_by_hand_is_put_back => LocalCluster,
+        the_first_release_of_an_application_that_syncs_by_itself_is_put_back => LocalCluster,
     ],
     faults: [],
 }
@@ -585,4 +593,60 @@ async fn a_cancelled_sync_is_terminated(bench: &Bench) {
     );
     assert!(live["operation"].is_null());
     assert_eq!(stored(bench, "shop").await, None);
+}
+
+/// It ran before, synced by somebody, with a tag in git.
+async fn is_put_back(bench: &Bench, policy: Value) {
+    let tag = bench.namespace.to_string();
+    bench.tag(&tag, &bench.a);
+    let tagged = format!("{}:{tag}", bench.image);
+    let of = |image: &str, mode: &str| {
+        let mut objects = shop(bench, &bench.a, mode);
+        objects[1]["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        objects[1]["spec"]["strategy"] = json!({"type": "Recreate"});
+        objects
+    };
+    let git = Git::new();
+    let before = git.commit("shop", &of(&tagged, "ok"));
+    application(bench, "shop", &git.url(), policy).await;
+    let earlier = DeploymentRequest {
+        verify: Verify {
+            digest: false,
+            ..Verify::default()
+        },
+        ..sync(bench, &before, 1, ArgoCd::default())
+    };
+    succeeded(&bench.run(earlier).await);
+
+    let (old, new) = (of(&tagged, "ok"), of(&bench.image(&bench.b, "crash"), "crash"));
+    let git = Arc::new(git);
+    let committed = Arc::clone(&git);
+    let backends = Backends {
+        built: bench.built(&bench.b),
+        tagged: tagged.clone(),
+        commit: Box::new(move |files| match files {
+            Files::New => committed.commit("shop", &new),
+            _ => committed.commit("shop", &old),
+        }),
+    };
+    let state = first::release(bench, WorkloadKind::Application, backends).await;
+    let said = message(&state);
+    assert_eq!(state.status, ReleaseStatus::RolledBack, "{said}");
+    assert_eq!(steps(&state), ["change", "deploy", "revert", "redeploy"]);
+    let restored = state.restored(Some(0)).unwrap();
+    assert_eq!(restored.digests, [bench.a.clone()], "{said}");
+    let live = bench.deployments().get("shop").await.unwrap();
+    let image = live.spec.unwrap().template.spec.unwrap().containers[0]
+        .image
+        .clone();
+    assert_eq!(image.as_deref(), Some(tagged.as_str()));
+    assert_eq!(live.status.unwrap().available_replicas, Some(2));
+}
+
+async fn the_first_release_of_an_application_that_is_synced_by_hand_is_put_back(bench: &Bench) {
+    is_put_back(bench, json!({})).await;
+}
+
+async fn the_first_release_of_an_application_that_syncs_by_itself_is_put_back(bench: &Bench) {
+    is_put_back(bench, automated()).await;
 }

@@ -131,6 +131,8 @@ fn request() -> DeploymentRequest {
         pauses: Default::default(),
         verify: Verify::default(),
         timeout: Duration::from_secs(60),
+        create_namespace: false,
+        restores: None,
         rolls_back: None,
         reverts: None,
         correlation_id: String::new(),

@@ -17,6 +17,7 @@ use pretty_assertions::assert_eq;
 use slipway_ledger::Decider;
 use slipway_model::{Actor, Authentication, Id, Image, Images, Principal, Reason, Timestamp};
 use slipway_testbed::golden;
+use slipway_verdict::before::{Before, RunningContainer};
 
 const CATALOG: &str = r"
 environments: [dev]
@@ -118,6 +119,7 @@ fn events_of_releases_keep_their_json_form() {
         commit: "2".repeat(40).parse().unwrap(),
         no_op: false,
         previous: Some(images()),
+        previous_tag: None,
     };
     let advance = |facts, then| {
         ReleaseEvent::Advanced(Box::new(Advance {
@@ -129,6 +131,22 @@ fn events_of_releases_keep_their_json_form() {
             facts,
             then,
         }))
+    };
+    let recorded_before = |before| ReleaseEvent::Recorded {
+        step: "dev/change".to_owned(),
+        before,
+    };
+    let present = Before::Present {
+        containers: vec![RunningContainer {
+            name: "shop".to_owned(),
+            image: "registry.example/shop:v1".to_owned(),
+            digests: vec![images().only().digest.clone()],
+        }],
+    };
+    let by_tag = ChangeMade {
+        previous: None,
+        previous_tag: Some("registry.example/shop:v1".parse().unwrap()),
+        ..change.clone()
     };
     let next = || Then::Step {
         kind: StepKind::Lane,
@@ -180,6 +198,8 @@ fn events_of_releases_keep_their_json_form() {
                 waiting: Waiting::new(WaitingKind::Machine, "1 of 3 new pods ready"),
             },
         ),
+        ("recorded_absent", recorded_before(Before::Absent)),
+        ("recorded_present", recorded_before(present)),
         (
             "waiting_retry",
             ReleaseEvent::Waiting {
@@ -220,6 +240,7 @@ fn events_of_releases_keep_their_json_form() {
         ("advanced_built.v2", advance(built, next())),
         ("advanced_lane.v2", advance(Facts::Lane { epoch: 7 }, next())),
         ("advanced_changed.v2", advance(Facts::Changed(change), next())),
+        ("advanced_changed_tag.v2", advance(Facts::Changed(by_tag), next())),
         ("advanced_to_the_end.v2", advance(Facts::None, failed)),
         ("advanced_to_prepare.v2", advance(Facts::None, prepare)),
         ("advanced_skipped.v2", skipped),

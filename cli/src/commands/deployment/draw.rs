@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use slipway_proto::deploy::v1::{Deployment, LiveState, Target, deployment, live_state, metric_result};
+use slipway_proto::{
+    common::v1::Retry,
+    deploy::v1::{Deployment, LiveState, Target, deployment, live_state, metric_result},
+};
 
 use super::super::word;
 use crate::{
@@ -66,7 +69,16 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     if one.end_time.is_none() {
         row("step", &step(one));
         row("progress", &one.progress);
-        let retry = one.retry.as_ref().map(|retry| retry::line(retry, now));
+        // The progress may say it already.
+        let said = |retry: &&Retry| {
+            let error = retry.error.as_ref();
+            !error.is_some_and(|error| one.progress.contains(&error.message))
+        };
+        let retry = one
+            .retry
+            .as_ref()
+            .filter(said)
+            .map(|retry| retry::line(retry, now));
         row("", &retry.unwrap_or_default());
     }
     if let Some(reason) = &one.reason {

@@ -192,20 +192,27 @@ fn images(manifests: &[Manifest], workload: &Manifest) -> Vec<String> {
     own.flat_map(Manifest::images).collect()
 }
 
+/// The target among them.
+///
+/// # Errors
+/// [`ManifestError::TargetNotRendered`], naming what is there instead.
+pub fn find<'a>(manifests: &'a [Manifest], target: &Target) -> Result<&'a Manifest, ManifestError> {
+    let found = manifests.iter().find(|manifest| manifest.is_target(target));
+    found.ok_or_else(|| ManifestError::TargetNotRendered {
+        target: format!(
+            "{} {} in namespace {}",
+            target.kind, target.name, target.namespace
+        ),
+        found: manifests.iter().map(ToString::to_string).collect(),
+    })
+}
+
 /// Checks that the target is among them and will run exactly this image.
 ///
 /// # Errors
 /// [`ManifestError`], naming what is there instead.
 pub fn verify(manifests: &[Manifest], target: &Target, image: &ImageRef) -> Result<(), ManifestError> {
-    let Some(workload) = manifests.iter().find(|manifest| manifest.is_target(target)) else {
-        return Err(ManifestError::TargetNotRendered {
-            target: format!(
-                "{} {} in namespace {}",
-                target.kind, target.name, target.namespace
-            ),
-            found: manifests.iter().map(ToString::to_string).collect(),
-        });
-    };
+    let workload = find(manifests, target)?;
     let images = images(manifests, workload);
     let wanted = |text: &String| {
         text.parse::<ImageRef>()

@@ -13,14 +13,6 @@ pub(super) fn line(redactor: &Redactor, text: &str) -> String {
     cut(&redactor.text(&clean(text)))
 }
 
-pub(super) fn ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
 /// Not ready, and not one that completed.
 pub(super) fn at_fault(status: &ContainerStatus) -> bool {
     let ended_well = status

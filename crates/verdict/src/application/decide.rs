@@ -12,7 +12,7 @@ use super::{
     WhenBlocked, at, moved_on, words,
 };
 use crate::{
-    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of,
+    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of, running,
     sync_window::{self, Answer},
 };
 

@@ -360,6 +360,7 @@ impl One<'_> {
             since: self.time(self.began),
             sync: None,
             promotes: false,
+            restored: None,
         }
     }
 

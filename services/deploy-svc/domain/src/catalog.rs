@@ -140,6 +140,8 @@ pub struct Environment {
     /// `None`: the image is set in the cluster, and git does not manage it.
     pub gitops: Option<GitOps>,
     pub target: Target,
+    /// The target's namespace is made if it does not exist.
+    pub create_namespace: bool,
     pub action: Action,
     /// Of an Application.
     pub argo_cd: ArgoCd,

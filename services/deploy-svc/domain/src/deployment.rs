@@ -26,7 +26,7 @@ use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
 use crate::result::{CheckResult, JobResult, Measurement};
 
 pub use bake::limits;
-pub use request::{Action, DeploymentRequest, Revert, Source, fencing_epoch, put_back};
+pub use request::{Action, DeploymentRequest, Revert, Source, fencing_epoch, put_back, tag_leads_elsewhere};
 pub use state::{Ask, DeploymentState, DeploymentStatus, Reason, Stray};
 pub use step::DeploymentStep;
 

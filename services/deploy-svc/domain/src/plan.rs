@@ -44,6 +44,8 @@ pub struct PlannedEnvironment {
     pub gitops: Option<GitOps>,
     pub target: Target,
     #[serde(default, skip_serializing_if = "is_default")]
+    pub create_namespace: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub action: Action,
     #[serde(default, skip_serializing_if = "is_default")]
     pub argo_cd: ArgoCd,
@@ -215,6 +217,7 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
         gate: environment.gate,
         gitops: environment.gitops.clone(),
         target: environment.target.clone(),
+        create_namespace: environment.create_namespace,
         action: environment.action,
         argo_cd: environment.argo_cd.clone(),
         pauses: environment.pauses,

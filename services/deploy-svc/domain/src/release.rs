@@ -28,6 +28,7 @@ pub use next::Then;
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{Actor, Id, Images, Name, Retry, Timestamp, TraceContext};
+use slipway_verdict::before::Before;
 pub use state::{
     ChangeMade, EnvironmentProgress, Reason, ReleaseState, ReleaseStatus, Step, StepKind, StepStatus, Stop,
     Waiting, WaitingKind,
@@ -57,6 +58,11 @@ pub enum ReleaseCommand {
     Observed {
         key: EffectKey,
         observation: Observation,
+    },
+    /// What the target runs, before anything is changed.
+    Recorded {
+        key: EffectKey,
+        before: Before,
     },
     /// A call failed or was not answered; it is repeated.
     Stumbled {
@@ -143,6 +149,11 @@ pub enum ReleaseEvent {
         step: String,
         attempt: u32,
         reference: Id,
+    },
+    /// What the target of the step ran before anything was changed.
+    Recorded {
+        step: String,
+        before: Before,
     },
     Waiting {
         step: String,

@@ -6,7 +6,7 @@ use deploy_domain::{
     deployment::Deployment,
     lane::Lane,
     plan::{Plan, PlanRequest},
-    release::{self, Release, ReleaseCommand, ReleaseState, StepKind, StepStatus},
+    release::{self, Release, ReleaseCommand, ReleaseState, ReleaseStatus, StepKind, StepStatus},
 };
 use futures::{StreamExt, TryStreamExt};
 use slipway_ledger::{Decider, IdempotencyKey, Ledger, Meta, Snapshot};
@@ -152,12 +152,15 @@ impl Resource for Releases {
         snapshot: &Snapshot<Release>,
         release: &mut proto::Release,
     ) -> Result<(), ApiError> {
+        // One that was followed by a better one says nothing about the failure.
+        let rolled_back = snapshot.state.status == ReleaseStatus::RolledBack;
         let failed = snapshot.state.steps.iter().rev().find(|step| {
-            matches!(
-                step.kind,
-                StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy
-            ) && step.status.is_final()
-                && step.status != StepStatus::Succeeded
+            let counts = match step.kind {
+                StepKind::Prepare | StepKind::Deploy => true,
+                StepKind::Redeploy => !rolled_back,
+                _ => false,
+            };
+            counts && step.status.is_final() && step.status != StepStatus::Succeeded
         });
         if let Some(id) = failed.and_then(|step| step.reference.as_ref())
             && let Some(deployment) = ledger.get::<Deployment>(id).await?

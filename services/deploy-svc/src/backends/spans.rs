@@ -126,7 +126,12 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
     ];
     match step.kind {
         StepKind::Build => attributes.push(KeyValue::new(names::CICD_PIPELINE_TASK_TYPE, "build")),
-        StepKind::Prepare | StepKind::Change | StepKind::Deploy | StepKind::Revert | StepKind::Redeploy => {
+        StepKind::Prepare
+        | StepKind::Change
+        | StepKind::Deploy
+        | StepKind::Revert
+        | StepKind::Redeploy
+        | StepKind::Pin => {
             attributes.push(KeyValue::new(names::CICD_PIPELINE_TASK_TYPE, "deploy"));
         }
         // The conventions have no type for these.
@@ -143,7 +148,7 @@ fn step_span(release: &Id, state: &ReleaseState, step: &Step) -> Option<SpanReco
         let name = match step.kind {
             StepKind::Build => names::BUILD_ID,
             StepKind::Gate => names::APPROVAL_ID,
-            StepKind::Change | StepKind::Revert => names::CHANGE_ID,
+            StepKind::Change | StepKind::Revert | StepKind::Pin => names::CHANGE_ID,
             StepKind::Lane | StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy => {
                 names::DEPLOYMENT_ID
             }
@@ -347,6 +352,7 @@ services:
                     commit: "2".repeat(40).parse().unwrap(),
                     no_op: false,
                     previous: Some(images("a")),
+                    previous_tag: None,
                 }),
                 _ => Facts::None,
             };

@@ -19,6 +19,7 @@ use deploy_domain::{
 };
 pub use deployments::Deployments;
 use slipway_model::{Fault, Id, Image, Reason, TraceContext};
+use slipway_verdict::Restored;
 
 /// A step of a release as its step backend needs to see it.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +128,23 @@ impl<'a> Order<'a> {
     fn revert(&self) -> Result<&'a ChangeMade, Fault<Reason>> {
         let revert = self.progress()?.revert.as_ref();
         revert.ok_or_else(|| missing("a revert"))
+    }
+
+    /// What ran before, where the files named it by tag.
+    fn restored(&self) -> Option<Restored> {
+        self.state.restored(self.step.environment)
+    }
+
+    /// What ran before, by the digest that its pods had, where the files named it by tag.
+    fn pinned(&self) -> Result<Image, Fault<Reason>> {
+        let restored = self.restored().ok_or_else(|| missing("a previous image"))?;
+        let digest = restored.digests.into_iter().next();
+        Ok(Image {
+            name: self.image()?.name.clone(),
+            repository: restored.image.name,
+            digest: digest.ok_or_else(|| missing("a previous image"))?,
+            tags: restored.image.tag.into_iter().collect(),
+        })
     }
 
     fn epoch(&self) -> Result<u64, Fault<Reason>> {

@@ -10,6 +10,7 @@ mod progress;
 mod promotion;
 mod revert;
 mod rollout;
+mod stuck;
 mod workloads;
 
 use std::{fmt, sync::Arc};
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use deploy_domain::deployment::{
     Action, Deployment, DeploymentCommand, DeploymentEffect, DeploymentRequest, Stray,
 };
-use slipway_kubernetes::{Clusters, Kubernetes, evidence, fault};
+use slipway_kubernetes::{Clusters, Kubernetes, evidence, fault, namespace};
 use slipway_ledger::{EffectRun, Effects};
 use slipway_model::{Actor, Fault, Name, Reason, SpanId, Timestamp, TraceContext, TraceId};
 use slipway_probe::{Checker, Prometheuses};
@@ -144,6 +145,13 @@ impl DeploymentEffects {
     ) -> Option<DeploymentCommand> {
         let key = run.key.clone();
         let syncs = matches!(request.action, Action::Sync { .. });
+        let begins = matches!(run.effect, DeploymentEffect::Before | DeploymentEffect::Apply);
+        if request.create_namespace
+            && begins
+            && let Err(fault) = namespace::create(cluster, &request.target.namespace).await
+        {
+            return Some(outcome_of(run, of_step(cluster, "APPLY_REFUSED", fault)));
+        }
         let outcome = match run.effect {
             DeploymentEffect::Before | DeploymentEffect::After => jobs::run(cluster, run, request).await,
             DeploymentEffect::Stop => {
@@ -190,12 +198,7 @@ impl DeploymentEffects {
                 return None;
             }
         };
-        let key = run.key.clone();
-        Some(match outcome {
-            Ok(command) => command,
-            Err(Fault::Permanent(reason)) => DeploymentCommand::Refused { key, reason },
-            Err(Fault::Transient { error: reason, .. }) => DeploymentCommand::Stumbled { key, reason },
-        })
+        Some(outcome.unwrap_or_else(|fault| outcome_of(run, fault)))
     }
 
     /// Measures the bake's metrics once, and checks the workload.
@@ -221,6 +224,15 @@ impl DeploymentEffects {
             measurements,
             verdict,
         })
+    }
+}
+
+/// What a fault of the effect comes to.
+fn outcome_of(run: &Run, fault: Fault<Reason>) -> DeploymentCommand {
+    let key = run.key.clone();
+    match fault {
+        Fault::Permanent(reason) => DeploymentCommand::Refused { key, reason },
+        Fault::Transient { error: reason, .. } => DeploymentCommand::Stumbled { key, reason },
     }
 }
 

@@ -1,5 +1,6 @@
 //! Carries out the effects of releases: has the step backends start, observe and stop the steps.
 
+mod before;
 mod manual_sync;
 
 use std::sync::Arc;
@@ -46,7 +47,7 @@ impl ReleaseEffects {
         match kind {
             StepKind::Build => &*self.builds,
             StepKind::Gate => &*self.approvals,
-            StepKind::Change | StepKind::Revert => &*self.changes,
+            StepKind::Change | StepKind::Revert | StepKind::Pin => &*self.changes,
             // A step of a lane is never called: it has no effects.
             StepKind::Lane | StepKind::Prepare | StepKind::Deploy | StepKind::Redeploy => &*self.deployments,
         }
@@ -68,6 +69,9 @@ impl ReleaseEffects {
                         key,
                         observation: Observation::Cancelled(reason),
                     }));
+                }
+                if order.step.kind == StepKind::Change {
+                    before::record(&self.clusters, run, order).await?;
                 }
                 let taken = backend.start(order).await?;
                 ReleaseCommand::Started {

@@ -1,6 +1,6 @@
 //! One test's namespace, ledger and executor.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use deploy_domain::{
@@ -26,7 +26,7 @@ use slipway_model::{Actor, CommitSha, Digest, Fault, Id, Image, Images, Name, Re
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::World;
+use super::{World, image};
 
 /// The commit that all deployments name.
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
@@ -57,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) namespace: Name,
     /// Name of the application's image, without tag and digest.
     pub(crate) image: String,
+    /// Where the images of the local cluster are.
+    pub(crate) images: PathBuf,
     /// Its two versions.
     pub(crate) a: Digest,
     pub(crate) b: Digest,
@@ -100,6 +102,7 @@ impl Bench {
             clusters,
             namespace,
             image: world.image.clone(),
+            images: world.images(),
             a: world.a.clone(),
             b: world.b.clone(),
             digests: world.digests,
@@ -228,6 +231,11 @@ impl Bench {
         vec![service, workload]
     }
 
+    /// Points a tag of the application's image to a version, in the local cluster.
+    pub(crate) fn tag(&self, tag: &str, digest: &Digest) {
+        image::tag(&self.images, "app", tag, digest);
+    }
+
     /// The service's image with this digest.
     pub(crate) fn built(&self, digest: &Digest) -> Image {
         Image {
@@ -267,6 +275,8 @@ impl Bench {
                 ..Verify::default()
             },
             timeout: Duration::from_secs(90),
+            create_namespace: false,
+            restores: None,
             rolls_back: None,
             reverts: None,
             correlation_id: String::new(),

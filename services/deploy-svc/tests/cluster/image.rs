@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 use serde_json::{Value, json};
@@ -77,4 +78,25 @@ pub(crate) fn write(root: &Path, name: &str, binary: &Path, label: &str) -> Dige
     fs::write(path, index.to_string()).unwrap();
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     digest
+}
+
+/// Points a tag of `root/name` to one of its images; no longer to another one.
+pub(crate) fn tag(root: &Path, name: &str, tag: &str, digest: &Digest) {
+    const NAME: &str = "org.opencontainers.image.ref.name";
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap();
+    let path = root.join(name).join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let all = index["manifests"].as_array_mut().unwrap();
+    all.retain(|one| one["annotations"][NAME] != tag);
+    let mut tagged = all
+        .iter()
+        .find(|one| one["digest"] == digest.as_str())
+        .unwrap()
+        .clone();
+    tagged["annotations"] = json!({NAME: tag});
+    all.push(tagged);
+    let new = path.with_extension(format!("{tag}.new"));
+    fs::write(&new, index.to_string()).unwrap();
+    fs::rename(new, path).unwrap();
 }

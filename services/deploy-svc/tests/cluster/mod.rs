@@ -254,6 +254,11 @@ impl World {
         (clusters, cluster)
     }
 
+    /// Where the images of the local cluster are.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.folder.path().join("images")
+    }
+
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }

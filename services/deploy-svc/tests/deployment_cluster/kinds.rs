@@ -99,3 +99,46 @@ pub(crate) async fn a_deadline_of_our_own_where_kubernetes_has_none(bench: &Benc
     };
     failed(&bench.run(request).await, "PROGRESS_DEADLINE_EXCEEDED", &["3 s"]);
 }
+
+/// Under `OrderedReady` the controller waits for the broken pod for ever (kubernetes#67250).
+pub(crate) async fn a_stateful_set_that_is_stuck_is_rolled_back(bench: &Bench) {
+    let kind = WorkloadKind::StatefulSet;
+    succeeded(&deploy(bench, kind, &bench.a, "ok", 1).await);
+    let state = deploy(bench, kind, &bench.b, "crash", 2).await;
+    failed(&state, "CRASH_LOOP", &["pod shop-1", "CrashLoopBackOff"]);
+    back(bench, 3).await;
+    succeeded(&deploy(bench, kind, &bench.b, "ok", 4).await);
+}
+
+/// The same where the pod runs and does not become ready.
+pub(crate) async fn a_stateful_set_with_a_pod_that_is_never_ready_is_rolled_back(bench: &Bench) {
+    let kind = WorkloadKind::StatefulSet;
+    succeeded(&deploy(bench, kind, &bench.a, "ok", 1).await);
+    let mut objects = bench.shop(kind, &bench.b, "ok");
+    objects[1]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] =
+        json!({"httpGet": {"path": "/missing", "port": 8080}, "periodSeconds": 1});
+    bench.render(&objects).await;
+    let request = bench.request_of(kind, &bench.b, 2);
+    let request = DeploymentRequest {
+        verify: Verify {
+            progress_deadline: Some(Duration::from_secs(5)),
+            ..request.verify
+        },
+        ..request
+    };
+    failed(&bench.run(request).await, "PROGRESS_DEADLINE_EXCEEDED", &["5 s"]);
+    back(bench, 3).await;
+}
+
+async fn back(bench: &Bench, epoch: u64) {
+    let kind = WorkloadKind::StatefulSet;
+    bench.render(&bench.shop(kind, &bench.a, "ok")).await;
+    let request = DeploymentRequest {
+        rolls_back: Some("dep-0".parse().unwrap()),
+        ..bench.request_of(kind, &bench.a, epoch)
+    };
+    succeeded(&bench.run(request).await);
+    for pod in ["shop-0", "shop-1"] {
+        assert!(image_of(bench, pod).await.ends_with(bench.a.as_str()), "{pod}");
+    }
+}

@@ -9,10 +9,17 @@ mod bake;
 #[macro_use]
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod first;
 mod jobs;
 mod kinds;
 mod outcomes;
+mod ownership;
+mod prerequisites;
 mod promotion;
+#[path = "../release/mod.rs"]
+mod release;
+#[path = "../first/mod.rs"]
+mod releases;
 mod rollback;
 
 use deploy_domain::{catalog::Verify, deployment::DeploymentRequest};
@@ -40,6 +47,17 @@ cluster_tests! {
         kinds::a_stateful_set_that_crashes_fails_early,
         kinds::a_daemon_set_that_crashes_fails_early,
         kinds::a_deadline_of_our_own_where_kubernetes_has_none,
+        kinds::a_stateful_set_that_is_stuck_is_rolled_back,
+        kinds::a_stateful_set_with_a_pod_that_is_never_ready_is_rolled_back => Containers,
+        ownership::what_kubectl_applied_leaves_with_the_manifests => ManagedFields,
+        ownership::what_kubectl_created_leaves_with_the_manifests => ManagedFields,
+        ownership::what_kubectl_applied_on_the_server_leaves_with_the_manifests => ManagedFields,
+        ownership::what_others_set_stays => ManagedFields,
+        prerequisites::a_definition_is_established_before_its_objects,
+        prerequisites::a_namespace_comes_before_what_is_in_it,
+        prerequisites::a_missing_namespace_is_made_where_the_catalog_says_so,
+        prerequisites::a_job_that_cannot_be_changed_points_to_jobs_before,
+        prerequisites::a_patch_that_fits_no_schema_is_not_tried_again => LocalCluster,
         outcomes::a_quota_that_is_used_up_is_told,
         outcomes::pods_that_find_no_node_are_told => Scheduler,
         outcomes::paused_is_told_as_such,
@@ -67,6 +85,13 @@ cluster_tests! {
         rollback::a_revert_in_git_is_deployed,
         rollback::without_git_the_version_before_is_put_back,
         rollback::the_live_state_is_judged,
+        first::a_deployment_is_put_back => LocalCluster,
+        first::a_deployment_that_is_recreated_is_put_back => LocalCluster,
+        first::a_stateful_set_is_put_back => LocalCluster,
+        first::a_parallel_stateful_set_is_put_back => LocalCluster,
+        first::a_daemon_set_is_put_back => LocalCluster,
+        first::what_its_tag_no_longer_leads_to_is_pinned => LocalCluster,
+        first::what_did_not_exist_is_not_put_back => LocalCluster,
     ],
     faults: [apply::an_api_server_that_restarts_costs_time_only],
 }

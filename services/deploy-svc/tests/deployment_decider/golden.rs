@@ -14,7 +14,7 @@ use pretty_assertions::assert_eq;
 use serde_json::json;
 use slipway_ledger::Decider;
 use slipway_testbed::{golden, recorded};
-use slipway_verdict::Applied;
+use slipway_verdict::{Applied, Restored};
 
 use crate::life::{START, check, pod, reason, request};
 
@@ -140,6 +140,18 @@ fn events_keep_their_json_form() {
     named.push(("stumbled_code", stumbled));
     named.push(("requested_full.v2", full));
     named.push(("requested_without_git.v2", without_git));
+    let restores = Event::Requested {
+        request: Box::new(DeploymentRequest {
+            restores: Some(Restored {
+                image: "registry.example/shop:v1".parse().unwrap(),
+                containers: vec!["shop".to_owned()],
+                digests: vec![request(true).images.only().digest.clone()],
+            }),
+            ..request(true)
+        }),
+        deadline: START + Duration::from_secs(600),
+    };
+    named.push(("requested_restores.v2", restores));
     golden::<Deployment>(&named, &["requested", "requested_full", "requested_without_git"]);
 }
 

@@ -48,6 +48,8 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
         jobs: Default::default(),
         bake: None,
         pauses: Default::default(),
+        create_namespace: false,
+        restores: None,
         rolls_back: None,
         reverts: None,
         checks: if checks {

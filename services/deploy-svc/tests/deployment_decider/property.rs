@@ -42,6 +42,8 @@ fn any_request(bits: u8) -> DeploymentRequest {
             change: "chg-1".parse().unwrap(),
             reason: String::new(),
         }),
+        create_namespace: false,
+        restores: None,
         rolls_back: has(4).then(|| "dep-0".parse().unwrap()),
         action: if has(5) {
             Action::Sync {

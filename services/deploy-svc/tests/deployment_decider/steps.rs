@@ -252,12 +252,20 @@ fn what_is_tried_again_is_shown() {
             next_time: Deployment::wake_at(&life.state),
         };
         assert_eq!(Deployment::retry(&life.state), Some(retry.clone()));
+        let next = retry.next_time.unwrap().in_seconds();
+        assert_eq!(
+            life.state.progress_words(),
+            format!(
+                "applying 1a2b3c4; attempt {attempt} failed: connection refused; the next one is at {next}"
+            )
+        );
         life.wake();
         retry.next_time = None;
         assert_eq!(Deployment::retry(&life.state), Some(retry), "it is under way");
     }
     life = life.applied();
     assert_eq!(Deployment::retry(&life.state), None);
+    assert_eq!(life.state.progress_words(), life.state.progress);
 
     // Nobody counts what a watch goes through; what it showed last stands.
     let progress = Command::Progress {

@@ -134,6 +134,7 @@ impl World {
                     .unwrap(),
                 no_op: false,
                 previous: Some(images("a")),
+                previous_tag: None,
             }),
             _ => Facts::None,
         };
@@ -178,6 +179,7 @@ impl Answers {
                 commit: "2".repeat(40).parse().unwrap(),
                 no_op: false,
                 previous: Some(images("a")),
+                previous_tag: None,
             }),
             _ => Facts::None,
         };

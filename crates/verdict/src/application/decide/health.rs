@@ -8,6 +8,7 @@ use super::{Decision, failed, wait, workloads::Degraded};
 use crate::{
     FailureReason,
     application::{Next, at, words},
+    running,
 };
 
 /// How long after the sync the images of the pods may still be shown as they were before it.
@@ -69,21 +70,21 @@ impl Decision<'_> {
 
     /// Its pods run another digest of our image. Images without a digest prove nothing.
     pub(super) fn images(&self, floor: Timestamp) -> Option<Next> {
-        if !self.expected.verify.digest {
-            return None;
-        }
-        let (name, digest) = (&self.expected.image.name, self.expected.image.digest.as_ref()?);
+        let digests = running::digests_to_prove(self.expected)?;
+        let restored = self.expected.restored.as_ref();
+        let name = restored.map_or(&self.expected.image.name, |restored| &restored.image.name);
         let images = self.live.status.summary.images.iter();
         let same: Vec<Digest> = images
             .filter_map(|image| image.parse::<ImageRef>().ok())
             .filter(|image| image.name == *name)
             .filter_map(|image| image.digest)
             .collect();
-        if same.is_empty() || same.contains(digest) {
+        if same.is_empty() || same.iter().any(|digest| digests.contains(digest)) {
             return None;
         }
         let others: Vec<&str> = same.iter().map(Digest::as_str).collect();
-        let message = format!("its pods run {name}@{}, and not {digest}", others.join(", "));
+        let wanted = running::any_of(digests, Digest::as_str);
+        let message = format!("its pods run {name}@{}, and not {wanted}", others.join(", "));
         let compared = at(self.live.status.reconciled_at.as_ref());
         Some(if compared >= Some(floor + IMAGES_PATIENCE) {
             failed(FailureReason::WrongImage, &message)

@@ -171,6 +171,9 @@ pub(super) struct FileTarget {
     #[serde(default = "deployment")]
     pub(super) kind: WorkloadKind,
     pub(super) name: String,
+    /// The namespace is made if it does not exist.
+    #[serde(default)]
+    pub(super) create_namespace: bool,
 }
 
 const fn deployment() -> WorkloadKind {

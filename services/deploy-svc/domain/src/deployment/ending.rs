@@ -2,7 +2,9 @@
 
 use slipway_verdict::{WorkloadKind, evidence::PodEvidence};
 
-use super::{Action, DeploymentEvent as Event, DeploymentRequest, DeploymentState, Reason};
+use super::{
+    Action, DeploymentEvent as Event, DeploymentRequest, DeploymentState, Reason, tag_leads_elsewhere,
+};
 
 /// The event that ends a step, and also the end of the deployment if that step was the last.
 pub(super) fn and_on(state: &DeploymentState, event: Event) -> Vec<Event> {
@@ -50,6 +52,11 @@ pub(super) fn errored(state: &DeploymentState, reason: Reason) -> Event {
 fn alarm(state: &DeploymentState, reason: &Reason) -> Option<Reason> {
     let request = state.request.as_ref()?;
     let rolled_back = request.rolls_back.as_ref()?;
+    // It is tried again by digest.
+    let restores = request.restores.as_ref();
+    if restores.is_some_and(|restored| tag_leads_elsewhere(restored, reason)) {
+        return None;
+    }
     let target = &request.target;
     let by_hand = by_hand(request, state.applied.is_some());
     let git = match &request.source {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use slipway_model::{Actor, CommitSha, Id, Image, ImageRef, Images, Name, duration};
-use slipway_verdict::{Previous, Target, Verify, WorkloadKind};
+use slipway_model::{Actor, CommitSha, Id, Image, ImageRef, Images, Name, Reason, duration};
+use slipway_verdict::{FailureReason, Previous, Restored, Target, Verify, WorkloadKind};
 
 use super::step::DeploymentStep;
 use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses};
@@ -31,6 +31,9 @@ pub struct DeploymentRequest {
     /// Where the manifests are; `None` if git does not manage the target.
     #[serde(flatten)]
     pub source: Option<Source>,
+    /// The target's namespace is made if it does not exist.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create_namespace: bool,
     /// Fencing token of the target's lane.
     pub epoch: u64,
     #[serde(default, skip_serializing_if = "Action::is_apply")]
@@ -47,6 +50,9 @@ pub struct DeploymentRequest {
     /// From the request to the last passed check; the bake has its own time after that.
     #[serde(with = "duration")]
     pub timeout: Duration,
+    /// The version that it puts back, where the manifests name that by tag; then it counts instead of `images`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<Restored>,
     /// The deployment that this one rolls back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolls_back: Option<Id>,
@@ -158,6 +164,13 @@ impl DeploymentRequest {
         let rest = &ORDER[done.map_or(0, |index| index + 1)..];
         rest.iter().copied().find(|step| self.wants(*step))
     }
+}
+
+/// Whether a deployment that was to restore a version by its tag failed because the tag leads to another image, or to
+/// none, while the digest of the version is known.
+pub fn tag_leads_elsewhere(restored: &Restored, reason: &Reason) -> bool {
+    let codes = [FailureReason::WrongImage, FailureReason::ImageNotFound].map(FailureReason::code);
+    codes.contains(&reason.code.as_str()) && !restored.digests.is_empty()
 }
 
 /// The fencing token of a deployment: a rollback's is higher than that of what it replaces, under the same turn of the

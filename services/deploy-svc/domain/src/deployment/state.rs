@@ -196,6 +196,21 @@ impl DeploymentState {
         })
     }
 
+    /// What is being waited for, and why the last try failed, in words.
+    pub fn progress_words(&self) -> String {
+        let Some(fault) = self.fault.as_ref().filter(|_| self.stumbles > 0) else {
+            return self.progress.clone();
+        };
+        let next = match self.retry_at {
+            Some(at) => format!("the next one is at {}", at.in_seconds()),
+            None => "it is tried again now".to_owned(),
+        };
+        format!(
+            "{}; attempt {} failed: {}; {next}",
+            self.progress, self.stumbles, fault.message
+        )
+    }
+
     /// The current state in words, for commands that come at the wrong time.
     pub(super) fn words(&self) -> String {
         if self.status.is_final() {

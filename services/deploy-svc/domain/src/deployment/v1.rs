@@ -68,6 +68,8 @@ impl From<Request> for DeploymentRequest {
             pauses: old.pauses,
             verify: old.verify,
             timeout: old.timeout,
+            create_namespace: false,
+            restores: None,
             rolls_back: old.rolls_back,
             reverts: old.reverts,
             correlation_id: old.correlation_id,

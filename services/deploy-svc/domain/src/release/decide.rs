@@ -63,6 +63,12 @@ pub(super) fn decide(
         ReleaseCommand::Observed { key, observation } if is_try_of(&key, step) => {
             observed(state, step, observation, &key, now)
         }
+        ReleaseCommand::Recorded { key, before }
+            if is_try_of(&key, step) && step.status == StepStatus::Queued && !is_recorded(state, step) =>
+        {
+            let step = step.name.clone();
+            vec![ReleaseEvent::Recorded { step, before }]
+        }
         ReleaseCommand::Stumbled { key, reason } if is_try_of(&key, step) => stumbled(step, reason, now),
         ReleaseCommand::LaneGranted { environment, epoch }
             if step.kind == StepKind::Lane && step.environment == Some(environment) =>
@@ -100,6 +106,11 @@ pub(super) fn decide(
 fn is_try_of(key: &EffectKey, step: &Step) -> bool {
     let name = key.step.split_once(':').map(|(name, _)| name);
     name == Some(step.name.as_str()) && key.attempt == step.tries
+}
+
+fn is_recorded(state: &ReleaseState, step: &Step) -> bool {
+    let progress = step.environment.and_then(|index| state.environments.get(index));
+    progress.is_none_or(|progress| progress.before.is_some())
 }
 
 fn standing(step: &Step) -> String {

@@ -68,6 +68,12 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
                 step.overdue = true;
             }
         }
+        ReleaseEvent::Recorded { step, before } => {
+            let index = state.active_mut(step).and_then(|step| step.environment);
+            if let Some(progress) = index.and_then(|index| state.environments.get_mut(index)) {
+                progress.before = Some(before.clone());
+            }
+        }
         ReleaseEvent::Advanced(advance) => advanced(state, advance, at),
         ReleaseEvent::AdvancedV1(old) => {
             if let Some(service) = state.plan.as_ref().map(|plan| plan.service.clone()) {
@@ -124,6 +130,7 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
         (Facts::Changed(change), Some((progress, StepKind::Revert))) => {
             progress.revert = Some(change.clone());
         }
+        (Facts::Changed(change), Some((progress, StepKind::Pin))) => progress.pin = Some(change.clone()),
         (Facts::Changed(change), Some((progress, _))) => progress.change = Some(change.clone()),
         _ => {}
     }

@@ -1,5 +1,7 @@
 //! What an unsuccessful release tells people: the state that it leaves, and what they can do.
 
+use slipway_verdict::before::Before;
+
 use super::{EnvironmentProgress, Reason, ReleaseState, StepKind, ended::Ended};
 use crate::{catalog::OnFailure, plan::PlannedEnvironment};
 
@@ -55,12 +57,36 @@ pub(super) fn not_redeployed(state: &ReleaseState, ended: Ended<'_>) -> Option<S
     }
     let planned = state.planned(ended.environment)?;
     let progress = state.environments.get(ended.environment?)?;
-    progress.deployed.then(|| {
-        format!(
-            "{} is as it was before, but it did not name the image by digest, so what {} runs now was not verified: look at it",
-            repository(planned),
-            planned.target
-        )
+    if !progress.deployed {
+        return None;
+    }
+    let (repository, target) = (repository(planned), &planned.target);
+    Some(match progress.before {
+        Some(Before::Absent) => format!(
+            "{repository} is as it was before. {target} did not exist before this release, so there is nothing to put back, and the new version is still there: delete it, or release a good commit"
+        ),
+        _ => format!(
+            "{repository} is as it was before, but it did not name the image by digest, and what ran before is not known, so what {target} runs now was not verified: look at it"
+        ),
+    })
+}
+
+/// What is put back was named by tag: which image that is, and where it stands now.
+pub(super) fn redeployed_by_tag(state: &ReleaseState, ended: Ended<'_>) -> Option<String> {
+    let planned = state.planned(ended.environment)?;
+    let progress = state.environments.get(ended.environment?)?;
+    let restored = state.restored(ended.environment)?;
+    let (image, repository) = (&restored.image, repository(planned));
+    Some(match (&progress.pin, restored.digests.as_slice()) {
+        (Some(pin), [digest, ..]) => format!(
+            "What ran before is put back. Its tag leads to another image by now, so {repository} names it by its digest: {} (commit {})",
+            image.name.at(digest),
+            pin.commit.short()
+        ),
+        (_, []) => format!(
+            "{repository} names what ran before, {image}, by tag, and no pod told its digest, so that is not verified"
+        ),
+        (None, _) => format!("What ran before, {image}, is put back, with the digest that its pods had"),
     })
 }
 

@@ -26,7 +26,7 @@ pub(super) fn limit(plan: &Plan, kind: StepKind, environment: Option<usize>) -> 
         StepKind::Build => plan.build.timeout + BUILD_QUEUE_LIMIT + MARGIN,
         StepKind::Lane => LANE_LIMIT,
         StepKind::Gate => timeout.gate + MARGIN,
-        StepKind::Change | StepKind::Revert => timeout.change + MARGIN,
+        StepKind::Change | StepKind::Revert | StepKind::Pin => timeout.change + MARGIN,
         StepKind::Prepare => jobs(|jobs| &jobs.before) + MARGIN,
         StepKind::Deploy => {
             let bake = bake.map_or(Duration::ZERO, |bake| bake.period);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Facts, Reason, ReleaseState, ReleaseStatus, StepKind, StepStatus, Stop, ended::Ended, explain};
 use crate::{
     catalog::{Gate, OnFailure, Strategy},
+    deployment::tag_leads_elsewhere,
     plan::PlannedEnvironment,
 };
 
@@ -23,7 +24,8 @@ pub enum Then {
     },
 }
 
-/// The steps of one environment, in their order. The place of reverts and redeployments is in [`after`].
+/// The steps of one environment, in their order. The place of reverts, redeployments and pins is in
+/// [`after`].
 pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKind> {
     use StepKind::{Change, Deploy, Gate as People, Lane, Prepare};
     let (prepares, commits) = (!planned.jobs.before.is_empty(), planned.gitops.is_some());
@@ -46,7 +48,9 @@ pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
         StepKind::Revert if good && redeploys(state, ended) => same(ended, StepKind::Redeploy),
         StepKind::Revert if good => is_back(state, ended, false),
         StepKind::Redeploy if good => is_back(state, ended, ended.status == StepStatus::Succeeded),
-        StepKind::Revert | StepKind::Redeploy => Then::End {
+        StepKind::Redeploy if pins(state, ended) => same(ended, StepKind::Pin),
+        StepKind::Pin if good => same(ended, StepKind::Redeploy),
+        StepKind::Revert | StepKind::Redeploy | StepKind::Pin => Then::End {
             status: ReleaseStatus::RollbackFailed,
             reason: Some(explain::rollback_failed(state, ended)),
         },
@@ -115,8 +119,19 @@ fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
     progress.is_some_and(|progress| {
         let change = progress.change.as_ref();
-        progress.deployed && change.is_some_and(|change| change.previous.is_some())
+        let by_digest = change.is_some_and(|change| change.previous.is_some());
+        progress.deployed && (by_digest || state.restored(ended.environment).is_some())
     })
+}
+
+/// Whether a redeploy failed because the tag in git leads to another image than the one that ran before, or to none.
+fn pins(state: &ReleaseState, ended: Ended<'_>) -> bool {
+    let progress = ended.environment.and_then(|index| state.environments.get(index));
+    progress.is_some_and(|progress| progress.pin.is_none())
+        && state
+            .restored(ended.environment)
+            .zip(ended.reason)
+            .is_some_and(|(restored, reason)| tag_leads_elsewhere(&restored, reason))
 }
 
 /// The end of a release that changed nothing here, or leaves it as it is.
@@ -141,9 +156,11 @@ fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
         (None, Some(failure)) => (ending(failure.status), Some(failure.reason.clone())),
         (None, None) => (ReleaseStatus::RolledBack, None),
     };
-    let add = (!redeployed)
-        .then(|| explain::not_redeployed(state, ended))
-        .flatten();
+    let add = if redeployed {
+        explain::redeployed_by_tag(state, ended)
+    } else {
+        explain::not_redeployed(state, ended)
+    };
     let reason = reason.map(|reason| explain::with(reason, add));
     Then::End { status, reason }
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 pub use slipway_model::Reason;
-use slipway_model::{Actor, CommitSha, Id, Images, Retry, Timestamp, TraceContext, duration};
+use slipway_model::{Actor, CommitSha, Id, ImageRef, Images, Retry, Timestamp, TraceContext, duration};
+use slipway_verdict::{Restored, before::Before};
 
 use super::limit::limit;
 use crate::plan::{Plan, PlannedEnvironment};
@@ -76,6 +77,9 @@ pub struct ChangeMade {
     /// The images that were there before, if they were named by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Images>,
+    /// The image that was there before, if it was named by tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_tag: Option<ImageRef>,
 }
 
 /// The progress of a release in one environment.
@@ -83,8 +87,14 @@ pub struct ChangeMade {
 pub struct EnvironmentProgress {
     /// The lane's epoch, once it was granted.
     pub epoch: Option<u64>,
+    /// What the target ran before the change.
+    #[serde(default)]
+    pub before: Option<Before>,
     pub change: Option<ChangeMade>,
     pub revert: Option<ChangeMade>,
+    /// The change that names the previous image by its digest, where its tag leads to another one by now.
+    #[serde(default)]
+    pub pin: Option<ChangeMade>,
     /// The change was being applied to the cluster.
     pub deployed: bool,
 }
@@ -101,6 +111,8 @@ pub enum StepKind {
     Deploy,
     Revert,
     Redeploy,
+    /// Names the previous image by digest in git, since its tag does not lead to it any more.
+    Pin,
 }
 
 impl StepKind {
@@ -114,6 +126,7 @@ impl StepKind {
             Self::Deploy => "deploy",
             Self::Revert => "revert",
             Self::Redeploy => "redeploy",
+            Self::Pin => "pin",
         }
     }
 }
@@ -183,7 +196,7 @@ pub struct Step {
     pub kind: StepKind,
     /// Index into the plan's environments.
     pub environment: Option<usize>,
-    /// Grows when the step is requested again.
+    /// Grows when the step is taken again.
     pub attempt: u32,
     pub status: StepStatus,
     /// The step backend's id of the build, approval, change or deployment.
@@ -276,6 +289,19 @@ impl ReleaseState {
         self.plan.as_ref()?.environments.get(environment?)
     }
 
+    /// The version from before the change, where the files named its image by tag and its target existed.
+    pub fn restored(&self, environment: Option<usize>) -> Option<Restored> {
+        let progress = self.environments.get(environment?)?;
+        let change = progress.change.as_ref()?;
+        if change.previous.is_some() {
+            return None;
+        }
+        let own = &self.plan.as_ref()?.images.only().repository;
+        let written = change.previous_tag.as_ref().map(|image| &image.name);
+        let names: Vec<_> = written.into_iter().chain([own]).collect();
+        progress.before.as_ref()?.restored(&names)
+    }
+
     /// The position of an environment in the plan.
     pub(super) fn index_of(&self, planned: &PlannedEnvironment) -> Option<usize> {
         let environments = &self.plan.as_ref()?.environments;
@@ -301,7 +327,7 @@ impl ReleaseState {
     pub fn stops(&self, step: &Step) -> bool {
         match &self.stop {
             Some(Stop::Deadline { step: name }) => *name == step.name,
-            Some(_) => !matches!(step.kind, StepKind::Revert | StepKind::Redeploy),
+            Some(_) => !matches!(step.kind, StepKind::Revert | StepKind::Redeploy | StepKind::Pin),
             None => false,
         }
     }
@@ -348,11 +374,13 @@ impl ReleaseState {
         };
         let deadline = at + limit(plan, kind, environment);
         let lane_waits = kind == StepKind::Lane;
+        let earlier = self.steps.iter().rev().find(|step| step.name == name);
+        let (attempt, tries) = earlier.map_or((1, 1), |step| (step.attempt + 1, step.tries + 1));
         self.steps.push(Step {
             name,
             kind,
             environment,
-            attempt: 1,
+            attempt,
             status: StepStatus::Queued,
             reference: None,
             waiting: lane_waits
@@ -367,7 +395,7 @@ impl ReleaseState {
             past_deadline: false,
             overdue: false,
             stop_sent: false,
-            tries: 1,
+            tries,
             retry_at: None,
             fault: None,
             faults: 0,

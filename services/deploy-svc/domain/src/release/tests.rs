@@ -1,6 +1,7 @@
 //! Releases from request to end, as tables of what their step backends answer, and properties over random answers.
 
 mod ends;
+mod first;
 mod laws;
 mod order;
 mod play;
@@ -70,6 +71,9 @@ fn change(previous: Option<Images>, no_op: bool) -> Facts {
         change: "chg-1".parse().unwrap(),
         commit,
         no_op,
+        previous_tag: previous
+            .is_none()
+            .then(|| "registry.example/shop:v1".parse().unwrap()),
         previous,
     })
 }

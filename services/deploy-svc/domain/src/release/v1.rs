@@ -150,6 +150,7 @@ impl Advance {
                     commit: made.commit,
                     no_op: made.no_op,
                     previous: made.previous.map(|image| image.of(service)),
+                    previous_tag: None,
                 }),
             },
             then: self.then,

@@ -56,7 +56,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
             if human { Kind::Human } else { Kind::Machine },
             target,
             state.since.unwrap_or(snapshot.created_at),
-            state.progress.as_str(),
+            state.progress_words(),
         )
     });
     proto::Deployment {
@@ -79,7 +79,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
         epoch: request.map(|request| request.epoch).unwrap_or_default(),
         status: status_proto(state.status).into(),
         reason: reason.map(convert::reason),
-        progress: state.progress.clone(),
+        progress: state.progress_words(),
         checks: state.checks.iter().map(check).collect(),
         evidence: evidence_proto(state),
         waiting_on,

@@ -207,6 +207,7 @@ fn kind_proto(kind: StepKind) -> proto::step::Kind {
         StepKind::Deploy => Proto::Deploy,
         StepKind::Revert => Proto::Revert,
         StepKind::Redeploy => Proto::Redeploy,
+        StepKind::Pin => Proto::Pin,
     }
 }
 

@@ -91,6 +91,7 @@ impl DeployApi {
             // What ran before had its Jobs and its bake when it was first deployed.
             jobs: Jobs::default(),
             bake: None,
+            restores: None,
             rolls_back: Some(lost.id.clone()),
             reverts: None,
             timeout,

@@ -123,6 +123,8 @@ impl DeployApi {
             jobs: environment.jobs.clone(),
             bake: environment.bake.clone(),
             pauses: environment.pauses,
+            create_namespace: environment.create_namespace,
+            restores: None,
             rolls_back: None,
             reverts: None,
             epoch: 0,

@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use deploy_domain::{
     catalog::{self, GitOps, Strategy},
+    plan::{Plan, PlannedEnvironment},
     release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
 };
-use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
+use slipway_model::{Digest, Fault, Id, Image, ImageName, ImageRef, Images, Reason, ServiceImage, Tag};
 use slipway_proto::{
     common::v1::{WaitingOn, waiting_on},
     gitops::v1::{
@@ -35,8 +36,32 @@ impl Changes {
     }
 
     async fn apply(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
-        let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
+        let (plan, planned) = (order.plan, order.planned()?);
         let gitops = order.gitops()?;
+        // What is pinned was not built from this commit.
+        let pinned = match order.step.kind {
+            StepKind::Pin => Some(order.pinned()?),
+            _ => None,
+        };
+        let (image, edit, source_commit) = match &pinned {
+            Some(image) => {
+                let written = order.change()?.previous_tag.as_ref();
+                let named = written.is_some_and(|written| written.name == image.repository);
+                let name = if named { "" } else { image.repository.as_str() };
+                let tag = image.tags.first().map(Tag::as_str).unwrap_or_default();
+                (image, edit(gitops, name, tag, &image.digest), String::new())
+            }
+            None => {
+                let image = order.image()?;
+                let edit = edit(
+                    gitops,
+                    image.repository.as_str(),
+                    plan.commit.short(),
+                    &image.digest,
+                );
+                (image, edit, plan.commit.to_string())
+            }
+        };
         let request = ApplyChangeRequest {
             request_id: order.request_id(),
             repository: gitops.repository.to_string(),
@@ -47,12 +72,13 @@ impl Changes {
                 .unwrap_or_default(),
             service: plan.service.to_string(),
             environment: planned.name.to_string(),
-            edits: vec![Edit {
-                edit: Some(edit(gitops, image, plan.commit.short())),
-            }],
-            source_commit: plan.commit.to_string(),
+            edits: vec![Edit { edit: Some(edit) }],
+            source_commit,
             images: vec![convert::image(image)],
-            message: String::new(),
+            message: pinned
+                .as_ref()
+                .map(|image| pin_subject(plan, planned, image))
+                .unwrap_or_default(),
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             on_behalf_of: order.requester(),
@@ -129,9 +155,20 @@ impl StepBackend for Changes {
     }
 }
 
+/// The subject of the commit that names by its digest what ran before.
+fn pin_subject(plan: &Plan, planned: &PlannedEnvironment, image: &Image) -> String {
+    format!(
+        "fix({}): pin {} in {} to {}, which ran before",
+        plan.service,
+        image.repository,
+        planned.name,
+        image.digest.short()
+    )
+}
+
 /// The edit that writes the image where the catalog says that it is.
-fn edit(gitops: &GitOps, image: &Image, tag: &str) -> edit::Edit {
-    let (new_name, digest) = (image.repository.to_string(), image.digest.to_string());
+fn edit(gitops: &GitOps, name: &str, tag: &str, digest: &Digest) -> edit::Edit {
+    let (new_name, digest) = (name.to_owned(), digest.to_string());
     match &gitops.strategy {
         Strategy::Kustomize => edit::Edit::KustomizeImage(KustomizeImage {
             path: gitops.path.clone(),
@@ -179,15 +216,15 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
             Observation::Pending(Waiting::new(kind, message).retrying(calls::retry(change.retry)))
         }
         Status::Pushed => {
+            let before = change.previous.first();
+            let by_digest = before.and_then(|edit| previous(edit, own));
+            let by_tag = before.filter(|_| by_digest.is_none());
             let made = ChangeMade {
                 change: SERVICE.parse(&change.id)?,
                 commit: SERVICE.parse(&change.commit)?,
                 no_op: change.no_op,
-                previous: change
-                    .previous
-                    .first()
-                    .and_then(|edit| previous(edit, own))
-                    .map(Images::one),
+                previous_tag: by_tag.and_then(|edit| previous_tag(edit, own)),
+                previous: by_digest.map(Images::one),
             };
             let commit = made.commit.short();
             let result = if made.no_op {
@@ -209,22 +246,38 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
 /// The image that the files named before, if they named it by digest. `own` is the service's image: its repository is
 /// assumed if the files leave that to others: the chart's default name, the manifests that a kustomization changes.
 pub(super) fn previous(edit: &Edit, own: &ServiceImage) -> Option<Image> {
+    let (repository, tag, digest) = written(edit, own)?;
+    Some(Image {
+        name: own.name.clone(),
+        repository,
+        digest: digest.parse().ok()?,
+        tags: tag.parse().ok().into_iter().collect(),
+    })
+}
+
+/// The image that the files named before, whatever its digest.
+fn previous_tag(edit: &Edit, own: &ServiceImage) -> Option<ImageRef> {
+    let (name, tag, _) = written(edit, own)?;
+    Some(ImageRef {
+        name,
+        tag: tag.parse().ok(),
+        digest: None,
+    })
+}
+
+/// Name, tag and digest.
+fn written<'a>(edit: &'a Edit, own: &ServiceImage) -> Option<(ImageName, &'a str, &'a str)> {
     let (names, tag, digest) = match edit.edit.as_ref()? {
         edit::Edit::KustomizeImage(image) => ([&image.new_name, &image.name], &image.new_tag, &image.digest),
         edit::Edit::HelmImage(image) => ([&image.new_name, &image.new_name], &image.new_tag, &image.digest),
         edit::Edit::ManifestImage(image) => ([&image.new_name, &image.image], &image.new_tag, &image.digest),
         edit::Edit::Marker(_) => return None,
     };
-    let name = names.into_iter().find(|name| !name.is_empty());
-    Some(Image {
-        name: own.name.clone(),
-        repository: match name {
-            Some(name) => name.parse().ok()?,
-            None => own.repository.clone(),
-        },
-        digest: digest.parse().ok()?,
-        tags: tag.parse().ok().into_iter().collect(),
-    })
+    let name = match names.into_iter().find(|name| !name.is_empty()) {
+        Some(name) => name.parse().ok()?,
+        None => own.repository.clone(),
+    };
+    Some((name, tag, digest))
 }
 
 #[cfg(test)]
@@ -253,6 +306,16 @@ mod tests {
             digest: DIGEST.parse().unwrap(),
             tags: vec!["1a2b3c4".parse().unwrap()],
         }
+    }
+
+    fn edit_of(strategy: Strategy) -> edit::Edit {
+        let image = image();
+        edit(
+            &gitops(strategy),
+            image.repository.as_str(),
+            "1a2b3c4",
+            &image.digest,
+        )
     }
 
     fn own() -> ServiceImage {
@@ -313,7 +376,7 @@ mod tests {
             ),
             (Strategy::Marker, edit::Edit::Marker(Marker {})),
         ] {
-            assert_eq!(edit(&gitops(strategy), &image(), "1a2b3c4"), wanted);
+            assert_eq!(edit_of(strategy), wanted);
         }
     }
 
@@ -329,7 +392,7 @@ mod tests {
                 value: "image".to_owned(),
             },
         ] {
-            let edit = wrap(edit(&gitops(strategy), &image(), "1a2b3c4"));
+            let edit = wrap(edit_of(strategy));
             assert_eq!(previous(&edit, &own), Some(image()));
         }
         let unnamed = HelmImage {
@@ -359,7 +422,9 @@ mod tests {
             new_tag: "latest".to_owned(),
             ..KustomizeImage::default()
         };
-        assert_eq!(previous(&wrap(edit::Edit::KustomizeImage(tag)), &own), None);
+        let tag = wrap(edit::Edit::KustomizeImage(tag));
+        assert_eq!(previous(&tag, &own), None);
+        assert_eq!(previous_tag(&tag, &own), Some("shop:latest".parse().unwrap()));
         assert_eq!(previous(&wrap(edit::Edit::Marker(Marker {})), &own), None);
     }
 

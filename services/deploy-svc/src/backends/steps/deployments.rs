@@ -15,7 +15,7 @@ use deploy_domain::{
 };
 use slipway_ledger::{Ledger, Meta, Snapshot, executor::codes};
 use slipway_model::{Actor, Fault, Id, Image, Images, Reason};
-use slipway_verdict::Previous;
+use slipway_verdict::{Previous, Restored};
 
 use super::{Order, StepBackend, Taken};
 
@@ -59,6 +59,8 @@ struct Aim {
     image: Image,
     source: Option<Source>,
     action: Action,
+    /// What is put back, where the manifests name it by tag.
+    restores: Option<Restored>,
     /// Whether the running containers' digest is known, and so can be checked.
     by_digest: bool,
 }
@@ -79,6 +81,7 @@ impl Deployments {
                 image: order.image()?.clone(),
                 source,
                 action,
+                restores: None,
                 by_digest: true,
             })
         };
@@ -90,14 +93,27 @@ impl Deployments {
             }
             StepKind::Redeploy if planned.gitops.is_some() => {
                 // What is restored is what was there before the change.
-                let change = order.change()?;
-                let images = change.previous.as_ref();
-                let images = images.ok_or_else(|| super::missing("a previous image"))?;
-                Ok(Ok(Aim {
-                    image: images.only().clone(),
-                    source: source(&order.revert()?.commit),
+                let aim = |image, commit, restores: Option<Restored>| Aim {
+                    image,
+                    source: source(commit),
                     action: action(planned),
-                    by_digest: true,
+                    by_digest: restores
+                        .as_ref()
+                        .is_none_or(|restored| !restored.digests.is_empty()),
+                    restores,
+                };
+                let reverted = &order.revert()?.commit;
+                Ok(Ok(match (&order.change()?.previous, &order.progress()?.pin) {
+                    (Some(images), _) => aim(images.only().clone(), reverted, None),
+                    (None, Some(pin)) => aim(order.pinned()?, &pin.commit, None),
+                    (None, None) => {
+                        let restored = order
+                            .restored()
+                            .ok_or_else(|| super::missing("a previous image"))?;
+                        // Without a recorded digest it stands for the image only by name; it is not compared then.
+                        let image = order.pinned().or_else(|_| order.image().cloned())?;
+                        aim(image, reverted, Some(restored))
+                    }
                 }))
             }
             StepKind::Redeploy => {
@@ -107,6 +123,7 @@ impl Deployments {
                         source: None,
                         // Named by tag only: the expected digest is not known, so it is not checked.
                         by_digest: to.image.digest.is_some(),
+                        restores: None,
                         action: Action::Undo { to },
                     })
                 };
@@ -211,6 +228,8 @@ impl StepBackend for Deployments {
             jobs,
             bake: planned.bake.clone().filter(|_| deploy),
             pauses: planned.pauses,
+            create_namespace: planned.create_namespace,
+            restores: aim.restores,
             rolls_back: failed_deployment(order).filter(|_| redeploy),
             reverts: None,
             epoch: fencing_epoch(order.epoch()?, redeploy),
@@ -262,10 +281,11 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
     };
     match state.status {
         DeploymentStatus::Pending | DeploymentStatus::Applying | DeploymentStatus::Verifying => {
-            let message = if state.progress.is_empty() {
+            let progress = state.progress_words();
+            let message = if progress.is_empty() {
                 state.status.as_str()
             } else {
-                &state.progress
+                &progress
             };
             let kind = if state.human && state.ask.is_none() {
                 WaitingKind::Human
@@ -307,6 +327,13 @@ fn result(request: &DeploymentRequest) -> String {
     match &request.action {
         Action::Nothing => format!("ran {}", jobs(&request.jobs.before)),
         Action::Undo { to } if to.image.digest.is_none() => format!("runs revision {} again", to.revision),
+        _ if request
+            .restores
+            .as_ref()
+            .is_some_and(|restored| restored.digests.is_empty()) =>
+        {
+            "runs what git named before".to_owned()
+        }
         _ => format!("runs {}", request.images.only().digest.short()),
     }
 }

@@ -61,7 +61,10 @@ impl DeploymentEffects {
             .await?;
         manifests::parse(&yaml)
             .and_then(|objects| {
-                manifests::verify(&objects, &request.target, &request.image_ref())?;
+                match &request.restores {
+                    Some(_) => manifests::find(&objects, &request.target).map(drop)?,
+                    None => manifests::verify(&objects, &request.target, &request.image_ref())?,
+                }
                 Ok(objects)
             })
             .map_err(|error| Fault::Permanent(Reason::new(error.code(), error.to_string())))

@@ -11,7 +11,12 @@ use slipway_model::{ImageRef, Timestamp};
 use slipway_verdict::{Expected, Next, Verdict};
 use tokio::time::Instant;
 
-use super::{Run, progress::Progress, promotion::Promoter};
+use super::{
+    Run,
+    progress::Progress,
+    promotion::Promoter,
+    stuck::{HeldUp, Replacer},
+};
 
 /// If a watch shows nothing, there may be nothing to show, or it may be dead: after this long the API server is asked.
 const QUIET: Duration = Duration::from_secs(30);
@@ -30,6 +35,7 @@ pub(super) async fn follow(
     let mut complaints = Complaints::default();
     // When the watch, or the API server, was last heard of.
     let mut heard = Instant::now();
+    let mut replacer = Replacer::default();
     // The last time that the API server was asked, and whether it answered.
     let mut asked: Option<(Instant, Result<(), String>)> = None;
     loop {
@@ -38,6 +44,11 @@ pub(super) async fn follow(
         if let Some(live) = view.observed.workload.as_ref().filter(|_| view.synced) {
             promoter.look(cluster, &request.target, &expected, live).await;
         }
+        let held_up = if view.synced {
+            replacer.look(cluster, &request.target, &expected, &view).await
+        } else {
+            HeldUp::default()
+        };
         let (message, look_again) = match judge(cluster, request, &expected, &mut view).await {
             Verdict::Complete => return Some(DeploymentCommand::RolledOut { key: run.key.clone() }),
             Verdict::Failed(failure) => {
@@ -47,7 +58,14 @@ pub(super) async fn follow(
                     reason,
                 });
             }
-            Verdict::Progressing { message, look_again } => (message, look_again),
+            Verdict::Progressing { message, look_again } => {
+                let message = match held_up.advice {
+                    Some(advice) => format!("{message}; {advice}"),
+                    None => message,
+                };
+                let look_again = [look_again, held_up.look_again].into_iter().flatten().min();
+                (message, look_again)
+            }
         };
         let fault = match (&view.fault, &asked) {
             (Some(fault), Some((at, Ok(())))) if fault.at < *at => None,
@@ -100,6 +118,7 @@ pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
         since: state.applied_at.unwrap_or_else(Timestamp::now),
         sync: None,
         promotes: request.pauses == Pauses::Promote,
+        restored: request.restores.clone(),
     }
 }
 

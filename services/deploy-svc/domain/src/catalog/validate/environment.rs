@@ -49,6 +49,7 @@ pub(super) fn check(
         supersede,
         timeout,
     } = environment;
+    let create_namespace = target.create_namespace;
     let target = check_target(target, &format!("{path}.target"), faults);
     let gitops = gitops.map(|gitops| check_gitops(gitops, &target, &format!("{path}.gitops"), image, faults));
     let rules = Rules {
@@ -95,6 +96,7 @@ pub(super) fn check(
         checks: watching::checks(checks, &format!("{path}.checks"), faults),
         verify,
         target,
+        create_namespace,
     }
 }
 
@@ -388,6 +390,13 @@ fn check_value(value: &str, path: &str, faults: &mut Faults) {
 
 fn check_target(target: FileTarget, path: &str, faults: &mut Faults) -> Target {
     check_object_name(&target.name, &format!("{path}.name"), faults);
+    if target.create_namespace && target.kind == WorkloadKind::Application {
+        faults.add(
+            format!("{path}.create_namespace"),
+            "is not for Applications: Argo CD makes the namespace that one deploys to, with sync_options: \
+             [CreateNamespace=true]",
+        );
+    }
     Target {
         cluster: target.cluster,
         namespace: target.namespace,

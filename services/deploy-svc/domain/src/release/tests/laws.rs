@@ -10,6 +10,7 @@ fn said(command: &ReleaseCommand) -> Origin {
         ReleaseCommand::Observed { key, .. } if key.step.ends_with(":observe") => {
             Origin::Report(Some(key.clone()))
         }
+        ReleaseCommand::Recorded { key, .. } => Origin::Report(Some(key.clone())),
         ReleaseCommand::Started { key, .. }
         | ReleaseCommand::Observed { key, .. }
         | ReleaseCommand::Stumbled { key, .. }
@@ -26,6 +27,7 @@ fn said(command: &ReleaseCommand) -> Origin {
 fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
     let name = step.split(':').next().unwrap_or_default().to_owned();
     let reason = || Reason::new("BROKEN", "it is broken");
+    let another = || Reason::new("WRONG_IMAGE", "it is another one");
     let waiting = (any::<bool>(), any::<bool>()).prop_map(|(human, checks)| {
         Observation::Pending(Waiting {
             kind: if human {
@@ -45,6 +47,7 @@ fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
     let ended = prop::sample::select(vec![
         Observation::Skipped(reason()),
         Observation::Failed(reason()),
+        Observation::Failed(another()),
         Observation::Errored(reason()),
         Observation::Cancelled(reason()),
     ]);
@@ -61,6 +64,12 @@ fn word(key: &EffectKey) -> BoxedStrategy<ReleaseCommand> {
         return Just(ReleaseCommand::GiveUp { key: key.clone() }).boxed();
     }
     let (started, observed) = (key.clone(), key.clone());
+    let recorded = prop::sample::select(vec![Before::Absent, first::present(&[]), first::present(&["a"])]);
+    let of = key.clone();
+    let recorded = recorded.prop_map(move |before| ReleaseCommand::Recorded {
+        key: of.clone(),
+        before,
+    });
     let reference: Id = format!("ref-{}", key.attempt).parse().unwrap();
     prop_oneof![
         u32::from(!key.step.ends_with(":stop")) * 4 => observation(&key.step).prop_map(move |observation| ReleaseCommand::Started {
@@ -73,6 +82,7 @@ fn word(key: &EffectKey) -> BoxedStrategy<ReleaseCommand> {
             observation,
         }),
         1 => Just(stumbled),
+        2 => recorded,
     ]
     .boxed()
 }

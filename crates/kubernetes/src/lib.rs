@@ -17,6 +17,7 @@ mod race;
 pub mod restart;
 mod revisions;
 pub mod set_image;
+pub mod steps;
 pub mod undo;
 pub mod watch;
 pub mod workload;

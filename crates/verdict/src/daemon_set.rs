@@ -77,7 +77,7 @@ fn complete(
     let Some(digest) = running::digest_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    let ours = running::containers_with(template, &expected.image);
+    let ours = running::containers_of(expected, template);
     match running::prove(&current.pods, &ours, digest) {
         Err(failure) => Err(Verdict::Failed(failure)),
         Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),

@@ -77,7 +77,7 @@ fn complete(expected: &Expected, live: &Deployment, current: &Current<'_>) -> Ve
     let Some(digest) = running::digest_to_prove(expected) else {
         return Verdict::Complete;
     };
-    let ours = containers_with(spec.map(|spec| &spec.template), &expected.image);
+    let ours = running::containers_of(expected, spec.map(|spec| &spec.template));
     match running::prove(&current.pods, &ours, digest) {
         Err(failure) => Verdict::Failed(failure),
         Ok(proven) if proven < wanted => progressing(running::unproven(proven, wanted, digest)),

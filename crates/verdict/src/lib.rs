@@ -24,6 +24,7 @@ pub mod rollout;
 mod running;
 mod stalled;
 pub mod stateful_set;
+pub mod steps;
 mod still_ours;
 pub mod sync_window;
 mod target;
@@ -63,6 +64,8 @@ pub struct Expected {
     pub sync: Option<application::Sync>,
     /// Whether a rollout that pauses for an approval should continue by itself (Argo Rollouts, Flagger).
     pub promotes: bool,
+    /// The template names the image by a tag that moves, as after a restart: only the pods can prove the digest.
+    pub moving_tag: bool,
 }
 
 /// The object's identity after our write.

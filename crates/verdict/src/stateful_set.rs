@@ -97,7 +97,7 @@ fn prove(
     let Some(digest) = running::digest_to_prove(expected) else {
         return Err(Verdict::Complete);
     };
-    let ours = running::containers_with(Some(&spec.template), &expected.image);
+    let ours = running::containers_of(expected, Some(&spec.template));
     match running::prove(&current.pods, &ours, digest) {
         Err(failure) => Err(Verdict::Failed(failure)),
         Ok(proven) if proven < wanted => Ok(running::unproven(proven, wanted, digest)),

@@ -46,7 +46,7 @@ pub(crate) fn check(
     }
     if expected.verify.digest
         && let Some(template) = template
-        && running::containers_with(Some(template), &expected.image).is_empty()
+        && running::containers_of(expected, Some(template)).is_empty()
     {
         let images = running::images_of(template).join(", ");
         let who = last_manager(metadata)

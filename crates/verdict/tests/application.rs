@@ -102,6 +102,7 @@ impl Scene {
                     when_closed: WhenBlocked::Wait,
                 }),
                 promotes: false,
+                moving_tag: false,
             },
             windows: None,
             asked: None,

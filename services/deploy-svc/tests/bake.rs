@@ -131,11 +131,13 @@ fn request() -> DeploymentRequest {
         pauses: Default::default(),
         verify: Verify::default(),
         timeout: Duration::from_secs(60),
+        follows_steps: false,
         rolls_back: None,
         reverts: None,
         correlation_id: String::new(),
         labels: Default::default(),
         requested_by: Actor::system("test"),
+        shared: Default::default(),
         holds_lane: false,
     }
 }

@@ -3,8 +3,14 @@
 
 #[path = "catalog/delivery.rs"]
 mod delivery;
+#[path = "catalog/naming.rs"]
+mod naming;
 #[path = "catalog/order.rs"]
 mod order;
+#[path = "catalog/shared.rs"]
+mod shared;
+#[path = "catalog/timeouts.rs"]
+mod timeouts;
 
 use std::{fs, time::Duration};
 

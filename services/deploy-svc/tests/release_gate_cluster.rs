@@ -23,7 +23,7 @@ use kube::{
     core::GroupVersionKind,
 };
 use pretty_assertions::assert_eq;
-use release::{Answers, World, ended, until};
+use release::{Answers, Pointed, World, ended, until};
 use serde_json::{Value, json};
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Decider, Executor};
@@ -122,6 +122,7 @@ async fn hold_back(client: &Client, namespace: &str) {
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),
+        tags: Arc::new(Pointed),
         approvals: answers(Some(held)),
         changes: answers(None),
         deployments: Arc::new(Deployments::new(world.ledger.clone())),

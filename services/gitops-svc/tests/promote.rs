@@ -505,14 +505,17 @@ async fn several_files_are_one_commit_and_a_marker_is_an_empty_one() {
     assert!(!change.no_op);
     assert_eq!(world.remote.head("main").unwrap(), change.commit);
     assert_eq!(world.remote.files("main").unwrap(), files);
-    let request = RevertChangeRequest {
-        id: change.id,
-        ..Default::default()
-    };
-    let error = ErrorView::of(&client.revert_change(request).await.unwrap_err());
-    assert_eq!(
-        (error.code, error.reason.as_str()),
-        (Code::FailedPrecondition, "NOTHING_TO_REVERT")
+    let second = revert(&mut client, &change.id).await;
+    assert_status(&second, Status::Pushed);
+    assert_ne!(second.commit, change.commit);
+    assert_eq!(second.reverts, change.id);
+    assert_eq!(world.remote.head("main").unwrap(), second.commit);
+    assert_eq!(world.remote.files("main").unwrap(), files);
+    assert!(
+        second.subject.starts_with("revert(identity): ")
+            && second.subject.ends_with(" is not deployed to dev"),
+        "{}",
+        second.subject
     );
     running.stop().await;
 }

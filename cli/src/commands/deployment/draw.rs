@@ -72,6 +72,9 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     if let Some(reason) = &one.reason {
         row("reason", &format!("{}: {}", reason.code, reason.message));
     }
+    if !one.deadline_basis.is_empty() {
+        row("deadline", &one.deadline_basis);
+    }
     for check in &one.checks {
         let attempts = if check.attempts == 1 {
             String::new()

@@ -357,6 +357,7 @@ impl One<'_> {
             since: self.time(self.began),
             sync: None,
             promotes: false,
+            moving_tag: false,
         }
     }
 

@@ -54,6 +54,7 @@ pub(crate) fn expected() -> Expected {
         since: time(CREATED),
         sync: None,
         promotes: false,
+        moving_tag: false,
     }
 }
 

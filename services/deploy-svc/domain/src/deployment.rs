@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{CommitSha, Id, Retry, Timestamp};
-use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
+use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence, steps::Steps};
 
 use crate::result::{CheckResult, JobResult, Measurement};
 
@@ -80,6 +80,11 @@ pub enum DeploymentCommand {
         key: EffectKey,
         evidence: Vec<PodEvidence>,
     },
+    /// The steps of the canary that the deployment is about to roll out.
+    StepsKnown {
+        key: EffectKey,
+        steps: Steps,
+    },
     /// What is being waited for; `human`: it is a person.
     Progress {
         key: EffectKey,
@@ -134,6 +139,7 @@ impl DeploymentCommand {
             | Self::Checked { key, .. }
             | Self::Measured { key, .. }
             | Self::Evidence { key, .. }
+            | Self::StepsKnown { key, .. }
             | Self::Progress { key, .. }
             | Self::Away { key, .. }
             | Self::Refused { key, .. }
@@ -190,6 +196,11 @@ pub enum DeploymentEvent {
         /// When it is measured next; absent if that was the last time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next_at: Option<Timestamp>,
+    },
+    /// It has until then, because of the rollout's steps; or the time that the catalog gives it will not suffice.
+    DeadlineSet {
+        deadline: Timestamp,
+        basis: String,
     },
     Progressed {
         message: String,

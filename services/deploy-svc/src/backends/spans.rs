@@ -284,6 +284,7 @@ services:
                 service: "shop".to_owned(),
                 commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
                 branch: None,
+                git_tag: None,
                 environments: Vec::new(),
             };
             let mut run = Self {

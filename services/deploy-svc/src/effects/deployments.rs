@@ -10,6 +10,7 @@ mod progress;
 mod promotion;
 mod revert;
 mod rollout;
+mod steps;
 
 use std::{fmt, sync::Arc};
 
@@ -153,7 +154,10 @@ impl DeploymentEffects {
                 }
                 Ok(DeploymentCommand::Stopped { key })
             }
-            DeploymentEffect::Apply if syncs => return argo_cd::apply(cluster, run, request).await,
+            DeploymentEffect::Apply if syncs => {
+                self.steps_of_application(cluster, run, request).await;
+                return argo_cd::apply(cluster, run, request).await;
+            }
             DeploymentEffect::Apply => {
                 let applied = self.apply(cluster, run, request).await;
                 applied.map(|applied| DeploymentCommand::Applied { key, applied })

@@ -267,11 +267,13 @@ impl Bench {
                 ..Verify::default()
             },
             timeout: Duration::from_secs(90),
+            follows_steps: false,
             rolls_back: None,
             reverts: None,
             correlation_id: String::new(),
             labels: Default::default(),
             requested_by: Actor::system("test"),
+            shared: Default::default(),
             holds_lane: false,
         }
     }

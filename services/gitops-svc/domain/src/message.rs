@@ -79,6 +79,16 @@ pub fn subject(request: &Request) -> String {
     format!("chore({service}): deploy {what} to {environment}")
 }
 
+/// The first line of the marker that takes back the marker of this request.
+pub fn not_deployed(marker: &Request) -> String {
+    let (service, environment) = (&marker.service, &marker.environment);
+    let what = match &marker.source_commit {
+        Some(commit) => commit.short(),
+        None => "what was marked",
+    };
+    format!("revert({service}): {what} is not deployed to {environment}")
+}
+
 /// What the edits write, when it is the same in all of them: the tag, else the digest.
 fn written(edits: &[Edit]) -> Option<String> {
     let mut said = edits.iter().filter_map(|edit| match edit {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gitops_domain::{
     change::{self, Change, Command, Image},
-    images,
+    images, message,
     pull_request::{self, Mode},
 };
 use slipway_edit::{Difference, Edit, ImageAtPlace, Place};
@@ -180,13 +180,12 @@ impl GitOpsGrpc {
             );
             return Err(ApiError::precondition("NOT_PUSHED", message));
         }
-        let edits = change.state.undo(request.force);
+        let mut edits = change.state.undo(request.force);
+        let mut subject = String::new();
+        // A marker changed no file: a second one records that it does not count.
         if edits.is_empty() && original.edits.contains(&Edit::Marker) {
-            let message = format!(
-                "change {} changed no file, so there is nothing to put back",
-                change.id
-            );
-            return Err(ApiError::precondition("NOTHING_TO_REVERT", message));
+            edits.push(Edit::Marker);
+            subject = message::not_deployed(&original);
         }
         let repository = self.repository(&original.repository)?;
         let mut asked = change::Request {
@@ -194,7 +193,7 @@ impl GitOpsGrpc {
             // The image that is restored, not the one that is removed.
             images: restored(&change.state.differences).map(|image| one(&original.service, image)),
             source_commit: None,
-            subject: String::new(),
+            subject,
             reverts: Some(change.id.clone()),
             promoted_from: None,
             why,

@@ -20,6 +20,9 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
             }
         }
         ReleaseEvent::Waiting { step, waiting } => {
+            if let Some(until) = waiting.until {
+                state.prolong(step, until);
+            }
             if let Some(step) = state.active_mut(step) {
                 if step.waiting.as_ref().map(|before| before.kind) != Some(waiting.kind) {
                     step.human = step.human_time(at);

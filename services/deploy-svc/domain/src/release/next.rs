@@ -43,6 +43,8 @@ pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKi
 pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let good = matches!(ended.status, StepStatus::Succeeded | StepStatus::Skipped);
     match ended.kind {
+        // The second marker only records that nothing was restarted; nothing depends on it.
+        StepKind::Revert if is_marker(state, ended) => is_back(state, ended, false),
         StepKind::Revert if good && redeploys(state, ended) => same(ended, StepKind::Redeploy),
         StepKind::Revert if good => is_back(state, ended, false),
         StepKind::Redeploy if good => is_back(state, ended, ended.status == StepStatus::Succeeded),
@@ -97,17 +99,27 @@ fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
         return over(state, ended, Some(explain::stays(state, planned)));
     }
     match &planned.gitops {
-        // Git only recorded when the tag was deployed, and moving the tag back is not up to this service.
-        Some(gitops) if gitops.strategy == Strategy::Marker => {
-            over(state, ended, deploying.then(|| explain::restarted(planned)))
+        // Git only records when the tag was deployed, and moving the tag back is not up to this service.
+        Some(gitops) if gitops.strategy == Strategy::Marker && deploying && reached_cluster(ended) => {
+            over(state, ended, Some(explain::restarted(planned)))
         }
         Some(_) if change.is_some_and(|change| !change.no_op) => same(ended, StepKind::Revert),
         // The deployment knows whether the cluster was changed at all.
-        None if deploying && (ended.ordered || ended.status == StepStatus::Errored) => {
-            same(ended, StepKind::Redeploy)
-        }
+        None if deploying && reached_cluster(ended) => same(ended, StepKind::Redeploy),
         _ => over(state, ended, None),
     }
+}
+
+/// Whether a deployment that has ended may have changed something.
+fn reached_cluster(ended: Ended<'_>) -> bool {
+    ended.ordered || ended.status == StepStatus::Errored
+}
+
+/// Whether the environment's change is a commit that only records what is done.
+fn is_marker(state: &ReleaseState, ended: Ended<'_>) -> bool {
+    let planned = state.planned(ended.environment);
+    let gitops = planned.and_then(|planned| planned.gitops.as_ref());
+    gitops.is_some_and(|gitops| gitops.strategy == Strategy::Marker)
 }
 
 /// Whether what ran before should be deployed again after the revert in git, and is known.
@@ -141,9 +153,11 @@ fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
         (None, Some(failure)) => (ending(failure.status), Some(failure.reason.clone())),
         (None, None) => (ReleaseStatus::RolledBack, None),
     };
-    let add = (!redeployed)
-        .then(|| explain::not_redeployed(state, ended))
-        .flatten();
+    let add = match redeployed {
+        true => None,
+        false if is_marker(state, ended) => explain::not_recorded(ended),
+        false => explain::not_redeployed(state, ended),
+    };
     let reason = reason.map(|reason| explain::with(reason, add));
     Then::End { status, reason }
 }

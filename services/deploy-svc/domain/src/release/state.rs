@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub use slipway_model::Reason;
 use slipway_model::{Actor, CommitSha, Id, Images, Retry, Timestamp, TraceContext, duration};
 
-use super::limit::limit;
+use super::limit::{limit, prolonged};
 use crate::plan::{Plan, PlannedEnvironment};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -152,6 +152,9 @@ pub struct Waiting {
     /// What its backend is retrying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Reason>,
+    /// Until when its backend works on it, where that is later than was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 impl Waiting {
@@ -160,6 +163,7 @@ impl Waiting {
             kind,
             message: message.into(),
             retry: None,
+            until: None,
         }
     }
 
@@ -172,7 +176,8 @@ impl Waiting {
     /// Whether this is the same; each try may fail with slightly different words.
     pub(super) fn says_as(&self, other: &Self) -> bool {
         let code = |waiting: &Self| waiting.retry.as_ref().map(|retry| retry.code.clone());
-        self.kind == other.kind && self.message == other.message && code(self) == code(other)
+        let same = self.kind == other.kind && self.message == other.message;
+        same && self.until == other.until && code(self) == code(other)
     }
 }
 
@@ -331,6 +336,17 @@ impl ReleaseState {
                     format!("step {step} did not end in the time that the plan gives it"),
                 ),
             )),
+        }
+    }
+
+    /// The active step has time until its backend is done, if that is later than was planned.
+    pub(super) fn prolong(&mut self, name: &str, until: Timestamp) {
+        let environment = self.active_step().and_then(|step| step.environment);
+        let Some(until) = self.plan.as_ref().map(|plan| prolonged(plan, environment, until)) else {
+            return;
+        };
+        if let Some(step) = self.active_mut(name).filter(|step| !step.past_deadline) {
+            step.deadline = step.deadline.max(until);
         }
     }
 

@@ -166,6 +166,8 @@ fn as_it_is(judged: &Judged<'_>, live: &Workload, images: &[String]) -> Expected
         since: created(metadata).unwrap_or_else(|| Timestamp::from_micros(0)),
         sync: None,
         promotes: judged.promotes,
+        // What is judged is what the template names.
+        moving_tag: false,
     }
 }
 

@@ -6,7 +6,7 @@ use deploy_domain::{
     plan::PlannedEnvironment,
     release::{Facts, Observation, Waiting, WaitingKind},
 };
-use slipway_model::{Fault, Id, Image, Reason};
+use slipway_model::{Fault, Id, Image, Name, Reason};
 use slipway_proto::approval::v1::{
     Approval, CancelApprovalRequest, CommitRange, GetApprovalRequest, RequestApprovalRequest, Scope, Section,
     Subject, Table, approval::Status, approval_service_client::ApprovalServiceClient, decision::Verdict,
@@ -157,7 +157,7 @@ fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
     let columns = ["environment", "target", "image", "written to"];
     let cells = vec![
         planned.name.to_string(),
-        planned.target.key(),
+        target_cell(planned),
         image.reference().to_string(),
         planned
             .gitops
@@ -175,6 +175,19 @@ fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
     }
 }
 
+/// The target, and who else is there: what carries the images of other services is not what people approve.
+fn target_cell(planned: &PlannedEnvironment) -> String {
+    let others: Vec<&str> = planned.shared.services().map(Name::as_str).collect();
+    let target = planned.target.key();
+    if others.is_empty() {
+        return target;
+    }
+    format!(
+        "{target}: what runs this image, and nothing of {}",
+        others.join(", ")
+    )
+}
+
 fn written_to(gitops: &GitOps) -> String {
     let GitOps {
         repository,
@@ -188,7 +201,9 @@ fn written_to(gitops: &GitOps) -> String {
         Strategy::Kustomize => format!("kustomization {path}, image {image}"),
         Strategy::Helm { file, value } => format!("{file}, value {value}"),
         Strategy::Manifest { file } => format!("{file}, image {image}"),
-        Strategy::Marker => "an empty commit".to_owned(),
+        Strategy::Marker => {
+            "an empty commit; the target is restarted, and its pods must run this digest".to_owned()
+        }
     };
     let branch = match branch {
         Some(branch) => format!(" on {branch}"),
@@ -229,6 +244,14 @@ services:
       - name: prod
         policy: two
         target: { cluster: local, namespace: prod, kind: Deployment, name: shop }
+  - name: mail
+    repository: https://git.example/mail.git
+    image: registry.example/mail
+    environments:
+      - name: staging
+        policy: two
+        gitops: { repository: platform, path: apps/mail }
+        target: { cluster: local, namespace: argocd, kind: Application, name: shop }
 ";
 
     /// What approvers read, from the plan alone.
@@ -238,6 +261,7 @@ services:
             service: "shop".to_owned(),
             commit: "1".repeat(40).parse().unwrap(),
             branch: None,
+            git_tag: None,
             environments: Vec::new(),
         };
         let plan = Plan::make(&Catalog::parse(CATALOG).unwrap(), &request).unwrap();
@@ -277,7 +301,7 @@ services:
                 ],
                 [
                     "staging",
-                    "local/argocd/Application/shop",
+                    "local/argocd/Application/shop: what runs this image, and nothing of mail",
                     &reference,
                     "repository platform: charts/shop/staging.yaml, value web.image, by pull request"
                 ],

@@ -88,6 +88,7 @@ pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
         since: state.applied_at.unwrap_or_else(Timestamp::now),
         sync: None,
         promotes: request.pauses == Pauses::Promote,
+        moving_tag: request.action == Action::Restart,
     }
 }
 

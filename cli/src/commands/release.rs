@@ -94,8 +94,12 @@ fn planned(plan: &Plan) -> String {
         let writes = if environment.gitops_repository.is_empty() {
             "nothing in git".to_owned()
         } else {
+            let with = match environment.written_with.as_str() {
+                "" => String::new(),
+                leader => format!(", with {leader}"),
+            };
             format!(
-                "{} ({branch}) {}",
+                "{} ({branch}) {}{with}",
                 environment.gitops_repository, environment.gitops_path
             )
         };

@@ -37,7 +37,7 @@ pub async fn objects(cluster: &Kubernetes, application: &Application) -> Vec<Val
         let what = format!("read {} {}", resource.kind, resource.name);
         match call(&what, api.get_opt(&resource.name)).await {
             Ok(found) => objects.extend(found.and_then(|found| serde_json::to_value(found).ok())),
-            Err(fault) => tracing::debug!(%fault, what, "the steps of a canary are not known"),
+            Err(fault) => tracing::debug!(%fault, %what, "the steps of a canary are not known"),
         }
     }
     objects

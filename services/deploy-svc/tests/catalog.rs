@@ -11,6 +11,8 @@ mod order;
 mod shared;
 #[path = "catalog/timeouts.rs"]
 mod timeouts;
+#[path = "catalog/together.rs"]
+mod together;
 
 use std::{fs, time::Duration};
 

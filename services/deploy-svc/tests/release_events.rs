@@ -120,6 +120,7 @@ fn events_of_releases_keep_their_json_form() {
         commit: "2".repeat(40).parse().unwrap(),
         no_op: false,
         previous: Some(images()),
+        previous_of_others: Vec::new(),
     };
     let advance = |facts, then| {
         ReleaseEvent::Advanced(Box::new(Advance {

@@ -13,7 +13,7 @@ use deploy_domain::{
         ChangeMade, Facts, Observation, ReleaseCommand, ReleaseState, ReleaseStatus, Request, StepKind,
     },
 };
-use deploy_svc::testing::{Deployments, Order, StepBackend, lane};
+use deploy_svc::testing::{Deployments, Order, StepBackend, lane, lanes};
 use pretty_assertions::assert_eq;
 use release::{COMMIT, World, ended, id, images, meta};
 use slipway_model::{Actor, Authentication, Id, Principal, Reason};
@@ -80,6 +80,7 @@ async fn well(world: &World, release: &Id, step: &str) -> ReleaseState {
             commit: "2".repeat(40).parse().unwrap(),
             no_op: false,
             previous: None,
+            previous_of_others: Vec::new(),
         }),
         _ => Facts::None,
     };
@@ -122,6 +123,9 @@ async fn services_in_one_folder_and_one_application_take_turns() {
     waits(&frontend).await;
     well(&world, &payment, "prod/change").await;
     // A newer one of its own service waits, since this one has committed; one of another service comes before it.
+    let state = world.state(&payment).await;
+    let marked = lanes::mark_changed(&world.ledger, &payment, &state, &meta()).await;
+    assert!(marked.unwrap());
     let newer = start(&world, "payment", "rel-payment-2").await;
     through(&world, &payment, &BY_SYNC[1..]).await;
     assert_eq!(at(&world.state(&campaign).await), Some(StepKind::Change));
@@ -237,7 +241,7 @@ async fn a_deployment_that_stands_alone_needs_the_folder_as_well() {
         let asked = async |tx: slipway_ledger::Tx| lane::request(&tx, &deployment, request.clone()).await;
         world.ledger.transact(&meta(), asked).await
     };
-    let refused = alone("dep-1").await.unwrap_err().to_string();
+    let refused = alone("dep-1").await.err().unwrap().to_string();
     assert!(refused.contains("belongs to rel-payment now"), "{refused}");
     through(&world, &payment, &BY_SYNC).await;
     alone("dep-2").await.unwrap();

@@ -150,7 +150,7 @@ fn changes() -> Vec<Row> {
         row("GitOpsService/Promote", places(folder("dev"), folder("prod"))).form("by folders"),
         row(
             "GitOpsService/RevertChange",
-            json!({"id": "$change", "reason": "why not"}),
+            json!({"id": "$change", "reason": "why not", "paths": ["apps/shop/overlays"]}),
         ),
         row(
             "GitOpsService/CancelChange",

@@ -28,8 +28,8 @@ fn collect(path: &Path, seen: &mut BTreeSet<PathBuf>, objects: &mut Vec<Value>) 
         objects.extend(documents(&path));
         return;
     }
-    let kustomization = KUSTOMIZATIONS.iter().map(|name| path.join(name));
-    match kustomization.into_iter().find(|file| file.is_file()) {
+    let mut kustomizations = KUSTOMIZATIONS.iter().map(|name| path.join(name));
+    match kustomizations.find(|file| file.is_file()) {
         Some(file) => {
             for named in documents(&file).iter().flat_map(named) {
                 collect(&path.join(named), seen, objects);

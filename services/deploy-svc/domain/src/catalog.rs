@@ -150,6 +150,8 @@ pub struct Environment {
     /// Name of a policy of approval-svc; `none` needs no approval.
     pub policy: Name,
     pub gate: Gate,
+    /// An earlier environment of the service, in whose commit this one's image is written.
+    pub written_with: Option<Name>,
     /// `None`: the image is set in the cluster, and git does not manage it.
     pub gitops: Option<GitOps>,
     pub target: Target,

@@ -45,6 +45,9 @@ pub struct PlannedEnvironment {
     pub policy: Name,
     #[serde(default, skip_serializing_if = "is_default")]
     pub gate: Gate,
+    /// The environment of this plan whose change writes this one's image as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_with: Option<Name>,
     /// `None`: the image is set in the cluster, and git does not manage it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gitops: Option<GitOps>,
@@ -147,11 +150,17 @@ impl Plan {
             images: service.images.clone(),
             build: service.build.clone(),
             version,
-            environments: chosen.into_iter().map(planned).collect(),
+            environments: together(chosen.into_iter().map(planned).collect()),
             catalog_hash: catalog.hash().to_owned(),
             hash: String::new(),
         };
         Ok(plan.hashed())
+    }
+
+    /// The environments that the change of this one writes as well, in the order of promotion.
+    pub fn written_by(&self, environment: &Name) -> impl Iterator<Item = (usize, &PlannedEnvironment)> {
+        let all = self.environments.iter().enumerate();
+        all.filter(move |(_, planned)| planned.written_with.as_ref() == Some(environment))
     }
 
     /// Whether the image is also tagged `latest`.
@@ -267,6 +276,23 @@ fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), Plan
     })
 }
 
+/// Of environments that are written together, the first one of the plan has the change: the catalog's may be left out.
+fn together(mut environments: Vec<PlannedEnvironment>) -> Vec<PlannedEnvironment> {
+    let group = |planned: &PlannedEnvironment| {
+        let leader = planned.written_with.as_ref();
+        leader.unwrap_or(&planned.name).clone()
+    };
+    let groups: Vec<Name> = environments.iter().map(group).collect();
+    let names: Vec<Name> = environments.iter().map(|planned| planned.name.clone()).collect();
+    for (index, planned) in environments.iter_mut().enumerate() {
+        let first = groups.iter().position(|other| *other == groups[index]);
+        planned.written_with = first
+            .filter(|first| *first < index)
+            .and_then(|first| names.get(first).cloned());
+    }
+    environments
+}
+
 fn planned(environment: &Environment) -> PlannedEnvironment {
     PlannedEnvironment {
         name: environment.name.clone(),
@@ -274,6 +300,7 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
         requires: environment.requires.clone(),
         policy: environment.policy.clone(),
         gate: environment.gate,
+        written_with: environment.written_with.clone(),
         gitops: environment.gitops.clone(),
         target: environment.target.clone(),
         shared: environment.shared.clone(),

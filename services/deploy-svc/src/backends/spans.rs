@@ -348,6 +348,7 @@ services:
                     commit: "2".repeat(40).parse().unwrap(),
                     no_op: false,
                     previous: Some(images("a")),
+                    previous_of_others: Vec::new(),
                 }),
                 _ => Facts::None,
             };

@@ -108,7 +108,7 @@ fn writes_first(order: Order<'_>) -> bool {
         // Otherwise the change before it has marked the lane.
         StepKind::Deploy => order
             .environment
-            .is_some_and(|(_, planned)| planned.gitops.is_none()),
+            .is_some_and(|(_, planned)| planned.gitops.is_none() || planned.written_with.is_some()),
         _ => false,
     }
 }

@@ -74,7 +74,7 @@ fn a_written_time_that_is_shorter_than_the_steps_is_warned_of() {
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let short = "timeout: { deploy: 20m }";
-    let warning = "services.cart.environments[prod].timeout.deploy: is 20m, and the rollout has 30m of pauses and \
+    let warning = "services.cart.environments.prod.timeout.deploy: is 20m, and the rollout has 30m of pauses and \
                    analyses: it would be put back before it ends; write at least 47m 30s, or leave it out";
     assert_eq!(warned("Rollout", short, vec![rollout("cart")]), [warning]);
     assert_eq!(warned("Application", short, vec![rollout("any")]), [warning]);

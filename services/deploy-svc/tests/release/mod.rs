@@ -135,6 +135,7 @@ impl World {
                     .unwrap(),
                 no_op: false,
                 previous: Some(images("a")),
+                previous_of_others: Vec::new(),
             }),
             _ => Facts::None,
         };
@@ -179,6 +180,7 @@ impl Answers {
                 commit: "2".repeat(40).parse().unwrap(),
                 no_op: false,
                 previous: Some(images("a")),
+                previous_of_others: Vec::new(),
             }),
             _ => Facts::None,
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use gix_object::commit::MessageRef;
-use slipway_edit::{Edit, Reference};
+use slipway_edit::{Edit, Folder, Reference};
 use slipway_model::{CommitSha, Id, ImageRef, Images, Name, Principal};
 
 use crate::change::Request;
@@ -87,6 +87,13 @@ pub fn not_deployed(marker: &Request) -> String {
         None => "what was marked",
     };
     format!("revert({service}): {what} is not deployed to {environment}")
+}
+
+/// The first line of a revert of a part of this request.
+pub fn put_back(original: &Request, places: &[Folder]) -> String {
+    let places: Vec<&str> = places.iter().map(Folder::as_str).collect();
+    let text = format!("revert({}): put {} back", original.service, places.join(", "));
+    text.chars().take(MAX_SUBJECT).collect()
 }
 
 /// What the edits write, when it is the same in all of them: the tag, else the digest.

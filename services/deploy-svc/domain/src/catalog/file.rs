@@ -108,6 +108,8 @@ pub(super) struct FileEnvironment {
     pub(super) ci: Reserved,
     #[serde(default)]
     pub(super) gate: Gate,
+    /// An earlier environment of this service whose commit writes this one's image as well.
+    pub(super) written_with: Option<Name>,
     /// If omitted, the image is set in the cluster, and git does not manage it.
     pub(super) gitops: Option<FileGitOps>,
     pub(super) target: FileTarget,

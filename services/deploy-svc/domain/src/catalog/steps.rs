@@ -51,7 +51,7 @@ fn check(
     );
     if steps.time > timeout.deploy {
         faults.add(
-            format!("services.{service}.environments[{}].timeout.deploy", environment.name),
+            format!("services.{service}.environments.{}.timeout.deploy", environment.name),
             format!(
                 "is {}, and the rollout has {}: it would be put back before it ends; write at least {}, or leave it out",
                 duration::print(timeout.deploy),

@@ -5,6 +5,7 @@ mod environment;
 mod jobs;
 mod order;
 mod shared;
+mod together;
 mod watching;
 
 use std::{collections::HashMap, time::Duration};
@@ -42,6 +43,7 @@ pub(super) fn check(file: File) -> Result<Vec<Service>, Vec<Fault>> {
     check_alone(&seen, &mut faults);
     shared::check(&seen, &mut faults);
     shared::find(&mut services);
+    together::check(&services, &seen, &order, &mut faults);
     if faults.is_empty() {
         Ok(services)
     } else {

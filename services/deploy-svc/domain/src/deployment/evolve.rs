@@ -50,9 +50,6 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
         Event::DeadlineSet { deadline, basis } => {
             state.deadline = Some(*deadline);
             state.deadline_basis.clone_from(basis);
-            if let (Some(request), Some(since)) = (&mut state.request, state.requested_at) {
-                request.timeout = deadline.since(since);
-            }
         }
         Event::Progressed {
             message,

@@ -82,7 +82,8 @@ pub(super) fn steps_known(state: &DeploymentState, steps: Steps) -> Option<Event
 /// The end of the deployment's time: what is known to be missing is a failure, what could not be asked is an error.
 fn overdue(state: &DeploymentState) -> Event {
     let request = state.request.as_ref();
-    let timeout = request.map(|request| request.timeout).unwrap_or_default();
+    let whole = state.deadline.zip(state.requested_at);
+    let timeout = whole.map_or(Duration::ZERO, |(end, start)| end.since(start));
     let because = |words: &dyn std::fmt::Display| {
         let words = format!("not verified within {} s: {words}", timeout.as_secs());
         Reason::new("DEADLINE_EXCEEDED", words)

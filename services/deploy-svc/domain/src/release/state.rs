@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 pub use slipway_model::Reason;
-use slipway_model::{Actor, CommitSha, Id, Images, Retry, Timestamp, TraceContext, duration};
+use slipway_model::{Actor, CommitSha, Id, Images, Name, Retry, Timestamp, TraceContext, duration};
 
 use super::limit::{limit, prolonged};
-use crate::plan::{Plan, PlannedEnvironment};
+use crate::{
+    catalog::OnFailure,
+    plan::{Plan, PlannedEnvironment},
+};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseState {
@@ -76,6 +79,9 @@ pub struct ChangeMade {
     /// The images that were there before, if they were named by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Images>,
+    /// The same of the environments that it wrote as well, in the plan's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous_of_others: Vec<Option<Images>>,
 }
 
 /// The progress of a release in one environment.
@@ -298,8 +304,40 @@ impl ReleaseState {
         match self.stop {
             // Superseding removed it from the lane in the same transaction.
             Some(Stop::Superseded { .. }) => None,
-            _ => self.active_step()?.environment,
+            _ => self.active_step().and(self.turn()),
         }
+    }
+
+    /// The environment that is being changed, or was last. People may be asked about later ones meanwhile.
+    pub fn turn(&self) -> Option<usize> {
+        let mut steps = self.steps.iter().rev();
+        steps.find(|step| step.kind == StepKind::Lane)?.environment
+    }
+
+    /// The environments that a revert takes back: the one whose turn it is, unless it stays as it is, and those that were
+    /// written with it and have not had their turn.
+    pub fn to_take_back(&self) -> Vec<&PlannedEnvironment> {
+        let (Some(plan), Some(turn)) = (&self.plan, self.turn()) else {
+            return Vec::new();
+        };
+        let Some(current) = plan.environments.get(turn) else {
+            return Vec::new();
+        };
+        let group = current.written_with.as_ref().unwrap_or(&current.name);
+        let later = plan.written_by(group).filter(|(index, _)| *index > turn);
+        let current = Some(current).filter(|planned| !self.leaves(planned));
+        current
+            .into_iter()
+            .chain(later.map(|(_, planned)| planned))
+            .collect()
+    }
+
+    /// Whether the environment keeps a version that failed, for people to look at.
+    pub(super) fn leaves(&self, planned: &PlannedEnvironment) -> bool {
+        let wished = matches!(self.stop, Some(Stop::Cancelled { .. } | Stop::Superseded { .. }));
+        let index = self.index_of(planned);
+        let progress = index.and_then(|index| self.environments.get(index));
+        planned.on_failure == OnFailure::Stay && !wished && progress.is_some_and(|progress| progress.deployed)
     }
 
     /// Whether this step should be stopped. Steps that revert or redeploy are stopped only by their deadline.
@@ -364,6 +402,18 @@ impl ReleaseState {
         };
         let deadline = at + limit(plan, kind, environment);
         let lane_waits = kind == StepKind::Lane;
+        let planned = environment.and_then(|index| plan.environments.get(index));
+        let others: Vec<&str> = planned
+            .into_iter()
+            .flat_map(|planned| planned.shared.services())
+            .map(Name::as_str)
+            .collect();
+        let waits_for = if others.is_empty() {
+            "waits for the deploy target to be free".to_owned()
+        } else {
+            let others = others.join(", ");
+            format!("waits for its turn: the target or folder is shared with {others}")
+        };
         self.steps.push(Step {
             name,
             kind,
@@ -371,8 +421,7 @@ impl ReleaseState {
             attempt: 1,
             status: StepStatus::Queued,
             reference: None,
-            waiting: lane_waits
-                .then(|| Waiting::new(WaitingKind::Lane, "waits for the deploy target to be free")),
+            waiting: lane_waits.then(|| Waiting::new(WaitingKind::Lane, waits_for)),
             waiting_since: lane_waits.then_some(at),
             reason: None,
             result: String::new(),

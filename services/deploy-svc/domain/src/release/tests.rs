@@ -5,6 +5,7 @@ mod laws;
 mod order;
 mod play;
 mod run;
+mod together;
 
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ fn change(previous: Option<Images>, no_op: bool) -> Facts {
         commit,
         no_op,
         previous,
+        previous_of_others: Vec::new(),
     })
 }
 

@@ -152,6 +152,7 @@ impl Advance {
                     commit: made.commit,
                     no_op: made.no_op,
                     previous: made.previous.map(|image| image.of(service)),
+                    previous_of_others: Vec::new(),
                 }),
             },
             then: self.then,

@@ -60,6 +60,11 @@ fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment 
         tier: tier_proto(planned.tier).into(),
         requires: planned.requires.iter().map(ToString::to_string).collect(),
         shares_with: planned.shared.services().map(ToString::to_string).collect(),
+        written_with: planned
+            .written_with
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 

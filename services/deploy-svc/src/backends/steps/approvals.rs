@@ -159,10 +159,11 @@ fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
         planned.name.to_string(),
         target_cell(planned),
         image.reference().to_string(),
-        planned
-            .gitops
-            .as_ref()
-            .map_or_else(|| "the cluster alone".to_owned(), written_to),
+        match (&planned.gitops, &planned.written_with) {
+            (None, _) => "the cluster alone".to_owned(),
+            (Some(gitops), None) => written_to(gitops),
+            (Some(gitops), Some(leader)) => format!("{}, in the commit of {leader}", written_to(gitops)),
+        },
     ];
     Section {
         title: "What changes".to_owned(),

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use deploy_domain::{
     catalog::{self, GitOps, Strategy},
-    release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
+    plan::PlannedEnvironment,
+    release::{ChangeMade, Facts, Observation, StepKind, Stop, Waiting, WaitingKind},
 };
 use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
 use slipway_proto::{
@@ -19,6 +20,10 @@ use slipway_server::{Channel, convert};
 use super::{Order, StepBackend, Taken, calls};
 
 pub(super) const SERVICE: calls::Service = calls::Service("gitops-svc");
+/// gitops-svc's code for an image that somebody has changed since.
+const CHANGED_SINCE: &str = "CHANGED_SINCE";
+/// The longest subject that gitops-svc accepts.
+const MAX_SUBJECT: usize = 200;
 /// A rendered folder may be larger than the answers to other calls.
 const MAX_MANIFESTS: usize = 32 * 1024 * 1024;
 
@@ -37,6 +42,10 @@ impl Changes {
     async fn apply(&self, order: Order<'_>) -> Result<Change, Fault<Reason>> {
         let (plan, planned, image) = (order.plan, order.planned()?, order.image()?);
         let gitops = order.gitops()?;
+        let others: Vec<&PlannedEnvironment> =
+            plan.written_by(&planned.name).map(|(_, other)| other).collect();
+        let places = others.iter().filter_map(|other| other.gitops.as_ref());
+        let places = std::iter::once(gitops).chain(places);
         let request = ApplyChangeRequest {
             request_id: order.request_id(),
             repository: gitops.repository.to_string(),
@@ -47,12 +56,14 @@ impl Changes {
                 .unwrap_or_default(),
             service: plan.service.to_string(),
             environment: planned.name.to_string(),
-            edits: vec![Edit {
-                edit: Some(edit(gitops, image, plan.commit.short())),
-            }],
+            edits: places
+                .map(|place| Edit {
+                    edit: Some(edit(place, image, plan.commit.short())),
+                })
+                .collect(),
             source_commit: plan.commit.to_string(),
             images: vec![convert::image(image)],
-            message: String::new(),
+            message: subject(order, &others),
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             on_behalf_of: order.requester(),
@@ -86,6 +97,7 @@ impl Changes {
                 .to_owned(),
             correlation_id: order.release.to_string(),
             on_behalf_of: order.requester(),
+            paths: paths_to_revert(order)?,
         };
         let request = calls::request(request, order.trace());
         let mut client = self.client.clone();
@@ -103,7 +115,7 @@ impl StepBackend for Changes {
         };
         Ok(Taken {
             reference: SERVICE.parse(&change.id)?,
-            observation: observation(change, order.plan.images.only())?,
+            observation: unless_newer(order, observation(change, order.plan.images.only())?),
         })
     }
 
@@ -114,7 +126,10 @@ impl StepBackend for Changes {
         let request = calls::request(request, order.trace());
         let mut client = self.client.clone();
         let change = SERVICE.resource("change", client.get_change(request), |answer| answer.change);
-        observation(change.await?, order.plan.images.only())
+        Ok(unless_newer(
+            order,
+            observation(change.await?, order.plan.images.only())?,
+        ))
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
@@ -126,6 +141,59 @@ impl StepBackend for Changes {
         let mut client = self.client.clone();
         let change = SERVICE.resource("change", client.cancel_change(request), |answer| answer.change);
         observation(change.await?, order.plan.images.only())
+    }
+}
+
+/// The commit's subject where it is about several environments; empty for the default one.
+fn subject(order: Order<'_>, others: &[&PlannedEnvironment]) -> String {
+    let (Ok(planned), false) = (order.planned(), others.is_empty()) else {
+        return String::new();
+    };
+    let names: Vec<&str> = std::iter::once(planned)
+        .chain(others.iter().copied())
+        .map(|planned| planned.name.as_str())
+        .collect();
+    let (plan, names) = (order.plan, names.join(", "));
+    let subject = format!(
+        "chore({}): deploy {} to {names}",
+        plan.service,
+        plan.commit.short()
+    );
+    if subject.len() <= MAX_SUBJECT {
+        subject
+    } else {
+        String::new()
+    }
+}
+
+/// What a revert takes back, where that is not the whole change: the environments that have had their turn keep theirs.
+fn paths_to_revert(order: Order<'_>) -> Result<Vec<String>, Fault<Reason>> {
+    let planned = order.planned()?;
+    let leader = planned.written_with.as_ref().unwrap_or(&planned.name);
+    let back = order.state.to_take_back();
+    if back.len() == 1 + order.plan.written_by(leader).count() {
+        return Ok(Vec::new());
+    }
+    let places = back.iter().filter_map(|planned| planned.gitops.as_ref());
+    Ok(places
+        .filter_map(|gitops| match &gitops.strategy {
+            Strategy::Kustomize => Some(gitops.path.clone()),
+            Strategy::Helm { file, .. } | Strategy::Manifest { file } => Some(file.clone()),
+            Strategy::Marker => None,
+        })
+        .collect())
+}
+
+/// A superseded release has nothing to take back where the newer one has written already.
+fn unless_newer(order: Order<'_>, observation: Observation) -> Observation {
+    let superseded = matches!(order.state.stop, Some(Stop::Superseded { .. }));
+    match observation {
+        Observation::Failed(reason)
+            if superseded && order.step.kind == StepKind::Revert && reason.code == CHANGED_SINCE =>
+        {
+            Observation::Skipped(reason)
+        }
+        observation => observation,
     }
 }
 
@@ -187,6 +255,12 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
                     .first()
                     .and_then(|edit| previous(edit, own))
                     .map(Images::one),
+                previous_of_others: change
+                    .previous
+                    .iter()
+                    .skip(1)
+                    .map(|edit| previous(edit, own).map(Images::one))
+                    .collect(),
             };
             let commit = made.commit.short();
             let result = if made.no_op {

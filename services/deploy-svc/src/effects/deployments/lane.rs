@@ -9,7 +9,7 @@ use deploy_domain::{
     plan::lanes as lanes_of_target,
 };
 use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, Tx, executor::codes};
-use slipway_model::{Actor, Id, Reason};
+use slipway_model::{Actor, Id, Reason, Timestamp};
 
 use super::Run;
 use crate::effects::lanes::{self, LanesError};
@@ -46,7 +46,7 @@ pub async fn request(
     let (target, service) = (request.target.clone(), request.service.clone());
     let lanes = lanes_of(&request)?;
     let mut own = LaneState::default();
-    let mut through = None;
+    let mut through: Option<Timestamp> = None;
     for lane in &lanes {
         let state = tx.get::<Lane>(lane).await?;
         let state = state.map(|snapshot| snapshot.state).unwrap_or_default();

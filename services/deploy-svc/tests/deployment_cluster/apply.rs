@@ -73,7 +73,9 @@ pub(crate) async fn a_neighbours_workload_in_the_same_folder_is_left_to_it(bench
     let mut objects = bench.shop(WorkloadKind::Deployment, &bench.a, "ok");
     let mut mail = objects[1].clone();
     mail["metadata"]["name"] = json!("mail");
-    *mail.pointer_mut("/spec/template/spec/containers/0/image").unwrap() = json!("registry.example/mail:broken");
+    *mail
+        .pointer_mut("/spec/template/spec/containers/0/image")
+        .unwrap() = json!("registry.example/mail:broken");
     objects.push(mail);
     bench.render(&objects).await;
     let neighbour = Neighbour {

@@ -199,7 +199,8 @@ impl GitOpsGrpc {
         let mut asked = change::Request {
             edits,
             // The image that is restored, not the one that is removed.
-            images: restored(&change.state.differences_in(&places)).map(|image| one(&original.service, image)),
+            images: restored(&change.state.differences_in(&places))
+                .map(|image| one(&original.service, image)),
             source_commit: None,
             subject,
             reverts: Some(change.id.clone()),

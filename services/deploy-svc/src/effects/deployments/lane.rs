@@ -1,5 +1,5 @@
-//! The turn in the target's lane, and in those that it shares, of a standalone deployment, which does not belong to a release: taken with the
-//! request, given back at the end.
+//! The turn in the target's lane, and in those that it shares, of a standalone deployment, which does not belong to a
+//! release: taken with the request, given back at the end.
 
 use deploy_domain::{
     deployment::{

@@ -169,6 +169,9 @@ pub(crate) struct PlanArgs {
     /// The commit's branch; selects the environments unless --env does.
     #[arg(long, default_value = "", value_name = "BRANCH", hide_default_value = true)]
     pub(crate) branch: String,
+    /// The commit's Git tag: it becomes a tag of the image, and a part of its version where the catalog says so.
+    #[arg(long, default_value = "", value_name = "TAG", hide_default_value = true)]
+    pub(crate) git_tag: String,
     /// Only this environment; may be repeated.
     #[arg(long = "env", value_name = "NAME")]
     pub(crate) environments: Vec<String>,
@@ -292,12 +295,24 @@ pub(crate) enum ConfigCommand {
         /// A service and its configuration file, such as build-svc=build.yaml; may be repeated.
         #[arg(long = "config", value_name = "SERVICE=FILE", value_parser = service_file)]
         configs: Vec<(String, PathBuf)>,
+        /// A GitOps repository of the catalogs and a checkout of it, such as platform=../platform: also warns where
+        /// timeout.deploy is shorter than the steps of a canary; may be repeated.
+        #[arg(long = "checkout", value_name = "REPOSITORY=FOLDER", value_parser = repository_folder)]
+        checkouts: Vec<(String, PathBuf)>,
     },
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(feature = "dev")]
+fn repository_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (repository, folder) = text
+        .split_once('=')
+        .ok_or("expected REPOSITORY=FOLDER, such as platform=../platform")?;
+    Ok((repository.to_owned(), folder.into()))
 }
 
 #[cfg(feature = "dev")]

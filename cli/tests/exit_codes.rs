@@ -140,3 +140,49 @@ fn a_catalog_is_held_against_the_configuration() {
     let output = validate();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
+
+/// Valid, and still unlikely to work: the exit code stays 0.
+#[test]
+fn a_time_that_is_too_short_for_a_canary_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let catalog = path("catalog.yaml");
+    let write = |timeout: &str| {
+        let text = format!(
+            "environments: [prod]\nservices:\n  - name: cart\n    repository: https://git.example/cart.git\n    \
+             image: registry.example/cart\n    environments:\n      - name: prod\n        policy: none\n        \
+             target: {{cluster: main, namespace: cart, kind: Rollout, name: cart}}\n        \
+             gitops: {{repository: platform, path: apps/cart}}\n{timeout}"
+        );
+        fs::write(&catalog, text).unwrap();
+    };
+    fs::create_dir_all(folder.path().join("platform/apps/cart")).unwrap();
+    let pause = "        - pause: {duration: 10m}\n";
+    let rollout = format!(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {{name: cart}}\nspec:\n  strategy:\n    \
+         canary:\n      steps:\n{pause}{pause}{pause}"
+    );
+    fs::write(folder.path().join("platform/apps/cart/rollout.yaml"), rollout).unwrap();
+    let checkout = format!("platform={}", path("platform"));
+    let validate = |arguments: &[&str]| {
+        let mut all = vec!["config", "validate", "--catalog", catalog.as_str()];
+        all.extend(arguments);
+        let output = slipway(&all);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    write("        timeout: {deploy: 20m}\n");
+    let said = validate(&["--checkout", &checkout]);
+    assert!(
+        said.contains("warning: services.cart.environments.prod.timeout.deploy: is 20m")
+            && said.contains("30m of"),
+        "{said}"
+    );
+    assert_eq!(validate(&[]), "");
+    write("");
+    assert_eq!(
+        validate(&["--checkout", &checkout]),
+        "",
+        "it follows from the steps"
+    );
+}

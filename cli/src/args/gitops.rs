@@ -26,6 +26,9 @@ pub(crate) enum GitopsCommand {
         /// The reason, for the commit message.
         #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         reason: String,
+        /// Revert only what was written in this file or folder; may be repeated.
+        #[arg(long = "path", value_name = "PATH")]
+        paths: Vec<String>,
         #[command(flatten)]
         start: StartChangeArgs,
     },

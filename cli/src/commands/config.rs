@@ -1,17 +1,23 @@
 //! `slipway config …`
 
+mod checkout;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use deploy_domain::catalog::Catalog;
+use deploy_domain::catalog::{Catalog, GitOps};
 use slipway_server::{Config, ServiceSettings};
 
 use crate::{Outcome, args::ConfigCommand, failure::Failure, out};
 
 pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
-    let ConfigCommand::Validate { catalog, configs } = command;
+    let ConfigCommand::Validate {
+        catalog,
+        configs,
+        checkouts,
+    } = command;
     if catalog.is_empty() && configs.is_empty() {
         return Err(Failure::new("nothing to validate").next("give --catalog FILE or --config SERVICE=FILE"));
     }
@@ -29,6 +35,11 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
     for path in &catalog {
         let read = read_catalog(path);
         told(path, read.map(|catalog| catalogs.push((path, catalog))));
+    }
+    for (path, catalog) in &catalogs {
+        for warning in warnings(catalog, &checkouts) {
+            eprintln!("{}: warning: {warning}", path.display());
+        }
     }
     for (service, path) in &configs {
         let result = match service.trim_end_matches("-svc") {
@@ -48,6 +59,19 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Outcome, Failure> {
 fn read_catalog(path: &Path) -> Result<Catalog, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     Catalog::parse(&text).map_err(|error| error.to_string())
+}
+
+/// What is valid and still unlikely to work, as the manifests in the checkouts show.
+fn warnings(catalog: &Catalog, checkouts: &[(String, PathBuf)]) -> Vec<String> {
+    let objects = |gitops: &GitOps| {
+        let mut known = checkouts.iter();
+        let known = known.find(|(repository, _)| *repository == gitops.repository.as_str());
+        known.map_or_else(Vec::new, |(_, folder)| {
+            checkout::objects(&folder.join(&gitops.path))
+        })
+    };
+    let warnings = catalog.too_short(objects);
+    warnings.iter().map(ToString::to_string).collect()
 }
 
 /// The clusters and Prometheus servers that the catalogs name must be there.

@@ -62,6 +62,7 @@ async fn plan(context: &Context, output: Output, args: PlanArgs) -> Result<Outco
         service: args.service,
         commit: args.commit,
         branch: args.branch,
+        git_tag: args.git_tag,
         environments: args.environments,
     };
     let plan = present(context.releases()?.plan_release(request).await?.into_inner().plan)?;
@@ -93,8 +94,12 @@ fn planned(plan: &Plan) -> String {
         let writes = if environment.gitops_repository.is_empty() {
             "nothing in git".to_owned()
         } else {
+            let with = match environment.written_with.as_str() {
+                "" => String::new(),
+                leader => format!(", with {leader}"),
+            };
             format!(
-                "{} ({branch}) {}",
+                "{} ({branch}) {}{with}",
                 environment.gitops_repository, environment.gitops_path
             )
         };
@@ -103,8 +108,12 @@ fn planned(plan: &Plan) -> String {
             and(&environment.policy, gate),
             writes,
             format!(
-                "{}/{}/{}/{}",
-                target.cluster, target.namespace, target.kind, target.name
+                "{}/{}/{}/{}{}",
+                target.cluster,
+                target.namespace,
+                target.kind,
+                target.name,
+                shared(&environment.shares_with)
             ),
         ]);
     }
@@ -122,12 +131,22 @@ fn planned(plan: &Plan) -> String {
     )
 }
 
+/// The services that deploy to the same target or folder, if there are any.
+fn shared(services: &[String]) -> String {
+    if services.is_empty() {
+        String::new()
+    } else {
+        format!(" (in turns with {})", services.join(", "))
+    }
+}
+
 async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Outcome, Failure> {
     let request = StartReleaseRequest {
         request_id: args.request_id.unwrap_or_else(request_id),
         service: args.plan.service,
         commit: args.plan.commit,
         branch: args.plan.branch,
+        git_tag: args.plan.git_tag,
         environments: args.plan.environments,
         plan_hash: args.plan_hash,
         on_behalf_of: String::new(),
@@ -324,6 +343,7 @@ mod tests {
                     target: Some(target),
                     gitops_repository: "platform".to_owned(),
                     gitops_path: "apps/shop".to_owned(),
+                    shares_with: vec!["mail".to_owned(), "cart".to_owned()],
                     ..PlannedEnvironment::default()
                 },
             ],
@@ -341,7 +361,7 @@ mod tests {
                 "shop 1a2b3c4 → registry.example/shop",
                 "ENVIRONMENT POLICY WRITES DEPLOYS",
                 "dev none nothing in git main/shop/Deployment/shop",
-                "prod (production) two (before the sync) platform (default branch) apps/shop main/shop/Deployment/shop",
+                "prod (production) two (before the sync) platform (default branch) apps/shop main/shop/Deployment/shop (in turns with mail, cart)",
                 "plan sha256:00",
             ]
         );

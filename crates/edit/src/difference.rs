@@ -172,6 +172,18 @@ pub struct RestoreValues {
 }
 
 impl Difference {
+    /// Whether what was written is in this folder, or is this file.
+    pub fn is_within(&self, place: &Folder) -> bool {
+        let path = match self {
+            Self::Entry(entry) => entry.path.as_str(),
+            Self::Values(values) => values.file.as_str(),
+            Self::Marker { .. } => return false,
+        };
+        let place = place.as_str();
+        let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        place.is_empty() || path.strip_prefix(place).is_some_and(below)
+    }
+
     /// The previous image; `None` for a marker, or where the file did not name one.
     pub fn before(&self) -> Option<Reference> {
         match self {

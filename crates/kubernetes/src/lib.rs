@@ -22,6 +22,7 @@ mod remedy;
 pub mod restart;
 mod revisions;
 pub mod set_image;
+pub mod steps;
 pub mod stuck;
 pub mod undo;
 pub mod watch;

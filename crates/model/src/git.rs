@@ -63,9 +63,30 @@ impl BranchName {
 
 text_type!(BranchName);
 
+/// The name of a Git tag without `refs/tags/`, as `git check-ref-format` allows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GitTag(String);
+
+impl GitTag {
+    fn check(text: &str) -> Result<(), Invalid> {
+        let full = text.starts_with("refs/");
+        match BranchName::check(text) {
+            Ok(()) if !full => Ok(()),
+            _ => Err(Invalid::new(
+                "Git tag",
+                text,
+                "give its name without refs/tags/; see git check-ref-format",
+            )),
+        }
+    }
+}
+
+text_type!(GitTag);
+
 #[cfg(test)]
 mod tests {
-    use super::{BranchName, CommitSha};
+    use super::{BranchName, CommitSha, GitTag};
 
     #[test]
     fn commits_are_full_ids() {
@@ -87,6 +108,16 @@ mod tests {
             "", "-f", "a..b", "a b", "a/", "/a", ".a", "a/.b", "x.lock", "a~1", "@", "a@{1}", "a\nb",
         ] {
             assert!(bad.parse::<BranchName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_are_named_without_their_folder() {
+        for good in ["v1.2.3", "release/2026-01", "1"] {
+            assert!(good.parse::<GitTag>().is_ok(), "{good}");
+        }
+        for bad in ["", "refs/tags/v1", "-v", "v 1", "v1..2"] {
+            assert!(bad.parse::<GitTag>().is_err(), "{bad}");
         }
     }
 }

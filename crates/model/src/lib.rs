@@ -16,7 +16,7 @@ mod trace;
 
 pub use actor::{Actor, Authentication, Link, Principal};
 pub use fault::{Fault, Reason, Retry, causes};
-pub use git::{BranchName, CommitSha};
+pub use git::{BranchName, CommitSha, GitTag};
 pub use hash::ContentHash;
 pub use id::Id;
 pub use image::{Digest, Image, ImageName, ImageRef, Images, NotOneImage, ServiceImage, Tag};

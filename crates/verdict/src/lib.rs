@@ -26,6 +26,7 @@ pub mod rollout;
 mod running;
 mod stalled;
 pub mod stateful_set;
+pub mod steps;
 mod still_ours;
 pub mod sync_window;
 mod target;
@@ -68,6 +69,8 @@ pub struct Expected {
     pub promotes: bool,
     /// The version that was restored, if its template names the image by tag; then it counts instead of `image`.
     pub restored: Option<Restored>,
+    /// The template names the image by a tag that moves, as after a restart: only the pods can prove the digest.
+    pub moving_tag: bool,
 }
 
 /// The object's identity after our write.

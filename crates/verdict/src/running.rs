@@ -35,7 +35,7 @@ pub fn containers_with<'a>(template: Option<&'a PodTemplateSpec>, image: &ImageR
 /// The template's containers that are to run what is expected.
 pub(crate) fn ours<'a>(expected: &Expected, template: Option<&'a PodTemplateSpec>) -> Vec<&'a str> {
     let Some(restored) = &expected.restored else {
-        return containers_with(template, &expected.image);
+        return containers_of(expected, template);
     };
     let spec = template.and_then(|template| template.spec.as_ref());
     spec.iter()
@@ -52,6 +52,31 @@ pub(crate) fn is_not_ours(expected: &Expected, template: &PodTemplateSpec) -> bo
         .as_ref()
         .is_none_or(|restored| !restored.containers.is_empty());
     known && ours(expected, Some(template)).is_empty()
+}
+
+/// The names of the template's containers that must run the image. If the template names it by a moving tag, they are
+/// those that name it by any tag: what the tag pointed to is proven by the pods alone.
+pub(crate) fn containers_of<'a>(expected: &Expected, template: Option<&'a PodTemplateSpec>) -> Vec<&'a str> {
+    let exact = containers_with(template, &expected.image);
+    if !exact.is_empty() || !expected.moving_tag {
+        return exact;
+    }
+    let by_tag = |container: &'a k8s_openapi::api::core::v1::Container| {
+        let image = container.image.as_deref()?.parse::<ImageRef>().ok()?;
+        let ours = image.name == expected.image.name && image.digest.is_none();
+        ours.then_some(container.name.as_str())
+    };
+    let spec = template.and_then(|template| template.spec.as_ref());
+    let main: Vec<&str> = spec
+        .into_iter()
+        .flat_map(|spec| &spec.containers)
+        .filter_map(by_tag)
+        .collect();
+    if !main.is_empty() {
+        return main;
+    }
+    let init = spec.and_then(|spec| spec.init_containers.as_ref());
+    init.into_iter().flatten().filter_map(by_tag).collect()
 }
 
 /// The images of the template's containers.

@@ -106,6 +106,7 @@ impl Scene {
                 }),
                 promotes: false,
                 restored: None,
+                moving_tag: false,
             },
             windows: None,
             asked: None,

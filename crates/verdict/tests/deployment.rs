@@ -79,6 +79,7 @@ impl Scene {
                 sync: None,
                 promotes: false,
                 restored: None,
+                moving_tag: false,
             },
         }
     }
@@ -168,6 +169,29 @@ fn running(digest: &str) -> Value {
 
 fn stuck(reason: &str, message: &str) -> Value {
     json!({"state": {"waiting": {"reason": reason, "message": message}}})
+}
+
+/// A restart's template names a tag: what it pointed to is known from the pods alone.
+#[test]
+fn after_a_restart_the_pods_prove_what_the_tag_pointed_to() {
+    let named = |image: &str, moving_tag: bool| {
+        let mut scene = Scene::complete().bend("/spec/template/spec/containers/0/image", json!(image));
+        scene.replica_sets[0]["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        scene.expected.moving_tag = moving_tag;
+        scene
+    };
+    let latest = "registry.example/shop:latest";
+    assert_eq!(named(latest, true).judge(), Verdict::Complete);
+    assert_eq!(named("registry.example/shop", true).judge(), Verdict::Complete);
+    assert_eq!(named(&our_image(), true).judge(), Verdict::Complete);
+    let mut moved = named(latest, true);
+    moved.pods[1] = pod("shop-new-b", &running(&digest("cd")));
+    moved.fails(FailureReason::WrongImage, &["pod shop-new-b runs", &digest("cd")]);
+    let replaced = FailureReason::Superseded;
+    named("registry.example/other:latest", true).fails(replaced, &["registry.example/other:latest"]);
+    let pinned = format!("registry.example/shop@{}", digest("cd"));
+    named(&pinned, true).fails(replaced, &[&pinned]);
+    named(latest, false).fails(replaced, &[latest]);
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use build_domain::{
-    build::{self, Build, Command},
+    build::{self, Build, Command, codes::REGISTRY_REFUSED},
     repository::RepositoryPattern,
     spec::Recipe,
 };
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use serde::Serialize;
 use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
-use slipway_model::{Id, Name};
+use slipway_model::{Fault, Id, ImageName, Name, Tag};
 use slipway_proto::build::v1::{self as proto, build_service_server::BuildService};
 use slipway_server::{
     Action, ApiError, Call, Listed, Resource, Resources, Scope, convert as wire, stream_events_to,
@@ -124,20 +124,42 @@ impl BuildApi {
             return Err(ApiError::invalid("spec.repository_url", message));
         }
         if self.backends.registries.of(&recipe.image).is_none() {
-            let prefixes = self.backends.registries.prefixes();
-            let known = prefixes.iter().map(|prefix| match *prefix {
-                "" => "(no host)",
-                prefix => prefix,
-            });
-            let message = match known.collect::<Vec<_>>().join(", ") {
-                none if none.is_empty() => {
-                    "matches no registry: none is configured; add one to `registries`".to_owned()
-                }
-                known => format!("matches no configured registry; they begin with {known}"),
-            };
-            return Err(ApiError::invalid("spec.image_name", message));
+            return Err(ApiError::invalid("spec.image_name", self.no_registry()));
         }
         Ok(name)
+    }
+
+    /// Why no registry takes an image of some name.
+    fn no_registry(&self) -> String {
+        let prefixes = self.backends.registries.prefixes();
+        let known = prefixes.iter().map(|prefix| match *prefix {
+            "" => "(no host)",
+            prefix => prefix,
+        });
+        match known.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => {
+                "matches no registry: none is configured; add one to `registries`".to_owned()
+            }
+            known => format!("matches no configured registry; they begin with {known}"),
+        }
+    }
+
+    /// The digest that a tag names now.
+    async fn resolve(&self, call: Call<proto::ResolveTagRequest>) -> Result<String, ApiError> {
+        let Call { caller, message, .. } = call;
+        let service: Name = wire::field("service", &message.service)?;
+        let image: ImageName = wire::field("image_name", &message.image_name)?;
+        let tag: Tag = wire::field("tag", &message.tag)?;
+        caller.require(Action::Read, service.as_str(), "")?;
+        let Some(registry) = self.backends.registries.of(&image) else {
+            return Err(ApiError::invalid("image_name", self.no_registry()));
+        };
+        match registry.inspect(&image, &tag).await {
+            Ok(Some(found)) => Ok(found.digest.to_string()),
+            Ok(None) => Err(ApiError::not_found("tag", format!("{image}:{tag}"))),
+            Err(Fault::Permanent(reason)) => Err(ApiError::precondition(REGISTRY_REFUSED, reason.message)),
+            Err(transient) => Err(transient.into()),
+        }
     }
 
     async fn cancel(&self, call: Call<proto::CancelBuildRequest>) -> Result<proto::Build, ApiError> {
@@ -223,6 +245,14 @@ impl BuildService for BuildApi {
             follow: message.follow,
         };
         Ok(Response::new(stream::try_unfold(Some(tail), Tail::next).boxed()))
+    }
+
+    async fn resolve_tag(
+        &self,
+        request: Request<proto::ResolveTagRequest>,
+    ) -> Answer<proto::ResolveTagResponse> {
+        let digest = self.resolve(Call::of(request)?).await?;
+        Ok(Response::new(proto::ResolveTagResponse { digest }))
     }
 
     async fn cancel_build(

@@ -52,7 +52,7 @@ pub mod testing {
         backends::{
             catalog::CatalogStore,
             gitops::{Manifests, NoReverts, RevertOrder, RevertTarget, Revertible, Reverting, Reverts},
-            steps::{Changes, Deployments, Order, StepBackend, Taken},
+            steps::{Changes, Deployments, Order, StepBackend, Tags, Taken},
         },
         effects::{
             deployments::{DeploymentEffects, lane, measure},
@@ -92,9 +92,11 @@ async fn serve(
         .map_err(RunError::other("clusters"))?;
     let ledger = host.ledger().clone();
     let changes = Changes::new(settings.gitops.connect("gitops")?);
+    let builds = Builds::new(settings.build.connect("build")?);
     let releases = ReleaseEffects {
         ledger: ledger.clone(),
-        builds: Arc::new(Builds::new(settings.build.connect("build")?)),
+        builds: Arc::new(builds.clone()),
+        tags: Arc::new(builds),
         approvals: Arc::new(Approvals::new(settings.approval.connect("approval")?)),
         changes: Arc::new(changes.clone()),
         deployments: Arc::new(Deployments::new(ledger.clone())),

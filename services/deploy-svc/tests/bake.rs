@@ -133,11 +133,13 @@ fn request() -> DeploymentRequest {
         timeout: Duration::from_secs(60),
         create_namespace: false,
         restores: None,
+        follows_steps: false,
         rolls_back: None,
         reverts: None,
         correlation_id: String::new(),
         labels: Default::default(),
         requested_by: Actor::system("test"),
+        shared: Default::default(),
         holds_lane: false,
     }
 }

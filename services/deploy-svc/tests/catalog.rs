@@ -3,8 +3,16 @@
 
 #[path = "catalog/delivery.rs"]
 mod delivery;
+#[path = "catalog/naming.rs"]
+mod naming;
 #[path = "catalog/order.rs"]
 mod order;
+#[path = "catalog/shared.rs"]
+mod shared;
+#[path = "catalog/timeouts.rs"]
+mod timeouts;
+#[path = "catalog/together.rs"]
+mod together;
 
 use std::{fs, time::Duration};
 

@@ -90,6 +90,7 @@ fn events_of_releases_keep_their_json_form() {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: Some("main".parse().unwrap()),
+        git_tag: None,
         environments: vec!["dev".to_owned()],
     };
     let request = Request {
@@ -104,6 +105,7 @@ fn events_of_releases_keep_their_json_form() {
         ),
     };
     let everywhere = PlanRequest {
+        git_tag: None,
         environments: Vec::new(),
         branch: None,
         ..wanted
@@ -120,6 +122,7 @@ fn events_of_releases_keep_their_json_form() {
         no_op: false,
         previous: Some(images()),
         previous_tag: None,
+        previous_of_others: Vec::new(),
     };
     let advance = |facts, then| {
         ReleaseEvent::Advanced(Box::new(Advance {
@@ -350,6 +353,7 @@ fn events_of_lanes_keep_their_json_form() {
                 ticket: 2,
                 yields: true,
                 started: None,
+                service: None,
             },
         ),
         (
@@ -359,6 +363,17 @@ fn events_of_lanes_keep_their_json_form() {
                 ticket: 2,
                 yields: true,
                 started: Some(Timestamp::from_micros(1_700_000_000_000_000)),
+                service: None,
+            },
+        ),
+        (
+            "entered_service",
+            LaneEvent::Entered {
+                holder: holder.clone(),
+                ticket: 2,
+                yields: true,
+                started: Some(Timestamp::from_micros(1_700_000_000_000_000)),
+                service: Some("shop".parse().unwrap()),
             },
         ),
         (

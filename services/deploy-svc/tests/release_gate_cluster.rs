@@ -1,4 +1,4 @@
-//! A gate before the sync, and what the cluster says of the Applications that it is to hold back: local-cluster, or the
+//! A gate before the sync or the restart, and what the cluster says of what it is to hold back: local-cluster, or the
 //! cluster of `SLIPWAY_TEST_KUBECONFIG`.
 #![allow(clippy::unwrap_used)]
 
@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use deploy_domain::release::{Release, ReleaseStatus, StepKind};
-use deploy_svc::testing::{Deployments, ReleaseEffects};
+use async_trait::async_trait;
+use deploy_domain::release::{Release, ReleaseState, ReleaseStatus, StepKind};
+use deploy_svc::testing::{Deployments, Order, ReleaseEffects, Tags};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -23,11 +24,11 @@ use kube::{
     core::GroupVersionKind,
 };
 use pretty_assertions::assert_eq;
-use release::{Answers, World, ended, until};
+use release::{Answers, Pointed, World, ended, images, until};
 use serde_json::{Value, json};
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Decider, Executor};
-use slipway_model::Name;
+use slipway_model::{Digest, Fault, Name, Reason, Tag};
 use tokio_util::sync::CancellationToken;
 
 fn api(client: &Client, namespace: &str, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
@@ -61,6 +62,16 @@ async fn application(applications: &Api<DynamicObject>, name: &str, policy: Valu
 
 #[tokio::test]
 async fn nothing_is_committed_for_an_application_that_would_take_it_unasked() {
+    on_cluster(hold_back).await;
+}
+
+#[tokio::test]
+async fn only_the_image_that_was_approved_is_restarted() {
+    on_cluster(restart).await;
+}
+
+/// Runs a test in a namespace of its own.
+async fn on_cluster(test: impl AsyncFnOnce(&Client, &str)) {
     let folder = tempfile::tempdir().unwrap();
     let (local, kubeconfig) = match std::env::var_os("SLIPWAY_TEST_KUBECONFIG") {
         Some(path) => (None, path.into()),
@@ -84,9 +95,7 @@ async fn nothing_is_committed_for_an_application_that_would_take_it_unasked() {
     let namespace = format!("gate-{:05}", fastrand::u32(..100_000));
     let wanted = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
     namespaces.create(&PostParams::default(), &wanted).await.unwrap();
-    let outcome = AssertUnwindSafe(hold_back(&client, &namespace))
-        .catch_unwind()
-        .await;
+    let outcome = AssertUnwindSafe(test(&client, &namespace)).catch_unwind().await;
     namespaces
         .delete(&namespace, &DeleteParams::background())
         .await
@@ -122,6 +131,7 @@ async fn hold_back(client: &Client, namespace: &str) {
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),
+        tags: Arc::new(Pointed),
         approvals: answers(Some(held)),
         changes: answers(None),
         deployments: Arc::new(Deployments::new(world.ledger.clone())),
@@ -197,6 +207,121 @@ async fn hold_back(client: &Client, namespace: &str) {
     .await;
     let failure = reverted.failure.unwrap();
     assert_eq!(failure.reason.code, "AUTO_SYNC");
+
+    shutdown.cancel();
+    executor.drain().await;
+}
+
+/// What the one tag points to.
+struct Moving(Mutex<Digest>);
+
+#[async_trait]
+impl Tags for Moving {
+    async fn resolve(&self, _: Order<'_>, tag: &Tag) -> Result<Digest, Fault<Reason>> {
+        assert_eq!(tag.as_str(), "latest");
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+fn kinds(state: &ReleaseState) -> Vec<&str> {
+    state.steps.iter().map(|step| step.kind.as_str()).collect()
+}
+
+/// A marker commit, then people, then the restart; and the tag moves.
+async fn restart(client: &Client, namespace: &str) {
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "shop"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "metadata": {"labels": {"app": "shop"}},
+                "spec": {"containers": [{"name": "app", "image": "registry.example/shop:latest"}]},
+            },
+        },
+    });
+    api(client, namespace, "apps", "v1", "Deployment")
+        .create(&PostParams::default(), &object(deployment))
+        .await
+        .unwrap();
+
+    let world = World::new().await;
+    let (hold, held) = tokio::sync::watch::channel(false);
+    let orders = Arc::new(Mutex::new(Vec::new()));
+    let answers = |held: Option<_>| {
+        let orders = Arc::clone(&orders);
+        Arc::new(Answers { held, orders })
+    };
+    let (ours, other) = (
+        images("b").only().digest.clone(),
+        images("c").only().digest.clone(),
+    );
+    let latest = Arc::new(Moving(Mutex::new(other.clone())));
+    let name: Name = "main".parse().unwrap();
+    let cluster = Kubernetes::new(name.clone(), client.clone());
+    let releases = ReleaseEffects {
+        ledger: world.ledger.clone(),
+        builds: answers(None),
+        tags: latest.clone(),
+        approvals: answers(Some(held)),
+        changes: answers(None),
+        deployments: answers(None),
+        clusters: Clusters::of([(name, cluster)]),
+    };
+    let shutdown = CancellationToken::new();
+    let executor = Executor::builder(world.ledger.clone())
+        .register::<Release>(Arc::new(releases))
+        .spawn(shutdown.clone());
+    let target = format!("target: {{ cluster: main, namespace: {namespace}, name: shop }}");
+    let keys = [
+        target.as_str(),
+        "gate: before_sync",
+        "action: restart",
+        "gitops: { repository: platform, strategy: marker }",
+    ];
+    let asked = |release: &str, step: &str| {
+        let order = format!("{release} {step}");
+        orders.lock().unwrap().contains(&order)
+    };
+
+    // The tag points elsewhere: nobody is asked, and a second marker says that nothing was restarted.
+    let release = world.start("rel-1", &keys).await;
+    let end = until(&world, &release, |state| state.status.is_final()).await;
+    let (status, message) = ended(&end);
+    assert_eq!(status, ReleaseStatus::Failed);
+    let words = format!("registry.example/shop:latest is {other}, and this release is about {ours}");
+    assert!(message.starts_with(&words), "{message}");
+    assert_eq!(kinds(&end), ["build", "lane", "change", "gate", "revert"]);
+    assert!(!asked("rel-1", "dev/gate"));
+
+    *latest.0.lock().unwrap() = ours.clone();
+    let release = world.start("rel-2", &keys).await;
+    let end = until(&world, &release, |state| state.status.is_final()).await;
+    assert_eq!(ended(&end), (ReleaseStatus::Succeeded, ""));
+    assert_eq!(kinds(&end), ["build", "lane", "change", "gate", "deploy"]);
+
+    // It moves while people are asked: what they approved is not what a restart would run.
+    hold.send(true).unwrap();
+    let release = world.start("rel-3", &keys).await;
+    until(&world, &release, |state| {
+        let step = state.active_step();
+        step.is_some_and(|step| step.kind == StepKind::Gate && step.reference.is_some())
+    })
+    .await;
+    *latest.0.lock().unwrap() = other;
+    hold.send(false).unwrap();
+    world.ledger.hint(Release::KIND, &release).await.unwrap();
+    let end = until(&world, &release, |state| state.status.is_final()).await;
+    assert_eq!(ended(&end).0, ReleaseStatus::Failed);
+    assert_eq!(
+        end.reason.as_ref().map(|reason| reason.code.as_str()),
+        Some("TAG_MOVED")
+    );
+    assert_eq!(
+        kinds(&end),
+        ["build", "lane", "change", "gate", "deploy", "revert"]
+    );
+    assert!(asked("rel-3", "dev/gate") && !asked("rel-3", "dev/deploy"));
 
     shutdown.cancel();
     executor.drain().await;

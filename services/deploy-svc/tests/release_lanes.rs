@@ -18,7 +18,7 @@ use deploy_domain::{
 };
 use deploy_svc::testing::{Deployments, Order, ReleaseEffects, StepBackend, Taken, lanes};
 use pretty_assertions::assert_eq;
-use release::{Answers, World, ended, id, images, meta, until};
+use release::{Answers, Pointed, World, ended, id, images, meta, until};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, EffectKey, Executor};
 use slipway_model::{CommitSha, Id, Reason};
@@ -94,12 +94,15 @@ async fn a_lone_deployment_that_brought_something_newer_ends_those_that_waited_f
         let alone = id("dep-alone");
         let enter = || LaneCommand::Enter {
             holder: id("dep-alone"),
+            service: "shop".parse().unwrap(),
             yields: false,
             started: Some(slipway_model::Timestamp::now()),
         };
         world.ledger.execute::<Lane>(&lane, enter, &meta()).await.unwrap();
         world.well(&release, "build").await;
-        let leave = async |tx: slipway_ledger::Tx| lanes::leave(&tx, &lane, &alone, through).await;
+        let leave = async |tx: slipway_ledger::Tx| {
+            lanes::leave(&tx, std::slice::from_ref(&lane), &alone, through).await
+        };
         world.ledger.transact(&meta(), leave).await.unwrap();
         let state = world.state(&release).await;
         if through {
@@ -301,6 +304,7 @@ async fn a_release_that_has_committed_before_its_gate_does_not_yield() {
     let releases = ReleaseEffects {
         ledger: world.ledger.clone(),
         builds: answers(None),
+        tags: Arc::new(Pointed),
         approvals: answers(Some(held)),
         changes: answers(None),
         deployments: Arc::new(Deployments::new(world.ledger.clone())),

@@ -16,7 +16,7 @@ use deploy_domain::release::{Facts, Observation, Release, StepStatus, Waiting, W
 use deploy_svc::testing::{Order, ReleaseEffects, Releases, StepBackend, Taken};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
-use release::{World, images};
+use release::{Pointed, World, images};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::{Decider, Executor, Snapshot};
 use slipway_model::{Fault, Id, Reason};
@@ -109,6 +109,7 @@ async fn a_step_backend_that_cannot_be_reached_shows_until_it_answers() {
         .register::<Release>(Arc::new(ReleaseEffects {
             ledger: world.ledger.clone(),
             builds: builds.clone(),
+            tags: Arc::new(Pointed),
             approvals: builds.clone(),
             changes: builds.clone(),
             deployments: builds.clone(),

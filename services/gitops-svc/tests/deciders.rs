@@ -203,7 +203,7 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
     };
     act::<Change>(&mut state, change::Command::Settle(outcome), at(1)).unwrap();
     let put_back: Vec<(Entry, bool)> = state
-        .undo(false)
+        .undo(false, &[])
         .into_iter()
         .map(|edit| match edit {
             Edit::RestoreImage(edit) => (edit.entry, edit.written.is_some()),
@@ -213,7 +213,7 @@ fn a_change_is_undone_from_its_last_edit_to_its_first() {
     assert_eq!(put_back, [(entry("v1"), true), (entry("v0"), true)]);
     assert!(
         state
-            .undo(true)
+            .undo(true, &[])
             .iter()
             .all(|edit| matches!(edit, Edit::RestoreImage(edit) if edit.written.is_none()))
     );

@@ -492,6 +492,36 @@ async fn several_files_are_one_commit_and_a_marker_is_an_empty_one() {
     assert_eq!(read(&world, "manifests/identity.yaml"), MANIFEST);
     assert_eq!(world.file("identity"), overlay("identity"));
 
+    // Only a part goes back: the rest is running already.
+    let again = ApplyChangeRequest {
+        request_id: "again".to_owned(),
+        ..all
+    };
+    let change = applied(&mut client, &again).await;
+    let part = |paths: &[&str]| RevertChangeRequest {
+        request_id: paths.join(" "),
+        id: change.id.clone(),
+        paths: paths.iter().map(ToString::to_string).collect(),
+        ..RevertChangeRequest::default()
+    };
+    let request = part(&["apps/identity/staging", "charts/identity/values-prod.yaml"]);
+    let reverted = client.revert_change(request).await.unwrap().into_inner();
+    let reverted = finished(&mut client, &reverted.change.unwrap().id).await;
+    assert_status(&reverted, Status::Pushed);
+    assert_eq!(reverted.edits.len(), 2);
+    assert_eq!(read(&world, "charts/identity/values-prod.yaml"), VALUES);
+    assert_eq!(read(&world, "apps/identity/staging/kustomization.yaml"), STAGING);
+    assert!(read(&world, "manifests/identity.yaml").contains("envoy:9"));
+    assert_eq!(
+        world.file("identity"),
+        overlay("identity").replace("'old'", "'9'")
+    );
+    let refused = client
+        .revert_change(part(&["apps/identity/st"]))
+        .await
+        .unwrap_err();
+    assert_eq!(ErrorView::of(&refused).reason, "NOTHING_TO_REVERT");
+
     let files = world.remote.files("main").unwrap();
     let marker = ApplyChangeRequest {
         request_id: "marker".to_owned(),
@@ -505,14 +535,17 @@ async fn several_files_are_one_commit_and_a_marker_is_an_empty_one() {
     assert!(!change.no_op);
     assert_eq!(world.remote.head("main").unwrap(), change.commit);
     assert_eq!(world.remote.files("main").unwrap(), files);
-    let request = RevertChangeRequest {
-        id: change.id,
-        ..Default::default()
-    };
-    let error = ErrorView::of(&client.revert_change(request).await.unwrap_err());
-    assert_eq!(
-        (error.code, error.reason.as_str()),
-        (Code::FailedPrecondition, "NOTHING_TO_REVERT")
+    let second = revert(&mut client, &change.id).await;
+    assert_status(&second, Status::Pushed);
+    assert_ne!(second.commit, change.commit);
+    assert_eq!(second.reverts, change.id);
+    assert_eq!(world.remote.head("main").unwrap(), second.commit);
+    assert_eq!(world.remote.files("main").unwrap(), files);
+    assert!(
+        second.subject.starts_with("revert(identity): ")
+            && second.subject.ends_with(" is not deployed to dev"),
+        "{}",
+        second.subject
     );
     running.stop().await;
 }

@@ -87,7 +87,7 @@ fn builds() -> Vec<Row> {
     let spec = json!({
         "repository_url": "$source", "commit": "$commit", "branch": "main", "image_name": "$image", "context": "app",
         "dockerfile": "Dockerfile", "build_args": {"A": "b"}, "version": "1.0", "builder": "default",
-        "timeout": "60s", "target": "app",
+        "timeout": "60s", "target": "app", "git_tag": "v1.0",
     });
     vec![
         row(
@@ -98,6 +98,11 @@ fn builds() -> Vec<Row> {
         shown("BuildService/ListBuilds", json!({"service": "shop"})),
         watch("BuildService/WatchBuild", json!({"id": "$build"})),
         watch("BuildService/TailLog", json!({"id": "$build"})),
+        row(
+            "BuildService/ResolveTag",
+            json!({"service": "shop", "image_name": "$image", "tag": "absent"}),
+        )
+        .answers("NOT_FOUND NOT_FOUND"),
         row(
             "BuildService/CancelBuild",
             json!({"id": "$build", "reason": "why not"}),
@@ -145,7 +150,7 @@ fn changes() -> Vec<Row> {
         row("GitOpsService/Promote", places(folder("dev"), folder("prod"))).form("by folders"),
         row(
             "GitOpsService/RevertChange",
-            json!({"id": "$change", "reason": "why not"}),
+            json!({"id": "$change", "reason": "why not", "paths": ["apps/shop/overlays"]}),
         ),
         row(
             "GitOpsService/CancelChange",

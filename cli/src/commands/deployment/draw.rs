@@ -87,6 +87,9 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
     for warning in &one.warnings {
         let _ = writeln!(out, "{:<11}{warning}", "warning");
     }
+    if !one.deadline_basis.is_empty() {
+        row("deadline", &one.deadline_basis);
+    }
     for check in &one.checks {
         let attempts = if check.attempts == 1 {
             String::new()

@@ -43,6 +43,7 @@ pub(crate) async fn run(
             id,
             force,
             reason,
+            paths,
             start,
         } => {
             let request = RevertChangeRequest {
@@ -52,6 +53,7 @@ pub(crate) async fn run(
                 reason,
                 correlation_id: start.correlation_id.clone(),
                 on_behalf_of: String::new(),
+                paths,
             };
             let answer = context.gitops()?.revert_change(request).await?.into_inner();
             started(context, output, present(answer.change)?, &start).await

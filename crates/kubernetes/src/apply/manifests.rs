@@ -109,6 +109,39 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    /// Whether any container of its pods runs this image, in whichever version.
+    fn runs(&self, image: &ImageName) -> bool {
+        let pods = [
+            "/spec/template/spec",
+            "/spec/jobTemplate/spec/template/spec",
+            "/spec",
+        ];
+        let containers = pods.into_iter().flat_map(|pod| {
+            ["containers", "initContainers"]
+                .into_iter()
+                .filter_map(move |key| self.object.pointer(&format!("{pod}/{key}"))?.as_array())
+                .flatten()
+        });
+        let mut images = containers.filter_map(|container| container.get("image")?.as_str());
+        images.any(|text| text.parse::<ImageRef>().is_ok_and(|found| found.name == *image))
+    }
+}
+
+/// Leaves out the workloads that run an image of another service and none of this one: in a folder that several
+/// services share, each deploys its own. The target and everything without such an image stay.
+pub fn without_neighbours(
+    manifests: Vec<Manifest>,
+    target: &Target,
+    own: &ImageName,
+    neighbours: &[&ImageName],
+) -> Vec<Manifest> {
+    let stays = |one: &Manifest| {
+        one.is_target(target) || one.runs(own) || !neighbours.iter().any(|image| one.runs(image))
+    };
+    manifests.into_iter().filter(stays).collect()
+}
+
 /// Reads a stream of YAML documents; a `List` counts as its items.
 ///
 /// # Errors
@@ -231,9 +264,9 @@ pub fn verify(manifests: &[Manifest], target: &Target, image: &ImageRef) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use slipway_model::ImageRef;
+    use slipway_model::{ImageName, ImageRef};
 
-    use super::{ManifestError, parse, verify};
+    use super::{ManifestError, parse, verify, without_neighbours};
     use slipway_verdict::{Target, WorkloadKind};
 
     const YAML: &str = "
@@ -322,5 +355,64 @@ spec:
             assert!(matches!(error, ManifestError::Invalid(_)));
             assert!(error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn a_neighbours_workloads_are_left_to_its_own_deployments() {
+        let yaml = r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: payment}
+spec: {template: {spec: {containers: [{name: app, image: registry.example/payment:1}]}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: campaign}
+spec: {template: {spec: {containers: [{name: app, image: 'registry.example/campaign@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}]}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: both}
+spec:
+  template:
+    spec:
+      initContainers: [{name: migrate, image: registry.example/payment:1}]
+      containers: [{name: app, image: registry.example/campaign:2}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: mails}
+spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: app, image: registry.example/campaign:2}]}}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cache}
+spec: {template: {spec: {containers: [{name: app, image: redis:7}]}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+";
+        let image = |text: &str| text.parse::<ImageName>().unwrap();
+        let target = |name: &str| Target {
+            cluster: "main".parse().unwrap(),
+            namespace: "shop".parse().unwrap(),
+            kind: WorkloadKind::Deployment,
+            name: name.to_owned(),
+        };
+        let left = |name: &str, own: &str, neighbours: &[&ImageName]| {
+            let kept = without_neighbours(parse(yaml).unwrap(), &target(name), &image(own), neighbours);
+            kept.into_iter().map(|one| one.name).collect::<Vec<_>>()
+        };
+        let (payment, campaign) = ("registry.example/payment", "registry.example/campaign");
+        assert_eq!(
+            left("payment", payment, &[&image(campaign)]),
+            ["payment", "both", "cache", "settings"]
+        );
+        assert_eq!(
+            left("campaign", campaign, &[&image(payment)]),
+            ["campaign", "both", "mails", "cache", "settings"]
+        );
+        assert_eq!(left("payment", payment, &[]).len(), 6);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     WhenBlocked, at, moved_on, words,
 };
 use crate::{
-    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of, running,
+    DEPLOYMENT, Expected, Failure, FailureReason, TARGET, UNSEEN, annotation, cut, epoch_of,
     sync_window::{self, Answer},
 };
 

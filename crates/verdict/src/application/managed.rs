@@ -207,8 +207,7 @@ fn led_by(one: &ManagedWorkload) -> Option<(&str, &str)> {
 }
 
 fn carries(expected: &Expected, one: &ManagedWorkload, all: &[ManagedWorkload]) -> bool {
-    let has =
-        |template: Option<&PodTemplateSpec>| !running::containers_with(template, &expected.image).is_empty();
+    let has = |template: Option<&PodTemplateSpec>| !running::ours(expected, template).is_empty();
     let Some(live) = &one.observed.workload else {
         return false;
     };

@@ -361,6 +361,7 @@ impl One<'_> {
             sync: None,
             promotes: false,
             restored: None,
+            moving_tag: false,
         }
     }
 

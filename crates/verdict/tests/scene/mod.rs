@@ -55,6 +55,7 @@ pub(crate) fn expected() -> Expected {
         sync: None,
         promotes: false,
         restored: None,
+        moving_tag: false,
     }
 }
 

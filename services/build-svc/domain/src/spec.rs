@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use slipway_model::{BranchName, CommitSha, Id, ImageName, Name, Tag, Timestamp};
+use slipway_model::{BranchName, CommitSha, GitTag, Id, ImageName, Name, Tag, Timestamp};
 
 use crate::repository::RepositoryUrl;
 
@@ -18,6 +18,8 @@ pub const CREATED_LABEL: &str = "org.opencontainers.image.created";
 /// Build arguments that Slipway sets and callers may not set.
 pub const RESERVED_ARGUMENTS: [&str; 3] = ["BUILD_DATE", "VCS_REF", "VERSION"];
 
+/// The tag that moves from build to build, whatever gives it.
+const LATEST: &str = "latest";
 /// Most build arguments of one build.
 const MAX_ARGUMENTS: usize = 64;
 /// Longest value of a build argument or version, in bytes.
@@ -65,6 +67,9 @@ pub struct Recipe {
     pub version: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latest: bool,
+    /// Gives a tag that names one image for good; never fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_tag: Option<GitTag>,
     /// The stage to build; empty is the last.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub target: String,
@@ -160,11 +165,14 @@ impl Recipe {
         add(self.commit.as_str(), false);
         add(self.commit.short(), false);
         add(&requested_at.compact(), false);
+        if let Some(tag) = self.git_tag.as_ref().filter(|tag| tag.as_str() != LATEST) {
+            add(tag.as_str(), false);
+        }
         if let Some(branch) = &self.branch {
             add(branch.as_str(), true);
         }
-        if self.latest {
-            add("latest", true);
+        if self.latest || self.git_tag.as_ref().is_some_and(|tag| tag.as_str() == LATEST) {
+            add(LATEST, true);
         }
         tags
     }
@@ -179,7 +187,7 @@ impl Recipe {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildTag {
     pub tag: Tag,
-    /// A branch or `latest` moves from build to build; a commit's or a time's tag names one image for good.
+    /// A branch or `latest` moves from build to build; the tag of a commit, a time or a Git tag names one image for good.
     pub moves: bool,
 }
 
@@ -290,6 +298,7 @@ mod tests {
             arguments: BTreeMap::new(),
             version: String::new(),
             latest: true,
+            git_tag: None,
             target: String::new(),
         }
     }
@@ -314,6 +323,29 @@ mod tests {
                 "feature-login",
                 "latest"
             ]
+        );
+        let of_tag = |name: &str| {
+            let git_tag = Some(name.parse().unwrap());
+            let recipe = Recipe { git_tag, ..recipe() };
+            let tags = recipe.tags(time());
+            tags.iter()
+                .skip(3)
+                .map(|tag| (tag.tag.to_string(), tag.moves))
+                .collect::<Vec<_>>()
+        };
+        let moving = |tag: &str| (tag.to_owned(), true);
+        let (branch, latest) = (moving("feature-login"), moving("latest"));
+        let fixed = |tag: &str| vec![(tag.to_owned(), false), branch.clone(), latest.clone()];
+        assert_eq!(of_tag("v1.2.3"), fixed("v1.2.3"));
+        assert_eq!(
+            of_tag("app/v2+x"),
+            fixed("app-v2-x"),
+            "as far as a tag can say it"
+        );
+        assert_eq!(
+            of_tag("latest"),
+            [branch.clone(), latest.clone()],
+            "it moves anyway"
         );
         let arguments = recipe().build_arguments(time());
         assert_eq!(arguments["BUILD_DATE"], "2026-01-31T12:00:05Z");

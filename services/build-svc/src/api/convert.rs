@@ -24,6 +24,7 @@ pub(super) fn recipe(spec: proto::BuildSpec) -> Result<Recipe, ApiError> {
         arguments: spec.build_args.into_iter().collect(),
         version: spec.version,
         latest: spec.tag_latest,
+        git_tag: wire::optional("spec.git_tag", &spec.git_tag)?,
         target: spec.target,
     };
     recipe.check().map_err(invalid_field)?;
@@ -138,5 +139,10 @@ fn spec(request: &build::Request) -> proto::BuildSpec {
         builder: request.builder.clone(),
         timeout: Some(wire::duration(Duration::from_secs(request.limits.timeout_s))),
         target: recipe.target.clone(),
+        git_tag: recipe
+            .git_tag
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }

@@ -10,7 +10,10 @@ mod configured;
 mod delivery;
 mod file;
 mod job;
+mod shared;
+mod steps;
 mod validate;
+mod version;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -24,6 +27,8 @@ pub use bake::{Bake, Metric};
 pub use configured::Configured;
 pub use delivery::{Action, ArgoCd, Blocked, Gate, OnFailure, Pauses};
 pub use job::{Job, Jobs, time_of};
+pub use shared::{Neighbour, Shared};
+pub use version::{Latest, Released, VersionTemplate};
 
 /// The largest catalog that is accepted, in bytes.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -73,6 +78,12 @@ pub struct Build {
     /// How long a build may take.
     #[serde(default = "thirty_minutes", with = "duration")]
     pub timeout: Duration,
+    /// The version for people: the build argument `VERSION` and the image's label. If omitted, the short commit id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionTemplate>,
+    /// Which images are also tagged `latest`.
+    #[serde(default, skip_serializing_if = "Latest::is_never")]
+    pub latest: Latest,
 }
 
 impl Default for Build {
@@ -84,6 +95,8 @@ impl Default for Build {
             builder: None,
             target: None,
             timeout: thirty_minutes(),
+            version: None,
+            latest: Latest::Never,
         }
     }
 }
@@ -137,11 +150,15 @@ pub struct Environment {
     /// Name of a policy of approval-svc; `none` needs no approval.
     pub policy: Name,
     pub gate: Gate,
+    /// An earlier environment of the service, in whose commit this one's image is written.
+    pub written_with: Option<Name>,
     /// `None`: the image is set in the cluster, and git does not manage it.
     pub gitops: Option<GitOps>,
     pub target: Target,
     /// The target's namespace is made if it does not exist.
     pub create_namespace: bool,
+    /// What it has in common with environments of other services.
+    pub shared: Shared,
     pub action: Action,
     /// Of an Application.
     pub argo_cd: ArgoCd,
@@ -239,7 +256,6 @@ pub enum Supersede {
 
 /// How long the steps of one environment may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// From the request for approval to its expiry.
     #[serde(default = "one_day", with = "duration")]
@@ -250,6 +266,9 @@ pub struct Timeouts {
     /// From the beginning of the apply to the last passed check.
     #[serde(default = "ten_minutes", with = "duration")]
     pub deploy: Duration,
+    /// `deploy` is not written: it becomes longer by the steps of a canary, which are known when the deployment begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows_steps: bool,
 }
 
 impl Default for Timeouts {
@@ -258,6 +277,7 @@ impl Default for Timeouts {
             gate: one_day(),
             change: ten_minutes(),
             deploy: ten_minutes(),
+            follows_steps: false,
         }
     }
 }

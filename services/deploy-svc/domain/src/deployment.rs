@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
 use slipway_model::{CommitSha, Id, Retry, Timestamp};
-use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence};
+use slipway_verdict::{Applied, Verdict, WorkloadKind, evidence::PodEvidence, steps::Steps};
 
 use crate::result::{CheckResult, JobResult, Measurement};
 
@@ -79,6 +79,11 @@ pub enum DeploymentCommand {
     Evidence {
         key: EffectKey,
         evidence: Vec<PodEvidence>,
+    },
+    /// The steps of the canary that the deployment is about to roll out.
+    StepsKnown {
+        key: EffectKey,
+        steps: Steps,
     },
     /// What is being waited for; `human`: it is a person.
     Progress {
@@ -139,6 +144,7 @@ impl DeploymentCommand {
             | Self::Checked { key, .. }
             | Self::Measured { key, .. }
             | Self::Evidence { key, .. }
+            | Self::StepsKnown { key, .. }
             | Self::Progress { key, .. }
             | Self::Warn { key, .. }
             | Self::Away { key, .. }
@@ -196,6 +202,11 @@ pub enum DeploymentEvent {
         /// When it is measured next; absent if that was the last time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next_at: Option<Timestamp>,
+    },
+    /// It has until then, because of the rollout's steps; or the time that the catalog gives it will not suffice.
+    DeadlineSet {
+        deadline: Timestamp,
+        basis: String,
     },
     Progressed {
         message: String,

@@ -7,12 +7,16 @@
 //! commit: a release with a long build may reach the lane after one that was started later, and must not take the
 //! target back. So it is superseded if such a release is there or has gone through before it, and if it is to wait, it
 //! is queued before the newer ones.
+//!
+//! Several services may share a lane, because they share a target or the folder that is applied to it. They take turns:
+//! only releases of the same service supersede each other, since a newer release of another service does not replace
+//! this one's version.
 
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, Index, RefusalKind};
-use slipway_model::{Id, Timestamp};
+use slipway_model::{Id, Name, Timestamp};
 
-/// The decider of lanes. Their ids are the targets: `cluster/namespace/kind/name`.
+/// The decider of lanes. Their ids are the targets, `cluster/namespace/kind/name`, and folders that several targets share.
 #[derive(Debug)]
 pub enum Lane {}
 
@@ -26,9 +30,9 @@ pub struct LaneState {
     pub holder: Option<Turn>,
     /// In the order of their turns.
     pub waiting: Vec<Ticket>,
-    /// The newest holder that went through: the target runs its version, or something newer.
+    /// The newest holder of each service that went through: the target runs its version, or something newer.
     #[serde(default)]
-    pub through: Option<Through>,
+    pub through: Vec<Through>,
 }
 
 /// A holder that went through.
@@ -37,6 +41,9 @@ pub struct Through {
     #[serde(rename = "release")]
     pub holder: Id,
     pub started: Timestamp,
+    /// Not known of older records.
+    #[serde(default)]
+    pub service: Option<Name>,
 }
 
 /// A place in the queue.
@@ -50,6 +57,9 @@ pub struct Ticket {
     /// When it was started; not known of older records.
     #[serde(default)]
     pub started: Option<Timestamp>,
+    /// What it releases; not known of older records.
+    #[serde(default)]
+    pub service: Option<Name>,
 }
 
 /// The holder, and its turn.
@@ -64,6 +74,8 @@ pub struct Turn {
     pub changed: bool,
     #[serde(default)]
     pub started: Option<Timestamp>,
+    #[serde(default)]
+    pub service: Option<Name>,
 }
 
 /// What releases and deployments ask of a lane. Each request may be repeated.
@@ -73,6 +85,7 @@ pub enum LaneCommand {
     /// started.
     Enter {
         holder: Id,
+        service: Name,
         yields: bool,
         started: Option<Timestamp>,
     },
@@ -92,6 +105,8 @@ pub enum LaneEvent {
         yields: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started: Option<Timestamp>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<Name>,
     },
     /// `by` superseded `holder`, which had changed nothing.
     Superseded {
@@ -137,17 +152,37 @@ impl LaneState {
         self.holds(holder) || self.waiting.iter().any(|ticket| ticket.holder == *holder)
     }
 
-    /// The newest one that was started after `started` and is in the lane, or has gone through.
-    pub fn newer_than(&self, started: Option<Timestamp>) -> Option<&Id> {
+    /// The newest one of this service that was started after `started` and is in the lane, or has gone through.
+    pub fn newer_than(&self, service: Option<&Name>, started: Option<Timestamp>) -> Option<&Id> {
         let started = started?;
-        let holder = self.holder.iter().map(|turn| (turn.started, &turn.holder));
-        let waiting = self.waiting.iter().map(|one| (one.started, &one.holder));
-        let through = self.through.iter().map(|one| (Some(one.started), &one.holder));
+        let holder = self
+            .holder
+            .iter()
+            .map(|turn| (turn.started, &turn.holder, &turn.service));
+        let waiting = self
+            .waiting
+            .iter()
+            .map(|one| (one.started, &one.holder, &one.service));
+        let through = self
+            .through
+            .iter()
+            .map(|one| (Some(one.started), &one.holder, &one.service));
         let newer = holder
             .chain(waiting)
             .chain(through)
-            .filter(|(other, _)| *other > Some(started));
-        newer.max_by_key(|(other, _)| *other).map(|(_, holder)| holder)
+            .filter(|(other, _, of)| *other > Some(started) && may_be_same(of.as_ref(), service));
+        newer
+            .max_by_key(|(other, ..)| *other)
+            .map(|(_, holder, _)| holder)
+    }
+
+    /// The newest one of this service that went through.
+    pub fn last_through(&self, service: Option<&Name>) -> Option<&Through> {
+        let of_service = self
+            .through
+            .iter()
+            .filter(|through| may_be_same(through.service.as_ref(), service));
+        of_service.max_by_key(|through| through.started)
     }
 
     /// Whether it is this one's turn.
@@ -159,24 +194,31 @@ impl LaneState {
 impl LaneState {
     fn went_through(&mut self, holder: &Id) {
         let turn = self.holder.as_ref().filter(|turn| turn.holder == *holder);
-        let started = turn.and_then(|turn| turn.started);
-        if let Some(started) = started
-            && self
-                .through
-                .as_ref()
-                .is_none_or(|before| before.started < started)
-        {
-            self.through = Some(Through {
-                holder: holder.clone(),
-                started,
-            });
+        let Some((started, service)) = turn.and_then(|turn| Some((turn.started?, turn.service.clone())))
+        else {
+            return;
+        };
+        let new = Through {
+            holder: holder.clone(),
+            started,
+            service,
+        };
+        match self.through.iter_mut().find(|known| known.service == new.service) {
+            Some(known) if known.started < new.started => *known = new,
+            Some(_) => {}
+            None => self.through.push(new),
         }
     }
 }
 
+/// Whether two holders release the same service; older records do not say, and had no other service beside them.
+fn may_be_same(one: Option<&Name>, other: Option<&Name>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
 impl Decider for Lane {
     const KIND: &'static str = "lane";
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     type State = LaneState;
     type Command = LaneCommand;
@@ -194,9 +236,19 @@ impl Decider for Lane {
             LaneCommand::Enter { holder, .. } if state.knows(&holder) => Ok(Vec::new()),
             LaneCommand::Enter {
                 holder,
+                service,
                 yields,
                 started,
-            } => Ok(enter(state, &holder, yields, started, now)),
+            } => {
+                let ticket = Ticket {
+                    holder,
+                    ticket: state.last_ticket + 1,
+                    yields,
+                    started,
+                    service: Some(service),
+                };
+                Ok(enter(state, ticket, now))
+            }
             LaneCommand::Change { holder } => match &state.holder {
                 Some(turn) if turn.holder == holder && turn.changed => Ok(Vec::new()),
                 Some(turn) if turn.holder == holder => Ok(vec![LaneEvent::Changed { holder }]),
@@ -216,6 +268,7 @@ impl Decider for Lane {
                 ticket,
                 yields,
                 started,
+                service,
             } => {
                 state.last_ticket = *ticket;
                 let newer = |other: &Ticket| started.is_some() && other.started > *started;
@@ -226,6 +279,7 @@ impl Decider for Lane {
                     ticket: *ticket,
                     yields: *yields,
                     started: *started,
+                    service: service.clone(),
                 };
                 state.waiting.insert(place, ticket);
             }
@@ -236,8 +290,9 @@ impl Decider for Lane {
             } => {
                 let mut waiting = state.waiting.iter();
                 let waited = waiting.find(|waiting| waiting.holder == *holder);
-                let (yields, started) =
-                    waited.map_or((false, None), |waited| (waited.yields, waited.started));
+                let (yields, started, service) = waited.map_or((false, None, None), |waited| {
+                    (waited.yields, waited.started, waited.service.clone())
+                });
                 state.waiting.retain(|waiting| waiting.holder != *holder);
                 state.epoch = *epoch;
                 state.holder = Some(Turn {
@@ -247,6 +302,7 @@ impl Decider for Lane {
                     epoch: *epoch,
                     changed: false,
                     started,
+                    service,
                 });
             }
             LaneEvent::Changed { .. } => {
@@ -280,59 +336,58 @@ impl Decider for Lane {
     }
 }
 
-fn enter(
-    state: &LaneState,
-    holder: &Id,
-    yields: bool,
-    started: Option<Timestamp>,
-    now: Timestamp,
-) -> Vec<LaneEvent> {
+fn enter(state: &LaneState, ticket: Ticket, now: Timestamp) -> Vec<LaneEvent> {
+    let too_late = too_late(state, &ticket).cloned();
     let mut events = vec![LaneEvent::Entered {
-        holder: holder.clone(),
-        ticket: state.last_ticket + 1,
-        yields,
-        started,
+        holder: ticket.holder.clone(),
+        ticket: ticket.ticket,
+        yields: ticket.yields,
+        started: ticket.started,
+        service: ticket.service.clone(),
     }];
-    if let Some(by) = too_late(state, yields, started) {
+    if let Some(by) = too_late {
         events.push(LaneEvent::Superseded {
-            holder: holder.clone(),
-            by: by.clone(),
+            holder: ticket.holder,
+            by,
         });
         return events;
     }
-    let older = |other: Option<Timestamp>| started.is_none() || other <= started;
+    let older = |other: Option<Timestamp>, service: &Option<Name>| {
+        may_be_same(service.as_ref(), ticket.service.as_ref())
+            && (ticket.started.is_none() || other <= ticket.started)
+    };
     let idle_holder = state
         .holder
         .iter()
-        .filter(|turn| turn.yields && !turn.changed && older(turn.started))
+        .filter(|turn| turn.yields && !turn.changed && older(turn.started, &turn.service))
         .map(|turn| &turn.holder);
     let idle_waiting = state
         .waiting
         .iter()
-        .filter(|waiting| waiting.yields && older(waiting.started))
+        .filter(|waiting| waiting.yields && older(waiting.started, &waiting.service))
         .map(|waiting| &waiting.holder);
     for older in idle_holder.chain(idle_waiting) {
         events.push(LaneEvent::Superseded {
             holder: older.clone(),
-            by: holder.clone(),
+            by: ticket.holder.clone(),
         });
     }
     grant_next(state, &mut events, now);
     events
 }
 
-/// The newer one because of which a late arrival does not get a turn any more.
-fn too_late(state: &LaneState, yields: bool, started: Option<Timestamp>) -> Option<&Id> {
-    let through = state
-        .through
-        .as_ref()
-        .filter(|through| started < Some(through.started));
-    match (started, through) {
-        (None, _) => None,
-        (Some(_), Some(through)) => Some(&through.holder),
-        // One that is to wait gets its turn unless the newer one has gone through.
-        (Some(_), None) => state.newer_than(started).filter(|_| yields),
-    }
+/// The newer one of the same service because of which a late arrival does not get a turn any more.
+fn too_late<'a>(state: &'a LaneState, ticket: &Ticket) -> Option<&'a Id> {
+    // One that is to wait gets its turn unless the newer one has gone through.
+    let there = || state.newer_than(ticket.service.as_ref(), ticket.started);
+    overtaken(state, ticket).or_else(|| there().filter(|_| ticket.yields))
+}
+
+/// The newer one of the same service that has gone through.
+fn overtaken<'a>(state: &'a LaneState, ticket: &Ticket) -> Option<&'a Id> {
+    let started = ticket.started?;
+    let through = state.last_through(ticket.service.as_ref())?;
+    (started < through.started).then_some(&through.holder)
 }
 
 fn leave(state: &LaneState, holder: Id, through: bool, now: Timestamp) -> Vec<LaneEvent> {
@@ -342,7 +397,7 @@ fn leave(state: &LaneState, holder: Id, through: bool, now: Timestamp) -> Vec<La
     Lane::evolve(&mut after, &left, now);
     let mut events = vec![left];
     for waiting in &after.waiting {
-        if let Some(by) = too_late(&after, false, waiting.started) {
+        if let Some(by) = overtaken(&after, waiting) {
             events.push(LaneEvent::Superseded {
                 holder: waiting.holder.clone(),
                 by: by.clone(),

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{BranchName, CommitSha, Id, Images, Name, ServiceImage};
+use slipway_model::{BranchName, CommitSha, GitTag, Id, Images, Name, ServiceImage};
 
 use crate::catalog::{
-    Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses, Service,
-    Supersede, Target, Tier, Timeouts, UnknownName, Verify,
+    Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses,
+    Released, Service, Shared, Supersede, Target, Tier, Timeouts, UnknownName, Verify,
 };
 
 /// The policy that needs no approval.
@@ -18,9 +18,15 @@ pub struct Plan {
     pub commit: CommitSha,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
+    /// Of the commit; it becomes a tag of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_tag: Option<GitTag>,
     pub repository_url: String,
     pub images: Images<ServiceImage>,
     pub build: Build,
+    /// What the version's template comes to; empty: the short commit id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
     /// In the order of promotion; at least one.
     pub environments: Vec<PlannedEnvironment>,
     pub catalog_hash: String,
@@ -39,10 +45,15 @@ pub struct PlannedEnvironment {
     pub policy: Name,
     #[serde(default, skip_serializing_if = "is_default")]
     pub gate: Gate,
+    /// The environment of this plan whose change writes this one's image as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_with: Option<Name>,
     /// `None`: the image is set in the cluster, and git does not manage it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gitops: Option<GitOps>,
     pub target: Target,
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
     #[serde(default, skip_serializing_if = "is_default")]
     pub create_namespace: bool,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -71,6 +82,7 @@ pub struct PlanRequest {
     pub service: String,
     pub commit: CommitSha,
     pub branch: Option<BranchName>,
+    pub git_tag: Option<GitTag>,
     /// Empty: those of the branch, or all when no branch is given.
     pub environments: Vec<String>,
 }
@@ -86,6 +98,11 @@ pub enum PlanError {
     #[error("service {0} has no environments in the catalog")]
     NoEnvironments(Name),
     #[error(
+        "the version of service {service} is made from {placeholder}, which this release does not have: name its {}, or write an alternative in build.version, such as {{{{{placeholder}|short_commit}}}}",
+        what(.placeholder)
+    )]
+    NoVersion { service: Name, placeholder: String },
+    #[error(
         "environment {environment} requires {}, which this release leaves out: add {}, or leave {environment} out",
         all(.requires), all(.add)
     )]
@@ -96,6 +113,15 @@ pub enum PlanError {
         /// Everything to add so that the release includes what its environments require.
         add: Vec<Name>,
     },
+}
+
+/// What a release has to name for a placeholder.
+fn what(placeholder: &str) -> String {
+    let names = placeholder.split('|').map(|name| match name.trim() {
+        "git_tag" => "Git tag (--git-tag)",
+        _ => "branch (--branch)",
+    });
+    names.collect::<Vec<_>>().join(" or ")
 }
 
 fn all(names: &[Name]) -> String {
@@ -116,18 +142,32 @@ impl Plan {
             return Err(PlanError::NoEnvironments(service.name.clone()));
         }
         check_required(service, &chosen)?;
+        let version = version(service, request)?;
         let plan = Self {
             service: service.name.clone(),
             commit: request.commit.clone(),
             branch: request.branch.clone(),
+            git_tag: request.git_tag.clone(),
             repository_url: service.repository.clone(),
             images: service.images.clone(),
             build: service.build.clone(),
-            environments: chosen.into_iter().map(planned).collect(),
+            version,
+            environments: together(chosen.into_iter().map(planned).collect()),
             catalog_hash: catalog.hash().to_owned(),
             hash: String::new(),
         };
         Ok(plan.hashed())
+    }
+
+    /// The environments that the change of this one writes as well, in the order of promotion.
+    pub fn written_by(&self, environment: &Name) -> impl Iterator<Item = (usize, &PlannedEnvironment)> {
+        let all = self.environments.iter().enumerate();
+        all.filter(move |(_, planned)| planned.written_with.as_ref() == Some(environment))
+    }
+
+    /// Whether the image is also tagged `latest`.
+    pub fn is_latest(&self) -> bool {
+        self.build.latest.includes(self.branch.as_ref())
     }
 
     fn hashed(mut self) -> Self {
@@ -138,19 +178,49 @@ impl Plan {
     }
 }
 
+fn version(service: &Service, request: &PlanRequest) -> Result<String, PlanError> {
+    let Some(template) = &service.build.version else {
+        return Ok(String::new());
+    };
+    let released = Released {
+        commit: &request.commit,
+        branch: request.branch.as_ref(),
+        git_tag: request.git_tag.as_ref(),
+    };
+    template
+        .fill(released)
+        .map_err(|placeholder| PlanError::NoVersion {
+            service: service.name.clone(),
+            placeholder,
+        })
+}
+
 impl PlannedEnvironment {
-    /// The id of the lane that guards this environment's target.
+    /// The lanes that are held while it is changed, in the order in which they are entered: the same for all that
+    /// share some of them, so that none waits for another in a circle.
     ///
     /// # Errors
     /// A target whose names are too long for an id, which the catalog does not allow.
-    pub fn lane(&self) -> Result<Id, slipway_model::Invalid> {
-        self.target.key().parse()
+    pub fn lanes(&self) -> Result<Vec<Id>, slipway_model::Invalid> {
+        lanes(&self.target, &self.shared)
     }
 
     /// Whether no approval is needed.
     pub fn requires_no_approval(&self) -> bool {
         self.policy.as_str() == NO_POLICY
     }
+}
+
+/// The lanes of a target and of what it shares, in the order in which they are entered.
+///
+/// # Errors
+/// A target whose names are too long for an id, which the catalog does not allow.
+pub fn lanes(target: &Target, shared: &Shared) -> Result<Vec<Id>, slipway_model::Invalid> {
+    let mut lanes = shared.lanes.clone();
+    lanes.push(target.key().parse()?);
+    lanes.sort();
+    lanes.dedup();
+    Ok(lanes)
 }
 
 fn chosen<'a>(service: &'a Service, request: &PlanRequest) -> Result<Vec<&'a Environment>, PlanError> {
@@ -208,6 +278,23 @@ fn check_required(service: &Service, chosen: &[&Environment]) -> Result<(), Plan
     })
 }
 
+/// Of environments that are written together, the first one of the plan has the change: the catalog's may be left out.
+fn together(mut environments: Vec<PlannedEnvironment>) -> Vec<PlannedEnvironment> {
+    let group = |planned: &PlannedEnvironment| {
+        let leader = planned.written_with.as_ref();
+        leader.unwrap_or(&planned.name).clone()
+    };
+    let groups: Vec<Name> = environments.iter().map(group).collect();
+    let names: Vec<Name> = environments.iter().map(|planned| planned.name.clone()).collect();
+    for (index, planned) in environments.iter_mut().enumerate() {
+        let first = groups.iter().position(|other| *other == groups[index]);
+        planned.written_with = first
+            .filter(|first| *first < index)
+            .and_then(|first| names.get(first).cloned());
+    }
+    environments
+}
+
 fn planned(environment: &Environment) -> PlannedEnvironment {
     PlannedEnvironment {
         name: environment.name.clone(),
@@ -215,9 +302,11 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
         requires: environment.requires.clone(),
         policy: environment.policy.clone(),
         gate: environment.gate,
+        written_with: environment.written_with.clone(),
         gitops: environment.gitops.clone(),
         target: environment.target.clone(),
         create_namespace: environment.create_namespace,
+        shared: environment.shared.clone(),
         action: environment.action,
         argo_cd: environment.argo_cd.clone(),
         pauses: environment.pauses,

@@ -34,6 +34,8 @@ pub(super) fn plan_error(error: PlanError) -> ApiError {
         PlanError::Unknown(unknown) if unknown.what == "service" => "service",
         PlanError::Unknown(_) | PlanError::NoEnvironments(_) | PlanError::LeftOut { .. } => "environments",
         PlanError::BranchReleasesNothing { .. } => "branch",
+        PlanError::NoVersion { placeholder, .. } if placeholder.contains("git_tag") => "git_tag",
+        PlanError::NoVersion { .. } => "branch",
     };
     ApiError::invalid(field, error)
 }

@@ -10,7 +10,7 @@ use deploy_domain::{
 };
 use futures::{StreamExt, TryStreamExt};
 use slipway_ledger::{Decider, IdempotencyKey, Ledger, Meta, Snapshot};
-use slipway_model::{Actor, BranchName, CommitSha, Digest, Id, Images, TraceContext};
+use slipway_model::{Actor, BranchName, CommitSha, Digest, GitTag, Id, Images, TraceContext};
 use slipway_proto::release::v1 as proto;
 use slipway_server::{
     Action, ApiError, Call, Caller, Listed, Resource, Resources, Scope, convert, stream_events_to,
@@ -47,12 +47,13 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         request: Request<proto::PlanReleaseRequest>,
     ) -> Answer<proto::PlanReleaseResponse> {
         let Call { caller, message, .. } = Call::of(request)?;
-        let plan = self.plan(
-            &message.service,
-            &message.commit,
-            &message.branch,
-            message.environments,
-        )?;
+        let plan = self.plan(PlanFields {
+            service: &message.service,
+            commit: &message.commit,
+            branch: &message.branch,
+            git_tag: &message.git_tag,
+            environments: &message.environments,
+        })?;
         scope(&plan).require(&caller, Action::Read)?;
         let plan = Some(plan_proto(&plan));
         Ok(Response::new(proto::PlanReleaseResponse { plan }))
@@ -176,6 +177,15 @@ fn scope(plan: &Plan) -> Scope<'_> {
     Scope::new(plan.service.as_str(), environments)
 }
 
+/// What a request says of the plan.
+struct PlanFields<'a> {
+    service: &'a str,
+    commit: &'a str,
+    branch: &'a str,
+    git_tag: &'a str,
+    environments: &'a [String],
+}
+
 impl ReleaseApi {
     pub fn new(ledger: Ledger, catalog: Arc<CatalogStore>) -> Self {
         Self {
@@ -185,18 +195,13 @@ impl ReleaseApi {
         }
     }
 
-    fn plan(
-        &self,
-        service: &str,
-        commit: &str,
-        branch: &str,
-        environments: Vec<String>,
-    ) -> Result<Plan, ApiError> {
+    fn plan(&self, fields: PlanFields<'_>) -> Result<Plan, ApiError> {
         let request = PlanRequest {
-            service: service.to_owned(),
-            commit: convert::field::<CommitSha>("commit", commit)?,
-            branch: convert::optional::<BranchName>("branch", branch)?,
-            environments,
+            service: fields.service.to_owned(),
+            commit: convert::field::<CommitSha>("commit", fields.commit)?,
+            branch: convert::optional::<BranchName>("branch", fields.branch)?,
+            git_tag: convert::optional::<GitTag>("git_tag", fields.git_tag)?,
+            environments: fields.environments.to_vec(),
         };
         Plan::make(&self.catalog.current(), &request).map_err(plan_error)
     }
@@ -216,7 +221,7 @@ impl ReleaseApi {
             (
                 &message.service,
                 &message.commit,
-                &message.branch,
+                branch_and_tag(&message),
                 &message.environments,
             ),
             (&message.plan_hash, &message.on_behalf_of),
@@ -278,12 +283,13 @@ impl ReleaseApi {
         requested_by: Actor,
         trace: Option<TraceContext>,
     ) -> Result<release::Request, ApiError> {
-        let plan = self.plan(
-            &message.service,
-            &message.commit,
-            &message.branch,
-            message.environments.clone(),
-        )?;
+        let plan = self.plan(PlanFields {
+            service: &message.service,
+            commit: &message.commit,
+            branch: &message.branch,
+            git_tag: &message.git_tag,
+            environments: &message.environments,
+        })?;
         scope(&plan).require(caller, Action::Start)?;
         if !message.plan_hash.is_empty() && message.plan_hash != plan.hash {
             return Err(ApiError::precondition(
@@ -298,6 +304,15 @@ impl ReleaseApi {
             requested_by,
             caller: trace,
         })
+    }
+}
+
+/// What a fingerprint has of branch and Git tag: of a release without a tag the branch alone, as it was before there
+/// were tags. No branch's name has a space.
+fn branch_and_tag(message: &proto::StartReleaseRequest) -> String {
+    match message.git_tag.as_str() {
+        "" => message.branch.clone(),
+        tag => format!("{} tag {tag}", message.branch),
     }
 }
 

@@ -289,6 +289,7 @@ services:
                 service: "shop".to_owned(),
                 commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
                 branch: None,
+                git_tag: None,
                 environments: Vec::new(),
             };
             let mut run = Self {
@@ -353,6 +354,7 @@ services:
                     no_op: false,
                     previous: Some(images("a")),
                     previous_tag: None,
+                    previous_of_others: Vec::new(),
                 }),
                 _ => Facts::None,
             };

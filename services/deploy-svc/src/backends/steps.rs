@@ -18,7 +18,7 @@ use deploy_domain::{
     release::{ChangeMade, EnvironmentProgress, Observation, ReleaseState, Step, step_trace},
 };
 pub use deployments::Deployments;
-use slipway_model::{Fault, Id, Image, Reason, TraceContext};
+use slipway_model::{Digest, Fault, Id, Image, Reason, Tag, TraceContext};
 use slipway_verdict::Restored;
 
 /// A step of a release as its step backend needs to see it.
@@ -49,6 +49,13 @@ pub trait StepBackend: Send + Sync {
     async fn observe(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
     /// Asks for it to be stopped. It may still end in another way.
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>>;
+}
+
+/// Knows what the tags of images point to.
+#[async_trait]
+pub trait Tags: Send + Sync {
+    /// The digest that a tag of the service's image points to now.
+    async fn resolve(&self, order: Order<'_>, tag: &Tag) -> Result<Digest, Fault<Reason>>;
 }
 
 impl<'a> Order<'a> {
@@ -100,7 +107,8 @@ impl<'a> Order<'a> {
         gitops.ok_or_else(|| missing("a GitOps repository"))
     }
 
-    fn image(&self) -> Result<&'a Image, Fault<Reason>> {
+    /// The image that is released.
+    pub(crate) fn image(&self) -> Result<&'a Image, Fault<Reason>> {
         let images = self.state.images.as_ref().ok_or_else(|| missing("an image"))?;
         Ok(images.only())
     }

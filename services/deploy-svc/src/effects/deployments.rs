@@ -10,6 +10,7 @@ mod progress;
 mod promotion;
 mod revert;
 mod rollout;
+mod steps;
 mod stuck;
 mod workloads;
 
@@ -163,6 +164,7 @@ impl DeploymentEffects {
                 Ok(DeploymentCommand::Stopped { key })
             }
             DeploymentEffect::Apply if syncs => {
+                self.steps_of_application(cluster, run, request).await;
                 return argo_cd::apply(&self.clusters, cluster, run, request).await;
             }
             DeploymentEffect::Apply => {

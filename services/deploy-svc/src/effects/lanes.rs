@@ -1,18 +1,20 @@
 //! Runs the commands of releases, and their consequences for lanes, in one transaction.
 //!
-//! A release is in at most one lane, that of its current environment ([`ReleaseState::lane`]). Whenever a command moves
-//! it from one lane to another, or out of the last, leaving, entering, the grant to the next one and the end of the
-//! superseded ones are appended together: there is no moment at which a target belongs to two releases, or to one that
-//! is over.
+//! A release is in the lanes of its current environment ([`ReleaseState::lane`]), most often one. It enters them one
+//! after the other, each when it holds the one before, in an order that is the same for all: so no two wait for each
+//! other. Whenever a command moves it to another environment, or ends it, leaving, entering, the grant to the next one
+//! and the end of the superseded ones are appended together: there is no moment at which a target belongs to two
+//! releases, or to one that is over.
 
 use std::collections::VecDeque;
 
 use deploy_domain::{
-    lane::{Lane, LaneCommand, LaneRefusal, LaneState},
+    lane::{Lane, LaneCommand, LaneRefusal, LaneState, Turn},
+    plan::PlannedEnvironment,
     release::{Release, ReleaseCommand, ReleaseRefusal, ReleaseState, ReleaseStatus},
 };
 use slipway_ledger::{ExecuteError, Ledger, LedgerError, Meta, Snapshot, TransactError, Tx};
-use slipway_model::Id;
+use slipway_model::{Id, Name};
 
 /// Why a command of a release was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -50,34 +52,63 @@ pub async fn execute(
 /// # Errors
 /// See [`LanesError`]; nothing is written then.
 pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snapshot<Release>, LanesError> {
-    carry_out(&tx, VecDeque::from([(release.clone(), command)])).await?;
+    carry_out(&tx, VecDeque::from([Work::Release(release.clone(), command)])).await?;
     let unknown = || LanesError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(release.clone())));
     tx.get::<Release>(&release).await?.ok_or_else(unknown)
 }
 
-/// Gives back the turn of a holder that is not a release, and notifies the releases that waited for it.
+/// A command that is still to be decided.
+enum Work {
+    Release(Id, ReleaseCommand),
+    /// The release holds one lane of this environment, and enters the next.
+    Enter {
+        release: Id,
+        environment: usize,
+        held: Id,
+        next: Id,
+    },
+}
+
+/// Gives back the turns of a holder that is not a release, and notifies the releases that waited for them.
 ///
 /// # Errors
 /// See [`LanesError`]; nothing is written then.
-pub async fn leave(tx: &Tx, lane: &Id, holder: &Id, through: bool) -> Result<(), LanesError> {
-    let command = LaneCommand::Leave {
-        holder: holder.clone(),
-        through,
-    };
+pub async fn leave(tx: &Tx, lanes: &[Id], holder: &Id, through: bool) -> Result<(), LanesError> {
     let mut work = VecDeque::new();
-    move_in(tx, lane, command, &mut work).await?;
+    for lane in lanes {
+        let command = LaneCommand::Leave {
+            holder: holder.clone(),
+            through,
+        };
+        move_in(tx, lane, command, &mut work).await?;
+    }
     carry_out(tx, work).await
 }
 
 /// Decides commands until they lead to no further ones.
-async fn carry_out(tx: &Tx, mut work: VecDeque<(Id, ReleaseCommand)>) -> Result<(), LanesError> {
-    while let Some((release, command)) = work.pop_front() {
-        step(tx, &release, command, &mut work).await?;
+async fn carry_out(tx: &Tx, mut work: VecDeque<Work>) -> Result<(), LanesError> {
+    while let Some(next) = work.pop_front() {
+        match next {
+            Work::Release(release, command) => step(tx, &release, command, &mut work).await?,
+            Work::Enter {
+                release,
+                environment,
+                held,
+                next,
+            } => {
+                let state = release_state(tx, &release).await?;
+                // Something that was decided meanwhile may have ended it.
+                let holds = lane_state(tx, &held).await?.holds(&release);
+                if holds && state.lane() == Some(environment) {
+                    enter(tx, &release, &state, &next, &mut work).await?;
+                }
+            }
+        }
     }
     Ok(())
 }
 
-/// Tells the lane that the holder is about to change the target; false if the turn was lost.
+/// Tells the lanes that the holder is about to change the target; false if a turn was lost.
 ///
 /// # Errors
 /// When the ledger could not be asked.
@@ -87,104 +118,140 @@ pub async fn mark_changed(
     state: &ReleaseState,
     meta: &Meta,
 ) -> Result<bool, ExecuteError<LaneRefusal>> {
-    let Some(lane) = lane_of(state).and_then(Result::ok) else {
+    let Ok(lanes) = lanes_of(state) else {
         return Ok(false);
     };
-    let command = || LaneCommand::Change {
-        holder: release.clone(),
-    };
-    match ledger.execute::<Lane>(&lane, command, meta).await {
-        Ok(_) => Ok(true),
-        Err(ExecuteError::Refused(_)) => Ok(false),
-        Err(error) => Err(error),
+    for lane in &lanes {
+        let command = || LaneCommand::Change {
+            holder: release.clone(),
+        };
+        match ledger.execute::<Lane>(lane, command, meta).await {
+            Ok(_) => {}
+            Err(ExecuteError::Refused(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(!lanes.is_empty())
 }
 
-fn lane_of(state: &ReleaseState) -> Option<Result<Id, LanesError>> {
-    let planned = state.plan.as_ref()?.environments.get(state.lane()?)?;
-    Some(planned.lane().map_err(|source| LanesError::Target {
+/// The environment whose lanes the release is in or waits for.
+fn planned(state: &ReleaseState) -> Option<&PlannedEnvironment> {
+    state.planned(state.lane())
+}
+
+/// The lanes of that environment, in the order in which they are entered; none if the release is in no lane.
+fn lanes_of(state: &ReleaseState) -> Result<Vec<Id>, LanesError> {
+    let Some(planned) = planned(state) else {
+        return Ok(Vec::new());
+    };
+    planned.lanes().map_err(|source| LanesError::Target {
         target: planned.target.key(),
         source,
-    }))
+    })
+}
+
+async fn release_state(tx: &Tx, release: &Id) -> Result<ReleaseState, LanesError> {
+    let snapshot = tx.get::<Release>(release).await?;
+    Ok(snapshot.map(|snapshot| snapshot.state).unwrap_or_default())
+}
+
+async fn lane_state(tx: &Tx, lane: &Id) -> Result<LaneState, LanesError> {
+    let snapshot = tx.get::<Lane>(lane).await?;
+    Ok(snapshot.map(|snapshot| snapshot.state).unwrap_or_default())
 }
 
 async fn step(
     tx: &Tx,
     release: &Id,
     command: ReleaseCommand,
-    work: &mut VecDeque<(Id, ReleaseCommand)>,
+    work: &mut VecDeque<Work>,
 ) -> Result<(), LanesError> {
-    let before = tx
-        .get::<Release>(release)
-        .await?
-        .map(|snapshot| snapshot.state)
-        .unwrap_or_default();
+    let before = release_state(tx, release).await?;
     let after = tx.decide::<Release>(release, command).await?.state;
-    let (left, entered) = (before.lane(), after.lane());
-    if left == entered {
+    if before.lane() == after.lane() {
         return Ok(());
     }
-    if let Some(lane) = lane_of(&before).transpose()? {
-        move_in(
-            tx,
-            &lane,
-            LaneCommand::Leave {
-                holder: release.clone(),
-                through: went_through(&before, &after),
-            },
-            work,
-        )
-        .await?;
+    for lane in lanes_of(&before)? {
+        let command = LaneCommand::Leave {
+            holder: release.clone(),
+            through: went_through(&before, &after),
+        };
+        move_in(tx, &lane, command, work).await?;
     }
-    if let Some(lane) = lane_of(&after).transpose()? {
-        let planned = entered.and_then(|index| after.plan.as_ref()?.environments.get(index));
-        let yields = planned.is_some_and(|planned| planned.yields);
-        move_in(
-            tx,
-            &lane,
-            LaneCommand::Enter {
-                holder: release.clone(),
-                yields,
-                started: after.requested_at,
-            },
-            work,
-        )
-        .await?;
+    match lanes_of(&after)?.first() {
+        Some(first) => enter(tx, release, &after, first, work).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Decides a lane's command, and queues its consequences for other releases.
+async fn enter(
+    tx: &Tx,
+    release: &Id,
+    state: &ReleaseState,
+    lane: &Id,
+    work: &mut VecDeque<Work>,
+) -> Result<(), LanesError> {
+    let (Some(plan), Some(planned)) = (&state.plan, planned(state)) else {
+        return Ok(());
+    };
+    let command = LaneCommand::Enter {
+        holder: release.clone(),
+        service: plan.service.clone(),
+        yields: planned.yields,
+        started: state.requested_at,
+    };
+    move_in(tx, lane, command, work).await
+}
+
+/// Decides a lane's command, and queues its consequences for releases.
 async fn move_in(
     tx: &Tx,
     lane: &Id,
     command: LaneCommand,
-    work: &mut VecDeque<(Id, ReleaseCommand)>,
+    work: &mut VecDeque<Work>,
 ) -> Result<(), LanesError> {
-    let before = tx
-        .get::<Lane>(lane)
-        .await?
-        .map(|snapshot| snapshot.state)
-        .unwrap_or_default();
+    let before = lane_state(tx, lane).await?;
     let after = tx.decide::<Lane>(lane, command.clone()).await?.state;
     for (superseded, by) in superseded(&before, &after, &command) {
-        work.push_back((superseded, ReleaseCommand::Supersede { by }));
+        work.push_back(Work::Release(superseded, ReleaseCommand::Supersede { by }));
     }
     if let Some(turn) = &after.holder
         && before.holder.as_ref().map(|before| before.epoch) != Some(turn.epoch)
     {
-        let environment = environment_at(tx, &turn.holder, lane).await?;
-        if let Some(environment) = environment {
-            work.push_back((
-                turn.holder.clone(),
-                ReleaseCommand::LaneGranted {
-                    environment,
-                    epoch: turn.epoch,
-                },
-            ));
-        }
+        work.extend(granted(tx, lane, turn).await?);
     }
     Ok(())
+}
+
+/// What follows for a release that holds a lane from now on: it enters the next one, or has its turn.
+async fn granted(tx: &Tx, lane: &Id, turn: &Turn) -> Result<Option<Work>, LanesError> {
+    let state = release_state(tx, &turn.holder).await?;
+    let lanes = lanes_of(&state)?;
+    // A deployment that stands alone, or a release that is elsewhere by now.
+    let (Some(environment), Some(planned), Some(place)) = (
+        state.lane(),
+        planned(&state),
+        lanes.iter().position(|one| one == lane),
+    ) else {
+        return Ok(None);
+    };
+    let release = turn.holder.clone();
+    if let Some(next) = lanes.get(place + 1) {
+        return Ok(Some(Work::Enter {
+            release,
+            environment,
+            held: lane.clone(),
+            next: next.clone(),
+        }));
+    }
+    // Writes are fenced by the target's own lane.
+    let target = planned.target.key();
+    let epoch = match lanes.iter().find(|one| one.as_str() == target) {
+        Some(own) if own != lane => lane_state(tx, own).await?.epoch,
+        _ => turn.epoch,
+    };
+    let command = ReleaseCommand::LaneGranted { environment, epoch };
+    Ok(Some(Work::Release(release, command)))
 }
 
 /// Whether the target runs the release's version: the release continued, or this was the last environment and it
@@ -199,36 +266,34 @@ fn superseded(before: &LaneState, after: &LaneState, command: &LaneCommand) -> V
     let inside = before
         .holder
         .iter()
-        .map(|turn| (&turn.holder, turn.started))
-        .chain(before.waiting.iter().map(|one| (&one.holder, one.started)));
+        .map(|turn| (&turn.holder, &turn.service, turn.started))
+        .chain(
+            before
+                .waiting
+                .iter()
+                .map(|one| (&one.holder, &one.service, one.started)),
+        );
     let gone = |holder: &Id| !after.holds(holder) && after.waiting.iter().all(|one| one.holder != *holder);
-    let by_newer = |release: &Id, started| {
-        let by = after.newer_than(started)?;
+    let by_newer = |release: &Id, service: Option<&Name>, started| {
+        let by = after.newer_than(service, started)?;
         Some((release.clone(), by.clone()))
     };
     match command {
         // It came too late itself.
-        LaneCommand::Enter { holder, started, .. } if gone(holder) => {
-            by_newer(holder, *started).into_iter().collect()
-        }
+        LaneCommand::Enter {
+            holder,
+            service,
+            started,
+            ..
+        } if gone(holder) => by_newer(holder, Some(service), *started).into_iter().collect(),
         LaneCommand::Enter { holder, .. } => inside
-            .filter(|(other, _)| gone(other))
-            .map(|(other, _)| (other.clone(), holder.clone()))
+            .filter(|(other, ..)| gone(other))
+            .map(|(other, ..)| (other.clone(), holder.clone()))
             .collect(),
         LaneCommand::Leave { holder, .. } => inside
-            .filter(|(other, _)| *other != holder && gone(other))
-            .filter_map(|(other, started)| by_newer(other, started))
+            .filter(|(other, ..)| *other != holder && gone(other))
+            .filter_map(|(other, service, started)| by_newer(other, service.as_ref(), started))
             .collect(),
         LaneCommand::Change { .. } => Vec::new(),
     }
-}
-
-/// The environment for which a release is in this lane.
-async fn environment_at(tx: &Tx, release: &Id, lane: &Id) -> Result<Option<usize>, LanesError> {
-    let Some(snapshot) = tx.get::<Release>(release).await? else {
-        return Ok(None);
-    };
-    let index = snapshot.state.lane();
-    let planned = index.and_then(|index| snapshot.state.plan.as_ref()?.environments.get(index));
-    Ok(index.filter(|_| planned.is_some_and(|planned| planned.target.key() == lane.as_str())))
 }

@@ -2,6 +2,7 @@
 
 mod before;
 mod manual_sync;
+mod moving_tag;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use slipway_ledger::{
 use slipway_model::{Actor, Fault, Reason};
 
 use crate::{
-    backends::steps::{Order, StepBackend},
+    backends::steps::{Order, StepBackend, Tags},
     effects::lanes::{self, LanesError},
 };
 
@@ -29,10 +30,12 @@ fn actor() -> Actor {
 pub struct ReleaseEffects {
     pub ledger: Ledger,
     pub builds: Arc<dyn StepBackend>,
+    /// Asked before a restart what it would run.
+    pub tags: Arc<dyn Tags>,
     pub approvals: Arc<dyn StepBackend>,
     pub changes: Arc<dyn StepBackend>,
     pub deployments: Arc<dyn StepBackend>,
-    /// Read if a gate before the sync depends on the state of the cluster.
+    /// Read if a gate before the sync, or a restart, depends on the state of the cluster.
     pub clusters: Clusters,
 }
 
@@ -62,6 +65,7 @@ impl ReleaseEffects {
         Ok(Some(match &run.effect {
             ReleaseEffect::Start => {
                 manual_sync::check(&self.clusters, order).await?;
+                moving_tag::check(&self.clusters, &*self.tags, order).await?;
                 if writes_first(order) && !self.may_change(run).await? {
                     // A newer release has the lane now, and this one has changed nothing.
                     let reason = Reason::new("SUPERSEDED", "the deploy target was given to a newer release");
@@ -108,7 +112,7 @@ fn writes_first(order: Order<'_>) -> bool {
         // Otherwise the change before it has marked the lane.
         StepKind::Deploy => order
             .environment
-            .is_some_and(|(_, planned)| planned.gitops.is_none()),
+            .is_some_and(|(_, planned)| planned.gitops.is_none() || planned.written_with.is_some()),
         _ => false,
     }
 }

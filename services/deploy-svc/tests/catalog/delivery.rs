@@ -42,6 +42,7 @@ fn plan(catalog: &Catalog) -> Plan {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: None,
+        git_tag: None,
         environments: Vec::new(),
     };
     Plan::make(catalog, &wanted).unwrap()
@@ -162,6 +163,11 @@ fn strategies_have_what_they_need() {
         (marker.action, marker.gitops.unwrap().strategy),
         (Action::Restart, Strategy::Marker)
     );
+    let asks = strategy(
+        "{ repository: platform, strategy: marker }",
+        "action: restart\ngate: before_sync",
+    );
+    assert_eq!(asks.gate, Gate::BeforeSync);
     let pauses = parse(&with(&format!("{}\n{GIT}\npauses: promote", target("Rollout"))));
     assert_eq!(pauses.services()[0].environments[0].pauses, Pauses::Promote);
     let grouped = parse(&with(&format!("{}\n{GIT}", target("Application"))));
@@ -275,13 +281,6 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
             format!("{deployment}\ngate: before_sync"),
             "gate",
             "there is no commit",
-        ),
-        (
-            format!(
-                "{deployment}\ngitops: {{ repository: platform, strategy: marker }}\naction: restart\ngate: before_sync"
-            ),
-            "gate",
-            "cannot be taken back",
         ),
         // argo_cd and pauses
         (
@@ -429,43 +428,47 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
     }
 }
 
-/// Where others deploy the same thing, their sync would take the commit along before anybody approved it.
+/// Where another environment of the service deploys the same folder, its sync would take the commit along before anybody
+/// approved it.
 #[test]
-fn a_gate_before_the_sync_needs_a_target_that_nobody_else_deploys() {
-    let shared = |other_target: &str, other_path: &str| {
+fn a_gate_before_the_sync_needs_a_folder_that_no_other_environment_of_the_service_deploys() {
+    let shared = |strategy: &str, other: &str| {
+        let gitops = |place: &str| match strategy {
+            "helm" => format!("strategy: helm, file: charts/shop/{place}.yaml, value: image"),
+            _ => format!("path: apps/{place}"),
+        };
         format!(
             "
-environments: [prod]
+environments: [dev, prod]
 services:
   - name: shop
     repository: https://git.example/shop.git
     image: registry.example/shop
     environments:
+      - name: dev
+        policy: none
+        gitops: {{ repository: platform, {} }}
+        target: {{ cluster: main, namespace: argocd, kind: Application, name: shop-dev }}
       - name: prod
         policy: two
         gate: before_sync
-        gitops: {{ repository: platform, path: apps/shop }}
+        gitops: {{ repository: platform, {} }}
         target: {{ cluster: main, namespace: argocd, kind: Application, name: shop }}
-  - name: mail
-    repository: https://git.example/mail.git
-    image: registry.example/mail
-    environments:
-      - name: prod
-        policy: two
-        gitops: {{ repository: platform, path: {other_path} }}
-        target: {{ cluster: main, namespace: argocd, kind: Application, name: {other_target} }}
-"
+",
+            gitops(other),
+            gitops("prod")
         )
     };
-    parse(&shared("mail", "apps/mail"));
-    for text in [shared("shop", "apps/mail"), shared("mail", "apps/shop")] {
-        let error = Catalog::parse(&text).unwrap_err().to_string();
+    parse(&shared("kustomize", "dev"));
+    parse(&shared("helm", "dev"));
+    for strategy in ["kustomize", "helm"] {
+        let error = Catalog::parse(&shared(strategy, "prod")).unwrap_err().to_string();
         assert!(
-            error.starts_with("services.shop.environments[0].gate: "),
+            error.starts_with("services.shop.environments[1].gate: "),
             "{error}"
         );
         assert!(
-            error.contains("of service mail") && error.contains("write before_commit"),
+            error.contains("environment dev of service shop") && error.contains("write before_commit"),
             "{error}"
         );
     }

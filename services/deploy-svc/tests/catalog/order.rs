@@ -43,6 +43,7 @@ fn wanted(branch: Option<&str>, environments: &[&str]) -> PlanRequest {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: branch.map(|branch| branch.parse().unwrap()),
+        git_tag: None,
         environments: environments.iter().map(ToString::to_string).collect(),
     }
 }

@@ -277,11 +277,13 @@ impl Bench {
             timeout: Duration::from_secs(90),
             create_namespace: false,
             restores: None,
+            follows_steps: false,
             rolls_back: None,
             reverts: None,
             correlation_id: String::new(),
             labels: Default::default(),
             requested_by: Actor::system("test"),
+            shared: Default::default(),
             holds_lane: false,
         }
     }

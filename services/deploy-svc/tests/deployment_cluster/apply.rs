@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use deploy_domain::{
-    catalog::{Check, WorkloadKind},
+    catalog::{Check, Neighbour, Shared, WorkloadKind},
     deployment::{DeploymentCommand, DeploymentRequest, DeploymentStatus},
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -66,6 +66,31 @@ pub(crate) async fn a_new_image_rolls_out(bench: &Bench) {
             .any(|key| key.contains("slipway")),
         "a new deployment of the same image restarts nothing"
     );
+}
+
+/// In a folder that services share, each deploys its own.
+pub(crate) async fn a_neighbours_workload_in_the_same_folder_is_left_to_it(bench: &Bench) {
+    let mut objects = bench.shop(WorkloadKind::Deployment, &bench.a, "ok");
+    let mut mail = objects[1].clone();
+    mail["metadata"]["name"] = json!("mail");
+    *mail
+        .pointer_mut("/spec/template/spec/containers/0/image")
+        .unwrap() = json!("registry.example/mail:broken");
+    objects.push(mail);
+    bench.render(&objects).await;
+    let neighbour = Neighbour {
+        service: "mail".parse().unwrap(),
+        image: "registry.example/mail".parse().unwrap(),
+    };
+    let request = DeploymentRequest {
+        shared: Shared {
+            lanes: Vec::new(),
+            neighbours: vec![neighbour],
+        },
+        ..bench.request(&bench.a, 1)
+    };
+    succeeded(&bench.run(request).await);
+    assert!(bench.deployments().get_opt("mail").await.unwrap().is_none());
 }
 
 pub(crate) async fn the_same_again_changes_nothing(bench: &Bench) {

@@ -29,6 +29,7 @@ cluster_tests! {
     tests: [
         apply::a_new_image_rolls_out,
         apply::a_check_that_passes_tells_the_answer => Containers,
+        apply::a_neighbours_workload_in_the_same_folder_is_left_to_it,
         apply::the_same_again_changes_nothing,
         apply::an_older_epoch_never_overwrites_a_newer_one,
         apply::a_field_that_left_the_manifests_leaves_the_cluster => ManagedFields,

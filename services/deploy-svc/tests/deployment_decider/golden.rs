@@ -106,6 +106,10 @@ fn events_keep_their_json_form() {
         Event::Warned {
             warnings: vec!["synced, but Argo CD still finds a difference from git".to_owned()],
         },
+        Event::DeadlineSet {
+            deadline: START,
+            basis: "it may take 47m 30s, since its rollout has 30m of pauses and analyses".to_owned(),
+        },
     ];
     let asks = Event::Progressed {
         message: "it is paused at step 2 of 5".to_owned(),

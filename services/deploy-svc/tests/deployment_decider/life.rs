@@ -50,6 +50,7 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
         pauses: Default::default(),
         create_namespace: false,
         restores: None,
+        follows_steps: false,
         rolls_back: None,
         reverts: None,
         checks: if checks {
@@ -62,6 +63,7 @@ pub(crate) fn request(checks: bool) -> DeploymentRequest {
         correlation_id: "rel-1".to_owned(),
         labels: [("team".to_owned(), "web".to_owned())].into(),
         requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
+        shared: Default::default(),
         holds_lane: false,
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bake;
+mod deadline;
 mod golden;
 mod jobs;
 mod life;

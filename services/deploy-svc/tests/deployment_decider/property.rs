@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use slipway_ledger::{Decider, EffectKey};
 use slipway_testbed::{Origin, decider_laws};
-use slipway_verdict::{Applied, Verdict};
+use slipway_verdict::{Applied, Verdict, steps::Steps};
 
 use crate::life::{Life, START, away, check, id, pod, reason, request};
 
@@ -60,6 +60,7 @@ fn any_request(bits: u8) -> DeploymentRequest {
             },
             ..plain.target.clone()
         },
+        follows_steps: has(0),
         holds_lane: has(7),
         ..plain
     }
@@ -81,6 +82,13 @@ fn any_command(key: EffectKey, what: u8, seconds: u64) -> Command {
         0 => Command::Applied {
             key,
             applied: Applied::default(),
+        },
+        1 if seconds.is_multiple_of(5) => Command::StepsKnown {
+            key,
+            steps: Steps {
+                time: Duration::from_secs(60 * seconds),
+                people: even,
+            },
         },
         1 => Command::RolledOut { key },
         2 => Command::Checked {
@@ -173,9 +181,10 @@ fn said(command: &Command) -> Origin {
         | Command::Abort { .. }
         | Command::LaneLeft
         | Command::Wake => Origin::Caller,
-        Command::Progress { key, .. } | Command::Warn { key, .. } | Command::Away { key, .. } => {
-            Origin::Report(Some(key.clone()))
-        }
+        Command::StepsKnown { key, .. }
+        | Command::Progress { key, .. }
+        | Command::Warn { key, .. }
+        | Command::Away { key, .. } => Origin::Report(Some(key.clone())),
         Command::Reverting { key, .. }
         | Command::Reverted { key, .. }
         | Command::JobEnded { key, .. }

@@ -13,11 +13,11 @@ use deploy_domain::{
         StepKind, Waiting, WaitingKind,
     },
 };
-use deploy_svc::testing::{Order, StepBackend, Taken, lanes};
+use deploy_svc::testing::{Order, StepBackend, Tags, Taken, lanes};
 use futures::StreamExt;
 use pretty_assertions::assert_eq;
 use slipway_ledger::{EffectKey, Ledger, LedgerConfig, Meta};
-use slipway_model::{Actor, Authentication, Fault, Id, Image, Images, Principal, Reason};
+use slipway_model::{Actor, Authentication, Digest, Fault, Id, Image, Images, Principal, Reason, Tag};
 use slipway_testbed::within;
 
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
@@ -62,6 +62,7 @@ services:
         service: "shop".to_owned(),
         commit: COMMIT.parse().unwrap(),
         branch: None,
+        git_tag: None,
         environments: Vec::new(),
     };
     Request {
@@ -135,6 +136,7 @@ impl World {
                 no_op: false,
                 previous: Some(images("a")),
                 previous_tag: None,
+                previous_of_others: Vec::new(),
             }),
             _ => Facts::None,
         };
@@ -180,6 +182,7 @@ impl Answers {
                 no_op: false,
                 previous: Some(images("a")),
                 previous_tag: None,
+                previous_of_others: Vec::new(),
             }),
             _ => Facts::None,
         };
@@ -206,6 +209,16 @@ impl StepBackend for Answers {
     async fn stop(&self, order: Order<'_>, _: &Id) -> Result<Observation, Fault<Reason>> {
         let reason = Reason::new("CANCELLED", format!("{} was stopped", order.step.name));
         Ok(Observation::Cancelled(reason))
+    }
+}
+
+/// Every tag points to the image that is built.
+pub(crate) struct Pointed;
+
+#[async_trait]
+impl Tags for Pointed {
+    async fn resolve(&self, _: Order<'_>, _: &Tag) -> Result<Digest, Fault<Reason>> {
+        Ok(images("b").only().digest.clone())
     }
 }
 

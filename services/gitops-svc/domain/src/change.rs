@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
-use slipway_edit::{Difference, Edit};
+use slipway_edit::{Difference, Edit, Folder};
 use slipway_model::{BranchName, CommitSha, Id, Reason, Retry, Timestamp};
 
 use crate::{
@@ -158,11 +158,19 @@ impl State {
         }
     }
 
-    /// The edits that undo this change; the last edit is undone first.
-    pub fn undo(&self, force: bool) -> Vec<Edit> {
-        self.differences
-            .iter()
-            .rev()
+    /// What this change wrote in these files and folders; all of it if there are none.
+    pub fn differences_in(&self, places: &[Folder]) -> Vec<&Difference> {
+        let chosen = |difference: &&Difference| {
+            places.is_empty() || places.iter().any(|place| difference.is_within(place))
+        };
+        self.differences.iter().filter(chosen).collect()
+    }
+
+    /// The edits that undo what this change wrote in these files and folders, or all of it; the last edit is undone
+    /// first.
+    pub fn undo(&self, force: bool, places: &[Folder]) -> Vec<Edit> {
+        let differences = self.differences_in(places).into_iter().rev();
+        differences
             .filter_map(|difference| Edit::undoing(difference, force))
             .collect()
     }

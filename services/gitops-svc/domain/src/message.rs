@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use gix_object::commit::MessageRef;
-use slipway_edit::{Edit, Reference};
+use slipway_edit::{Edit, Folder, Reference};
 use slipway_model::{CommitSha, Id, ImageRef, Images, Name, Principal};
 
 use crate::change::Request;
@@ -77,6 +77,23 @@ pub fn subject(request: &Request) -> String {
         (None, None) => written(&request.edits).unwrap_or_else(|| "images".to_owned()),
     };
     format!("chore({service}): deploy {what} to {environment}")
+}
+
+/// The first line of the marker that takes back the marker of this request.
+pub fn not_deployed(marker: &Request) -> String {
+    let (service, environment) = (&marker.service, &marker.environment);
+    let what = match &marker.source_commit {
+        Some(commit) => commit.short(),
+        None => "what was marked",
+    };
+    format!("revert({service}): {what} is not deployed to {environment}")
+}
+
+/// The first line of a revert of a part of this request.
+pub fn put_back(original: &Request, places: &[Folder]) -> String {
+    let places: Vec<&str> = places.iter().map(Folder::as_str).collect();
+    let text = format!("revert({}): put {} back", original.service, places.join(", "));
+    text.chars().take(MAX_SUBJECT).collect()
 }
 
 /// What the edits write, when it is the same in all of them: the tag, else the digest.

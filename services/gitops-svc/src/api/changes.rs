@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use gitops_domain::{
     change::{self, Change, Command, Image},
-    images,
+    images, message,
     pull_request::{self, Mode},
 };
-use slipway_edit::{Difference, Edit, ImageAtPlace, Place};
+use slipway_edit::{Difference, Edit, Folder, ImageAtPlace, Place};
 use slipway_ledger::{IdempotencyKey, Meta, Snapshot};
 use slipway_model::{CommitSha, Digest, Fault, Id, ImageRef, Images, Name};
 use slipway_proto::gitops::v1 as proto;
@@ -155,11 +155,12 @@ impl GitOpsGrpc {
         let request_id = convert::key("request_id", &request.request_id)?;
         let why = convert::text("reason", &request.reason)?;
         let correlation_id = convert::key("correlation_id", &request.correlation_id)?;
+        let places = places(&request.paths)?;
         let change = self.changes.find(&caller, Action::Rollback, &request.id).await?;
         let (service, environment) = scope(&change.state);
         let requested_by = caller.actor(&request.on_behalf_of, service, environment)?;
         let fingerprint = (
-            change.id.clone(),
+            what_is_reverted(&change.id, &places),
             request.force,
             why.clone(),
             correlation_id.clone(),
@@ -180,21 +181,28 @@ impl GitOpsGrpc {
             );
             return Err(ApiError::precondition("NOT_PUSHED", message));
         }
-        let edits = change.state.undo(request.force);
-        if edits.is_empty() && original.edits.contains(&Edit::Marker) {
-            let message = format!(
-                "change {} changed no file, so there is nothing to put back",
-                change.id
-            );
-            return Err(ApiError::precondition("NOTHING_TO_REVERT", message));
+        let mut edits = change.state.undo(request.force, &places);
+        let mut subject = String::new();
+        if !places.is_empty() {
+            if edits.is_empty() {
+                let message = format!("change {} wrote nothing at these paths", change.id);
+                return Err(ApiError::precondition("NOTHING_TO_REVERT", message));
+            }
+            subject = message::put_back(&original, &places);
+        }
+        // A marker changed no file: a second one records that it does not count.
+        if places.is_empty() && edits.is_empty() && original.edits.contains(&Edit::Marker) {
+            edits.push(Edit::Marker);
+            subject = message::not_deployed(&original);
         }
         let repository = self.repository(&original.repository)?;
         let mut asked = change::Request {
             edits,
             // The image that is restored, not the one that is removed.
-            images: restored(&change.state.differences).map(|image| one(&original.service, image)),
+            images: restored(&change.state.differences_in(&places))
+                .map(|image| one(&original.service, image)),
             source_commit: None,
-            subject: String::new(),
+            subject,
             reverts: Some(change.id.clone()),
             promoted_from: None,
             why,
@@ -350,8 +358,24 @@ fn admitted(
     Ok(admitted)
 }
 
+/// Files and folders to which a revert is restricted.
+fn places(paths: &[String]) -> Result<Vec<Folder>, ApiError> {
+    if paths.len() > MAX_PATHS {
+        return Err(ApiError::invalid("paths", format!("give at most {MAX_PATHS}")));
+    }
+    let read = paths.iter().map(|path| path.parse::<Folder>());
+    read.collect::<Result<_, _>>()
+        .map_err(|error| ApiError::invalid("paths", error))
+}
+
+/// For the fingerprint: of a whole change its id alone, as it was before there were paths.
+fn what_is_reverted(change: &Id, places: &[Folder]) -> String {
+    let places = places.iter().map(|place| format!(" {}", place.as_str()));
+    places.fold(change.to_string(), |text, place| text + &place)
+}
+
 /// The image that was there before a change, if there was one.
-fn restored(differences: &[Difference]) -> Option<ImageRef> {
+fn restored(differences: &[&Difference]) -> Option<ImageRef> {
     let [difference] = differences else {
         return None;
     };
@@ -368,6 +392,8 @@ fn one(service: &Name, image: ImageRef) -> Images<Image> {
     Images::one(Image::named(service.clone(), image))
 }
 
+/// Files and folders to which a revert may be restricted.
+const MAX_PATHS: usize = 100;
 /// Names to which a promotion may be restricted.
 const MAX_IMAGES: usize = 100;
 

@@ -137,6 +137,8 @@ pub(super) fn nothing_expected() -> Expected {
         since: Timestamp::from_micros(0),
         sync: None,
         promotes: false,
+        restored: None,
+        moving_tag: false,
     }
 }
 

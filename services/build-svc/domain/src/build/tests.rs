@@ -35,6 +35,7 @@ fn request() -> Box<Request> {
             arguments: BTreeMap::from([("FEATURE".into(), "on".into())]),
             version: "1.2.3".into(),
             latest: true,
+            git_tag: None,
             target: "run".into(),
         },
         builder: "default".into(),

@@ -1,16 +1,16 @@
 //! The shape of the catalog file; its meaning is checked elsewhere.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use slipway_model::{BranchName, ImageName, Name, ServiceImage};
+use slipway_model::{BranchName, ImageName, Name, ServiceImage, duration};
 
 use super::{
     Action, ArgoCd, Bake, Build, CatalogError, Gate, GrpcCheck, HttpCheck, Jobs, Mode, OnFailure, Pauses,
-    Supersede, TcpCheck, Tier, Timeouts, Verify, WorkloadKind,
+    Supersede, TcpCheck, Tier, Verify, WorkloadKind,
 };
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +108,8 @@ pub(super) struct FileEnvironment {
     pub(super) ci: Reserved,
     #[serde(default)]
     pub(super) gate: Gate,
+    /// An earlier environment of this service whose commit writes this one's image as well.
+    pub(super) written_with: Option<Name>,
     /// If omitted, the image is set in the cluster, and git does not manage it.
     pub(super) gitops: Option<FileGitOps>,
     pub(super) target: FileTarget,
@@ -131,7 +133,19 @@ pub(super) struct FileEnvironment {
     #[serde(default)]
     pub(super) supersede: Supersede,
     #[serde(default)]
-    pub(super) timeout: Timeouts,
+    pub(super) timeout: FileTimeouts,
+}
+
+/// `Timeouts`, and whether they are written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTimeouts {
+    #[serde(default, with = "duration::option")]
+    pub(super) gate: Option<Duration>,
+    #[serde(default, with = "duration::option")]
+    pub(super) change: Option<Duration>,
+    #[serde(default, with = "duration::option")]
+    pub(super) deploy: Option<Duration>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,8 @@
 mod environment;
 mod jobs;
 mod order;
+mod shared;
+mod together;
 mod watching;
 
 use std::{collections::HashMap, time::Duration};
@@ -12,7 +14,7 @@ use slipway_check::{Fault, Faults};
 use slipway_model::{BranchName, ImageName, Images, Name, ServiceImage};
 
 use super::{
-    BranchPattern, BranchRule, Build, Environment, Gate, Service, Tier,
+    BranchPattern, BranchRule, Build, Environment, Gate, Latest, Service, Tier,
     file::{Declared, File, FileBranchRule, FileService},
 };
 
@@ -33,12 +35,15 @@ pub(super) fn check(file: File) -> Result<Vec<Service>, Vec<Fault>> {
     duplicates(&names, "services", &mut faults);
     let order = Order::of(&file.environments);
     let mut seen = Vec::new();
-    let services: Vec<Service> = file
+    let mut services: Vec<Service> = file
         .services
         .into_iter()
         .filter_map(|service| check_service(service, &order, &mut seen, &mut faults))
         .collect();
     check_alone(&seen, &mut faults);
+    shared::check(&seen, &mut faults);
+    shared::find(&mut services);
+    together::check(&services, &seen, &order, &mut faults);
     if faults.is_empty() {
         Ok(services)
     } else {
@@ -84,26 +89,24 @@ impl Order {
 struct Seen {
     path: String,
     service: Name,
+    /// The repository of the service's image.
+    image: String,
     environment: Environment,
 }
 
-/// A gate before the sync only protects if no other environment's sync includes the commit.
+/// A gate before the sync only protects if no other environment's sync includes the commit. Other services are kept out
+/// by the lanes that they share until this one's commit is approved, or taken back.
 fn check_alone(seen: &[Seen], faults: &mut Faults) {
-    let place = |environment: &Environment| {
-        let gitops = environment.gitops.as_ref();
-        gitops.map(|gitops| {
-            (
-                gitops.repository.clone(),
-                gitops.branch.clone(),
-                gitops.path.clone(),
-            )
-        })
+    let folder = |environment: &Environment| {
+        let gitops = environment.gitops.as_ref()?;
+        gitops.folder(&environment.target)
     };
     for one in seen.iter().filter(|one| one.environment.gate == Gate::BeforeSync) {
         let shared = seen.iter().find(|other| {
+            let (ours, theirs) = (folder(&one.environment), folder(&other.environment));
             other.path != one.path
-                && (other.environment.target == one.environment.target
-                    || place(&other.environment) == place(&one.environment))
+                && other.service == one.service
+                && (other.environment.target == one.environment.target || (ours.is_some() && ours == theirs))
         });
         if let Some(other) = shared {
             faults.add(
@@ -187,6 +190,7 @@ fn check_service(
         seen.push(Seen {
             path,
             service: service.name.clone(),
+            image: image.to_owned(),
             environment: environment.clone(),
         });
         environments.push(environment);
@@ -258,6 +262,9 @@ fn check_build(build: &Build, path: &str, faults: &mut Faults) {
     check_path(&build.context, &format!("{path}.context"), faults);
     check_path(&build.dockerfile, &format!("{path}.dockerfile"), faults);
     faults.period(format!("{path}.timeout"), build.timeout, MAX_BUILD);
+    if let Latest::Of(pattern) = &build.latest {
+        check_pattern(pattern, &format!("{path}.latest"), faults);
+    }
     for name in build.args.keys() {
         let ok = !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -285,6 +292,16 @@ fn check_path(text: &str, path: &str, faults: &mut Faults) {
     );
 }
 
+fn check_pattern(BranchPattern(pattern): &BranchPattern, path: &str, faults: &mut Faults) {
+    // What remains without its wildcards must be a possible branch name.
+    let plain = pattern.replace('*', "x");
+    faults.require(
+        plain.parse::<BranchName>().is_ok() && pattern.matches('*').count() <= 4,
+        path,
+        "write a branch name in which * stands for any text without /, and ** for any text; at most four *",
+    );
+}
+
 fn check_rule(
     rule: FileBranchRule,
     path: &str,
@@ -292,13 +309,8 @@ fn check_rule(
     order: &Order,
     faults: &mut Faults,
 ) -> BranchRule {
-    // What remains without its wildcards must be a possible branch name.
-    let plain = rule.pattern.replace('*', "x");
-    faults.require(
-        plain.parse::<BranchName>().is_ok() && rule.pattern.matches('*').count() <= 4,
-        format!("{path}.pattern"),
-        "write a branch name in which * stands for any text without /, and ** for any text; at most four *",
-    );
+    let pattern = BranchPattern(rule.pattern);
+    check_pattern(&pattern, &format!("{path}.pattern"), faults);
     faults.require(
         !rule.environments.is_empty(),
         format!("{path}.environments"),
@@ -320,7 +332,7 @@ fn check_rule(
     let mut environments = rule.environments;
     environments.sort_by_key(|name| order.place(name));
     BranchRule {
-        pattern: BranchPattern(rule.pattern),
+        pattern,
         environments,
     }
 }

@@ -88,6 +88,9 @@ pub(super) fn decide(
         Command::Evidence { key, evidence } if state.step == Step::Evidence && state.expects(&key) => {
             vec![collected(state, evidence)]
         }
+        Command::StepsKnown { key, steps } if state.expects(&key) => {
+            timing::steps_known(state, steps).into_iter().collect()
+        }
         Command::Progress { key, message, human } if state.expects(&key) || state.observes(&key) => {
             progress(state, message, human)
         }

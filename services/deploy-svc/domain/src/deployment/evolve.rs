@@ -47,6 +47,10 @@ pub(super) fn evolve(state: &mut DeploymentState, event: &Event, at: Timestamp) 
             unwell,
             next_at,
         } => bake::evolve(state, measurements, unwell.as_deref(), *next_at),
+        Event::DeadlineSet { deadline, basis } => {
+            state.deadline = Some(*deadline);
+            state.deadline_basis.clone_from(basis);
+        }
         Event::Progressed {
             message,
             fault,

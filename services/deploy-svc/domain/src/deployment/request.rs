@@ -7,7 +7,7 @@ use slipway_model::{Actor, CommitSha, Id, Image, ImageRef, Images, Name, Reason,
 use slipway_verdict::{FailureReason, Previous, Restored, Target, Verify, WorkloadKind};
 
 use super::step::DeploymentStep;
-use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses};
+use crate::catalog::{self, ArgoCd, Bake, Check, Job, Jobs, Pauses, Shared};
 
 /// The steps of a deployment in their order; each is taken only if the request asks for it.
 const ORDER: [DeploymentStep; 7] = [
@@ -26,6 +26,9 @@ pub struct DeploymentRequest {
     pub service: Name,
     pub environment: Name,
     pub target: Target,
+    /// What the target has in common with other services: what does not carry our images may be theirs.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
     /// The images that must run.
     pub images: Images,
     /// Where the manifests are; `None` if git does not manage the target.
@@ -53,6 +56,9 @@ pub struct DeploymentRequest {
     /// The version that it puts back, where the manifests name that by tag; then it counts instead of `images`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restores: Option<Restored>,
+    /// The timeout becomes longer by the steps of a canary.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows_steps: bool,
     /// The deployment that this one rolls back: it ends `ROLLBACK_FAILED` where others end `FAILED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolls_back: Option<Id>,

@@ -123,6 +123,9 @@ pub struct DeploymentState {
     pub applied_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub deadline: Option<Timestamp>,
+    /// What the deadline follows from, or why it will not suffice; empty unless the rollout has steps.
+    #[serde(default)]
+    pub deadline_basis: String,
     /// Since when the current step, or the current wait, lasts.
     pub since: Option<Timestamp>,
     pub lane_left: bool,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use slipway_model::{Id, Timestamp};
+use slipway_model::{Id, Timestamp, duration};
+use slipway_verdict::steps::Steps;
 
 use super::{
     Action, DeploymentEvent as Event, DeploymentState, DeploymentStep as Step, Reason, bake,
     ending::{collected, errored, failed},
 };
+use crate::catalog::Timeouts;
 
 /// How long collecting evidence may take before the deployment ends without it.
 const EVIDENCE_TIME: Duration = Duration::from_secs(45);
@@ -46,10 +48,42 @@ pub(super) fn wake(state: &DeploymentState, now: Timestamp) -> Vec<Event> {
     Vec::new()
 }
 
+/// What the steps of a rollout, as far as they are known, mean for the deadline: it moves by them if the catalog does not
+/// say how long a deployment may take; and otherwise it is said where that will not suffice.
+pub(super) fn steps_known(state: &DeploymentState, steps: Steps) -> Option<Event> {
+    let request = state.request.as_ref()?;
+    let (requested_at, deadline) = (state.requested_at?, state.deadline?);
+    if state.step != Step::Apply || !state.deadline_basis.is_empty() || steps.is_empty() {
+        return None;
+    }
+    let timeout = request.timeout;
+    if request.follows_steps {
+        let whole = timeout.saturating_add(steps.room());
+        return Some(Event::DeadlineSet {
+            deadline: requested_at + whole,
+            basis: format!(
+                "it may take {}, since its rollout has {}; timeout.deploy in the catalog sets another time",
+                duration::print(whole),
+                steps.words()
+            ),
+        });
+    }
+    (steps.time > timeout).then(|| Event::DeadlineSet {
+        deadline,
+        basis: format!(
+            "timeout.deploy gives it {}, and its rollout has {}: it will be put back unless somebody promotes it before; write at least {} in the catalog, or leave timeout.deploy out",
+            duration::print(timeout),
+            steps.words(),
+            duration::print(Timeouts::default().deploy.saturating_add(steps.room()))
+        ),
+    })
+}
+
 /// The end of the deployment's time: what is known to be missing is a failure, what could not be asked is an error.
 fn overdue(state: &DeploymentState) -> Event {
     let request = state.request.as_ref();
-    let timeout = request.map(|request| request.timeout).unwrap_or_default();
+    let whole = state.deadline.zip(state.requested_at);
+    let timeout = whole.map_or(Duration::ZERO, |(end, start)| end.since(start));
     let because = |words: &dyn std::fmt::Display| {
         let words = format!("not verified within {} s: {words}", timeout.as_secs());
         Reason::new("DEADLINE_EXCEEDED", words)

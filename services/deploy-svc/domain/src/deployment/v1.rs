@@ -8,7 +8,7 @@ use slipway_model::{Actor, Digest, Id, Image, ImageName, Images, Name, duration}
 use slipway_verdict::{Target, Verify};
 
 use super::{Action, DeploymentRequest, Revert, Source};
-use crate::catalog::{Bake, Check, Jobs, Pauses};
+use crate::catalog::{Bake, Check, Jobs, Pauses, Shared};
 
 /// Of `requested`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,7 @@ impl From<Request> for DeploymentRequest {
             service: old.service,
             environment: old.environment,
             target: old.target,
+            shared: Shared::default(),
             source: old.source,
             epoch: old.epoch,
             action: old.action,
@@ -70,6 +71,7 @@ impl From<Request> for DeploymentRequest {
             timeout: old.timeout,
             create_namespace: false,
             restores: None,
+            follows_steps: false,
             rolls_back: old.rolls_back,
             reverts: old.reverts,
             correlation_id: old.correlation_id,

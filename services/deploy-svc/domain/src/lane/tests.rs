@@ -10,6 +10,10 @@ fn id(text: &str) -> Id {
     text.parse().unwrap()
 }
 
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
 fn run(state: &mut LaneState, command: LaneCommand) -> Vec<LaneEvent> {
     let now = Timestamp::from_micros(0);
     let events = Lane::decide(&id("lane"), state, command, now).unwrap();
@@ -25,6 +29,7 @@ fn enter(state: &mut LaneState, holder: &str, yields: bool) -> Vec<LaneEvent> {
         state,
         LaneCommand::Enter {
             holder: id(holder),
+            service: name("shop"),
             yields,
             started: None,
         },
@@ -32,10 +37,22 @@ fn enter(state: &mut LaneState, holder: &str, yields: bool) -> Vec<LaneEvent> {
 }
 
 fn enter_at(state: &mut LaneState, holder: &str, yields: bool, started: i64) -> Vec<LaneEvent> {
+    enter_of(state, "shop", holder, yields, started)
+}
+
+/// One of several services that share the lane.
+fn enter_of(
+    state: &mut LaneState,
+    service: &str,
+    holder: &str,
+    yields: bool,
+    started: i64,
+) -> Vec<LaneEvent> {
     run(
         state,
         LaneCommand::Enter {
             holder: id(holder),
+            service: name(service),
             yields,
             started: Some(Timestamp::from_micros(started)),
         },
@@ -212,9 +229,12 @@ fn a_newer_one_supersedes_only_those_that_are_older_than_itself() {
     let events = enter_at(&mut lane, "c", false, 3);
     assert!(!events.contains(&superseded("d", "c")), "{events:?}");
     assert_eq!(line(&lane), ["c", "d"], "c waits, and before d");
-    assert_eq!(lane.newer_than(Some(Timestamp::from_micros(2))), Some(&id("d")));
-    assert_eq!(lane.newer_than(Some(Timestamp::from_micros(4))), None);
-    assert_eq!(lane.newer_than(None), None);
+    assert_eq!(
+        lane.newer_than(None, Some(Timestamp::from_micros(2))),
+        Some(&id("d"))
+    );
+    assert_eq!(lane.newer_than(None, Some(Timestamp::from_micros(4))), None);
+    assert_eq!(lane.newer_than(None, None), None);
 }
 
 #[test]
@@ -223,7 +243,51 @@ fn who_leaves_the_line_has_brought_nothing() {
     enter_at(&mut lane, "a", false, 1);
     enter_at(&mut lane, "b", false, 2);
     leave(&mut lane, "b", true);
-    assert_eq!(lane.through, None);
+    assert_eq!(lane.through, []);
+}
+
+#[test]
+fn services_that_share_a_lane_take_turns_and_never_supersede_each_other() {
+    // A neighbour that is newer waits, even for a holder that has changed nothing.
+    let mut lane = LaneState::default();
+    enter_of(&mut lane, "payment", "pay-1", true, 1);
+    let events = enter_of(&mut lane, "campaign", "camp-1", true, 2);
+    assert!(!events.contains(&superseded("pay-1", "camp-1")), "{events:?}");
+    assert!(lane.holds(&id("pay-1")));
+    assert_eq!(line(&lane), ["camp-1"]);
+    // One of its own service takes over from one that has changed nothing, wherever that is.
+    let events = enter_of(&mut lane, "campaign", "camp-2", true, 3);
+    assert!(events.contains(&superseded("camp-1", "camp-2")), "{events:?}");
+    let events = enter_of(&mut lane, "payment", "pay-2", true, 4);
+    assert!(events.contains(&superseded("pay-1", "pay-2")), "{events:?}");
+    assert!(lane.holds(&id("camp-2")), "it was started first");
+    // A neighbour that went through says nothing about what is older and of another service.
+    change(&mut lane, "camp-2");
+    enter_of(&mut lane, "frontend", "front-1", true, 0);
+    leave(&mut lane, "camp-2", true);
+    assert!(lane.holds(&id("front-1")));
+    let events = enter_of(&mut lane, "campaign", "camp-0", true, 2);
+    assert!(events.contains(&superseded("camp-0", "camp-2")), "{events:?}");
+    leave(&mut lane, "front-1", true);
+    assert!(lane.holds(&id("pay-2")));
+}
+
+#[test]
+fn records_without_a_service_count_as_of_the_same() {
+    let mut lane = LaneState::default();
+    let now = Timestamp::from_micros(0);
+    let entered = |holder: &str, ticket, started| LaneEvent::Entered {
+        holder: id(holder),
+        ticket,
+        yields: true,
+        started: Some(Timestamp::from_micros(started)),
+        service: None,
+    };
+    Lane::evolve(&mut lane, &entered("old", 1, 2), now);
+    let events = enter_of(&mut lane, "shop", "older", true, 1);
+    assert!(events.contains(&superseded("older", "old")), "{events:?}");
+    let events = enter_of(&mut lane, "shop", "newer", true, 3);
+    assert!(events.contains(&superseded("old", "newer")), "{events:?}");
 }
 
 #[test]
@@ -235,10 +299,12 @@ fn it_keeps_to_the_laws_of_deciders() {
 fn any_command() -> impl Strategy<Value = LaneCommand> {
     let started = proptest::option::of((0..6_i64).prop_map(Timestamp::from_micros));
     (0..4u8, 0..6u8, any::<bool>(), started).prop_map(|(what, who, flag, started)| {
+        let service = name(if who % 2 == 0 { "shop" } else { "cart" });
         let holder = id(&format!("r{who}"));
         match what {
             0 | 1 => LaneCommand::Enter {
                 holder,
+                service,
                 yields: flag,
                 started,
             },
@@ -249,6 +315,11 @@ fn any_command() -> impl Strategy<Value = LaneCommand> {
             },
         }
     })
+}
+
+/// Whether it releases the first of the two services.
+fn first_service(holder: &Id) -> bool {
+    holder.as_str().ends_with(['0', '2', '4'])
 }
 
 proptest! {
@@ -273,7 +344,8 @@ proptest! {
             for event in &events {
                 match event {
                     LaneEvent::Entered { holder, .. } => { inside.insert(holder.clone()); }
-                    LaneEvent::Superseded { holder, .. } => {
+                    LaneEvent::Superseded { holder, by } => {
+                        prop_assert_eq!(first_service(holder), first_service(by));
                         let changed = lane.holder.as_ref().is_some_and(|turn| turn.holder == *holder && turn.changed);
                         prop_assert!(!changed, "superseded after it changed something");
                         inside.remove(holder);
@@ -284,7 +356,9 @@ proptest! {
                         epoch = *granted;
                         let turn = lane.waiting.iter().find(|one| one.holder == *holder);
                         let started = turn.and_then(|turn| turn.started);
-                        let late = lane.through.as_ref().is_some_and(|through| started.is_some_and(|at| at < through.started));
+                        let service = turn.and_then(|turn| turn.service.as_ref());
+                        let through = lane.last_through(service);
+                        let late = through.is_some_and(|through| started.is_some_and(|at| at < through.started));
                         prop_assert!(!late, "what a newer one brought is taken back");
                     }
                     LaneEvent::Changed { .. } => {}

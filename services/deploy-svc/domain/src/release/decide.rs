@@ -77,6 +77,8 @@ pub(super) fn decide(
         }
         ReleaseCommand::Supersede { by } => stop(state, step, Stop::Superseded { by }, now),
         ReleaseCommand::Cancel { by, reason } => stop(state, step, Stop::Cancelled { by, reason }, now),
+        // It was cancelled while it waited, and takes back what was written before its turn.
+        ReleaseCommand::LaneGranted { .. } if step.kind == StepKind::Revert => Vec::new(),
         // The lane's turn was granted to this release in the same transaction, so it cannot be elsewhere.
         ReleaseCommand::LaneGranted { .. } => return Err(Impossible::new(id, standing(step)).into()),
         ReleaseCommand::GiveUp { key } if is_try_of(&key, step) && step.overdue => {
@@ -177,25 +179,23 @@ fn lane_granted(state: &ReleaseState, step: &Step, epoch: u64, now: Timestamp) -
     past_empty_gate(state, granted, now)
 }
 
-/// A gate that needs no approval is passed as soon as it is reached.
+/// Gates that need no approval are passed as soon as they are reached.
 fn past_empty_gate(state: &ReleaseState, ended: ReleaseEvent, now: Timestamp) -> Vec<ReleaseEvent> {
     let mut after = state.clone();
-    evolve::evolve(&mut after, &ended, now);
-    let mut events = vec![ended];
-    if let Some(gate) = after.active_step().filter(|next| next.kind == StepKind::Gate)
-        && after
-            .environment_of(gate)
-            .is_some_and(|(_, planned)| planned.requires_no_approval())
-    {
-        let result = "policy none requires no approval".to_owned();
-        events.push(end(
-            &after,
-            gate,
-            StepStatus::Succeeded,
-            None,
-            result,
-            Facts::None,
-        ));
+    let mut events = Vec::new();
+    let mut next = Some(ended);
+    while let Some(event) = next {
+        evolve::evolve(&mut after, &event, now);
+        events.push(event);
+        let gate = after.active_step().filter(|step| step.kind == StepKind::Gate);
+        let empty = gate.filter(|gate| {
+            let planned = after.environment_of(gate);
+            planned.is_some_and(|(_, planned)| planned.requires_no_approval())
+        });
+        next = empty.map(|gate| {
+            let result = "policy none requires no approval".to_owned();
+            end(&after, gate, StepStatus::Succeeded, None, result, Facts::None)
+        });
     }
     events
 }

@@ -3,8 +3,8 @@
 use slipway_model::Timestamp;
 
 use super::{
-    Advance, EnvironmentProgress, Facts, ReleaseEvent, ReleaseState, Request, StepKind, StepStatus, Stop,
-    Then, state::Failure,
+    Advance, ChangeMade, EnvironmentProgress, Facts, ReleaseEvent, ReleaseState, Request, StepKind,
+    StepStatus, Stop, Then, state::Failure,
 };
 
 pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timestamp) {
@@ -20,6 +20,9 @@ pub(super) fn evolve(state: &mut ReleaseState, event: &ReleaseEvent, at: Timesta
             }
         }
         ReleaseEvent::Waiting { step, waiting } => {
+            if let Some(until) = waiting.until {
+                state.prolong(step, until);
+            }
             if let Some(step) = state.active_mut(step) {
                 if step.waiting.as_ref().map(|before| before.kind) != Some(waiting.kind) {
                     step.human = step.human_time(at);
@@ -92,6 +95,26 @@ fn failure_of(state: &ReleaseState, advance: &Advance) -> Option<Failure> {
     Some(Failure { status, reason })
 }
 
+/// The environments that were written with the current one have the same change, with what was there before.
+fn wrote_others(state: &mut ReleaseState, change: &ChangeMade) {
+    let (Some(plan), Some(turn)) = (&state.plan, state.turn()) else {
+        return;
+    };
+    let Some(current) = plan.environments.get(turn) else {
+        return;
+    };
+    let others: Vec<usize> = plan.written_by(&current.name).map(|(index, _)| index).collect();
+    for (place, index) in others.into_iter().enumerate() {
+        if let Some(progress) = state.environments.get_mut(index) {
+            progress.change = Some(ChangeMade {
+                previous: change.previous_of_others.get(place).cloned().flatten(),
+                previous_of_others: Vec::new(),
+                ..change.clone()
+            });
+        }
+    }
+}
+
 fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
     state.environments = vec![EnvironmentProgress::default(); request.plan.environments.len()];
     state.plan = Some(request.plan.clone());
@@ -131,7 +154,10 @@ fn advanced(state: &mut ReleaseState, advance: &Advance, at: Timestamp) {
             progress.revert = Some(change.clone());
         }
         (Facts::Changed(change), Some((progress, StepKind::Pin))) => progress.pin = Some(change.clone()),
-        (Facts::Changed(change), Some((progress, _))) => progress.change = Some(change.clone()),
+        (Facts::Changed(change), Some((progress, _))) => {
+            progress.change = Some(change.clone());
+            wrote_others(state, change);
+        }
         _ => {}
     }
     match &advance.then {

@@ -2,7 +2,7 @@
 
 use slipway_verdict::before::Before;
 
-use super::{EnvironmentProgress, Reason, ReleaseState, StepKind, ended::Ended};
+use super::{EnvironmentProgress, Reason, ReleaseState, StepKind, StepStatus, ended::Ended};
 use crate::{catalog::OnFailure, plan::PlannedEnvironment};
 
 /// The reason with a further sentence.
@@ -48,6 +48,15 @@ pub(super) fn restarted(planned: &PlannedEnvironment) -> String {
         "{} follows a moving tag, so what ran before cannot be put back from here: move the tag to a good image and restart it, or release a good commit",
         planned.target
     )
+}
+
+/// That git lacks the second marker, if it does.
+pub(super) fn not_recorded(ended: Ended<'_>) -> Option<String> {
+    let good = matches!(ended.status, StepStatus::Succeeded | StepStatus::Skipped);
+    let because = ended.reason.map_or("no reason given", |reason| &reason.message);
+    (!good).then(|| {
+        format!("Nothing was restarted, but git does not say so: the second marker commit failed: {because}")
+    })
 }
 
 /// What was reverted, and what was not, when nothing was deployed after it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use slipway_model::Timestamp;
+
 use super::StepKind;
 use crate::{
     catalog::{Job, Jobs, time_of},
@@ -34,4 +36,11 @@ pub(super) fn limit(plan: &Plan, kind: StepKind, environment: Option<usize>) -> 
         }
         StepKind::Redeploy => timeout.deploy + MARGIN,
     }
+}
+
+/// The end of a step whose deployment may take until this time: the bake and some room come after it.
+pub(super) fn prolonged(plan: &Plan, environment: Option<usize>, until: Timestamp) -> Timestamp {
+    let planned = environment.and_then(|index| plan.environments.get(index));
+    let bake = planned.and_then(|planned| planned.bake.as_ref());
+    until + bake.map_or(Duration::ZERO, |bake| bake.period) + MARGIN
 }

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Facts, Reason, ReleaseState, ReleaseStatus, StepKind, StepStatus, Stop, ended::Ended, explain};
 use crate::{
-    catalog::{Gate, OnFailure, Strategy},
+    catalog::{Gate, Strategy},
     deployment::tag_leads_elsewhere,
-    plan::PlannedEnvironment,
+    plan::{Plan, PlannedEnvironment},
 };
 
 /// What follows a step.
@@ -28,7 +28,13 @@ pub enum Then {
 /// [`after`].
 pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKind> {
     use StepKind::{Change, Deploy, Gate as People, Lane, Prepare};
-    let (prepares, commits) = (!planned.jobs.before.is_empty(), planned.gitops.is_some());
+    // An image that was written with an earlier environment's is approved before that commit, or before its sync.
+    let written = planned.written_with.is_some();
+    let (prepares, commits) = (
+        !planned.jobs.before.is_empty(),
+        planned.gitops.is_some() && !written,
+    );
+    let asks = !written || planned.gate == Gate::BeforeSync;
     let steps = match planned.gate {
         Gate::BeforeCommit => [Lane, People, Prepare, Change, Deploy],
         Gate::BeforeSync => [Lane, Change, People, Prepare, Deploy],
@@ -36,15 +42,39 @@ pub(super) fn order(planned: &PlannedEnvironment) -> impl Iterator<Item = StepKi
     let needed = move |kind: &StepKind| match kind {
         Prepare => prepares,
         Change => commits,
+        People => asks,
         _ => true,
     };
     steps.into_iter().filter(needed)
+}
+
+/// The steps of one environment's turn. Before the first of them that changes something, people approve the other
+/// environments that its commit writes as well, unless they are asked before the sync.
+fn turn(plan: &Plan, index: usize) -> Vec<(StepKind, usize)> {
+    let Some(planned) = plan.environments.get(index) else {
+        return Vec::new();
+    };
+    let mut up_front: Vec<_> = plan
+        .written_by(&planned.name)
+        .filter(|(_, other)| other.gate == Gate::BeforeCommit)
+        .map(|(other, _)| (StepKind::Gate, other))
+        .collect();
+    let mut steps = Vec::new();
+    for kind in order(planned) {
+        if matches!(kind, StepKind::Prepare | StepKind::Change) {
+            steps.append(&mut up_front);
+        }
+        steps.push((kind, index));
+    }
+    steps
 }
 
 /// What follows `ended`, given everything that happened before it.
 pub(super) fn after(state: &ReleaseState, ended: Ended<'_>) -> Then {
     let good = matches!(ended.status, StepStatus::Succeeded | StepStatus::Skipped);
     match ended.kind {
+        // The second marker only records that nothing was restarted; nothing depends on it.
+        StepKind::Revert if is_marker(state, ended) => is_back(state, ended, false),
         StepKind::Revert if good && redeploys(state, ended) => same(ended, StepKind::Redeploy),
         StepKind::Revert if good => is_back(state, ended, false),
         StepKind::Redeploy if good => is_back(state, ended, ended.status == StepStatus::Succeeded),
@@ -67,13 +97,19 @@ fn same(ended: Ended<'_>, kind: StepKind) -> Then {
 
 /// The next step of the environment, the next environment, or the successful end.
 fn onward(state: &ReleaseState, ended: Ended<'_>) -> Then {
-    let Some((planned, index)) = state.planned(ended.environment).zip(ended.environment) else {
+    let (Some(plan), Some(environment), Some(index)) = (&state.plan, ended.environment, state.turn()) else {
         let (kind, environment) = (StepKind::Lane, Some(0));
         return Then::Step { kind, environment };
     };
-    let mut rest = order(planned).skip_while(|kind| *kind != ended.kind).skip(1);
+    let steps = turn(plan, index).into_iter();
+    let mut rest = steps
+        .skip_while(|step| *step != (ended.kind, environment))
+        .skip(1);
     match rest.next() {
-        Some(kind) => same(ended, kind),
+        Some((kind, environment)) => Then::Step {
+            kind,
+            environment: Some(environment),
+        },
         None if index + 1 < state.environments.len() => Then::Step {
             kind: StepKind::Lane,
             environment: Some(index + 1),
@@ -96,31 +132,44 @@ fn back(state: &ReleaseState, ended: Ended<'_>) -> Then {
         return over(state, ended, None);
     };
     let deploying = ended.kind == StepKind::Deploy;
-    let wished = matches!(state.stop, Some(Stop::Cancelled { .. } | Stop::Superseded { .. }));
-    if deploying && planned.on_failure == OnFailure::Stay && !wished {
+    // What was written with it and has not had its turn goes back all the same.
+    if deploying && state.leaves(planned) && state.to_take_back().is_empty() {
         return over(state, ended, Some(explain::stays(state, planned)));
     }
     match &planned.gitops {
-        // Git only recorded when the tag was deployed, and moving the tag back is not up to this service.
-        Some(gitops) if gitops.strategy == Strategy::Marker => {
-            over(state, ended, deploying.then(|| explain::restarted(planned)))
+        // Git only records when the tag was deployed, and moving the tag back is not up to this service.
+        Some(gitops) if gitops.strategy == Strategy::Marker && deploying && reached_cluster(ended) => {
+            over(state, ended, Some(explain::restarted(planned)))
         }
         Some(_) if change.is_some_and(|change| !change.no_op) => same(ended, StepKind::Revert),
         // The deployment knows whether the cluster was changed at all.
-        None if deploying && (ended.ordered || ended.status == StepStatus::Errored) => {
-            same(ended, StepKind::Redeploy)
-        }
+        None if deploying && reached_cluster(ended) => same(ended, StepKind::Redeploy),
         _ => over(state, ended, None),
     }
+}
+
+/// Whether a deployment that has ended may have changed something.
+fn reached_cluster(ended: Ended<'_>) -> bool {
+    ended.ordered || ended.status == StepStatus::Errored
+}
+
+/// Whether the environment's change is a commit that only records what is done.
+fn is_marker(state: &ReleaseState, ended: Ended<'_>) -> bool {
+    let planned = state.planned(ended.environment);
+    let gitops = planned.and_then(|planned| planned.gitops.as_ref());
+    gitops.is_some_and(|gitops| gitops.strategy == Strategy::Marker)
 }
 
 /// Whether what ran before should be deployed again after the revert in git, and is known.
 fn redeploys(state: &ReleaseState, ended: Ended<'_>) -> bool {
     let progress = ended.environment.and_then(|index| state.environments.get(index));
+    let stays = state
+        .planned(ended.environment)
+        .is_some_and(|planned| state.leaves(planned));
     progress.is_some_and(|progress| {
         let change = progress.change.as_ref();
         let by_digest = change.is_some_and(|change| change.previous.is_some());
-        progress.deployed && (by_digest || state.restored(ended.environment).is_some())
+        progress.deployed && !stays && (by_digest || state.restored(ended.environment).is_some())
     })
 }
 
@@ -156,10 +205,14 @@ fn is_back(state: &ReleaseState, ended: Ended<'_>, redeployed: bool) -> Then {
         (None, Some(failure)) => (ending(failure.status), Some(failure.reason.clone())),
         (None, None) => (ReleaseStatus::RolledBack, None),
     };
-    let add = if redeployed {
-        explain::redeployed_by_tag(state, ended)
-    } else {
-        explain::not_redeployed(state, ended)
+    let left = state
+        .planned(ended.environment)
+        .filter(|planned| state.leaves(planned));
+    let add = match (redeployed, left) {
+        (true, _) => explain::redeployed_by_tag(state, ended),
+        (false, Some(planned)) => Some(explain::stays(state, planned)),
+        (false, None) if is_marker(state, ended) => explain::not_recorded(ended),
+        (false, None) => explain::not_redeployed(state, ended),
     };
     let reason = reason.map(|reason| explain::with(reason, add));
     Then::End { status, reason }

@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 pub use slipway_model::Reason;
-use slipway_model::{Actor, CommitSha, Id, ImageRef, Images, Retry, Timestamp, TraceContext, duration};
+use slipway_model::{Actor, CommitSha, Id, ImageRef, Images, Name, Retry, Timestamp, TraceContext, duration};
 use slipway_verdict::{Restored, before::Before};
 
-use super::limit::limit;
-use crate::plan::{Plan, PlannedEnvironment};
+use super::limit::{limit, prolonged};
+use crate::{
+    catalog::OnFailure,
+    plan::{Plan, PlannedEnvironment},
+};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseState {
@@ -80,6 +83,9 @@ pub struct ChangeMade {
     /// The image that was there before, if it was named by tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_tag: Option<ImageRef>,
+    /// The same of the environments that it wrote as well, in the plan's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous_of_others: Vec<Option<Images>>,
 }
 
 /// The progress of a release in one environment.
@@ -165,6 +171,9 @@ pub struct Waiting {
     /// What its backend is retrying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Reason>,
+    /// Until when its backend works on it, where that is later than was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 impl Waiting {
@@ -173,6 +182,7 @@ impl Waiting {
             kind,
             message: message.into(),
             retry: None,
+            until: None,
         }
     }
 
@@ -185,7 +195,8 @@ impl Waiting {
     /// Whether this is the same; each try may fail with slightly different words.
     pub(super) fn says_as(&self, other: &Self) -> bool {
         let code = |waiting: &Self| waiting.retry.as_ref().map(|retry| retry.code.clone());
-        self.kind == other.kind && self.message == other.message && code(self) == code(other)
+        let same = self.kind == other.kind && self.message == other.message;
+        same && self.until == other.until && code(self) == code(other)
     }
 }
 
@@ -319,8 +330,40 @@ impl ReleaseState {
         match self.stop {
             // Superseding removed it from the lane in the same transaction.
             Some(Stop::Superseded { .. }) => None,
-            _ => self.active_step()?.environment,
+            _ => self.active_step().and(self.turn()),
         }
+    }
+
+    /// The environment that is being changed, or was last. People may be asked about later ones meanwhile.
+    pub fn turn(&self) -> Option<usize> {
+        let mut steps = self.steps.iter().rev();
+        steps.find(|step| step.kind == StepKind::Lane)?.environment
+    }
+
+    /// The environments that a revert takes back: the one whose turn it is, unless it stays as it is, and those that were
+    /// written with it and have not had their turn.
+    pub fn to_take_back(&self) -> Vec<&PlannedEnvironment> {
+        let (Some(plan), Some(turn)) = (&self.plan, self.turn()) else {
+            return Vec::new();
+        };
+        let Some(current) = plan.environments.get(turn) else {
+            return Vec::new();
+        };
+        let group = current.written_with.as_ref().unwrap_or(&current.name);
+        let later = plan.written_by(group).filter(|(index, _)| *index > turn);
+        let current = Some(current).filter(|planned| !self.leaves(planned));
+        current
+            .into_iter()
+            .chain(later.map(|(_, planned)| planned))
+            .collect()
+    }
+
+    /// Whether the environment keeps a version that failed, for people to look at.
+    pub(super) fn leaves(&self, planned: &PlannedEnvironment) -> bool {
+        let wished = matches!(self.stop, Some(Stop::Cancelled { .. } | Stop::Superseded { .. }));
+        let index = self.index_of(planned);
+        let progress = index.and_then(|index| self.environments.get(index));
+        planned.on_failure == OnFailure::Stay && !wished && progress.is_some_and(|progress| progress.deployed)
     }
 
     /// Whether this step should be stopped. Steps that revert or redeploy are stopped only by their deadline.
@@ -360,6 +403,17 @@ impl ReleaseState {
         }
     }
 
+    /// The active step has time until its backend is done, if that is later than was planned.
+    pub(super) fn prolong(&mut self, name: &str, until: Timestamp) {
+        let environment = self.active_step().and_then(|step| step.environment);
+        let Some(until) = self.plan.as_ref().map(|plan| prolonged(plan, environment, until)) else {
+            return;
+        };
+        if let Some(step) = self.active_mut(name).filter(|step| !step.past_deadline) {
+            step.deadline = step.deadline.max(until);
+        }
+    }
+
     pub(super) fn active_mut(&mut self, name: &str) -> Option<&mut Step> {
         self.steps
             .last_mut()
@@ -376,6 +430,18 @@ impl ReleaseState {
         let lane_waits = kind == StepKind::Lane;
         let earlier = self.steps.iter().rev().find(|step| step.name == name);
         let (attempt, tries) = earlier.map_or((1, 1), |step| (step.attempt + 1, step.tries + 1));
+        let planned = environment.and_then(|index| plan.environments.get(index));
+        let others: Vec<&str> = planned
+            .into_iter()
+            .flat_map(|planned| planned.shared.services())
+            .map(Name::as_str)
+            .collect();
+        let waits_for = if others.is_empty() {
+            "waits for the deploy target to be free".to_owned()
+        } else {
+            let others = others.join(", ");
+            format!("waits for its turn: the target or folder is shared with {others}")
+        };
         self.steps.push(Step {
             name,
             kind,
@@ -383,8 +449,7 @@ impl ReleaseState {
             attempt,
             status: StepStatus::Queued,
             reference: None,
-            waiting: lane_waits
-                .then(|| Waiting::new(WaitingKind::Lane, "waits for the deploy target to be free")),
+            waiting: lane_waits.then(|| Waiting::new(WaitingKind::Lane, waits_for)),
             waiting_since: lane_waits.then_some(at),
             reason: None,
             result: String::new(),

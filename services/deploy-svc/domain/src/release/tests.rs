@@ -6,6 +6,7 @@ mod laws;
 mod order;
 mod play;
 mod run;
+mod together;
 
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ fn request_by(catalog: &str) -> Request {
         service: "shop".to_owned(),
         commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".parse().unwrap(),
         branch: None,
+        git_tag: None,
         environments: Vec::new(),
     };
     Request {
@@ -75,6 +77,7 @@ fn change(previous: Option<Images>, no_op: bool) -> Facts {
             .is_none()
             .then(|| "registry.example/shop:v1".parse().unwrap()),
         previous,
+        previous_of_others: Vec::new(),
     })
 }
 

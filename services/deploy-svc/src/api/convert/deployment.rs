@@ -90,6 +90,7 @@ pub(in crate::api) fn deployment_proto(snapshot: &Snapshot<Deployment>) -> proto
         apply_time: state.applied_at.map(convert::timestamp),
         end_time: state.ended_at.map(convert::timestamp),
         deadline: state.deadline.map(convert::timestamp),
+        deadline_basis: state.deadline_basis.clone(),
         step: step_proto(state.step).into(),
         jobs: state.jobs.iter().map(job_proto).collect(),
         metrics: metrics_proto(state),

@@ -22,6 +22,9 @@ pub(in crate::api) fn plan_proto(plan: &Plan) -> proto::Plan {
         environments: plan.environments.iter().map(environment_proto).collect(),
         catalog_hash: plan.catalog_hash.clone(),
         hash: plan.hash.clone(),
+        git_tag: plan.git_tag.as_ref().map(ToString::to_string).unwrap_or_default(),
+        version: plan.version.clone(),
+        tag_latest: plan.is_latest(),
     }
 }
 
@@ -56,6 +59,12 @@ fn environment_proto(planned: &PlannedEnvironment) -> proto::PlannedEnvironment 
         gitops_strategy: strategy_proto(gitops.map(|gitops| &gitops.strategy)).into(),
         tier: tier_proto(planned.tier).into(),
         requires: planned.requires.iter().map(ToString::to_string).collect(),
+        shares_with: planned.shared.services().map(ToString::to_string).collect(),
+        written_with: planned
+            .written_with
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 

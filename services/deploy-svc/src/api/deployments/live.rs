@@ -167,6 +167,8 @@ fn as_it_is(judged: &Judged<'_>, live: &Workload, images: &[String]) -> Expected
         sync: None,
         promotes: judged.promotes,
         restored: None,
+        // What is judged is what the template names.
+        moving_tag: false,
     }
 }
 

@@ -10,9 +10,10 @@ use deploy_domain::{
     },
 };
 use slipway_ledger::{IdempotencyKey, ListFilter, Page, Snapshot};
-use slipway_model::{Actor, Fault, Id, Images, SpanId, TraceContext, TraceId};
+use slipway_model::{Actor, Fault, Id, Images, Name, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
+use slipway_verdict::Previous;
 
 use super::{DeployApi, Deployments, start::StartError};
 use crate::{backends::gitops::RevertTarget, effects::deployments::request_alone};
@@ -287,6 +288,9 @@ fn without_git(
             ),
         ));
     };
+    if let Some(neighbour) = back.shared.neighbours.first() {
+        return image_alone(id, &to, back.clone(), &neighbour.service);
+    }
     let mut verify = back.verify;
     // Named by tag only: the expected digest is not known, so it is not checked.
     verify.digest &= to.image.digest.is_some();
@@ -294,6 +298,31 @@ fn without_git(
         images: Images::one(put_back(&to, back.images.only())),
         action: DeployAction::Undo { to },
         verify,
+        ..back
+    })
+}
+
+/// Of a target that several services share, `rollout undo` would restore the images of the others as well: only this
+/// service's is set.
+fn image_alone(
+    id: &Id,
+    to: &Previous,
+    back: DeploymentRequest,
+    neighbour: &Name,
+) -> Result<DeploymentRequest, ApiError> {
+    if to.image.digest.is_none() {
+        return Err(ApiError::precondition(
+            NOTHING,
+            format!(
+                "before {id}, {} ran {}, which names no digest, and an undo would restore the version of {neighbour} as \
+                 well, which runs there too: release the version that is wanted",
+                back.target, to.image
+            ),
+        ));
+    }
+    Ok(DeploymentRequest {
+        images: Images::one(put_back(to, back.images.only())),
+        action: DeployAction::SetImage,
         ..back
     })
 }

@@ -112,6 +112,7 @@ impl DeployApi {
             service: service.name.clone(),
             environment: environment.name.clone(),
             target: environment.target.clone(),
+            shared: environment.shared.clone(),
             images,
             source,
             action: DeployAction::of(
@@ -133,6 +134,7 @@ impl DeployApi {
             timeout: environment.timeout.deploy
                 + time_of(&environment.jobs.before)
                 + time_of(&environment.jobs.after),
+            follows_steps: environment.timeout.follows_steps,
             correlation_id: convert::key("correlation_id", &message.correlation_id)?,
             labels: convert::labels(message.labels.clone())?,
             requested_by: meta.actor.clone(),

@@ -6,7 +6,7 @@ use deploy_domain::{
     plan::PlannedEnvironment,
     release::{Facts, Observation, Waiting, WaitingKind},
 };
-use slipway_model::{Fault, Id, Image, Reason};
+use slipway_model::{Fault, Id, Image, Name, Reason};
 use slipway_proto::approval::v1::{
     Approval, CancelApprovalRequest, CommitRange, GetApprovalRequest, RequestApprovalRequest, Scope, Section,
     Subject, Table, approval::Status, approval_service_client::ApprovalServiceClient, decision::Verdict,
@@ -157,12 +157,13 @@ fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
     let columns = ["environment", "target", "image", "written to"];
     let cells = vec![
         planned.name.to_string(),
-        planned.target.key(),
+        target_cell(planned),
         image.reference().to_string(),
-        planned
-            .gitops
-            .as_ref()
-            .map_or_else(|| "the cluster alone".to_owned(), written_to),
+        match (&planned.gitops, &planned.written_with) {
+            (None, _) => "the cluster alone".to_owned(),
+            (Some(gitops), None) => written_to(gitops),
+            (Some(gitops), Some(leader)) => format!("{}, in the commit of {leader}", written_to(gitops)),
+        },
     ];
     Section {
         title: "What changes".to_owned(),
@@ -173,6 +174,19 @@ fn what_changes(planned: &PlannedEnvironment, image: &Image) -> Section {
         })),
         ..Section::default()
     }
+}
+
+/// The target, and who else is there: what carries the images of other services is not what people approve.
+fn target_cell(planned: &PlannedEnvironment) -> String {
+    let others: Vec<&str> = planned.shared.services().map(Name::as_str).collect();
+    let target = planned.target.key();
+    if others.is_empty() {
+        return target;
+    }
+    format!(
+        "{target}: what runs this image, and nothing of {}",
+        others.join(", ")
+    )
 }
 
 fn written_to(gitops: &GitOps) -> String {
@@ -188,7 +202,9 @@ fn written_to(gitops: &GitOps) -> String {
         Strategy::Kustomize => format!("kustomization {path}, image {image}"),
         Strategy::Helm { file, value } => format!("{file}, value {value}"),
         Strategy::Manifest { file } => format!("{file}, image {image}"),
-        Strategy::Marker => "an empty commit".to_owned(),
+        Strategy::Marker => {
+            "an empty commit; the target is restarted, and its pods must run this digest".to_owned()
+        }
     };
     let branch = match branch {
         Some(branch) => format!(" on {branch}"),
@@ -229,6 +245,14 @@ services:
       - name: prod
         policy: two
         target: { cluster: local, namespace: prod, kind: Deployment, name: shop }
+  - name: mail
+    repository: https://git.example/mail.git
+    image: registry.example/mail
+    environments:
+      - name: staging
+        policy: two
+        gitops: { repository: platform, path: apps/mail }
+        target: { cluster: local, namespace: argocd, kind: Application, name: shop }
 ";
 
     /// What approvers read, from the plan alone.
@@ -238,6 +262,7 @@ services:
             service: "shop".to_owned(),
             commit: "1".repeat(40).parse().unwrap(),
             branch: None,
+            git_tag: None,
             environments: Vec::new(),
         };
         let plan = Plan::make(&Catalog::parse(CATALOG).unwrap(), &request).unwrap();
@@ -277,7 +302,7 @@ services:
                 ],
                 [
                     "staging",
-                    "local/argocd/Application/shop",
+                    "local/argocd/Application/shop: what runs this image, and nothing of mail",
                     &reference,
                     "repository platform: charts/shop/staging.yaml, value web.image, by pull request"
                 ],

@@ -2,15 +2,15 @@
 
 use async_trait::async_trait;
 use deploy_domain::release::{Facts, Observation, Waiting, WaitingKind};
-use slipway_model::{Fault, Id, Image, Images, Reason, ServiceImage};
+use slipway_model::{Digest, Fault, Id, Image, Images, Reason, ServiceImage, Tag};
 use slipway_proto::build::v1::{
-    Build, BuildSpec, CancelBuildRequest, GetBuildRequest, StartBuildRequest,
+    Build, BuildSpec, CancelBuildRequest, GetBuildRequest, ResolveTagRequest, StartBuildRequest,
     build::{Phase, Status},
     build_service_client::BuildServiceClient,
 };
 use slipway_server::Channel;
 
-use super::{Order, StepBackend, Taken, calls};
+use super::{Order, StepBackend, Tags, Taken, calls};
 
 const SERVICE: calls::Service = calls::Service("build-svc");
 
@@ -43,8 +43,8 @@ impl StepBackend for Builds {
             },
             dockerfile: plan.build.dockerfile.clone(),
             build_args: plan.build.args.clone().into_iter().collect(),
-            version: String::new(),
-            tag_latest: false,
+            version: plan.version.clone(),
+            tag_latest: plan.is_latest(),
             builder: plan
                 .build
                 .builder
@@ -53,6 +53,7 @@ impl StepBackend for Builds {
                 .unwrap_or_default(),
             timeout: prost_types::Duration::try_from(plan.build.timeout).ok(),
             target: plan.build.target.clone().unwrap_or_default(),
+            git_tag: plan.git_tag.as_ref().map(ToString::to_string).unwrap_or_default(),
         };
         let request = StartBuildRequest {
             request_id: order.request_id(),
@@ -90,6 +91,21 @@ impl StepBackend for Builds {
         let mut client = self.client.clone();
         let build = SERVICE.resource("build", client.cancel_build(request), |answer| answer.build);
         observation(build.await?, order.plan.images.only())
+    }
+}
+
+#[async_trait]
+impl Tags for Builds {
+    async fn resolve(&self, order: Order<'_>, tag: &Tag) -> Result<Digest, Fault<Reason>> {
+        let request = ResolveTagRequest {
+            service: order.plan.service.to_string(),
+            image_name: order.plan.images.only().repository.to_string(),
+            tag: tag.to_string(),
+        };
+        let request = calls::request(request, order.trace());
+        let mut client = self.client.clone();
+        let answer = SERVICE.answer(client.resolve_tag(request)).await?;
+        SERVICE.parse(&answer.digest)
     }
 }
 

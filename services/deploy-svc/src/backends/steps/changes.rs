@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use deploy_domain::{
     catalog::{self, GitOps, Strategy},
     plan::{Plan, PlannedEnvironment},
-    release::{ChangeMade, Facts, Observation, StepKind, Waiting, WaitingKind},
+    release::{ChangeMade, Facts, Observation, StepKind, Stop, Waiting, WaitingKind},
 };
 use slipway_model::{Digest, Fault, Id, Image, ImageName, ImageRef, Images, Reason, ServiceImage, Tag};
 use slipway_proto::{
@@ -20,6 +20,10 @@ use slipway_server::{Channel, convert};
 use super::{Order, StepBackend, Taken, calls};
 
 pub(super) const SERVICE: calls::Service = calls::Service("gitops-svc");
+/// gitops-svc's code for an image that somebody has changed since.
+const CHANGED_SINCE: &str = "CHANGED_SINCE";
+/// The longest subject that gitops-svc accepts.
+const MAX_SUBJECT: usize = 200;
 /// A rendered folder may be larger than the answers to other calls.
 const MAX_MANIFESTS: usize = 32 * 1024 * 1024;
 
@@ -43,23 +47,24 @@ impl Changes {
             StepKind::Pin => Some(order.pinned()?),
             _ => None,
         };
-        let (image, edit, source_commit) = match &pinned {
+        let others: Vec<&PlannedEnvironment> = match &pinned {
+            Some(_) => Vec::new(),
+            None => plan.written_by(&planned.name).map(|(_, other)| other).collect(),
+        };
+        let places = others.iter().filter_map(|other| other.gitops.as_ref());
+        let places = std::iter::once(gitops).chain(places);
+        let (image, name, tag, source_commit) = match &pinned {
             Some(image) => {
                 let written = order.change()?.previous_tag.as_ref();
                 let named = written.is_some_and(|written| written.name == image.repository);
                 let name = if named { "" } else { image.repository.as_str() };
                 let tag = image.tags.first().map(Tag::as_str).unwrap_or_default();
-                (image, edit(gitops, name, tag, &image.digest), String::new())
+                (image, name, tag, String::new())
             }
             None => {
                 let image = order.image()?;
-                let edit = edit(
-                    gitops,
-                    image.repository.as_str(),
-                    plan.commit.short(),
-                    &image.digest,
-                );
-                (image, edit, plan.commit.to_string())
+                let name = image.repository.as_str();
+                (image, name, plan.commit.short(), plan.commit.to_string())
             }
         };
         let request = ApplyChangeRequest {
@@ -72,13 +77,17 @@ impl Changes {
                 .unwrap_or_default(),
             service: plan.service.to_string(),
             environment: planned.name.to_string(),
-            edits: vec![Edit { edit: Some(edit) }],
+            edits: places
+                .map(|place| Edit {
+                    edit: Some(edit(place, name, tag, &image.digest)),
+                })
+                .collect(),
             source_commit,
             images: vec![convert::image(image)],
-            message: pinned
-                .as_ref()
-                .map(|image| pin_subject(plan, planned, image))
-                .unwrap_or_default(),
+            message: match &pinned {
+                Some(image) => pin_subject(plan, planned, image),
+                None => subject(order, &others),
+            },
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             on_behalf_of: order.requester(),
@@ -112,6 +121,7 @@ impl Changes {
                 .to_owned(),
             correlation_id: order.release.to_string(),
             on_behalf_of: order.requester(),
+            paths: paths_to_revert(order)?,
         };
         let request = calls::request(request, order.trace());
         let mut client = self.client.clone();
@@ -129,7 +139,7 @@ impl StepBackend for Changes {
         };
         Ok(Taken {
             reference: SERVICE.parse(&change.id)?,
-            observation: observation(change, order.plan.images.only())?,
+            observation: unless_newer(order, observation(change, order.plan.images.only())?),
         })
     }
 
@@ -140,7 +150,10 @@ impl StepBackend for Changes {
         let request = calls::request(request, order.trace());
         let mut client = self.client.clone();
         let change = SERVICE.resource("change", client.get_change(request), |answer| answer.change);
-        observation(change.await?, order.plan.images.only())
+        Ok(unless_newer(
+            order,
+            observation(change.await?, order.plan.images.only())?,
+        ))
     }
 
     async fn stop(&self, order: Order<'_>, reference: &Id) -> Result<Observation, Fault<Reason>> {
@@ -164,6 +177,59 @@ fn pin_subject(plan: &Plan, planned: &PlannedEnvironment, image: &Image) -> Stri
         planned.name,
         image.digest.short()
     )
+}
+
+/// The commit's subject where it is about several environments; empty for the default one.
+fn subject(order: Order<'_>, others: &[&PlannedEnvironment]) -> String {
+    let (Ok(planned), false) = (order.planned(), others.is_empty()) else {
+        return String::new();
+    };
+    let names: Vec<&str> = std::iter::once(planned)
+        .chain(others.iter().copied())
+        .map(|planned| planned.name.as_str())
+        .collect();
+    let (plan, names) = (order.plan, names.join(", "));
+    let subject = format!(
+        "chore({}): deploy {} to {names}",
+        plan.service,
+        plan.commit.short()
+    );
+    if subject.len() <= MAX_SUBJECT {
+        subject
+    } else {
+        String::new()
+    }
+}
+
+/// What a revert takes back, where that is not the whole change: the environments that have had their turn keep theirs.
+fn paths_to_revert(order: Order<'_>) -> Result<Vec<String>, Fault<Reason>> {
+    let planned = order.planned()?;
+    let leader = planned.written_with.as_ref().unwrap_or(&planned.name);
+    let back = order.state.to_take_back();
+    if back.len() == 1 + order.plan.written_by(leader).count() {
+        return Ok(Vec::new());
+    }
+    let places = back.iter().filter_map(|planned| planned.gitops.as_ref());
+    Ok(places
+        .filter_map(|gitops| match &gitops.strategy {
+            Strategy::Kustomize => Some(gitops.path.clone()),
+            Strategy::Helm { file, .. } | Strategy::Manifest { file } => Some(file.clone()),
+            Strategy::Marker => None,
+        })
+        .collect())
+}
+
+/// A superseded release has nothing to take back where the newer one has written already.
+fn unless_newer(order: Order<'_>, observation: Observation) -> Observation {
+    let superseded = matches!(order.state.stop, Some(Stop::Superseded { .. }));
+    match observation {
+        Observation::Failed(reason)
+            if superseded && order.step.kind == StepKind::Revert && reason.code == CHANGED_SINCE =>
+        {
+            Observation::Skipped(reason)
+        }
+        observation => observation,
+    }
 }
 
 /// The edit that writes the image where the catalog says that it is.
@@ -225,6 +291,12 @@ pub(super) fn observation(change: Change, own: &ServiceImage) -> Result<Observat
                 no_op: change.no_op,
                 previous_tag: by_tag.and_then(|edit| previous_tag(edit, own)),
                 previous: by_digest.map(Images::one),
+                previous_of_others: change
+                    .previous
+                    .iter()
+                    .skip(1)
+                    .map(|edit| previous(edit, own).map(Images::one))
+                    .collect(),
             };
             let commit = made.commit.short();
             let result = if made.no_op {

@@ -222,6 +222,7 @@ impl StepBackend for Deployments {
             service: order.plan.service.clone(),
             environment: planned.name.clone(),
             target: planned.target.clone(),
+            shared: planned.shared.clone(),
             images: Images::one(aim.image),
             source: aim.source,
             action: aim.action,
@@ -239,6 +240,7 @@ impl StepBackend for Deployments {
             },
             verify,
             timeout,
+            follows_steps: planned.timeout.follows_steps && kind != StepKind::Prepare,
             correlation_id: order.release.to_string(),
             labels: Default::default(),
             requested_by,
@@ -293,7 +295,11 @@ fn observation(deployment: &Snapshot<Deployment>) -> Observation {
                 WaitingKind::Machine
             };
             let retry = deployment.retrying().map(|retry| retry.error);
-            Observation::Pending(Waiting::new(kind, message).retrying(retry))
+            let until = state.deadline.filter(|_| !state.deadline_basis.is_empty());
+            Observation::Pending(Waiting {
+                until,
+                ..Waiting::new(kind, message).retrying(retry)
+            })
         }
         DeploymentStatus::Succeeded => Observation::Succeeded {
             result: with_warnings(

@@ -68,6 +68,13 @@ impl Reverts for Changes {
                  release the commit before"
             ));
         }
+        if change.edits.len() > 1 {
+            return refuse(format!(
+                "change {id} wrote several environments in one commit, and others may run it: take back this one's part \
+                 with `slipway gitops revert {id} --path {}`, then release or deploy that commit",
+                target.source.path
+            ));
+        }
         let own = ServiceImage {
             name: target.image.name.clone(),
             repository: target.image.repository.clone(),
@@ -92,6 +99,7 @@ impl Reverts for Changes {
             reason: order.revert.reason.clone(),
             correlation_id: order.correlation_id.to_owned(),
             on_behalf_of: order.on_behalf_of.to_string(),
+            paths: Vec::new(),
         };
         let request = calls::request(request, order.trace);
         let mut client = self.client.clone();

@@ -9,7 +9,7 @@ use slipway_kubernetes::{
 use slipway_model::{Fault, Reason};
 use slipway_verdict::Applied;
 
-use super::{DeploymentEffects, Run, of_step, own_trace};
+use super::{DeploymentEffects, Run, of_step, own_trace, steps};
 
 impl DeploymentEffects {
     /// Carries out the action. What was written before an error stays; repeating the call continues.
@@ -35,6 +35,7 @@ impl DeploymentEffects {
                     return Err(Fault::Permanent(reason));
                 };
                 let objects = self.rendered(run, request, source).await?;
+                steps::of_target(run, request, &objects).await;
                 apply::apply(cluster, objects, &write).await
             }
             Action::Restart => restart::restart(cluster, &write).await,
@@ -65,7 +66,15 @@ impl DeploymentEffects {
                     Some(_) => manifests::find(&objects, &request.target).map(drop)?,
                     None => manifests::verify(&objects, &request.target, &request.image_ref())?,
                 }
-                Ok(objects)
+                let neighbours = request.shared.neighbours.iter();
+                let neighbours: Vec<_> = neighbours.map(|neighbour| &neighbour.image).collect();
+                let own = &request.images.only().repository;
+                Ok(manifests::without_neighbours(
+                    objects,
+                    &request.target,
+                    own,
+                    &neighbours,
+                ))
             })
             .map_err(|error| Fault::Permanent(Reason::new(error.code(), error.to_string())))
     }

@@ -1,15 +1,15 @@
-//! The turn in the target's lane of a standalone deployment, which does not belong to a release: taken with the
-//! request, given back at the end.
+//! The turn in the target's lane, and in those that it shares, of a standalone deployment, which does not belong to a
+//! release: taken with the request, given back at the end.
 
 use deploy_domain::{
-    catalog::Target,
     deployment::{
         Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentStatus, fencing_epoch,
     },
-    lane::{Lane, LaneCommand, LaneRefusal},
+    lane::{Lane, LaneCommand, LaneRefusal, LaneState},
+    plan::lanes as lanes_of_target,
 };
 use slipway_ledger::{ExecuteError, LedgerError, Meta, Snapshot, Tx, executor::codes};
-use slipway_model::{Actor, Id, Reason};
+use slipway_model::{Actor, Id, Reason, Timestamp};
 
 use super::Run;
 use crate::effects::lanes::{self, LanesError};
@@ -43,55 +43,64 @@ pub async fn request(
     id: &Id,
     mut request: DeploymentRequest,
 ) -> Result<Snapshot<Deployment>, LaneError> {
-    let target = request.target.clone();
-    let lane = lane_of(&target)?;
-    let before = tx
-        .get::<Lane>(&lane)
-        .await?
-        .map(|snapshot| snapshot.state)
-        .unwrap_or_default();
-    let mut others = before
-        .holder
-        .iter()
-        .map(|turn| &turn.holder)
-        .chain(before.waiting.iter().map(|one| &one.holder));
-    if let Some(holder) = others.find(|holder| *holder != id) {
-        return Err(LaneError::Busy {
-            target: target.key(),
-            holder: holder.clone(),
-        });
+    let (target, service) = (request.target.clone(), request.service.clone());
+    let lanes = lanes_of(&request)?;
+    let mut own = LaneState::default();
+    let mut through: Option<Timestamp> = None;
+    for lane in &lanes {
+        let state = tx.get::<Lane>(lane).await?;
+        let state = state.map(|snapshot| snapshot.state).unwrap_or_default();
+        let mut others = state
+            .holder
+            .iter()
+            .map(|turn| &turn.holder)
+            .chain(state.waiting.iter().map(|one| &one.holder));
+        if let Some(holder) = others.find(|holder| *holder != id) {
+            return Err(LaneError::Busy {
+                target: target.key(),
+                holder: holder.clone(),
+            });
+        }
+        let last = state.last_through(Some(&service));
+        through = through.max(last.map(|through| through.started));
+        if lane.as_str() == target.key() {
+            own = state;
+        }
     }
     // The deployment is decided first, since an idempotency key stands for what is decided first; the transaction is
     // valid only if the lane is still as it was read.
-    request.epoch = fencing_epoch(before.epoch + 1, false);
+    request.epoch = fencing_epoch(own.epoch + 1, false);
     request.holds_lane = true;
     let snapshot = tx
         .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
         .await?;
     // It is requested now, whatever another replica's clock said about earlier ones.
-    let through = before.through.map(|through| through.started);
     let started = snapshot.state.requested_at.max(through);
-    tx.decide::<Lane>(
-        &lane,
-        LaneCommand::Enter {
-            holder: id.clone(),
-            yields: false,
-            started,
-        },
-    )
-    .await?;
-    // From here on a newer release waits instead of superseding it.
-    tx.decide::<Lane>(&lane, LaneCommand::Change { holder: id.clone() })
+    for lane in &lanes {
+        tx.decide::<Lane>(
+            lane,
+            LaneCommand::Enter {
+                holder: id.clone(),
+                service: service.clone(),
+                yields: false,
+                started,
+            },
+        )
         .await?;
+        // From here on a newer release waits instead of superseding it.
+        tx.decide::<Lane>(lane, LaneCommand::Change { holder: id.clone() })
+            .await?;
+    }
     Ok(snapshot)
 }
 
 /// Gives the turn back, and notifies the release that has waited for it, all in one transaction.
 pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
     let state = &run.snapshot.state;
-    let Some(target) = state.request.as_ref().map(|request| request.target.clone()) else {
+    let Some(request) = &state.request else {
         return Ok(None);
     };
+    let target = &request.target;
     if state.status == DeploymentStatus::RollbackFailed {
         let reason = state.reason.as_ref().map(|reason| reason.message.as_str());
         tracing::error!(deployment = %run.id, target = %target, reason, "the rollback failed: a person must look");
@@ -99,7 +108,7 @@ pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
     let meta = Meta::new(Actor::system("deploy"), run.traceparent);
     let left = run
         .ledger
-        .transact(&meta, |tx| give_back(tx, run.id.clone(), target.clone()))
+        .transact(&meta, |tx| give_back(tx, run.id.clone(), request.clone()))
         .await;
     match left {
         Ok(()) => Ok(None),
@@ -110,19 +119,18 @@ pub async fn leave(run: &Run) -> Result<Option<DeploymentCommand>, Reason> {
     }
 }
 
-async fn give_back(tx: Tx, deployment: Id, target: Target) -> Result<(), LaneError> {
-    let lane = lane_of(&target)?;
+async fn give_back(tx: Tx, deployment: Id, request: DeploymentRequest) -> Result<(), LaneError> {
     let left = tx
         .decide::<Deployment>(&deployment, DeploymentCommand::LaneLeft)
         .await?;
     let through = left.state.status == DeploymentStatus::Succeeded;
-    lanes::leave(&tx, &lane, &deployment, through).await?;
+    lanes::leave(&tx, &lanes_of(&request)?, &deployment, through).await?;
     Ok(())
 }
 
-fn lane_of(target: &Target) -> Result<Id, LaneError> {
-    target.key().parse().map_err(|source| LaneError::Name {
-        target: target.key(),
+fn lanes_of(request: &DeploymentRequest) -> Result<Vec<Id>, LaneError> {
+    lanes_of_target(&request.target, &request.shared).map_err(|source| LaneError::Name {
+        target: request.target.key(),
         source,
     })
 }

@@ -119,6 +119,7 @@ pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
         sync: None,
         promotes: request.pauses == Pauses::Promote,
         restored: request.restores.clone(),
+        moving_tag: request.action == Action::Restart,
     }
 }
 

@@ -7,9 +7,9 @@ use slipway_model::Name;
 
 use super::{
     super::{
-        Action, ArgoCd, Environment, Gate, GitOps, Mode, Pauses, Strategy, Target, Tier, Timeouts,
+        Action, ArgoCd, Environment, Gate, GitOps, Mode, Pauses, Shared, Strategy, Target, Tier, Timeouts,
         WorkloadKind, file,
-        file::{FileEnvironment, FileGitOps, FileTarget},
+        file::{FileEnvironment, FileGitOps, FileTarget, FileTimeouts},
     },
     HOUR, check_path, jobs, watching,
 };
@@ -36,6 +36,7 @@ pub(super) fn check(
         depends_on: _,
         ci: _,
         gate,
+        written_with,
         gitops,
         target,
         action,
@@ -64,6 +65,7 @@ pub(super) fn check(
     rules.check_action(faults);
     rules.check_argo_cd(argo_cd.as_ref(), &target, faults);
     rules.check_pauses(pauses, faults);
+    let timeout = rules.timeouts(&timeout);
     rules.check_timeouts(&timeout, faults);
     let deadline = verify.progress_deadline;
     faults.period(
@@ -84,6 +86,7 @@ pub(super) fn check(
         requires,
         policy,
         gate,
+        written_with,
         gitops,
         action,
         argo_cd: argo_cd.unwrap_or_default(),
@@ -97,6 +100,7 @@ pub(super) fn check(
         verify,
         target,
         create_namespace,
+        shared: Shared::default(),
     }
 }
 
@@ -142,18 +146,11 @@ impl Rules<'_> {
         if self.gate != Gate::BeforeSync {
             return;
         }
-        let refusal = match self.gitops {
-            None => Some(
-                "before_sync is between commit and sync, and without gitops there is no commit: write before_commit",
-            ),
-            Some(gitops) if gitops.strategy == Strategy::Marker => {
-                Some("a marker commit cannot be taken back when the answer is no: write before_commit")
-            }
-            Some(_) => None,
-        };
-        if let Some(refusal) = refusal {
-            faults.add(self.at("gate"), refusal);
-        }
+        faults.require(
+            self.gitops.is_some(),
+            self.at("gate"),
+            "before_sync is between commit and sync, and without gitops there is no commit: write before_commit",
+        );
     }
 
     /// A restart uses what a moving tag points to at that time; git only records when.
@@ -235,6 +232,17 @@ impl Rules<'_> {
             self.at("pauses"),
             "promote has no effect on a Canary, since the service that answers Flagger's webhooks confirm-rollout and confirm-promotion decides: leave it out",
         );
+    }
+
+    /// Those that are written, else the defaults. How long a canary takes is not known from the catalog.
+    fn timeouts(&self, written: &FileTimeouts) -> Timeouts {
+        let default = Timeouts::default();
+        Timeouts {
+            gate: written.gate.unwrap_or(default.gate),
+            change: written.change.unwrap_or(default.change),
+            deploy: written.deploy.unwrap_or(default.deploy),
+            follows_steps: written.deploy.is_none() && !self.is_plain(),
+        }
     }
 
     fn check_timeouts(&self, timeout: &Timeouts, faults: &mut Faults) {

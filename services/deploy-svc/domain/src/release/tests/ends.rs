@@ -199,3 +199,33 @@ proptest! {
         }
     }
 }
+
+/// Such as a deployment whose canary has longer steps than was planned for.
+#[test]
+fn a_step_whose_backend_needs_longer_is_given_that_time() {
+    let mut run = Run::requested();
+    for step in ["build", "dev/lane", "dev/change"] {
+        run.succeed(step);
+    }
+    let deadline = |run: &Run| run.state.active_step().unwrap().deadline;
+    let planned = deadline(&run);
+    let pending = |until: Timestamp| {
+        let waiting = Waiting::new(WaitingKind::Machine, "paused at step 2 of 6");
+        Observation::Pending(Waiting {
+            until: Some(until),
+            ..waiting
+        })
+    };
+    run.tell(ReleaseCommand::Started {
+        key: run.key(),
+        reference: "dep-1".parse().unwrap(),
+        observation: pending(run.now),
+    });
+    assert_eq!(deadline(&run), planned, "it never becomes shorter");
+    let until = planned + Duration::from_secs(3600);
+    run.tell(ReleaseCommand::Observed {
+        key: run.key(),
+        observation: pending(until),
+    });
+    assert_eq!(deadline(&run), until + Duration::from_secs(120));
+}

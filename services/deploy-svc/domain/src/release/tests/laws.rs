@@ -37,6 +37,7 @@ fn observation(step: &str) -> impl Strategy<Value = Observation> + use<> {
             },
             message: if checks { "checks" } else { "pods" }.to_owned(),
             retry: None,
+            until: None,
         })
     });
     let ends = prop::sample::select(vec![Ends::Well, Ends::NoOp, Ends::Unnamed]);

@@ -435,10 +435,74 @@ fn a_moving_tag_is_not_moved_back() {
             ),
             (
                 &[("change", CancelledTooLate)],
-                "lane gate change",
+                "lane gate change revert",
                 Status::Cancelled,
                 "CANCELLED",
             ),
         ],
+    );
+}
+
+/// The marker commit comes first, then people are asked; what is not restarted is recorded by a second marker.
+#[test]
+fn a_marker_before_the_gate_is_followed_by_one_that_says_no() {
+    table(
+        &[MARKER, "action: restart", "gate: before_sync", JOBS],
+        &[
+            (&[], "lane change gate prepare deploy", Status::Succeeded, ""),
+            (
+                &[("gate", Failed)],
+                "lane change gate revert",
+                Status::Failed,
+                "BROKEN",
+            ),
+            (
+                &[("gate", Cancelled)],
+                "lane change gate revert",
+                Status::Cancelled,
+                "CANCELLED",
+            ),
+            (
+                &[("prepare", Failed)],
+                "lane change gate prepare revert",
+                Status::Failed,
+                "BROKEN",
+            ),
+            // The tag was restarted: what runs is not put back, and git says when it was.
+            (
+                &[("deploy", Failed)],
+                "lane change gate prepare deploy",
+                Status::Failed,
+                "BROKEN",
+            ),
+            // Only the record is missing.
+            (
+                &[("gate", Failed), ("revert", Errored)],
+                "lane change gate revert",
+                Status::Failed,
+                "BROKEN",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_restart_that_is_refused_before_it_is_ordered_is_recorded_too() {
+    let catalog = environment(&[MARKER, "action: restart", "gate: before_sync"]);
+    let mut run = Run::by(&catalog);
+    for name in ["build", "dev/change", "dev/gate"] {
+        play_step(&mut run, name, Well);
+    }
+    let moved = Reason::new("TAG_MOVED", "latest names another image");
+    run.tell(ReleaseCommand::Observed {
+        key: run.key(),
+        observation: Observation::Failed(moved),
+    });
+    assert_eq!(run.active(), "dev/revert");
+    play_step(&mut run, "dev/revert", Failed);
+    assert_eq!(run.state.status, Status::Failed);
+    assert_eq!(
+        message(&run),
+        "latest names another image. Nothing was restarted, but git does not say so: the second marker commit failed: BROKEN happened"
     );
 }

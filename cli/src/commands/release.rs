@@ -133,6 +133,7 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
         on_behalf_of: String::new(),
         labels: args.labels.into_iter().collect(),
         images: Vec::new(),
+        rebuild: false,
     };
     let release = present(
         context

@@ -354,7 +354,7 @@ async fn bad_input_is_named(database: Database) {
         .await
         .unwrap_err();
     assert!(
-        error.message().contains("usable policies: open, prod, quick"),
+        error.message().contains("usable policies: crowd, open, prod, quick"),
         "{error}"
     );
     let error = service

@@ -412,7 +412,7 @@ fn a_miss_looks_at_the_file_first() {
     assert_eq!(find("shop").as_deref(), Ok("shop"));
     let error = find("mail").unwrap_err();
     for words in [
-        "no service mail in the catalog",
+        "in the catalog: there are shop",
         "the catalog file cannot be used",
         "catalog.yaml",
         "line 4",

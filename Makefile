@@ -9,6 +9,14 @@ export SLIPWAY_TOOLS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/tools
 export PATH := $(SLIPWAY_TOOLS_DIR)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
+# Said before a program is compiled. The first time takes about 20 minutes of processor time.
+define say-how-long
+cores=$$(nproc); if [ -e $(1) ]; then \
+	echo "==> compiling what has changed since the last time: seconds, up to a few minutes"; else \
+	echo "==> compiling for the first time, with all dependencies: about $$(((20 + cores - 1) / cores + 1)) minutes on this machine's" \
+		"$$cores cores; the demonstration itself takes about a minute"; fi
+endef
+
 help: ## This list
 	@echo "Slipway takes a commit to a verified rollout. To see it happen on this machine: make demo"
 	@echo
@@ -20,6 +28,7 @@ help: ## This list
 
 demo: ## Two releases through three environments on this machine: one succeeds, one is rolled back
 	@scripts/install-prerequisites demo
+	@$(call say-how-long,$(TARGET)/debug/slipway)
 	cargo build --locked -p slipway-cli
 	$(TARGET)/debug/slipway demo $(DEMO_FLAGS)
 

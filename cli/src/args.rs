@@ -1,12 +1,13 @@
 //! The command line.
 
 mod deployment;
+mod exit_codes;
 mod gitops;
 mod image;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub(crate) use deployment::{DeployArgs, DeploymentCommand, RollbackArgs};
 pub(crate) use gitops::{
     ApplyArgs, ChangeArgs, ChangeStatus, DiffArgs, EditArgs, GitopsCommand, ImageArgs, ListChangesArgs,
@@ -14,9 +15,11 @@ pub(crate) use gitops::{
 };
 pub(crate) use image::ImageOption;
 
+use crate::format::Format;
+
 /// Take commits to verified rollouts on Kubernetes.
 ///
-/// Exit codes: 0 success; 1 failure; 2 invalid command line.
+/// Exit codes: 0 success; 1 failure; 2 invalid command line. The help of each command says what success is.
 #[derive(Debug, Parser)]
 #[command(
     name = "slipway",
@@ -39,15 +42,41 @@ pub(crate) struct Globals {
     /// Act as this user of the context file instead of its `user`.
     #[arg(long = "as", global = true, env = "SLIPWAY_USER", value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// Output format: tables for people, protobuf JSON for programs.
+    /// Output format: tables for people, protobuf JSON or the same as YAML for programs.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
+    /// Tables and text for people.
     Table,
+    /// Protobuf JSON.
     Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl Output {
+    /// The form for programs; `None` for people.
+    pub(crate) const fn format(self) -> Option<Format> {
+        match self {
+            Self::Table => None,
+            Self::Json => Some(Format::Json),
+            Self::Yaml => Some(Format::Yaml),
+        }
+    }
+}
+
+/// The whole command line, with the exit codes in the help of each command.
+pub(crate) fn command() -> clap::Command {
+    exit_codes::explained(Cli::command())
+}
+
+/// Reads the command line of this process. One that is wrong, and one that asks for help, ends it.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,12 +165,12 @@ pub(crate) enum ReleaseCommand {
         #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         limit: i32,
     },
-    /// Show a release as a waterfall; with -o json, the resource.
+    /// Show a release as a waterfall; with -o json or yaml, the resource.
     Get {
         /// The release's id.
         id: String,
     },
-    /// Follow a release until it ends.
+    /// Follow a release until it ends. Off a terminal, a line on standard error for each step as it begins and ends.
     Watch {
         /// The release's id.
         id: String,
@@ -181,9 +210,15 @@ pub(crate) struct PlanArgs {
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
-    /// Follow the release until it ends; the exit code is 0 if it succeeded.
+    /// Follow the release until it ends. Off a terminal, a line on standard error for each step as it begins and ends.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Release this image, which was built from the commit before, instead of building: REPOSITORY@sha256:…
+    #[arg(long, value_name = "REPOSITORY@DIGEST", value_parser = image_by_digest)]
+    pub(crate) image: Option<(String, String)>,
+    /// Build the commit again, even if its image exists already.
+    #[arg(long, conflicts_with = "image")]
+    pub(crate) rebuild: bool,
     /// Idempotency key: repeated requests with one key start one release [default: a new key].
     #[arg(long, value_name = "KEY")]
     pub(crate) request_id: Option<String>,
@@ -200,8 +235,11 @@ pub(crate) enum ApprovalCommand {
     /// List pending approvals, newest first.
     List {
         /// Include approvals that are decided.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "mine")]
         all: bool,
+        /// Only approvals that wait for you: you may decide on them, and have not yet.
+        #[arg(long)]
+        mine: bool,
         /// Only approvals for this service.
         #[arg(long, value_name = "NAME")]
         service: Option<String>,
@@ -214,21 +252,22 @@ pub(crate) enum ApprovalCommand {
         /// The approval's id.
         id: String,
     },
-    /// Approve.
+    /// Approve. Without an id, asks about the approval that waits for you, if it is the only one.
     Approve(DecideArgs),
-    /// Reject.
+    /// Reject. Without an id, asks about the approval that waits for you, if it is the only one.
     Reject(DecideArgs),
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DecideArgs {
-    /// The approval's id.
-    pub(crate) id: String,
+    /// The approval's id, such as apr-01a1fd8b…; `approval list` shows the ids [default: the only one that waits for you,
+    /// which is shown and asked about].
+    pub(crate) id: Option<String>,
     /// A comment, which is recorded.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub(crate) comment: String,
     /// The approval's `binding` as you reviewed it [default: the present one, which is shown first].
-    #[arg(long, value_name = "HASH")]
+    #[arg(long, value_name = "HASH", requires = "id")]
     pub(crate) binding: Option<String>,
 }
 
@@ -302,6 +341,16 @@ pub(crate) enum ConfigCommand {
     },
 }
 
+/// An image by its repository and digest.
+fn image_by_digest(text: &str) -> Result<(String, String), String> {
+    match text.split_once('@') {
+        Some((repository, digest)) if !repository.is_empty() && digest.starts_with("sha256:") => {
+            Ok((repository.to_owned(), digest.to_owned()))
+        }
+        _ => Err("expected REPOSITORY@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned()),
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -325,25 +374,98 @@ fn service_file(text: &str) -> Result<(String, PathBuf), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Arg, Command};
 
     #[test]
     fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
+    }
+
+    /// Each command of the built tree with its path, such as `slipway approval approve`.
+    fn each(command: &Command, path: &str, check: &mut impl FnMut(&Command, &str)) {
+        let path = format!("{path} {}", command.get_name());
+        check(command, path.trim_start());
+        // `help`, which clap adds itself, has a copy of the tree.
+        for subcommand in command.get_subcommands().filter(|one| one.get_name() != "help") {
+            each(subcommand, &path, check);
+        }
+    }
+
+    fn built() -> Command {
+        let mut command = super::command();
+        command.build();
+        command
+    }
+
+    /// As it stands in `--help`, so that an argument that is shown without a text is found however it came in.
+    #[test]
+    fn every_command_and_argument_has_a_help_text() {
+        let said = |text: Option<String>| text.is_some_and(|text| !text.trim().is_empty());
+        let mut arguments = 0;
+        each(&built(), "", &mut |command, path| {
+            let about = command.get_about().map(ToString::to_string);
+            assert!(said(about), "{path}");
+            for argument in command.get_arguments() {
+                arguments += 1;
+                let id = argument.get_id();
+                let help = argument.get_help().or(argument.get_long_help());
+                assert!(said(help.map(ToString::to_string)), "{path}: {id}");
+                for value in values(argument) {
+                    // The shells of completions are clap's own.
+                    if path != "slipway completions" {
+                        assert!(said(value.1), "{path}: {id}={}", value.0);
+                    }
+                }
+            }
+        });
+        assert!(arguments > 100, "{arguments}");
+    }
+
+    /// The values that an argument allows, with their texts; none for a switch.
+    fn values(argument: &Arg) -> Vec<(String, Option<String>)> {
+        if !argument.get_action().takes_values() {
+            return Vec::new();
+        }
+        let values = argument.get_possible_values().into_iter();
+        values
+            .map(|value| {
+                let help = value.get_help().map(ToString::to_string);
+                (value.get_name().to_owned(), help)
+            })
+            .collect()
     }
 
     #[test]
-    fn every_command_and_argument_has_a_help_text() {
-        fn check(command: &clap::Command, path: &str) {
-            let path = format!("{path} {}", command.get_name());
-            assert!(command.get_about().is_some(), "{path}");
-            for argument in command.get_arguments() {
-                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+    fn the_help_of_each_command_has_its_exit_codes() {
+        each(&built(), "", &mut |command, path| {
+            if command.has_subcommands() {
+                return;
             }
-            for subcommand in command.get_subcommands() {
-                check(subcommand, &path);
+            for help in [command.clone().render_help(), command.clone().render_long_help()] {
+                let help = help.to_string();
+                assert_eq!(help.matches("Exit codes:").count(), 1, "{path}:\n{help}");
             }
+        });
+    }
+
+    #[test]
+    fn images_are_named_by_digest() {
+        let image = super::image_by_digest;
+        assert_eq!(
+            image("r.example/shop@sha256:ab"),
+            Ok(("r.example/shop".to_owned(), "sha256:ab".to_owned()))
+        );
+        for bad in [
+            "r.example/shop",
+            "r.example/shop:1",
+            "@sha256:ab",
+            "shop@",
+            "shop@md5:ab",
+        ] {
+            assert!(
+                image(bad).unwrap_err().contains("REPOSITORY@sha256:DIGEST"),
+                "{bad}"
+            );
         }
-        check(&super::Cli::command(), "");
     }
 }

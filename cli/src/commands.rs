@@ -14,12 +14,6 @@ pub(crate) mod gitops;
 pub(crate) mod parked;
 pub(crate) mod release;
 
-use std::{io::IsTerminal, time::Duration};
-
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::args::Output;
-
 /// An idempotency key for one run of a command.
 fn request_id() -> String {
     uuid::Uuid::now_v7().to_string()
@@ -45,17 +39,4 @@ fn word(value: &str, prefix: &str) -> String {
 /// A resource that an answer must contain.
 fn present<T>(resource: Option<T>) -> Result<T, crate::failure::Failure> {
     resource.ok_or_else(|| crate::failure::Failure::new("the service's answer has no resource"))
-}
-
-/// A spinner with the elapsed time, if a person is watching.
-fn progress(output: Output) -> ProgressBar {
-    if output == Output::Json || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }

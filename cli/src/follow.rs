@@ -11,6 +11,8 @@ use crate::failure::Failure;
 const RESUME: Duration = Duration::from_millis(500);
 /// How often a breaking watch is resumed without news in between.
 const RESUMES: u32 = 120;
+/// How often something is told again without news: what is told may depend on the time.
+const TELL: Duration = Duration::from_secs(1);
 
 /// A resource as it is now, then each change.
 pub(crate) type Watch<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -26,7 +28,7 @@ pub(crate) trait Followed: Sized {
     fn is_final(&self) -> bool;
 }
 
-/// Watches until the end. `watch` opens a stream for an id, `tell` is called with each change.
+/// Watches until the end. `watch` opens a stream for an id, `tell` is called with each change, and every second.
 pub(crate) async fn follow<T: Followed, Opened>(
     mut one: T,
     watch: impl Fn(String) -> Opened,
@@ -36,16 +38,21 @@ where
     Opened: Future<Output = Result<Watch<Option<T>>, Failed>>,
 {
     let mut broken = 0;
+    let mut again = tokio::time::interval(TELL);
     tell(&one);
     while !one.is_final() {
         match watch(one.id().to_owned()).await {
-            Ok(mut stream) => {
-                while let Some(Ok(next)) = stream.next().await {
-                    broken = 0;
-                    one = next.ok_or_else(|| Failure::new("the service's answer has no resource"))?;
-                    tell(&one);
+            Ok(mut stream) => loop {
+                tokio::select! {
+                    next = stream.next() => {
+                        let Some(Ok(next)) = next else { break };
+                        broken = 0;
+                        one = next.ok_or_else(|| Failure::new("the service's answer has no resource"))?;
+                    }
+                    _ = again.tick() => {}
                 }
-            }
+                tell(&one);
+            },
             Err(Failed::Call(status)) if status.code() == tonic::Code::Unavailable => {}
             Err(Failed::Call(status)) => return Err(status.into()),
             Err(Failed::Here(failure)) => return Err(failure),

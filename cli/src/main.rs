@@ -6,15 +6,14 @@ mod context;
 mod evidence;
 mod failure;
 mod follow;
-mod json;
+mod format;
 mod out;
+mod progress;
 mod readable;
 mod retry;
 mod waterfall;
 
 use std::process::ExitCode;
-
-use clap::{CommandFactory, Parser};
 
 use crate::{
     args::{Cli, Command},
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
     // The cluster of `slipway dev` starts this program again as the guard of each pod.
     #[cfg(feature = "dev")]
     local_cluster::shim::run_if_requested();
-    let cli = Cli::parse();
+    let cli = args::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -80,7 +79,7 @@ async fn run(cli: Cli) -> Result<Outcome, Failure> {
         #[cfg(feature = "dev")]
         Command::Config(command) => commands::config::run(command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut args::command(), "slipway", &mut std::io::stdout());
             Ok(Outcome::Happened)
         }
     }

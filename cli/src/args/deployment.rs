@@ -74,12 +74,12 @@ pub(crate) struct DeployArgs {
     /// The environment.
     pub(crate) environment: String,
     /// The image to deploy: REPOSITORY@sha256:…
-    #[arg(long, value_name = "REPOSITORY@DIGEST", value_parser = image)]
+    #[arg(long, value_name = "REPOSITORY@DIGEST", value_parser = super::image_by_digest)]
     pub(crate) image: (String, String),
     /// The full commit id in the GitOps repository; left out for an environment without one.
     #[arg(long, default_value = "", value_name = "SHA", hide_default_value = true)]
     pub(crate) commit: String,
-    /// Follow the deployment until it ends; the exit code is 0 if it succeeded.
+    /// Follow the deployment until it ends.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Idempotency key: repeated requests with one key start one deployment [default: a new key].
@@ -101,18 +101,12 @@ pub(crate) struct RollbackArgs {
     /// The reason, which is recorded.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub(crate) reason: String,
-    /// Follow the rollback until it ends; the exit code is 0 if it succeeded.
+    /// Follow the rollback until it ends.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Idempotency key: repeated requests with one key roll back once [default: a new key].
     #[arg(long, value_name = "KEY")]
     pub(crate) request_id: Option<String>,
-}
-
-fn image(text: &str) -> Result<(String, String), String> {
-    text.split_once('@')
-        .map(|(repository, digest)| (repository.to_owned(), digest.to_owned()))
-        .ok_or_else(|| "expected REPOSITORY@sha256:DIGEST, such as registry.example/shop@sha256:…".to_owned())
 }
 
 fn status(text: &str) -> Result<Status, String> {

@@ -11,7 +11,7 @@ pub(crate) enum GitopsCommand {
     /// Set images in local files, and leave every other byte unchanged.
     #[command(after_long_help = EDIT_EXAMPLES)]
     Edit(EditArgs),
-    /// Set images in a GitOps repository with one pushed commit. Exit code 0 once it is on the branch.
+    /// Set images in a GitOps repository with one pushed commit.
     #[command(after_long_help = APPLY_EXAMPLES)]
     Apply(ApplyArgs),
     /// Copy the images of one environment to another, as they are at the head of the branch.
@@ -50,7 +50,7 @@ pub(crate) enum GitopsCommand {
         /// The change's id.
         id: String,
     },
-    /// Follow a change until it ends. Exit code 0 if it was pushed.
+    /// Follow a change until it ends.
     Watch {
         /// The change's id.
         id: String,
@@ -143,10 +143,10 @@ pub(crate) struct ImageArgs {
 pub(crate) struct EditArgs {
     #[command(flatten)]
     pub(crate) images: ImageArgs,
-    /// Print the difference as a patch and write nothing. Exit code 0 with or without a difference.
+    /// Print the difference as a patch and write nothing.
     #[arg(long)]
     pub(crate) diff: bool,
-    /// Write nothing; exit code 1 if something would change.
+    /// Write nothing, and fail if something would change.
     #[arg(long)]
     pub(crate) check: bool,
     /// Read nothing outside this folder [default: the git working copy of the files, else the current folder, else
@@ -287,10 +287,15 @@ pub(crate) struct ListChangesArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ChangeStatus {
+    /// Not pushed yet.
     Pending,
+    /// On the branch.
     Pushed,
+    /// Refused, for a reason that does not pass.
     Failed,
+    /// Given up without a definite answer.
     Errored,
+    /// Cancelled on request.
     Cancelled,
 }
 

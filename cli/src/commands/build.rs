@@ -10,7 +10,7 @@ use crate::{
     args::{BuildCommand, Output},
     context::Context,
     failure::Failure,
-    json, out,
+    out,
 };
 
 pub(crate) async fn run(
@@ -29,8 +29,8 @@ pub(crate) async fn run(
             let mut stdout = std::io::stdout();
             while let Some(next) = stream.next().await {
                 let next = next?;
-                if output == Output::Json {
-                    out::line(json::render("slipway.build.v1.TailLogResponse", &next)?);
+                if let Some(format) = output.format() {
+                    out::line(format.render_next("slipway.build.v1.TailLogResponse", &next)?);
                     continue;
                 }
                 stdout.write_all(&next.chunk)?;

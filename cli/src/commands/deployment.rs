@@ -16,14 +16,16 @@ use slipway_proto::{
 };
 use slipway_server::convert;
 
-use super::{present, progress, request_id, table};
+use super::{present, request_id, table};
 use crate::{
     Outcome,
     args::{DeployArgs, DeploymentCommand, Output, RollbackArgs},
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, readable, retry,
+    out,
+    progress::{self, Moment, Progress, spinner},
+    readable, retry,
 };
 
 const DEPLOYMENT: &str = "slipway.deploy.v1.Deployment";
@@ -57,9 +59,9 @@ pub(crate) async fn run(
         DeploymentCommand::Live { service, environment } => {
             let request = GetLiveStateRequest { service, environment };
             let state = present(client.get_live_state(request).await?.into_inner().state)?;
-            match output {
-                Output::Json => out::line(json::render("slipway.deploy.v1.LiveState", &state)?),
-                Output::Table => out::print(draw::live(&state)),
+            match output.format() {
+                Some(format) => out::line(format.render("slipway.deploy.v1.LiveState", &state)?),
+                None => out::print(draw::live(&state)),
             }
             return Ok(Outcome::Happened);
         }
@@ -135,15 +137,15 @@ async fn begun(
     wait: bool,
 ) -> Result<Outcome, Failure> {
     if wait {
-        if output == Output::Table {
+        if output.format().is_none() {
             eprintln!("deployment {}", deployment.id);
         }
         let deployment = follow(context, output, deployment).await?;
         return finish(output, &deployment);
     }
-    match output {
-        Output::Json => out::line(json::render(DEPLOYMENT, &deployment)?),
-        Output::Table => {
+    match output.format() {
+        Some(format) => out::line(format.render(DEPLOYMENT, &deployment)?),
+        None => {
             out::line(&deployment.id);
             eprintln!("follow it with: slipway deployment watch {}", deployment.id);
         }
@@ -161,11 +163,8 @@ async fn list(
         .list_deployments(request)
         .await?
         .into_inner();
-    if output == Output::Json {
-        out::line(json::render(
-            "slipway.deploy.v1.ListDeploymentsResponse",
-            &answer,
-        )?);
+    if let Some(format) = output.format() {
+        out::line(format.render("slipway.deploy.v1.ListDeploymentsResponse", &answer)?);
         return Ok(Outcome::Happened);
     }
     let mut rows = table(&[
@@ -226,9 +225,10 @@ impl Followed for Deployment {
     }
 }
 
-/// Watches until the end.
+/// Watches until the end, and shows each step.
 async fn follow(context: &Context, output: Output, deployment: Deployment) -> Result<Deployment, Failure> {
-    let bar = progress(output);
+    let mut progress = Progress::new(output);
+    let mut moment = Moment::default();
     let watch = async |id| {
         let request = WatchDeploymentRequest {
             id,
@@ -238,11 +238,51 @@ async fn follow(context: &Context, output: Output, deployment: Deployment) -> Re
         Ok(follow::stream(answer, |next| next.deployment))
     };
     let deployment = follow::follow(deployment, watch, |one: &Deployment| {
-        bar.set_message(format!("{}  {}", draw::step(one), now_at(one)));
+        advance(&mut moment, one, Timestamp::now().as_micros());
+        progress.show(&moment);
     })
     .await?;
-    bar.finish_and_clear();
+    progress.finish();
     Ok(deployment)
+}
+
+/// Adds what it does `now` (microseconds since 1970). A deployment shows only the step that it is at, so a step has ended
+/// when another one is shown, or when the deployment has ended.
+fn advance(moment: &mut Moment, one: &Deployment, now: i64) {
+    moment.waits = now_at(one);
+    let end = |well, status: &str, words: String| progress::End {
+        at: readable::micros(one.end_time.as_ref()).unwrap_or(now),
+        well,
+        status: status.to_owned(),
+        words,
+    };
+    let name = draw::step(one);
+    let mut open = moment.steps.last_mut().filter(|step| step.end.is_none());
+    if one.is_final() {
+        let reason = one.reason.as_ref();
+        let words = reason.map(|reason| format!("{}: {}", reason.code, reason.message));
+        let status = draw::status(one.status()).to_lowercase();
+        if let Some(step) = &mut open {
+            let well = one.status() == Status::Succeeded;
+            step.end = Some(end(well, &status, words.unwrap_or_default()));
+        }
+        return;
+    }
+    if let Some(step) = open.as_ref()
+        && step.name == name
+    {
+        return;
+    }
+    if let Some(step) = open {
+        step.end = Some(end(true, "ended", String::new()));
+    }
+    if !name.is_empty() {
+        moment.steps.push(progress::Step {
+            name,
+            began: now,
+            end: None,
+        });
+    }
 }
 
 /// A deployment of which something was requested: followed until that is done or declined.
@@ -269,7 +309,7 @@ async fn answered(
 ) -> Result<Outcome, Failure> {
     let verb = draw::ask(asked);
     let (id, before) = (deployment.id.clone(), deployment.asked());
-    let bar = progress(output);
+    let bar = spinner(output);
     let watch = async |id| {
         let request = WatchDeploymentRequest {
             id,
@@ -312,9 +352,9 @@ fn now_at(deployment: &Deployment) -> String {
 }
 
 fn show(output: Output, deployment: &Deployment) -> Result<(), Failure> {
-    match output {
-        Output::Json => out::line(json::render(DEPLOYMENT, deployment)?),
-        Output::Table => out::print(draw::deployment(deployment, Timestamp::now().as_micros())),
+    match output.format() {
+        Some(format) => out::line(format.render(DEPLOYMENT, deployment)?),
+        None => out::print(draw::deployment(deployment, Timestamp::now().as_micros())),
     }
     Ok(())
 }
@@ -327,4 +367,52 @@ fn finish(output: Output, deployment: &Deployment) -> Result<Outcome, Failure> {
 
 const fn happened(did: bool) -> Outcome {
     if did { Outcome::Happened } else { Outcome::DidNot }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::{common::v1::Reason, deploy::v1::deployment::Step};
+
+    use super::*;
+
+    #[test]
+    fn a_log_follows_a_deployment_step_by_step() {
+        let mut log = progress::Log::default();
+        let mut moment = Moment::default();
+        let mut said = |one: &Deployment, now: i64| {
+            let now = now * 1_000_000;
+            advance(&mut moment, one, now);
+            log.lines(&moment, now)
+        };
+        let mut one = Deployment {
+            status: Status::Verifying.into(),
+            step: Step::Apply.into(),
+            ..Deployment::default()
+        };
+        assert_eq!(said(&one, 0), ["00:00:00Z  apply             begins"]);
+        assert_eq!(said(&one, 1), [""; 0]);
+        one.step = Step::Rollout.into();
+        one.progress = "1 of 2 pods".to_owned();
+        assert_eq!(
+            said(&one, 2),
+            [
+                "00:00:02Z  apply             ended after 2.0s",
+                "00:00:02Z  rollout           begins",
+            ]
+        );
+        assert_eq!(
+            said(&one, 7),
+            ["00:00:07Z  rollout           waits since 5.0s: 1 of 2 pods"]
+        );
+        one.status = Status::Failed.into();
+        one.reason = Some(Reason {
+            code: "CRASH_LOOP".to_owned(),
+            message: "pod shop-1".to_owned(),
+        });
+        assert_eq!(
+            said(&one, 9),
+            ["00:00:09Z  rollout           failed after 7.0s: CRASH_LOOP: pod shop-1"]
+        );
+        assert_eq!(said(&one, 100), [""; 0]);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod configs;
 mod home;
+mod own_cluster;
 
 use std::{fs::File, path::Path, sync::Arc};
 
@@ -47,10 +48,19 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
 
     let shutdown = CancellationToken::new();
     let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(slipway_events::BusConfig::default()));
+    let build: build_svc::Config = configured(&home.config("build"))?;
+    let mut deploy: deploy_svc::Config = configured(&home.config("deploy"))?;
+    for (name, config) in &mut deploy.settings.clusters {
+        config.image_folder |= cluster.is_some() && name.as_str() == own_cluster::CLUSTER;
+    }
+    let needs = match &args.kube_context {
+        Some(context) => Some(needs(context, &home, &build, &deploy)?),
+        None => None,
+    };
     let mut services: FuturesUnordered<LocalBoxFuture<'_, Ended>> = FuturesUnordered::new();
     macro_rules! spawn {
-        ($service:ident, $name:literal) => {{
-            let config: $service::Config = configured(&home.config($name))?;
+        ($service:ident, $name:literal, $config:expr) => {{
+            let config: $service::Config = $config;
             let listeners = bind(&config.server, &home.config($name)).await?;
             let service = telemetry.service(concat!($name, "-svc")).map_err(Failure::new)?;
             let wiring = Wiring::new(listeners, bus.clone(), service);
@@ -59,12 +69,12 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
                 .push(async move { ($name, $service::run(config, wiring, shutdown).await) }.boxed_local());
         }};
     }
-    spawn!(build_svc, "build");
-    spawn!(gitops_svc, "gitops");
-    spawn!(approval_svc, "approval");
-    spawn!(deploy_svc, "deploy");
+    spawn!(build_svc, "build", build);
+    spawn!(gitops_svc, "gitops", configured(&home.config("gitops"))?);
+    spawn!(approval_svc, "approval", configured(&home.config("approval"))?);
+    spawn!(deploy_svc, "deploy", deploy);
 
-    greet(&home, cluster.as_ref())?;
+    greet(&home, cluster.as_ref(), needs.as_deref())?;
     let ended = tokio::select! {
         () = stop_signal() => Ok(()),
         ended = services.next() => Err(why(ended)),
@@ -76,6 +86,23 @@ pub(crate) async fn run(args: DevArgs) -> Result<Outcome, Failure> {
     }
     telemetry.shutdown(std::time::Duration::from_secs(2)).await;
     ended.map(|()| Outcome::Happened)
+}
+
+/// What releases to the user's own cluster need.
+fn needs(
+    context: &str,
+    home: &Home,
+    build: &build_svc::Config,
+    deploy: &deploy_svc::Config,
+) -> Result<String, Failure> {
+    let path = &deploy.settings.catalog;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let catalog = deploy_domain::catalog::Catalog::parse(&text)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let kubeconfig = home.path("kubeconfig");
+    let in_a_folder = |image: &_| build.settings.keeps_in_a_folder(image);
+    Ok(own_cluster::report(context, &kubeconfig, &catalog, in_a_folder))
 }
 
 /// One process per folder: two would write the same databases.
@@ -140,7 +167,7 @@ async fn stop_signal() {
     }
 }
 
-fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
+fn greet(home: &Home, cluster: Option<&Cluster>, needs: Option<&str>) -> Result<(), Failure> {
     let context = home.context()?;
     println!("Slipway is running in {}", home.folder().display());
     for (name, url) in [
@@ -158,6 +185,9 @@ fn greet(home: &Home, cluster: Option<&Cluster>) -> Result<(), Failure> {
             cluster.address(),
             home.path("kubeconfig").display()
         );
+    }
+    if let Some(needs) = needs {
+        print!("{needs}");
     }
     println!("  {:13} {}", "catalog", home.path("catalog.yaml").display());
     println!(

@@ -11,7 +11,7 @@ use crate::{
     args::{EventsCommand, Output},
     context::Context,
     failure::Failure,
-    json, out,
+    out,
 };
 
 type Events = Pin<Box<dyn Stream<Item = Result<Option<Event>, Status>> + Send>>;
@@ -28,9 +28,9 @@ pub(crate) async fn run(
         let Some(event) = event?.filter(|event| concerns(event, &release)) else {
             continue;
         };
-        match output {
-            Output::Json => out::line(json::render("slipway.common.v1.Event", &event)?),
-            Output::Table => {
+        match output.format() {
+            Some(format) => out::line(format.render_next("slipway.common.v1.Event", &event)?),
+            None => {
                 let time = event.time.as_ref().map(|time| {
                     slipway_model::Timestamp::from_micros(
                         time.seconds * 1_000_000 + i64::from(time.nanos) / 1000,

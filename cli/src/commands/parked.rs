@@ -12,7 +12,7 @@ use crate::{
     args::{Output, ParkedCommand},
     context::{Context, Operations},
     failure::Failure,
-    json, out, readable,
+    out, readable,
 };
 
 const PARKED: &str = "slipway.operations.v1.Parked";
@@ -33,9 +33,9 @@ pub(crate) async fn run(
                 Ok(answer.into_inner().parked)
             })
             .await?;
-            match output {
-                Output::Json => out::line(json::render(PARKED, &parked)?),
-                Output::Table => out::print(describe(&parked, Timestamp::now().as_micros())),
+            match output.format() {
+                Some(format) => out::line(format.render(PARKED, &parked)?),
+                None => out::print(describe(&parked, Timestamp::now().as_micros())),
             }
             Ok(Outcome::Happened)
         }
@@ -46,9 +46,9 @@ pub(crate) async fn run(
                 Ok(answer.into_inner().parked)
             })
             .await?;
-            match output {
-                Output::Json => out::line(json::render(PARKED, &before)?),
-                Output::Table => out::line(format_args!("{} {} resumed", before.kind, before.id)),
+            match output.format() {
+                Some(format) => out::line(format.render(PARKED, &before)?),
+                None => out::line(format_args!("{} {} resumed", before.kind, before.id)),
             }
             Ok(Outcome::Happened)
         }
@@ -72,12 +72,12 @@ async fn list(context: &Context, output: Output, kind: String, limit: u32) -> Re
     }
     all.sort_by_key(|one: &Parked| std::cmp::Reverse(readable::micros(one.park_time.as_ref())));
     all.truncate(limit as usize);
-    if output == Output::Json {
+    if let Some(format) = output.format() {
         let answer = ListParkedResponse {
             parked: all,
             next_page_token: String::new(),
         };
-        out::line(json::render("slipway.operations.v1.ListParkedResponse", &answer)?);
+        out::line(format.render("slipway.operations.v1.ListParkedResponse", &answer)?);
         return Ok(outcome);
     }
     if all.is_empty() && outcome == Outcome::Happened {

@@ -1,21 +1,25 @@
 //! `slipway release …`
 
-use indicatif::ProgressBar;
 use slipway_model::Timestamp;
-use slipway_proto::release::v1::{
-    CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
-    StartReleaseRequest, WatchReleaseRequest, planned_environment::Gate, release::Status, step,
+use slipway_proto::{
+    common::v1::Image,
+    release::v1::{
+        CancelReleaseRequest, GetReleaseRequest, ListReleasesRequest, Plan, PlanReleaseRequest, Release,
+        StartReleaseRequest, WatchReleaseRequest, planned_environment::Gate, release::Status, step,
+    },
 };
 use slipway_server::convert;
 
-use super::{present, progress, request_id, table, word};
+use super::{present, request_id, table, word};
 use crate::{
     Outcome,
     args::{Output, PlanArgs, ReleaseCommand, StartArgs},
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    json, out, readable, retry, waterfall,
+    out,
+    progress::{self, Moment, Progress},
+    readable, retry, waterfall,
 };
 
 const RELEASE: &str = "slipway.release.v1.Release";
@@ -65,10 +69,14 @@ async fn plan(context: &Context, output: Output, args: PlanArgs) -> Result<Outco
         git_tag: args.git_tag,
         environments: args.environments,
     };
-    let plan = present(context.releases()?.plan_release(request).await?.into_inner().plan)?;
-    match output {
-        Output::Json => out::line(json::render("slipway.release.v1.Plan", &plan)?),
-        Output::Table => out::print(planned(&plan)),
+    let answer = context.releases()?.plan_release(request).await?.into_inner();
+    let plan = present(answer.plan)?;
+    match output.format() {
+        Some(format) => out::line(format.render("slipway.release.v1.Plan", &plan)?),
+        None => out::print(planned(&plan)),
+    }
+    for warning in answer.warnings {
+        eprintln!("warning: {warning}");
     }
     Ok(Outcome::Happened)
 }
@@ -151,7 +159,16 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
         plan_hash: args.plan_hash,
         on_behalf_of: String::new(),
         labels: args.labels.into_iter().collect(),
-        images: Vec::new(),
+        images: args
+            .image
+            .map(|(repository, digest)| Image {
+                repository,
+                digest,
+                ..Image::default()
+            })
+            .into_iter()
+            .collect(),
+        rebuild: args.rebuild,
     };
     let release = present(
         context
@@ -162,15 +179,15 @@ async fn start(context: &Context, output: Output, args: StartArgs) -> Result<Out
             .release,
     )?;
     if args.wait {
-        if output == Output::Table {
+        if output.format().is_none() {
             eprintln!("release {}", release.id);
         }
         let release = follow(context, output, release).await?;
         return finish(output, &release);
     }
-    match output {
-        Output::Json => out::line(json::render(RELEASE, &release)?),
-        Output::Table => {
+    match output.format() {
+        Some(format) => out::line(format.render(RELEASE, &release)?),
+        None => {
             out::line(&release.id);
             eprintln!("follow it with: slipway release watch {}", release.id);
         }
@@ -190,8 +207,8 @@ async fn list(
         ..ListReleasesRequest::default()
     };
     let answer = context.releases()?.list_releases(request).await?.into_inner();
-    if output == Output::Json {
-        out::line(json::render("slipway.release.v1.ListReleasesResponse", &answer)?);
+    if let Some(format) = output.format() {
+        out::line(format.render("slipway.release.v1.ListReleasesResponse", &answer)?);
         return Ok(Outcome::Happened);
     }
     let mut rows = table(&["RELEASE", "SERVICE", "COMMIT", "STATUS", "STEP", "AGE", "BY"]);
@@ -241,10 +258,9 @@ impl Followed for Release {
     }
 }
 
-/// Watches until the end. Shows each step as it ends, if a person is watching.
+/// Watches until the end, and shows each step.
 async fn follow(context: &Context, output: Output, release: Release) -> Result<Release, Failure> {
-    let bar = progress(output);
-    let mut shown = 0;
+    let mut progress = Progress::new(output);
     let watch = async |id| {
         let request = WatchReleaseRequest {
             id,
@@ -254,38 +270,50 @@ async fn follow(context: &Context, output: Output, release: Release) -> Result<R
         Ok(follow::stream(answer, |next| next.release))
     };
     let release = follow::follow(release, watch, |one: &Release| {
-        shown = tell(&bar, one, shown);
+        progress.show(&moment(one, Timestamp::now().as_micros()));
     })
     .await?;
-    bar.finish_and_clear();
+    progress.finish();
     Ok(release)
 }
 
-fn tell(bar: &ProgressBar, release: &Release, mut shown: usize) -> usize {
-    while let Some(step) = release.steps.get(shown).filter(|step| step.end_time.is_some()) {
-        let mark = if step.status() == step::Status::Succeeded {
-            '✓'
-        } else {
-            '✗'
-        };
-        bar.println(format!("{mark} {}  {}", step.name, step.result));
-        shown += 1;
+/// What it does `now` (microseconds since 1970).
+fn moment(release: &Release, now: i64) -> Moment {
+    let steps = release.steps.iter().map(|step| {
+        let began = readable::micros(step.queue_time.as_ref()).unwrap_or(now);
+        let end = readable::micros(step.end_time.as_ref()).map(|at| progress::End {
+            at,
+            well: matches!(step.status(), step::Status::Succeeded | step::Status::Skipped),
+            status: word(step.status().as_str_name(), "STATUS_"),
+            words: match &step.reason {
+                Some(reason) if step.status() != step::Status::Succeeded => {
+                    format!("{}: {}", reason.code, reason.message)
+                }
+                _ => step.result.clone(),
+            },
+        });
+        progress::Step {
+            name: step.name.clone(),
+            began,
+            end,
+        }
+    });
+    let retry = release.steps.last().and_then(|step| step.retry.as_ref());
+    let waits = match (retry, &release.waiting_on) {
+        (Some(retry), _) => retry::line(retry, now),
+        (None, Some(waiting)) => waiting.message.clone(),
+        (None, None) => String::new(),
+    };
+    Moment {
+        steps: steps.collect(),
+        waits,
     }
-    if let Some(step) = release.steps.get(shown) {
-        let waiting = match (&step.retry, &release.waiting_on) {
-            (Some(retry), _) => retry::line(retry, Timestamp::now().as_micros()),
-            (None, Some(waiting)) => waiting.message.clone(),
-            (None, None) => String::new(),
-        };
-        bar.set_message(format!("{}  {waiting}", step.name));
-    }
-    shown
 }
 
 fn show(output: Output, release: &Release) -> Result<(), Failure> {
-    match output {
-        Output::Json => out::line(json::render(RELEASE, release)?),
-        Output::Table => out::print(waterfall::draw(release, Timestamp::now().as_micros())),
+    match output.format() {
+        Some(format) => out::line(format.render(RELEASE, release)?),
+        None => out::print(waterfall::draw(release, Timestamp::now().as_micros())),
     }
     Ok(())
 }
@@ -302,14 +330,84 @@ fn finish(output: Output, release: &Release) -> Result<Outcome, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use prost_types::Timestamp;
     use slipway_proto::{
-        common::v1::Image,
+        common::v1::{Image, Reason, Retry, WaitingOn},
         deploy::v1::Target,
         release::v1::{
-            Plan, PlannedEnvironment,
+            Plan, PlannedEnvironment, Release, Step,
             planned_environment::{Gate, Tier},
+            step::Status,
         },
     };
+
+    /// Seconds since 1970.
+    fn at(seconds: i64) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos: 0 })
+    }
+
+    #[test]
+    fn a_log_follows_a_release_step_by_step() {
+        let step = |name: &str, status: Status, from: i64, to: Option<i64>| Step {
+            name: name.to_owned(),
+            status: status.into(),
+            queue_time: at(from),
+            end_time: to.and_then(at),
+            ..Step::default()
+        };
+        let mut release = Release {
+            steps: vec![
+                Step {
+                    result: "sha256:77c6".to_owned(),
+                    ..step("build", Status::Succeeded, 0, Some(2))
+                },
+                step("staging/gate", Status::Running, 2, None),
+            ],
+            waiting_on: Some(WaitingOn {
+                message: "0 of 1 approvals; 1 more by bob".to_owned(),
+                ..WaitingOn::default()
+            }),
+            ..Release::default()
+        };
+        let mut log = crate::progress::Log::default();
+        let mut said = |release: &Release, now: i64| {
+            let now = now * 1_000_000;
+            log.lines(&super::moment(release, now), now)
+        };
+        assert_eq!(
+            said(&release, 3),
+            [
+                "00:00:00Z  build             begins",
+                "00:00:02Z  build             succeeded after 2.0s: sha256:77c6",
+                "00:00:02Z  staging/gate      begins",
+            ]
+        );
+        let waits = "00:00:08Z  staging/gate      waits since 6.0s: 0 of 1 approvals; 1 more by bob";
+        assert_eq!(said(&release, 8), [waits]);
+        assert_eq!(said(&release, 67), [""; 0]);
+        let waits = "00:01:08Z  staging/gate      waits since 1m06s: 0 of 1 approvals; 1 more by bob";
+        assert_eq!(said(&release, 68), [waits], "at least every minute");
+        // What is tried again is what it waits for.
+        release.steps[1].retry = Some(Retry {
+            error: Some(Reason {
+                code: "UNAVAILABLE".to_owned(),
+                message: "approval-svc: connection refused".to_owned(),
+            }),
+            attempt: 1,
+            next_time: None,
+        });
+        let retries = "00:01:14Z  staging/gate      waits since 1m12s: retrying: approval-svc: connection refused (tried once)";
+        assert_eq!(said(&release, 74), [retries]);
+        release.steps[1] = Step {
+            reason: Some(Reason {
+                code: "REJECTED".to_owned(),
+                message: "rejected by token/bob".to_owned(),
+            }),
+            ..step("staging/gate", Status::Failed, 2, Some(80))
+        };
+        let rejected = "00:01:20Z  staging/gate      failed after 1m18s: REJECTED: rejected by token/bob";
+        assert_eq!(said(&release, 80), [rejected]);
+    }
 
     #[test]
     fn a_plan_shows_what_each_environment_is_for() {

@@ -20,19 +20,23 @@ use kube::{
     api::{DynamicObject, ListParams},
     core::Selector,
 };
-use slipway_model::{Fault, Reason};
+use slipway_model::{Fault, Reason, Timestamp};
 use slipway_verdict::{
     Target, Workload, WorkloadKind,
-    evidence::{PodEvidence, Redactor, bound},
+    evidence::{PodEvidence, Redactor, RunLog, at_fault, bound, of_runs, together},
     owned_by, pods,
 };
 
 use super::{Kubernetes, call, fault::unavailable, observe, workload};
 
-/// Of one workload; the worst come first.
-const MAX_PODS: usize = 3;
+/// Different faults of one workload's pods; the worst come first. Pods with the same fault count once.
+const MAX_FAULTS: usize = 3;
+/// How many pods of one fault are asked for a log, until one has it.
+const MAX_ASKED: usize = 3;
+/// Names that are listed of other pods with the same fault.
+const MAX_NAMES: usize = 10;
 const MAX_CONTAINERS: usize = 4;
-const MAX_EVENTS: usize = 10;
+const MAX_EVENTS: usize = 5;
 /// Of one Application.
 const MAX_WORKLOADS: usize = 3;
 /// All containers of a deployment together.
@@ -42,12 +46,16 @@ const ONE: Duration = Duration::from_secs(5);
 /// For everything together.
 const TIME: Duration = Duration::from_secs(20);
 
-/// Collects the evidence of one target now.
+/// Collects the evidence of one target now. Events from before `since`, when the deployment began, are about another one.
 ///
 /// # Errors
 /// When the API server cannot be asked at all.
-pub async fn collect(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    in_time(of_target(cluster, target)).await
+pub async fn collect(
+    cluster: &Kubernetes,
+    target: &Target,
+    since: Timestamp,
+) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+    in_time(of_target(&Scene { cluster, since }, target)).await
 }
 
 /// Collects the evidence of one Job now.
@@ -58,8 +66,16 @@ pub async fn collect_job(
     cluster: &Kubernetes,
     namespace: &str,
     job: &str,
+    since: Timestamp,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    in_time(of_job(cluster, namespace, job)).await
+    in_time(of_job(&Scene { cluster, since }, namespace, job)).await
+}
+
+/// Where evidence is collected, and of which time.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    cluster: &'a Kubernetes,
+    since: Timestamp,
 }
 
 async fn in_time(
@@ -68,15 +84,16 @@ async fn in_time(
     let late = |_| unavailable(format!("evidence: not collected within {} s", TIME.as_secs()));
     let mut evidence = tokio::time::timeout(TIME, gather).await.map_err(late)??;
     evidence.truncate(MAX_ENTRIES);
+    let mut evidence: Vec<PodEvidence> = evidence.into_iter().map(PodEvidence::told).collect();
     bound(&mut evidence);
     Ok(evidence)
 }
 
-async fn of_target(cluster: &Kubernetes, target: &Target) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+async fn of_target(scene: &Scene<'_>, target: &Target) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let namespace = target.namespace.as_str();
     match target.kind {
-        WorkloadKind::Application => of_application(cluster, namespace, &target.name).await,
-        kind => of_workload(cluster, namespace, kind, &target.name).await,
+        WorkloadKind::Application => of_application(scene, namespace, &target.name).await,
+        kind => of_workload(scene, namespace, kind, &target.name).await,
     }
 }
 
@@ -86,14 +103,14 @@ fn called(kind: &str, metadata: &ObjectMeta) -> String {
 }
 
 async fn of_application(
-    cluster: &Kubernetes,
+    scene: &Scene<'_>,
     namespace: &str,
     name: &str,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    let Some(live) = observe::read(cluster, namespace, WorkloadKind::Application, name).await? else {
+    let Some(live) = observe::read(scene.cluster, namespace, WorkloadKind::Application, name).await? else {
         return Ok(Vec::new());
     };
-    let own = maker(cluster, namespace, "Application", &live).await;
+    let own = maker(scene, namespace, "Application", &live).await;
     let Workload::Application(application) = workload::typed(WorkloadKind::Application, live)? else {
         return Ok(own.into_iter().collect());
     };
@@ -121,8 +138,8 @@ async fn of_application(
             continue;
         };
         let found = match observe::runs_pods(&one.kind) {
-            Some(kind) => of_workload(cluster, namespace, kind, &one.name).await,
-            None => of_job(cluster, namespace, &one.name).await,
+            Some(kind) => of_workload(scene, namespace, kind, &one.name).await,
+            None => of_job(scene, namespace, &one.name).await,
         };
         match found {
             Ok(found) => evidence.extend(found),
@@ -133,18 +150,18 @@ async fn of_application(
 }
 
 async fn of_workload(
-    cluster: &Kubernetes,
+    scene: &Scene<'_>,
     namespace: &str,
     kind: WorkloadKind,
     name: &str,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     if kind == WorkloadKind::Canary {
-        return match observe::read(cluster, namespace, kind, name).await? {
-            Some(live) => of_canary(cluster, namespace, &live).await,
+        return match observe::read(scene.cluster, namespace, kind, name).await? {
+            Some(live) => of_canary(scene, namespace, &live).await,
             None => Ok(Vec::new()),
         };
     }
-    let Some(found) = observe::workload(cluster, namespace, kind, name).await? else {
+    let Some(found) = observe::workload(scene.cluster, namespace, kind, name).await? else {
         return Ok(Vec::new());
     };
     let current = slipway_verdict::current(&found.workload, &found.observed);
@@ -152,16 +169,16 @@ async fn of_workload(
     if let Some(set) = current.replica_set {
         makers.push(("ReplicaSet".to_owned(), plain(set)));
     }
-    Ok(of_pods(cluster, namespace, &makers, current.pods).await)
+    Ok(of_pods(scene, namespace, &makers, current.pods).await)
 }
 
 /// What Flagger says, and the pods of the workload that it rolls out. It scales that to zero when it gives up.
 async fn of_canary(
-    cluster: &Kubernetes,
+    scene: &Scene<'_>,
     namespace: &str,
     live: &DynamicObject,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    let mut evidence = Vec::from_iter(maker(cluster, namespace, "Canary", live).await);
+    let mut evidence = Vec::from_iter(maker(scene, namespace, "Canary", live).await);
     let of = |field: &str| {
         live.data
             .pointer(&format!("/spec/targetRef/{field}"))
@@ -169,17 +186,13 @@ async fn of_canary(
     };
     let kind = of("kind").and_then(observe::runs_pods);
     if let (Some(kind), Some(name)) = (kind, of("name")) {
-        evidence.extend(Box::pin(of_workload(cluster, namespace, kind, name)).await?);
+        evidence.extend(Box::pin(of_workload(scene, namespace, kind, name)).await?);
     }
     Ok(evidence)
 }
 
-async fn of_job(
-    cluster: &Kubernetes,
-    namespace: &str,
-    name: &str,
-) -> Result<Vec<PodEvidence>, Fault<Reason>> {
-    let jobs: Api<Job> = Api::namespaced(cluster.client().clone(), namespace);
+async fn of_job(scene: &Scene<'_>, namespace: &str, name: &str) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+    let jobs: Api<Job> = Api::namespaced(scene.cluster.client().clone(), namespace);
     let Some(job) = call("read the Job", jobs.get_opt(name)).await? else {
         return Ok(Vec::new());
     };
@@ -188,17 +201,17 @@ async fn of_job(
     let Some(selector) = selector else {
         return Ok(Vec::new());
     };
-    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(scene.cluster.client().clone(), namespace);
     let list = ListParams::default().labels(&selector.to_string());
     let mut found = call("list pods", pods.list(&list)).await?.items;
     found.retain(|pod| owned_by(&pod.metadata, job.metadata.uid.as_deref()));
     let makers = [("Job".to_owned(), plain(&job))];
-    Ok(of_pods(cluster, namespace, &makers, found.iter().collect()).await)
+    Ok(of_pods(scene, namespace, &makers, found.iter().collect()).await)
 }
 
 /// The worst of the pods, and what the cluster says about their controllers.
 async fn of_pods(
-    cluster: &Kubernetes,
+    scene: &Scene<'_>,
     namespace: &str,
     makers: &[(String, DynamicObject)],
     mut suspects: Vec<&Pod>,
@@ -219,11 +232,12 @@ async fn of_pods(
             pod.metadata.name.clone(),
         )
     });
-    suspects.truncate(MAX_PODS);
+    let mut faults = together(suspects);
+    faults.truncate(MAX_FAULTS);
     let makers = makers
         .iter()
-        .map(|(kind, live)| maker(cluster, namespace, kind, live));
-    let pods = suspects.into_iter().map(|pod| of_pod(cluster, namespace, pod));
+        .map(|(kind, live)| maker(scene, namespace, kind, live));
+    let pods = faults.iter().map(|pods| of_fault(scene, namespace, pods));
     let (makers, pods) = futures::join!(join_all(makers), join_all(pods));
     pods.into_iter()
         .flatten()
@@ -232,13 +246,8 @@ async fn of_pods(
 }
 
 /// Warnings about a controller of pods, such as an exhausted quota; empty if there are none.
-async fn maker(
-    cluster: &Kubernetes,
-    namespace: &str,
-    kind: &str,
-    live: &DynamicObject,
-) -> Option<PodEvidence> {
-    let events = events(cluster, namespace, kind, &live.metadata).await;
+async fn maker(scene: &Scene<'_>, namespace: &str, kind: &str, live: &DynamicObject) -> Option<PodEvidence> {
+    let events = events(scene, namespace, kind, &live.metadata).await;
     let warned = events
         .iter()
         .any(|event| event.type_.as_deref() == Some("Warning"));
@@ -249,22 +258,45 @@ async fn maker(
     let redactor = Redactor::default();
     Some(PodEvidence {
         pod: called(kind, &live.metadata),
-        container: String::new(),
         state: state
             .map(|state| tell::line(&redactor, &state))
             .unwrap_or_default(),
-        exit_code: None,
-        log_tail: Vec::new(),
-        previous_log_tail: Vec::new(),
         events: tell::events(&redactor, &events),
+        ..PodEvidence::default()
     })
 }
 
-async fn of_pod(cluster: &Kubernetes, namespace: &str, pod: &Pod) -> Vec<PodEvidence> {
+/// The pods of one fault, told by the first of them whose log can be read; the worst comes first.
+async fn of_fault(scene: &Scene<'_>, namespace: &str, pods: &[&Pod]) -> Vec<PodEvidence> {
+    let mut told = Vec::new();
+    let mut of = None;
+    for pod in pods.iter().take(MAX_ASKED) {
+        let found = of_pod(scene, namespace, pod, pods.len() == 1).await;
+        let has_log = |one: &PodEvidence| !one.log_tail.is_empty() || !one.previous_log_tail.is_empty();
+        let complete = found.iter().any(has_log);
+        if of.is_none() || complete {
+            of = pod.metadata.name.clone();
+            told = found;
+        }
+        if complete {
+            break;
+        }
+    }
+    let others = pods.iter().filter_map(|pod| pod.metadata.name.clone());
+    let others: Vec<String> = others.filter(|name| Some(name) != of.as_ref()).collect();
+    for one in &mut told {
+        one.others = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        one.other_pods = others.iter().take(MAX_NAMES).cloned().collect();
+    }
+    told
+}
+
+/// `alone`: no other pod has the same fault.
+async fn of_pod(scene: &Scene<'_>, namespace: &str, pod: &Pod, alone: bool) -> Vec<PodEvidence> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let mut containers: Vec<&ContainerStatus> =
-        pods::containers(pod).filter(|one| tell::at_fault(one)).collect();
-    if containers.is_empty() {
+    let mut containers: Vec<&ContainerStatus> = pods::containers(pod).filter(|one| at_fault(one)).collect();
+    let sound = containers.is_empty();
+    if sound {
         containers = pod
             .status
             .iter()
@@ -272,38 +304,46 @@ async fn of_pod(cluster: &Kubernetes, namespace: &str, pod: &Pod) -> Vec<PodEvid
             .collect();
     }
     containers.truncate(MAX_CONTAINERS);
-    let api: Api<Pod> = Api::namespaced(cluster.client().clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(scene.cluster.client().clone(), namespace);
+    // Of a pod that was there before and has no fault, what it said before is about another deployment.
+    let is_older = slipway_verdict::created(&pod.metadata).is_some_and(|created| created < scene.since);
+    let since = (sound && is_older).then_some(scene.since);
     let of_container = |status: &ContainerStatus| {
         let (api, name, status) = (api.clone(), name.clone(), status.clone());
         let redactor = specification(pod, &status.name)
             .map(Redactor::of)
             .unwrap_or_default();
         async move {
-            let (log_tail, previous_log_tail) = logs(&api, &name, &status, &redactor).await;
+            let (log_tail, previous_log_tail, log_missing) =
+                logs(&api, &name, &status, since, &redactor).await;
+            // How often it was started again differs from pod to pod.
+            let state = if alone {
+                tell::state(&status)
+            } else {
+                tell::condition(&status)
+            };
             PodEvidence {
                 pod: name,
                 container: status.name.clone(),
-                state: tell::line(&redactor, &tell::state(&status)),
+                state: tell::line(&redactor, &state),
                 exit_code: pods::exit_code(&status),
                 log_tail,
                 previous_log_tail,
-                events: Vec::new(),
+                log_missing,
+                ..PodEvidence::default()
             }
         }
     };
     let (mut evidence, events) = futures::join!(
         join_all(containers.into_iter().map(of_container)),
-        events(cluster, namespace, "Pod", &pod.metadata)
+        events(scene, namespace, "Pod", &pod.metadata)
     );
     if evidence.is_empty() {
         evidence.push(PodEvidence {
             pod: name,
-            container: String::new(),
             state: tell::line(&Redactor::default(), &tell::pod_state(pod)),
-            exit_code: None,
-            log_tail: Vec::new(),
-            previous_log_tail: Vec::new(),
-            events: Vec::new(),
+            log_missing: "the pod has not started".to_owned(),
+            ..PodEvidence::default()
         });
     }
     // Events belong to the pod, and are listed once.
@@ -321,42 +361,45 @@ fn specification<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
     init.chain(&spec.containers).find(|one| one.name == container)
 }
 
-/// The last lines of the current run, or of the last run if none is running, and of the run before it.
+/// The last lines of the current run, or of the last run if none is running, those of the run before it, and what is to be
+/// said of a log that is missing.
 async fn logs(
     pods: &Api<Pod>,
     pod: &str,
     status: &ContainerStatus,
+    since: Option<Timestamp>,
     redactor: &Redactor,
-) -> (Vec<String>, Vec<String>) {
+) -> (Vec<String>, Vec<String>, String) {
     let read = |previous| async move {
-        let tail = log::tail(pods, pod, &status.name, previous, redactor);
-        match tokio::time::timeout(ONE, tail).await {
-            Ok(Ok(lines)) => lines,
-            // A container that never started has no log, and its state says so.
-            Ok(Err(error)) => {
-                tracing::debug!(pod, container = status.name, previous, %error, "no log");
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::debug!(pod, container = status.name, previous, "no log in time");
-                Vec::new()
-            }
+        let tail = log::tail(pods, (pod, &status.name), previous, since, redactor);
+        let late = |_| RunLog::Missing(format!("it was not read within {} s", ONE.as_secs()));
+        let log = tokio::time::timeout(ONE, tail).await.unwrap_or_else(late);
+        if let RunLog::Missing(why) = &log {
+            tracing::debug!(pod, container = status.name, previous, why, "no log");
         }
+        log
     };
+    let state = status.state.as_ref();
+    let running = state.is_some_and(|state| state.running.is_some());
     if status.restart_count == 0 {
-        return (read(false).await, Vec::new());
+        let started = running || state.is_some_and(|state| state.terminated.is_some());
+        if !started {
+            return (Vec::new(), Vec::new(), "the container has not started".to_owned());
+        }
+        return of_runs(read(false).await, None, running);
     }
     let (now, before) = futures::join!(read(false), read(true));
-    // While a container waits to be restarted, the kubelet returns its last run in both cases.
-    let waits = status.state.as_ref().is_some_and(|state| state.running.is_none());
-    if waits && now == before {
-        return (now, Vec::new());
-    }
-    (now, before)
+    of_runs(now, Some(before), running)
+}
+
+/// Those of the cluster's events about one object that say something about this deployment.
+async fn events(scene: &Scene<'_>, namespace: &str, kind: &str, about: &ObjectMeta) -> Vec<Event> {
+    let all = events_of(scene.cluster, namespace, kind, about).await;
+    tell::relevant(all, scene.since, MAX_EVENTS)
 }
 
 /// The cluster's events about one object.
-pub(crate) async fn events(
+pub(crate) async fn events_of(
     cluster: &Kubernetes,
     namespace: &str,
     kind: &str,
@@ -381,10 +424,7 @@ pub(crate) async fn events(
         object.name.as_deref() == Some(name)
             && (object.uid.is_none() || about.uid.is_none() || object.uid == about.uid)
     };
-    let mut events: Vec<Event> = found.into_iter().filter(same).collect();
-    events.sort_by_key(tell::when);
-    let skip = events.len().saturating_sub(MAX_EVENTS);
-    events.split_off(skip)
+    found.into_iter().filter(same).collect()
 }
 
 /// Without its type.

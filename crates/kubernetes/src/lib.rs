@@ -70,6 +70,10 @@ pub struct ClusterConfig {
     /// The scope of its watches.
     #[serde(default)]
     pub watch: watch::Scope,
+    /// It runs images without a registry host from the folder into which build-svc puts them: a cluster on this machine,
+    /// made for that. Others pull each image from a registry.
+    #[serde(default)]
+    pub image_folder: bool,
 }
 
 impl ClusterConfig {

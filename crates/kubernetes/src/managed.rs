@@ -216,7 +216,7 @@ impl Complaints {
         }
         let reads = about
             .iter()
-            .map(|(kind, metadata)| evidence::events(cluster, namespace, kind, metadata));
+            .map(|(kind, metadata)| evidence::events_of(cluster, namespace, kind, metadata));
         let found = join_all(reads).await.into_iter().flatten();
         let warnings = found.filter(|event| event.type_.as_deref() == Some("Warning"));
         let before = std::mem::replace(&mut self.events, warnings.map(Arc::new).collect());

@@ -1,6 +1,7 @@
 //! Who calls: bearer tokens, stored as hashes, and the scoped roles of their holders.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -77,6 +78,17 @@ impl Authenticator {
             roles: Arc::clone(&known.roles),
             directory: self.clone(),
         })
+    }
+
+    /// Everyone in the configuration who may do all of these things with one token.
+    pub fn who_may(&self, actions: &[Action], service: &str, environment: &str) -> BTreeSet<Principal> {
+        let may_all = |known: &&Known| {
+            actions
+                .iter()
+                .all(|action| allows(&known.roles, *action, service, environment))
+        };
+        let found = self.known.iter().filter(may_all);
+        found.map(|known| known.principal.clone()).collect()
     }
 
     /// Whether a principal of the configuration may do this, with any of its tokens.
@@ -182,6 +194,11 @@ impl Caller {
         }
         self.require(Action::Delegate, service, environment)?;
         Ok(self.direct().on_behalf_of(person))
+    }
+
+    /// Everyone in this server's configuration who may do all of these things with one token.
+    pub fn who_may(&self, actions: &[Action], service: &str, environment: &str) -> BTreeSet<Principal> {
+        self.directory.who_may(actions, service, environment)
     }
 
     /// Whether another principal of this server's configuration may do it.
@@ -386,6 +403,20 @@ mod tests {
             "shop-x",
             "staging"
         ));
+    }
+
+    #[test]
+    fn who_may_is_asked_of_each_token() {
+        let known = authenticator();
+        let names = |actions: &[Action], service: &str, environment: &str| {
+            let found = known.who_may(actions, service, environment);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[Action::Approve], "shop-web", "staging"), ["token/alice"]);
+        assert!(names(&[Action::Approve], "shop-web", "prod").is_empty());
+        assert_eq!(names(&[Action::Delegate], "shop-web", "prod"), ["token/bot"]);
+        // The bot may do both, but not with one token.
+        assert!(names(&[Action::Delegate, Action::Read], "shop-web", "prod").is_empty());
     }
 
     #[test]

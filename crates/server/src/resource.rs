@@ -177,6 +177,19 @@ impl<R: Resource> Resources<R> {
     /// # Errors
     /// A caller that may read nothing at all; a query that is not well-formed.
     pub async fn list(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<R::Message>, ApiError> {
+        self.list_where(caller, query, |_| true).await
+    }
+
+    /// As [`list`](Self::list), of those that `keep` keeps; a page may be shorter for it, and even empty.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn list_where(
+        &self,
+        caller: &Caller,
+        query: &ListQuery,
+        keep: impl Fn(&Snapshot<R::Decider>) -> bool,
+    ) -> Result<Listed<R::Message>, ApiError> {
         caller.require_somewhere(Action::Read)?;
         let found = self
             .ledger
@@ -185,7 +198,7 @@ impl<R: Resource> Resources<R> {
         let visible = found
             .items
             .iter()
-            .filter(|one| R::scope(&one.state).shows(caller));
+            .filter(|one| R::scope(&one.state).shows(caller) && keep(one));
         Ok(Listed {
             items: visible.map(R::message).collect(),
             next_page_token: found.next_page_token,

@@ -1,13 +1,19 @@
 //! What a person needs to see when a deployment failed.
 
+mod cause;
 mod redact;
+mod run_log;
+mod telling;
 
 use serde::{Deserialize, Serialize};
 
+pub use cause::{at_fault, together};
 pub use redact::{REDACTED, Redactor, clean, redact};
+pub use run_log::{RunLog, of_runs};
+pub use telling::telling;
 
-/// One container of a pod at fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One container of a pod at fault, and of all other pods with the same fault.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodEvidence {
     /// Or `Kind/name` of another object, if it is not about a pod.
     pub pod: String,
@@ -24,6 +30,35 @@ pub struct PodEvidence {
     pub previous_log_tail: Vec<String>,
     /// Oldest first.
     pub events: Vec<String>,
+    /// How many other pods have the same fault.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub others: u32,
+    /// The names of the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_pods: Vec<String>,
+    /// The line of the logs or events that says most.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub telling: String,
+    /// Why a log is missing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_missing: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl PodEvidence {
+    /// Chooses the line that says most: of the run that ended, of the one that is under way, else of the events.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        let logs = self.log_tail.iter().chain(&self.previous_log_tail);
+        let line = telling(logs.map(String::as_str))
+            .or_else(|| telling(self.events.iter().map(String::as_str)))
+            .unwrap_or_default();
+        self.telling = line.to_owned();
+        self
+    }
 }
 
 /// All log lines of one deployment together, in bytes: evidence is stored in an event and shown in API answers.
@@ -74,11 +109,9 @@ mod tests {
         PodEvidence {
             pod: pod.to_owned(),
             container: "c".to_owned(),
-            state: String::new(),
-            exit_code: None,
             log_tail: lines(current),
             previous_log_tail: lines(previous),
-            events: Vec::new(),
+            ..PodEvidence::default()
         }
     }
     fn size<'a>(evidence: impl IntoIterator<Item = &'a PodEvidence>) -> usize {
@@ -86,6 +119,35 @@ mod tests {
             .into_iter()
             .flat_map(|one| one.log_tail.iter().chain(&one.previous_log_tail));
         logs.map(|line| line.len() + 1).sum()
+    }
+
+    #[test]
+    fn the_most_telling_line_is_of_the_logs_and_else_of_the_events() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        for (log, previous, events, said) in [
+            (
+                "starting",
+                "cannot reach the database",
+                "Warning BackOff: m",
+                "cannot reach the database",
+            ),
+            ("an error", "", "Warning BackOff: m", "an error"),
+            (
+                "",
+                "",
+                "Normal Pulled: m\nWarning FailedCreate: exceeded quota",
+                "Warning FailedCreate: exceeded quota",
+            ),
+            ("", "", "", ""),
+        ] {
+            let one = PodEvidence {
+                log_tail: lines(log),
+                previous_log_tail: lines(previous),
+                events: lines(events),
+                ..PodEvidence::default()
+            };
+            assert_eq!(one.told().telling, said);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use approval_domain::{
-    approval::{self, Approval, Command, Refusal, State, Verdict},
+    approval::{self, Approval, Command, Deciders, Refusal, State, Verdict},
     people::{MAX_AUTHOR, MAX_AUTHORS, People},
     policy::Policy,
     subject::Scope as SubjectScope,
@@ -11,7 +11,7 @@ use approval_domain::{
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use slipway_ledger::{IdempotencyKey, Ledger, Meta, Snapshot};
-use slipway_model::{Actor, ContentHash, Id, Name};
+use slipway_model::{Actor, ContentHash, Id, Name, Timestamp};
 use slipway_proto::approval::v1::{self as proto, approval_service_server::ApprovalService};
 use slipway_server::{
     Action, ApiError, Call, Caller, ListQuery, Listed, Resource, Resources, Scope, convert as wire,
@@ -82,6 +82,10 @@ impl Api {
             requested_by: by,
             authors: authors.principals,
             unmapped_authors: authors.unmapped,
+            deciders: Deciders {
+                approve: caller.who_may(&[Action::Approve], service, environment),
+                delegate: caller.who_may(&[Action::Approve, Action::Delegate], service, environment),
+            },
             correlation: correlation.clone(),
             labels: labels.clone(),
         };
@@ -250,10 +254,13 @@ impl ApprovalService for Api {
         request: Request<proto::ListApprovalsRequest>,
     ) -> Answer<proto::ListApprovalsResponse> {
         let Call { caller, message, .. } = Call::of(request)?;
+        let (mine, now) = (message.waits_for_caller, Timestamp::now());
+        let kept = |approval: &Snapshot<Approval>| !mine || waits_for(&caller, approval, now);
+        let query = message.into();
         let Listed {
             items,
             next_page_token,
-        } = self.approvals.list(&caller, &message.into()).await?;
+        } = self.approvals.list_where(&caller, &query, kept).await?;
         Ok(Response::new(proto::ListApprovalsResponse {
             approvals: items,
             next_page_token,
@@ -307,6 +314,13 @@ impl ApprovalService for Api {
         let events = events.map_ok(|event| proto::StreamEventsResponse { event });
         Ok(Response::new(events.boxed()))
     }
+}
+
+/// Whether the caller may decide on it now.
+fn waits_for(caller: &Caller, approval: &Snapshot<Approval>, now: Timestamp) -> bool {
+    let scope = Approvals::scope(&approval.state);
+    scope.require(caller, Action::Approve).is_ok()
+        && approval.state.waits_for_decision_of(&caller.direct(), now)
 }
 
 /// How approvals are shown.

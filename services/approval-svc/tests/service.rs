@@ -249,6 +249,12 @@ async fn refusals_have_their_reasons(database: Database) {
     let error = service.ask("alice", unknown).await.unwrap_err();
     assert_eq!(reason(&error), refused("NOT_ENOUGH_APPROVERS"));
     assert!(error.message().contains("who@example.org"), "{error}");
+    // Without a list, roles decide: five have the role in prod who neither requested nor wrote it, and six in staging.
+    let error = service.ask("alice", request("crowd", "prod")).await.unwrap_err();
+    assert_eq!(reason(&error), refused("NOT_ENOUGH_APPROVERS"));
+    let words = "only 5 people may decide (token/alice requested it; token/dave wrote the commit)";
+    assert!(error.message().contains(words), "{error}");
+    service.ask("alice", request("crowd", "staging")).await.unwrap();
     let one_more = RequestApprovalRequest {
         authors: Vec::new(),
         ..request("prod", "prod")
@@ -348,7 +354,9 @@ async fn bad_input_is_named(database: Database) {
         .await
         .unwrap_err();
     assert!(
-        error.message().contains("usable policies: open, prod, quick"),
+        error
+            .message()
+            .contains("usable policies: crowd, open, prod, quick"),
         "{error}"
     );
     let error = service
@@ -788,6 +796,26 @@ async fn lists_filter_and_page(database: Database) {
     assert_eq!(list("alice", labelled).await.unwrap().0, [ids[0].as_str()]);
     assert_eq!(list("staging", none()).await.unwrap().0, Vec::<String>::new());
 
+    // What waits for each: not for who requested it, wrote it or has decided, nor for who lacks the role or is not listed.
+    let mine = async |name: &'static str| {
+        let waiting = ListApprovalsRequest {
+            waits_for_caller: true,
+            ..none()
+        };
+        list(name, waiting).await.unwrap().0
+    };
+    assert_eq!(mine("bob").await, ids);
+    for name in ["alice", "dave", "frank", "reader", "staging"] {
+        assert_eq!(mine(name).await, Vec::<String>::new(), "{name}");
+    }
+    let newest = service.get("bob", &ids[0]).await.unwrap();
+    service
+        .decide("bob", decide(&newest, Verdict::Approve))
+        .await
+        .unwrap();
+    assert_eq!(mine("bob").await, ids[1..]);
+    assert_eq!(mine("carol").await, ids);
+
     let policies = service
         .client("alice")
         .list_policies(ListPoliciesRequest {})
@@ -796,8 +824,8 @@ async fn lists_filter_and_page(database: Database) {
         .into_inner()
         .policies;
     let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
-    assert_eq!(names, ["automatic", "open", "prod", "quick"]);
-    let prod = &policies[2];
+    assert_eq!(names, ["automatic", "crowd", "open", "prod", "quick"]);
+    let prod = &policies[3];
     assert_eq!(
         (
             prod.required,

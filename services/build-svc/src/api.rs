@@ -71,6 +71,7 @@ impl BuildApi {
             correlation_id: wire::key("correlation_id", &request.correlation_id)?,
             labels: wire::labels(request.labels)?,
             service,
+            rebuild: request.rebuild,
         };
         let builder = self.check_allowed(&fingerprint)?.to_owned();
         let actor = caller.actor("", fingerprint.service.as_str(), "")?;
@@ -85,6 +86,7 @@ impl BuildApi {
             requested_by: actor.clone(),
             correlation_id: fingerprint.correlation_id,
             labels: fingerprint.labels,
+            rebuild: fingerprint.rebuild,
         });
         let id = Id::generate("bld");
         let executed = self
@@ -187,6 +189,9 @@ struct Fingerprint {
     timeout_s: Option<u64>,
     correlation_id: String,
     labels: BTreeMap<String, String>,
+    /// Left out where it says nothing, as requests did that know nothing of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rebuild: bool,
 }
 
 #[tonic::async_trait]

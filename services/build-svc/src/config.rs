@@ -7,6 +7,7 @@ use build_domain::{
     repository::RepositoryPattern,
 };
 use serde::Deserialize;
+use slipway_model::ImageName;
 use slipway_server::ConfigError;
 
 /// The whole file.
@@ -196,6 +197,18 @@ pub(crate) struct RegistryConfig {
     pub(crate) password_file: Option<PathBuf>,
 }
 
+/// Whether a registry with this prefix takes images of this name; the longest prefix that does wins. The empty prefix is
+/// for names without a registry host.
+pub(crate) fn belongs(prefix: &str, image: &ImageName) -> bool {
+    match prefix {
+        "" => image.registry().is_none(),
+        _ => image
+            .as_str()
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    }
+}
+
 /// The kinds of registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -248,6 +261,15 @@ impl Settings {
         self.check_git()?;
         self.check_builders()?;
         self.check_registries()
+    }
+
+    /// Whether images of this name are kept in a folder, from which no cluster can pull.
+    pub fn keeps_in_a_folder(&self, image: &ImageName) -> bool {
+        let registries = self.registries.iter();
+        let of_image = registries.filter(|registry| belongs(&registry.prefix, image));
+        of_image
+            .max_by_key(|registry| registry.prefix.len())
+            .is_some_and(|registry| registry.kind == RegistryKind::OciLayout)
     }
 
     /// The name of the builder that is used when a request names none.
@@ -355,7 +377,7 @@ impl Settings {
                     if format!("{}/x", registry.prefix)
                         .parse()
                         .ok()
-                        .and_then(|name: slipway_model::ImageName| name.registry().map(drop))
+                        .and_then(|name: ImageName| name.registry().map(drop))
                         .is_none()
                     {
                         return invalid(

@@ -47,6 +47,12 @@ impl Settings {
     pub fn configured(&self) -> Configured {
         Configured {
             clusters: self.clusters.keys().cloned().collect(),
+            image_folders: self
+                .clusters
+                .iter()
+                .filter(|(_, cluster)| cluster.image_folder)
+                .map(|(name, _)| name.clone())
+                .collect(),
             prometheus: self.prometheus.keys().cloned().collect(),
         }
     }

@@ -373,6 +373,62 @@ fn every_fault_is_told_at_once() {
     assert_eq!(faults.len(), 2, "{faults:?}");
 }
 
+/// Without a follower: whoever saves the file and asks at once gets what was saved.
+#[test]
+fn a_miss_looks_at_the_file_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.yaml");
+    fs::write(&path, "environments: [dev]\nservices: []\n").unwrap();
+    let store = CatalogStore::open(&path).unwrap();
+    let find = |name: &str| {
+        store
+            .find(|catalog| catalog.service(name).map(|service| service.name.to_string()))
+            .map_err(|miss| miss.to_string())
+    };
+    assert!(find("shop").unwrap_err().contains("it is empty"));
+    fs::write(&path, GOOD).unwrap();
+    assert_eq!(find("shop").as_deref(), Ok("shop"));
+
+    // Saved so soon that neither time nor size tell that it was: another name of the same length.
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(
+        &path,
+        GOOD.replace("name: shop\n    repo", "name: sold\n    repo"),
+    )
+    .unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    assert_eq!(find("sold").as_deref(), Ok("sold"));
+
+    // What is in the catalog counts as it was saved last, too.
+    fs::write(&path, GOOD.replace("policy: none", "policy: one-approver")).unwrap();
+    let policy = |name: &str| {
+        let found = store.find(|catalog| {
+            let environment = catalog.service(name)?.environment("dev")?;
+            Ok::<_, deploy_domain::catalog::UnknownName>(environment.policy.to_string())
+        });
+        found.unwrap()
+    };
+    assert_eq!(policy("shop"), "one-approver");
+
+    // A file with a mistake: what is in force still answers, and a miss says why the file does not.
+    fs::write(&path, GOOD.replace("name: shop\n    repo", "nam: mail\n    repo")).unwrap();
+    assert_eq!(find("shop").as_deref(), Ok("shop"));
+    let error = find("mail").unwrap_err();
+    for words in [
+        "in the catalog: there are shop",
+        "the catalog file cannot be used",
+        "catalog.yaml",
+        "line 4",
+    ] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn a_changed_file_comes_into_force_and_a_bad_one_does_not() {
     let folder = tempfile::tempdir().unwrap();

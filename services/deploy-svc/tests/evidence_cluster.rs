@@ -20,6 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use slipway_kubernetes::{evidence, proxy::Get};
+use slipway_model::Timestamp;
 use slipway_probe::Checker;
 use slipway_testbed::{eventually, holds};
 use slipway_verdict::evidence::PodEvidence;
@@ -31,6 +32,7 @@ cluster_tests! {
         a_crash_loop_of_a_stateful_set => Containers,
         a_crash_loop_of_a_daemon_set => Containers,
         the_run_before_is_told_apart => Containers,
+        pods_of_one_fault_are_told_once => Containers,
         only_the_present_version_is_looked_at,
         an_image_that_is_not_there,
         a_pod_without_a_node,
@@ -67,8 +69,11 @@ fn target(bench: &Bench, kind: WorkloadKind) -> Target {
     bench.request_of(kind, &bench.a, 1).target
 }
 
+/// Before anything that these tests do.
+const BEFORE: Timestamp = Timestamp::from_micros(0);
+
 async fn collect(bench: &Bench, kind: WorkloadKind) -> Vec<PodEvidence> {
-    evidence::collect(&bench.cluster, &target(bench, kind))
+    evidence::collect(&bench.cluster, &target(bench, kind), BEFORE)
         .await
         .unwrap()
 }
@@ -210,6 +215,34 @@ async fn the_run_before_is_told_apart(bench: &Bench) {
     );
 }
 
+async fn pods_of_one_fault_are_told_once(bench: &Bench) {
+    for mut object in bench.shop(WorkloadKind::Deployment, &bench.a, "crash") {
+        if object.pointer("/spec/replicas").is_some() {
+            object["spec"]["replicas"] = json!(4);
+        }
+        create(bench, object).await;
+    }
+    let told = |one: &PodEvidence| {
+        one.others == 3
+            && one.state.starts_with("CrashLoopBackOff")
+            && one.events.iter().any(|event| event.contains("BackOff"))
+    };
+    let found = evidence_of(bench, WorkloadKind::Deployment, told).await;
+    let pods: Vec<&PodEvidence> = found.iter().filter(|one| !one.pod.contains('/')).collect();
+    let [one] = pods[..] else {
+        panic!("one for all four: {found:?}")
+    };
+    assert_eq!((one.state.as_str(), one.exit_code), ("CrashLoopBackOff", Some(3)));
+    assert_eq!(one.other_pods.len(), 3);
+    assert!(!one.other_pods.contains(&one.pod), "{one:?}");
+    assert!(!one.telling.is_empty() && one.log_missing.is_empty(), "{one:?}");
+    // What happened before a deployment began is about another one.
+    let later = Timestamp::now() + Duration::from_secs(3600);
+    let target = target(bench, WorkloadKind::Deployment);
+    let found = evidence::collect(&bench.cluster, &target, later).await.unwrap();
+    assert!(found.iter().all(|one| one.events.is_empty()), "{found:?}");
+}
+
 async fn only_the_present_version_is_looked_at(bench: &Bench) {
     succeeded(&bench.deploy(&bench.a, "ok", 1).await);
     let pods: Api<Pod> = bench.api();
@@ -332,7 +365,7 @@ async fn a_job_that_failed(bench: &Bench) {
     });
     create(bench, job).await;
     let of_job = async || {
-        evidence::collect_job(&bench.cluster, bench.namespace.as_str(), "migrate")
+        evidence::collect_job(&bench.cluster, bench.namespace.as_str(), "migrate", BEFORE)
             .await
             .unwrap()
     };
@@ -500,7 +533,7 @@ async fn an_application(bench: &Bench) {
         name: "far".to_owned(),
         ..target(bench, WorkloadKind::Application)
     };
-    let found = evidence::collect(&bench.cluster, &far).await.unwrap();
+    let found = evidence::collect(&bench.cluster, &far, BEFORE).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
@@ -512,7 +545,7 @@ async fn what_is_not_there_has_no_evidence(bench: &Bench) {
     ] {
         assert_eq!(collect(bench, kind).await, []);
     }
-    let job = evidence::collect_job(&bench.cluster, bench.namespace.as_str(), "none").await;
+    let job = evidence::collect_job(&bench.cluster, bench.namespace.as_str(), "none", BEFORE).await;
     assert_eq!(job.unwrap(), []);
 }
 

@@ -61,7 +61,7 @@ struct Service {
     url: String,
     bus: MemoryBus,
     shutdown: CancellationToken,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Service {
@@ -107,7 +107,7 @@ impl Service {
             url,
             bus,
             shutdown,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -226,6 +226,17 @@ async fn exactly_one_image_is_taken_and_it_must_be_the_catalogs() {
         assert!(error.message.contains(words), "{words}: {error:?}");
     }
 
+    // One that is given is not built, whatever else is asked.
+    let request = StartReleaseRequest {
+        service: "shop".to_owned(),
+        commit: COMMIT.to_owned(),
+        images: vec![shop()],
+        rebuild: true,
+        ..StartReleaseRequest::default()
+    };
+    let error = service.client().start_release(request).await.unwrap_err();
+    assert_eq!(ErrorView::of(&error).field, "rebuild", "{error}");
+
     // None is built; one is taken as it is.
     let built = service.begin("shop", Vec::new()).await.unwrap();
     assert_eq!((built.steps[0].name.as_str(), built.images.len()), ("build", 0));
@@ -263,6 +274,40 @@ async fn a_plan_names_its_image_as_the_catalog_does() {
         // An image without a name is the only one, whatever it is called.
         let taken = service.begin(of, vec![image(repository)]).await.unwrap();
         assert_eq!(taken.images[0].name, name);
+    }
+}
+
+/// What cannot work is said by the plan, with the lines to write.
+#[tokio::test]
+async fn a_plan_warns_of_an_image_that_the_cluster_cannot_pull() {
+    let service = Service::start().await;
+    let warnings = async |of: &str| {
+        let request = PlanReleaseRequest {
+            service: of.to_owned(),
+            commit: COMMIT.to_owned(),
+            ..PlanReleaseRequest::default()
+        };
+        let answer = service.client().plan_release(request).await.unwrap();
+        answer.into_inner().warnings
+    };
+    assert_eq!(warnings("shop").await, [""; 0]);
+    // Saved a moment ago: no reload is waited for.
+    let path = service.folder.path().join("catalog.yaml");
+    std::fs::write(
+        &path,
+        CATALOG.replace("image: registry.example/shop", "image: shop"),
+    )
+    .unwrap();
+    let [warning] = &warnings("shop").await[..] else {
+        panic!("one warning")
+    };
+    for words in [
+        "image shop has no registry host",
+        "cluster local pulls images from a registry",
+        "image: registry.example/team/shop",
+        "{ prefix: registry.example/team, kind: oci, username: USER, password_file: FILE }",
+    ] {
+        assert!(warning.contains(words), "{words}: {warning}");
     }
 }
 

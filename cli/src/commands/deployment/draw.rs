@@ -243,6 +243,7 @@ mod tests {
                 log_tail: vec!["now".to_owned()],
                 previous_log_tail: vec!["then".to_owned()],
                 events: vec!["Warning BackOff".to_owned()],
+                ..PodEvidence::default()
             }],
             ..Deployment::default()
         };

@@ -12,7 +12,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::configs::{self, DRIVER, PEOPLE, Place, Repository};
+use super::{
+    configs::{self, DRIVER, PEOPLE, Place, Repository},
+    own_cluster,
+};
 use crate::{args::Globals, context::Context, failure::Failure};
 
 #[derive(Debug, Clone, Default)]
@@ -75,26 +78,7 @@ impl Home {
 
     /// Uses a context of the user's own kubeconfig for the cluster `local`.
     pub(crate) fn use_kube_context(&self, context: &str) -> Result<(), Failure> {
-        let mut command = std::process::Command::new("kubectl");
-        let output = command
-            .args([
-                "config",
-                "view",
-                "--raw",
-                "--minify",
-                "--flatten",
-                "--context",
-                context,
-            ])
-            .output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Failure::new(format!(
-                "kubectl cannot read context {context:?}: {said}"
-            )));
-        }
-        write_private(&self.path("kubeconfig"), &output.stdout)?;
-        Ok(())
+        write_private(&self.path("kubeconfig"), &own_cluster::kubeconfig(context)?)
     }
 
     /// A certificate authority of this folder's own, and one certificate for loopback.

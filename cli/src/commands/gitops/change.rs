@@ -26,7 +26,7 @@ use crate::{
     },
     context::Context,
     failure::Failure,
-    json, out,
+    out,
 };
 
 const CHANGE: &str = "slipway.gitops.v1.Change";
@@ -276,9 +276,9 @@ async fn started(
     args: &StartChangeArgs,
 ) -> Result<Outcome, Failure> {
     if args.no_wait {
-        match output {
-            Output::Json => out::line(json::render(CHANGE, &change)?),
-            Output::Table => {
+        match output.format() {
+            Some(format) => out::line(format.render(CHANGE, &change)?),
+            None => {
                 out::line(&change.id);
                 eprintln!("follow it with: slipway gitops watch {}", change.id);
             }
@@ -310,9 +310,9 @@ async fn list(context: &Context, output: Output, args: ListChangesArgs) -> Resul
         ..ListChangesRequest::default()
     };
     let answer = context.gitops()?.list_changes(request).await?.into_inner();
-    match output {
-        Output::Json => out::line(json::render("slipway.gitops.v1.ListChangesResponse", &answer)?),
-        Output::Table => {
+    match output.format() {
+        Some(format) => out::line(format.render("slipway.gitops.v1.ListChangesResponse", &answer)?),
+        None => {
             let now = Timestamp::now().as_micros();
             out::line(draw::table_of(&answer.changes, now));
         }
@@ -326,9 +326,9 @@ async fn get(context: &Context, id: String) -> Result<Change, Failure> {
 }
 
 fn show(output: Output, change: &Change) -> Result<(), Failure> {
-    match output {
-        Output::Json => out::line(json::render(CHANGE, change)?),
-        Output::Table => out::print(draw::change(change, Timestamp::now().as_micros())),
+    match output.format() {
+        Some(format) => out::line(format.render(CHANGE, change)?),
+        None => out::print(draw::change(change, Timestamp::now().as_micros())),
     }
     Ok(())
 }

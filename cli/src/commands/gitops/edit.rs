@@ -45,9 +45,9 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
     if !is_read_only {
         files.write(&edited.files)?;
     }
-    match output {
-        Output::Json => out::line(as_json(&files, &edited, !is_read_only)?),
-        Output::Table if args.diff => {
+    match output.format() {
+        Some(format) => out::line(format.write(&described(&files, &edited, !is_read_only))?),
+        None if args.diff => {
             let patch = patches(&files, &edited).map(|(_, patch)| patch);
             let patch: String = patch.collect();
             if patch.is_empty() {
@@ -56,7 +56,7 @@ pub(crate) fn run(output: Output, args: &EditArgs) -> Result<Outcome, Failure> {
             }
             out::print(patch);
         }
-        Output::Table => out::print(told(&edited)),
+        None => out::print(told(&edited)),
     }
     Ok(if args.check && !edited.files.is_empty() {
         Outcome::DidNot
@@ -173,17 +173,17 @@ fn patch(path: &str, before: &str, after: &str) -> String {
         .to_string()
 }
 
-fn as_json(files: &WorkingCopy, edited: &Edited, is_written: bool) -> Result<String, Failure> {
+/// What was done, for programs.
+fn described(files: &WorkingCopy, edited: &Edited, is_written: bool) -> serde_json::Value {
     let changed: Vec<_> = patches(files, edited)
         .map(|(path, patch)| json!({"path": path, "patch": patch}))
         .collect();
-    let value = json!({
+    json!({
         "changed": !changed.is_empty(),
         "written": is_written && !changed.is_empty(),
         "files": changed,
         "differences": edited.differences,
-    });
-    serde_json::to_string_pretty(&value).map_err(Failure::new)
+    })
 }
 
 /// A line for each place.

@@ -10,7 +10,7 @@ use crate::{
     args::{DiffArgs, Output},
     context::Context,
     failure::Failure,
-    json, out, readable,
+    out, readable,
 };
 
 pub(crate) async fn run(context: &Context, output: Output, args: DiffArgs) -> Result<Outcome, Failure> {
@@ -26,12 +26,9 @@ pub(crate) async fn run(context: &Context, output: Output, args: DiffArgs) -> Re
         only_different: args.only_different,
     };
     let answer = context.gitops()?.diff_environments(request).await?.into_inner();
-    match output {
-        Output::Json => out::line(json::render(
-            "slipway.gitops.v1.DiffEnvironmentsResponse",
-            &answer,
-        )?),
-        Output::Table => out::print(drawn(&answer)),
+    match output.format() {
+        Some(format) => out::line(format.render("slipway.gitops.v1.DiffEnvironmentsResponse", &answer)?),
+        None => out::print(drawn(&answer)),
     }
     Ok(Outcome::Happened)
 }

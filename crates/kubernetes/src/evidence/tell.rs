@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use serde_json::Value;
+use slipway_model::Timestamp;
 use slipway_verdict::{
     cut,
     evidence::{Redactor, clean},
@@ -13,24 +14,26 @@ pub(super) fn line(redactor: &Redactor, text: &str) -> String {
     cut(&redactor.text(&clean(text)))
 }
 
-/// Not ready, and not one that completed.
-pub(super) fn at_fault(status: &ContainerStatus) -> bool {
-    let ended_well = status
-        .state
-        .as_ref()
-        .and_then(|state| state.terminated.as_ref())
-        .is_some_and(|ended| ended.exit_code == 0);
-    !status.ready && !ended_well
+/// Such as `CrashLoopBackOff, 3 restarts` or `Running, not ready`.
+pub(super) fn state(status: &ContainerStatus) -> String {
+    let words = condition(status);
+    match status.restart_count {
+        0 => words,
+        1 => format!("{words}, 1 restart"),
+        count => format!("{words}, {count} restarts"),
+    }
 }
 
-/// Such as `CrashLoopBackOff: back-off 40s …` or `Running, not ready`.
-pub(super) fn state(status: &ContainerStatus) -> String {
+/// The same without what differs between pods of one fault.
+pub(super) fn condition(status: &ContainerStatus) -> String {
     let Some(state) = &status.state else {
         return "unknown".to_owned();
     };
     let mut words = if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".to_owned());
-        with(reason, waiting.message.as_deref())
+        // The message of a back-off only counts seconds and names the pod.
+        let message = waiting.message.as_deref();
+        with(reason, message.filter(|message| !message.starts_with("back-off")))
     } else if let Some(ended) = &state.terminated {
         let reason = ended.reason.clone().unwrap_or_else(|| "ended".to_owned());
         with(reason, ended.message.as_deref())
@@ -49,11 +52,7 @@ pub(super) fn state(status: &ContainerStatus) -> String {
     {
         words = format!("{words}; before: {reason}");
     }
-    match status.restart_count {
-        0 => words,
-        1 => format!("{words}, 1 restart"),
-        count => format!("{words}, {count} restarts"),
-    }
+    words
 }
 
 /// For a pod whose containers say nothing: no node, evicted, or not begun.
@@ -117,6 +116,21 @@ pub(super) fn when(event: &Event) -> Option<i64> {
         .max(last)
 }
 
+/// Those that say something about this deployment, oldest first: since it began; warnings alone, where there are any; the
+/// last ones.
+pub(super) fn relevant(mut events: Vec<Event>, since: Timestamp, most: usize) -> Vec<Event> {
+    // Old events have whole seconds.
+    let second = since.as_micros().div_euclid(1_000_000) * 1_000_000;
+    events.retain(|event| when(event).is_none_or(|when| when >= second));
+    let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
+    if events.iter().any(warns) {
+        events.retain(warns);
+    }
+    events.sort_by_key(when);
+    let skip = events.len().saturating_sub(most);
+    events.split_off(skip)
+}
+
 /// Oldest first, in the order of arrival.
 pub(super) fn events(redactor: &Redactor, events: &[Event]) -> Vec<String> {
     events.iter().map(|event| line(redactor, &words(event))).collect()
@@ -144,7 +158,10 @@ mod tests {
     use serde_json::{Value, json};
     use slipway_verdict::evidence::Redactor;
 
-    use super::{at_fault, complaint, events, pod_state, state, when};
+    use slipway_model::Timestamp;
+    use slipway_verdict::evidence::at_fault;
+
+    use super::{complaint, condition, events, pod_state, relevant, state, when};
 
     fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()
@@ -175,7 +192,7 @@ mod tests {
                 true,
             ),
             (
-                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 3,
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container=shop"}}, "restartCount": 3,
                        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}),
                 "CrashLoopBackOff; before: OOMKilled, 3 restarts",
                 true,
@@ -199,6 +216,7 @@ mod tests {
         ] {
             let status = container(&more);
             assert_eq!((state(&status).as_str(), at_fault(&status)), (words, fault));
+            assert!(!condition(&status).contains("restart"));
         }
     }
 
@@ -275,6 +293,40 @@ mod tests {
                 json!({"message": "\u{1b}[1mpull https://bob:pw@registry/x failed"})
             )),
             "Warning BackOff: pull https://[redacted]@registry/x failed"
+        );
+        // Of this deployment's time, the warnings alone, where there are any, and the last ones.
+        let at = |kind: &str, reason: &str, second: u32| {
+            let time = format!("2026-01-01T00:00:{second:02}Z");
+            event(json!({"type": kind, "reason": reason, "lastTimestamp": time}))
+        };
+        let since: Timestamp = "2026-01-01T00:00:10.4Z".parse().unwrap();
+        let reasons = |events: Vec<Event>, most| {
+            let events = relevant(events, since, most);
+            events
+                .into_iter()
+                .filter_map(|event| event.reason)
+                .collect::<Vec<_>>()
+        };
+        let all = || {
+            vec![
+                at("Normal", "Pulled", 30),
+                at("Warning", "BackOff", 20),
+                at("Warning", "Failed", 10),
+                at("Warning", "Unhealthy", 9),
+                at("Normal", "Completed", 1),
+            ]
+        };
+        assert_eq!(reasons(all(), 5), ["Failed", "BackOff"]);
+        assert_eq!(reasons(all(), 1), ["BackOff"]);
+        let normal = vec![
+            at("Normal", "Completed", 1),
+            at("Normal", "Pulled", 30),
+            event(json!({"type": "Normal"})),
+        ];
+        assert_eq!(
+            reasons(normal, 5),
+            ["BackOff", "Pulled"],
+            "one without a time stays"
         );
         let old = event(json!({"lastTimestamp": "2026-01-01T00:00:00Z"}));
         let new = event(json!({"eventTime": "2026-01-01T00:00:00.5Z"}));

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, Index};
 use slipway_model::{Actor, Id, Reason, Timestamp};
 
+mod deciders;
 mod refusal;
 mod request;
 mod state;
 pub mod v1;
 
+pub use deciders::Deciders;
 pub use refusal::Refusal;
 pub use request::{RecordedRequest, Request};
 pub use state::{Decision, State, Verdict};
@@ -123,8 +125,9 @@ impl Decider for Approval {
         match command {
             Command::Request(_) if state.request.is_some() => Err(Refusal::Exists(id.clone())),
             Command::Request(request) => {
+                let deciders = request.deciders.clone();
                 let request = RecordedRequest::new(*request, now);
-                request.check_grantable()?;
+                deciders.check_grantable(&request)?;
                 if request.required > 0 {
                     return Ok(vec![Event::Requested(Box::new(request))]);
                 }

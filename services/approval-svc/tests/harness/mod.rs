@@ -49,6 +49,7 @@ fn config(database: &Database) -> String {
          database: {{url: '{}'}}\n\
          policies:\n\
          \x20 automatic: {{required: 0, environments: [dev]}}\n\
+         \x20 crowd: {{required: 6}}\n\
          \x20 open: {{required: 2}}\n\
          \x20 prod: {{required: 2, expire_after: 1h, approvers: [token/alice, token/bob, token/carol, token/dave, token/erin]}}\n\
          \x20 quick: {{required: 1, expire_after: 1s}}\n\

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use slipway_decider::{Decider, EffectKey, Impossible, Index, RefusalKind};
-use slipway_model::{Actor, Digest, Id, Name, Reason, Retry, Tag, Timestamp};
+use slipway_model::{Actor, CommitSha, Digest, Id, Name, Reason, Retry, Tag, Timestamp};
 
 use crate::spec::Recipe;
 
@@ -74,12 +74,33 @@ pub struct Request {
     /// The name of a configured builder.
     pub builder: String,
     pub limits: Limits,
+    /// Build even if an earlier build has made the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebuild: bool,
     pub requested_by: Actor,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub correlation_id: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
+
+impl Request {
+    /// Whether an earlier build did the same work, so that its image is this one's: everything that goes into the image
+    /// is the same. Branch and `latest` are only tags.
+    pub fn makes_image_of(&self, earlier: &Self) -> bool {
+        self.service == earlier.service
+            && self.builder == earlier.builder
+            && self.recipe.makes_image_of(&earlier.recipe)
+    }
+}
+
+/// Selects builds of one commit in lists: the label [`COMMIT_INDEX`], which is not part of a build's own labels.
+pub fn of_commit(commit: &CommitSha) -> BTreeMap<String, String> {
+    BTreeMap::from([(COMMIT_INDEX.to_owned(), commit.to_string())])
+}
+
+/// Callers can list by it as by any label.
+pub const COMMIT_INDEX: &str = "dev.slipway.commit";
 
 /// What callers, effects and timers tell a build.
 #[derive(Debug, Clone)]
@@ -103,6 +124,13 @@ pub enum Command {
     Pushed {
         key: EffectKey,
         digest: Digest,
+    },
+    /// An earlier build made the image, which is still in the registry.
+    Found {
+        key: EffectKey,
+        build: Id,
+        digest: Digest,
+        authors: Vec<String>,
     },
     /// The image has its tags.
     Tagged {
@@ -143,6 +171,7 @@ impl Command {
             | Self::Fetched { key, .. }
             | Self::Advance { key, .. }
             | Self::Pushed { key, .. }
+            | Self::Found { key, .. }
             | Self::Tagged { key, .. }
             | Self::Finished { key, .. }
             | Self::Fail { key, .. }
@@ -173,6 +202,9 @@ pub enum Event {
     },
     Pushed {
         digest: Digest,
+        /// The earlier build whose image it is, if it was not made again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made_by: Option<Id>,
     },
     Succeeded {
         digest: Digest,
@@ -302,7 +334,11 @@ impl Decider for Build {
             service: request.service.to_string(),
             environment: String::new(),
             correlation: request.correlation_id.clone(),
-            labels: request.labels.clone(),
+            labels: {
+                let mut labels = request.labels.clone();
+                labels.extend(of_commit(&request.recipe.commit));
+                labels
+            },
         }
     }
 

@@ -113,6 +113,30 @@ impl Recipe {
         Ok(())
     }
 
+    /// Whether both make the same image of the same commit, with tags left aside.
+    pub fn makes_image_of(&self, other: &Self) -> bool {
+        let Self {
+            repository,
+            commit,
+            branch: _,
+            image,
+            context,
+            dockerfile,
+            arguments,
+            version: _,
+            latest: _,
+            target,
+        } = self;
+        *repository == other.repository
+            && *commit == other.commit
+            && *image == other.image
+            && written_out(context, ".") == written_out(&other.context, ".")
+            && written_out(dockerfile, "Dockerfile") == written_out(&other.dockerfile, "Dockerfile")
+            && *arguments == other.arguments
+            && self.version_or_short() == other.version_or_short()
+            && *target == other.target
+    }
+
     /// The version for people: as requested, else the short commit id.
     pub fn version_or_short(&self) -> &str {
         if self.version.is_empty() {
@@ -238,6 +262,10 @@ pub fn tag_verdict(
         }
         _ => TagVerdict::Write,
     }
+}
+
+fn written_out<'a>(path: &'a str, default: &'a str) -> &'a str {
+    if path.is_empty() { default } else { path }
 }
 
 fn whole_seconds(time: Timestamp) -> Timestamp {

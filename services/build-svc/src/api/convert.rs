@@ -77,6 +77,11 @@ pub(super) fn build(build: &Snapshot<Build>) -> proto::Build {
         attempt: state.attempt,
         retry: build.retrying().as_ref().map(wire::retry),
         authors: state.authors.clone(),
+        made_by: state
+            .made_by
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         ..proto::Build::default()
     };
     let Some(request) = &state.request else {

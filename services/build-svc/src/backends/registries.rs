@@ -7,6 +7,7 @@ use build_domain::{build::codes, spec::TaggedImage};
 use slipway_model::{Digest, Fault, ImageName, Reason, Tag};
 
 use super::image_layout::{Image, LayoutError};
+use crate::config::belongs;
 
 pub(crate) mod oci;
 pub(crate) mod oci_layout;
@@ -17,6 +18,8 @@ pub(crate) mod oci_layout;
 pub(crate) trait Registry: Send + Sync + std::fmt::Debug {
     /// Pushes an image by its digest, without a tag.
     async fn push(&self, name: &ImageName, image: &Image) -> Result<(), Fault<Reason>>;
+    /// Whether an image is there. One that may not be looked at counts as not there.
+    async fn has(&self, name: &ImageName, digest: &Digest) -> Result<bool, Fault<Reason>>;
     /// The image that a tag names.
     async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>>;
     /// Makes a tag name a pushed image, whatever it named before.
@@ -56,16 +59,9 @@ impl Registries {
 
     /// The registry with the longest matching prefix. The empty prefix matches names without a registry host.
     pub(crate) fn of(&self, name: &ImageName) -> Option<&Arc<dyn Registry>> {
-        let matches = |prefix: &str| match prefix {
-            "" => name.registry().is_none(),
-            _ => name
-                .as_str()
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-        };
         self.entries
             .iter()
-            .filter(|(prefix, _)| matches(prefix))
+            .filter(|(prefix, _)| belongs(prefix, name))
             .max_by_key(|(prefix, _)| prefix.len())
             .map(|(_, registry)| registry)
     }

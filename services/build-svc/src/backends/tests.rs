@@ -175,6 +175,7 @@ async fn an_image_is_built_twice_alike_pushed_and_named() {
     for (registry, name) in registries {
         let name: ImageName = name.parse().unwrap();
         assert_eq!(registry.inspect(&name, &one).await.unwrap(), None);
+        assert!(!registry.has(&name, &digest).await.unwrap());
         assert!(
             registry.tag(&name, &digest, &one).await.is_err(),
             "nothing to name yet"
@@ -187,6 +188,7 @@ async fn an_image_is_built_twice_alike_pushed_and_named() {
                 "pushing names nothing"
             );
         }
+        assert!(registry.has(&name, &digest).await.unwrap());
         for tag in [&one, &other, &one] {
             registry.tag(&name, &digest, tag).await.unwrap();
             let found = registry.inspect(&name, tag).await.unwrap().unwrap();
@@ -211,6 +213,18 @@ async fn an_image_is_built_twice_alike_pushed_and_named() {
     );
     let blobs = image.blobs().all(|blob| image.blob_file(blob).unwrap().exists());
     assert!(blobs);
+    // Someone who makes room by hand takes the image away, whatever the index says.
+    let folder = OciLayout::new(layout.clone());
+    let name: ImageName = "team/app".parse().unwrap();
+    let hex = image
+        .blobs()
+        .next()
+        .unwrap()
+        .digest
+        .trim_start_matches("sha256:")
+        .to_owned();
+    fs::remove_file(layout.join("team/app/blobs/sha256").join(hex)).unwrap();
+    assert!(!folder.has(&name, &digest).await.unwrap());
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use std::{
 };
 
 use build_domain::{
-    build::{Build, Command, Phase, Request, codes},
+    build::{Build, Command, Phase, Request, Status, codes, of_commit},
     spec::BUILD_LABEL,
 };
-use slipway_ledger::EffectRun;
-use slipway_model::{Digest, Reason};
+use slipway_ledger::{EffectRun, ListFilter, Page};
+use slipway_model::{Digest, Id, Reason};
 
 use super::{Worker, fail, unless_cancelled};
 use crate::backends::{
@@ -21,6 +21,19 @@ use crate::backends::{
     stop::Stop,
     workspace::Attempt,
 };
+
+/// How many earlier builds of a commit are looked at, the newest first.
+const EARLIER: u32 = 50;
+
+/// An image, and where it comes from.
+enum Made {
+    Now(Digest),
+    Earlier {
+        build: Id,
+        digest: Digest,
+        authors: Vec<String>,
+    },
+}
 
 impl Worker {
     pub(super) async fn image(
@@ -42,21 +55,31 @@ impl Worker {
         self.record(run, Command::Begin { key: run.key.clone() }).await;
         let log = self.open_log(run).await?;
         let made = self.make(run, request, builder, &log).await;
-        let pushed = made.map(|digest| Command::Pushed {
-            key: run.key.clone(),
-            digest,
+        let key = run.key.clone();
+        let pushed = made.map(|made| match made {
+            Made::Now(digest) => Command::Pushed { key, digest },
+            Made::Earlier {
+                build,
+                digest,
+                authors,
+            } => Command::Found {
+                key,
+                build,
+                digest,
+                authors,
+            },
         });
         Ok(self.conclude(run, &log, pushed).await)
     }
 
-    /// Fetches, builds and pushes, or finds what an earlier run of this build has left.
+    /// Fetches, builds and pushes, or finds what an earlier run of this build has left, or what an earlier build has made.
     async fn make(
         &self,
         run: &EffectRun<Build>,
         request: &Request,
         builder: &dyn Builder,
         log: &Log,
-    ) -> Result<Digest, Stop> {
+    ) -> Result<Made, Stop> {
         let recipe = &request.recipe;
         let registry = self.registry(request)?;
         if let Some(digest) = self.adopt(run, request, registry).await? {
@@ -64,7 +87,12 @@ impl Worker {
                 "slipway: {} exists already, pushed by this build: {digest}",
                 recipe.image
             ));
-            return Ok(digest);
+            return Ok(Made::Now(digest));
+        }
+        if !request.rebuild
+            && let Some(earlier) = self.earlier(run, request, registry, log).await?
+        {
+            return Ok(earlier);
         }
         let staged = self.workspace.image(&run.id);
         let image = match open_image(&staged).await {
@@ -92,7 +120,56 @@ impl Worker {
         slipway_faults::point("build.push.before");
         unless_cancelled(run, registry.push(&recipe.image, &image)).await?;
         slipway_faults::point("build.push.after");
-        Ok(image.digest)
+        Ok(Made::Now(image.digest))
+    }
+
+    /// The image of the newest earlier build that did the same work, as long as it is still in the registry: the same commit
+    /// is the same image, in every release.
+    async fn earlier(
+        &self,
+        run: &EffectRun<Build>,
+        request: &Request,
+        registry: &dyn Registry,
+        log: &Log,
+    ) -> Result<Option<Made>, Stop> {
+        let filter = ListFilter {
+            status: vec![Status::Succeeded.as_str().to_owned()],
+            service: Some(request.service.to_string()),
+            labels: of_commit(&request.recipe.commit),
+            ..ListFilter::default()
+        };
+        let page = Page {
+            size: EARLIER,
+            token: String::new(),
+        };
+        let found = self.ledger.list_of::<Build>(&filter, &page).await;
+        let found = found.map_err(|error| unusable("ledger", &error))?;
+        for earlier in found.items {
+            let state = earlier.state;
+            let (Some(was), Some(digest)) = (&state.request, &state.digest) else {
+                continue;
+            };
+            if !request.makes_image_of(was) {
+                continue;
+            }
+            // Who made it, also where that one is an image of an earlier build itself.
+            let build = state.made_by.unwrap_or(earlier.id);
+            if unless_cancelled(run, registry.has(&request.recipe.image, digest)).await? {
+                log.line(&format!(
+                    "slipway: {build} has built this commit before: {}@{digest}; `rebuild` builds it again",
+                    request.recipe.image
+                ));
+                return Ok(Some(Made::Earlier {
+                    build,
+                    digest: digest.clone(),
+                    authors: state.authors,
+                }));
+            }
+            log.line(&format!(
+                "slipway: {build} has built this commit before, but the image is not in the registry any more"
+            ));
+        }
+        Ok(None)
     }
 
     /// An image of this build that the commit's tag already names: pushed by a run that was not recorded.

@@ -123,6 +123,7 @@ registries:
             }),
             correlation_id: "rel-1".into(),
             labels: Default::default(),
+            rebuild: false,
         }
     }
 
@@ -139,6 +140,15 @@ registries:
             .collect();
         tags.sort();
         tags
+    }
+
+    /// Removes an image of `team/app` from the folder, with its tags.
+    pub(crate) fn remove(&self, digest: &str) {
+        let path = self.images().join("team/app/index.json");
+        let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let manifests = index["manifests"].as_array_mut().unwrap();
+        manifests.retain(|entry| entry["digest"] != digest);
+        fs::write(&path, index.to_string()).unwrap();
     }
 
     /// Processes whose root is in this folder: what Dockerfiles run.

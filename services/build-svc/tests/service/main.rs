@@ -70,15 +70,65 @@ async fn journey(bed: Bed) {
         "scratch space is free again"
     );
 
-    // The same commit again: an image of its own, and the commit's tags stay where they are.
-    let second = start(&mut client, bed.request(&commit)).await;
+    // The same commit again is the same image: nothing is fetched or built, and it gets the new build's tags.
+    let mut request = bed.request(&commit);
+    request.spec.as_mut().unwrap().branch = "release/1".into();
+    let same = start(&mut client, request).await;
+    let log_of_same = self::log(&mut client, &same.id).await;
+    let same = ended(&mut client, &same.id).await;
+    assert_eq!(
+        outcome(&same),
+        (Status::Succeeded, String::new()),
+        "{log_of_same}"
+    );
+    assert_eq!((&same.made_by, &same.authors), (&first.id, &build.authors));
+    assert_eq!(same.image.as_ref().unwrap().digest, image.digest);
+    assert!(!log_of_same.contains("slipway: fetching"), "{log_of_same}");
+    let words = format!("slipway: {} has built this commit before", first.id);
+    assert!(log_of_same.contains(&words), "{log_of_same}");
+    assert!(
+        bed.tags()
+            .contains(&("release-1".to_owned(), image.digest.clone()))
+    );
+
+    // Other work on the same commit is not.
+    let mut request = bed.request(&commit);
+    request.spec.as_mut().unwrap().version = "1.2".into();
+    let other_work = start(&mut client, request).await;
+    let other_work = ended(&mut client, &other_work.id).await;
+    assert_eq!(other_work.made_by, "");
+    assert_ne!(other_work.image.as_ref().unwrap().digest, image.digest);
+
+    // Built again on request: an image of its own, and the commit's tags stay where they are.
+    let rebuild = proto::StartBuildRequest {
+        rebuild: true,
+        ..bed.request(&commit)
+    };
+    let second = start(&mut client, rebuild).await;
     let second = ended(&mut client, &second.id).await;
+    assert_eq!(second.made_by, "");
     let other = second.image.clone().unwrap();
     assert_ne!(other.digest, image.digest);
     assert_eq!(second.status(), Status::Succeeded);
     assert!(bed.tags().contains(&(commit.clone(), image.digest.clone())));
-    assert!(bed.tags().contains(&("main".to_owned(), other.digest)));
+    assert!(bed.tags().contains(&("main".to_owned(), other.digest.clone())));
     assert!(!other.tags.contains(&commit));
+
+    // From then on that one is used, as long as it is there.
+    let third = start(&mut client, bed.request(&commit)).await;
+    let third = ended(&mut client, &third.id).await;
+    assert_eq!(
+        (&third.made_by, &third.image.as_ref().unwrap().digest),
+        (&second.id, &other.digest)
+    );
+    bed.remove(&other.digest);
+    let fourth = start(&mut client, bed.request(&commit)).await;
+    let fourth = ended(&mut client, &fourth.id).await;
+    assert_eq!(
+        (&fourth.made_by, &fourth.image.as_ref().unwrap().digest),
+        (&first.id, &image.digest)
+    );
+    let all = [fourth, third, second.clone(), other_work, same].map(|build| build.id);
 
     let list = |change: fn(&mut proto::ListBuildsRequest)| {
         let mut request = proto::ListBuildsRequest::default();
@@ -89,7 +139,7 @@ async fn journey(bed: Bed) {
             page.builds.into_iter().map(|build| build.id).collect::<Vec<_>>()
         }
     };
-    assert_eq!(list(|_| {}).await, [second.id.clone(), first.id.clone()]);
+    assert_eq!(list(|_| {}).await, [&all[..], &[first.id.clone()]].concat());
     assert_eq!(
         list(|r| drop(r.labels.insert("team".into(), "identity".into()))).await,
         std::slice::from_ref(&first.id)

@@ -100,6 +100,9 @@ pub struct Request {
     /// Images that were built already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<Images>,
+    /// Build even if the commit's image exists already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebuild: bool,
     /// The span of the caller; linked to the release's trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller: Option<TraceContext>,

@@ -55,8 +55,9 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
             environments: &message.environments,
         })?;
         scope(&plan).require(&caller, Action::Read)?;
+        let warnings = self.catalog.warnings(&plan);
         let plan = Some(plan_proto(&plan));
-        Ok(Response::new(proto::PlanReleaseResponse { plan }))
+        Ok(Response::new(proto::PlanReleaseResponse { plan, warnings }))
     }
 
     async fn start_release(
@@ -203,7 +204,9 @@ impl ReleaseApi {
             git_tag: convert::optional::<GitTag>("git_tag", fields.git_tag)?,
             environments: fields.environments.to_vec(),
         };
-        Plan::make(&self.catalog.current(), &request).map_err(plan_error)
+        self.catalog
+            .find(|catalog| Plan::make(catalog, &request))
+            .map_err(|miss| plan_error(&miss))
     }
 
     async fn start(&self, call: Call<proto::StartReleaseRequest>) -> Result<proto::Release, ApiError> {
@@ -235,12 +238,13 @@ impl ReleaseApi {
                 .map(|image| (&image.name, &image.repository, &image.digest, &image.tags))
                 .collect::<Vec<_>>(),
         );
-        let key = IdempotencyKey::new(
-            caller.principal(),
-            "StartRelease",
-            &message.request_id,
-            &fingerprint,
-        );
+        let (principal, id) = (caller.principal(), &message.request_id);
+        // Without `rebuild` it is the fingerprint of callers that know nothing of it.
+        let key = if message.rebuild {
+            IdempotencyKey::new(principal, "StartRelease", id, &(&fingerprint, "rebuild"))
+        } else {
+            IdempotencyKey::new(principal, "StartRelease", id, &fingerprint)
+        };
         caller.require_somewhere(Action::Start)?;
         let environment = message.environments.first().map_or("", String::as_str);
         let requested_by = caller.actor(&message.on_behalf_of, &message.service, environment)?;
@@ -299,7 +303,8 @@ impl ReleaseApi {
         }
         Ok(release::Request {
             labels: convert::labels(message.labels.clone())?,
-            images: built_images(&plan, &message.images)?,
+            images: built_images(&plan, message)?,
+            rebuild: message.rebuild,
             plan,
             requested_by,
             caller: trace,
@@ -317,12 +322,16 @@ fn branch_and_tag(message: &proto::StartReleaseRequest) -> String {
 }
 
 /// The images in a request, which must be the plan's; an empty list means that they are built.
-fn built_images(
-    plan: &Plan,
-    images: &[slipway_proto::common::v1::Image],
-) -> Result<Option<Images>, ApiError> {
+fn built_images(plan: &Plan, message: &proto::StartReleaseRequest) -> Result<Option<Images>, ApiError> {
+    let images = &message.images;
     if images.is_empty() {
         return Ok(None);
+    }
+    if message.rebuild {
+        return Err(ApiError::invalid(
+            "rebuild",
+            "cannot be combined with images, which are not built: leave out one of them",
+        ));
     }
     let built = convert::from_images(&plan.images.only().name, images, convert::field::<Digest>)?;
     known_images(&built, &plan.images)?;

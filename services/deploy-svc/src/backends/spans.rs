@@ -303,6 +303,7 @@ services:
                 requested_by: Actor::system("test"),
                 labels: Default::default(),
                 images: None,
+                rebuild: false,
                 caller: None,
             })));
             run

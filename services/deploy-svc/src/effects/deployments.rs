@@ -260,14 +260,15 @@ async fn evidence(
     run: &Run,
     request: &DeploymentRequest,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
+    let since = run.snapshot.state.requested_at.unwrap_or(run.snapshot.created_at);
     if let Some(result) = run.snapshot.state.jobs.last().filter(|job| !job.succeeded) {
-        let evidence = jobs::evidence(cluster, request, result).await?;
+        let evidence = jobs::evidence(cluster, request, result, since).await?;
         if !evidence.is_empty() {
             return Ok(evidence);
         }
     }
     if request.target.kind == WorkloadKind::Application {
-        match argo_cd::evidence(clusters, cluster, run, request).await {
+        match argo_cd::evidence(clusters, cluster, run, request, since).await {
             Ok(evidence) if !evidence.is_empty() => return Ok(evidence),
             Ok(_) => {}
             Err(fault) => {
@@ -275,7 +276,7 @@ async fn evidence(
             }
         }
     }
-    evidence::collect(cluster, &request.target).await
+    evidence::collect(cluster, &request.target, since).await
 }
 
 /// The namespace in which the target's pods are: an Application's are where it puts them.

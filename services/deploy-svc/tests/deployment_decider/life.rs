@@ -86,6 +86,7 @@ pub(crate) fn pod() -> PodEvidence {
         log_tail: vec!["panic".to_owned()],
         previous_log_tail: Vec::new(),
         events: vec!["Warning BackOff (3x): Back-off restarting failed container".to_owned()],
+        ..PodEvidence::default()
     }
 }
 

@@ -70,6 +70,7 @@ services:
         requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         labels: Default::default(),
         images: None,
+        rebuild: false,
         caller: None,
     }
 }

@@ -1,17 +1,16 @@
 //! Follows a change to its end, and shows what it is waiting for.
 
-use indicatif::ProgressBar;
 use slipway_model::Timestamp;
 use slipway_proto::gitops::v1::{Change, WatchChangeRequest, change::Status};
 
-use super::draw;
 use crate::{
     args::Output,
-    commands::progress,
+    commands::word,
     context::Context,
     failure::Failure,
     follow::{self, Followed},
-    retry,
+    progress::{self, Moment, Progress},
+    readable, retry,
 };
 
 impl Followed for Change {
@@ -28,7 +27,7 @@ impl Followed for Change {
 
 /// Watches until the end.
 pub(super) async fn follow(context: &Context, output: Output, change: Change) -> Result<Change, Failure> {
-    let bar = progress(output);
+    let mut progress = Progress::new(output);
     let watch = async |id| {
         let request = WatchChangeRequest {
             id,
@@ -38,24 +37,43 @@ pub(super) async fn follow(context: &Context, output: Output, change: Change) ->
         Ok(follow::stream(answer, |next| next.change))
     };
     let change = follow::follow(change, watch, |one: &Change| {
-        tell(&bar, one);
+        progress.show(&moment(one, Timestamp::now().as_micros()));
     })
     .await?;
-    bar.finish_and_clear();
+    progress.finish();
     Ok(change)
 }
 
-fn tell(bar: &ProgressBar, change: &Change) {
-    let mut message = format!("{}  {}", change.id, draw::status(change.status()));
-    if change.attempt > 1 {
-        message += &format!(", attempt {}", change.attempt);
-    }
-    if let Some(retry) = &change.retry {
-        message += &format!("  {}", retry::line(retry, Timestamp::now().as_micros()));
+/// What it does `now` (microseconds since 1970): a change is one step.
+fn moment(change: &Change, now: i64) -> Moment {
+    let waits = if let Some(retry) = &change.retry {
+        retry::line(retry, now)
     } else if let Some(request) = &change.pull_request {
-        message += &format!("  {}  {}", request.url, request.message);
+        format!("{}  {}", request.url, request.message)
     } else if let Some(waiting) = &change.waiting_on {
-        message += &format!("  {}", waiting.message);
+        waiting.message.clone()
+    } else {
+        String::new()
+    };
+    let attempt = match change.attempt {
+        0 | 1 => String::new(),
+        attempt => format!("attempt {attempt}  "),
+    };
+    let end = change.is_final().then(|| progress::End {
+        at: readable::micros(change.end_time.as_ref()).unwrap_or(now),
+        well: change.status() == Status::Pushed,
+        status: word(change.status().as_str_name(), "STATUS_"),
+        words: match &change.reason {
+            Some(reason) => format!("{}: {}", reason.code, reason.message),
+            None => readable::short(&change.commit).to_owned(),
+        },
+    });
+    Moment {
+        steps: vec![progress::Step {
+            name: change.id.clone(),
+            began: readable::micros(change.create_time.as_ref()).unwrap_or(now),
+            end,
+        }],
+        waits: format!("{attempt}{waits}"),
     }
-    bar.set_message(message);
 }

@@ -33,12 +33,15 @@ pub enum Refusal {
     #[error("{0} has already decided on this approval")]
     AlreadyDecided(Principal),
     #[error(
-        "policy {policy} needs {required} approvals here, but only {eligible} of its approvers may decide; {remedy}"
+        "policy {policy} needs {} here, but {} ({because}); {remedy}",
+        approvals(*.required),
+        people(*.eligible)
     )]
     NotEnoughApprovers {
         policy: String,
         required: u32,
         eligible: usize,
+        because: String,
         remedy: String,
     },
 }
@@ -63,5 +66,20 @@ impl slipway_decider::Refusal for Refusal {
             Self::AlreadyDecided(_) => RefusalKind::FailedPrecondition("ALREADY_DECIDED"),
             Self::NotEnoughApprovers { .. } => RefusalKind::FailedPrecondition("NOT_ENOUGH_APPROVERS"),
         }
+    }
+}
+
+fn approvals(required: u32) -> String {
+    match required {
+        1 => "1 approval".to_owned(),
+        more => format!("{more} approvals"),
+    }
+}
+
+fn people(eligible: usize) -> String {
+    match eligible {
+        0 => "nobody may decide".to_owned(),
+        1 => "only 1 person may decide".to_owned(),
+        more => format!("only {more} people may decide"),
     }
 }

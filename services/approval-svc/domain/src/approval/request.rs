@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use slipway_model::{Actor, Principal, Timestamp};
 
-use super::Refusal;
+use super::{Deciders, Refusal};
 use crate::{
     people::UNKNOWN_AUTHOR,
     policy::{Policy, binding},
     subject::Subject,
 };
 
-/// A request, with the policy as it is configured now and the authors as they are mapped now.
+/// A request, with the policy and the roles as they are configured now, and the authors as they are mapped now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub subject: Subject,
@@ -20,6 +20,8 @@ pub struct Request {
     pub requested_by: Actor,
     pub authors: BTreeSet<Principal>,
     pub unmapped_authors: BTreeSet<String>,
+    /// Who may decide on this subject by their roles. Not recorded: roles are checked again with each decision.
+    pub deciders: Deciders,
     pub correlation: String,
     pub labels: BTreeMap<String, String>,
 }
@@ -55,6 +57,7 @@ impl RecordedRequest {
             requested_by,
             authors,
             mut unmapped_authors,
+            deciders: _,
             correlation,
             labels,
         } = request;
@@ -108,31 +111,5 @@ impl RecordedRequest {
             return Err(Refusal::AuthorApproval(who.clone(), policy));
         }
         Ok(())
-    }
-
-    /// Refuses a request that can never be approved at once, instead of letting it wait until it expires.
-    pub(super) fn check_grantable(&self) -> Result<(), Refusal> {
-        let Some(eligible) = self.eligible().map(|eligible| eligible.len()) else {
-            return Ok(());
-        };
-        if usize::try_from(self.required).is_ok_and(|required| required <= eligible) {
-            return Ok(());
-        }
-        let unmapped: Vec<&str> = self.unmapped_authors.iter().map(String::as_str).collect();
-        let remedy = if self.required > self.policy.required {
-            format!(
-                "name the authors and map them to people, or add approvers (unmapped: {})",
-                unmapped.join(", ")
-            )
-        } else {
-            "add approvers to the policy, or let someone else request it".to_owned()
-        };
-        let policy = self.policy.name.to_string();
-        Err(Refusal::NotEnoughApprovers {
-            policy,
-            required: self.required,
-            eligible,
-            remedy,
-        })
     }
 }

@@ -101,28 +101,23 @@ impl State {
             .filter(|expires_at| now >= *expires_at)
     }
 
-    pub(super) fn decide(
-        &self,
-        id: &Id,
-        verdict: Verdict,
-        named_binding: &str,
-        by: Actor,
-        comment: String,
-        now: Timestamp,
-    ) -> Result<Vec<Event>, Refusal> {
-        let request = self.request.as_ref().ok_or_else(|| Refusal::Absent(id.clone()))?;
-        if self.status == Status::Expired {
-            return Err(Refusal::Expired(request.expires_at));
+    /// Whether it waits for a decision that this actor may make, as far as the policy says; the API checks the role.
+    pub fn waits_for_decision_of(&self, by: &Actor, now: Timestamp) -> bool {
+        self.request.as_ref().is_some_and(|request| {
+            self.check_open(request, now).is_ok() && self.check_decider(request, by).is_ok()
+        })
+    }
+
+    fn check_open(&self, request: &RecordedRequest, now: Timestamp) -> Result<(), Refusal> {
+        match self.overdue(now) {
+            _ if self.status == Status::Expired => Err(Refusal::Expired(request.expires_at)),
+            _ if self.status.is_final() => Err(Refusal::Final(self.status)),
+            Some(expired) => Err(Refusal::Expired(expired)),
+            None => Ok(()),
         }
-        if self.status.is_final() {
-            return Err(Refusal::Final(self.status));
-        }
-        if let Some(expired) = self.overdue(now) {
-            return Err(Refusal::Expired(expired));
-        }
-        if named_binding != request.binding {
-            return Err(Refusal::BindingMismatch);
-        }
+    }
+
+    fn check_decider(&self, request: &RecordedRequest, by: &Actor) -> Result<(), Refusal> {
         by.principals().try_for_each(|who| request.check_allowed(who))?;
         let person = by.effective();
         if !request.policy.approvers.is_empty() && !request.policy.approvers.contains(person) {
@@ -136,6 +131,24 @@ impl State {
         if self.has_decided(person) {
             return Err(Refusal::AlreadyDecided(person.clone()));
         }
+        Ok(())
+    }
+
+    pub(super) fn decide(
+        &self,
+        id: &Id,
+        verdict: Verdict,
+        named_binding: &str,
+        by: Actor,
+        comment: String,
+        now: Timestamp,
+    ) -> Result<Vec<Event>, Refusal> {
+        let request = self.request.as_ref().ok_or_else(|| Refusal::Absent(id.clone()))?;
+        self.check_open(request, now)?;
+        if named_binding != request.binding {
+            return Err(Refusal::BindingMismatch);
+        }
+        self.check_decider(request, &by)?;
         let end = match verdict {
             Verdict::Reject => {
                 let message = if comment.is_empty() {

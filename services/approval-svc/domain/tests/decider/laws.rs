@@ -14,7 +14,7 @@ use slipway_testbed::{Origin, decider_laws};
 use crate::{NOW, actor, apply, id, policy, request, who};
 
 /// A person, perhaps through a bot.
-fn chain(bot: Option<&str>, person: &str) -> Actor {
+pub(crate) fn chain(bot: Option<&str>, person: &str) -> Actor {
     match bot {
         Some(bot) => actor(&format!("{bot} for {person}")),
         None => actor(person),
@@ -56,7 +56,7 @@ fn it_keeps_to_the_laws_of_deciders() {
     });
 }
 
-const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "dave", "erin", "frank", "bot"];
+pub(crate) const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "dave", "erin", "frank", "bot"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -84,11 +84,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..25)
 }
 
-fn some(people: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = BTreeSet<Principal>> {
+pub(crate) fn some(people: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = BTreeSet<Principal>> {
     people.prop_map(|people| people.into_iter().map(|at| who(PEOPLE[at])).collect())
 }
 
-fn requests() -> impl Strategy<Value = Request> {
+pub(crate) fn requests() -> impl Strategy<Value = Request> {
     let people = |most| proptest::collection::vec(0..PEOPLE.len(), 0..=most);
     (
         0_u32..4,

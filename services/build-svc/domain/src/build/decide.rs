@@ -56,7 +56,29 @@ pub(super) fn decide(
             }]
         }
         (Command::Advance { .. }, None) => Vec::new(),
-        (Command::Pushed { digest, .. }, None) => vec![Event::Pushed { digest }],
+        (Command::Pushed { digest, .. }, None) => vec![Event::Pushed {
+            digest,
+            made_by: None,
+        }],
+        (
+            Command::Found {
+                build,
+                digest,
+                authors,
+                ..
+            },
+            None,
+        ) => {
+            let mut events = Vec::new();
+            if state.authors != authors {
+                events.push(Event::Fetched { authors });
+            }
+            events.push(Event::Pushed {
+                digest,
+                made_by: Some(build),
+            });
+            events
+        }
         (Command::Tagged { tags, kept, .. }, Some(digest)) => {
             vec![Event::Succeeded {
                 digest: digest.clone(),
@@ -95,6 +117,7 @@ pub(super) fn decide(
             | Command::Fetched { .. }
             | Command::Advance { .. }
             | Command::Pushed { .. }
+            | Command::Found { .. }
             | Command::Tagged { .. }
             | Command::Finished { .. },
             _,

@@ -17,10 +17,11 @@ pub(super) fn evolve(state: &mut State, event: &Event, at: Timestamp) {
         }
         Event::Fetched { authors } => state.authors.clone_from(authors),
         Event::PhaseReached { phase, .. } => state.phase = *phase,
-        Event::Pushed { digest } => {
+        Event::Pushed { digest, made_by } => {
             state.status = Status::Running;
             state.started_at.get_or_insert(at);
             state.digest = Some(digest.clone());
+            state.made_by.clone_from(made_by);
             state.phase = Phase::Tagging;
             state.fault = None;
         }

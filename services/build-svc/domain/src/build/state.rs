@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipway_decider::EffectKey;
-use slipway_model::{Digest, Reason, Tag, Timestamp};
+use slipway_model::{Digest, Id, Reason, Tag, Timestamp};
 
 use super::{Request, STEP_IMAGE, STEP_TAGS};
 
@@ -92,6 +92,9 @@ pub struct State {
     pub authors: Vec<String>,
     /// The pushed image.
     pub digest: Option<Digest>,
+    /// The earlier build that made it, if it was not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Id>,
     pub tags: Vec<Tag>,
     pub kept_tags: Vec<KeptTag>,
     pub reason: Option<Reason>,

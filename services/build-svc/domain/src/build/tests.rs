@@ -48,6 +48,7 @@ fn request() -> Box<Request> {
             .on_behalf_of("token/alice".parse().unwrap()),
         correlation_id: "rel-1".into(),
         labels: BTreeMap::from([("team".into(), "identity".into())]),
+        rebuild: false,
     })
 }
 
@@ -150,6 +151,94 @@ fn a_build_goes_from_request_to_tags() {
         (effects(&state), Build::wake_at(&state), Build::is_final(&state)),
         (vec![], None, true)
     );
+}
+
+/// The authors of the commit come with the image: nothing is fetched.
+#[test]
+fn the_image_of_an_earlier_build_is_only_tagged() {
+    let found = Command::Found {
+        key: image(1),
+        build: "bld-0".parse().unwrap(),
+        digest: digest(),
+        authors: vec!["a@example.com".into()],
+    };
+    let state = after(vec![
+        (0, Command::Request(request())),
+        (5, Command::Begin { key: image(1) }),
+        (6, found.clone()),
+    ]);
+    assert_eq!(
+        (state.digest.clone(), state.made_by.as_ref().map(Id::as_str)),
+        (Some(digest()), Some("bld-0"))
+    );
+    assert_eq!(state.authors, ["a@example.com"]);
+    assert_eq!((state.phase, effects(&state)), (Phase::Tagging, vec![tags(1)]));
+    let again = Build::decide(&id(), &state, found, at(7)).unwrap();
+    assert_eq!(
+        again,
+        [],
+        "the outcome of an effect that the state no longer asks for"
+    );
+}
+
+#[test]
+fn the_same_work_makes_the_same_image() {
+    type Change = fn(&mut Request);
+    let cases: [(&str, Change, bool); 17] = [
+        ("the same", |_| {}, true),
+        ("another branch", |r| r.recipe.branch = None, true),
+        ("latest", |r| r.recipe.latest = false, true),
+        ("a label of the build", |r| r.labels.clear(), true),
+        ("another release", |r| r.correlation_id = "rel-2".into(), true),
+        ("more time", |r| r.limits.timeout_s = 1, true),
+        (
+            "another commit",
+            |r| r.recipe.commit = "2".repeat(40).parse().unwrap(),
+            false,
+        ),
+        (
+            "another repository",
+            |r| r.recipe.repository = "https://git.example/team/fork.git".parse().unwrap(),
+            false,
+        ),
+        (
+            "another image",
+            |r| r.recipe.image = "registry.example/app".parse().unwrap(),
+            false,
+        ),
+        ("another context", |r| r.recipe.context.clear(), false),
+        ("another Dockerfile", |r| r.recipe.dockerfile.clear(), false),
+        ("another argument", |r| r.recipe.arguments.clear(), false),
+        ("another version", |r| r.recipe.version.clear(), false),
+        ("another stage", |r| r.recipe.target.clear(), false),
+        ("another builder", |r| r.builder = "other".into(), false),
+        ("another service", |r| r.service = "other".parse().unwrap(), false),
+        ("asked to rebuild", |r| r.rebuild = true, true),
+    ];
+    for (case, change, same) in cases {
+        let mut changed = request();
+        change(&mut changed);
+        assert_eq!(changed.makes_image_of(&request()), same, "{case}");
+    }
+    // What is left out is the same as its default.
+    let (mut short, mut long) = (request(), request());
+    (
+        short.recipe.context,
+        short.recipe.dockerfile,
+        short.recipe.version,
+    ) = Default::default();
+    long.recipe.context = ".".into();
+    long.recipe.dockerfile = "Dockerfile".into();
+    long.recipe.version = long.recipe.commit.short().to_owned();
+    assert!(short.makes_image_of(&long));
+}
+
+#[test]
+fn lists_find_builds_by_their_commit() {
+    let state = after(vec![(0, Command::Request(request()))]);
+    let labels = Build::index(&state).labels;
+    assert_eq!(labels[COMMIT_INDEX], request().recipe.commit.to_string());
+    assert_eq!(labels["team"], "identity");
 }
 
 #[test]
@@ -400,7 +489,20 @@ fn events_have_their_golden_form() {
                 phase: Phase::Building,
             },
         ),
-        ("pushed", Event::Pushed { digest: digest() }),
+        (
+            "pushed",
+            Event::Pushed {
+                digest: digest(),
+                made_by: None,
+            },
+        ),
+        (
+            "pushed.made_by",
+            Event::Pushed {
+                digest: digest(),
+                made_by: Some("bld-0".parse().unwrap()),
+            },
+        ),
         (
             "succeeded",
             Event::Succeeded {

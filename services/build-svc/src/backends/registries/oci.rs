@@ -160,6 +160,15 @@ impl Registry for Oci {
             .await
     }
 
+    async fn has(&self, name: &ImageName, digest: &Digest) -> Result<bool, Fault<Reason>> {
+        match self.manifest(&by_digest(name, digest)).await {
+            Ok(found) => Ok(found.is_some()),
+            // Some registries allow robots to push but not to look.
+            Err(Fault::Permanent(_)) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>> {
         let at = by_tag(name, tag);
         let Some((bytes, digest)) = self.manifest(&at).await? else {

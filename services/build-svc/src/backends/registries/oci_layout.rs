@@ -141,6 +141,27 @@ impl Registry for OciLayout {
         .await
     }
 
+    async fn has(&self, name: &ImageName, digest: &Digest) -> Result<bool, Fault<Reason>> {
+        let digest = digest.clone();
+        self.blocking(name, move |folder| {
+            let Some(index) = read(&folder.join(INDEX))? else {
+                return Ok(false);
+            };
+            let text = digest.to_string();
+            let listed = index.manifests.iter().any(|entry| entry.digest == text);
+            if !listed {
+                return Ok(false);
+            }
+            // Someone may have removed files to make room.
+            Ok(Image::read(folder, &digest).is_ok_and(|image| {
+                image
+                    .blobs()
+                    .all(|blob| image.blob_file(blob).is_ok_and(|file| file.exists()))
+            }))
+        })
+        .await
+    }
+
     async fn inspect(&self, name: &ImageName, tag: &Tag) -> Result<Option<TaggedImage>, Fault<Reason>> {
         let tag = tag.clone();
         self.blocking(name, move |folder| {

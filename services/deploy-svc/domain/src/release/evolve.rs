@@ -123,6 +123,7 @@ fn requested(state: &mut ReleaseState, request: &Request, at: Timestamp) {
     state.caller = request.caller;
     state.requested_at = Some(at);
     state.images.clone_from(&request.images);
+    state.rebuild = request.rebuild;
     match request.images {
         Some(_) => state.push_step(StepKind::Lane, Some(0), at),
         None => state.push_step(StepKind::Build, None, at),

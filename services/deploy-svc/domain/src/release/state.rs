@@ -22,6 +22,9 @@ pub struct ReleaseState {
     pub caller: Option<TraceContext>,
     /// What it takes through its environments, once built.
     pub images: Option<Images>,
+    /// The build must not use an image that exists already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebuild: bool,
     /// Authors of the commit as reported by the build; absent if the images were not built by this release.
     pub authors: Option<Vec<String>>,
     pub status: ReleaseStatus,

@@ -54,6 +54,7 @@ fn request_by(catalog: &str) -> Request {
         requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         labels: Default::default(),
         images: None,
+        rebuild: false,
         caller: None,
     }
 }

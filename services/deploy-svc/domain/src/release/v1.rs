@@ -105,6 +105,7 @@ impl From<Request> for super::Request {
             plan: old.plan.into(),
             requested_by: old.requested_by,
             labels: old.labels,
+            rebuild: false,
             caller: old.caller,
         }
     }

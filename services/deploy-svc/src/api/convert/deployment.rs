@@ -32,6 +32,10 @@ pub(in crate::api) fn evidence_proto(state: &DeploymentState) -> Vec<proto::PodE
         log_tail: evidence.log_tail.clone(),
         previous_log_tail: evidence.previous_log_tail.clone(),
         events: evidence.events.clone(),
+        others: evidence.others,
+        other_pods: evidence.other_pods.clone(),
+        telling: evidence.telling.clone(),
+        log_missing: evidence.log_missing.clone(),
     };
     state.evidence.iter().map(one).collect()
 }

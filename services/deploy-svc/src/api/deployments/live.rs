@@ -13,7 +13,7 @@ use slipway_verdict::{
 };
 
 use super::DeployApi;
-use crate::api::convert::target_proto;
+use crate::api::convert::{service_and_environment, target_proto};
 
 /// How long the shared watch may take to show a namespace that was not followed before.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,13 +26,8 @@ impl DeployApi {
         message: proto::GetLiveStateRequest,
     ) -> Result<proto::LiveState, ApiError> {
         caller.require(Action::Read, &message.service, &message.environment)?;
-        let catalog = self.catalog.current();
-        let service = catalog
-            .service(&message.service)
-            .map_err(|error| ApiError::invalid("service", error))?;
-        let environment = service
-            .environment(&message.environment)
-            .map_err(|error| ApiError::invalid("environment", error))?;
+        let (service, environment) =
+            service_and_environment(&self.catalog, &message.service, &message.environment)?;
         let target = &environment.target;
         let cluster = match self.clusters.get(&target.cluster) {
             Ok(cluster) => cluster,

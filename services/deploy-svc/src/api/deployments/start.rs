@@ -14,7 +14,7 @@ use slipway_server::{Action, ApiError, Call, Caller, convert};
 
 use super::DeployApi;
 use crate::{
-    api::convert::known_images,
+    api::convert::{known_images, service_and_environment},
     effects::deployments::{LaneError, request_alone},
 };
 
@@ -66,13 +66,8 @@ impl DeployApi {
         meta: &Meta,
         message: &proto::DeployRequest,
     ) -> Result<DeploymentRequest, ApiError> {
-        let catalog = self.catalog.current();
-        let service = catalog
-            .service(&message.service)
-            .map_err(|error| ApiError::invalid("service", error))?;
-        let environment = service
-            .environment(&message.environment)
-            .map_err(|error| ApiError::invalid("environment", error))?;
+        let (service, environment) =
+            service_and_environment(&self.catalog, &message.service, &message.environment)?;
         if environment.policy.as_str() != NO_POLICY {
             // A release asks the approvers of the policy; this does not.
             let allowed = caller.require(Action::Override, &message.service, &message.environment);

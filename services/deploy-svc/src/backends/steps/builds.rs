@@ -61,6 +61,7 @@ impl StepBackend for Builds {
             spec: Some(spec),
             correlation_id: order.release.to_string(),
             labels: Default::default(),
+            rebuild: order.state.rebuild,
         };
         let request = calls::request(request, order.trace());
         let mut client = self.client.clone();
@@ -135,7 +136,10 @@ fn observation(build: Build, wanted: &ServiceImage) -> Result<Observation, Fault
                 digest: SERVICE.parse(&image.digest)?,
                 tags: image.tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
             };
-            let result = image.digest.to_string();
+            let result = match build.made_by.as_str() {
+                "" => image.digest.to_string(),
+                earlier => format!("{}, which {earlier} built before", image.digest),
+            };
             Observation::Succeeded {
                 result,
                 facts: Facts::Built {

@@ -118,6 +118,7 @@ pub(super) async fn evidence(
     cluster: &Kubernetes,
     run: &Run,
     request: &DeploymentRequest,
+    since: Timestamp,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let (workloads, managed) = workloads::look(clusters, cluster, &request.target).await?;
     let expected = rollout::expected(run, request);
@@ -129,7 +130,7 @@ pub(super) async fn evidence(
     };
     let mut found = Vec::new();
     for target in targets.take(MAX_WORKLOADS) {
-        found.extend(evidence::collect(there, &target).await?);
+        found.extend(evidence::collect(there, &target, since).await?);
     }
     Ok(found)
 }

@@ -185,13 +185,14 @@ pub(super) async fn evidence(
     cluster: &Kubernetes,
     request: &DeploymentRequest,
     failed: &JobResult,
+    since: Timestamp,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let mut all = request.jobs.before.iter().chain(&request.jobs.after);
     let Some(job) = all.find(|job| job.name == failed.name) else {
         return Ok(Vec::new());
     };
     let namespace = namespace(cluster, job, request).await;
-    slipway_kubernetes::evidence::collect_job(cluster, namespace.as_str(), &failed.job).await
+    slipway_kubernetes::evidence::collect_job(cluster, namespace.as_str(), &failed.job, since).await
 }
 
 async fn namespace(cluster: &Kubernetes, job: &Job, request: &DeploymentRequest) -> Name {

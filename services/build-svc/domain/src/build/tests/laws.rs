@@ -17,7 +17,7 @@ fn any_command(key: impl Strategy<Value = EffectKey>) -> impl Strategy<Value = C
         Phase::Pushing,
         Phase::Tagging,
     ]);
-    (key, digest, phase, 0..14, any::<bool>()).prop_map(|(key, digest, phase, which, flag)| match which {
+    (key, digest, phase, 0..15, any::<bool>()).prop_map(|(key, digest, phase, which, flag)| match which {
         0 => Command::Request(request()),
         1 | 2 => Command::Begin { key },
         3 => Command::Fetched {
@@ -46,7 +46,13 @@ fn any_command(key: impl Strategy<Value = EffectKey>) -> impl Strategy<Value = C
             log_tail: vec![],
         },
         10 | 11 => fault(key),
-        12 if flag => Command::Cancel {
+        12 => Command::Found {
+            key,
+            build: "bld-0".parse().unwrap(),
+            digest,
+            authors: vec!["a@example.com".into()],
+        },
+        13 if flag => Command::Cancel {
             reason: "enough".into(),
         },
         _ => Command::Wake,
@@ -60,6 +66,7 @@ fn said(command: &Command) -> Origin {
             Origin::Report(Some(key.clone()))
         }
         Command::Pushed { key, .. }
+        | Command::Found { key, .. }
         | Command::Tagged { key, .. }
         | Command::Finished { key, .. }
         | Command::Fail { key, .. }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use kube::core::GroupVersionKind;
 use serde_json::Value;
-use slipway_model::ImageRef;
+use slipway_model::{ImageName, ImageRef};
 
 use slipway_verdict::{Target, cut};
 

@@ -98,6 +98,7 @@ fn events_of_releases_keep_their_json_form() {
         requested_by: alice().on_behalf_of(Principal::new("token", "bob")),
         labels: BTreeMap::from([("team".to_owned(), "web".to_owned())]),
         images: Some(images()),
+        rebuild: false,
         caller: Some(
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
                 .parse()

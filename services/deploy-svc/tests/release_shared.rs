@@ -64,6 +64,7 @@ async fn start(world: &World, service: &str, release: &str) -> Id {
         requested_by: Actor::direct(Principal::new("token", "alice"), Authentication::StaticToken),
         labels: Default::default(),
         images: Some(images("b")),
+        rebuild: false,
         caller: None,
     };
     world
@@ -80,6 +81,7 @@ async fn well(world: &World, release: &Id, step: &str) -> ReleaseState {
             commit: "2".repeat(40).parse().unwrap(),
             no_op: false,
             previous: None,
+            previous_tag: None,
             previous_of_others: Vec::new(),
         }),
         _ => Facts::None,

@@ -124,6 +124,7 @@ impl Recipe {
             dockerfile,
             arguments,
             version: _,
+            git_tag: _,
             latest: _,
             target,
         } = self;

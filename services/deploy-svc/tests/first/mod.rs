@@ -60,6 +60,7 @@ impl StepBackend for Backends {
                 no_op: false,
                 previous: None,
                 previous_tag: Some(self.tagged.parse().unwrap()),
+                previous_of_others: Vec::new(),
             }),
         };
         Ok(Taken {
@@ -102,6 +103,7 @@ services:
         service: "shop".to_owned(),
         commit: COMMIT.parse().unwrap(),
         branch: None,
+        git_tag: None,
         environments: Vec::new(),
     };
     Request {
@@ -117,6 +119,7 @@ pub(crate) async fn release(bench: &Bench, kind: WorkloadKind, backends: Backend
     let effects = ReleaseEffects {
         ledger: bench.ledger.clone(),
         builds: answers(),
+        tags: Arc::new(Pointed),
         approvals: answers(),
         changes: answers(),
         deployments: Arc::new(Deployments::new(bench.ledger.clone())),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::Bench,
-    release::{COMMIT, meta, request},
+    release::{COMMIT, Pointed, meta, request},
 };
 
 /// What the files say after a commit.

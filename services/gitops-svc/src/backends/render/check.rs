@@ -96,7 +96,7 @@ impl Renderer {
             for (path, content) in contents {
                 write_leaf(&root, &path, Leaf::File(content), &links).map_err(|error| error.to_string())?;
             }
-            Ok(confine(&root, &place, Absent::LeftToKustomize))
+            Ok::<_, String>(confine(&root, &place, Absent::LeftToKustomize))
         });
         let internal = |words: String| Fault::unavailable(Code::Internal, words);
         let confined = written

@@ -85,7 +85,7 @@ pub(crate) fn deployment(one: &Deployment, now: i64) -> String {
         row("reason", &format!("{}: {}", reason.code, reason.message));
     }
     for warning in &one.warnings {
-        let _ = writeln!(out, "{:<11}{warning}", "warning");
+        row("warning", warning);
     }
     if !one.deadline_basis.is_empty() {
         row("deadline", &one.deadline_basis);

@@ -172,7 +172,9 @@ impl CatalogStore {
         match self.reload() {
             Ok(true) => tracing::info!(catalog = self.current().hash(), "catalog reloaded"),
             Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the catalog was not reloaded: the previous one stays in force"),
+            Err(error) => {
+                tracing::error!(%error, "the catalog was not reloaded: the previous one stays in force")
+            }
         }
     }
 

@@ -99,6 +99,8 @@ impl Scene {
                 require_synced: self.require_synced,
             }),
             promotes: self.promotes,
+            restored: None,
+            moving_tag: false,
         }
     }
 

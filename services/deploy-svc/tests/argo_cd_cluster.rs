@@ -167,10 +167,15 @@ async fn another_image_than_ours_is_told(bench: &Bench) {
     failed(&bench.end_of(&id).await, "WRONG_IMAGE", &[&words]);
 }
 
+/// Restarts that are not reached before the progress deadline.
+const PATIENT: u32 = 100;
+
 async fn pods_that_never_become_ready_fail_it(bench: &Bench) {
     let git = world(bench, json!({})).await;
     let commit = git.commit("shop", &shop(bench, &bench.a, "crash"));
-    let state = bench.run(sync(bench, &commit, 1, ArgoCd::default())).await;
+    let mut request = sync(bench, &commit, 1, ArgoCd::default());
+    request.verify.crash_loop_restarts = PATIENT;
+    let state = bench.run(request).await;
     let object = format!(
         "Deployment {}/shop: no progress within 5 s: pod shop-",
         bench.namespace
@@ -385,10 +390,11 @@ async fn health_of_before_is_not_believed(bench: &Bench) {
     succeeded(&bench.run(sync(bench, &commit, 1, ArgoCd::default())).await);
     // The second one breaks; the application still says Healthy, of the first.
     let commit = git.commit("shop", &shop(bench, &bench.b, "crash"));
-    let request = DeploymentRequest {
+    let mut request = DeploymentRequest {
         images: Images::one(bench.built(&bench.b)),
         ..sync(bench, &commit, 2, ArgoCd::default())
     };
+    request.verify.crash_loop_restarts = PATIENT;
     let state = bench.run(request).await;
     failed(&state, "PROGRESS_DEADLINE_EXCEEDED", &["Deployment", "pod shop-"]);
 }

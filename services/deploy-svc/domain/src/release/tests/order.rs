@@ -490,7 +490,7 @@ fn a_marker_before_the_gate_is_followed_by_one_that_says_no() {
 fn a_restart_that_is_refused_before_it_is_ordered_is_recorded_too() {
     let catalog = environment(&[MARKER, "action: restart", "gate: before_sync"]);
     let mut run = Run::by(&catalog);
-    for name in ["build", "dev/change", "dev/gate"] {
+    for name in ["build", "dev/lane", "dev/change", "dev/gate"] {
         play_step(&mut run, name, Well);
     }
     let moved = Reason::new("TAG_MOVED", "latest names another image");

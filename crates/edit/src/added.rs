@@ -173,7 +173,7 @@ impl NewKeys {
                 self.behind_entries(text, changes, &spot, entries, &missing)?
             }
             Kind::Mapping { flow: true, .. } if !spot.node.is_template() => {
-                self.into_brackets(text, changes, &spot, &missing)?
+                self.inside_brackets(text, changes, &spot, &missing)?
             }
             _ if spot.node.is_null() => self.below_key(text, changes, &spot, &missing)?,
             _ => {
@@ -282,7 +282,7 @@ impl NewKeys {
     }
 
     /// Into `{}`.
-    fn into_brackets(
+    fn inside_brackets(
         &self,
         text: &Text<'_>,
         changes: &mut Changes<'_, '_>,

@@ -171,7 +171,7 @@ struct Written {
 
 /// What is at a path, in one document.
 enum One<'a> {
-    Image(ImageAt<'a>),
+    Image(Box<ImageAt<'a>>),
     Embedded(Box<Within>),
 }
 
@@ -236,7 +236,7 @@ fn find_one<'a>(text: &'a Text<'_>, steps: &Steps, document: &str) -> Result<One
     for object in named(&objects, document)? {
         match ImageAt::find(text, &object, steps)? {
             Found::Image(image) => {
-                found.push((object.label.clone(), image.line(), One::Image(image)));
+                found.push((object.label.clone(), image.line(), One::Image(Box::new(image))));
             }
             Found::Embedded { spot, left } => {
                 let (done, rest) = steps.0.split_at(steps.0.len() - left);

@@ -110,7 +110,7 @@ impl<'a> ImageAt<'a> {
                     );
                     missing(instead)
                 }
-                Kind::Scalar { .. } => Self::of_value(text, object, steps, spot),
+                Kind::Scalar { .. } => Self::of_value(text, object, steps, &spot),
                 _ if spot.node.is_template() => Err(refuse(
                     spot.node.line,
                     "there is a template here: edit the values that it uses",
@@ -140,10 +140,10 @@ impl<'a> ImageAt<'a> {
         text: &'a Text<'_>,
         object: &Object<'a>,
         steps: &Steps,
-        spot: Spot<'a>,
+        spot: &Spot<'a>,
     ) -> Result<Found<'a>, Refusal> {
         let whole = |kind| {
-            let slot = Slot::new(text, object, steps, &spot);
+            let slot = Slot::new(text, object, steps, spot);
             Ok(match slot {
                 Some(slot) => Found::Image(Self {
                     object: object.clone(),

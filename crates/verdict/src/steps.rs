@@ -83,14 +83,14 @@ impl Steps {
 
 /// Of the Rollouts and Canaries among these objects; `promotes`: pauses for a person are ended at once. AnalysisTemplates
 /// among them say how long analyses take; of others that is not known.
-pub fn of<'a>(objects: impl Iterator<Item = &'a Value> + Clone, promotes: bool) -> Steps {
+pub fn of<'a>(objects: &(impl Iterator<Item = &'a Value> + Clone), promotes: bool) -> Steps {
     let each = objects.clone().filter_map(|object| {
         let is = |group: &str, kind: &str| {
             let version = text(object, "/apiVersion").unwrap_or_default();
             text(object, "/kind") == Some(kind) && version.split('/').next() == Some(group)
         };
         if is("argoproj.io", "Rollout") {
-            Some(rollout(object, &objects, promotes))
+            Some(rollout(object, objects, promotes))
         } else if is("flagger.app", "Canary") {
             Some(canary(object))
         } else {

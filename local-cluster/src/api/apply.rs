@@ -108,9 +108,15 @@ fn prune(new: &mut Value, schema: Schema, before: &Manager, own: &Manager, other
     };
     // Items before their fields, so that an item that is removed takes its key fields along.
     for path in before.fields.difference(&own.fields) {
-        if !held(path) && !fields::is_key_field(path) {
-            fields::remove(new, schema, path);
+        if held(path) || fields::is_key_field(path) {
+            continue;
         }
+        // A named field goes as a whole, with the defaults below it, once nobody has anything below it
+        // (structured-merge-diff's EnsureNamedFieldsAreMembers).
+        let whole = (1..path.len())
+            .map(|length| &path[..length])
+            .find(|above| matches!(above.last(), Some(Step::Field(_))) && !held(above));
+        fields::remove(new, schema, whole.unwrap_or(path));
     }
 }
 

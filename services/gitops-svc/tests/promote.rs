@@ -499,7 +499,7 @@ async fn several_files_are_one_commit_and_a_marker_is_an_empty_one() {
     };
     let change = applied(&mut client, &again).await;
     let part = |paths: &[&str]| RevertChangeRequest {
-        request_id: paths.join(" "),
+        request_id: paths.join(","),
         id: change.id.clone(),
         paths: paths.iter().map(ToString::to_string).collect(),
         ..RevertChangeRequest::default()

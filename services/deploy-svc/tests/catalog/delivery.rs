@@ -405,7 +405,7 @@ fn what_does_not_go_together_is_refused_with_a_remedy() {
         (
             format!("{deployment}\n{GIT}\nchecks: [{{ name: none }}]"),
             "checks[0]",
-            "add http, grpc or tcp",
+            "give http, grpc or tcp",
         ),
         (
             format!(

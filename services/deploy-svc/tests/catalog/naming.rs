@@ -17,6 +17,7 @@ services:
     repository: https://git.example/shop.git
     image: registry.example/shop
     build: {{ {build} }}
+    branches: [{{ pattern: '**', environments: [dev] }}]
     environments:
       - {{ name: dev, policy: none, target: {{ cluster: main, namespace: shop, name: shop }} }}
 "

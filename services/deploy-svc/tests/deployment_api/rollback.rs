@@ -130,7 +130,7 @@ async fn what_cannot_be_put_back_is_refused_with_words() {
     refused(
         roll_back(&bench, newest()).await,
         "NOTHING_TO_ROLL_BACK_TO",
-        "nothing was deployed of shop to dev",
+        "nothing of shop was deployed to dev",
     );
     let error = roll_back(&bench, RollbackRequest::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);

@@ -34,12 +34,8 @@ impl One {
         };
         let of_git = matches!(self.question, Question::Application(..));
         let change = match of_git {
-            true => actions()
-                .filter(|(_, action)| action.revision().is_some())
-                .next_back(),
-            false => actions()
-                .filter(|(_, action)| action.image().is_some())
-                .next_back(),
+            true => actions().rfind(|(_, action)| action.revision().is_some()),
+            false => actions().rfind(|(_, action)| action.image().is_some()),
         };
         let since = change.map_or(self.recorded.started, |(t, _)| t);
         let image = match of_git {

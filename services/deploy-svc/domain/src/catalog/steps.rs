@@ -46,7 +46,7 @@ fn check(
         !paced || whole || text("/metadata/name") == Some(&environment.target.name)
     };
     let steps = steps::of(
-        objects.iter().filter(counts),
+        &objects.iter().filter(counts),
         environment.pauses == Pauses::Promote,
     );
     if steps.time > timeout.deploy {

@@ -80,7 +80,7 @@ async fn record<'a>(
     request: &DeploymentRequest,
     objects: impl Iterator<Item = &'a Value> + Clone,
 ) {
-    let steps: Steps = slipway_verdict::steps::of(objects, request.pauses == Pauses::Promote);
+    let steps: Steps = slipway_verdict::steps::of(&objects, request.pauses == Pauses::Promote);
     if steps.is_empty() {
         return;
     }

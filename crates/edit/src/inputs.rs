@@ -248,7 +248,13 @@ impl<L: Listing> Walk<'_, L> {
         }
         let without_images = Some(without(text, images));
         self.add(path, Counts { id, without_images })?;
+        // The first folder is the one that is rendered.
+        let is_first = self.seen.len() == 1;
         for root in roots {
+            if is_first && fields(root, "kind").any(|kind| kind.scalar() == Some("Component")) {
+                let why = format!("{path}: a Component is rendered only as a part of what includes it");
+                return Err(NotHere(why).into());
+            }
             if let Some(key) = CHARTS.into_iter().find(|key| fields(root, key).next().is_some()) {
                 return Err(NotHere(format!("{path}: `{key}` needs helm, which is not run here")).into());
             }

@@ -167,7 +167,7 @@ mod tests {
                 (vec!["app"], "elsewhere/till:1", vec!["a"]),
             ),
             (
-                vec![proxy.clone(), container("app", "elsewhere/till:1", &["a"])],
+                vec![proxy, container("app", "elsewhere/till:1", &["a"])],
                 (vec![], "shop", vec![]),
             ),
             (vec![], (vec![], "shop", vec![])),

@@ -238,6 +238,8 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value)] // what `json!` makes
+
     use pretty_assertions::assert_eq;
     use serde_json::json;
 
@@ -256,7 +258,7 @@ mod tests {
     }
 
     fn steps(objects: &[Value]) -> (Duration, bool) {
-        let steps = of(objects.iter(), false);
+        let steps = of(&objects.iter(), false);
         (steps.time, steps.people)
     }
 

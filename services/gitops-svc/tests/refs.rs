@@ -38,7 +38,10 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 
 fn on(branch: &str, tag: &str) -> ApplyChangeRequest {
     ApplyChangeRequest {
-        request_id: format!("{branch}-{tag}"),
+        request_id: format!(
+            "{}-{tag}",
+            branch.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+        ),
         branch: branch.to_owned(),
         ..set_tag("a", tag)
     }

@@ -146,7 +146,7 @@ fn a_file_belongs_to_the_nearest_kustomization_that_reads_it() {
     ]);
     let root = find("plain/a.yaml", &above).unwrap().unwrap();
     assert_eq!(root.folder.as_str(), "");
-    let mut newer = above.clone();
+    let mut newer = above;
     newer.insert(
         "plain/a.yaml".to_owned(),
         "kind: Pod\nspec: {containers: [{image: a:2}]}\n".to_owned(),

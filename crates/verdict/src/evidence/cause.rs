@@ -114,6 +114,8 @@ fn of_container(status: &ContainerStatus) -> ContainerCause {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value)] // what `json!` makes
+
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 

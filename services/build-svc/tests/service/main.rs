@@ -139,7 +139,10 @@ async fn journey(bed: Bed) {
             page.builds.into_iter().map(|build| build.id).collect::<Vec<_>>()
         }
     };
-    assert_eq!(list(|_| {}).await, [&all[..], &[first.id.clone()]].concat());
+    assert_eq!(
+        list(|_| {}).await,
+        [&all[..], std::slice::from_ref(&first.id)].concat()
+    );
     assert_eq!(
         list(|r| drop(r.labels.insert("team".into(), "identity".into()))).await,
         std::slice::from_ref(&first.id)
@@ -173,14 +176,14 @@ async fn journey(bed: Bed) {
 
 #[tokio::test]
 async fn a_commit_becomes_an_image_with_its_names() {
-    journey(Bed::new()).await;
+    Box::pin(journey(Bed::new())).await;
 }
 
 #[tokio::test]
 async fn a_commit_becomes_an_image_with_its_names_on_postgresql() {
     let mut bed = Bed::new();
     bed.database = Some(postgres().await.unwrap().create_database().await.unwrap());
-    journey(bed).await;
+    Box::pin(journey(bed)).await;
 }
 
 #[tokio::test]

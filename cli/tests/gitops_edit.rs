@@ -241,7 +241,7 @@ fn when_one_file_is_refused_none_is_written() {
     fs::write(copy.path("broken.yaml"), "image: {tag: 1\n").unwrap();
     let before = copy.snapshot();
     for (file, words) in [
-        ("anchored.yaml", "line 2"),
+        ("anchored.yaml", "line 1"),
         ("link.yaml", "symbolic link"),
         ("broken.yaml", "not YAML"),
         ("absent.yaml", "absent.yaml"),

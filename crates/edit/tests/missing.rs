@@ -193,7 +193,7 @@ fn what_cannot_be_added_is_refused() {
             "give the tag too",
         ),
         ("w[name=x].image", ":v2", "w: []\n", "only keys can be added"),
-        ("web.image", ":v2", "web: 12\n", "something else than a mapping"),
+        ("web.image", ":v2", "web: 12\n", "is not a mapping"),
         ("web.image", ":v2", "web: {{ .x }}\n", "template"),
         ("web.imageTag", "r/a:v2", "a: 1\n", "leave the name out"),
         (

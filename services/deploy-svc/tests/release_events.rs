@@ -115,7 +115,9 @@ fn events_of_releases_keep_their_json_form() {
         plan: Plan::make(&Catalog::parse(catalog).unwrap(), &everywhere).unwrap(),
         ..request.clone()
     };
-    let (full, ordered) = (by(FULL), by(ORDERED));
+    let (stepped, ordered) = (by(FULL), by(ORDERED));
+    let mut full = stepped.clone();
+    full.plan.environments[0].timeout.follows_steps = false;
     let step = "dev/deploy".to_owned();
     let change = ChangeMade {
         change: id("chg-1"),
@@ -186,6 +188,7 @@ fn events_of_releases_keep_their_json_form() {
     let events = [
         ("requested.v2", ReleaseEvent::Requested(Box::new(request))),
         ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
+        ("requested_steps.v2", ReleaseEvent::Requested(Box::new(stepped))),
         ("requested_ordered.v2", ReleaseEvent::Requested(Box::new(ordered))),
         (
             "started",

@@ -9,7 +9,7 @@ use crate::{
     naming::{Naming, Part},
     objects::{named, objects},
     sharing::Spot,
-    slots::last_part,
+    slot::last_part,
     steps::{Step, Steps},
     values::{Changes, Led, follow, key_node, kind},
     yaml::{Kind, Node},

@@ -198,7 +198,7 @@ fn is_vacant(text: &Text<'_>, steps: &Steps, document: &str) -> Result<bool, Ref
     };
     match follow(text, object, steps)? {
         Led::Embedded { .. } => Ok(false),
-        Led::Node(spot) if spot.node.is_null() => Ok(crate::slots::last_part(&steps.0).is_none()),
+        Led::Node(spot) if spot.node.is_null() => Ok(crate::slot::last_part(&steps.0).is_none()),
         Led::Node(_) | Led::Missing { .. } => Ok(matches!(
             ImageAt::find(text, object, steps)?,
             Found::Missing { .. }

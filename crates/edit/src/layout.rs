@@ -4,8 +4,8 @@ use std::{cell::OnceCell, ops::Range};
 
 use crate::{
     Refusal,
+    anchors::Anchors,
     entry::Scalar,
-    sharing::Anchors,
     yaml::{self, Kind, Node, Stream, Style, needs_quotes},
 };
 

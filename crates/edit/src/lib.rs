@@ -10,6 +10,7 @@
 //! writes an image where there is none.
 
 mod added;
+mod anchors;
 mod bases;
 mod contents;
 mod difference;
@@ -33,6 +34,7 @@ mod pattern;
 mod place;
 mod restore;
 mod sharing;
+mod slot;
 mod slots;
 mod splice;
 mod steps;

@@ -9,7 +9,7 @@ use crate::{
     naming::{DIGEST_IN_TAG, NAMES, Naming, Part, PartValues, SHA256, boolean, is_hex},
     objects::Object,
     sharing::{Seen, Spot},
-    slots::{Slot, Writer, last_part},
+    slot::{Slot, Writer, last_part},
     steps::{Step, Steps},
     values::behind,
     yaml::Kind,
@@ -364,7 +364,7 @@ impl<'a> Parts<'a> {
         let is_off = !after.is_digest_off && switched.is_some() && apart.is_none();
         let is_on = after.is_digest_off && switched.is_some() && apart.is_some();
         after.is_digest_off = (after.is_digest_off && !is_on) || is_off;
-        self.write_name_and_tag(writer, &after, is_versioned)?;
+        self.write_name_and_tag(writer, &after, tag.is_some())?;
         for (number, slot) in self.digests.iter().enumerate() {
             let to = match &apart {
                 Some(digest) if number == 0 => Some(as_written_in(slot, digest)),
@@ -400,12 +400,12 @@ impl<'a> Parts<'a> {
         &self,
         writer: &mut Writer<'_, '_, '_>,
         after: &PartValues,
-        is_versioned: bool,
+        gives_tag: bool,
     ) -> Result<(), Refusal> {
         for (slot, to, is_meant) in [
             (&self.registry, &after.registry, false),
             (&self.name, &after.name, false),
-            (&self.tag, &after.tag, is_versioned),
+            (&self.tag, &after.tag, gives_tag),
         ] {
             match slot {
                 Some(slot) => {

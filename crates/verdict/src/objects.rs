@@ -1,5 +1,6 @@
 //! Custom resources as the cluster has them. Only the fields that are used are read.
 
+pub mod application;
 pub mod canary;
 pub mod rollout;
 

@@ -12,8 +12,7 @@ use k8s_openapi::{
 
 use crate::{
     WorkloadKind,
-    application::Application,
-    objects::{canary::Canary, rollout::Rollout},
+    objects::{application::Application, canary::Canary, rollout::Rollout},
 };
 
 /// What the cluster shows of one workload and of what belongs to it.

@@ -244,7 +244,7 @@ async fn what_cannot_be_rendered_here_is_pushed_and_says_so() {
             "needs helm",
         ),
         ("- ../../../../elsewhere", "is not in this repository"),
-        ("- ../../base\r\n- ../../shared.yaml", "outside of its folder"),
+        ("- ../../base\r\n- ../../common.yaml", "outside of its folder"),
         ("- ../../base\r\n- large.yaml", "kept by Git LFS"),
     ]
     .into_iter()

@@ -509,7 +509,7 @@ async fn what_is_refused_or_says_nothing_is_parked(database: Database) {
         "{errors:?}"
     );
     assert!(
-        errors[1].code == codes::NO_OUTCOME && errors[1].message.contains("said nothing"),
+        errors[1].code == codes::NO_OUTCOME && errors[1].message.contains("without an outcome"),
         "{errors:?}"
     );
     // A command that changes the state is a new chance.

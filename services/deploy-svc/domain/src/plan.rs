@@ -5,8 +5,8 @@ use sha2::{Digest as _, Sha256};
 use slipway_model::{BranchName, CommitSha, GitTag, Id, Images, Name, ServiceImage};
 
 use crate::catalog::{
-    Action, ArgoCd, Bake, Build, Catalog, Check, Environment, Gate, GitOps, Jobs, OnFailure, Pauses,
-    Released, Service, Shared, Supersede, Target, Tier, Timeouts, UnknownName, Verify,
+    Action, ArgoCd, Bake, Build, Catalog, Check, Configured, Environment, Gate, GitOps, Jobs, OnFailure,
+    Pauses, Released, Service, Shared, Supersede, Target, Tier, Timeouts, UnknownName, Verify,
 };
 
 /// The policy that needs no approval.
@@ -130,6 +130,36 @@ fn all(names: &[Name]) -> String {
 }
 
 impl Plan {
+    /// What will keep its release from succeeding, as far as the names say; with the remedy.
+    pub fn warnings(&self, configured: &Configured) -> Vec<String> {
+        let image = &self.images.only().repository;
+        if image.registry().is_some() {
+            return Vec::new();
+        }
+        let mut clusters: Vec<&str> = self
+            .environments
+            .iter()
+            .map(|planned| &planned.target.cluster)
+            .filter(|cluster| !configured.image_folders.contains(cluster))
+            .map(Name::as_str)
+            .collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        if clusters.is_empty() {
+            return Vec::new();
+        }
+        let (noun, verb) = match clusters.len() {
+            1 => ("cluster", "pulls"),
+            _ => ("clusters", "pull"),
+        };
+        vec![format!(
+            "image {image} has no registry host, so build-svc keeps it in a folder, but {noun} {} {verb} images from a \
+             registry: name one in the catalog (image: registry.example/team/{image}), and add it to `registries` in the \
+             configuration of build-svc ({{ prefix: registry.example/team, kind: oci, username: USER, password_file: FILE }})",
+            clusters.join(", ")
+        )]
+    }
+
     /// Plans `request` according to `catalog`.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ impl CatalogStore {
     /// What will keep a release of this plan from succeeding.
     pub fn warnings(&self, plan: &Plan) -> Vec<String> {
         let configured = self.configured.as_ref();
-        configured.map_or_else(Vec::new, |configured| configured.warnings(plan))
+        configured.map_or_else(Vec::new, |configured| plan.warnings(configured))
     }
 
     /// Looks something up, in the file as it was saved last. A file that was saved a moment ago counts, also where its

@@ -5,7 +5,6 @@ use slipway_model::Name;
 use slipway_verdict::UnknownCluster;
 
 use super::{Catalog, CatalogError};
-use crate::plan::Plan;
 
 /// The names that the configuration has, and a catalog may use.
 #[derive(Debug, Clone, Default)]
@@ -17,36 +16,6 @@ pub struct Configured {
 }
 
 impl Configured {
-    /// What will keep a release of this plan from succeeding, as far as the names say; with the remedy.
-    pub fn warnings(&self, plan: &Plan) -> Vec<String> {
-        let image = &plan.images.only().repository;
-        if image.registry().is_some() {
-            return Vec::new();
-        }
-        let mut clusters: Vec<&str> = plan
-            .environments
-            .iter()
-            .map(|planned| &planned.target.cluster)
-            .filter(|cluster| !self.image_folders.contains(cluster))
-            .map(Name::as_str)
-            .collect();
-        clusters.sort_unstable();
-        clusters.dedup();
-        if clusters.is_empty() {
-            return Vec::new();
-        }
-        let (noun, verb) = match clusters.len() {
-            1 => ("cluster", "pulls"),
-            _ => ("clusters", "pull"),
-        };
-        vec![format!(
-            "image {image} has no registry host, so build-svc keeps it in a folder, but {noun} {} {verb} images from a \
-             registry: name one in the catalog (image: registry.example/team/{image}), and add it to `registries` in the \
-             configuration of build-svc ({{ prefix: registry.example/team, kind: oci, username: USER, password_file: FILE }})",
-            clusters.join(", ")
-        )]
-    }
-
     /// Whether the configuration has every cluster and every Prometheus that the catalog names.
     ///
     /// # Errors

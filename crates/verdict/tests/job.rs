@@ -97,5 +97,5 @@ fn it_is_deleted() {
     Judged(job::judge(&going(json!([])))).fails(FailureReason::Deleted, &["before it ended"]);
     // ttlSecondsAfterFinished takes away what has ended.
     Judged(job::judge(&going(ended("Complete", "", "")))).completes();
-    Judged(job::deleted()).fails(FailureReason::Deleted, &["nobody can tell"]);
+    Judged(job::deleted()).fails(FailureReason::Deleted, &["how far it got is not known"]);
 }

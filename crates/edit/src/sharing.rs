@@ -1,13 +1,9 @@
 //! What a reader of a file finds at a path, with aliases and `<<` followed, and every place that shows one value.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     Refusal,
-    anchors::Anchors,
     layout::{Text, refuse},
     objects::{Object, position},
     steps::{Step, Steps},

@@ -5,17 +5,16 @@ use slipway_model::ImageName;
 use crate::{
     Refusal,
     difference::ValueDifference,
-    entry::Scalar,
     fields::{Fields, parameter},
     image::{NewImage, Reference},
     layout::{Field, Text, refuse},
-    naming::{Naming, Part, is_parameter_value},
-    objects::{Object, address, position},
+    naming::{Naming, is_parameter_value},
+    objects::{Object, position},
     parts::Parts,
     sharing::{Seen, Spot},
-    slot::{Slot, Writer, last_part},
+    slot::{Slot, Writer},
     steps::{Step, Steps},
-    values::{Changes, Led, follow, scalar, what_is_there},
+    values::{Changes, Led, follow, what_is_there},
     yaml::{Kind, is_text, needs_quotes},
 };
 
@@ -165,7 +164,7 @@ impl<'a> ImageAt<'a> {
             }
         }
         let fields = Fields::mapping(mapping, above);
-        match Parts::around(text, object, fields, key, &spot)? {
+        match Parts::around(text, object, fields, key, spot)? {
             Some(parts) => Ok(Found::Image(Self {
                 object: object.clone(),
                 form: Form::Parts(Box::new(parts)),

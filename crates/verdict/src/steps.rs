@@ -326,7 +326,7 @@ mod tests {
             assert_eq!(steps(&objects), (time, people), "{strategy}");
         }
         let waits = rollout(json!({"canary": {"steps": [{"pause": {}}]}}));
-        assert!(of([waits].iter(), true).is_empty(), "they are promoted at once");
+        assert!(of(&[waits].iter(), true).is_empty(), "they are promoted at once");
     }
 
     #[test]

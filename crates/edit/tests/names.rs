@@ -222,7 +222,7 @@ fn the_switch_for_the_digest_is_set_with_it() {
             "agentImageTag",
             ":v2"
         ),
-        flat("v2", "\"\"", "false").replace("\nuseDigest: true", "\nuseDigest: true")
+        flat("v2", "\"\"", "false")
     );
 }
 

@@ -83,9 +83,7 @@ fn an_application_is_edited_at_each_place() {
         assert_eq!(apply(APPLICATION, &edit).unwrap().0, line(22, "v1.5.0"), "{name}");
     }
     // Several sources.
-    let several = APPLICATION
-        .replace("  source:\n", "  sources:\n  - chart: front\n")
-        .replace("\n    ", "\n    ");
+    let several = APPLICATION.replace("  source:\n", "  sources:\n  - chart: front\n");
     for path in ["spec.sources[0]", "spec.sources[chart=front]"] {
         let path = format!("{path}.helm.values.app.image");
         let mut lines: Vec<String> = several.lines().map(str::to_owned).collect();

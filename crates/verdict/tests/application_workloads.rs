@@ -196,6 +196,7 @@ fn good(name: &str) -> ManagedWorkload {
     deployment(name, &image("ab"), 1, &running("ab"))
 }
 
+#[allow(clippy::needless_pass_by_value)] // what `json!` makes
 fn rollout(phase: &str, status: Value) -> ManagedWorkload {
     let mut live = json!({
         "metadata": {"name": "shop", "namespace": "shop", "uid": "r-1", "generation": 3},
@@ -261,7 +262,7 @@ fn what_the_sync_has_not_written_is_not_judged() {
     let written = json!([{"kind": "Deployment", "namespace": "shop", "name": "shop", "status": "Synced"}]);
     running(written.clone()).expect("CRASH_LOOP", &["Deployment shop/shop"]);
     // The result of the operation before is shown until the first object is written.
-    running(written.clone())
+    running(written)
         .set(
             "/status/operationState/syncResult/revision",
             json!("2".repeat(40)),

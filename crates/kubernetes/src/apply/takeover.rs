@@ -152,7 +152,7 @@ mod tests {
             ("before-first-apply", "Update", "", replicas(), true),
             ("slipway", "Update", "", replicas(), true),
             ("kubectl", "Apply", "", replicas(), true),
-            ("terraform", "Update", "", annotated.clone(), true),
+            ("terraform", "Update", "", annotated, true),
             ("terraform", "Update", "", replicas(), false),
             ("slipway", "Update", "status", replicas(), false),
             ("slipway", "Apply", "", replicas(), false),
@@ -188,10 +188,10 @@ mod tests {
             scaled.clone(),
             entry("slipway", "Apply", "", image),
         ]);
-        assert_eq!(after, [entry("slipway", "Apply", "", both), scaled.clone()]);
+        assert_eq!(after, [entry("slipway", "Apply", "", both), scaled]);
         let mut older = entry("before-first-apply", "Update", "", env.clone());
         older.api_version = Some("apps/v1beta1".to_owned());
-        let after = taken_over(&[older, entry("kubectl-create", "Update", "", env.clone())]);
+        let after = taken_over(&[older, entry("kubectl-create", "Update", "", env)]);
         let versions: Vec<_> = after
             .iter()
             .map(|one| one.api_version.as_deref().unwrap())

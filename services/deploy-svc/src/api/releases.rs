@@ -179,6 +179,7 @@ fn scope(plan: &Plan) -> Scope<'_> {
 }
 
 /// What a request says of the plan.
+#[derive(Clone, Copy)]
 struct PlanFields<'a> {
     service: &'a str,
     commit: &'a str,

@@ -173,7 +173,7 @@ impl CatalogStore {
             Ok(true) => tracing::info!(catalog = self.current().hash(), "catalog reloaded"),
             Ok(false) => {}
             Err(error) => {
-                tracing::error!(%error, "the catalog was not reloaded: the previous one stays in force")
+                tracing::error!(%error, "the catalog was not reloaded: the previous one stays in force");
             }
         }
     }

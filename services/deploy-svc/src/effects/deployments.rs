@@ -272,7 +272,7 @@ async fn evidence(
             Ok(evidence) if !evidence.is_empty() => return Ok(evidence),
             Ok(_) => {}
             Err(fault) => {
-                tracing::debug!(deployment = %run.id, %fault, "no evidence of the workloads that carry the image")
+                tracing::debug!(deployment = %run.id, %fault, "no evidence of the workloads that carry the image");
             }
         }
     }

@@ -52,14 +52,18 @@ pub async fn execute(
 /// # Errors
 /// See [`LanesError`]; nothing is written then.
 pub async fn decide(tx: Tx, release: Id, command: ReleaseCommand) -> Result<Snapshot<Release>, LanesError> {
-    carry_out(&tx, VecDeque::from([Work::Release(release.clone(), command)])).await?;
+    carry_out(
+        &tx,
+        VecDeque::from([Work::Release(release.clone(), Box::new(command))]),
+    )
+    .await?;
     let unknown = || LanesError::Release(ExecuteError::Refused(ReleaseRefusal::Unknown(release.clone())));
     tx.get::<Release>(&release).await?.ok_or_else(unknown)
 }
 
 /// A command that is still to be decided.
 enum Work {
-    Release(Id, ReleaseCommand),
+    Release(Id, Box<ReleaseCommand>),
     /// The release holds one lane of this environment, and enters the next.
     Enter {
         release: Id,
@@ -89,7 +93,7 @@ pub async fn leave(tx: &Tx, lanes: &[Id], holder: &Id, through: bool) -> Result<
 async fn carry_out(tx: &Tx, mut work: VecDeque<Work>) -> Result<(), LanesError> {
     while let Some(next) = work.pop_front() {
         match next {
-            Work::Release(release, command) => step(tx, &release, command, &mut work).await?,
+            Work::Release(release, command) => step(tx, &release, *command, &mut work).await?,
             Work::Enter {
                 release,
                 environment,
@@ -213,7 +217,10 @@ async fn move_in(
     let before = lane_state(tx, lane).await?;
     let after = tx.decide::<Lane>(lane, command.clone()).await?.state;
     for (superseded, by) in superseded(&before, &after, &command) {
-        work.push_back(Work::Release(superseded, ReleaseCommand::Supersede { by }));
+        work.push_back(Work::Release(
+            superseded,
+            Box::new(ReleaseCommand::Supersede { by }),
+        ));
     }
     if let Some(turn) = &after.holder
         && before.holder.as_ref().map(|before| before.epoch) != Some(turn.epoch)
@@ -251,7 +258,7 @@ async fn granted(tx: &Tx, lane: &Id, turn: &Turn) -> Result<Option<Work>, LanesE
         _ => turn.epoch,
     };
     let command = ReleaseCommand::LaneGranted { environment, epoch };
-    Ok(Some(Work::Release(release, command)))
+    Ok(Some(Work::Release(release, Box::new(command))))
 }
 
 /// Whether the target runs the release's version: the release continued, or this was the last environment and it

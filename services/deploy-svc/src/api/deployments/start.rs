@@ -104,7 +104,7 @@ impl DeployApi {
             }
         };
         Ok(DeploymentRequest {
-            service: service.name.clone(),
+            service: service.name,
             environment: environment.name.clone(),
             target: environment.target.clone(),
             shared: environment.shared.clone(),

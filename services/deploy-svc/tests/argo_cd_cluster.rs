@@ -640,7 +640,7 @@ async fn is_put_back(bench: &Bench, policy: Value) {
     assert_eq!(state.status, ReleaseStatus::RolledBack, "{said}");
     assert_eq!(steps(&state), ["change", "deploy", "revert", "redeploy"]);
     let restored = state.restored(Some(0)).unwrap();
-    assert_eq!(restored.digests, [bench.a.clone()], "{said}");
+    assert_eq!(restored.digests, std::slice::from_ref(&bench.a), "{said}");
     let live = bench.deployments().get("shop").await.unwrap();
     let image = live.spec.unwrap().template.spec.unwrap().containers[0]
         .image

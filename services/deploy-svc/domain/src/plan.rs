@@ -200,7 +200,10 @@ impl Plan {
         self.build.latest.includes(self.branch.as_ref())
     }
 
-    fn hashed(mut self) -> Self {
+    /// With the hash of what it contains.
+    #[must_use]
+    pub fn hashed(mut self) -> Self {
+        self.hash.clear();
         // Field order and map order are fixed, so the text is canonical for this type.
         let text = serde_json::to_vec(&self).unwrap_or_default();
         self.hash = format!("sha256:{}", hex::encode(Sha256::digest(text)));

@@ -219,7 +219,7 @@ async fn what_cannot_be_rendered_here_is_pushed_and_says_so() {
     );
     watched.write("apps/a/dev/generate.yaml", &generator);
     watched.write(
-        "apps/shared.yaml",
+        "apps/common.yaml",
         "kind: Service\napiVersion: v1\nmetadata: {name: x}\n",
     );
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:1a2b\nsize 12\n";

@@ -19,7 +19,7 @@ use crate::{
 const MAX_FILES: usize = 2_000;
 
 /// The fields of a kustomization that name folders or files to build on.
-const BUILT_ON: [&str; 8] = [
+pub const BUILT_ON: [&str; 8] = [
     "resources",
     "bases",
     "components",
@@ -29,12 +29,12 @@ const BUILT_ON: [&str; 8] = [
     "transformers",
     "validators",
 ];
-/// Those of them that configure generators and transformers, which may be programs.
-const PLUGINS: [&str; 3] = ["generators", "transformers", "validators"];
+/// Those of [`BUILT_ON`] that configure generators and transformers, which may be programs.
+pub const PLUGINS: [&str; 3] = ["generators", "transformers", "validators"];
 /// What kustomize leaves to Helm.
 const CHARTS: [&str; 2] = ["helmCharts", "helmChartInflationGenerator"];
 /// Fields below which a value is content, not a path.
-const CONTENT: [&str; 9] = [
+pub const CONTENT: [&str; 9] = [
     "literals",
     "patch",
     "commonAnnotations",

@@ -57,7 +57,7 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
-    inputs::{At, Inputs, Listing, NotHere, rendered},
+    inputs::{At, BUILT_ON, CONTENT, Inputs, Listing, NotHere, PLUGINS, rendered},
     kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder, KUSTOMIZATION_NAMES},

@@ -143,7 +143,7 @@ fn a_sha_is_a_digest() {
     ] {
         assert_eq!(edited(&before, path, ":v2"), after);
     }
-    // The id of a commit is no digest.
+    // The id of a commit is not a digest.
     let text = "image: {repository: r/app, tag: v1, sha: 1a2b3c4}\n";
     let error = Edit::HelmImage(helm("image", ":v2")).apply(text).unwrap_err();
     assert_eq!(

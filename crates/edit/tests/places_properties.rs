@@ -154,7 +154,7 @@ fn what_is_shared_is_edited_where_it_is_written() {
 
 #[test]
 fn what_is_added_leaves_everything_else() {
-    hold("added", 300, 60, &(dice(), wanted()), |(dice, want)| {
+    hold("added", 300, 70, &(dice(), wanted()), |(dice, want)| {
         let text = written::values(&dice);
         let edit = Edit::HelmImage(HelmImage {
             add_missing: true,
@@ -171,7 +171,14 @@ fn what_is_added_leaves_everything_else() {
             }
         }
         let tree = Tree::of(FILE, &text);
-        match prove(&tree, &edit, FILE, &expected) {
+        let outcome = prove(&tree, &edit, FILE, &expected);
+        // The chart's key for a digest is not known, and there is no tag that it could follow.
+        if want.tag.is_empty() && !want.digest.is_empty() {
+            let refused = outcome.unwrap_err().refusal.to_string();
+            assert!(refused.contains("give the tag too"), "{refused}");
+            return Outcome::Done;
+        }
+        match outcome {
             Ok(edited) => {
                 let after = tree.with(&edited.files).0[FILE].clone();
                 undone(&text, &after, &edited);

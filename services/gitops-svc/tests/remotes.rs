@@ -390,9 +390,24 @@ fn count(mirror: &Path) -> (usize, usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_repository_is_mirrored_in_part() {
-    let world = World::new("gitops-large", &["a", "b"]);
+    mirrored_in_part("gitops-large", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rendering_adds_to_the_mirror_only_what_the_folder_builds_on() {
+    mirrored_in_part("gitops-large-rendered", true).await;
+}
+
+async fn mirrored_in_part(name: &str, renders: bool) {
+    let world = World::new(name, &["a", "b"]);
     grow(&world.remote, 3000, 500);
-    let running = world.start(&world.sqlite(), "one").await;
+    let url = format!("{{url: {}", world.remote.path().display());
+    let set = format!("{url}, render_before_commit: {renders}");
+    let config = world.config(&world.sqlite(), "one", "127.0.0.1:0");
+    assert!(config.contains(&url), "{config}");
+    let running = start_with(&config.replace(&url, &set)).await.unwrap();
+    // The base's kustomization and its manifest, which both folders build on.
+    let built_on = if renders { 2 } else { 0 };
     let mut client = running.client();
     let change = applied(&mut client, &set_tag("a", "v1")).await;
     assert_status(&change, Status::Pushed);
@@ -400,11 +415,11 @@ async fn a_large_repository_is_mirrored_in_part() {
     assert_eq!(world.remote.log("main").unwrap().len(), 502);
     assert_eq!(world.remote.files("main").unwrap().len(), 3004);
 
-    // The head and our commit; the file as it was, its one neighbour at most, and as it is; what it builds on.
+    // The head and our commit; the file as it was, its one neighbour at most, and as it is.
     let mirror = world.path("data-one/mirrors/shop.git");
     let (commits, trees, blobs) = count(&mirror);
     assert_eq!(commits, 2, "{trees} trees, {blobs} blobs");
-    assert!(blobs <= 5, "{blobs}");
+    assert!(blobs <= 3 + built_on, "{blobs}");
     assert!(trees < 100, "{trees}");
 
     // Others write; what comes after is theirs and ours, and nothing of before.
@@ -416,7 +431,7 @@ async fn a_large_repository_is_mirrored_in_part() {
     let (commits, _, blobs) = count(&mirror);
     // Theirs, ours on top, and ours as it was on the head from before, which lost the race.
     assert_eq!(commits, 2 + 3);
-    assert!(blobs <= 8, "{blobs}");
+    assert!(blobs <= 6 + built_on, "{blobs}");
     running.stop().await;
 }
 

@@ -92,7 +92,7 @@ fn what_needs_more_than_the_repository_says_what() {
         assert!(why.0.contains(words), "{overlay}: {why}");
         assert!(why.0.starts_with("apps/shop/dev/"), "{overlay}: {why}");
     }
-    // kustomize says itself what is missing, and content is no address.
+    // kustomize says itself what is missing, and content is not an address.
     for overlay in [
         "resources: [missing.yaml]",
         "resources: [../nowhere]",

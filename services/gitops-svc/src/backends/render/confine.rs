@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use slipway_edit::{KUSTOMIZATION_NAMES, MAX_FILE_BYTES};
+use slipway_edit::{BUILT_ON, CONTENT, KUSTOMIZATION_NAMES, MAX_FILE_BYTES, PLUGINS};
 
 use crate::backends::repository::Leaf;
 
@@ -67,36 +67,12 @@ pub(super) fn drop_outside_links(root: &Path, links: &[PathBuf]) {
     }
 }
 
-/// The fields of a kustomization whose values are folders or files.
-const FOLDERS_AND_FILES: [&str; 8] = [
-    "resources",
-    "bases",
-    "components",
-    "crds",
-    "configurations",
-    "generators",
-    "transformers",
-    "validators",
-];
-/// Fields below which a value is content, not a path.
-const CONTENT: [&str; 9] = [
-    "literals",
-    "patch",
-    "commonAnnotations",
-    "commonLabels",
-    "labels",
-    "images",
-    "metadata",
-    "options",
-    "buildMetadata",
-];
-
 /// What is done about a file or folder that a kustomization names and that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
     /// It may be an address.
     Refused,
-    /// Everything was looked at before, so that it is no address: kustomize itself says what is missing.
+    /// Everything was looked at before, so that it is not an address: kustomize itself says what is missing.
     LeftToKustomize,
 }
 
@@ -129,7 +105,7 @@ pub(super) fn confine(root: &Path, folder: &Path, absent: Absent) -> Result<(), 
                 return Err(format!("{} points outside the repository", shown(&file)));
             }
             let value = read_yaml(&file).map_err(|error| format!("{}: {error}", shown(&file)))?;
-            for key in FOLDERS_AND_FILES {
+            for key in BUILT_ON {
                 for text in value
                     .get(key)
                     .and_then(Value::as_array)
@@ -156,7 +132,7 @@ pub(super) fn confine(root: &Path, folder: &Path, absent: Absent) -> Result<(), 
                     let target = target
                         .canonicalize()
                         .map_err(|error| format!("{}: {error}", shown(&target)))?;
-                    if target.is_file() && matches!(key, "generators" | "transformers" | "validators") {
+                    if target.is_file() && PLUGINS.contains(&key) {
                         let text = std::fs::read_to_string(&target).unwrap_or_default();
                         no_network(&Value::from(text), &shown(&target))?;
                     }

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-argo-cd test bench lint fmt
+.PHONY: help demo demo-argo-cd test test-kubernetes bench lint fmt
 
 # Programs that the distribution lacks; every clone on the machine shares them.
 export SLIPWAY_TOOLS_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slipway/tools
@@ -38,6 +38,9 @@ demo-argo-cd: ## The same through Applications of Argo CD
 test: ## All tests, on real PostgreSQL, Redis, git, registry and buildah; TEST_FLAGS goes to cargo test
 	@scripts/install-prerequisites test
 	cargo test --workspace --locked $(TEST_FLAGS)
+
+test-kubernetes: ## The tests of clusters and the journeys on a real Kubernetes, started here or of SLIPWAY_TEST_KUBECONFIG
+	@tests/kubernetes/test $(TEST_FLAGS)
 
 bench: ## The figures of ARCHITECTURE.md, each beside this machine's floor
 	@scripts/install-prerequisites test

@@ -325,7 +325,7 @@ async fn status_is_written_apart_from_the_spec() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_stream_to_the_client() {
     let place = Place::new();
-    add_image(&place.images(), "web", "1", &[("VERSION", "one")]);
+    add_image(&place.images(), "web", "1", &[("VERSION", "one")]).await;
     let cluster = place.start().await;
     let client = client(&cluster).await;
     let deployments: Api<Deployment> = Api::default_namespaced(client.clone());

@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_and_its_rollback() {
     let place = Place::new();
-    let first = add_image(&place.images(), "team/web", "1", &[("VERSION", "one")]);
-    let second = add_image(&place.images(), "team/web", "2", &[("VERSION", "two")]);
+    let first = add_image(&place.images(), "team/web", "1", &[("VERSION", "one")]).await;
+    let second = add_image(&place.images(), "team/web", "2", &[("VERSION", "two")]).await;
     add_image(
         &place.images(),
         "team/web",
         "bad",
         &[("VERSION", "bad"), ("BEHAVIOUR", "unhealthy")],
-    );
+    )
+    .await;
     let cluster = place.start().await;
     let image = |digest: &str| format!("registry.example.com/team/web:x@{digest}");
 
@@ -122,7 +123,7 @@ async fn a_release_and_its_rollback() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_followed_and_the_previous_kept() {
     let place = Place::new();
-    add_image(&place.images(), "web", "1", &[("VERSION", "one")]);
+    add_image(&place.images(), "web", "1", &[("VERSION", "one")]).await;
     let cluster = place.start().await;
     place.apply(&web("web:1", 1, &BTreeMap::new())).await;
     place
@@ -184,9 +185,9 @@ async fn logs_are_followed_and_the_previous_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_is_said_in_the_pods_status() {
     let place = Place::new();
-    add_image(&place.images(), "web", "crash", &[("BEHAVIOUR", "crash")]);
-    let dynamic = std::fs::read(env!("CARGO_BIN_EXE_local-cluster")).unwrap();
-    add_image_with(&place.images(), "web", "dynamic", &[], &dynamic);
+    add_image(&place.images(), "web", "crash", &[("BEHAVIOUR", "crash")]).await;
+    let dynamic = std::path::Path::new(env!("CARGO_BIN_EXE_local-cluster"));
+    add_image_with(&place.images(), "web", "dynamic", &[], dynamic).await;
     let cluster = place.start().await;
     let table = [
         (
@@ -269,7 +270,7 @@ async fn what_is_not_served_is_refused_with_a_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_config_maps_and_the_everyday_verbs() {
     let place = Place::new();
-    add_image(&place.images(), "web", "1", &[("VERSION", "one")]);
+    add_image(&place.images(), "web", "1", &[("VERSION", "one")]).await;
     let cluster = place.start().await;
     place
         .run(&["create", "configmap", "settings", "--from-literal=MODE=fast"])

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use common::{Place, add_image, add_image_with, gone, is_alive, server, web};
+use common::{Place, add_image, gone, is_alive, server, web};
 use serde_json::json;
+use slipway_testbed::{Images, Registry};
 
 /// The cluster as a process of its own.
 fn program(place: &Place) -> Child {
@@ -37,7 +38,8 @@ async fn kill_minus_nine_leaves_nothing_and_loses_nothing() {
         "web",
         "1",
         &[("VERSION", "one"), ("BEHAVIOUR", "child")],
-    );
+    )
+    .await;
     let mut cluster = program(&place);
     place.apply(&web("web:1", 1, &BTreeMap::new())).await;
     place
@@ -115,16 +117,16 @@ async fn an_executable_that_is_no_shim_is_refused() {
     assert!(matches!(error, local_cluster::Error::NotLoopback(_)), "{error}");
 }
 
-/// A registry (the Distribution one) with an image that was put into its storage by the API.
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_pulled_from_a_registry_on_loopback() {
     let place = Place::new();
-    let elsewhere = place.dir.path().join("elsewhere");
-    let digest = add_image_with(&elsewhere, "team/web", "1", &[("VERSION", "pulled")], server());
-    let (mut registry, port) = registry(&place);
-    push(&elsewhere.join("team/web"), port, &digest).await;
+    let registry = Registry::start().await.unwrap();
+    let name = registry.image("team/web");
+    let images = Images::new(place.dir.path().join("elsewhere"), Some(name.clone()));
+    let digest = images.add(&server(), &[("VERSION", "pulled")]).unwrap();
+    images.tag("1", &digest).await.unwrap();
     let cluster = place.start().await;
-    let image = format!("127.0.0.1:{port}/team/web@{digest}");
+    let image = format!("{name}@{digest}");
     place.apply(&web(&image, 1, &BTreeMap::new())).await;
     place
         .run(&["rollout", "status", "deployment/web", "--timeout=60s"])
@@ -137,76 +139,10 @@ async fn images_are_pulled_from_a_registry_on_loopback() {
     );
 
     place
-        .apply(&web(
-            &format!("127.0.0.1:{port}/team/web:none"),
-            1,
-            &BTreeMap::new(),
-        ))
+        .apply(&web(&format!("{name}:none"), 1, &BTreeMap::new()))
         .await;
     place
         .until(&["pods"], |pods| pods.to_string().contains("ImagePullBackOff"))
         .await;
     cluster.shutdown().await;
-    registry.kill().unwrap();
-    registry.wait().unwrap();
-}
-
-fn registry(place: &Place) -> (Child, u16) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let config = json!({"version": 0.1, "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": place.dir.path().join("registry")}},
-        "http": {"addr": format!("127.0.0.1:{port}")}});
-    let path = place.dir.path().join("registry.yml");
-    std::fs::write(&path, config.to_string()).unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("docker-registry is needed for this test");
-    (child, port)
-}
-
-/// Pushes a layout's image with the client that the cluster pulls with.
-async fn push(layout: &std::path::Path, port: u16, digest: &str) {
-    use oci_client::client::{ClientConfig, ClientProtocol};
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = oci_client::Client::new(ClientConfig {
-        protocol: ClientProtocol::Http,
-        ..ClientConfig::default()
-    });
-    let blob = |digest: &str| std::fs::read(layout.join("blobs/sha256").join(&digest[7..])).unwrap();
-    let reference: oci_client::Reference = format!("127.0.0.1:{port}/team/web:1").parse().unwrap();
-    client
-        .store_auth_if_needed(
-            reference.resolve_registry(),
-            &oci_client::secrets::RegistryAuth::Anonymous,
-        )
-        .await;
-    let manifest: serde_json::Value = serde_json::from_slice(&blob(digest)).unwrap();
-    let mut blobs = vec![manifest["config"]["digest"].as_str().unwrap().to_owned()];
-    blobs.extend(
-        manifest["layers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|l| l["digest"].as_str().unwrap().to_owned()),
-    );
-    for digest in blobs {
-        // The registry needs a moment until it listens.
-        slipway_testbed::eventually("the registry takes it", async || {
-            client.push_blob(&reference, blob(&digest), &digest).await
-        })
-        .await;
-    }
-    let media_type = "application/vnd.oci.image.manifest.v1+json".parse().unwrap();
-    client
-        .push_manifest_raw(&reference, blob(digest), media_type)
-        .await
-        .unwrap();
 }

@@ -179,7 +179,7 @@ async fn a_stateful_set_is_rolled_restarted_and_undone() {
 async fn a_partition_holds_pods_back_and_a_broken_one_stays() {
     let place = Place::new();
     for tag in ["1", "2"] {
-        add_image(&place.images(), "db", tag, &[]);
+        add_image(&place.images(), "db", tag, &[]).await;
     }
     let cluster = place.start().await;
     let partitioned = json!({"replicas": 2, "updateStrategy": {"rollingUpdate": {"partition": 1}}});
@@ -308,9 +308,9 @@ async fn a_daemon_set_follows_the_nodes_and_is_rolled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_run_as_processes_to_their_end() {
     let place = Place::new();
-    add_image(&place.images(), "migrate", "1", &[("BEHAVIOUR", "done")]);
-    add_image(&place.images(), "migrate", "bad", &[("BEHAVIOUR", "crash")]);
-    add_image(&place.images(), "migrate", "long", &[("BEHAVIOUR", "sleep")]);
+    add_image(&place.images(), "migrate", "1", &[("BEHAVIOUR", "done")]).await;
+    add_image(&place.images(), "migrate", "bad", &[("BEHAVIOUR", "crash")]).await;
+    add_image(&place.images(), "migrate", "long", &[("BEHAVIOUR", "sleep")]).await;
     let cluster = place.start().await;
     place
         .run(&[
@@ -400,7 +400,7 @@ async fn jobs_run_as_processes_to_their_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_on_after_a_restart_with_another_pod() {
     let place = Place::new();
-    add_image(&place.images(), "migrate", "long", &[("BEHAVIOUR", "sleep")]);
+    add_image(&place.images(), "migrate", "long", &[("BEHAVIOUR", "sleep")]).await;
     let cluster = place.start().await;
     place.apply(&job("long", "migrate:long", &json!({}))).await;
     let ready = |job: &Value| job["status"]["ready"] == 1;

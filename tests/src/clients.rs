@@ -237,11 +237,20 @@ impl Clients {
 
     /// Approves exactly what the approval shows now.
     pub async fn approve(&self, approval: &Approval) -> Result<Approval, Status> {
+        self.decide(approval, Verdict::Approve, "looks good").await
+    }
+
+    /// Rejects it.
+    pub async fn reject(&self, approval: &Approval) -> Result<Approval, Status> {
+        self.decide(approval, Verdict::Reject, "not today").await
+    }
+
+    async fn decide(&self, approval: &Approval, verdict: Verdict, comment: &str) -> Result<Approval, Status> {
         let request = DecideRequest {
             id: approval.id.clone(),
-            verdict: Verdict::Approve.into(),
+            verdict: verdict.into(),
             binding: approval.binding.clone(),
-            comment: "looks good".to_owned(),
+            comment: comment.to_owned(),
             ..DecideRequest::default()
         };
         Ok(self

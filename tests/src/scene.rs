@@ -74,6 +74,8 @@ pub struct Service {
     pub replicas: u32,
     /// Applications of Argo CD apply its changes; otherwise deploy-svc does.
     pub argo_cd: bool,
+    /// Ends the names of its namespaces, in a cluster that others use too.
+    pub scope: String,
 }
 
 impl Service {
@@ -86,6 +88,7 @@ impl Service {
             image_prefix: None,
             replicas: 1,
             argo_cd: false,
+            scope: String::new(),
         }
     }
 
@@ -129,8 +132,23 @@ impl Service {
 
     /// The namespace of one of its environments.
     pub fn namespace(&self, environment: &str) -> String {
-        format!("{}-{environment}", self.name)
+        format!("{}-{environment}{}", self.name, self.scope)
     }
+}
+
+/// A team's set-up: its part of the catalog, and its files in the GitOps repository. In both, `${IMAGES}` is the prefix of
+/// the images, `${SOURCES}` the URL of the folder of source repositories, `${GITOPS}` that of the GitOps repository, and
+/// `${SCOPE}` the end of the namespaces' names.
+#[derive(Debug, Clone, Default)]
+pub struct SetUp {
+    /// Each has a source repository `NAME.git`.
+    pub services: Vec<&'static str>,
+    /// Those that it deploys to, without their scope. They exist from the beginning.
+    pub namespaces: Vec<&'static str>,
+    /// Entries of the catalog's `services`.
+    pub catalog: String,
+    /// Paths and contents.
+    pub files: Vec<(String, String)>,
 }
 
 /// The GitOps repository, bare.
@@ -158,14 +176,18 @@ impl GitOps {
                 files.push((format!("{overlay}/namespace.yaml"), named(NAMESPACE)));
             }
         }
+        let gitops = Self { repository };
+        gitops.commit("feat: the services and their environments", &files);
+        gitops
+    }
+
+    /// Commits files as a person would.
+    pub fn commit(&self, message: &str, files: &[(String, String)]) -> String {
         let files: Vec<(&str, &[u8])> = files
             .iter()
             .map(|(path, text)| (path.as_str(), text.as_bytes()))
             .collect();
-        repository
-            .commit("main", "feat: the services and their environments", &files)
-            .unwrap();
-        Self { repository }
+        self.repository.commit("main", message, &files).unwrap()
     }
 
     /// The commits that Slipway made for a service, oldest first.
@@ -267,7 +289,7 @@ spec:
         - name: app
           image: app
           ports:
-            - { name: http, containerPort: 8080 }
+            - { name: http, containerPort: 8080, protocol: TCP }
           readinessProbe:
             # /health is what Slipway asks.
             httpGet: { path: /version, port: http }
@@ -282,7 +304,7 @@ metadata:
 spec:
   selector: { app: NAME }
   ports:
-    - { name: http, port: 80, targetPort: http }
+    - { name: http, port: 80, targetPort: http, protocol: TCP }
 ";
 
 const NAMESPACE: &str = "\

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
 use slipway_testbed::{Access, Postgres, Redis, Registry, TestDir, free_port, patience};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
@@ -23,7 +24,7 @@ use crate::{
     configs::Replica,
     process::Process,
     programs::{self, CLUSTER, SERVICES},
-    scene::{self, Service},
+    scene::{self, Service, SetUp},
 };
 
 /// An existing cluster instead of the local one: the path of a kubeconfig.
@@ -38,6 +39,7 @@ pub struct Options {
     /// For each service; 0 means 2.
     pub replicas: usize,
     pub services: Vec<Service>,
+    pub set_ups: Vec<SetUp>,
     /// The services are this same program, started with [`SERVES`], which gives them backends that answer at once: no
     /// repositories, registry or cluster are created, and PostgreSQL is as durable as in production.
     pub at_once: bool,
@@ -59,8 +61,13 @@ pub struct Suite {
     pub redis: Redis,
     /// Refuses every push; it has the images of services whose name begins with this.
     pub refusing: Option<Registry>,
-    registry: Option<Registry>,
+    _registry: Option<Registry>,
     pub cluster: Cluster,
+    /// Namespaces to delete at the end: the cluster is somebody else's.
+    made: Vec<String>,
+    scope: String,
+    /// The beginning of the images' names.
+    prefix: String,
     pub gitops: GitOps,
     applications: BTreeMap<&'static str, Application>,
     addresses: Vec<Addresses>,
@@ -124,18 +131,24 @@ impl Suite {
         let kubeconfig = real_cluster
             .clone()
             .unwrap_or_else(|| root.join("cluster/kubeconfig"));
+        // Of two suites in one cluster, none sees the other's objects and tags.
+        let scope = match &real_cluster {
+            Some(_) => format!("-{:06x}", fastrand::u32(..1 << 24)),
+            None => String::new(),
+        };
         let prefix = match (&real_cluster, &registry) {
             (Some(_), _) => {
-                std::env::var(IMAGE_PREFIX).unwrap_or_else(|_| panic!("{KUBECONFIG} needs {IMAGE_PREFIX}"))
+                let given = std::env::var(IMAGE_PREFIX)
+                    .unwrap_or_else(|_| panic!("{KUBECONFIG} needs {IMAGE_PREFIX}"));
+                format!("{}/suite{scope}", given.trim_end_matches('/'))
             }
             (None, Some(registry)) => registry.address(),
             (None, None) => "at-once.example".to_owned(),
         };
         let mut registries = format!("  - {{ prefix: \"{prefix}\", kind: oci");
-        registries += if real_cluster.is_some() {
-            " }\n"
-        } else {
-            ", tls: plaintext }\n"
+        registries += match slipway_testbed::is_plain(&prefix) {
+            true => ", tls: plaintext }\n",
+            false => " }\n",
         };
         if let Some(refusing) = &refusing {
             registries += &format!(
@@ -151,6 +164,7 @@ impl Suite {
                 if service.image_prefix.as_deref() == Some(REFUSING) {
                     service.image_prefix = refusing.as_ref().map(Registry::address);
                 }
+                service.scope.clone_from(&scope);
                 service
             })
             .collect();
@@ -168,7 +182,7 @@ impl Suite {
             fs::write(&kubeconfig, NOWHERE).unwrap();
         }
         let catalog = root.join("catalog.yaml");
-        let text = scene::catalog(
+        let mut text = scene::catalog(
             &services,
             |service| format!("file://{}", source(service).display()),
             |service| {
@@ -179,15 +193,50 @@ impl Suite {
                 )
             },
         );
+        let words = [
+            ("${IMAGES}", prefix.clone()),
+            ("${SOURCES}", format!("file://{}", root.join("apps").display())),
+            ("${GITOPS}", gitops.repository.url()),
+            ("${SCOPE}", scope.clone()),
+        ];
+        let filled = |text: &str| {
+            let fill = |text: String, (word, value): &(&str, String)| text.replace(word, value);
+            words.iter().fold(text.to_owned(), fill)
+        };
+        for set_up in &options.set_ups {
+            for name in &set_up.services {
+                applications.insert(name, Application::new(&root.join(format!("apps/{name}.git"))));
+            }
+            text += &filled(&set_up.catalog);
+            let files = set_up.files.iter();
+            let files: Vec<_> = files.map(|(path, text)| (path.clone(), filled(text))).collect();
+            gitops.commit("feat: a set-up", &files);
+        }
         fs::write(&catalog, text).unwrap();
 
+        let of = |service: &Service| -> Vec<String> {
+            let all = service.environments.iter();
+            all.map(|(environment, _)| service.namespace(environment))
+                .collect()
+        };
+        let set_up: Vec<String> = options
+            .set_ups
+            .iter()
+            .flat_map(|set_up| &set_up.namespaces)
+            .map(|name| format!("{name}{scope}"))
+            .collect();
+        let mut made = set_up.clone();
+        made.extend(services.iter().flat_map(of));
         let mut suite = Self {
             processes: Vec::new(),
             cluster_process,
             redis,
             refusing,
-            registry,
+            _registry: registry,
             cluster: Cluster { kubeconfig },
+            made: if real_cluster.is_some() { made } else { Vec::new() },
+            scope,
+            prefix,
             gitops,
             applications,
             addresses: Vec::new(),
@@ -196,6 +245,10 @@ impl Suite {
             folder,
         };
         suite.cluster_serves().await;
+        for name in set_up {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            suite.cluster.apply(&namespace);
+        }
         if suite.has_argo_cd() {
             let url = suite.gitops.repository.url();
             for service in services.iter().filter(|service| service.argo_cd) {
@@ -342,18 +395,23 @@ impl Suite {
     }
 
     /// The names of a service's tags in the registry.
-    pub fn tags(&self, service: &str) -> Vec<String> {
-        let registry = self.registry.as_ref().unwrap();
-        let answer = get(&registry.address(), &format!("/v2/{service}/tags/list"));
-        let body: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        let mut tags: Vec<String> = body["tags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|tag| tag.as_str().unwrap().to_owned())
-            .collect();
-        tags.sort();
-        tags
+    pub async fn tags(&self, service: &str) -> Vec<String> {
+        slipway_testbed::tags(&self.image(service)).await.unwrap()
+    }
+
+    /// The whole name of a set-up's namespace.
+    pub fn scoped(&self, namespace: &str) -> String {
+        format!("{namespace}{}", self.scope)
+    }
+
+    /// The whole name of a service's image.
+    pub fn image(&self, service: &str) -> String {
+        format!("{}/{service}", self.prefix)
+    }
+
+    /// The namespace of one of a service's environments.
+    pub fn namespace(&self, service: &str, environment: &str) -> String {
+        self.scoped(&format!("{service}-{environment}"))
     }
 
     /// A file or folder of this suite.
@@ -369,6 +427,12 @@ impl Suite {
     /// Kills one replica of a service, as `kill -9` does.
     pub fn kill(&mut self, service: &str, replica: usize) {
         self.process(service, replica).kill();
+    }
+}
+
+impl Drop for Suite {
+    fn drop(&mut self) {
+        self.cluster.delete_namespaces(&self.made);
     }
 }
 
@@ -414,14 +478,4 @@ pub async fn serves(process: &mut Process, url: &str) {
         );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-/// The body of a plain HTTP answer.
-fn get(address: &str, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }

@@ -69,7 +69,7 @@ fn check_success(suite: &Suite, service: &str, version: &str, release: &Release,
     assert!(release.waiting_on.is_none() && release.end_time.is_some());
     let digest = &release.images[0].digest;
     for environment in environments {
-        let namespace = format!("{service}-{environment}");
+        let namespace = suite.namespace(service, environment);
         assert_eq!(
             suite.cluster.get(&namespace, service, "version").unwrap(),
             version,
@@ -136,7 +136,7 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
     // Another replica than the one that received the request.
     let good = suite.client("alice", 1).finished(&started.id).await;
     check_success(suite, service, "A", &good, &["dev", "staging", "prod"]);
-    let tags = suite.tags(service);
+    let tags = suite.tags(service).await;
     assert!(
         tags.contains(&commit) && tags.contains(&commit[..7].to_owned()),
         "{tags:?}"
@@ -172,7 +172,7 @@ async fn good_and_bad(suite: &Suite, service: &'static str) {
     assert_eq!(
         suite
             .cluster
-            .get(&format!("{service}-dev"), service, "version")
+            .get(&suite.namespace(service, "dev"), service, "version")
             .unwrap(),
         "A"
     );
@@ -261,7 +261,7 @@ async fn a_cancelled_release_leaves_what_was_there() {
     assert_eq!(
         suite
             .cluster
-            .get("cancelled-dev", "cancelled", "version")
+            .get(&suite.namespace("cancelled", "dev"), "cancelled", "version")
             .unwrap(),
         "first"
     );
@@ -365,7 +365,13 @@ async fn releases_go_on_when_redis_is_emptied_and_then_gone() {
     let bad = alice.start("shop", &application.commit(Version::Sick("B"))).await;
     let bad = alice.finished(&bad.id).await;
     assert_status(&bad, Status::RolledBack);
-    assert_eq!(suite.cluster.get("shop-dev", "shop", "version").unwrap(), "A");
+    assert_eq!(
+        suite
+            .cluster
+            .get(&suite.namespace("shop", "dev"), "shop", "version")
+            .unwrap(),
+        "A"
+    );
     assert_eq!(suite.gitops.commits_of("shop").len(), 5);
 }
 

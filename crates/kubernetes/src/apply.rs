@@ -242,12 +242,16 @@ async fn put(
     let mut body = manifest.object.clone();
     annotate(&mut body, write);
     let mut adopted = false;
-    for _ in 0..race::TRIES {
+    for attempt in 0..race::TRIES {
         let outcome = match read(api, manifest, write).await? {
-            // Only once: field ownership is worth a try, but not worth failing the deployment.
+            // Controllers write to what was just made, so that this may be lost to one of them. In the end field ownership
+            // is not worth failing the deployment.
             Some(live) if !adopted && takeover::is_due(&live) => {
-                takeover::take_over(api, &manifest.name, &live, &what).await?;
-                adopted = true;
+                let taken = takeover::take_over(api, &manifest.name, &live, &what).await?;
+                adopted = taken || attempt + 2 >= race::TRIES;
+                if !taken {
+                    race::lost(manifest).await;
+                }
                 continue;
             }
             Some(live) => {

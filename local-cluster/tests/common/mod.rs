@@ -11,90 +11,32 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use local_cluster::{Cluster, Config};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use slipway_testbed::{eventually, holds};
+use slipway_testbed::{Images, eventually, holds, static_binary};
 
-/// The test server as a static binary, compiled once a process.
-pub fn server() -> &'static [u8] {
-    static SERVER: OnceLock<Vec<u8>> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let binary = dir.path().join("server");
-        let status = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
-            .args([
-                "--edition",
-                "2024",
-                "-C",
-                "target-feature=+crt-static",
-                "-C",
-                "relocation-model=static",
-            ])
-            .args(["-C", "strip=symbols", "-o"])
-            .arg(&binary)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/server.rs"))
-            .status()
-            .expect("rustc is needed to build the test image's program");
-        assert!(status.success(), "the test image's program does not compile");
-        fs::read(binary).unwrap()
-    })
-}
-
-pub fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+/// The test server as a static binary.
+pub fn server() -> PathBuf {
+    static_binary(include_str!("server.rs"), &[]).unwrap()
 }
 
 /// Adds an image to the layout of `repository` below `root`. Returns its manifest's digest.
-pub fn add_image(root: &Path, repository: &str, tag: &str, env: &[(&str, &str)]) -> String {
-    add_image_with(root, repository, tag, env, server())
+pub async fn add_image(root: &Path, repository: &str, tag: &str, env: &[(&str, &str)]) -> String {
+    add_image_with(root, repository, tag, env, &server()).await
 }
 
-pub fn add_image_with(
+pub async fn add_image_with(
     root: &Path,
     repository: &str,
     tag: &str,
     env: &[(&str, &str)],
-    program: &[u8],
+    program: &Path,
 ) -> String {
-    let layout = root.join(repository);
-    let blobs = layout.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let blob = |bytes: &[u8]| {
-        let digest = sha256(bytes);
-        fs::write(blobs.join(&digest[7..]), bytes).unwrap();
-        (digest, bytes.len())
-    };
-    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
-        Vec::new(),
-        flate2::Compression::fast(),
-    ));
-    let mut header = tar::Header::new_gnu();
-    header.set_size(program.len() as u64);
-    header.set_mode(0o755);
-    header.set_cksum();
-    tar.append_data(&mut header, "server", program).unwrap();
-    let (layer, layer_size) = blob(&tar.into_inner().unwrap().finish().unwrap());
-    let env: Vec<String> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
-                        "config": {"Entrypoint": ["/server"], "Env": env}});
-    let (config, config_size) = blob(config.to_string().as_bytes());
-    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer, "size": layer_size}]});
-    let (digest, size) = blob(manifest.to_string().as_bytes());
-    let path = layout.join("index.json");
-    let mut index: Value = fs::read(&path)
-        .map(|bytes| serde_json::from_slice(&bytes).unwrap())
-        .unwrap_or_else(|_| json!({"schemaVersion": 2, "manifests": []}));
-    index["manifests"].as_array_mut().unwrap().push(json!({
-        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size,
-        "annotations": {"org.opencontainers.image.ref.name": tag}}));
-    fs::write(path, index.to_string()).unwrap();
+    let images = Images::new(root.join(repository), None);
+    let digest = images.add(program, env).unwrap();
+    images.tag(tag, &digest).await.unwrap();
     digest
 }
 

@@ -25,7 +25,7 @@ fn main() {
         std::thread::sleep(std::time::Duration::from_secs(600));
         return;
     }
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).unwrap();
     println!("listening");
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };

@@ -604,7 +604,7 @@ async fn a_cancelled_sync_is_terminated(bench: &Bench) {
 /// It ran before, synced by somebody, with a tag in git.
 async fn is_put_back(bench: &Bench, policy: Value) {
     let tag = bench.namespace.to_string();
-    bench.tag(&tag, &bench.a);
+    bench.tag(&tag, &bench.a).await;
     let tagged = format!("{}:{tag}", bench.image);
     let of = |image: &str, mode: &str| {
         let mut objects = shop(bench, &bench.a, mode);
@@ -624,7 +624,7 @@ async fn is_put_back(bench: &Bench, policy: Value) {
     };
     succeeded(&bench.run(earlier).await);
 
-    let (old, new) = (of(&tagged, "ok"), of(&bench.image(&bench.b, "crash"), "crash"));
+    let (old, new) = (of(&tagged, "ok"), of(&bench.image(&bench.b), "crash"));
     let git = Arc::new(git);
     let committed = Arc::clone(&git);
     let backends = Backends {

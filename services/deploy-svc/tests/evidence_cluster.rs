@@ -28,21 +28,21 @@ use slipway_verdict::evidence::PodEvidence;
 cluster_tests! {
     configure: |_| {},
     tests: [
-        a_crash_loop_of_a_deployment => Containers,
-        a_crash_loop_of_a_stateful_set => Containers,
-        a_crash_loop_of_a_daemon_set => Containers,
-        the_run_before_is_told_apart => Containers,
-        pods_of_one_fault_are_told_once => Containers,
+        a_crash_loop_of_a_deployment,
+        a_crash_loop_of_a_stateful_set,
+        a_crash_loop_of_a_daemon_set,
+        the_run_before_is_told_apart,
+        pods_of_one_fault_are_told_once,
         only_the_present_version_is_looked_at,
         an_image_that_is_not_there,
         a_pod_without_a_node,
         a_quota_that_is_used_up,
-        a_job_that_failed => Containers,
+        a_job_that_failed,
         a_rollout_and_a_canary,
         an_application,
         what_is_not_there_has_no_evidence,
         a_service_that_is_not_there_is_told,
-        checks_through_the_proxy => Containers,
+        checks_through_the_proxy,
     ],
     faults: [],
 }
@@ -269,7 +269,7 @@ async fn only_the_present_version_is_looked_at(bench: &Bench) {
 
 async fn an_image_that_is_not_there(bench: &Bench) {
     let absent = format!("sha256:{}", "00".repeat(32)).parse().unwrap();
-    let image = bench.image(&absent, "missing");
+    let image = bench.image(&absent);
     workload(bench, WorkloadKind::StatefulSet, "missing", |template| {
         template["spec"]["containers"][0]["image"] = json!(image);
     })

@@ -98,7 +98,7 @@ fn union(into: &mut Value, from: Value) {
     }
 }
 
-/// Makes the fields ours, on the version that was read.
+/// Makes the fields ours, on the version that was read; `false` if another writer came in between.
 ///
 /// # Errors
 /// When the API server cannot be asked or refuses.
@@ -107,7 +107,7 @@ pub(super) async fn take_over(
     name: &str,
     live: &DynamicObject,
     what: &str,
-) -> Result<(), Fault<Reason>> {
+) -> Result<bool, Fault<Reason>> {
     let before = live.metadata.managed_fields.clone().unwrap_or_default();
     let patch = json!([
         {"op": "test", "path": "/metadata/resourceVersion", "value": live.resource_version()},
@@ -116,9 +116,8 @@ pub(super) async fn take_over(
     let patch: json_patch::Patch =
         serde_json::from_value(patch).map_err(|error| refused(format!("{what}: {error}")))?;
     match bounded(api.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Another writer came in between: the next turn finds it again.
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(()),
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => Ok(false),
         Ok(Err(error)) => Err(fault_of(what, &error)),
         Err(words) => Err(unavailable(format!("{what}: {words}"))),
     }

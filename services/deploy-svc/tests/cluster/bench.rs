@@ -1,6 +1,6 @@
 //! One test's namespace, ledger and executor.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use deploy_domain::{
@@ -13,7 +13,10 @@ use deploy_svc::testing::{DeploymentEffects, Manifests, NoReverts, Reverts};
 use futures::StreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::{apps::v1, core::v1::Namespace},
+    api::{
+        apps::v1,
+        core::v1::{Namespace, ServiceAccount},
+    },
 };
 use kube::{
     Api, Resource,
@@ -23,10 +26,11 @@ use serde_json::json;
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig, Meta};
 use slipway_model::{Actor, CommitSha, Digest, Fault, Id, Image, Images, Name, Reason, TraceContext};
+use slipway_testbed::{Images as Layout, eventually};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{World, image};
+use super::World;
 
 /// The commit that all deployments name.
 pub(crate) const COMMIT: &str = "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
@@ -57,13 +61,10 @@ pub(crate) struct Place {
     pub(crate) namespace: Name,
     /// Name of the application's image, without tag and digest.
     pub(crate) image: String,
-    /// Where the images of the local cluster are.
-    pub(crate) images: PathBuf,
+    layout: Layout,
     /// Its two versions.
     pub(crate) a: Digest,
     pub(crate) b: Digest,
-    /// Whether the digests are those that pods will report: not where a kubelet makes them up.
-    pub(crate) digests: bool,
 }
 
 /// One test's namespace, ledger and executor.
@@ -96,16 +97,21 @@ impl Bench {
         let object = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         let api: Api<Namespace> = Api::all(cluster.client().clone());
         api.create(&PostParams::default(), &object).await.unwrap();
+        // A real cluster refuses pods until its controller has made their account.
+        let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client().clone(), namespace.as_str());
+        eventually("the namespace has its default service account", async || {
+            accounts.get("default").await.map(drop)
+        })
+        .await;
 
         let place = Place {
             cluster,
             clusters,
             namespace,
             image: world.image.clone(),
-            images: world.images(),
+            layout: world.layout.clone(),
             a: world.a.clone(),
             b: world.b.clone(),
-            digests: world.digests,
         };
         Self::open(place, Arc::new(NoReverts)).await
     }
@@ -165,15 +171,9 @@ impl Bench {
         self.api()
     }
 
-    /// The reference of a version in a mode (`ok`, `crash`, `sick`). The tag says what it does, for kubelets that go
-    /// by a script.
-    pub(crate) fn image(&self, digest: &Digest, mode: &str) -> String {
-        let tag = match mode {
-            "crash" => "crash01",
-            "missing" => "missing1",
-            _ if *digest == self.b => "bbbbbbb",
-            _ => "aaaaaaa",
-        };
+    /// The reference of a version.
+    pub(crate) fn image(&self, digest: &Digest) -> String {
+        let tag = if *digest == self.b { "b" } else { "a" };
         format!("{}:{tag}@{digest}", self.image)
     }
 
@@ -185,8 +185,8 @@ impl Bench {
                 "terminationGracePeriodSeconds": 1,
                 "containers": [{
                     "name": "app",
-                    "image": self.image(digest, mode),
-                    "ports": [{"containerPort": 8080}],
+                    "image": self.image(digest),
+                    "ports": [{"containerPort": 8080, "protocol": "TCP"}],
                     "env": [{"name": "MODE", "value": mode}],
                     "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
                 }],
@@ -211,7 +211,7 @@ impl Bench {
     pub(crate) fn shop(&self, kind: WorkloadKind, digest: &Digest, mode: &str) -> Vec<serde_json::Value> {
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"},
-            "spec": {"selector": {"app": "shop"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+            "spec": {"selector": {"app": "shop"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]},
         });
         let mut spec = json!({
             "selector": {"matchLabels": {"app": "shop"}},
@@ -231,9 +231,9 @@ impl Bench {
         vec![service, workload]
     }
 
-    /// Points a tag of the application's image to a version, in the local cluster.
-    pub(crate) fn tag(&self, tag: &str, digest: &Digest) {
-        image::tag(&self.images, "app", tag, digest);
+    /// Points a tag of the application's image to a version.
+    pub(crate) async fn tag(&self, tag: &str, digest: &Digest) {
+        self.layout.tag(tag, digest.as_str()).await.unwrap();
     }
 
     /// The service's image with this digest.
@@ -271,7 +271,6 @@ impl Bench {
             pauses: Default::default(),
             verify: Verify {
                 crash_loop_restarts: 2,
-                digest: self.digests,
                 ..Verify::default()
             },
             timeout: Duration::from_secs(90),

@@ -10,7 +10,7 @@
 //!     configure: |config| config.nodes = 2, // of local-cluster; a real cluster is as it is
 //!     tests: [                              // async fn(&Bench); several at once, each in its own namespace
 //!         it_works,
-//!         it_answers => Containers,         // skipped, and counted as such, where the cluster is said to lack that
+//!         it_is_faulty => LocalCluster,     // skipped, and counted as such, on a real cluster
 //!     ],
 //!     faults: [the_api_server_restarts],    // async fn(&mut World); local-cluster only, one after the other
 //! }
@@ -18,19 +18,15 @@
 //!
 //! In `Cargo.toml`: `[[test]] name = "…" harness = false`.
 //!
-//! The cluster is local-cluster with real processes, or the one of `SLIPWAY_TEST_KUBECONFIG` with images
-//! `${SLIPWAY_TEST_IMAGE_PREFIX}app`. Their digests are `SLIPWAY_TEST_DIGEST_A` and `_B` where those are given, else
-//! those of the images that are built here, which a kubelet that runs nothing takes as well. Tags say what an image
-//! does ([`Bench::image`]), for kubelets that go by a script.
+//! The cluster is local-cluster with real processes, or the real one of `SLIPWAY_TEST_KUBECONFIG`, which pulls the
+//! images that are built here and pushed to `${SLIPWAY_TEST_IMAGE_PREFIX}/app`.
 //!
 //! No test finds out by itself that it cannot be run, for then a fault would look like a cluster that lacks something.
-//! Which tests a cluster cannot run follows from their [`Need`]s, committed beside their names, and from what whoever
-//! runs them says that it lacks: `SLIPWAY_TEST_CLUSTER_LACKS`. local-cluster lacks nothing, so there none is skipped.
+//! What a test needs that only local-cluster has is committed beside its name as a [`Need`].
 #![allow(dead_code, reason = "each test executable uses a part of it")]
 
 mod bench;
 pub(crate) mod definitions;
-mod image;
 mod needs;
 
 use std::{
@@ -45,7 +41,7 @@ use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use slipway_kubernetes::{ClusterConfigs, Clusters, Kubernetes};
 use slipway_model::{Digest, Name};
-use slipway_testbed::patience;
+use slipway_testbed::{Images as Layout, patience};
 
 pub(crate) use bench::{Bench, failed, succeeded};
 pub(crate) use needs::Need;
@@ -113,12 +109,12 @@ pub(crate) fn run(
         .unwrap();
     let (outcomes, skipped) = runtime.block_on(async {
         let mut world = World::start(configure).await;
-        let lacking = needs::lacking(world.local.is_some(), world.digests);
+        let real = world.local.is_none();
         let mut skipped = 0;
         let mut runs = |name: &str, needs: &[Need]| {
-            let lacks = needs.iter().find(|need| lacking.contains(need));
+            let lacks = needs.first().filter(|_| real);
             if let Some(need) = lacks {
-                println!("test {name} ... skipped: this cluster lacks {need}");
+                println!("test {name} ... skipped: a real cluster lacks {}", need.words());
                 skipped += 1;
             }
             lacks.is_none()
@@ -183,64 +179,50 @@ pub(crate) struct World {
     pub(crate) local: Option<local_cluster::Cluster>,
     /// Name of the application's image.
     pub(crate) image: String,
+    layout: Layout,
     /// Two versions of it.
     pub(crate) a: Digest,
     pub(crate) b: Digest,
-    /// Whether pods of those versions report those digests.
-    pub(crate) digests: bool,
 }
 
 impl World {
     pub(crate) async fn start(configure: fn(&mut local_cluster::Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let given = |name: &str| {
-            std::env::var(name)
-                .ok()
-                .map(|digest| digest.parse::<Digest>().unwrap())
-        };
-        let (a, b, given) = match (given("SLIPWAY_TEST_DIGEST_A"), given("SLIPWAY_TEST_DIGEST_B")) {
-            (Some(a), Some(b)) => (a, b, true),
-            _ => {
-                let binary = image::compile(folder.path());
-                let images = folder.path().join("images");
-                (
-                    image::write(&images, "app", &binary, "a"),
-                    image::write(&images, "app", &binary, "b"),
-                    false,
-                )
+        let program = slipway_testbed::static_binary(include_str!("app.rs"), &[]).unwrap();
+        // local-cluster looks for the image `…/app` in the folder `app` of a folder of layouts.
+        let in_layout = folder.path().join("images/app");
+        let given = std::env::var_os("SLIPWAY_TEST_KUBECONFIG");
+        let image = match given {
+            None => "registry.example/app".to_owned(),
+            Some(_) => {
+                let prefix = std::env::var("SLIPWAY_TEST_IMAGE_PREFIX")
+                    .expect("SLIPWAY_TEST_IMAGE_PREFIX is needed with SLIPWAY_TEST_KUBECONFIG");
+                format!("{}/app", prefix.trim_end_matches('/'))
             }
         };
-        if let Some(kubeconfig) = std::env::var_os("SLIPWAY_TEST_KUBECONFIG") {
-            let prefix = std::env::var("SLIPWAY_TEST_IMAGE_PREFIX")
-                .expect("SLIPWAY_TEST_IMAGE_PREFIX is needed with SLIPWAY_TEST_KUBECONFIG");
-            let image = match prefix.as_str() {
-                "" => "app".to_owned(),
-                prefix => format!("{}/app", prefix.trim_end_matches('/')),
-            };
-            let kubeconfig = kubeconfig.into();
-            return Self {
-                folder,
-                configure,
-                kubeconfig,
-                local: None,
-                image,
-                a,
-                b,
-                digests: given,
-            };
-        }
-        let local = start_local(folder.path(), configure).await;
-        let kubeconfig = local.kubeconfig_path().to_owned();
-        let image = "registry.example/app".to_owned();
+        let layout = Layout::new(in_layout, given.as_ref().map(|_| image.clone()));
+        let add = async |version: &str| -> Digest {
+            let digest = layout.add(&program, &[("VERSION", version)]).unwrap();
+            layout.tag(version, &digest).await.unwrap();
+            digest.parse().unwrap()
+        };
+        let (a, b) = (add("a").await, add("b").await);
+        let (kubeconfig, local) = match given {
+            Some(kubeconfig) => (kubeconfig.into(), None),
+            None => {
+                let local = start_local(folder.path(), configure).await;
+                (local.kubeconfig_path().to_owned(), Some(local))
+            }
+        };
         Self {
             folder,
             configure,
             kubeconfig,
-            local: Some(local),
+            local,
             image,
+            layout,
             a,
             b,
-            digests: true,
         }
     }
 
@@ -252,11 +234,6 @@ impl World {
         let clusters = Clusters::open(&configs).await.unwrap();
         let cluster = clusters.get(&name).unwrap().clone();
         (clusters, cluster)
-    }
-
-    /// Where the images of the local cluster are.
-    pub(crate) fn images(&self) -> PathBuf {
-        self.folder.path().join("images")
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {

@@ -15,7 +15,7 @@ use slipway_testbed::{eventually, holds};
 
 use crate::{
     cluster::{Bench, World, failed, succeeded},
-    patient, proving,
+    patient,
 };
 
 /// Its health over HTTP, through the API server's proxy.
@@ -256,7 +256,7 @@ pub(crate) async fn a_deletion_while_watched_is_told(bench: &Bench) {
 }
 
 pub(crate) async fn somebody_elses_image_is_told(bench: &Bench) {
-    let request = proving(patient(bench.request(&bench.a, 1)));
+    let request = patient(bench.request(&bench.a, 1));
     bench
         .render(&bench.shop(WorkloadKind::Deployment, &bench.a, "crash"))
         .await;

@@ -34,7 +34,7 @@ pub(crate) async fn a_version_that_keeps_running_has_passed(bench: &Bench) {
 pub(crate) async fn a_version_that_is_replaced_while_it_bakes_fails(bench: &Bench) {
     let id = bench.start(request(bench, "100s").await).await;
     bench.until(&id, |state| state.step == DeploymentStep::Bake).await;
-    let theirs = bench.image(&bench.b, "ok");
+    let theirs = bench.image(&bench.b);
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": theirs}]}}}});
     let parameters = PatchParams {
         field_manager: Some("kubectl-set".to_owned()),

@@ -100,7 +100,7 @@ impl Scene<'_> {
     /// Releases a version that crashes, to its end. Also what git says then, beside what it said at first.
     async fn release(&self) -> (ReleaseState, String, String) {
         let bench = self.bench;
-        let after = self.text(&bench.image(&bench.b, "crash"), "crash").await;
+        let after = self.text(&bench.image(&bench.b), "crash").await;
         let before = self.text(&self.tagged(), "ok").await;
         let (rendered, tagged, old) = (Arc::clone(&bench.rendered), self.tagged(), before.clone());
         let backends = Backends {
@@ -133,7 +133,7 @@ fn parallel(workload: &mut Value) {
 
 async fn is_put_back(bench: &Bench, kind: WorkloadKind, change: Change) {
     let tag = bench.namespace.to_string();
-    bench.tag(&tag, &bench.a);
+    bench.tag(&tag, &bench.a).await;
     let scene = Scene {
         bench,
         kind,
@@ -176,16 +176,20 @@ pub(crate) async fn a_daemon_set_is_put_back(bench: &Bench) {
 
 pub(crate) async fn what_its_tag_no_longer_leads_to_is_pinned(bench: &Bench) {
     let tag = bench.namespace.to_string();
-    bench.tag(&tag, &bench.a);
+    bench.tag(&tag, &bench.a).await;
     let kind = WorkloadKind::Deployment;
     let scene = Scene {
         bench,
         kind,
-        change: recreate,
+        change: |workload| {
+            recreate(workload);
+            // Or the kubelet runs what it has pulled under that tag before.
+            workload["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
+        },
         tag,
     };
     scene.create().await;
-    bench.tag(&scene.tag, &bench.b);
+    bench.tag(&scene.tag, &bench.b).await;
     let (state, before, now) = scene.release().await;
     let said = message(&state);
     assert_eq!(state.status, ReleaseStatus::RolledBack, "{said}");
@@ -205,7 +209,7 @@ pub(crate) async fn what_its_tag_no_longer_leads_to_is_pinned(bench: &Bench) {
 
 pub(crate) async fn what_did_not_exist_is_not_put_back(bench: &Bench) {
     let tag = bench.namespace.to_string();
-    bench.tag(&tag, &bench.a);
+    bench.tag(&tag, &bench.a).await;
     let kind = WorkloadKind::Deployment;
     let scene = Scene {
         bench,

@@ -13,7 +13,7 @@ use slipway_testbed::{eventually, holds};
 
 use crate::{
     cluster::{Bench, failed, succeeded},
-    patient, proving,
+    patient,
 };
 
 /// What finds no place fails after two seconds.
@@ -79,7 +79,7 @@ pub(crate) async fn scaled_to_zero_is_told(bench: &Bench) {
     objects[1]["spec"]["replicas"] = json!(0);
     bench.render(&objects).await;
     failed(
-        &bench.run(proving(bench.request(&bench.a, 1))).await,
+        &bench.run(bench.request(&bench.a, 1)).await,
         "SCALED_TO_ZERO",
         &[],
     );
@@ -97,7 +97,8 @@ pub(crate) async fn an_image_name_that_is_none_fails_early(bench: &Bench) {
 
 pub(crate) async fn kubernetes_own_deadline_is_told(bench: &Bench) {
     let mut objects = bench.shop(WorkloadKind::Deployment, &bench.a, "crash");
-    objects[1]["spec"]["progressDeadlineSeconds"] = json!(3);
+    // A kubelet needs a while until the second crash.
+    objects[1]["spec"]["progressDeadlineSeconds"] = json!(8);
     bench.render(&objects).await;
     let state = bench.run(patient(bench.request(&bench.a, 1))).await;
     failed(&state, "PROGRESS_DEADLINE_EXCEEDED", &["pod shop-"]);

@@ -19,7 +19,9 @@ fn earlier(bench: &Bench) -> Value {
         .unwrap();
     let mut sidecar = containers[0].clone();
     sidecar["name"] = json!("legacy-sidecar");
-    sidecar["ports"] = json!([{"name": "side", "containerPort": 9090}]);
+    // Containers of a pod share its network.
+    sidecar["ports"] = json!([{"name": "side", "containerPort": 9090, "protocol": "TCP"}]);
+    sidecar["env"] = json!([{"name": "PORT", "value": "9090"}]);
     sidecar.as_object_mut().unwrap().remove("readinessProbe");
     containers.push(sidecar);
     let env = containers[0]["env"].as_array_mut().unwrap();

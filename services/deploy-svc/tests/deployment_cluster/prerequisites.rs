@@ -120,7 +120,7 @@ pub(crate) async fn a_job_that_cannot_be_changed_points_to_jobs_before(bench: &B
             "spec": {"template": {"spec": {
                 "restartPolicy": "Never",
                 "containers": [{
-                    "name": "migrate", "image": bench.image(digest, "ok"), "env": [{"name": "MODE", "value": "migrate"}],
+                    "name": "migrate", "image": bench.image(digest), "env": [{"name": "MODE", "value": "migrate"}],
                 }],
             }}},
         }));

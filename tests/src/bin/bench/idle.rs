@@ -28,6 +28,7 @@ pub(crate) async fn measure() -> (Suite, Vec<Figure>) {
         replicas: 1,
         services,
         at_once: true,
+        ..Options::default()
     })
     .await;
     let mut starts = Vec::new();

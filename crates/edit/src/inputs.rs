@@ -1,18 +1,20 @@
-//! What kustomize reads to render a folder: which files, and what of their contents decides whether it succeeds.
+//! What is read to render a folder: which files, and what of their contents decides whether that succeeds.
 //!
 //! Every text of a kustomization that is the path of something in the repository counts as read, so that nothing that
-//! is read is left out. The values of images do not count: kustomize copies them, whatever they are.
+//! is read is left out. The values of images do not count: kustomize copies them, whatever they are. Of a chart every
+//! file counts (`chart`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+mod chart;
+mod images;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::images::{copied, without, without_all_images};
 use crate::{
     Edit, KUSTOMIZATION_NAMES, Read, Source,
     bases::{is_remote, is_url, join},
     path::Folder,
-    yaml::{self, Kind, Node, Style, needs_quotes},
+    yaml::{self, Kind, Node},
 };
 
 /// Files read for one folder: far more than any real one needs.
@@ -57,6 +59,12 @@ pub trait Listing: Source {
     /// # Errors
     /// The source itself failed.
     fn at(&self, path: &str) -> Result<At, Self::Error>;
+
+    /// What is in a folder, by name; nothing if there is no such folder.
+    ///
+    /// # Errors
+    /// The source itself failed.
+    fn within(&self, folder: &str) -> Result<Vec<(String, At)>, Self::Error>;
 }
 
 /// What is at a path.
@@ -80,14 +88,43 @@ impl Listing for BTreeMap<String, String> {
             Read::Unfit(why) => At::Elsewhere(why),
         })
     }
+
+    fn within(&self, folder: &str) -> Result<Vec<(String, At)>, Self::Error> {
+        let start = below(folder, "");
+        let mut found: Vec<(String, At)> = Vec::new();
+        for (path, text) in self.range(start.clone()..) {
+            let Some(rest) = path.strip_prefix(&start) else {
+                break;
+            };
+            let (name, at) = match rest.split_once('/') {
+                Some((name, _)) => (name, At::Folder),
+                None => (rest, At::File(text.clone())),
+            };
+            if found.last().is_none_or(|(last, _)| last != name) {
+                found.push((name.to_owned(), at));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// What is read to render a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inputs {
     pub folder: Folder,
+    /// `None`: kustomize renders it.
+    pub chart: Option<Chart>,
     /// By path; what of each content counts.
-    files: BTreeMap<String, String>,
+    files: BTreeMap<String, Counts>,
+}
+
+/// How Helm renders a chart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chart {
+    /// The file of values besides the chart's own.
+    pub values: Option<String>,
+    /// Folders of charts elsewhere in the repository that it depends on, and where Helm looks for each of them.
+    pub dependencies: Vec<(String, String)>,
 }
 
 impl Inputs {
@@ -101,14 +138,33 @@ impl Inputs {
         self.files.contains_key(path)
     }
 
+    /// Whether both are the same folder's, rendered in the same way.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let values = |inputs: &Self| inputs.chart.as_ref().map(|chart| chart.values.clone());
+        self.folder == other.folder && values(self) == values(other)
+    }
+
     /// The same for all inputs that can be rendered, or cannot, for the same reasons.
     pub fn key(&self) -> Vec<u8> {
-        let mut key = Vec::from(self.folder.as_str());
-        for (path, counts) in &self.files {
-            for part in [path, counts] {
-                key.extend_from_slice(&part.len().to_be_bytes());
-                key.extend_from_slice(part.as_bytes());
-            }
+        self.keyed(|file| file.without_images.as_ref().unwrap_or(&file.id))
+    }
+
+    /// The same only where the images are the same, too.
+    pub fn exact_key(&self) -> Vec<u8> {
+        self.keyed(|file| &file.id)
+    }
+
+    fn keyed<'a>(&'a self, counts: impl Fn(&'a Counts) -> &'a String) -> Vec<u8> {
+        let (way, values) = match &self.chart {
+            None => ("kustomize", ""),
+            Some(chart) => ("helm", chart.values.as_deref().unwrap_or_default()),
+        };
+        let files = self.files.iter();
+        let parts = files.flat_map(|(path, file)| [path.as_str(), counts(file).as_str()]);
+        let mut key = Vec::new();
+        for part in [way, values, self.folder.as_str()].into_iter().chain(parts) {
+            key.extend_from_slice(&part.len().to_be_bytes());
+            key.extend_from_slice(part.as_bytes());
         }
         key
     }
@@ -141,17 +197,15 @@ fn inputs<L: Listing>(
         Err(Stop::Source(error)) => return Err(error),
         Err(Stop::NotHere(why)) => return Ok(Err(why)),
     }
-    let counts = |file: Counts| match file.without_images {
-        Some(text) if !walk.takes_values => text,
-        _ => file.id,
-    };
+    if walk.takes_values {
+        walk.files
+            .values_mut()
+            .for_each(|file| file.without_images = None);
+    }
     Ok(Ok(Inputs {
         folder: folder.clone(),
-        files: walk
-            .files
-            .into_iter()
-            .map(|(path, file)| (path, counts(file)))
-            .collect(),
+        chart: None,
+        files: walk.files,
     }))
 }
 
@@ -167,6 +221,7 @@ impl<E> From<NotHere> for Stop<E> {
 }
 
 /// What of a file counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Counts {
     id: String,
     /// The text without the values of images, where it was read.
@@ -213,13 +268,7 @@ impl<L: Listing> Walk<'_, L> {
     }
 
     fn add(&mut self, path: &str, counts: Counts) -> Result<(), NotHere> {
-        if self.files.len() >= MAX_FILES {
-            return Err(NotHere(format!(
-                "more than {MAX_FILES} files are read to render it"
-            )));
-        }
-        self.files.insert(path.to_owned(), counts);
-        Ok(())
+        add(&mut self.files, path, counts)
     }
 
     fn kustomization(&mut self, folder: &str, path: &str, id: String) -> Result<(), Stop<L::Error>> {
@@ -359,6 +408,16 @@ impl<L: Listing> Walk<'_, L> {
     }
 }
 
+fn add(files: &mut BTreeMap<String, Counts>, path: &str, counts: Counts) -> Result<(), NotHere> {
+    if files.len() >= MAX_FILES {
+        return Err(NotHere(format!(
+            "more than {MAX_FILES} files are read to render it"
+        )));
+    }
+    files.insert(path.to_owned(), counts);
+    Ok(())
+}
+
 fn below(folder: &str, name: &str) -> String {
     if folder.is_empty() {
         name.to_owned()
@@ -378,58 +437,6 @@ fn items(node: &Node) -> &[Node] {
     }
 }
 
-/// Where the value is, if it is a string on one line that nothing else refers to.
-fn copied(node: &Node) -> Option<Range<usize>> {
-    match &node.kind {
-        Kind::Scalar { value, style } if node.anchor == 0 && node.tag.is_none() => match style {
-            Style::Plain => (!needs_quotes(value)).then(|| node.span.clone()),
-            Style::Single | Style::Double => Some(node.span.clone()),
-            Style::Block => None,
-        },
-        _ => None,
-    }
-}
-
-fn without(text: &str, mut spans: Vec<Range<usize>>) -> String {
-    spans.sort_unstable_by_key(|span| span.start);
-    let mut rest = String::with_capacity(text.len());
-    let mut from = 0;
-    for span in spans {
-        rest.push_str(text.get(from..span.start).unwrap_or_default());
-        // No text of YAML has one.
-        rest.push('\0');
-        from = span.end;
-    }
-    rest.push_str(text.get(from..).unwrap_or_default());
-    rest
-}
-
-/// A manifest without the values of its images.
-fn without_all_images(text: &str) -> Option<String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let stream = yaml::parse(text).ok()?;
-    let mut spans = Vec::new();
-    for root in stream.documents.iter().filter_map(|(_, root)| root.as_ref()) {
-        images(root, &mut spans);
-    }
-    Some(without(text, spans))
-}
-
-fn images(node: &Node, spans: &mut Vec<Range<usize>>) {
-    match &node.kind {
-        Kind::Mapping { entries, .. } => {
-            for (key, value) in entries {
-                match key.scalar() {
-                    Some("image") => spans.extend(copied(value)),
-                    _ => images(value, spans),
-                }
-            }
-        }
-        Kind::Sequence { items, .. } => items.iter().for_each(|item| images(item, spans)),
-        Kind::Scalar { .. } | Kind::Alias(_) => {}
-    }
-}
-
 /// What is read to render the folders that edits change, each of them once.
 ///
 /// # Errors
@@ -443,9 +450,7 @@ pub fn rendered<L: Listing>(edits: &[Edit], listing: &L) -> Result<Vec<Result<In
             (Edit::RestoreImage(edit), _) => Some(inputs(&edit.path, &edited, listing)?),
             (_, Some(file)) => match renders(file, &edited, listing)? {
                 Ok(Some(inputs)) => Some(Ok(inputs)),
-                Ok(None) if is_values(file, listing)? => Some(Err(NotHere(format!(
-                    "{file}: charts of Helm are not rendered here"
-                )))),
+                Ok(None) if is_values(edit, file, listing)? => Some(chart::inputs(file, listing)?),
                 Ok(None) => None,
                 Err(why) => Some(Err(why)),
             },
@@ -466,15 +471,18 @@ fn edited_file(edit: &Edit) -> Option<&str> {
     }
 }
 
-/// Whether a file holds values of Helm, rather than objects.
-fn is_values<L: Listing>(file: &str, listing: &L) -> Result<bool, L::Error> {
+/// Whether a file holds values of Helm, rather than objects. Charts have values called `kind`.
+fn is_values<L: Listing>(edit: &Edit, file: &str, listing: &L) -> Result<bool, L::Error> {
     let Read::Text(text) = listing.read(file)? else {
         return Ok(false);
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(yaml::parse(text).is_ok_and(|stream| {
         let mut roots = stream.documents.iter().filter_map(|(_, root)| root.as_ref());
-        roots.all(|root| fields(root, "kind").next().is_none() && !matches!(root.kind, Kind::Sequence { .. }))
+        let has = |root: &Node, key| fields(root, key).next().is_some();
+        let of_manifest = matches!(edit, Edit::ManifestImage(_));
+        let is_object = |root| has(root, "kind") && (of_manifest || has(root, "apiVersion"));
+        roots.all(|root| !is_object(root) && !matches!(root.kind, Kind::Sequence { .. }))
     }))
 }
 

@@ -57,7 +57,7 @@ pub use crate::{
     entry::{Entry, Scalar},
     helm::HelmImage,
     image::{NewImage, Reference},
-    inputs::{At, BUILT_ON, CONTENT, Inputs, Listing, NotHere, PLUGINS, rendered},
+    inputs::{At, BUILT_ON, CONTENT, Chart, Inputs, Listing, NotHere, PLUGINS, rendered},
     kustomize::KustomizeImage,
     manifest::ManifestImage,
     path::{FilePath, Folder, KUSTOMIZATION_NAMES},

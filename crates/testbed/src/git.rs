@@ -70,6 +70,14 @@ impl GitRepo {
         self.import(branch, message, files, &[], "100755")
     }
 
+    /// [`GitRepo::commit`] for symbolic links: each content is a target.
+    ///
+    /// # Errors
+    /// As [`GitRepo::commit`].
+    pub fn commit_links(&self, branch: &str, message: &str, links: &[(&str, &[u8])]) -> Result<String> {
+        self.import(branch, message, links, &[], "120000")
+    }
+
     /// Commits the removal of files.
     ///
     /// # Errors

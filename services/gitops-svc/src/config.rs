@@ -22,8 +22,12 @@ pub type Config = slipway_server::Config<Settings>;
 pub struct Settings {
     /// Mirrors and scratch space of this replica. Anything lost here is fetched again.
     pub data_dir: PathBuf,
+    /// Renders folders, before they are committed and for RenderManifests.
     #[serde(default)]
-    pub kustomize: KustomizeConfig,
+    pub kustomize: RendererConfig,
+    /// Renders charts before their values are committed.
+    #[serde(default)]
+    pub helm: RendererConfig,
     /// Author and committer of the commits, unless a repository has its own.
     #[serde(default)]
     pub author: Author,
@@ -48,26 +52,26 @@ fn max_batch() -> usize {
     100
 }
 
-/// `kustomize:`
+/// `kustomize:` and `helm:`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct KustomizeConfig {
-    /// kustomize 5, by its path or on PATH. If there is none, `kubectl kustomize` of version 5 is used instead.
-    pub path: PathBuf,
+pub struct RendererConfig {
+    /// The program, by its path or on PATH. If there is no kustomize 5, `kubectl kustomize` of version 5 is used instead.
+    pub path: Option<PathBuf>,
     #[serde(with = "slipway_model::duration")]
     pub timeout: Duration,
     /// Larger manifests are refused.
     pub max_output_bytes: usize,
-    /// A repository whose files are larger in total is not rendered.
+    /// A repository, or a chart, whose files are larger in total is not rendered.
     pub max_tree_bytes: u64,
-    /// A repository with more files is not rendered.
+    /// A repository, or a chart, with more files is not rendered.
     pub max_tree_files: usize,
 }
 
-impl Default for KustomizeConfig {
+impl Default for RendererConfig {
     fn default() -> Self {
         Self {
-            path: "kustomize".into(),
+            path: None,
             timeout: Duration::from_secs(20),
             max_output_bytes: 16 << 20,
             max_tree_bytes: 256 << 20,
@@ -211,6 +215,36 @@ mod tests {
         let config: Config = parse("x.yaml", &text).map_err(|error| error.to_string())?;
         config.check().map_err(|error| error.to_string())?;
         Ok(config)
+    }
+
+    #[test]
+    fn both_renderers_have_the_same_settings() {
+        for name in ["kustomize", "helm"] {
+            let read = |settings: &str| {
+                parse::<Config>(
+                    "x.yaml",
+                    &format!(
+                        "database: {{url: 'sqlite:///tmp/x.db'}}\ndata_dir: /tmp/x\nrepositories: {{a: {{url: /srv/a}}}}\n\
+                         {name}: {settings}\n"
+                    ),
+                )
+            };
+            let config = read("{timeout: 1s, max_output_bytes: 1}").unwrap().settings;
+            let [this, other] = match name {
+                "kustomize" => [config.kustomize, config.helm],
+                _ => [config.helm, config.kustomize],
+            };
+            assert_eq!(
+                (this.path, this.timeout.as_secs(), this.max_output_bytes),
+                (None, 1, 1)
+            );
+            assert_eq!((other.timeout.as_secs(), other.max_tree_files), (20, 50_000));
+            let all =
+                "{path: /opt/x, timeout: 1s, max_output_bytes: 1, max_tree_bytes: 1, max_tree_files: 1}";
+            assert!(read(all).is_ok(), "{name}");
+            let error = read("{program: /opt/x}").unwrap_err().to_string();
+            assert!(error.contains("program"), "{error}");
+        }
     }
 
     #[test]

@@ -81,7 +81,8 @@ async fn serve(
     for repository in repositories.values() {
         repository.recover();
     }
-    let renderer = Arc::new(Renderer::new(settings.kustomize.clone(), &settings.data_dir));
+    let (kustomize, helm) = (settings.kustomize.clone(), settings.helm.clone());
+    let renderer = Arc::new(Renderer::new(kustomize, helm, &settings.data_dir));
     renderer.recover();
 
     let wakes = Arc::new(SingleFlight::default());

@@ -8,8 +8,7 @@ mod world;
 use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use slipway_proto::gitops::v1::{
-    ApplyChangeRequest, Change, Edit, HelmImage, KustomizeImage, ManifestImage, RevertChangeRequest,
-    change::Status, edit,
+    Change, KustomizeImage, ManifestImage, RevertChangeRequest, change::Status, edit,
 };
 use slipway_testbed::tool;
 use world::*;
@@ -70,42 +69,6 @@ impl Watched {
     fn builds_on(&self, service: &str, resources: &str) {
         let text = overlay(service).replace("- ../../base # shared", resources);
         self.write(&format!("{}/kustomization.yaml", folder(service)), &text);
-    }
-}
-
-fn failed(change: &Change, words: &[&str]) {
-    assert_status(change, Status::Failed);
-    let reason = change.reason.as_ref().unwrap();
-    assert_eq!(reason.code, "RENDER_FAILED", "{reason:?}");
-    for words in words {
-        assert!(reason.message.contains(words), "{words}: {reason:?}");
-    }
-    assert!(!reason.message.contains("/scratch"), "our own paths: {reason:?}");
-}
-
-fn pushed(change: &Change, not_rendered: &[&str]) {
-    assert_status(change, Status::Pushed);
-    for words in not_rendered {
-        assert!(
-            change.not_rendered.contains(words),
-            "{words}: {:?}",
-            change.not_rendered
-        );
-    }
-    assert_eq!(
-        change.not_rendered.is_empty(),
-        not_rendered.is_empty(),
-        "{:?}",
-        change.not_rendered
-    );
-}
-
-/// Another edit of a service.
-fn edit(service: &str, id: &str, edit: edit::Edit) -> ApplyChangeRequest {
-    ApplyChangeRequest {
-        request_id: id.to_owned(),
-        edits: vec![Edit { edit: Some(edit) }],
-        ..set_tag(service, id)
     }
 }
 
@@ -391,37 +354,20 @@ async fn it_can_be_switched_off_for_a_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn charts_of_helm_are_not_rendered_here() {
-    let watched = Watched::new("gitops-render-helm", &["a"]);
-    watched.write("charts/a/Chart.yaml", "apiVersion: v2\nname: a\nversion: 1.0.0\n");
-    watched.write(
-        "charts/a/values.yaml",
-        "image:\n  repository: r.example/a\n  tag: v0\n",
-    );
+async fn manifests_that_no_kustomization_reads_are_applied_as_they_are() {
+    let watched = Watched::new("gitops-render-plain", &["a"]);
     watched.write(
         "plain/pod.yaml",
         "kind: Pod\napiVersion: v1\nmetadata: {name: x}\nspec: {containers: [{name: x, image: 'x:1'}]}\n",
     );
     let running = watched.start().await;
-    let mut client = running.client();
-    let values = edit::Edit::HelmImage(HelmImage {
-        file: "charts/a/values.yaml".to_owned(),
-        path: "image".to_owned(),
-        new_tag: "v1".to_owned(),
-        ..HelmImage::default()
-    });
-    pushed(
-        &applied(&mut client, &edit("a", "helm", values)).await,
-        &["charts/a/values.yaml: charts of Helm are not rendered here"],
-    );
-    // Manifests that no kustomization reads are applied as they are.
     let pod = edit::Edit::ManifestImage(ManifestImage {
         file: "plain/pod.yaml".to_owned(),
         container: "x".to_owned(),
         new_tag: "v1".to_owned(),
         ..ManifestImage::default()
     });
-    pushed(&applied(&mut client, &edit("a", "pod", pod)).await, &[]);
+    pushed(&applied(&mut running.client(), &edit("a", "pod", pod)).await, &[]);
     running.stop().await;
 }
 

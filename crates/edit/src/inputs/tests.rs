@@ -171,17 +171,24 @@ fn a_file_belongs_to_the_nearest_kustomization_that_reads_it() {
 fn each_edit_says_what_is_to_be_rendered() {
     let shop = {
         let mut shop = shop("resources: [../base]\nimages: [{name: shop, newTag: v1}]\n");
-        shop.insert(
-            "charts/shop/values.yaml".to_owned(),
-            "image: {tag: v1}\n".to_owned(),
-        );
+        for (path, text) in [
+            ("charts/shop/Chart.yaml", "name: shop\n"),
+            // Charts have values that are called so.
+            (
+                "charts/shop/dev/values.yaml",
+                "kind: Deployment\nimage: {tag: v1}\n",
+            ),
+            ("values/shop.yaml", "image: {tag: v1}\n"),
+        ] {
+            shop.insert(path.to_owned(), text.to_owned());
+        }
         shop.insert("plain/pod.yaml".to_owned(), "kind: Pod\nimage: a:1\n".to_owned());
         shop
     };
     let to = || NewImage::new("", "v2", "").unwrap();
     let overlay = || Edit::KustomizeImage(KustomizeImage::new("apps/shop/dev", "shop", to()).unwrap());
     let plain = |file: &str| Edit::ManifestImage(ManifestImage::new(file, "", "shop", "", "", to()).unwrap());
-    let values = Edit::HelmImage(HelmImage::new("charts/shop/values.yaml", "image", "", to()).unwrap());
+    let values = |file: &str| Edit::HelmImage(HelmImage::new(file, "image", "", to()).unwrap());
     let folders = |edits: &[Edit]| {
         let Ok(found) = rendered(edits, &shop);
         let shown = found.into_iter().map(|found| match found {
@@ -195,13 +202,17 @@ fn each_edit_says_what_is_to_be_rendered() {
             overlay(),
             overlay(),
             plain("apps/shop/base/deployment.yaml"),
-            values
+            values("charts/shop/dev/values.yaml"),
+            values("values/shop.yaml"),
         ]),
         [
             "apps/shop/dev",
             "apps/shop/base",
-            "charts/shop/values.yaml: charts of Helm are not rendered here"
+            "charts/shop",
+            "values/shop.yaml: there is no chart in its folder or above it, and others are not rendered here"
         ]
     );
     assert!(folders(&[plain("plain/pod.yaml"), Edit::Marker]).is_empty());
 }
+
+mod charts;

@@ -51,7 +51,7 @@ pub enum Code {
     CommitNotFound,
     /// A base or file outside the repository.
     OutsideRepository,
-    /// kustomize cannot render the folder.
+    /// kustomize or Helm cannot render the folder.
     RenderFailed,
     /// There is no kustomize 5 here.
     KustomizeMissing,

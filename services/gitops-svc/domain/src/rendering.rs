@@ -2,6 +2,11 @@
 //!
 //! A folder that does not render cannot be deployed, so a change of it is refused, whoever broke it. A revert is not: it
 //! makes nothing worse, and others may rely on it. What cannot be rendered here is committed, and the change says so.
+//!
+//! A chart is more than what is in the repository: whoever deploys it may give it more values, another name, another
+//! version of Kubernetes. So one that does not render says something only if it did before the change.
+
+mod chart;
 
 use slipway_model::Reason;
 
@@ -17,11 +22,22 @@ pub enum Answer {
     NotHere(String),
 }
 
+/// What renders a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    Kustomize,
+    /// With this file of values besides the chart's own.
+    Helm {
+        values: Option<String>,
+    },
+}
+
 /// A folder of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// Empty for the repository's root.
     pub folder: String,
+    pub by: By,
     /// With the change.
     pub with: Answer,
     /// Without it; asked for only where it fails with it.
@@ -35,15 +51,25 @@ pub struct Rendered {
 pub fn admit(folders: &[Rendered], reverts: bool) -> Result<String, Reason> {
     let mut notes: Vec<String> = Vec::new();
     for rendered in folders {
-        let folder = match rendered.folder.as_str() {
-            "" => "the root folder",
-            folder => folder,
-        };
+        let folder = rendered.shown();
         match &rendered.with {
             Answer::Renders => {}
             Answer::NotHere(why) => notes.push(why.clone()),
             Answer::Fails(words) => {
-                let before = matches!(&rendered.without, Some(Answer::Fails(before)) if before == words);
+                let before = match (&rendered.by, &rendered.without) {
+                    (By::Kustomize, without) => {
+                        matches!(without, Some(Answer::Fails(before)) if before == words)
+                    }
+                    (By::Helm { .. }, Some(Answer::Renders)) => false,
+                    (By::Helm { values }, _) if chart::is_unreadable(words, values.as_deref()) => true,
+                    (By::Helm { .. }, _) => {
+                        notes.push(format!(
+                            "{folder} cannot be rendered here: it does not render by itself, and did not before this \
+                             change; {words}"
+                        ));
+                        continue;
+                    }
+                };
                 if before && reverts {
                     notes.push(format!("{folder} does not render, and did not before: {words}"));
                     continue;
@@ -61,8 +87,32 @@ pub fn admit(folders: &[Rendered], reverts: bool) -> Result<String, Reason> {
     Ok(notes.join("; "))
 }
 
+impl Rendered {
+    /// As messages name it.
+    fn shown(&self) -> String {
+        let folder = match self.folder.as_str() {
+            "" => "the root folder",
+            folder => folder,
+        };
+        match &self.by {
+            By::Helm { values: Some(file) } => format!("{folder} with {file}"),
+            By::Helm { values: None } | By::Kustomize => folder.to_owned(),
+        }
+    }
+}
+
+impl By {
+    /// What its failure means.
+    pub fn failure(&self, words: &str) -> Answer {
+        match self {
+            Self::Kustomize => failure(words),
+            Self::Helm { .. } => chart::failure(words),
+        }
+    }
+}
+
 /// What kustomize's failure means.
-pub fn failure(words: &str) -> Answer {
+fn failure(words: &str) -> Answer {
     let text = paragraph(words);
     let text = text.strip_prefix("Error: ").unwrap_or(&text);
     let lower = text.to_lowercase();
@@ -99,12 +149,13 @@ pub fn is_kept_elsewhere(content: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Rendered, admit, failure, is_kept_elsewhere};
+    use super::{Answer, By, Rendered, admit, failure, is_kept_elsewhere};
     use crate::reason::Code;
 
     fn folder(with: Answer, without: Option<Answer>) -> Rendered {
         Rendered {
             folder: "apps/shop/dev".to_owned(),
+            by: By::Kustomize,
             with,
             without,
         }
@@ -168,6 +219,57 @@ mod tests {
                 }
                 (got, wanted) => panic!("{case}: {got:?}, not {wanted:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_chart_is_refused_only_where_the_change_breaks_it() {
+        let elsewhere = Answer::NotHere("x".to_owned());
+        let unreadable = "helm says: failed to parse charts/shop/values-dev.yaml: yaml: line 1";
+        let alone = "charts/shop with charts/shop/values-dev.yaml cannot be rendered here: it does not render by \
+                     itself, and did not before this change; no";
+        for (words, without, reverts, wanted) in [
+            (
+                "no",
+                Some(Answer::Renders),
+                false,
+                Err("charts/shop with charts/shop/values-dev.yaml would not render with this change; no"),
+            ),
+            ("no", Some(fails("no")), false, Ok(alone)),
+            ("no", Some(fails("other")), false, Ok(alone)),
+            ("no", Some(elsewhere), false, Ok(alone)),
+            ("no", None, false, Ok(alone)),
+            ("no", Some(fails("no")), true, Ok(alone)),
+            (
+                unreadable,
+                Some(fails("other")),
+                false,
+                Err(
+                    "charts/shop with charts/shop/values-dev.yaml does not render, and did not before this change: \
+                     repair it; helm says: failed to parse charts/shop/values-dev.yaml: yaml: line 1",
+                ),
+            ),
+            (
+                unreadable,
+                Some(fails(unreadable)),
+                true,
+                Ok(
+                    "charts/shop with charts/shop/values-dev.yaml does not render, and did not before: helm says: \
+                    failed to parse charts/shop/values-dev.yaml: yaml: line 1",
+                ),
+            ),
+        ] {
+            let case = format!("{words} {without:?} {reverts}");
+            let rendered = Rendered {
+                folder: "charts/shop".to_owned(),
+                by: By::Helm {
+                    values: Some("charts/shop/values-dev.yaml".to_owned()),
+                },
+                with: fails(words),
+                without,
+            };
+            let got = admit(&[rendered], reverts).map_err(|reason| reason.message);
+            assert_eq!(got, wanted.map(str::to_owned).map_err(str::to_owned), "{case}");
         }
     }
 

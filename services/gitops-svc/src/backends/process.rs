@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, killpg};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A program and everything that it is given; nothing is inherited except what is named here.
@@ -24,6 +22,8 @@ pub(crate) struct Program {
     /// Standard output beyond this is an error.
     pub(crate) max_output: usize,
     pub(crate) timeout: Duration,
+    /// It gets no more memory than this, in bytes.
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// Without the environment, which may contain secrets.
@@ -70,6 +70,7 @@ impl Program {
             input: Vec::new(),
             max_output: 4 * 1024 * 1024,
             timeout: Duration::from_secs(120),
+            max_memory: None,
         }
     }
 
@@ -139,6 +140,12 @@ impl Program {
         })?;
         // Dropped on every path, also when the caller gives up.
         let _group = Group(child.id());
+        if let Some(limit) = self.max_memory {
+            limit_memory(child.id(), limit).map_err(|source| ProcessError::Io {
+                program: program.clone(),
+                source,
+            })?;
+        }
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let limit = self.max_output;
         let work = async {
@@ -165,6 +172,23 @@ impl Program {
                 stderr: String::from_utf8_lossy(&stderr).into_owned(),
             }),
         }
+    }
+}
+
+/// It has hardly begun, and asks for its memory later.
+fn limit_memory(pid: Option<u32>, limit: u64) -> std::io::Result<()> {
+    // None would be this process itself.
+    let Some(pid) = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) else {
+        return Ok(());
+    };
+    let limits = Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    match prlimit(Some(pid), Resource::Data, limits) {
+        // It is done already.
+        Err(error) if error == rustix::io::Errno::SRCH => Ok(()),
+        result => Ok(result.map(drop)?),
     }
 }
 
@@ -210,7 +234,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
             // Usually it is gone already.
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
@@ -245,6 +269,16 @@ mod tests {
             Program::new("/no/such/program").run().await,
             Err(ProcessError::Start { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        // Until there is none left, or more of it than allowed.
+        let grow = "i=0; x=12345678; while [ $i -lt 24 ]; do x=$x$x; i=$((i+1)); done";
+        let script = format!("sleep 0.2; {grow}; exit 0");
+        let mut program = Program::new("/bin/sh").args(["-c", &script]).inherit(&["PATH"]);
+        program.max_memory = Some(32 << 20);
+        assert!(!program.run().await.unwrap().success);
     }
 
     #[tokio::test]

@@ -1,10 +1,14 @@
-//! Renders a folder of a repository at one commit with the real kustomize.
+//! Renders a folder of a repository at one commit with the real kustomize, or the real Helm.
 //!
 //! kustomize would fetch remote bases and files, and read any folder of this machine that a kustomization names. So the
 //! commit's files are written into a separate folder; every kustomization that will be reached is read first, and one
 //! that leads out of that folder, or to the network, is refused; symbolic links that lead out are omitted; and the
 //! program runs without `git` on its path, without plugins, and with a proxy that never answers.
+//!
+//! Helm reads the chart and the values that it is given, and nothing else: only their files are written, without links.
+//! What a chart's schema refers to it would read or fetch, too (`chart`).
 
+mod chart;
 mod check;
 mod confine;
 mod tool;
@@ -20,27 +24,30 @@ use slipway_edit::{Folder, Place};
 use slipway_model::{CommitSha, Fault, Reason};
 use tokio::sync::{OnceCell, Semaphore};
 
+pub(crate) use self::check::by;
 use self::{
     check::Answers,
     confine::{Absent, confine, drop_outside_links, write_leaf},
     tool::Tool,
 };
-use crate::{backends::repository::Repository, config::KustomizeConfig};
+use crate::{backends::repository::Repository, config::RendererConfig};
 
 /// The total size of manifests that are cached, in bytes: a commit's rendering never changes.
 const CACHED_BYTES: u64 = 32 << 20;
-/// kustomize keeps one core busy.
+/// Each keeps one core busy.
 const AT_ONCE: usize = 4;
 
 /// A commit's folder of a repository.
 type Key = (String, CommitSha, Folder);
 
-/// Runs kustomize and remembers what it printed.
+/// Runs kustomize and Helm, and remembers what they printed.
 #[derive(Debug)]
 pub(crate) struct Renderer {
-    config: KustomizeConfig,
+    kustomize: RendererConfig,
+    helm: RendererConfig,
     scratch: PathBuf,
     tool: OnceCell<Tool>,
+    helm_tool: OnceCell<Tool>,
     cache: Cache<Key, Arc<str>>,
     answers: Answers,
     turns: Semaphore,
@@ -74,11 +81,13 @@ impl Scratch {
 }
 
 impl Renderer {
-    pub(crate) fn new(config: KustomizeConfig, data_dir: &Path) -> Self {
+    pub(crate) fn new(kustomize: RendererConfig, helm: RendererConfig, data_dir: &Path) -> Self {
         Self {
-            config,
+            kustomize,
+            helm,
             scratch: data_dir.join("scratch"),
             tool: OnceCell::new(),
+            helm_tool: OnceCell::new(),
             cache: Cache::builder()
                 .max_capacity(CACHED_BYTES)
                 .weigher(|_, text: &Arc<str>| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -95,7 +104,9 @@ impl Renderer {
     }
 
     async fn tool(&self) -> Result<&Tool, Fault<Reason>> {
-        self.tool.get_or_try_init(|| Tool::find(&self.config.path)).await
+        self.tool
+            .get_or_try_init(|| Tool::kustomize(&self.kustomize))
+            .await
     }
 
     /// The manifests as kustomize prints them.
@@ -141,7 +152,7 @@ impl Renderer {
         let _turn = self.turns.acquire().await;
         let scratch = Scratch::new(&self.scratch)?;
         let target = scratch.root.clone();
-        let (max_bytes, max_files) = (self.config.max_tree_bytes, self.config.max_tree_files);
+        let (max_bytes, max_files) = (self.kustomize.max_tree_bytes, self.kustomize.max_tree_files);
         let links: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
         let made = Arc::clone(&links);
         repository
@@ -162,9 +173,7 @@ impl Renderer {
         .map_err(|error| Fault::unavailable(Code::Internal, error.to_string()))?
         .map_err(|words| Fault::refused(Code::OutsideRepository, words))?;
         let place = scratch.root.join(folder.as_str());
-        Ok(tool
-            .run(&self.config, scratch.home(), &scratch.root, &place)
-            .await?)
+        Ok(tool.run(&self.kustomize, &scratch, [place]).await?)
     }
 }
 

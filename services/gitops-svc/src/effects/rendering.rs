@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use gitops_domain::rendering::{Answer, Rendered, admit};
+use gitops_domain::rendering::{Answer, By, Rendered, admit};
 use slipway_edit::{Edit, Inputs, NotHere};
 use slipway_model::{CommitSha, Fault, Reason};
 
-use crate::backends::{render::Renderer, repository::Repository};
+use crate::backends::{
+    render::{Renderer, by},
+    repository::Repository,
+};
 
 /// A commit that may be pushed if its folders render.
 #[derive(Debug, Clone)]
@@ -59,23 +62,24 @@ impl Rendering {
         for inputs in inputs {
             let rendered = match inputs {
                 Ok(inputs) => {
-                    let folder = inputs.folder.as_str().to_owned();
                     let with = self
                         .renderer
-                        .check(&self.repository, &candidate.commit, inputs)
+                        .check(&self.repository, &candidate.commit, &inputs)
                         .await;
                     let without = match &with {
-                        Answer::Fails(_) => self.before(candidate, base, &folder).await?,
+                        Answer::Fails(_) => self.before(candidate, base, &inputs).await?,
                         _ => None,
                     };
                     Rendered {
-                        folder,
+                        folder: inputs.folder.as_str().to_owned(),
+                        by: by(&inputs),
                         with,
                         without,
                     }
                 }
                 Err(NotHere(why)) => Rendered {
                     folder: String::new(),
+                    by: By::Kustomize,
                     with: Answer::NotHere(why),
                     without: None,
                 },
@@ -111,15 +115,15 @@ impl Rendering {
         &self,
         candidate: &Candidate,
         base: &CommitSha,
-        folder: &str,
+        with: &Inputs,
     ) -> Result<Option<Answer>, Fault<Reason>> {
         let commits = vec![(base.clone(), candidate.edits.clone())];
         let inputs = self.repository.inputs(commits).await?.into_iter().flatten();
         let found = inputs
             .filter_map(Result::ok)
-            .find(|inputs| inputs.folder.as_str() == folder);
+            .find(|inputs| inputs.is_same_place(with));
         Ok(match found {
-            Some(inputs) => Some(self.renderer.check(&self.repository, base, inputs).await),
+            Some(inputs) => Some(self.renderer.check(&self.repository, base, &inputs).await),
             None => None,
         })
     }

@@ -77,8 +77,8 @@ impl World {
     /// A configuration file for one replica.
     pub(crate) fn config(&self, database: &str, replica: &str, listen: &str) -> String {
         let dir = self.dir.path().display();
-        let kustomize =
-            tool("kustomize").map_or_else(|_| "kustomize".into(), |path| path.display().to_string());
+        let program = |name: &str| tool(name).unwrap_or_else(|_| name.into());
+        let (kustomize, helm) = (program("kustomize"), program("helm"));
         let hash = |token: &str| String::from(TokenHash::of(token));
         format!(
             "server:\n  listen: {listen}\n  principals:\n\
@@ -87,7 +87,8 @@ impl World {
              \x20 - {{subject: other, token_sha256: {}, roles: [{{actions: [read, start], services: [other]}}]}}\n\
              database: {{url: '{database}'}}\n\
              data_dir: {dir}/data-{replica}\n\
-             kustomize: {{path: {kustomize}}}\n\
+             kustomize: {{path: {}}}\n\
+             helm: {{path: {}}}\n\
              author: {{name: Robot, email: robot@example.com}}\n\
              repositories:\n\
              \x20 shop: {{url: {dir}/remote.git}}\n\
@@ -95,6 +96,8 @@ impl World {
             hash("alice-token"),
             hash("reader-token"),
             hash("other-token"),
+            kustomize.display(),
+            helm.display(),
         )
     }
 
@@ -258,6 +261,44 @@ pub(crate) async fn get(client: &mut GitOpsServiceClient<Channel>, id: &str) -> 
 
 pub(crate) fn assert_status(change: &Change, status: Status) {
     assert_eq!(change.status(), status, "{change:?}");
+}
+
+/// A change that was refused because of what rendering showed.
+pub(crate) fn failed(change: &Change, words: &[&str]) {
+    assert_status(change, Status::Failed);
+    let reason = change.reason.as_ref().unwrap();
+    assert_eq!(reason.code, "RENDER_FAILED", "{reason:?}");
+    for words in words {
+        assert!(reason.message.contains(words), "{words}: {reason:?}");
+    }
+    assert!(!reason.message.contains("/scratch"), "our own paths: {reason:?}");
+}
+
+/// A change that was pushed, and says that much of what was not rendered.
+pub(crate) fn pushed(change: &Change, not_rendered: &[&str]) {
+    assert_status(change, Status::Pushed);
+    for words in not_rendered {
+        assert!(
+            change.not_rendered.contains(words),
+            "{words}: {:?}",
+            change.not_rendered
+        );
+    }
+    assert_eq!(
+        change.not_rendered.is_empty(),
+        not_rendered.is_empty(),
+        "{:?}",
+        change.not_rendered
+    );
+}
+
+/// Another edit of a service.
+pub(crate) fn edit(service: &str, id: &str, edit: edit::Edit) -> ApplyChangeRequest {
+    ApplyChangeRequest {
+        request_id: id.to_owned(),
+        edits: vec![Edit { edit: Some(edit) }],
+        ..set_tag(service, id)
+    }
 }
 
 /// Waits for a file to be there.

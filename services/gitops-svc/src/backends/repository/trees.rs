@@ -264,6 +264,34 @@ impl Listing for TreeSource<'_, '_> {
             above = folder;
         }
     }
+
+    fn within(&self, folder: &str) -> Result<Vec<(String, At)>, MirrorError> {
+        let tree = match folder {
+            "" => self.tree,
+            folder => match self.trees.look_up(self.tree, folder)? {
+                Some(Located { entry, .. }) if entry.mode.is_tree() => entry.id,
+                _ => return Ok(Vec::new()),
+            },
+        };
+        let tree = self.trees.tree(tree)?;
+        let mut found = Vec::new();
+        for entry in TreeRefIter::from_bytes(&tree, self.trees.repository.object_hash()) {
+            let entry = entry.map_err(broken)?;
+            let at = match entry.mode {
+                mode if mode.is_tree() => At::Folder,
+                mode if mode.is_blob() => At::File(entry.oid.to_string()),
+                mode if mode.is_link() => At::Elsewhere("is a symbolic link".to_owned()),
+                _ => At::Elsewhere("is a submodule".to_owned()),
+            };
+            let Ok(name) = std::str::from_utf8(entry.filename) else {
+                let name = String::from_utf8_lossy(entry.filename).into_owned();
+                found.push((name, At::Elsewhere("has a name that is not UTF-8".to_owned())));
+                continue;
+            };
+            found.push((name.to_owned(), at));
+        }
+        Ok(found)
+    }
 }
 
 impl TreeSource<'_, '_> {

@@ -122,8 +122,12 @@ impl<'a> Attempt<'a> {
         }
         let inputs = rendering.inputs(&candidates).await?;
         loop {
-            let asked = candidates.iter().zip(&inputs).map(|(candidate, inputs)| {
-                let admission = rendering.admission(candidate, &head.commit, inputs.clone());
+            // Each is made on the one before it, which may be what breaks it.
+            let bases = candidates.iter().map(|candidate| &candidate.commit);
+            let bases = std::iter::once(&head.commit).chain(bases);
+            let asked = candidates.iter().zip(&inputs).zip(bases);
+            let asked = asked.map(|((candidate, inputs), base)| {
+                let admission = rendering.admission(candidate, base, inputs.clone());
                 tokio::time::timeout(PATIENCE, admission)
             });
             let mut answers = join_all(asked).await.into_iter();

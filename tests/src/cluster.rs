@@ -58,10 +58,11 @@ impl Cluster {
 
     /// Brings an object into the given state.
     pub fn apply(&self, object: &Value) {
-        self.apply_text(&object.to_string(), "default");
+        let namespace = object["metadata"]["namespace"].as_str();
+        self.apply_text(&object.to_string(), namespace.unwrap_or("default"));
     }
 
-    /// Brings objects into the given state, in a namespace if they say none.
+    /// Brings objects that name no other namespace into the given state.
     pub fn apply_text(&self, objects: &str, namespace: &str) {
         let mut child = Command::new(slipway_testbed::tool("kubectl").unwrap())
             .arg("--kubeconfig")
@@ -106,7 +107,13 @@ impl Cluster {
     /// Creates a definition of the test data, unless the cluster has it, and waits until it is served.
     pub async fn define(&self, file: &str) {
         let path = slipway_testbed::data(&format!("crds/{file}"));
-        let created = self.kubectl(&["create", "--filename", path.to_str().unwrap()]);
+        let created = self.kubectl(&[
+            "create",
+            // An older cluster does not know every word of a newer schema.
+            "--validate=false",
+            "--filename",
+            path.to_str().unwrap(),
+        ]);
         assert!(
             created.is_ok()
                 || created

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway_proto::release::v1::{Release, StartReleaseRequest, release::Status, step};
 use slipway_tests::{
     Options, Suite, Version,
@@ -275,7 +275,14 @@ async fn a_moving_tag_is_restarted_by_its_digest_after_the_gate() {
     suite.cluster.apply_text(&workload("docs", &latest), &namespace);
     let application = suite.application("docs");
     let commit = application.commit(Version::Good("one"));
-    let release = alice.start("docs", &commit).await;
+    let request = |commit: &str, git_tag: &str| StartReleaseRequest {
+        service: "docs".to_owned(),
+        commit: commit.to_owned(),
+        branch: "main".to_owned(),
+        git_tag: git_tag.to_owned(),
+        ..StartReleaseRequest::default()
+    };
+    let release = alice.try_start(request(&commit, "")).await.unwrap();
     let approval = bob.approval_for(&release.id, "staging").await;
     let markers = suite.gitops.commits_of("docs");
     assert_eq!(markers.len(), 1, "the marker comes before the gate: {markers:?}");
@@ -312,14 +319,7 @@ async fn a_moving_tag_is_restarted_by_its_digest_after_the_gate() {
 
     // A no: nothing is restarted, and a second marker says so. A Git tag names the image.
     let commit = application.commit(Version::Good("two"));
-    let request = StartReleaseRequest {
-        service: "docs".to_owned(),
-        commit,
-        branch: "main".to_owned(),
-        git_tag: "v2.0.0".to_owned(),
-        ..StartReleaseRequest::default()
-    };
-    let release = alice.try_start(request).await.unwrap();
+    let release = alice.try_start(request(&commit, "v2.0.0")).await.unwrap();
     bob.reject(&bob.approval_for(&release.id, "staging").await)
         .await
         .unwrap();
@@ -375,6 +375,11 @@ spec:
     }
 }
 
+fn condition(kind: &str, reason: &str) -> Value {
+    let now = "2026-01-01T00:00:00Z";
+    json!({"type": kind, "status": "True", "reason": reason, "message": "", "lastUpdateTime": now, "lastTransitionTime": now})
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_of_three_pauses_has_the_time_that_it_takes() {
     let suite = suite().await;
@@ -405,7 +410,7 @@ async fn a_canary_of_three_pauses_has_the_time_that_it_takes() {
     .await;
     let healthy = json!({"phase": "Healthy", "stableRS": "new", "currentPodHash": "new", "currentStepIndex": 6,
         "replicas": 4, "updatedReplicas": 4, "readyReplicas": 4, "availableReplicas": 4,
-        "conditions": [{"type": "Available", "status": "True"}, {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]});
+        "conditions": [condition("Available", "AvailableReason"), condition("Progressing", "NewReplicaSetAvailable")]});
     for step in [1, 3, 5] {
         let pause = json!({"reason": "CanaryPauseStep", "startTime": "2026-01-01T00:00:00Z"});
         suite.cluster.set_rollout_status(&namespace, "cart", json!({

@@ -375,6 +375,15 @@ fn a_neighbours_fault_is_a_warning() {
             &["neighbour", "Deployment shop/cart: ", "CrashLoopBackOff"],
         );
     }
+    // Compared within the second in which the sync ended: nothing of ours will change any more, so it is asked for.
+    let next = Scene::of(vec![ill(), good("shop")])
+        .health("Progressing")
+        .set("/status/reconciledAt", json!("2026-11-01T12:00:05Z"))
+        .next();
+    assert!(
+        matches!(&next, Next::Refresh { message, .. } if message.contains("Deployment shop/cart: ")),
+        "{next:?}"
+    );
     // Nobody is seen to be ill: something else is, a Job or a claim.
     Scene::of(vec![good("cart"), good("shop")])
         .health("Degraded")

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
@@ -154,6 +154,12 @@ impl World {
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         api.create(&PostParams::default(), &namespace).await.unwrap();
         self.namespaces.lock().unwrap().insert(name.clone());
+        // A real cluster refuses pods until its controller has made their account.
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &name);
+        slipway_testbed::eventually("the namespace has its default service account", async || {
+            accounts.get("default").await.map(drop)
+        })
+        .await;
         name
     }
 
@@ -191,7 +197,8 @@ impl World {
     pub(crate) async fn define(&self, file: &str) {
         // kubectl, because these files are YAML as people write it, and too large for an annotation.
         let created = tokio::process::Command::new("kubectl")
-            .args(["create", "--filename"])
+            // An older cluster does not know every word of a newer schema.
+            .args(["create", "--validate=false", "--filename"])
             .arg(slipway_testbed::data(&format!("crds/{file}")))
             .env("KUBECONFIG", &self.kubeconfig)
             .output()
@@ -202,6 +209,23 @@ impl World {
             created.status.success() || words.contains("AlreadyExists"),
             "{words}"
         );
+        let path = slipway_testbed::data(&format!("crds/{file}"));
+        slipway_testbed::eventually("the definition is established", async || {
+            let waited = tokio::process::Command::new("kubectl")
+                .args([
+                    "wait",
+                    "--for=condition=established",
+                    "--timeout=1s",
+                    "--filename",
+                ])
+                .arg(&path)
+                .env("KUBECONFIG", &self.kubeconfig)
+                .output()
+                .await
+                .unwrap();
+            slipway_testbed::holds(waited, |waited| waited.status.success())
+        })
+        .await;
     }
 }
 

@@ -23,7 +23,14 @@ impl Decision<'_> {
                 .or_else(|| times.and_then(|(floor, _)| self.images(floor)))
                 .unwrap_or(Next::Complete),
             "Degraded" => self.degraded_since(times),
-            "Progressing" | "Suspended" if is_later(times) && self.waits_for_neighbours() => Next::Complete,
+            "Progressing" | "Suspended" if self.waits_for_neighbours() => match is_later(times) {
+                true => Next::Complete,
+                // Nothing of ours will change any more, so that Argo CD has no reason to look again by itself.
+                false => self.refresh(format!(
+                    "synced; its workloads with this image are well, and others are not: {}",
+                    self.neighbours().join("; ")
+                )),
+            },
             "Suspended" => match self.review().and_then(|review| review.missing()) {
                 Some(missing) => wait(&format!("synced; {missing}")),
                 None => wait(&format!(

@@ -6,6 +6,7 @@ mod argo_cd;
 mod bake;
 mod jobs;
 pub mod lane;
+pub(crate) mod newest;
 mod progress;
 mod promotion;
 mod revert;

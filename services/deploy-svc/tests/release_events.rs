@@ -55,6 +55,21 @@ services:
         on_failure: stay
 ";
 
+/// How long a canary is watched.
+const WATCHED: &str = r"
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: none
+        gitops: { repository: platform, path: apps/shop/dev }
+        target: { cluster: local, namespace: dev, kind: Rollout, name: shop }
+        canary_watch: 30m
+";
+
 /// What is said of an environment's place among the others.
 const ORDERED: &str = r"
 environments: [{ name: dev, tier: development }, { name: prod, tier: production }]
@@ -115,7 +130,7 @@ fn events_of_releases_keep_their_json_form() {
         plan: Plan::make(&Catalog::parse(catalog).unwrap(), &everywhere).unwrap(),
         ..request.clone()
     };
-    let (stepped, ordered) = (by(FULL), by(ORDERED));
+    let (stepped, ordered, watched) = (by(FULL), by(ORDERED), by(WATCHED));
     let mut full = stepped.clone();
     full.plan.environments[0].timeout.follows_steps = false;
     full.plan = full.plan.hashed();
@@ -191,6 +206,7 @@ fn events_of_releases_keep_their_json_form() {
         ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
         ("requested_steps.v2", ReleaseEvent::Requested(Box::new(stepped))),
         ("requested_ordered.v2", ReleaseEvent::Requested(Box::new(ordered))),
+        ("requested_watched.v2", ReleaseEvent::Requested(Box::new(watched))),
         (
             "started",
             ReleaseEvent::Started {

@@ -1,10 +1,11 @@
-//! The stored form of the events of releases and lanes.
+//! The stored form of the events of releases, lanes, and the watches over canaries.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use deploy_domain::{
+    canary_watch::{CanaryWatch, CanaryWatchEvent, Watched},
     catalog::Catalog,
     lane::{Lane, LaneEvent},
     plan::{Plan, PlanRequest},
@@ -434,4 +435,55 @@ fn events_of_lanes_keep_their_json_form() {
         ),
     ];
     golden::<Lane>(&events, &[]);
+}
+
+#[test]
+fn events_of_canary_watches_keep_their_json_form() {
+    let reason = || Reason::new("ABORTED", "the rollout was aborted");
+    let later = Timestamp::from_micros(1_700_000_000_000_000);
+    let events = [
+        (
+            "began",
+            CanaryWatchEvent::Began {
+                watched: Watched {
+                    release: id("rel-1"),
+                    service: "shop".parse().unwrap(),
+                    environment: "prod".parse().unwrap(),
+                    deployment: id("dep-1"),
+                    period: Duration::from_secs(3600),
+                },
+                until: later,
+            },
+        ),
+        ("away", CanaryWatchEvent::Away { reason: reason() }),
+        ("back", CanaryWatchEvent::Back {}),
+        ("failed", CanaryWatchEvent::Failed { reason: reason() }),
+        ("recovered", CanaryWatchEvent::Recovered {}),
+        ("lane_held", CanaryWatchEvent::LaneHeld { holder: id("rel-2") }),
+        (
+            "stumbled",
+            CanaryWatchEvent::Stumbled {
+                reason: reason(),
+                retry_at: later,
+            },
+        ),
+        ("resumed", CanaryWatchEvent::Resumed {}),
+        (
+            "putting_back",
+            CanaryWatchEvent::PuttingBack {
+                deployment: id("dep-2"),
+            },
+        ),
+        ("passed", CanaryWatchEvent::Passed { reason: None }),
+        (
+            "passed_unseen",
+            CanaryWatchEvent::Passed {
+                reason: Some(reason()),
+            },
+        ),
+        ("superseded", CanaryWatchEvent::Superseded { reason: reason() }),
+        ("put_back", CanaryWatchEvent::PutBack {}),
+        ("not_put_back", CanaryWatchEvent::NotPutBack { reason: reason() }),
+    ];
+    golden::<CanaryWatch>(&events, &[]);
 }

@@ -1,6 +1,7 @@
 //! `slipway`: the command line of all four services, and all of them in one process for development.
 
 mod args;
+mod canary;
 mod commands;
 mod context;
 mod evidence;

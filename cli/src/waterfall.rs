@@ -8,6 +8,7 @@ use slipway_proto::{
 };
 
 use crate::{
+    canary::canaries,
     evidence::evidence,
     readable::{micros, seconds, short},
     retry,
@@ -88,6 +89,7 @@ pub(crate) fn draw(release: &Release, now: i64) -> String {
         );
     }
     evidence(&mut out, &release.evidence);
+    canaries(&mut out, &release.canary_watches, now);
     let deployed = release.steps.iter().rev().find(|step| {
         matches!(step.kind(), step::Kind::Deploy | step::Kind::Redeploy) && !step.r#ref.is_empty()
     });

@@ -17,6 +17,7 @@ pub mod deployment;
 pub mod evidence;
 pub mod job;
 pub mod kubectl;
+mod late;
 mod metadata;
 pub mod objects;
 mod observed;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{ImageRef, Timestamp};
 
 pub use before::Restored;
+pub use late::{Late, late};
 pub use metadata::{
     COMMIT, DEPLOYMENT, EPOCH, TARGET, annotation, created, epoch_of, label, last_manager, later, micros,
     owned_by,
@@ -163,6 +165,9 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
+    /// What a controller says of a canary that failed; the others are about pods, or about the object itself.
+    pub const OF_A_CANARY: [Self; 3] = [Self::Aborted, Self::Degraded, Self::ProgressDeadlineExceeded];
+
     /// As used in `reason.code`.
     pub const fn code(self) -> &'static str {
         match self {

@@ -28,6 +28,8 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// For a Canary: the Deployment that serves, `<target>-primary`.
     pub primary: Option<Arc<Deployment>>,
+    /// For a Canary: the Deployment that people change, whose template is tried.
+    pub tried: Option<Arc<Deployment>>,
     /// Warnings of the cluster about the workload, its ReplicaSets and its pods, as far as they were read.
     pub events: Vec<Arc<Event>>,
     /// For an Application: the workloads that it manages.

@@ -73,6 +73,11 @@ impl WorkloadKind {
         }
     }
 
+    /// Whether it rolls out in steps, or may hold what does.
+    pub const fn may_have_steps(self) -> bool {
+        matches!(self, Self::Rollout | Self::Canary | Self::Application)
+    }
+
     /// As `apiVersion` in manifests.
     pub const fn api_version(self) -> &'static str {
         match self {

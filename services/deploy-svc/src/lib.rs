@@ -8,7 +8,7 @@ mod effects;
 
 use std::{sync::Arc, time::Duration};
 
-use deploy_domain::{deployment::Deployment, release::Release};
+use deploy_domain::{canary_watch::CanaryWatch, deployment::Deployment, release::Release};
 use slipway_kubernetes::Clusters;
 use slipway_ledger::Effects;
 use slipway_probe::Checker;
@@ -28,7 +28,7 @@ use crate::{
         spans::SpanSink,
         steps::{Approvals, Builds, Changes, Deployments},
     },
-    effects::{deployments::DeploymentEffects, releases::ReleaseEffects},
+    effects::{canary_watches::CanaryWatchEffects, deployments::DeploymentEffects, releases::ReleaseEffects},
 };
 
 /// How long a replica that vanished keeps others from its releases and deployments.
@@ -55,6 +55,7 @@ pub mod testing {
             steps::{Changes, Deployments, Order, StepBackend, Tags, Taken},
         },
         effects::{
+            canary_watches::CanaryWatchEffects,
             deployments::{DeploymentEffects, lane, measure},
             lanes,
             releases::ReleaseEffects,
@@ -102,6 +103,10 @@ async fn serve(
         deployments: Arc::new(Deployments::new(ledger.clone())),
         clusters: clusters.clone(),
     };
+    let canary_watches = CanaryWatchEffects {
+        clusters: clusters.clone(),
+        reverts: Arc::new(changes.clone()),
+    };
     let deployments = DeploymentEffects::new(clusters.clone(), Arc::new(changes.clone()))
         .reverts(Arc::new(changes.clone()))
         .checker(Checker::new(&settings.checks))
@@ -114,6 +119,7 @@ async fn serve(
             .lease(LEASE)
             .register::<Release>(Arc::new(releases))
             .register::<Deployment>(deployments)
+            .register::<CanaryWatch>(Arc::new(canary_watches))
     });
     let spans = SpanSink {
         ledger: ledger.clone(),

@@ -1,10 +1,11 @@
-//! The stored form of the events of releases and lanes.
+//! The stored form of the events of releases, lanes, and the watches over canaries.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use deploy_domain::{
+    canary_watch::{CanaryWatch, CanaryWatchEvent, Watched},
     catalog::Catalog,
     lane::{Lane, LaneEvent},
     plan::{Plan, PlanRequest},
@@ -53,6 +54,21 @@ services:
         bake: { for: 15m, metrics: [{ name: errors, query: up, max: 0.5 }] }
         verify: { progress_deadline: 8m }
         on_failure: stay
+";
+
+/// How long a canary is watched.
+const WATCHED: &str = r"
+environments: [dev]
+services:
+  - name: shop
+    repository: https://git.example/shop.git
+    image: registry.example/shop
+    environments:
+      - name: dev
+        policy: none
+        gitops: { repository: platform, path: apps/shop/dev }
+        target: { cluster: local, namespace: dev, kind: Rollout, name: shop }
+        canary_watch: 30m
 ";
 
 /// What is said of an environment's place among the others.
@@ -115,7 +131,7 @@ fn events_of_releases_keep_their_json_form() {
         plan: Plan::make(&Catalog::parse(catalog).unwrap(), &everywhere).unwrap(),
         ..request.clone()
     };
-    let (stepped, ordered) = (by(FULL), by(ORDERED));
+    let (stepped, ordered, watched) = (by(FULL), by(ORDERED), by(WATCHED));
     let mut full = stepped.clone();
     full.plan.environments[0].timeout.follows_steps = false;
     full.plan = full.plan.hashed();
@@ -191,6 +207,7 @@ fn events_of_releases_keep_their_json_form() {
         ("requested_full.v2", ReleaseEvent::Requested(Box::new(full))),
         ("requested_steps.v2", ReleaseEvent::Requested(Box::new(stepped))),
         ("requested_ordered.v2", ReleaseEvent::Requested(Box::new(ordered))),
+        ("requested_watched.v2", ReleaseEvent::Requested(Box::new(watched))),
         (
             "started",
             ReleaseEvent::Started {
@@ -418,4 +435,55 @@ fn events_of_lanes_keep_their_json_form() {
         ),
     ];
     golden::<Lane>(&events, &[]);
+}
+
+#[test]
+fn events_of_canary_watches_keep_their_json_form() {
+    let reason = || Reason::new("ABORTED", "the rollout was aborted");
+    let later = Timestamp::from_micros(1_700_000_000_000_000);
+    let events = [
+        (
+            "began",
+            CanaryWatchEvent::Began {
+                watched: Watched {
+                    release: id("rel-1"),
+                    service: "shop".parse().unwrap(),
+                    environment: "prod".parse().unwrap(),
+                    deployment: id("dep-1"),
+                    period: Duration::from_secs(3600),
+                },
+                until: later,
+            },
+        ),
+        ("away", CanaryWatchEvent::Away { reason: reason() }),
+        ("back", CanaryWatchEvent::Back {}),
+        ("failed", CanaryWatchEvent::Failed { reason: reason() }),
+        ("recovered", CanaryWatchEvent::Recovered {}),
+        ("lane_held", CanaryWatchEvent::LaneHeld { holder: id("rel-2") }),
+        (
+            "stumbled",
+            CanaryWatchEvent::Stumbled {
+                reason: reason(),
+                retry_at: later,
+            },
+        ),
+        ("resumed", CanaryWatchEvent::Resumed {}),
+        (
+            "putting_back",
+            CanaryWatchEvent::PuttingBack {
+                deployment: id("dep-2"),
+            },
+        ),
+        ("passed", CanaryWatchEvent::Passed { reason: None }),
+        (
+            "passed_unseen",
+            CanaryWatchEvent::Passed {
+                reason: Some(reason()),
+            },
+        ),
+        ("superseded", CanaryWatchEvent::Superseded { reason: reason() }),
+        ("put_back", CanaryWatchEvent::PutBack {}),
+        ("not_put_back", CanaryWatchEvent::NotPutBack { reason: reason() }),
+    ];
+    golden::<CanaryWatch>(&events, &[]);
 }

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use deploy_domain::deployment::{Revert, Source};
+use deploy_domain::{
+    catalog::{self, Mode, Strategy},
+    deployment::{Revert, Source},
+};
 use deploy_svc::testing::{Changes, RevertOrder, RevertTarget, Reverting, Reverts};
 use futures::stream::Empty;
 use pretty_assertions::assert_eq;
@@ -12,8 +15,8 @@ use slipway_model::{Fault, Name, Principal, SpanId, TraceContext, TraceId};
 use slipway_proto::{
     common::v1::{Image, Reason, WaitingOn},
     gitops::v1::{
-        self as proto, Change, Edit, KustomizeImage, ListChangesRequest, ListChangesResponse, PullRequest,
-        RevertChangeRequest,
+        self as proto, Change, DesiredImage, Edit, KustomizeImage, ListChangesRequest, ListChangesResponse,
+        Place, PullRequest, RevertChangeRequest,
         change::Status as ChangeStatus,
         edit,
         git_ops_service_server::{GitOpsService, GitOpsServiceServer},
@@ -33,6 +36,10 @@ const COMMIT: &str = "1111111111111111111111111111111111111111";
 #[derive(Default)]
 struct GitOps {
     pages: Vec<Vec<Change>>,
+    /// The images that the head of the branch names.
+    there: Vec<DesiredImage>,
+    /// Where they were asked for.
+    place: Mutex<Option<Place>>,
     revert: Mutex<Option<Result<Change, Status>>>,
     lists: Mutex<Vec<ListChangesRequest>>,
     reverts: Mutex<Vec<RevertChangeRequest>>,
@@ -95,6 +102,17 @@ impl GitOpsService for Api {
         Ok(Response::new(proto::GetChangeResponse { change: Some(change) }))
     }
 
+    async fn get_desired_state(
+        &self,
+        request: Request<proto::GetDesiredStateRequest>,
+    ) -> Result<Response<proto::GetDesiredStateResponse>, Status> {
+        *self.0.place.lock().await = request.into_inner().place;
+        Ok(Response::new(proto::GetDesiredStateResponse {
+            desired_images: self.0.there.clone(),
+            ..proto::GetDesiredStateResponse::default()
+        }))
+    }
+
     type WatchChangeStream = Empty<Result<proto::WatchChangeResponse, Status>>;
     type StreamEventsStream = Empty<Result<proto::StreamEventsResponse, Status>>;
 
@@ -116,7 +134,6 @@ impl GitOpsService for Api {
         apply_change(ApplyChangeRequest) -> ApplyChangeResponse;
         promote(PromoteRequest) -> PromoteResponse;
         cancel_change(CancelChangeRequest) -> CancelChangeResponse;
-        get_desired_state(GetDesiredStateRequest) -> GetDesiredStateResponse;
         diff_environments(DiffEnvironmentsRequest) -> DiffEnvironmentsResponse;
         render_manifests(RenderManifestsRequest) -> RenderManifestsResponse;
     }
@@ -182,33 +199,52 @@ fn trace() -> TraceContext {
     }
 }
 
-/// Looks for the change behind a deployment of image `ab` at [`COMMIT`].
+/// A deployment of image `ab` at [`COMMIT`].
+struct Lost {
+    service: Name,
+    environment: Name,
+    source: Source,
+    image: slipway_model::Image,
+}
+
+impl Lost {
+    fn new() -> Self {
+        Self {
+            service: "shop".parse().unwrap(),
+            environment: "dev".parse().unwrap(),
+            source: Source {
+                repository: "platform".parse().unwrap(),
+                path: "apps/shop".to_owned(),
+                commit: COMMIT.parse().unwrap(),
+            },
+            image: slipway_model::Image {
+                name: "shop".parse().unwrap(),
+                repository: "registry.example/shop".parse().unwrap(),
+                digest: digest("ab").parse().unwrap(),
+                tags: Vec::new(),
+            },
+        }
+    }
+
+    fn target(&self) -> RevertTarget<'_> {
+        RevertTarget {
+            service: &self.service,
+            environment: &self.environment,
+            source: &self.source,
+            image: &self.image,
+            trace: trace(),
+        }
+    }
+}
+
+/// Looks for the change behind it.
 async fn find(pages: Vec<Vec<Change>>) -> (Result<(String, String), String>, Vec<ListChangesRequest>) {
     let gitops = Arc::new(GitOps {
         pages,
         ..GitOps::default()
     });
     let (changes, _guard) = against(&gitops).await;
-    let (service, environment): (Name, Name) = ("shop".parse().unwrap(), "dev".parse().unwrap());
-    let source = Source {
-        repository: "platform".parse().unwrap(),
-        path: "apps/shop".to_owned(),
-        commit: COMMIT.parse().unwrap(),
-    };
-    let image = slipway_model::Image {
-        name: "shop".parse().unwrap(),
-        repository: "registry.example/shop".parse().unwrap(),
-        digest: digest("ab").parse().unwrap(),
-        tags: Vec::new(),
-    };
-    let lost = RevertTarget {
-        service: &service,
-        environment: &environment,
-        source: &source,
-        image: &image,
-        trace: trace(),
-    };
-    let found = match changes.find(&lost).await {
+    let found = match changes.find(&Lost::new().target()).await {
         Ok(found) => Ok((found.change.to_string(), found.image.digest.to_string())),
         Err(Fault::Permanent(reason)) => Err(reason.message),
         Err(fault) => panic!("{fault}"),
@@ -288,6 +324,103 @@ async fn where_nothing_is_to_go_back_to_the_words_say_why() {
     assert!(
         words.contains("no change of gitops-svc"),
         "one that changed nothing brought nothing: {words}"
+    );
+}
+
+/// Why git has moved on from change `chg-2`, and where that was looked at.
+async fn moved_on(
+    strategy: Strategy,
+    there: &[(&str, &str)],
+    changes: Vec<Change>,
+) -> (Option<String>, Option<Place>) {
+    let there = there.iter().map(|(name, fill)| DesiredImage {
+        name: (*name).to_owned(),
+        image: "registry.example/shop".to_owned(),
+        tag: "1a2b3c4".to_owned(),
+        digest: digest(fill),
+        ..DesiredImage::default()
+    });
+    let gitops = Arc::new(GitOps {
+        pages: vec![changes],
+        there: there.collect(),
+        ..GitOps::default()
+    });
+    let (client, _guard) = against(&gitops).await;
+    let place = catalog::GitOps {
+        repository: "platform".parse().unwrap(),
+        branch: None,
+        path: "apps/shop".to_owned(),
+        image: "shop".to_owned(),
+        strategy,
+        mode: Mode::Push,
+    };
+    let change = "chg-2".parse().unwrap();
+    let lost = Lost::new();
+    let moved_on = client.moved_on(&lost.target(), &place, &change).await.unwrap();
+    let words = moved_on.map(|reason| {
+        assert_eq!(reason.code, "CHANGED_SINCE");
+        reason.message
+    });
+    (words, gitops.place.lock().await.clone())
+}
+
+#[tokio::test]
+async fn git_has_moved_on_where_it_names_another_image_or_has_a_newer_change() {
+    let made = || change("chg-2", COMMIT, "ab", "cd");
+    let other = "2222222222222222222222222222222222222222";
+    let by = |id: &str, status: ChangeStatus, no_op: bool| Change {
+        status: status.into(),
+        no_op,
+        ..change(id, other, "ab", "ab")
+    };
+    let kustomize = || Strategy::Kustomize;
+    let (none, place) = moved_on(kustomize(), &[("proxy", "ee"), ("shop", "ab")], vec![made()]).await;
+    assert_eq!(none, None);
+    let folder = proto::place::Place::Kustomization("apps/shop".to_owned());
+    assert_eq!(place.and_then(|place| place.place), Some(folder));
+    // What was refused, withdrawn, or changed nothing, is not a change.
+    let without = vec![
+        by("chg-5", ChangeStatus::Failed, false),
+        by("chg-4", ChangeStatus::Cancelled, false),
+        by("chg-3", ChangeStatus::Pushed, true),
+        made(),
+    ];
+    assert_eq!(moved_on(kustomize(), &[("shop", "ab")], without).await.0, None);
+
+    for (there, changes, words) in [
+        (
+            &[("proxy", "ab"), ("shop", "ee")][..],
+            vec![made()],
+            "it names registry.example/shop:1a2b3c4@sha256:ee",
+        ),
+        (&[], vec![made()], "it names no such image any more"),
+        (
+            &[("shop", "ab")],
+            vec![by("chg-3", ChangeStatus::Pushed, false), made()],
+            "chg-3 was written to dev after chg-2",
+        ),
+        (
+            &[("shop", "ab")],
+            vec![by("chg-3", ChangeStatus::Pending, false), made()],
+            "chg-3 was written to dev after chg-2",
+        ),
+    ] {
+        let told = moved_on(kustomize(), there, changes).await.0.unwrap();
+        assert!(told.contains(words), "{words:?} in {told}");
+    }
+
+    let helm = Strategy::Helm {
+        file: "charts/shop/values.yaml".to_owned(),
+        value: "web.image".to_owned(),
+    };
+    let (none, place) = moved_on(helm, &[("web.image", "ab")], vec![made()]).await;
+    assert_eq!(none, None, "a value has one image, whatever its name");
+    let Some(proto::place::Place::Helm(at)) = place.and_then(|place| place.place) else {
+        panic!("a value")
+    };
+    assert_eq!(
+        (at.file.as_str(), at.path.as_str()),
+        ("charts/shop/values.yaml", "web.image")
     );
 }
 

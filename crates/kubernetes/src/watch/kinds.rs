@@ -372,6 +372,11 @@ impl Custom<Canary> {
     pub(super) fn primary(&self) -> Option<String> {
         self.target.as_ref().map(|target| format!("{target}-primary"))
     }
+
+    /// The Deployment that is analysed.
+    pub(super) fn tried(&self) -> Option<String> {
+        self.target.clone()
+    }
 }
 
 impl<'de, T: CustomResource> Deserialize<'de> for Custom<T> {

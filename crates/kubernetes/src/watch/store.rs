@@ -55,9 +55,9 @@ impl Stores {
             Kind::StatefulSet | Kind::DaemonSet => pods.extend(self.pods.of(namespace, uid)),
             Kind::Canary => {
                 let canary = self.canaries.get(namespace, name);
-                observed.primary = canary
-                    .and_then(|canary| canary.primary())
-                    .and_then(|primary| self.deployments.get(namespace, &primary).cloned());
+                let named = |name: Option<String>| self.deployments.get(namespace, &name?).cloned();
+                observed.primary = named(canary.and_then(|canary| canary.primary()));
+                observed.tried = named(canary.and_then(|canary| canary.tried()));
             }
             Kind::Application | Kind::ReplicaSet | Kind::Pod | Kind::Job => {}
         }

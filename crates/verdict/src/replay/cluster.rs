@@ -164,12 +164,13 @@ impl Cluster {
             owned_by(&pod.metadata, uid.as_deref()) || of_sets(&pod.metadata)
         });
         let events = self.warnings(uid.as_deref(), &replica_sets, &pods);
-        let primary = match &workload {
+        let (primary, tried) = match &workload {
             Some(Workload::Canary(canary)) => {
-                let name = format!("{}-primary", canary.spec.target_ref.name);
-                self.deployments.get(&(key.0.clone(), name)).cloned()
+                let target = &canary.spec.target_ref.name;
+                let named = |name: String| self.deployments.get(&(key.0.clone(), name)).cloned();
+                (named(format!("{target}-primary")), named(target.clone()))
             }
-            _ => None,
+            _ => (None, None),
         };
         let managed = match &workload {
             Some(Workload::Application(live)) => self.managed(live),
@@ -181,6 +182,7 @@ impl Cluster {
             replica_sets,
             pods,
             primary,
+            tried,
             events,
             managed,
         }

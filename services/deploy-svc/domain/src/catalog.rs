@@ -163,6 +163,8 @@ pub struct Environment {
     /// Of an Application.
     pub argo_cd: ArgoCd,
     pub pauses: Pauses,
+    /// How long a canary is watched after its release has ended, where that is written.
+    pub canary_watch: Option<Duration>,
     pub jobs: Jobs,
     pub bake: Option<Bake>,
     pub on_failure: OnFailure,

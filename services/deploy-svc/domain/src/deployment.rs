@@ -29,6 +29,7 @@ pub use bake::limits;
 pub use request::{Action, DeploymentRequest, Revert, Source, fencing_epoch, put_back, tag_leads_elsewhere};
 pub use state::{Ask, DeploymentState, DeploymentStatus, Reason, Stray};
 pub use step::DeploymentStep;
+pub(crate) use timing::pause;
 
 /// How often the revert's change is checked: it waits for a push, or for a pull request.
 const OBSERVE: Duration = Duration::from_secs(3);

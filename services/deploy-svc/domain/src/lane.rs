@@ -185,6 +185,12 @@ impl LaneState {
         of_service.max_by_key(|through| through.started)
     }
 
+    /// The holder, or the first in the queue.
+    pub fn first(&self) -> Option<&Id> {
+        let holder = self.holder.iter().map(|turn| &turn.holder);
+        holder.chain(self.waiting.iter().map(|one| &one.holder)).next()
+    }
+
     /// Whether it is this one's turn.
     pub fn holds(&self, holder: &Id) -> bool {
         self.holder.as_ref().is_some_and(|turn| turn.holder == *holder)

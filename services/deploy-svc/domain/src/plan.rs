@@ -1,14 +1,18 @@
 //! The plan of a release: everything it will do, made from the catalog when it starts and fixed from then on.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_model::{BranchName, CommitSha, GitTag, Id, Images, Name, ServiceImage};
+use slipway_model::{BranchName, CommitSha, GitTag, Id, Images, Name, ServiceImage, duration};
 
 use crate::catalog::{
     Action, ArgoCd, Bake, Build, Catalog, Check, Configured, Environment, Gate, GitOps, Jobs, OnFailure,
     Pauses, Released, Service, Shared, Supersede, Target, Tier, Timeouts, UnknownName, Verify,
 };
 
+/// How long a canary is watched after its release has ended, where the catalog does not say it.
+const CANARY_WATCH: Duration = Duration::from_secs(3600);
 /// The policy that needs no approval.
 pub const NO_POLICY: &str = "none";
 
@@ -62,6 +66,9 @@ pub struct PlannedEnvironment {
     pub argo_cd: ArgoCd,
     #[serde(default, skip_serializing_if = "is_default")]
     pub pauses: Pauses,
+    /// How long its canary is watched after the release has ended, where the catalog says so.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration::option")]
+    pub canary_watch: Option<Duration>,
     #[serde(default, skip_serializing_if = "Jobs::is_empty")]
     pub jobs: Jobs,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,6 +245,12 @@ impl PlannedEnvironment {
         lanes(&self.target, &self.shared)
     }
 
+    /// How long its canary is watched after the release has ended; `None`: there is nothing to watch.
+    pub fn watches_canary_for(&self) -> Option<Duration> {
+        let period = self.canary_watch.unwrap_or(CANARY_WATCH);
+        (self.target.kind.may_have_steps() && !period.is_zero()).then_some(period)
+    }
+
     /// Whether no approval is needed.
     pub fn requires_no_approval(&self) -> bool {
         self.policy.as_str() == NO_POLICY
@@ -343,6 +356,7 @@ fn planned(environment: &Environment) -> PlannedEnvironment {
         action: environment.action,
         argo_cd: environment.argo_cd.clone(),
         pauses: environment.pauses,
+        canary_watch: environment.canary_watch,
         jobs: environment.jobs.clone(),
         bake: environment.bake.clone(),
         on_failure: environment.on_failure,

@@ -11,7 +11,7 @@ use slipway_model::{Images, ServiceImage};
 use slipway_server::ApiError;
 
 pub(super) use deployment::{deployment_proto, evidence_proto, target_proto};
-pub(super) use release::{plan_proto, release_proto};
+pub(super) use release::{canary_watch_proto, plan_proto, release_proto};
 
 use crate::{
     backends::catalog::{CatalogStore, Miss},

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deploy_domain::{
+    canary_watch::{CanaryWatch, Watched},
     deployment::Deployment,
     lane::Lane,
     plan::{Plan, PlanRequest},
@@ -19,7 +20,7 @@ use tonic::{Request, Response};
 
 use super::{
     Answer, Answers,
-    convert::{evidence_proto, known_images, plan_error, plan_proto, release_proto},
+    convert::{canary_watch_proto, evidence_proto, known_images, plan_error, plan_proto, release_proto},
 };
 use crate::{
     backends::catalog::CatalogStore,
@@ -117,7 +118,7 @@ impl proto::release_service_server::ReleaseService for ReleaseApi {
         request: Request<proto::StreamEventsRequest>,
     ) -> Answer<Self::StreamEventsStream> {
         let Call { caller, message, .. } = Call::of(request)?;
-        let kinds = [Release::KIND, Lane::KIND, Deployment::KIND];
+        let kinds = [Release::KIND, Lane::KIND, Deployment::KIND, CanaryWatch::KIND];
         let events = stream_events_to(
             caller,
             &self.ledger,
@@ -148,7 +149,7 @@ impl Resource for Releases {
         state.plan.as_ref().map_or_else(Scope::unknown, scope)
     }
 
-    /// The evidence of the deployment that failed it.
+    /// The evidence of the deployment that failed it, and what became of its canaries since.
     async fn complete(
         ledger: &Ledger,
         snapshot: &Snapshot<Release>,
@@ -169,8 +170,25 @@ impl Resource for Releases {
         {
             release.evidence = evidence_proto(&deployment.state);
         }
+        if snapshot.state.status.is_final() {
+            release.canary_watches = canary_watches(ledger, snapshot).await?;
+        }
         Ok(())
     }
+}
+
+async fn canary_watches(
+    ledger: &Ledger,
+    snapshot: &Snapshot<Release>,
+) -> Result<Vec<proto::CanaryWatch>, ApiError> {
+    let plan = snapshot.state.plan.iter();
+    let mut watches = Vec::new();
+    for planned in plan.flat_map(|plan| &plan.environments) {
+        let id = Watched::id_of(&snapshot.id, &planned.name);
+        let watch = ledger.get::<CanaryWatch>(&id).await?;
+        watches.extend(watch.as_ref().map(canary_watch_proto));
+    }
+    Ok(watches)
 }
 
 fn scope(plan: &Plan) -> Scope<'_> {

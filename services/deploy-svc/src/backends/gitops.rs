@@ -1,7 +1,10 @@
 //! What deployments need from gitops-svc: rendered manifests, and reverted changes.
 
 use async_trait::async_trait;
-use deploy_domain::deployment::{Revert, Source};
+use deploy_domain::{
+    catalog::GitOps,
+    deployment::{Revert, Source},
+};
 use slipway_model::{CommitSha, Fault, Id, Image, Name, Principal, Reason, TraceContext};
 
 /// Renders folders of the GitOps repository.
@@ -28,6 +31,17 @@ pub trait Reverts: Send + Sync {
     /// # Errors
     /// Permanent when there is none, or nothing before it; transient when that could not be determined.
     async fn find(&self, target: &RevertTarget<'_>) -> Result<Revertible, Fault<Reason>>;
+
+    /// Why the change is not what git has there now, with a code of gitops-svc where it has one; `None` if it is.
+    ///
+    /// # Errors
+    /// Transient when that could not be determined; permanent when the place cannot be read.
+    async fn moved_on(
+        &self,
+        target: &RevertTarget<'_>,
+        place: &GitOps,
+        change: &Id,
+    ) -> Result<Option<Reason>, Fault<Reason>>;
 
     /// Orders a change to be reverted; repeating the order does not create another change.
     ///
@@ -88,6 +102,18 @@ pub struct NoReverts;
 #[async_trait]
 impl Reverts for NoReverts {
     async fn find(&self, _: &RevertTarget<'_>) -> Result<Revertible, Fault<Reason>> {
+        Err(Fault::refused(
+            "NO_GITOPS",
+            "there is no gitops-svc to put changes back",
+        ))
+    }
+
+    async fn moved_on(
+        &self,
+        _: &RevertTarget<'_>,
+        _: &GitOps,
+        _: &Id,
+    ) -> Result<Option<Reason>, Fault<Reason>> {
         Err(Fault::refused(
             "NO_GITOPS",
             "there is no gitops-svc to put changes back",

@@ -6,6 +6,7 @@ mod argo_cd;
 mod bake;
 mod jobs;
 pub mod lane;
+pub(crate) mod newest;
 mod progress;
 mod promotion;
 mod revert;
@@ -30,7 +31,8 @@ use tracing::Instrument;
 use crate::backends::gitops::{Manifests, NoReverts, Reverts};
 
 pub use bake::measure;
-pub(crate) use lane::{LaneError, request as request_alone};
+pub(crate) use lane::{LaneError, request as request_alone, request_as_of};
+pub(super) use rollout::expected;
 
 /// What deployments are carried out with: the clusters, what renders for them, and what reverts changes.
 #[derive(Clone)]
@@ -210,7 +212,10 @@ impl DeploymentEffects {
         run: &Run,
         request: &DeploymentRequest,
     ) -> Result<DeploymentCommand, Fault<Reason>> {
-        let (state, expected) = (&run.snapshot.state, rollout::expected(run, request));
+        let (state, expected) = (
+            &run.snapshot.state,
+            rollout::expected(&run.snapshot.state, request),
+        );
         let Some(bake) = &request.bake else {
             let reason = Reason::new("INTERNAL", "there are no metrics to bake with; this is a defect");
             return Err(Fault::Permanent(reason));

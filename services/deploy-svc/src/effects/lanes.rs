@@ -4,11 +4,12 @@
 //! after the other, each when it holds the one before, in an order that is the same for all: so no two wait for each
 //! other. Whenever a command moves it to another environment, or ends it, leaving, entering, the grant to the next one
 //! and the end of the superseded ones are appended together: there is no moment at which a target belongs to two
-//! releases, or to one that is over.
+//! releases, or to one that is over. The watches over its canaries begin in the transaction that ends it.
 
 use std::collections::VecDeque;
 
 use deploy_domain::{
+    canary_watch::{self, CanaryWatch, CanaryWatchCommand, CanaryWatchRefusal},
     lane::{Lane, LaneCommand, LaneRefusal, LaneState, Turn},
     plan::PlannedEnvironment,
     release::{Release, ReleaseCommand, ReleaseRefusal, ReleaseState, ReleaseStatus},
@@ -23,6 +24,8 @@ pub enum LanesError {
     Release(#[from] ExecuteError<ReleaseRefusal>),
     #[error(transparent)]
     Lane(#[from] ExecuteError<LaneRefusal>),
+    #[error(transparent)]
+    Watch(#[from] ExecuteError<CanaryWatchRefusal>),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("target {target:?} cannot name a lane: {source}")]
@@ -172,6 +175,12 @@ async fn step(
 ) -> Result<(), LanesError> {
     let before = release_state(tx, release).await?;
     let after = tx.decide::<Release>(release, command).await?.state;
+    if after.status.is_final() && !before.status.is_final() {
+        for watched in canary_watch::at_end(release, &after) {
+            let (watch, command) = (watched.id(), CanaryWatchCommand::Begin(Box::new(watched)));
+            tx.decide::<CanaryWatch>(&watch, command).await?;
+        }
+    }
     if before.lane() == after.lane() {
         return Ok(());
     }

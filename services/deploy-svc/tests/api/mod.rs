@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use deploy_domain::catalog::Catalog;
+use deploy_domain::catalog::{Catalog, GitOps};
 use deploy_svc::testing::{
     CatalogStore, DeployApi, Manifests, ReleaseApi, RevertOrder, RevertTarget, Revertible, Reverting, Reverts,
 };
@@ -134,6 +134,15 @@ impl Reverts for History {
     async fn find(&self, _: &RevertTarget<'_>) -> Result<Revertible, Fault<Reason>> {
         let nothing = || Fault::refused("NOTHING_TO_ROLL_BACK_TO", "nothing stood there before");
         self.before.clone().ok_or_else(nothing)
+    }
+
+    async fn moved_on(
+        &self,
+        _: &RevertTarget<'_>,
+        _: &GitOps,
+        _: &Id,
+    ) -> Result<Option<Reason>, Fault<Reason>> {
+        Ok(None)
     }
 
     async fn revert(&self, order: &RevertOrder<'_>) -> Result<Reverting, Fault<Reason>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deploy_domain::catalog::{GitOps, Timeouts};
+use deploy_domain::catalog::{Catalog, GitOps, Timeouts};
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
 
@@ -86,5 +86,31 @@ fn a_written_time_that_is_shorter_than_the_steps_is_warned_of() {
         ("Deployment", short, vec![rollout("cart")]),
     ] {
         assert_eq!(warned(kind, more, objects), [""; 0], "{kind} {more}");
+    }
+}
+
+#[test]
+fn a_canary_is_watched_after_its_release_where_there_can_be_one() {
+    let hours = |hours: u64| Duration::from_secs(3600 * hours);
+    for (kind, more, period) in [
+        ("Rollout", "", None),
+        ("Rollout", "canary_watch: 3h", Some(hours(3))),
+        ("Canary", "canary_watch: 720h", Some(hours(720))),
+        ("Application", "canary_watch: 0s", Some(Duration::ZERO)),
+    ] {
+        let catalog = parse(&with(kind, more));
+        let read = catalog.services()[0].environments[0].canary_watch;
+        assert_eq!(read, period, "{kind} {more}");
+    }
+    for (kind, more, words) in [
+        ("Deployment", "canary_watch: 1h", "only a Rollout or a Canary"),
+        ("Rollout", "canary_watch: 721h", "at most 30 days"),
+        ("Rollout", "canary_watch: soon", "canary_watch"),
+    ] {
+        let error = Catalog::parse(&with(kind, more)).unwrap_err().to_string();
+        assert!(
+            error.contains("canary_watch") && error.contains(words),
+            "{kind} {more}: {error}"
+        );
     }
 }

@@ -6,7 +6,7 @@ use deploy_domain::{
     catalog::WorkloadKind,
     release::{ReleaseState, ReleaseStatus},
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, PostParams},
@@ -64,10 +64,20 @@ impl Scene<'_> {
                 Api::namespaced_with(self.bench.cluster.client().clone(), namespace, &kind);
             api.create(&PostParams::default(), &object).await.unwrap();
         }
+        let pods = self.pods().await;
         eventually("it runs", async || {
-            holds(self.digests().await, |digests| digests.len() == 2)
+            holds(self.digests().await, |digests| digests.len() == pods)
         })
         .await;
+    }
+
+    /// How many it has: two, or one on each node.
+    async fn pods(&self) -> usize {
+        if self.kind != WorkloadKind::DaemonSet {
+            return 2;
+        }
+        let nodes: Api<Node> = Api::all(self.bench.cluster.client().clone());
+        nodes.list(&Default::default()).await.unwrap().items.len()
     }
 
     /// The digests of containers that are ready.
@@ -151,7 +161,7 @@ async fn is_put_back(bench: &Bench, kind: WorkloadKind, change: Change) {
     assert_eq!(steps(&state), ["change", "deploy", "revert", "redeploy"]);
     assert_eq!(now, before, "git is as it was, byte for byte");
     assert_eq!(scene.image().await, scene.tagged());
-    assert_eq!(scene.digests().await, [bench.a.as_str(); 2]);
+    assert_eq!(scene.digests().await, vec![bench.a.as_str(); scene.pods().await]);
 }
 
 pub(crate) async fn a_deployment_is_put_back(bench: &Bench) {

@@ -119,6 +119,9 @@ pub(super) struct FileEnvironment {
     pub(super) argo_cd: Option<ArgoCd>,
     /// For a Rollout or Canary.
     pub(super) pauses: Option<Pauses>,
+    /// For a Rollout or Canary, also inside an Application.
+    #[serde(default, with = "duration::option")]
+    pub(super) canary_watch: Option<Duration>,
     /// Jobs before and after the rollout.
     #[serde(default)]
     pub(super) jobs: Jobs,

@@ -27,10 +27,7 @@ fn check(
     objects: impl Fn(&GitOps) -> Vec<Value>,
     faults: &mut Faults,
 ) {
-    let has_steps = matches!(
-        environment.target.kind,
-        WorkloadKind::Rollout | WorkloadKind::Canary | WorkloadKind::Application
-    );
+    let has_steps = environment.target.kind.may_have_steps();
     let Some(gitops) = environment.gitops.as_ref().filter(|_| has_steps) else {
         return;
     };

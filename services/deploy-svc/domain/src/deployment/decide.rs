@@ -2,7 +2,6 @@
 
 use slipway_decider::{Decider, Impossible};
 use slipway_model::{Id, Timestamp};
-use slipway_verdict::WorkloadKind;
 
 use super::{
     Ask, Deployment, DeploymentCommand as Command, DeploymentEvent as Event, DeploymentRefusal as Refusal,
@@ -224,10 +223,7 @@ fn away(state: &DeploymentState, reason: Reason) -> Vec<Event> {
 fn asked(state: &DeploymentState, ask: Ask) -> Result<Vec<Event>, Refusal> {
     let kind = state.request.as_ref().map(|request| request.target.kind);
     if let Some(kind) = kind
-        && !matches!(
-            kind,
-            WorkloadKind::Rollout | WorkloadKind::Canary | WorkloadKind::Application
-        )
+        && !kind.may_have_steps()
     {
         return Err(Refusal::NoSteps(kind));
     }

@@ -143,6 +143,31 @@ impl DeploymentRequest {
         self.images.only().reference()
     }
 
+    /// What rolls this one, the deployment `id`, back; the caller says what is restored. `to_revert`: what a revert in git
+    /// may take, where there is one.
+    #[must_use]
+    pub fn rolling_back(self, id: &Id, to_revert: Duration, requested_by: Actor) -> Self {
+        // Its own time includes a revert already if it reverts something itself.
+        let reverts = self.source.is_some() && self.reverts.is_none();
+        Self {
+            // What ran before had its Jobs and its bake when it was first deployed.
+            jobs: Jobs::default(),
+            bake: None,
+            restores: None,
+            rolls_back: Some(id.clone()),
+            reverts: None,
+            timeout: self.timeout + if reverts { to_revert } else { Duration::ZERO },
+            requested_by,
+            holds_lane: true,
+            ..self
+        }
+    }
+
+    /// Whether it was to change the target, and not only to run Jobs.
+    pub fn changes(&self) -> bool {
+        self.action != Action::Nothing
+    }
+
     /// The Jobs of a step; empty for steps without.
     pub(super) fn jobs_of(&self, step: DeploymentStep) -> &[Job] {
         match step {
@@ -153,7 +178,7 @@ impl DeploymentRequest {
     }
 
     fn wants(&self, step: DeploymentStep) -> bool {
-        let changes = self.action != Action::Nothing;
+        let changes = self.changes();
         match step {
             DeploymentStep::Revert => self.reverts.is_some(),
             DeploymentStep::Before | DeploymentStep::After => !self.jobs_of(step).is_empty(),

@@ -108,7 +108,7 @@ fn evidence_until(state: &DeploymentState) -> Option<Timestamp> {
 }
 
 /// Exponential, with a jitter of a fifth that is the same for the same attempt.
-pub(super) fn pause(id: &Id, attempt: u32) -> Duration {
+pub(crate) fn pause(id: &Id, attempt: u32) -> Duration {
     let doubled = FIRST_PAUSE
         .saturating_mul(1 << attempt.saturating_sub(1).min(10))
         .min(LONGEST_PAUSE);

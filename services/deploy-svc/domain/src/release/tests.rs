@@ -7,6 +7,7 @@ mod order;
 mod play;
 mod run;
 mod together;
+mod watched;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Releases and plans as the API shows them.
 
 use deploy_domain::{
+    canary_watch::{CanaryWatch, CanaryWatchStatus},
     catalog::{Gate, Job, Strategy, Tier},
     plan::{Plan, PlannedEnvironment},
     release::{Release, ReleaseStatus, Step, StepKind, StepStatus, WaitingKind, release_trace, step_trace},
@@ -138,6 +139,39 @@ pub(in crate::api) fn release_proto(snapshot: &Snapshot<Release>) -> proto::Rele
         }),
         evidence: Vec::new(),
         cancelling: state.stop.is_some() && !state.status.is_final(),
+        canary_watches: Vec::new(),
+    }
+}
+
+pub(in crate::api) fn canary_watch_proto(snapshot: &Snapshot<CanaryWatch>) -> proto::CanaryWatch {
+    let state = &snapshot.state;
+    let text = |id: &Option<Id>| id.as_ref().map(ToString::to_string).unwrap_or_default();
+    let watched = state.watched.as_ref();
+    proto::CanaryWatch {
+        environment: watched
+            .map(|watched| watched.environment.to_string())
+            .unwrap_or_default(),
+        status: watch_status_proto(state.status).into(),
+        until_time: state.until.map(convert::timestamp),
+        failure: state.failure.as_ref().map(convert::reason),
+        deployment_id: text(&state.deployment),
+        waits_for: text(&state.lane_holder),
+        reason: state.reason.as_ref().map(convert::reason),
+        end_time: state.ended_at.map(convert::timestamp),
+        retry: snapshot.retrying().as_ref().map(convert::retry),
+    }
+}
+
+const fn watch_status_proto(status: CanaryWatchStatus) -> proto::canary_watch::Status {
+    use proto::canary_watch::Status as Proto;
+    match status {
+        CanaryWatchStatus::Watching => Proto::Watching,
+        CanaryWatchStatus::Failed => Proto::Failed,
+        CanaryWatchStatus::PuttingBack => Proto::PuttingBack,
+        CanaryWatchStatus::Passed => Proto::Passed,
+        CanaryWatchStatus::Superseded => Proto::Superseded,
+        CanaryWatchStatus::PutBack => Proto::PutBack,
+        CanaryWatchStatus::NotPutBack => Proto::NotPutBack,
     }
 }
 

@@ -3,23 +3,24 @@
 use std::time::Duration;
 
 use deploy_domain::{
-    catalog::{Jobs, Timeouts},
+    catalog::Timeouts,
     deployment::{
         Action as DeployAction, Deployment, DeploymentRequest, DeploymentState, DeploymentStatus, Revert,
         put_back,
     },
 };
-use slipway_ledger::{IdempotencyKey, ListFilter, Page, Snapshot};
+use slipway_ledger::{IdempotencyKey, Snapshot};
 use slipway_model::{Actor, Fault, Id, Images, Name, SpanId, TraceContext, TraceId};
 use slipway_proto::deploy::v1 as proto;
 use slipway_server::{Action, ApiError, Call, Caller, Resource as _, convert};
 use slipway_verdict::Previous;
 
 use super::{DeployApi, Deployments, start::StartError};
-use crate::{backends::gitops::RevertTarget, effects::deployments::request_alone};
+use crate::{
+    backends::gitops::RevertTarget,
+    effects::deployments::{newest, request_alone},
+};
 
-/// How many of an environment's last deployments are searched for the version to restore.
-const LOOKED_AT: u32 = 50;
 /// The code of refusals if there is no earlier version.
 const NOTHING: &str = "NOTHING_TO_ROLL_BACK_TO";
 
@@ -87,19 +88,8 @@ impl DeployApi {
             ));
         }
         self.nothing_since(&lost, &request).await?;
-        let timeout = request.timeout + self.time_to_revert(&request);
-        let back = DeploymentRequest {
-            // What ran before had its Jobs and its bake when it was first deployed.
-            jobs: Jobs::default(),
-            bake: None,
-            restores: None,
-            rolls_back: Some(lost.id.clone()),
-            reverts: None,
-            timeout,
-            requested_by: actor,
-            holds_lane: true,
-            ..request
-        };
+        let to_revert = self.time_to_revert(&request);
+        let back = request.rolling_back(&lost.id, to_revert, actor);
         match back.source.clone() {
             Some(source) => {
                 let found = self
@@ -130,12 +120,8 @@ impl DeployApi {
         }
     }
 
-    /// What a rollback needs in addition to the deployment's own time: a revert may wait for a pull request, as a
-    /// release's change may. The deployment's own time includes it already if it reverts something itself.
+    /// What a revert in git may take: it may wait for a pull request, as a release's change may.
     fn time_to_revert(&self, lost: &DeploymentRequest) -> Duration {
-        if lost.source.is_none() || lost.reverts.is_some() {
-            return Duration::ZERO;
-        }
         let catalog = self.catalog.current();
         let environment = catalog
             .service(lost.service.as_str())
@@ -178,8 +164,8 @@ impl DeployApi {
             ));
         }
         caller.require(Action::Read, &message.service, &message.environment)?;
-        let newest = self.last(&message.service, &message.environment).await?;
-        let Some(newest) = newest.into_iter().find(|one| changes(&one.state)) else {
+        let last = newest::last(&self.ledger, &message.service, &message.environment).await?;
+        let Some(newest) = last.into_iter().find(|one| newest::changes(&one.state)) else {
             return Err(ApiError::precondition(
                 NOTHING,
                 format!(
@@ -213,48 +199,17 @@ impl DeployApi {
         lost: &Snapshot<Deployment>,
         request: &DeploymentRequest,
     ) -> Result<(), ApiError> {
-        let last = self
-            .last(request.service.as_str(), request.environment.as_str())
-            .await?;
-        let same_target = |one: &&Snapshot<Deployment>| {
-            one.state.request.as_ref().is_some_and(|other| {
-                // Attempts to roll it back do not count.
-                let tries = other.rolls_back.as_ref() == Some(&lost.id)
-                    && one.state.status != DeploymentStatus::Succeeded;
-                other.target == request.target && !tries
-            })
-        };
-        let newest = last.iter().filter(|one| changes(&one.state)).find(same_target);
-        match newest {
-            Some(newest) if newest.id != lost.id => Err(ApiError::precondition(
+        match newest::deployed_since(&self.ledger, &lost.id, request).await? {
+            Some(newest) => Err(ApiError::precondition(
                 "NOT_THE_LAST",
                 format!(
-                    "{} was deployed to {} after {}: put that back first, or release the version that is wanted",
-                    newest.id, request.target, lost.id
+                    "{newest} was deployed to {} after {}: put that back first, or release the version that is wanted",
+                    request.target, lost.id
                 ),
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
-
-    async fn last(&self, service: &str, environment: &str) -> Result<Vec<Snapshot<Deployment>>, ApiError> {
-        let filter = ListFilter {
-            service: Some(service.to_owned()),
-            environment: Some(environment.to_owned()),
-            ..ListFilter::default()
-        };
-        let page = Page {
-            size: LOOKED_AT,
-            token: String::new(),
-        };
-        Ok(self.ledger.list_of::<Deployment>(&filter, &page).await?.items)
-    }
-}
-
-/// Whether it was to change the target, and not only to run Jobs.
-fn changes(state: &DeploymentState) -> bool {
-    let request = state.request.as_ref();
-    request.is_some_and(|request| request.action != DeployAction::Nothing)
 }
 
 /// `rollout undo`, to the version that ran before according to the cluster.

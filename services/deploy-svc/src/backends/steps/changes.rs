@@ -21,7 +21,7 @@ use super::{Order, StepBackend, Taken, calls};
 
 pub(super) const SERVICE: calls::Service = calls::Service("gitops-svc");
 /// gitops-svc's code for an image that somebody has changed since.
-const CHANGED_SINCE: &str = "CHANGED_SINCE";
+pub(super) const CHANGED_SINCE: &str = "CHANGED_SINCE";
 /// The longest subject that gitops-svc accepts.
 const MAX_SUBJECT: usize = 200;
 /// A rendered folder may be larger than the answers to other calls.

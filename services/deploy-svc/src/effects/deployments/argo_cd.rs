@@ -121,7 +121,7 @@ pub(super) async fn evidence(
     since: Timestamp,
 ) -> Result<Vec<PodEvidence>, Fault<Reason>> {
     let (workloads, managed) = workloads::look(clusters, cluster, &request.target).await?;
-    let expected = rollout::expected(run, request);
+    let expected = rollout::expected(&run.snapshot.state, request);
     let targets = application::ours(&expected, &managed)
         .into_iter()
         .filter_map(|one| workloads.target(one));
@@ -187,7 +187,7 @@ impl<'a> Applications<'a> {
                     restores: request.rolls_back.is_some(),
                     require_synced: argo_cd.require_synced,
                 };
-                let mut expected = rollout::expected(run, request);
+                let mut expected = rollout::expected(&run.snapshot.state, request);
                 expected.sync = Some(sync.clone());
                 if target != request.target {
                     // What was recorded, and the image, are the target's.

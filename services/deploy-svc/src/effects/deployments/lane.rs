@@ -2,8 +2,10 @@
 //! release: taken with the request, given back at the end.
 
 use deploy_domain::{
+    canary_watch::{CanaryWatch, CanaryWatchCommand, CanaryWatchRefusal, Watched},
     deployment::{
-        Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentStatus, fencing_epoch,
+        Deployment, DeploymentCommand, DeploymentRefusal, DeploymentRequest, DeploymentState,
+        DeploymentStatus, fencing_epoch,
     },
     lane::{Lane, LaneCommand, LaneRefusal, LaneState},
     plan::lanes as lanes_of_target,
@@ -29,6 +31,8 @@ pub enum LaneError {
     #[error(transparent)]
     Deployment(#[from] ExecuteError<DeploymentRefusal>),
     #[error(transparent)]
+    Watch(#[from] ExecuteError<CanaryWatchRefusal>),
+    #[error(transparent)]
     Release(#[from] LanesError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -41,7 +45,21 @@ pub enum LaneError {
 pub async fn request(
     tx: &Tx,
     id: &Id,
+    request: DeploymentRequest,
+) -> Result<Snapshot<Deployment>, LaneError> {
+    request_as_of(tx, id, request, None).await
+}
+
+/// As [`request`], but in the order of turns it counts as started at that time: a release that is newer than what it is
+/// about must not be superseded by it.
+///
+/// # Errors
+/// As for [`request`].
+pub(crate) async fn request_as_of(
+    tx: &Tx,
+    id: &Id,
     mut request: DeploymentRequest,
+    started: Option<Timestamp>,
 ) -> Result<Snapshot<Deployment>, LaneError> {
     let (target, service) = (request.target.clone(), request.service.clone());
     let lanes = lanes_of(&request)?;
@@ -75,7 +93,7 @@ pub async fn request(
         .decide::<Deployment>(id, DeploymentCommand::Request(Box::new(request)))
         .await?;
     // It is requested now, whatever another replica's clock said about earlier ones.
-    let started = snapshot.state.requested_at.max(through);
+    let started = started.or(snapshot.state.requested_at).max(through);
     for lane in &lanes {
         tx.decide::<Lane>(
             lane,
@@ -125,6 +143,29 @@ async fn give_back(tx: Tx, deployment: Id, request: DeploymentRequest) -> Result
         .await?;
     let through = left.state.status == DeploymentStatus::Succeeded;
     lanes::leave(&tx, &lanes_of(&request)?, &deployment, through).await?;
+    tell_watch(&tx, &deployment, &request, &left.state).await
+}
+
+/// The canary watch that ordered the deployment learns how it ended.
+async fn tell_watch(
+    tx: &Tx,
+    deployment: &Id,
+    request: &DeploymentRequest,
+    state: &DeploymentState,
+) -> Result<(), LaneError> {
+    let (Some(_), Ok(release)) = (&request.rolls_back, request.correlation_id.parse::<Id>()) else {
+        return Ok(());
+    };
+    let watch = Watched::id_of(&release, &request.environment);
+    let ordered = tx.get::<CanaryWatch>(&watch).await?;
+    if ordered.is_some_and(|watch| watch.state.deployment.as_ref() == Some(deployment)) {
+        let command = CanaryWatchCommand::DeploymentEnded {
+            deployment: deployment.clone(),
+            status: state.status,
+            reason: state.reason.clone(),
+        };
+        tx.decide::<CanaryWatch>(&watch, command).await?;
+    }
     Ok(())
 }
 

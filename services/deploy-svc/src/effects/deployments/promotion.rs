@@ -67,7 +67,7 @@ async fn tell_those_inside(
             "the workloads of Application {name} cannot be read: {why}"
         )));
     }
-    let expected = rollout::expected(run, request);
+    let expected = rollout::expected(&run.snapshot.state, request);
     let (mut done, mut declined) = (false, Vec::new());
     for one in application::with_steps(&expected, &managed) {
         let Some((target, there)) = workloads.target(one).zip(workloads.cluster()) else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deploy_domain::{
     catalog::Pauses,
-    deployment::{Action, DeploymentCommand, DeploymentRequest, Reason},
+    deployment::{Action, DeploymentCommand, DeploymentRequest, DeploymentState, Reason},
 };
 use slipway_kubernetes::{Kubernetes, managed::Complaints, watch::View};
 use slipway_model::{ImageRef, Timestamp};
@@ -28,7 +28,7 @@ pub(super) async fn follow(
     run: &Run,
     request: &DeploymentRequest,
 ) -> Option<DeploymentCommand> {
-    let expected = expected(run, request);
+    let expected = expected(&run.snapshot.state, request);
     let mut subscription = cluster.follow(&request.target);
     let mut progress = Progress::new(run);
     let mut promoter = Promoter::default();
@@ -108,8 +108,7 @@ fn waits_for_a_person(expected: &Expected, view: &View) -> bool {
 }
 
 /// What the deployment expects.
-pub(super) fn expected(run: &Run, request: &DeploymentRequest) -> Expected {
-    let state = &run.snapshot.state;
+pub(in crate::effects) fn expected(state: &DeploymentState, request: &DeploymentRequest) -> Expected {
     Expected {
         image: wanted(request),
         epoch: request.epoch,

@@ -42,6 +42,7 @@ pub(super) fn check(
         action,
         argo_cd,
         pauses,
+        canary_watch,
         jobs,
         checks,
         bake,
@@ -65,6 +66,7 @@ pub(super) fn check(
     rules.check_action(faults);
     rules.check_argo_cd(argo_cd.as_ref(), &target, faults);
     rules.check_pauses(pauses, faults);
+    rules.check_canary_watch(canary_watch, faults);
     let timeout = rules.timeouts(&timeout);
     rules.check_timeouts(&timeout, faults);
     let deadline = verify.progress_deadline;
@@ -91,6 +93,7 @@ pub(super) fn check(
         action,
         argo_cd: argo_cd.unwrap_or_default(),
         pauses: pauses.unwrap_or_default(),
+        canary_watch,
         jobs,
         bake,
         on_failure,
@@ -219,11 +222,7 @@ impl Rules<'_> {
 
     fn check_pauses(&self, pauses: Option<Pauses>, faults: &mut Faults) {
         faults.require(
-            pauses.is_none()
-                || matches!(
-                    self.kind,
-                    WorkloadKind::Rollout | WorkloadKind::Canary | WorkloadKind::Application
-                ),
+            pauses.is_none() || self.kind.may_have_steps(),
             self.at("pauses"),
             "only a Rollout or a Canary, also one inside an Application, pauses for a person: leave it out",
         );
@@ -231,6 +230,20 @@ impl Rules<'_> {
             self.kind != WorkloadKind::Canary || pauses != Some(Pauses::Promote),
             self.at("pauses"),
             "promote has no effect on a Canary, since the service that answers Flagger's webhooks confirm-rollout and confirm-promotion decides: leave it out",
+        );
+    }
+
+    fn check_canary_watch(&self, period: Option<Duration>, faults: &mut Faults) {
+        let Some(period) = period else { return };
+        faults.require(
+            self.kind.may_have_steps(),
+            self.at("canary_watch"),
+            "only a Rollout or a Canary, also one inside an Application, can fail after its release: leave it out",
+        );
+        faults.require(
+            period <= MAX_WAIT,
+            self.at("canary_watch"),
+            "is too long: a canary is watched for at most 30 days after its release, and with 0s not at all",
         );
     }
 

@@ -116,7 +116,7 @@ pub(crate) async fn a_stateful_set_with_a_pod_that_is_never_ready_is_rolled_back
     succeeded(&deploy(bench, kind, &bench.a, "ok", 1).await);
     let mut objects = bench.shop(kind, &bench.b, "ok");
     objects[1]["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] =
-        json!({"httpGet": {"path": "/missing", "port": 8080}, "periodSeconds": 1});
+        json!({"tcpSocket": {"port": 9}, "periodSeconds": 1});
     bench.render(&objects).await;
     let request = bench.request_of(kind, &bench.b, 2);
     let request = DeploymentRequest {

@@ -36,6 +36,7 @@ pub fn judge(expected: &Expected, live: &Deployment, observed: &Observed, now: T
             let detail = pods::worst(&current.pods)
                 .or_else(|| not_created(live))
                 .or_else(|| complaint::most_telling(&current, observed, now))
+                .or_else(|| pods::unready(&current.pods))
                 .map(|words| format!(": {words}"))
                 .unwrap_or_default();
             let message = format!("no progress within {seconds} s{detail}");

@@ -260,6 +260,26 @@ pub fn ailing(pod: &Pod) -> Option<(u32, String)> {
     })
 }
 
+/// A pod that is not ready, and its state, for when nothing else tells why.
+pub(crate) fn unready(pods: &[&Pod]) -> Option<String> {
+    let pod = living(pods)
+        .filter(|pod| !is_ready(pod))
+        .min_by_key(|pod| name(pod))?;
+    let Some(status) = containers(pod).find(|status| !status.ready) else {
+        let words = match containers(pod).next() {
+            None => "has no container yet",
+            Some(_) => "is not ready",
+        };
+        return Some(format!("pod {} {words}", name(pod)));
+    };
+    let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
+    Some(match (running, exit_code(status)) {
+        (true, None) => format!("pod {}: it runs and is not ready", name(pod)),
+        (true, Some(_)) => format!("{}, and runs again", describe(pod, status)),
+        (false, _) => describe(pod, status),
+    })
+}
+
 /// Such as `pod shop-7d9-abc: CrashLoopBackOff, exit code 1, 3 restarts`.
 fn describe(pod: &Pod, status: &ContainerStatus) -> String {
     let mut parts = Vec::new();

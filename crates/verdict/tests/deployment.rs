@@ -208,6 +208,35 @@ fn complete_is_kubectls_word_and_our_digest() {
 }
 
 #[test]
+fn a_deadline_names_a_pod_that_is_not_ready() {
+    let again = json!({
+        "restartCount": 1, "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 3}},
+    });
+    for (status, words) in [
+        (stuck("ContainerCreating", ""), "ContainerCreating"),
+        (json!({"state": {"running": {}}}), "it runs and is not ready"),
+        (again, "exit code 3, 1 restarts, and runs again"),
+    ] {
+        let mut scene = Scene::waiting(&status);
+        scene.pods.remove(0);
+        scene.deployment["status"]["conditions"] =
+            json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+        scene.fails(
+            FailureReason::ProgressDeadlineExceeded,
+            &["no progress within ", ": pod shop-new-b: ", words],
+        );
+    }
+    let mut scene = Scene::waiting(&json!({}));
+    scene.pods[0]["status"] = json!({"phase": "Pending"});
+    scene.deployment["status"]["conditions"] =
+        json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+    scene.fails(
+        FailureReason::ProgressDeadlineExceeded,
+        &["pod shop-new-a has no container yet"],
+    );
+}
+
+#[test]
 fn another_image_is_not_a_success() {
     let mut scene = Scene::complete();
     scene.pods[1] = pod("shop-new-b", &running(&digest("cd")));

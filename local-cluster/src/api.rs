@@ -38,7 +38,7 @@ mod route;
 mod scale;
 pub(crate) mod schema;
 pub(crate) mod server_side;
-mod table;
+pub(crate) mod table;
 mod watch;
 pub(crate) mod write;
 
@@ -270,13 +270,8 @@ fn openapi_v2(request: &Request) -> Answer {
 }
 
 async fn object(app: &App, path: &ObjectPath, request: &Request) -> ApiResult<Answer> {
-    let refuse = || {
-        ApiError::method_not_allowed(format!(
-            "the server does not allow this method on the requested resource: {} {}",
-            request.method,
-            request.uri.path()
-        ))
-    };
+    let refuse =
+        || ApiError::method_not_allowed("the server does not allow this method on the requested resource");
     let method = request.method.as_str();
     let Some(name) = path.name.as_deref() else {
         return match method {

@@ -87,7 +87,7 @@ impl Controllers {
             stateful_sets: recorder("statefulset-controller"),
             daemon_sets: recorder("daemonset-controller"),
             jobs: recorder("job-controller"),
-            scheduler: recorder("default-scheduler"),
+            scheduler: recorder(recorder::SCHEDULER),
             store,
             back_off,
             dirty: BTreeSet::new(),

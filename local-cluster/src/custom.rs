@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::api::table::custom::columns;
 use crate::cause::Cause;
 use crate::object::{self, at, list, text};
 use crate::resources::{Custom, Resource, Scale};
@@ -60,6 +61,7 @@ pub(crate) fn resources(definition: &Value) -> Vec<&'static Resource> {
             stored_as: stored_as.clone(),
             schema: Node::root(at(version, &["schema", "openAPIV3Schema"])),
             scale: scale(at(version, &["subresources", "scale"])),
+            columns: columns(version),
         };
         Box::leak(Box::new(Resource {
             group,

@@ -26,7 +26,7 @@ pub(crate) fn apply(resource: &Resource, object: &mut Value) {
             default(spec, "replicas", || json!(1));
             template(spec);
         }
-        "Pod" => pod_spec(entry(object, "spec")),
+        "Pod" => pod(entry(object, "spec")),
         "StatefulSet" => stateful_set(object),
         "DaemonSet" => daemon_set(object),
         "Job" => job(object),
@@ -131,6 +131,14 @@ fn job(object: &mut Value) {
     ] {
         default(labels, key, || json!(value));
     }
+    let labels = metadata["labels"].clone();
+    // A Job without labels has those of its pods.
+    let own = crate::object::metadata(object)
+        .entry("labels")
+        .or_insert_with(|| json!({}));
+    if as_map(own).is_empty() {
+        *own = labels;
+    }
 }
 
 /// `stringData` becomes part of `data`, in base64.
@@ -172,6 +180,40 @@ fn pod_spec(spec: &mut Map<String, Value>) {
         };
         for item in containers.iter_mut().filter(|c| c.is_object()) {
             container(as_map(item));
+        }
+    }
+}
+
+/// With what the admission plugins fill in: ServiceAccount, Priority, DefaultTolerationSeconds. There is no volume with a
+/// token, since nothing is mounted.
+fn pod(spec: &mut Map<String, Value>) {
+    default(spec, "serviceAccountName", || json!("default"));
+    pod_spec(spec);
+    default(spec, "enableServiceLinks", || json!(true));
+    default(spec, "preemptionPolicy", || json!("PreemptLowerPriority"));
+    default(spec, "priority", || json!(0));
+    default(spec, "tolerations", || json!([]));
+    if let Some(Value::Array(tolerations)) = spec.get_mut("tolerations") {
+        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+            let matches = |field: &Value, value: &str| field.is_null() || field == "" || field == value;
+            let there = |t: &Value| matches(&t["key"], key) && matches(&t["effect"], "NoExecute");
+            if !tolerations.iter().any(there) {
+                tolerations.push(json!({
+                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+                }));
+            }
+        }
+    }
+    if let Some(Value::Array(containers)) = spec.get_mut("containers") {
+        // What is limited and not requested is requested as far as it is limited.
+        for container in containers.iter_mut() {
+            let Some(Value::Object(limits)) = container["resources"].get("limits").cloned() else {
+                continue;
+            };
+            let requests = entry(&mut container["resources"], "requests");
+            for (name, limit) in limits {
+                requests.entry(name).or_insert(limit);
+            }
         }
     }
 }

@@ -238,7 +238,7 @@ impl Cluster {
             images: Images::new(config.image_layouts, dir.join("images")),
             logs,
             ports: Ports::default(),
-            kubelet: Recorder::new(Arc::clone(&store), "kubelet"),
+            kubelet: Recorder::new(Arc::clone(&store), recorder::KUBELET),
             shim,
             back_off: config.back_off,
             pretend: config.pretend_pods.map(|pretend| pretend.ready_after),

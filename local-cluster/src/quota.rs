@@ -68,15 +68,14 @@ pub(crate) fn admit<'a>(
             }
         }
         if !requested.is_empty() {
-            return Err(ApiError::forbidden(format!(
-                "{} \"{}\" is forbidden: exceeded quota: {}, requested: {}, used: {}, limited: {}",
-                resource.qualified(),
-                object::name(object),
+            let why = format!(
+                "exceeded quota: {}, requested: {}, used: {}, limited: {}",
                 object::name(quota),
                 requested.join(","),
                 used.join(","),
                 limited.join(",")
-            )));
+            );
+            return Err(ApiError::forbidden(resource, object::name(object), why));
         }
     }
     Ok(())

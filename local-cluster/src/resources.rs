@@ -1,6 +1,7 @@
 //! The kinds that this cluster serves. Another kind needs an entry here, its defaults and validation (`defaults.rs`,
 //! `validate.rs`), its columns (`api/table.rs`) and its controller.
 
+use crate::api::table::custom::Column;
 use crate::schema::structural::Node;
 
 /// One kind of the API, with what discovery reports about it.
@@ -37,6 +38,7 @@ pub(crate) struct Custom {
     pub(crate) stored_as: String,
     pub(crate) schema: Node,
     pub(crate) scale: Option<Scale>,
+    pub(crate) columns: Vec<Column>,
 }
 
 /// Where the scale subresource finds its numbers: field names, without the leading dot.

@@ -32,9 +32,12 @@ impl LabelSelector {
                 continue;
             }
             requirements.push(requirement(part).ok_or_else(|| {
-                ApiError::bad_request(format!(
-                    "unable to parse requirement: \"{part}\" in labelSelector"
-                ))
+                let words: Vec<&str> = part.split_whitespace().collect();
+                let why = match words.as_slice() {
+                    [_, "in" | "notin", found] => format!("found '{found}' expected: '('"),
+                    _ => format!("\"{part}\" in labelSelector"),
+                };
+                ApiError::bad_request(format!("unable to parse requirement: {why}"))
             })?);
         }
         Ok(Self { requirements })

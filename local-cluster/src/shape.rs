@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::resources::Resource;
+use crate::quantity;
+use crate::resources::{DEFINITIONS, Resource};
 use crate::status::{ApiError, ApiResult};
 
 /// Checks the object's shape against the published API types. Returns the fields that these do not have.
@@ -18,13 +19,19 @@ use crate::status::{ApiError, ApiResult};
 /// # Errors
 /// 400 when a field has the wrong type.
 pub(crate) fn unknown(resource: &Resource, object: &Value) -> ApiResult<Vec<String>> {
-    let decoded = decode(resource, object).map_err(|error| {
+    let unreadable = |error: String| {
         ApiError::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}",
             kind = resource.kind,
             version = resource.version
         ))
-    })?;
+    };
+    let decoded = decode(resource, object).map_err(|error| unreadable(error.to_string()))?;
+    if resource != &DEFINITIONS
+        && let Some(why) = bad_quantity(object)
+    {
+        return Err(unreadable(why.to_owned()));
+    }
     let mut unknown = Vec::new();
     missing_from(object, &decoded, "", &mut unknown);
     Ok(unknown)
@@ -78,6 +85,25 @@ fn quantities(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(quantities),
         _ => {}
+    }
+}
+
+/// What is wrong with the first amount that cannot be read, in the words of `k8s.io/apimachinery/pkg/api/resource`.
+fn bad_quantity(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, child)| match (key.as_str(), child) {
+            ("limits" | "requests" | "hard", Value::Object(amounts)) => {
+                let unreadable = |text: &&str| quantity::milli(text).is_none();
+                let text = amounts.values().filter_map(Value::as_str).find(unreadable)?;
+                Some(match text.bytes().next() {
+                    Some(b'0'..=b'9' | b'+' | b'-' | b'.') => "unable to parse quantity's suffix",
+                    _ => "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+                })
+            }
+            _ => bad_quantity(child),
+        }),
+        Value::Array(items) => items.iter().find_map(bad_quantity),
+        _ => None,
     }
 }
 
@@ -175,5 +201,11 @@ mod tests {
     fn quantities_may_be_numbers() {
         let object = deployment(&json!({"name": "app", "image": "a:1", "resources": {"limits": {"cpu": 1}}}));
         assert_eq!(unknown(&DEPLOYMENTS, &object).unwrap(), Vec::<String>::new());
+        let object = deployment(&json!({"name": "app", "resources": {"requests": {"cpu": "lots"}}}));
+        let message = unknown(&DEPLOYMENTS, &object).unwrap_err().message;
+        assert!(
+            message.contains("quantities must match the regular expression"),
+            "{message}"
+        );
     }
 }

@@ -30,23 +30,45 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = json!({"name": name, "group": resource.group, "kind": resource.plural});
-        if resource.group.is_empty() {
-            self.details = json!({"name": name, "kind": resource.plural});
-        }
+        self.details = details(name, resource.group, resource.plural, &[]);
+        self
+    }
+
+    pub(crate) fn without_details(mut self) -> Self {
+        self.details = Value::Null;
         self
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(400, "BadRequest", message)
+        Self::new(400, "BadRequest", message).without_details()
+    }
+
+    /// An error that the real server gives no status of its own.
+    pub(crate) fn unclassified(message: impl Into<String>) -> Self {
+        Self::new(500, "", message).without_details()
     }
 
     pub(crate) fn unauthorized() -> Self {
-        Self::new(401, "Unauthorized", "Unauthorized")
+        Self::new(401, "Unauthorized", "Unauthorized").without_details()
     }
 
-    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(403, "Forbidden", message)
+    pub(crate) fn forbidden(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
+        let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
+        Self::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    /// Nothing is created in a namespace that is ending.
+    pub(crate) fn namespace_ends(resource: &Resource, name: &str, namespace: &str) -> Self {
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let cause = Cause {
+            reason: "NamespaceTerminating",
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        };
+        let mut error = Self::forbidden(resource, name, why);
+        error.details = details(name, resource.group, resource.plural, &[cause]);
+        error
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
@@ -143,6 +165,16 @@ impl ApiError {
             "Expired",
             format!("too old resource version: {asked} ({oldest})"),
         )
+        .without_details()
+    }
+
+    /// A precondition of a deletion does not hold; the real server names the kind here, not the resource.
+    pub(crate) fn precondition(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
+        let kind = qualified_kind(resource.group, resource.kind);
+        let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
+        let mut error = Self::new(409, "Conflict", message);
+        error.details = details(name, resource.group, resource.kind, &[]);
+        error
     }
 
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
@@ -154,6 +186,10 @@ impl ApiError {
     }
 
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
+        Self::invalid_kind(resource.group, resource.kind, name, causes)
+    }
+
+    pub(crate) fn invalid_kind(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
         let text: Vec<String> = causes
             .iter()
             .map(|c| format!("{}: {}", c.field, c.message))
@@ -163,18 +199,13 @@ impl ApiError {
         } else {
             format!("[{}]", text.join(", "))
         };
-        let kind = if resource.group.is_empty() {
-            resource.kind.to_owned()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
-        let mut error = Self::new(422, "Invalid", format!("{kind} \"{name}\" is invalid: {text}"));
-        let causes: Vec<Value> = causes
-            .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-            .collect();
-        error.details =
-            json!({"name": name, "group": resource.group, "kind": resource.kind, "causes": causes});
+        let qualified = qualified_kind(group, kind);
+        let mut error = Self::new(
+            422,
+            "Invalid",
+            format!("{qualified} \"{name}\" is invalid: {text}"),
+        );
+        error.details = details(name, group, kind, causes);
         error
     }
 
@@ -199,17 +230,49 @@ impl ApiError {
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(503, "ServiceUnavailable", message)
+        Self::new(503, "ServiceUnavailable", message).without_details()
     }
 
     /// The `v1 Status` object.
     pub(crate) fn to_status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {},
-            "status": "Failure", "message": self.message, "reason": self.reason,
-            "details": self.details, "code": self.code,
-        })
+            "status": "Failure", "message": self.message, "code": self.code,
+        });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
+        if !self.details.is_null() {
+            status["details"] = self.details.clone();
+        }
+        status
     }
+}
+
+fn qualified_kind(group: &str, kind: &str) -> String {
+    if group.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{kind}.{group}")
+    }
+}
+
+/// What an error is about; what is empty is omitted.
+fn details(name: &str, group: &str, kind: &str, causes: &[Cause]) -> Value {
+    let mut details = json!({"kind": kind});
+    for (field, text) in [("name", name), ("group", group)] {
+        if !text.is_empty() {
+            details[field] = json!(text);
+        }
+    }
+    let causes: Vec<Value> = causes
+        .iter()
+        .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
+        .collect();
+    if !causes.is_empty() {
+        details["causes"] = json!(causes);
+    }
+    details
 }
 
 impl std::fmt::Display for ApiError {

@@ -235,10 +235,7 @@ impl Store {
                 return Err(ApiError::not_found(&resources::NAMESPACES, &namespace));
             };
             if object::is_deleting(parent) && resource.plural != resources::EVENTS.plural {
-                return Err(ApiError::forbidden(format!(
-                    "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
-                    resource.qualified()
-                )));
+                return Err(ApiError::namespace_ends(resource, &name, &namespace));
             }
         }
         if let Some(custom) = resource.custom {

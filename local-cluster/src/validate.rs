@@ -11,7 +11,11 @@ use crate::selector::LabelSelector;
 use crate::status::{ApiError, ApiResult};
 
 mod content;
+mod metadata;
+mod pods;
 mod workloads;
+
+use pods::pod_spec;
 
 /// The largest object that etcd accepts.
 pub(crate) const MAX_OBJECT_BYTES: usize = 1_572_864;
@@ -37,6 +41,14 @@ impl Causes {
         self.0.push(Cause {
             reason: "FieldValueInvalid",
             message,
+            field: field.into(),
+        });
+    }
+
+    fn not_found(&mut self, field: impl Into<String>, value: &Value) {
+        self.0.push(Cause {
+            reason: "FieldValueNotFound",
+            message: format!("Not found: {value}"),
             field: field.into(),
         });
     }
@@ -69,6 +81,21 @@ impl Causes {
     }
 }
 
+/// Checks a new object before its defaults are filled in: what these would hide.
+///
+/// # Errors
+/// 422.
+pub(crate) fn as_given(resource: &Resource, object: &Value) -> ApiResult<()> {
+    let spec = &object["spec"];
+    // Without an address is what every Service is here; only those that ask for it may be without ports.
+    if resource.built_in() == "Service" && spec["clusterIP"] != "None" && list(spec, &["ports"]).is_empty() {
+        let mut causes = Causes::default();
+        causes.required("spec.ports", "");
+        return Err(ApiError::invalid(resource, object::name(object), &causes.0));
+    }
+    Ok(())
+}
+
 /// Checks an object with its defaults filled in; `old` is what it replaces.
 ///
 /// # Errors
@@ -76,18 +103,7 @@ impl Causes {
 pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -> ApiResult<()> {
     let mut causes = Causes::default();
     let name = object::name(object);
-    if name.is_empty() {
-        causes.required("metadata.name", "name or generateName is required");
-    } else {
-        let valid = match resource.built_in() {
-            "Service" | "Namespace" => is_label(name),
-            _ => is_subdomain(name),
-        };
-        if !valid {
-            let why = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
-            causes.invalid("metadata.name", &Value::from(name), why);
-        }
-    }
+    metadata::check(resource, object, &mut causes);
     match resource.built_in() {
         "Deployment" | "ReplicaSet" => workload(object, old, &mut causes),
         "Pod" => {
@@ -129,26 +145,6 @@ pub(crate) fn object(resource: &Resource, object: &Value, old: Option<&Value>) -
     }
 }
 
-fn is_label(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 63
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253
-        && text.split('.').all(|part| {
-            let inner = part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            !part.is_empty() && inner && !part.starts_with('-') && !part.ends_with('-')
-        })
-}
-
 fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
     for field in [
@@ -187,6 +183,9 @@ fn workload(object: &Value, old: Option<&Value>, causes: &mut Causes) {
 
 fn selector_and_labels(object: &Value, old: Option<&Value>, causes: &mut Causes) {
     let spec = &object["spec"];
+    let template = at(spec, &["template", "metadata"]);
+    metadata::labels(&template["labels"], "spec.template.labels", causes);
+    metadata::annotations(&template["annotations"], "spec.template.annotations", causes);
     let selector = LabelSelector::from_object(&spec["selector"]);
     let labels = at(spec, &["template", "metadata", "labels"]);
     if spec["selector"].is_null() {
@@ -216,10 +215,8 @@ fn strategy(strategy: &Value, causes: &mut Causes) {
     match text(strategy, &["type"]) {
         "Recreate" => {
             if strategy["rollingUpdate"].is_object() {
-                causes.refused(
-                    "spec.strategy.rollingUpdate",
-                    "may not be specified when strategy `type` is 'Recreate'",
-                );
+                let why = "Forbidden: may not be specified when strategy `type` is 'Recreate'";
+                causes.forbidden("spec.strategy.rollingUpdate", why);
             }
         }
         "RollingUpdate" => {
@@ -248,101 +245,6 @@ fn strategy(strategy: &Value, causes: &mut Causes) {
             &strategy["type"],
             "\"Recreate\", \"RollingUpdate\"",
         ),
-    }
-}
-
-fn pod_spec(spec: &Value, path: &str, causes: &mut Causes) {
-    let containers = list(spec, &["containers"]);
-    if containers.is_empty() {
-        causes.required(format!("{path}.containers"), "");
-    }
-    for field in ["initContainers", "ephemeralContainers"] {
-        if !list(spec, &[field]).is_empty() {
-            causes.refused(format!("{path}.{field}"), "only plain containers are run");
-        }
-    }
-    if !list(spec, &["volumes"]).is_empty() {
-        causes.refused(
-            format!("{path}.volumes"),
-            "containers are plain processes without a file system of their own, nothing is mounted",
-        );
-    }
-    let mut names: Vec<&str> = Vec::new();
-    for (index, container) in containers.iter().enumerate() {
-        let path = format!("{path}.containers[{index}]");
-        let name = text(container, &["name"]);
-        if name.is_empty() {
-            causes.required(format!("{path}.name"), "");
-        } else if !is_label(name) {
-            causes.invalid(
-                format!("{path}.name"),
-                &container["name"],
-                "a lowercase RFC 1123 label is wanted",
-            );
-        } else if names.contains(&name) {
-            let message = format!("Duplicate value: \"{name}\"");
-            causes.0.push(Cause {
-                reason: "FieldValueDuplicate",
-                message,
-                field: format!("{path}.name"),
-            });
-        }
-        names.push(name);
-        if text(container, &["image"]).is_empty() {
-            causes.required(format!("{path}.image"), "");
-        }
-        refused_in_container(container, &path, causes);
-        for (index, port) in list(container, &["ports"]).iter().enumerate() {
-            if !port["containerPort"]
-                .as_i64()
-                .is_some_and(|p| (1..=65535).contains(&p))
-            {
-                let field = format!("{path}.ports[{index}].containerPort");
-                causes.invalid(
-                    field,
-                    &port["containerPort"],
-                    "must be between 1 and 65535, inclusive",
-                );
-            }
-        }
-    }
-}
-
-fn refused_in_container(container: &Value, path: &str, causes: &mut Causes) {
-    if !list(container, &["volumeMounts"]).is_empty() {
-        causes.refused(format!("{path}.volumeMounts"), "nothing is mounted");
-    }
-    if container["lifecycle"].as_object().is_some_and(|l| !l.is_empty()) {
-        causes.refused(format!("{path}.lifecycle"), "hooks are not run");
-    }
-    for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-        let value = &container[probe];
-        if !value.is_object() {
-            continue;
-        }
-        for action in ["exec", "grpc"] {
-            if !value[action].is_null() {
-                causes.refused(format!("{path}.{probe}.{action}"), "use httpGet or tcpSocket");
-            }
-        }
-        if value["httpGet"].is_null()
-            && value["tcpSocket"].is_null()
-            && value["exec"].is_null()
-            && value["grpc"].is_null()
-        {
-            causes.required(format!("{path}.{probe}"), "must specify a handler type");
-        }
-        if text(value, &["httpGet", "scheme"]) == "HTTPS" {
-            causes.refused(format!("{path}.{probe}.httpGet.scheme"), "use HTTP");
-        }
-    }
-    for (index, variable) in list(container, &["env"]).iter().enumerate() {
-        for source in ["resourceFieldRef", "fileKeyRef"] {
-            if !at(variable, &["valueFrom", source]).is_null() {
-                let field = format!("{path}.env[{index}].valueFrom.{source}");
-                causes.refused(field, "use value, configMapKeyRef, secretKeyRef or fieldRef");
-            }
-        }
     }
 }
 
@@ -403,7 +305,15 @@ mod tests {
         let table = [
             (
                 json!({"volumeMounts": [{"name": "x", "mountPath": "/x"}]}),
-                "containers[0].volumeMounts: Forbidden",
+                "containers[0].volumeMounts[0].name: Not found: \"x\"",
+            ),
+            (
+                json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "500m"}}}),
+                "resources.requests: Invalid value: \"1\": must be less than or equal to cpu limit of 500m",
+            ),
+            (
+                json!({"readinessProbe": {"httpGet": {"port": 1}, "tcpSocket": {"port": 1}}}),
+                "readinessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
             ),
             (
                 json!({"readinessProbe": {"exec": {"command": ["x"]}}}),
@@ -422,7 +332,11 @@ mod tests {
         }
         let mut object = app(json!({}));
         object["spec"]["template"]["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
-        assert!(refusal(&object).contains("spec.template.spec.volumes: Forbidden"));
+        let mounts = json!([{"name": "tmp", "mountPath": "/x"}]);
+        object["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts;
+        let message = refusal(&object);
+        assert!(message.contains("spec.template.spec.volumes: Forbidden"));
+        assert!(message.contains("containers[0].volumeMounts[0]: Forbidden"));
         object = app(json!({}));
         object["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
         assert!(refusal(&object).contains("`selector` does not match template `labels`"));

@@ -112,8 +112,14 @@ fn prune(new: &mut Value, schema: Schema, before: &Manager, own: &Manager, other
             continue;
         }
         // A named field goes as a whole, with the defaults below it, once nobody has anything below it
-        // (structured-merge-diff's EnsureNamedFieldsAreMembers).
-        let whole = (1..path.len())
+        // (structured-merge-diff's EnsureNamedFieldsAreMembers). Not so in the metadata, where controllers have annotations
+        // that no entry names here.
+        let first = if path.first() == Some(&Step::Field("metadata".to_owned())) {
+            path.len()
+        } else {
+            1
+        };
+        let whole = (first..path.len())
             .map(|length| &path[..length])
             .find(|above| matches!(above.last(), Some(Step::Field(_))) && !held(above));
         fields::remove(new, schema, whole.unwrap_or(path));
@@ -276,6 +282,50 @@ mod tests {
         )
         .unwrap();
         assert_eq!(scaled["spec"]["replicas"], 2);
+    }
+
+    /// An applied probe with what the server fills in, when `probe` is applied instead. Real ones leave the scheme alone
+    /// up to 1.20.5, so that the probe has two handlers.
+    fn probe_after(old: &Value, probe: &Value) -> Value {
+        let object = |probe: &Value| {
+            let mut object = deployment(None, "a:1", &json!([]));
+            object["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe.clone();
+            object
+        };
+        let mut live = apply(&Value::Null, &object(old), request("one", false)).unwrap();
+        let there = &mut live["spec"]["template"]["spec"]["containers"][0]["readinessProbe"];
+        there["httpGet"]["scheme"] = json!("HTTP");
+        there["periodSeconds"] = json!(10);
+        let new = apply(&live, &object(probe), request("one", false)).unwrap();
+        new["spec"]["template"]["spec"]["containers"][0]["readinessProbe"].clone()
+    }
+
+    #[test]
+    fn a_struct_goes_with_its_defaults_once_nobody_has_a_field_of_it() {
+        let http = json!({"httpGet": {"path": "/health", "port": 1}});
+        let table = [
+            (
+                json!({"tcpSocket": {"port": 1}}),
+                json!({"tcpSocket": {"port": 1}, "periodSeconds": 10}),
+            ),
+            (
+                json!({"httpGet": {"port": 1}}),
+                json!({"httpGet": {"port": 1, "scheme": "HTTP"}, "periodSeconds": 10}),
+            ),
+        ];
+        for (probe, expected) in table {
+            assert_eq!(probe_after(&http, &probe), expected, "{probe}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_controllers_stay_when_those_that_were_applied_go() {
+        let mut object = deployment(None, "a:1", &json!([]));
+        let mut live = apply(&Value::Null, &object, request("one", false)).unwrap();
+        live["metadata"]["annotations"]["revision"] = json!("1");
+        object::metadata(&mut object).remove("annotations");
+        let new = apply(&live, &object, request("one", false)).unwrap();
+        assert_eq!(new["metadata"]["annotations"], json!({"revision": "1"}));
     }
 
     #[test]

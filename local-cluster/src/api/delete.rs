@@ -1,11 +1,13 @@
 //! Delete: at once, with a grace period, or after the dependents, according to the options and the kind.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::App;
-use crate::api::read::Filter;
-use crate::api::request::{Answer, Request, json as answer};
+use crate::api::read::{Filter, list_value};
+use crate::api::request::{Answer, Representation, Request, json as answer};
 use crate::api::route::ObjectPath;
 use crate::custom;
 use crate::object::{self, text};
@@ -79,18 +81,22 @@ impl Options {
             object::uid(object),
             text(object, &["metadata", "resourceVersion"]),
         );
-        let unlike = |what: &str, wanted: &str, is: &str| {
-            ApiError::conflict(
-                resource,
-                name,
-                format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"),
-            )
+        let unlike = |what: &str, wanted: &str, is: &str, perhaps: &str| {
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({is}). The object might have been {perhaps}"
+            );
+            ApiError::precondition(resource, name, why)
         };
         if !self.uid.is_empty() && self.uid != uid {
-            return Err(unlike("UID", &self.uid, uid));
+            return Err(unlike("UID", &self.uid, uid, "deleted and then recreated"));
         }
         if !self.resource_version.is_empty() && self.resource_version != version {
-            return Err(unlike("ResourceVersion", &self.resource_version, version));
+            return Err(unlike(
+                "ResourceVersion",
+                &self.resource_version,
+                version,
+                "modified",
+            ));
         }
         Ok(())
     }
@@ -163,7 +169,7 @@ pub(crate) fn delete_object(
     namespace: &str,
     name: &str,
     options: &Options,
-) -> ApiResult<(std::sync::Arc<Value>, bool)> {
+) -> ApiResult<(Arc<Value>, bool)> {
     let now = Timestamp::now();
     let old = store
         .get(resource, namespace, name)
@@ -222,10 +228,13 @@ pub(crate) async fn delete(app: &App, path: &ObjectPath, name: &str, request: &R
     if !gone || resource.built_in() == "Pod" {
         return Ok(answer(200, &object));
     }
-    let status = json!({
+    let mut status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": name, "group": resource.group, "kind": resource.plural, "uid": object::uid(&object)},
+        "details": {"name": name, "kind": resource.plural, "uid": object::uid(&object)},
     });
+    if !resource.group.is_empty() {
+        status["details"]["group"] = json!(resource.group);
+    }
     Ok(answer(200, &status))
 }
 
@@ -236,7 +245,7 @@ pub(crate) async fn delete_collection(app: &App, path: &ObjectPath, request: &Re
     let mut deleted = Vec::new();
     for object in objects.iter().filter(|object| filter.matches(object)) {
         if request.dry_run()? {
-            deleted.push(Value::clone(object));
+            deleted.push(Arc::clone(object));
             continue;
         }
         match delete_object(
@@ -246,16 +255,20 @@ pub(crate) async fn delete_collection(app: &App, path: &ObjectPath, request: &Re
             object::name(object),
             &options,
         ) {
-            Ok((object, _)) => deleted.push(Value::clone(&object)),
+            Ok((object, _)) => deleted.push(object),
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
     }
-    let last = deleted.iter().map(object::resource_version).max().unwrap_or(rv);
+    let last = deleted
+        .iter()
+        .map(|object| object::resource_version(object))
+        .max()
+        .unwrap_or(rv);
     app.store.durable(last).await?;
+    let metadata = json!({"resourceVersion": last.to_string()});
     Ok(answer(
         200,
-        &json!({"kind": format!("{}List", path.resource.kind), "apiVersion": path.resource.api_version(),
-                "metadata": {"resourceVersion": last.to_string()}, "items": deleted}),
+        &list_value(path.resource, &deleted, &metadata, &Representation::Plain),
     ))
 }

@@ -9,6 +9,10 @@ use crate::api::schema::Schema;
 use crate::object;
 use crate::schema::{ListShape, key_default};
 
+mod update;
+
+pub(crate) use update::track_update;
+
 /// A step of a path: into a field, into the list item with these key fields, or to a value of a set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
@@ -48,22 +52,29 @@ pub(crate) fn item_key(item: &Value, keys: &[&str]) -> String {
     object::canonical(&Value::Object(key))
 }
 
-fn collect(value: &Value, schema: Schema, path: &mut Path, set: &mut FieldSet) {
+/// With `containers`, also the maps and lists that hold others.
+fn collect(value: &Value, schema: Schema, containers: bool, path: &mut Path, set: &mut FieldSet) {
     let at = names(path);
     match value {
         Value::Null => {}
         Value::Object(map) if !map.is_empty() && !schema.is_atomic_map(&at) => {
+            if containers {
+                set.insert(path.clone());
+            }
             for (field, child) in map {
                 path.push(Step::Field(field.clone()));
-                collect(child, schema, path, set);
+                collect(child, schema, containers, path, set);
                 path.pop();
             }
         }
-        Value::Array(items) if !items.is_empty() => match schema.list_shape(&at) {
+        Value::Array(items) => match schema.list_shape(&at) {
             ListShape::Atomic => {
                 set.insert(path.clone());
             }
             ListShape::Set => {
+                if containers {
+                    set.insert(path.clone());
+                }
                 for item in items {
                     path.push(Step::Member(object::canonical(item)));
                     set.insert(path.clone());
@@ -71,10 +82,13 @@ fn collect(value: &Value, schema: Schema, path: &mut Path, set: &mut FieldSet) {
                 }
             }
             ListShape::Keyed(keys) => {
+                if containers {
+                    set.insert(path.clone());
+                }
                 for item in items {
                     path.push(Step::Item(item_key(item, keys)));
                     set.insert(path.clone());
-                    collect(item, schema, path, set);
+                    collect(item, schema, containers, path, set);
                     path.pop();
                 }
             }
@@ -102,6 +116,10 @@ const UNOWNED: &[&str] = &[
 
 /// The fields of an object that the request may own: all but the status, or the status alone.
 pub(crate) fn of_object(object: &Value, schema: Schema, subresource: &str) -> FieldSet {
+    in_object(object, schema, subresource, false)
+}
+
+fn in_object(object: &Value, schema: Schema, subresource: &str, containers: bool) -> FieldSet {
     let mut set = FieldSet::new();
     for (field, value) in object.as_object().into_iter().flatten() {
         let wanted = match field.as_str() {
@@ -111,7 +129,8 @@ pub(crate) fn of_object(object: &Value, schema: Schema, subresource: &str) -> Fi
             _ => subresource != "status",
         };
         if wanted {
-            collect(value, schema, &mut vec![Step::Field(field.clone())], &mut set);
+            let path = &mut vec![Step::Field(field.clone())];
+            collect(value, schema, containers, path, &mut set);
         }
     }
     set.retain(|path| match path.as_slice() {
@@ -365,62 +384,6 @@ pub(crate) fn set_managers(object: &mut Value, managers: &[Manager]) {
     }
 }
 
-/// Records that `manager` wrote `new` over `old` without server-side apply: it owns what it changed, and others
-/// no longer do.
-pub(crate) fn track_update(old: Option<&Value>, new: &mut Value, schema: Schema, mut manager: Manager) {
-    let after = of_object(new, schema, &manager.subresource);
-    let before = old
-        .map(|old| of_object(old, schema, &manager.subresource))
-        .unwrap_or_default();
-    let changed: FieldSet = after
-        .iter()
-        .filter(|path| {
-            old.is_none_or(|old| {
-                get(old, schema, path) != get(new, schema, path) && !is_container(new, schema, path)
-                    || !before.contains(*path)
-            })
-        })
-        .cloned()
-        .collect();
-    let removed: FieldSet = before.difference(&after).cloned().collect();
-    // Real API servers accept managed fields in the update, and keep the old ones if it has none.
-    let brought = managers(new);
-    let mut all = if brought.is_empty() {
-        old.map(managers).unwrap_or_default()
-    } else {
-        brought
-    };
-    if changed.is_empty() && removed.is_empty() {
-        set_managers(new, &all);
-        return;
-    }
-    for other in &mut all {
-        other.fields.retain(|path| !removed.contains(path));
-        if !other.is(&manager) {
-            other
-                .fields
-                .retain(|path| !changed.contains(path) || is_container(new, schema, path));
-        }
-    }
-    match all.iter_mut().find(|other| other.is(&manager)) {
-        Some(own) => {
-            own.fields.extend(changed);
-            own.time = manager.time;
-            own.api_version = manager.api_version;
-        }
-        None => {
-            manager.fields = changed;
-            all.push(manager);
-        }
-    }
-    set_managers(new, &all);
-}
-
-/// Whether the path names an item of a keyed list, whose own fields are listed beside it.
-fn is_container(object: &Value, schema: Schema, path: &[Step]) -> bool {
-    matches!(path.last(), Some(Step::Item(_))) && get(object, schema, path).is_some_and(Value::is_object)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,35 +406,5 @@ mod tests {
         let mut again = FieldSet::new();
         from_fields_v1(&written, &mut Vec::new(), &mut again);
         assert_eq!(again, set);
-    }
-
-    #[test]
-    fn an_update_takes_over_what_it_changes() {
-        let now = Timestamp::UNIX_EPOCH;
-        let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
-        track_update(
-            None,
-            &mut first,
-            Schema::BuiltIn,
-            Manager::new("one", "Update", "", "v1", now),
-        );
-        let mut second = json!({"metadata": {"name": "a"}, "data": {"x": "2", "y": "1"}});
-        track_update(
-            Some(&first),
-            &mut second,
-            Schema::BuiltIn,
-            Manager::new("two", "Update", "", "v1", now),
-        );
-        let owned: Vec<(String, Vec<String>)> = managers(&second)
-            .into_iter()
-            .map(|m| (m.name, m.fields.iter().map(|p| display(p)).collect()))
-            .collect();
-        assert_eq!(
-            owned,
-            [
-                ("one".to_owned(), vec![".data.y".to_owned()]),
-                ("two".to_owned(), vec![".data.x".to_owned()])
-            ]
-        );
     }
 }

@@ -22,10 +22,11 @@ pub(crate) fn json(object: &Value, patch: &Value) -> ApiResult<Value> {
     }
     let mut new = object.clone();
     json_patch::patch(&mut new, &patch).map_err(|error| {
+        tracing::debug!(%error, "a JSON patch does not fit");
         ApiError::new(
             422,
             "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
+            "the server rejected our request due to an error in our request",
         )
     })?;
     Ok(new)

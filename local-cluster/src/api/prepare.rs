@@ -216,6 +216,7 @@ pub(crate) fn prepare_new(resource: &Resource, object: &mut Value, now: Timestam
     }
     initial_status(resource, object);
     normalize_object(resource, object);
+    validate::as_given(resource, object)?;
     defaults::apply(resource, object);
     validate::object(resource, object, None)
 }
@@ -233,7 +234,9 @@ pub(super) fn preconditions(resource: &Resource, old: &Value, new: &Value) -> Ap
             resource,
             name,
             format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                "StorageError: invalid object, Code: 4, Key: /registry/{}/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                resource.plural,
+                object::namespace(old),
                 object::uid(old)
             ),
         ));

@@ -61,15 +61,16 @@ fn service_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResu
         .store
         .get(&SERVICES, namespace, name)
         .ok_or_else(|| ApiError::not_found(&SERVICES, name))?;
-    let Some(found) = service_port(&service, port) else {
+    let found = service_port(&service, port);
+    if found.is_none() && (port.is_empty() || port.parse::<u16>().is_ok()) {
         return Err(ApiError::unavailable(format!(
-            "no service port \"{port}\" found for service \"{name}\""
+            "no service port {port} found for service \"{name}\""
         )));
-    };
+    }
     let selector = &service["spec"]["selector"];
     let selector = LabelSelector::from_map(selector);
     let (pods, _) = app.store.list(&PODS, Some(namespace));
-    let targets: Vec<u16> = pods
+    let ready: Vec<_> = pods
         .iter()
         .filter(|pod| {
             !selector.is_empty()
@@ -77,11 +78,20 @@ fn service_target(app: &App, namespace: &str, name: &str, port: &str) -> ApiResu
                 && object::is_ready(pod)
                 && !object::is_deleting(pod)
         })
-        .filter_map(|pod| ports::resolve(pod, &found["targetPort"]))
+        .collect();
+    let targets: Vec<u16> = ready
+        .iter()
+        .filter_map(|pod| ports::resolve(pod, &found?["targetPort"]))
         .collect();
     if targets.is_empty() {
+        // Where only the port is missing, the real server names it.
+        let port = if ready.is_empty() || port.is_empty() {
+            String::new()
+        } else {
+            format!(":{port}")
+        };
         return Err(ApiError::unavailable(format!(
-            "no endpoints available for service \"{name}\""
+            "no endpoints available for service \"{name}{port}\""
         )));
     }
     Ok(targets[fastrand::usize(..targets.len())])

@@ -88,9 +88,17 @@ fn read_token(token: &str) -> ApiResult<Option<(String, String)>> {
     if token.is_empty() {
         return Ok(None);
     }
-    let invalid = || ApiError::bad_request("continue key is not valid");
-    let bytes = BASE64.decode(token).map_err(|_| invalid())?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| invalid())
+    let invalid = |why: &str| {
+        ApiError::bad_request(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
+    };
+    let bytes = BASE64
+        .decode(token)
+        .map_err(|_| invalid("illegal base64 data at input byte 0"))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| invalid(&error.to_string()))
 }
 
 pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> ApiResult<Answer> {
@@ -98,7 +106,7 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
     let limit = request.number("limit")?.unwrap_or(0);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let after = read_token(request.param("continue"))?;
-    let asked = request.number("resourceVersion")?.unwrap_or(0);
+    let asked = request.resource_version()?;
     let (objects, rv) = app.store.list(path.resource, filter.namespace.as_deref());
     if asked > rv {
         return Err(ApiError::new(
@@ -120,7 +128,10 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
     }
     let mut metadata = json!({"resourceVersion": rv.to_string()});
     if limit > 0 && found.len() > limit {
-        metadata["remainingItemCount"] = json!(found.len() - limit);
+        // With a selector the real server does not know how many are left.
+        if request.param("labelSelector").is_empty() && request.param("fieldSelector").is_empty() {
+            metadata["remainingItemCount"] = json!(found.len() - limit);
+        }
         found.truncate(limit);
         if let Some(last) = found.last() {
             let position = json!([object::namespace(last), object::name(last)]).to_string();
@@ -133,13 +144,35 @@ pub(crate) async fn list(app: &App, path: &ObjectPath, request: &Request) -> Api
     ))
 }
 
-fn list_value(resource: &Resource, found: &[Arc<Value>], metadata: &Value, form: &Representation) -> Value {
+/// Items of the built-in kinds have no kind of their own; those of custom resources do.
+fn as_item(resource: &Resource, mut object: Value) -> Value {
+    if resource.custom.is_none() {
+        for field in ["kind", "apiVersion"] {
+            object::as_map(&mut object).remove(field);
+        }
+    }
+    object
+}
+
+pub(crate) fn list_value(
+    resource: &Resource,
+    found: &[Arc<Value>],
+    metadata: &Value,
+    form: &Representation,
+) -> Value {
     match form {
         Representation::Plain | Representation::Discovery { .. } => {
-            let items: Vec<_> = found.iter().map(|object| as_version(resource, object)).collect();
+            let items: Vec<Value> = found
+                .iter()
+                .map(|object| as_item(resource, as_version(resource, object).into_owned()))
+                .collect();
             let kind = resource
                 .custom
                 .map_or_else(|| format!("{}List", resource.kind), |c| c.list_kind.to_owned());
+            let mut metadata = metadata.clone();
+            if resource.custom.is_some() && metadata.get("continue").is_none() {
+                metadata["continue"] = json!("");
+            }
             json!({"kind": kind, "apiVersion": resource.api_version(),
                    "metadata": metadata, "items": items})
         }

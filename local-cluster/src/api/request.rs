@@ -81,6 +81,21 @@ impl Request {
         }
     }
 
+    /// The version asked for; 0 when there is none.
+    ///
+    /// # Errors
+    /// 500, as from the real server, when it is not a number.
+    pub(crate) fn resource_version(&self) -> ApiResult<u64> {
+        match self.param("resourceVersion") {
+            "" => Ok(0),
+            text => text.parse().map_err(|_| {
+                ApiError::unclassified(format!(
+                    "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+                ))
+            }),
+        }
+    }
+
     /// The content type without its parameters.
     pub(crate) fn content_type(&self) -> &str {
         let value = self

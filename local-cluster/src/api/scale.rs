@@ -47,12 +47,17 @@ fn numbers(resource: &Resource, object: &Value) -> (Value, i64, String) {
 fn scale_of(resource: &Resource, object: &Value) -> Value {
     let (wanted, running, selector) = numbers(resource, object);
     let metadata = &object["metadata"];
+    // A number that is zero is omitted.
+    let spec = match wanted.as_i64() {
+        None | Some(0) => json!({}),
+        Some(wanted) => json!({"replicas": wanted}),
+    };
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                      "resourceVersion": metadata["resourceVersion"],
                      "creationTimestamp": metadata["creationTimestamp"]},
-        "spec": {"replicas": wanted},
+        "spec": spec,
         "status": {"replicas": running, "selector": selector},
     })
 }

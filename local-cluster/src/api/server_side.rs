@@ -91,22 +91,21 @@ impl Apply<'_> {
     }
 }
 
+/// As the real one answers: errors that have no status of their own.
 fn check_fields(resource: &Resource, (namespace, name): (&str, &str), applied: &Value) -> ApiResult<()> {
+    let refusal = |why: String| {
+        ApiError::unclassified(format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {why}",
+            resource.api_version(),
+            resource.kind,
+        ))
+    };
     let unknown = match resource.custom {
         Some(custom) => custom.schema.prune(&mut applied.clone()),
-        None => shape::unknown(resource, applied)?,
+        None => shape::unknown(resource, applied).map_err(|error| refusal(error.message))?,
     };
     match unknown.first() {
         None => Ok(()),
-        // As the real one answers: an error that has no status of its own.
-        Some(first) => Err(ApiError::new(
-            500,
-            "",
-            format!(
-                "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{first}: field not declared in schema",
-                resource.api_version(),
-                resource.kind,
-            ),
-        )),
+        Some(first) => Err(refusal(format!(".{first}: field not declared in schema"))),
     }
 }

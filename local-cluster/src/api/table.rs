@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::object::{self, at, condition, list, number, text};
-use crate::resources::Resource;
+use crate::resources::{Resource, TEMPLATE_GENERATION};
 
 mod columns;
+pub(crate) mod custom;
 
 use columns::columns;
 
@@ -182,7 +183,13 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
             vec![name, json!(used.join(", ")), json!(""), age]
         }
         "Event" => event(object, now),
-        _ => vec![name, age],
+        _ => match resource.custom {
+            Some(custom) => {
+                let own = custom.columns.iter().map(|column| column.cell(object, now));
+                std::iter::once(name).chain(own).collect()
+            }
+            None => vec![name, age],
+        },
     }
 }
 
@@ -330,9 +337,24 @@ fn node(object: &Value, name: Value, age: Value) -> Vec<Value> {
     ]
 }
 
+/// The component that wrote the event, and where it runs.
+fn source(event: &Value) -> String {
+    let either = |one: &[&str], other: &str| match text(event, one) {
+        "" => text(event, &[other]).to_owned(),
+        found => found.to_owned(),
+    };
+    let component = either(&["source", "component"], "reportingComponent");
+    match either(&["source", "host"], "reportingInstance").as_str() {
+        "" => component,
+        host => format!("{component}, {host}"),
+    }
+}
+
 fn event(object: &Value, now: Timestamp) -> Vec<Value> {
     let first = object::time(object, &["firstTimestamp"]).or_else(|| object::created(object));
-    let last = object::time(object, &["lastTimestamp"]).or(first);
+    let last = object::time(object, &["series", "lastObservedTime"])
+        .or_else(|| object::time(object, &["lastTimestamp"]))
+        .or(first);
     let about = &object["involvedObject"];
     vec![
         json!(since(last, now)),
@@ -344,18 +366,30 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
             text(about, &["name"])
         )),
         json!(text(about, &["fieldPath"])),
-        json!(text(object, &["source", "component"])),
+        json!(source(object)),
         json!(text(object, &["message"]).trim()),
         json!(since(first, now)),
-        json!(number(object, &["count"]).unwrap_or(1)),
+        json!(
+            number(object, &["series", "count"])
+                .or_else(|| number(object, &["count"]))
+                .unwrap_or(1)
+        ),
         json!(object::name(object)),
     ]
 }
 
 /// The `PartialObjectMetadata` of an object.
 pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    let mut metadata = object["metadata"].clone();
+    // The real server makes this from its internal form, in which a DaemonSet does not have the annotation.
+    if let Some(annotations) = metadata.get_mut("annotations").map(object::as_map)
+        && annotations.remove(TEMPLATE_GENERATION).is_some()
+        && annotations.is_empty()
+    {
+        object::as_map(&mut metadata).remove("annotations");
+    }
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
-           "metadata": object["metadata"]})
+           "metadata": metadata})
 }
 
 /// A Table of the objects; `metadata` is the list's.
@@ -367,12 +401,14 @@ pub(crate) fn table(
     include: Include,
     now: Timestamp,
 ) -> Value {
+    let own = resource.custom.into_iter().flat_map(|custom| &custom.columns);
     let definitions: Vec<Value> = columns(resource)
         .iter()
         .map(|(name, kind, shown)| {
             let format = if *name == "Name" { "name" } else { "" };
             json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(!shown)})
         })
+        .chain(own.map(custom::Column::definition))
         .collect();
     let rows: Vec<Value> = objects
         .iter()

@@ -18,6 +18,7 @@ use crate::api::request::{Answer, Representation, Request, body};
 use crate::api::route::ObjectPath;
 use crate::faults::Signal;
 use crate::metrics::{Running, Subject};
+use crate::object;
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
 use crate::store::{Change, ChangeKind, Feed};
@@ -53,7 +54,7 @@ pub(crate) async fn watch(app: &App, path: &ObjectPath, request: &Request) -> Ap
     let timeout = request
         .number("timeoutSeconds")?
         .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let asked = request.number("resourceVersion")?.unwrap_or(0);
+    let asked = request.resource_version()?;
     let initial = request.flag("sendInitialEvents");
     let now = Instant::now();
     let mut waiting = VecDeque::new();
@@ -197,7 +198,18 @@ impl Watch {
             (ChangeKind::Modified, true, true) => "MODIFIED",
             _ => return None,
         };
-        Some(line(kind, &represent(self.resource, &change.object, &self.form)))
+        // What has left the selection is shown as it was in it, with the version of the change.
+        let left = match (&change.previous, change.kind) {
+            (Some(previous), ChangeKind::Modified) if kind == "DELETED" => {
+                let mut left = Value::clone(previous);
+                let version = change.object["metadata"]["resourceVersion"].clone();
+                object::metadata(&mut left).insert("resourceVersion".to_owned(), version);
+                Some(left)
+            }
+            _ => None,
+        };
+        let shown = left.as_ref().unwrap_or(&change.object);
+        Some(line(kind, &represent(self.resource, shown, &self.form)))
     }
 }
 

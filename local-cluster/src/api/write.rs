@@ -15,6 +15,7 @@ use crate::api::request::{Answer, Request, json as answer, warn};
 use crate::api::route::ObjectPath;
 use crate::api::schema::Schema;
 use crate::api::server_side::Apply;
+use crate::cause::Cause;
 use crate::object::{self, text};
 use crate::resources::Resource;
 use crate::status::{ApiError, ApiResult};
@@ -42,6 +43,16 @@ fn address(path: &ObjectPath, object: &mut Value) -> ApiResult<()> {
         match text(object, &[field]) {
             "" => object[field] = Value::from(expected),
             given if given == expected => {}
+            given if field == "kind" && path.resource.custom.is_none() => {
+                let (expected, version) = (path.resource.kind, path.resource.version);
+                let package = match path.resource.group.split('.').next() {
+                    None | Some("") => "core",
+                    Some(package) => package,
+                };
+                return Err(ApiError::bad_request(format!(
+                    "{given} in version \"{version}\" cannot be handled as a {expected}: converting ({version}.{given}) to ({package}.{expected}): unknown conversion"
+                )));
+            }
             given => {
                 return Err(ApiError::bad_request(format!(
                     "the {what} in the data ({given}) does not match the expected {what} ({expected})"
@@ -183,10 +194,14 @@ pub(crate) async fn patch(app: &App, path: &ObjectPath, name: &str, request: &Re
         "application/json-patch+json" => patch::json,
         "application/merge-patch+json" => |object, body| Ok(patch::merge(object, body)),
         "application/strategic-merge-patch+json" if path.resource.custom.is_none() => patch::strategic,
-        other => {
-            return Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; got {other}"
-            )));
+        _ if path.resource.custom.is_none() => {
+            return Err(ApiError::unsupported_media_type("415: Unsupported Media Type"));
+        }
+        _ => {
+            return Err(ApiError::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )
+            .without_details());
         }
     };
     let subresource = path.subresource.clone().unwrap_or_default();
@@ -205,10 +220,16 @@ async fn server_side_apply(app: &App, path: &ObjectPath, name: &str, request: &R
     let resource = path.resource;
     let manager = request.param("fieldManager").to_owned();
     if manager.is_empty() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        let cause = Cause {
+            reason: "FieldValueRequired",
+            message: "Required value: is required for apply patch".to_owned(),
+            field: "fieldManager".to_owned(),
+        };
+        return Err(ApiError::invalid_kind(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            &[cause],
         ));
     }
     let mut applied = request.value()?;

@@ -229,7 +229,8 @@ impl Pod {
                     "Back-off restarting failed container {container} in pod {}",
                     object::name(&self.pod)
                 );
-                self.context.kubelet.warning(&self.pod, "BackOff", &event);
+                let kubelet = self.context.kubelet.of_container(container);
+                kubelet.warning(&self.pod, "BackOff", &event);
                 if pause(&mut stops, wait).await {
                     return;
                 }
@@ -256,7 +257,7 @@ impl Pod {
         let container = self.spec(index).clone();
         let name = text(&container, &["name"]).to_owned();
         let reference = text(&container, &["image"]).to_owned();
-        let kubelet = &self.context.kubelet;
+        let kubelet = self.context.kubelet.of_container(&name);
         let mut back_off = BackOff::new(self.context.back_off);
         loop {
             let image = tokio::select! {
@@ -404,7 +405,7 @@ impl Pod {
         }
         let has_readiness = self.spec(index)["readinessProbe"].is_object();
         let name = text(self.spec(index), &["name"]).to_owned();
-        let kubelet = &self.context.kubelet;
+        let kubelet = self.context.kubelet.of_container(&name);
         loop {
             let report = tokio::select! {
                 code = process.wait() => return code,

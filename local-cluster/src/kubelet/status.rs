@@ -123,7 +123,11 @@ pub(crate) fn write(pod: &Value, containers: &[ContainerStatus], now: Timestamp)
         ),
     };
     let conditions: Vec<Value> = [
-        ("Initialized", "True", None),
+        (
+            "Initialized",
+            "True",
+            reason.filter(|reason| *reason == "PodCompleted"),
+        ),
         ("Ready", ready, reason),
         ("ContainersReady", ready, reason),
         ("PodScheduled", "True", None),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Causes;
+use super::metadata::data_keys;
 use crate::cause::Cause;
 use crate::{quantity, quota};
 
@@ -10,6 +11,8 @@ use crate::{quantity, quota};
 const MAX_CONFIG_MAP_BYTES: usize = 1_048_576;
 
 pub(super) fn config_map(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    data_keys(object, "data", causes);
+    data_keys(object, "binaryData", causes);
     let sizes = |field: &str| -> usize {
         let values = object[field].as_object().into_iter().flatten();
         values
@@ -28,11 +31,12 @@ pub(super) fn config_map(object: &Value, old: Option<&Value>, causes: &mut Cause
         && old["immutable"] == true
         && (old["data"] != object["data"] || old["binaryData"] != object["binaryData"])
     {
-        causes.refused("data", "field is immutable when `immutable` is set");
+        causes.forbidden("data", "Forbidden: field is immutable when `immutable` is set");
     }
 }
 
 pub(super) fn secret(object: &Value, old: Option<&Value>, causes: &mut Causes) {
+    data_keys(object, "data", causes);
     let values = object["data"].as_object().into_iter().flatten();
     // Base64 has four characters for three bytes.
     let size: usize = values

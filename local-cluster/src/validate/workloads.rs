@@ -149,7 +149,10 @@ pub(super) fn job(object: &Value, old: Option<&Value>, causes: &mut Causes) {
         causes.refused("spec.manualSelector", "the selector is always generated");
     }
     let restart = at(spec, &["template", "spec", "restartPolicy"]);
-    if restart != "OnFailure" && restart != "Never" {
+    if restart == "Always" {
+        let why = "valid values: \"OnFailure\", \"Never\"";
+        causes.required("spec.template.spec.restartPolicy", why);
+    } else if restart != "OnFailure" && restart != "Never" {
         let supported = "\"OnFailure\", \"Never\"";
         causes.unsupported("spec.template.spec.restartPolicy", restart, supported);
     }
@@ -225,7 +228,7 @@ mod tests {
             (
                 &JOBS,
                 json!({"template": {"spec": {"restartPolicy": "Always"}}}),
-                "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\"",
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
             ),
             (
                 &JOBS,

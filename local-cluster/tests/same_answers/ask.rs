@@ -95,7 +95,8 @@ impl Ask {
         json!({"code": code, "body": body})
     }
 
-    fn keep(&mut self, name: &str, answer: &Value) {
+    /// Keeps an answer under the name.
+    pub(crate) fn keep(&mut self, name: &str, answer: &Value) {
         let mut plain = answer.clone();
         super::compare::plain(&mut plain, &self.namespace, &self.image);
         assert!(

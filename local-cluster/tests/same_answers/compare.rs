@@ -123,16 +123,20 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         ),
         (r"core\.PodTemplateSpec\{.*\}: ", "core.PodTemplateSpec{…}: "),
         (
-            r"\b(web|crash|sick|missing|agent|db)-[0-9a-f]*[0-9][0-9a-f]{4,9}\b",
+            r"\b(web|crash|sick|missing|agent|db|all|partial|probed)-[0-9a-f]*[0-9][0-9a-f]{4,9}\b",
             "${1}-HASH",
         ),
         (
             r"\b(migrate|agent|default-token|failing)-[0-9a-z]{5}\b",
             "${1}-ID",
         ),
+        (r"\bsha256:[0-9a-f]{64}\b", "sha256:DIGEST"),
+        // Any tag of the digest, also of a run before.
+        (r"\bIMAGE:[0-9a-f]{8}\b", "IMAGE:1"),
         (r"pod-template-hash=[0-9a-z]+", "pod-template-hash=HASH"),
         (r"\.[0-9a-f]{16}$", ".EVENT"),
-        (r"\b(node-1|local-[0-9]|local)\b", "NODE"),
+        (r"\bdefault-scheduler-[0-9a-z-]+", "default-scheduler-HOST"),
+        (r"\b(node-1|local-[0-9])\b", "NODE"),
     ];
     let compiled = patterns.map(|(pattern, name)| (Regex::new(pattern).unwrap(), name));
     compiled.into()
@@ -146,7 +150,10 @@ pub(crate) fn plain(value: &mut Value, namespace: &str, image: &str) {
             // A real cluster records what controllers and kubelets own; see the README.
             items.retain(|item| {
                 let manager = item["manager"].as_str().unwrap_or_default();
-                !matches!(manager, "kube-controller-manager" | "kubelet" | "kube-apiserver")
+                !matches!(
+                    manager,
+                    "kube-controller-manager" | "kube-scheduler" | "kubelet" | "kube-apiserver"
+                )
             });
             items.iter_mut().for_each(|item| plain(item, namespace, image));
         }

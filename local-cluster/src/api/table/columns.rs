@@ -134,6 +134,7 @@ pub(super) fn columns(resource: &Resource) -> &'static [Column] {
             ("Limit", "string", true),
             ("Age", "string", true),
         ],
+        "" => &[("Name", "string", true)],
         _ => &[("Name", "string", true), ("Age", "string", true)],
     }
 }

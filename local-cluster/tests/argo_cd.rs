@@ -185,7 +185,7 @@ async fn automated_applications_sync_prune_and_heal() {
         .await;
     let message = app["status"]["operationState"]["message"].as_str().unwrap();
     assert!(
-        message.contains("failed to apply") && message.ends_with("(retried 1 times)."),
+        message.contains("completed unsuccessfully, reason: ") && message.ends_with("(retried 1 times)."),
         "{message}"
     );
     let app = stage

@@ -143,8 +143,9 @@ impl Course<'_> {
         }
     }
 
-    /// Tries everything in a dry run. Marks what fails; returns whether anything does. Objects of kinds that this same
-    /// sync defines cannot be tried.
+    /// Tries everything in a dry run: by the API server where it is to apply, otherwise as kubectl would alone, which
+    /// knows kinds and no rules. Marks what fails; returns whether anything does. Objects of kinds that this same sync
+    /// defines cannot be tried.
     fn validate(&self, tasks: &mut [Task]) -> bool {
         let defines = tasks
             .iter()
@@ -161,6 +162,7 @@ impl Course<'_> {
             let error = match target::resource_of(self.shared.store.registry(), &target) {
                 None if defines => continue,
                 None => unknown_kind(&task.key),
+                Some(_) if !self.server_side() => continue,
                 Some(resource) => {
                     let place = (task.key.namespace.as_str(), task.key.name.as_str());
                     match self.apply(true).to(&self.shared.store, resource, place, &target) {
@@ -173,6 +175,14 @@ impl Course<'_> {
             failed = true;
         }
         failed
+    }
+
+    fn server_side(&self) -> bool {
+        let policy = list(self.application, &["spec", "syncPolicy", "syncOptions"]);
+        let asked = list(self.operation, &["sync", "syncOptions"]);
+        [policy, asked]
+            .iter()
+            .any(|options| has(options, "ServerSideApply=true"))
     }
 
     /// Applies or prunes. Returns whether the task made progress.

@@ -54,6 +54,8 @@ pub(super) async fn work(shared: &Shared, key: &ApplicationKey) -> Option<Durati
     } else if let Some(at) = object::time(&application, &["status", "reconciledAt"]).filter(|_| !stale) {
         let left = signed(shared.config.poll) - now.duration_since(at);
         waits.push(Duration::try_from(left).unwrap_or_default());
+        // Its policy may have changed since the comparison.
+        waits.extend(sync_by_itself(shared, key, &application));
     }
     if !stale {
         waits.extend(shared.touched_in(key));
@@ -166,6 +168,12 @@ async fn compare(
             status.insert("resources".to_owned(), Value::Array(found.resources.clone()));
             status.insert("summary".to_owned(), json!({"images": found.images}));
             status.insert("sourceType".to_owned(), json!(found.source_type));
+        } else if let Some(Value::Array(resources)) = status.get_mut("resources") {
+            // Nothing is known to be wanted.
+            for resource in resources {
+                resource["status"] = json!("Unknown");
+                resource["requiresPruning"] = json!(true);
+            }
         }
         if conditions.is_empty() {
             status.remove("conditions");
@@ -304,6 +312,9 @@ fn fill(shared: &Shared, application: &Value, desired: &Desired, found: &mut Com
         let key = Key::of(target);
         let object = live.get(&key).map(AsRef::as_ref);
         if target::is_hook(target) {
+            found
+                .resources
+                .extend(object.map(|object| hook(shared, &key, object)));
             continue;
         }
         let status = match object {
@@ -317,6 +328,10 @@ fn fill(shared: &Shared, application: &Value, desired: &Desired, found: &mut Com
         let Some(object) = live.get(key).map(AsRef::as_ref) else {
             continue;
         };
+        if target::is_hook(object) {
+            found.resources.push(hook(shared, key, object));
+            continue;
+        }
         let mut entry = entry(shared, key, object, Some(object), "OutOfSync");
         entry["requiresPruning"] = json!(true);
         all.push(Some(object));
@@ -339,6 +354,15 @@ fn fill(shared: &Shared, application: &Value, desired: &Desired, found: &mut Com
     }
     found.images.sort();
     found.images.dedup();
+}
+
+/// A hook that is there: it is not compared with git, and goes by its own rules.
+fn hook(shared: &Shared, key: &Key, object: &Value) -> Value {
+    let mut entry = entry(shared, key, object, Some(object), "");
+    object::as_map(&mut entry).remove("status");
+    entry["hook"] = json!(true);
+    entry["requiresPruning"] = json!(true);
+    entry
 }
 
 fn entry(shared: &Shared, key: &Key, object: &Value, live: Option<&Value>, status: &str) -> Value {

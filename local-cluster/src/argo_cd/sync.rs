@@ -339,7 +339,7 @@ pub(crate) fn step(tasks: &mut [Task]) -> Step {
             "one or more synchronization tasks completed unsuccessfully".to_owned()
         } else {
             format!(
-                "one or more objects failed to apply, reason: {}",
+                "one or more synchronization tasks completed unsuccessfully, reason: {}",
                 not_applied.join(",")
             )
         });

@@ -123,7 +123,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         ),
         (r"core\.PodTemplateSpec\{.*\}: ", "core.PodTemplateSpec{…}: "),
         (
-            r"\b(web|crash|sick|missing|agent|db|all|partial|probed)-[0-9a-f]*[0-9][0-9a-f]{4,9}\b",
+            r"\b(web|crash|sick|missing|agent|db|all|partial|probed)-[0-9bcdf]{7,10}\b",
             "${1}-HASH",
         ),
         (

@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::table::custom::columns;
 use crate::cause::Cause;
+use crate::columns::columns;
 use crate::object::{self, at, list, text};
 use crate::resources::{Custom, Resource, Scale};
 use crate::schema::structural::Node;

@@ -43,6 +43,7 @@ use crate::store::Store;
 mod api;
 mod argo_cd;
 mod cause;
+mod columns;
 mod controllers;
 mod credentials;
 mod custom;

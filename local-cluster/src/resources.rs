@@ -1,7 +1,7 @@
 //! The kinds that this cluster serves. Another kind needs an entry here, its defaults and validation (`defaults.rs`,
 //! `validate.rs`), its columns (`api/table.rs`) and its controller.
 
-use crate::api::table::custom::Column;
+use crate::columns::Column;
 use crate::schema::structural::Node;
 
 /// One kind of the API, with what discovery reports about it.

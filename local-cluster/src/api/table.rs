@@ -5,11 +5,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::columns::Column;
 use crate::object::{self, at, condition, list, number, text};
 use crate::resources::{Resource, TEMPLATE_GENERATION};
 
 mod columns;
-pub(crate) mod custom;
 
 use columns::columns;
 
@@ -185,7 +185,10 @@ fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
         "Event" => event(object, now),
         _ => match resource.custom {
             Some(custom) => {
-                let own = custom.columns.iter().map(|column| column.cell(object, now));
+                let own = custom
+                    .columns
+                    .iter()
+                    .map(|column| column.cell(object, |time| since(Some(time), now)));
                 std::iter::once(name).chain(own).collect()
             }
             None => vec![name, age],
@@ -408,7 +411,7 @@ pub(crate) fn table(
             let format = if *name == "Name" { "name" } else { "" };
             json!({"name": name, "type": kind, "format": format, "description": "", "priority": i32::from(!shown)})
         })
-        .chain(own.map(custom::Column::definition))
+        .chain(own.map(Column::definition))
         .collect();
     let rows: Vec<Value> = objects
         .iter()

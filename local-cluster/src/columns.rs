@@ -5,7 +5,6 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::since;
 use crate::object::{list, text};
 
 /// A column, and where in an object its cells come from.
@@ -52,17 +51,18 @@ fn column(given: &Value) -> Column {
 }
 
 impl Column {
-    pub(super) fn definition(&self) -> Value {
+    pub(crate) fn definition(&self) -> Value {
         self.definition.clone()
     }
 
-    pub(super) fn cell(&self, object: &Value, now: Timestamp) -> Value {
+    /// `age` puts a time into words.
+    pub(crate) fn cell(&self, object: &Value, age: impl Fn(Timestamp) -> String) -> Value {
         let value = find(object, &self.path);
         match (self.kind.as_str(), value) {
             (_, Value::Null) => Value::Null,
             ("date", value) => {
                 let time = value.as_str().and_then(|time| time.parse().ok());
-                json!(time.map_or_else(|| "<invalid>".to_owned(), |time| since(Some(time), now)))
+                json!(time.map_or_else(|| "<invalid>".to_owned(), &age))
             }
             ("string", Value::String(_)) => value.clone(),
             ("string", value) => json!(value.to_string()),
@@ -148,12 +148,16 @@ mod tests {
             ),
             (r".metadata.annotations.a\.b/c", "string", json!("x")),
             (".metadata.annotations['a.b/c']", "string", json!("x")),
-            (".metadata.creationTimestamp", "date", json!("60s")),
+            (
+                ".metadata.creationTimestamp",
+                "date",
+                json!("0 seconds after 1970"),
+            ),
         ];
-        let now = Timestamp::from_second(60).unwrap();
+        let age = |time: Timestamp| format!("{} seconds after 1970", time.as_second());
         for (path, kind, expected) in table {
             let column = column(&json!({"name": "X", "type": kind, "jsonPath": path}));
-            assert_eq!(column.cell(&object, now), expected, "{path}");
+            assert_eq!(column.cell(&object, age), expected, "{path}");
         }
     }
 }

@@ -13,6 +13,10 @@ fn main() -> std::io::Result<()> {
     let version = env::var("VERSION").unwrap_or_default();
     let listener = TcpListener::bind(format!("0.0.0.0:{port}"))?;
     println!("version {version} listens on port {port}");
+    if env::var("SICK").is_ok() {
+        // Early, since what a container writes is in its log somewhat later.
+        eprintln!("cannot reach the database at db.internal:5432");
+    }
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let version = version.clone();

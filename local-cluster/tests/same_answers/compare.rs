@@ -122,6 +122,11 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
             "${1}-HASH-ID${2}",
         ),
         (r"core\.PodTemplateSpec\{.*\}: ", "core.PodTemplateSpec{…}: "),
+        // Go's comparison of two objects changes its white space on purpose.
+        (
+            r"(?s)\(only additions to existing tolerations\).*",
+            "(only additions to existing tolerations)",
+        ),
         (
             r"\b(web|crash|sick|missing|agent|db|all|partial|probed)-[0-9bcdf]{7,10}\b",
             "${1}-HASH",

@@ -1,6 +1,6 @@
 //! One test's namespace, ledger and executor.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use deploy_domain::{
@@ -26,7 +26,7 @@ use serde_json::json;
 use slipway_kubernetes::{Clusters, Kubernetes};
 use slipway_ledger::{Executor, ExecutorHandle, Ledger, LedgerConfig, Meta};
 use slipway_model::{Actor, CommitSha, Digest, Fault, Id, Image, Images, Name, Reason, TraceContext};
-use slipway_testbed::{Images as Layout, eventually};
+use slipway_testbed::{Images as Layout, eventually, patience};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -273,7 +273,8 @@ impl Bench {
                 crash_loop_restarts: 2,
                 ..Verify::default()
             },
-            timeout: Duration::from_secs(90),
+            // 90 s, and longer where everything takes longer.
+            timeout: patience().mul_f64(0.6),
             create_namespace: false,
             restores: None,
             follows_steps: false,

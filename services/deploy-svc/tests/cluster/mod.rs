@@ -47,7 +47,7 @@ pub(crate) use bench::{Bench, failed, succeeded};
 pub(crate) use needs::Need;
 
 /// So many tests run at once: most of their time is waiting for probes and back-offs.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 
 pub(crate) type Test = for<'a> fn(&'a Bench) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 /// A test's name, what it needs of the cluster, and itself.

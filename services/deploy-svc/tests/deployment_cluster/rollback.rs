@@ -38,7 +38,7 @@ services:
         policy: none
         target: {{ cluster: test, namespace: {}, kind: Deployment, name: shop }}
         verify: {{ crash_loop_restarts: 2 }}
-        timeout: {{ deploy: 90s }}
+        timeout: {{ deploy: 5m }}
 ",
         bench.image, bench.namespace
     );

@@ -95,7 +95,7 @@ services:
         gitops: {{ repository: platform, path: shop }}
         target: {{ cluster: test, namespace: {}, kind: {kind}, name: shop }}
         verify: {{ crash_loop_restarts: 2 }}
-        timeout: {{ deploy: 90s }}
+        timeout: {{ deploy: 5m }}
 ",
         bench.image, bench.namespace
     );

@@ -111,7 +111,6 @@ const EXPECTED: &[Expected] = &[
     // Pods.
     ("*", "*/spec/volumes", NO_TOKEN),
     ("*", "*/spec/containers/0/volumeMounts", NO_TOKEN),
-    ("namespaces/its service account", "/body/secrets", NO_TOKEN),
     ("*", "*/status/hostIPs", "a field since 1.28"),
     ("*/pods*", "/body/items/0/metadata/annotations", PORTS),
     ("failing/a *", "/body/items/0/metadata/annotations", PORTS),

@@ -166,7 +166,12 @@ pub(super) async fn failing(ask: &mut Ask) {
         .to_owned();
     ask.get_as("table of a crash loop", &crash, TABLE).await;
     let path = ask.core(&format!("pods/{pod}/log?previous=true"));
-    let mut log = ask.quietly("GET", &path, &json!({})).await;
+    // Between two runs a kubelet may have no log to show.
+    let mut log = slipway_testbed::eventually("the log of the run before", async || {
+        let log = ask.quietly("GET", &path, &json!({})).await;
+        slipway_testbed::holds(log, |log| log["body"].to_string().contains("crashing as told"))
+    })
+    .await;
     // What a program writes to its two outputs comes in any order.
     let mut lines: Vec<&str> = log["body"].as_str().unwrap().lines().collect();
     lines.sort_unstable();

@@ -38,7 +38,7 @@ mod route;
 mod scale;
 pub(crate) mod schema;
 pub(crate) mod server_side;
-pub(crate) mod table;
+mod table;
 mod watch;
 pub(crate) mod write;
 

@@ -126,7 +126,7 @@ impl Run {
         commit
     }
 
-    /// As somebody does who does not look at what is there.
+    /// Sent without a look at the operation that is already there.
     async fn ask(&self, user: &str, sync: Value) {
         let operation = json!({"initiatedBy": {"username": user}, "sync": sync});
         self.stage.patch(&json!({"operation": operation})).await;
@@ -151,10 +151,8 @@ impl Run {
     }
 }
 
-const BY_ITSELF: &str = r#"{"spec": {"syncPolicy": {"automated": {}}}}"#;
-
 fn by_itself() -> Value {
-    serde_json::from_str(BY_ITSELF).unwrap()
+    json!({"spec": {"syncPolicy": {"automated": {}}}})
 }
 
 fn deployment(image: &str) -> Value {
@@ -185,7 +183,7 @@ async fn it_syncs_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_stops_rendering_is_mended() {
+async fn a_folder_that_stops_rendering_recovers() {
     let mut run = Run::of("broken").await;
     let first = shop("a:1");
     run.stage.repository.commit(&first);

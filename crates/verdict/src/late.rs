@@ -9,8 +9,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::PodTemplateSpec};
 use slipway_model::Timestamp;
 
 use crate::{
-    DEPLOYMENT, Expected, Failure, FailureReason, Managed, Observed, TARGET, Verdict, Workload, WorkloadKind,
-    annotation,
+    DEPLOYMENT, Expected, Failure, FailureReason, Managed, Observed, TARGET, Verdict, Workload, annotation,
     application::{self, Application},
     canary, epoch_of, label,
     objects::{canary::Canary, rollout::Rollout},
@@ -99,13 +98,12 @@ fn of_application(
     let Managed::Seen(all) = &observed.managed else {
         return Late::Stands;
     };
-    let has_steps = |kind: WorkloadKind| matches!(kind, WorkloadKind::Rollout | WorkloadKind::Canary);
-    if !all.is_empty() && !all.iter().any(|one| has_steps(one.kind)) {
+    if !all.is_empty() && !all.iter().any(|one| one.kind.has_steps()) {
         return Late::NoCanary;
     }
     let own = application::expected_of_one(expected);
     let ours = application::ours(expected, &observed.managed).into_iter();
-    for one in ours.filter(|one| has_steps(one.kind)) {
+    for one in ours.filter(|one| one.kind.has_steps()) {
         if let Late::Failed(failure) = late(&own, lane, &one.observed, now) {
             return Late::Failed(Failure {
                 reason: failure.reason,

@@ -73,9 +73,14 @@ impl WorkloadKind {
         }
     }
 
+    /// Whether it rolls out in steps.
+    pub const fn has_steps(self) -> bool {
+        matches!(self, Self::Rollout | Self::Canary)
+    }
+
     /// Whether it rolls out in steps, or may hold what does.
     pub const fn may_have_steps(self) -> bool {
-        matches!(self, Self::Rollout | Self::Canary | Self::Application)
+        self.has_steps() || matches!(self, Self::Application)
     }
 
     /// As `apiVersion` in manifests.

@@ -100,7 +100,6 @@ const EACH_TIME: &[&str] = &[
     "uniqueName",
     "controller.kubernetes.io/hash",
     "controller-revision-hash",
-    "observedGeneration",
 ];
 
 /// Names that controllers made, addresses, times, in the order in which they are replaced.

@@ -24,7 +24,7 @@ const VENDORED: &str = "charts";
 /// those above it.
 ///
 /// # Errors
-/// Outer: the source failed. Inner: there is no such chart, or it needs something that is not in the repository.
+/// The outer error: the source failed. The inner one: the chart does not exist, or needs something outside the repository.
 pub(super) fn inputs<L: Listing>(file: &str, listing: &L) -> Result<Result<Inputs, NotHere>, L::Error> {
     let mut folder = file;
     while !folder.is_empty() {

@@ -20,14 +20,19 @@ pub(super) fn copied(node: &Node) -> Option<Range<usize>> {
     }
 }
 
-pub(super) fn without(text: &str, mut spans: Vec<Range<usize>>) -> String {
-    spans.sort_unstable_by_key(|span| span.start);
+pub(super) fn without(text: &str, spans: Vec<Range<usize>>) -> String {
+    replaced(text, spans.into_iter().map(|span| (span, "")).collect())
+}
+
+/// The text with each span replaced by a character that YAML does not allow, and by what is kept of the span.
+fn replaced(text: &str, mut spans: Vec<(Range<usize>, &str)>) -> String {
+    spans.sort_unstable_by_key(|(span, _)| span.start);
     let mut rest = String::with_capacity(text.len());
     let mut from = 0;
-    for span in spans {
+    for (span, kept) in spans {
         rest.push_str(text.get(from..span.start).unwrap_or_default());
-        // No text of YAML has one.
         rest.push('\0');
+        rest.push_str(kept);
         from = span.end;
     }
     rest.push_str(text.get(from..).unwrap_or_default());
@@ -68,18 +73,7 @@ pub(super) fn without_images_of_values(text: &str) -> Option<String> {
     for root in stream.documents.iter().filter_map(|(_, root)| root.as_ref()) {
         values(root, &mut spans);
     }
-    spans.sort_unstable_by_key(|(span, _): &(Range<usize>, _)| span.start);
-    let mut rest = String::with_capacity(text.len());
-    let mut from = 0;
-    for (span, parts) in spans {
-        rest.push_str(text.get(from..span.start).unwrap_or_default());
-        // No text of YAML has one.
-        rest.push('\0');
-        rest.push_str(parts);
-        from = span.end;
-    }
-    rest.push_str(text.get(from..).unwrap_or_default());
-    Some(rest)
+    Some(replaced(text, spans))
 }
 
 fn values(node: &Node, spans: &mut Vec<(Range<usize>, &'static str)>) {

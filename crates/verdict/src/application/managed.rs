@@ -72,8 +72,7 @@ pub fn steps<'a>(expected: &Expected, managed: &'a Managed) -> Vec<(&'a ManagedW
 
 /// Workloads with steps that can be promoted or aborted: ours, or all of them where none carries our image.
 pub fn with_steps<'a>(expected: &Expected, managed: &'a Managed) -> Vec<&'a ManagedWorkload> {
-    let progressive =
-        |one: &&ManagedWorkload| matches!(one.kind, WorkloadKind::Rollout | WorkloadKind::Canary);
+    let progressive = |one: &&ManagedWorkload| one.kind.has_steps();
     let ours: Vec<_> = ours(expected, managed).into_iter().filter(progressive).collect();
     if ours.is_empty() {
         return seen(managed).iter().filter(progressive).collect();

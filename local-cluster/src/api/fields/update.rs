@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{FieldSet, Manager, Path, Step, get, in_object, managers, names, of_object, set_managers};
 use crate::api::schema::Schema;
 
-/// Maps and lists that an object has by its type, even if nobody has written them: the Go types of the API have them
+/// Maps and lists that every object of a type has, even where no request set them: the Go types of the API have them
 /// without `omitempty`, or not as pointers.
 const BY_TYPE: &[&[&str]] = &[
     &["spec"],

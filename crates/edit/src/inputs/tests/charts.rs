@@ -181,7 +181,7 @@ fn the_values_of_images_do_not_count() {
         assert_eq!(same, key, "{to}");
         assert_ne!(other, exact, "{to}");
     }
-    // Another type; a part that was not there, or is no more; something else; what no image can be.
+    // Another type; a part added or removed; something else; what no image can be.
     for (from, to) in [
         ("tag: v1", "tag: 1.10"),
         ("tag: v1", "tag: yes"),
